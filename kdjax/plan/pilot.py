@@ -14,21 +14,23 @@ from kdjax.sweep.schema import SweepResults, read_sweep
 from kdjax.sweep.sweep import NAME
 
 SECTIONS = ("data", "student", "teacher", "train")
-"""Of a recipe: in these a pilot must be the same, unless it sweeps over them."""
+"""Sections of a recipe in which a pilot must be the same, unless it sweeps over them."""
 
 
 def pilot_of(config: Config) -> SweepResults | None:
     """Return the sweep of the pilot; None where the recipe names none.
 
     Args:
-        config: the recipe.
+        config: recipe of the plan.
 
     Raises:
-        InputError: it is not finished, not over budgets of FLOPs, or of another student, teacher,
-            text or training.
+        InputError: a pilot that is not finished, not over budgets of FLOPs, or of another student,
+            teacher, text or training.
     """
     if not config.plan.pilot:
         return None
+
+    # A law of the budget takes a finished sweep over several budgets.
     path = Path(config.plan.pilot) / NAME
     if not path.is_file():
         raise InputError(
@@ -39,43 +41,46 @@ def pilot_of(config: Config) -> SweepResults | None:
         raise InputError(
             f"{path}: sweeps over {', '.join(sweep.fields)}, expected budget.flops among them"
         )
-    # Its runs say something of this recipe only where both are alike but for what was swept.
+
+    # The runs say something of this recipe only where both are alike but for what was swept.
     recipe = plain(to_dict(config))
-    pilot_recipe = sweep.config
     swept = {name.split(".")[0] for name in sweep.fields}
     for section in SECTIONS:
-        if section not in swept and recipe[section] != pilot_recipe[section]:
+        if section not in swept and recipe[section] != sweep.config[section]:
             raise InputError(
                 f"{path}: its {section} is not the recipe's, expected a pilot of this recipe"
             )
     for name in config.arms:
-        if recipe["arms"][name] != pilot_recipe["arms"].get(name):
+        if recipe["arms"][name] != sweep.config["arms"].get(name):
             raise InputError(f"{path}: has no arm like the recipe's {name!r}, expected its arms")
+
+    # What a budget buys depends on who pays for the teacher.
     pays = recipe["budget"]["teacher"]
-    pilot_pays = pilot_recipe["budget"]["teacher"]
+    pilot_pays = sweep.config["budget"]["teacher"]
     if pays != pilot_pays:
         raise InputError(f"{path}: its budget.teacher is {pilot_pays!r}, expected {pays!r}")
+
+    # The endpoint that is forecast must have been measured.
     endpoints = [endpoint.name for endpoint in sweep.endpoints]
     if config.plan.endpoint not in endpoints:
-        near = nearest(config.plan.endpoint, endpoints)
         raise InputError(
             f"plan.endpoint is {config.plan.endpoint!r}, expected one of "
-            f"{', '.join(endpoints)}{near}"
+            f"{', '.join(endpoints)}{nearest(config.plan.endpoint, endpoints)}"
         )
     return sweep
 
 
 def endpoint_of(config: Config, pilot: SweepResults) -> Endpoint:
-    """Return the endpoint that is forecast."""
+    """Return the pilot's endpoint that is forecast."""
     return next(e for e in pilot.endpoints if e.name == config.plan.endpoint)
 
 
 def runs_of(config: Config, pilot: SweepResults) -> list[forecast.PilotRun]:
-    """Return the pilot's runs as what a law is fitted to.
+    """Return the pilot's runs, in the form that laws are fitted to.
 
     Args:
-        config: the recipe.
-        pilot: the sweep.
+        config: recipe of the plan.
+        pilot: sweep of the pilot.
     """
     endpoint = endpoint_of(config, pilot)
     return [
@@ -94,19 +99,18 @@ def runs_of(config: Config, pilot: SweepResults) -> list[forecast.PilotRun]:
 
 
 def text_of(config: Config, pilot: SweepResults | None) -> tuple[float, float]:
-    """Return how full sequences are, and how many tokens of text there are, as far as that is
-    known.
+    """Return the share of positions that hold tokens, and how many tokens of text there are.
 
     Args:
-        config: the recipe.
-        pilot: the sweep; None: there is none to tell.
+        config: recipe of the plan.
+        pilot: sweep of the pilot; None without one.
     """
     regime = config.data.regime
     if pilot is None or not pilot.rows:
         # Without runs nobody knows how much text there is, unless the recipe says so.
         return 1.0, config.data.unique_tokens if regime == "limited" else np.inf
-    seen = sum(row.tokens_seen for row in pilot.rows)
-    fill = seen / sum(row.positions for row in pilot.rows)
+    tokens = sum(row.tokens_seen for row in pilot.rows)
+    fill = tokens / sum(row.positions for row in pilot.rows)
     if regime == "unlimited":
         return fill, np.inf
     return fill, float(max(row.unique_tokens for row in pilot.rows))

@@ -1,5 +1,4 @@
-"""`kdjax plan`: what each arm would reach at budgets nobody has spent, from published laws and from
-pilot runs."""
+"""`kdjax plan`: forecasts at budgets nobody has spent, from pilot runs and published laws."""
 
 from __future__ import annotations
 
@@ -45,12 +44,11 @@ from kdjax.sweep.schema import SweepResults
 from kdjax.training.phase import price
 
 BEYOND = (1, 3, 10, 30, 100)
-"""Budgets that are forecast where the recipe names none, as multiples of the largest that was
-spent."""
+"""Multiples of the largest budget spent that are forecast where the recipe names no budgets."""
 FEWEST_TO_FIT = 3
-"""Budgets that a law takes."""
+"""Fewest budgets to which a law is fitted."""
 GRID = 60
-"""Budgets between the smallest and the largest at which pairs of arms are compared."""
+"""Number of budgets, evenly apart in logarithm, at which pairs of arms are compared."""
 
 Array = NDArray[np.float64]
 
@@ -59,30 +57,30 @@ def plan(config: Config, out: Path) -> Plan:
     """Forecast what each arm would reach at budgets nobody has spent.
 
     Args:
-        config: the recipe; `plan.pilot` names the sweep whose runs are fitted.
-        out: gets `plan.json` and `plan.html`.
+        config: recipe; `plan.pilot` names the sweep whose runs are fitted.
+        out: directory that gets `plan.json` and `plan.html`.
 
     Raises:
         InputError: a pilot that is not there, or not this recipe's; too few budgets to fit.
     """
     check_writable(out)
-    made = forecasts(config)
-    write_json(out / "plan.json", to_plain(made))
-    report.write(made, out / "plan.html")
+    content = forecasts(config)
+    write_json(out / "plan.json", to_plain(content))
+    report.write(content, out / "plan.html")
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    Console(width=width).print(table.summary(made))
+    Console(width=width).print(table.summary(content))
     print(f"report: {out / 'plan.html'}")
-    return made
+    return content
 
 
 def forecasts(config: Config) -> Plan:
     """Return the content of `plan.json`.
 
     Args:
-        config: the recipe.
+        config: recipe of the plan.
 
     Raises:
-        InputError: as `plan`.
+        InputError: a pilot that is not there, or not this recipe's; too few budgets to fit.
     """
     arms = arms_of(config)
     shape = shape_of(config)
@@ -96,6 +94,8 @@ def forecasts(config: Config) -> Plan:
     for name, arm in arms.items():
         prices = tuple(price(phase, phase.shape(shape)) for phase in arm.phases)
         spending[name] = Spending(arm, prices, config, fill, unique)
+
+    # Prices and published laws are known without a pilot.
     case = config.budget.teacher
     values = plain(to_dict(config))
     without_pilot = Plan(
@@ -105,18 +105,23 @@ def forecasts(config: Config) -> Plan:
         endpoint=config.plan.endpoint,
         case=case,
         budgets=tuple(budgets),
-        unique_tokens=None if np.isinf(unique) else unique,
+        unique_tokens=_finite(unique),
         baseline_arm=first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()}),
         arms={name: _planned(arm, budgets, case) for name, arm in spending.items()},
         prior=prior.published(config, spending, budgets, case),
     )
-    return _fitted(without_pilot, config, pilot, runs, spending) if pilot else without_pilot
+    if pilot is None:
+        return without_pilot
+    return _fitted(without_pilot, config, pilot, runs, spending)
 
 
 def _planned(spending: Spending, budgets: Sequence[float], case: str) -> PlannedArm:
-    """Return what budgets buy an arm."""
-    bought = tuple(spending.bought(flops, case) for flops in budgets)
-    return PlannedArm(spending.parameters, spending.prices, bought)
+    """Return an arm's size, the prices of its phases, and what each budget buys."""
+    return PlannedArm(
+        spending.parameters,
+        spending.prices,
+        tuple(spending.bought(flops, case) for flops in budgets),
+    )
 
 
 def _fitted(
@@ -130,36 +135,36 @@ def _fitted(
     budgets = without_pilot.budgets
     case = without_pilot.case
     endpoint = endpoint_of(config, pilot)
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "better": endpoint.better,
         "confidence": config.evaluation.confidence,
         "draws": config.plan.resamples,
         "seed": config.plan.seed,
     }
-    fits = forecast.fit(runs, **how)
+    fits = forecast.fit(runs, **options)
 
     # Where the fit without the largest budgets misses them, intervals are widened as much.
-    levels = sorted({run.flops for run in runs})
+    pilot_budgets = sorted({run.flops for run in runs})
     checks = [
-        forecast.hold_out(runs, budgets=n, **how)
+        forecast.hold_out(runs, budgets=n, **options)
         for n in (1, 2)
-        if len(levels) - n >= FEWEST_TO_FIT
+        if len(pilot_budgets) - n >= FEWEST_TO_FIT
     ]
     widening = _widening(checks)
 
     # Laws are drawn and compared on a grid that has the budgets asked for among it.
-    grid = np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
+    grid = np.union1d(np.geomspace(pilot_budgets[0], max(budgets), GRID), budgets)
     laws = {}
     for name, fit in fits.arms.items():
-        widen = widening.get(name, 1.0)
-        laws[name] = _law(fit, spending[name], budgets, grid, case, widen)
+        laws[name] = _law(fit, spending[name], budgets, grid, case, widening.get(name, 1.0))
 
     # A case in which nobody knows what the teacher's training costs compares nothing.
     comparisons = {}
-    for one in CASES:
-        if "teacher_training" not in CASES[one] or cost_by_recipe(config).known:
-            compared = _compared(config, fits, spending, grid, one, widening)
-            comparisons[one] = tuple(_comparison(contest) for contest in compared)
+    for payers, accounts in CASES.items():
+        if "teacher_training" not in accounts or cost_by_recipe(config).known:
+            compared = _compared(config, fits, spending, grid, payers, widening)
+            comparisons[payers] = tuple(_comparison(pair) for pair in compared)
+
     # Studies of several texts have no losses of the text in common.
     losses = [group.reference_losses for group in pilot.groups]
     shared_losses = losses[0] if losses.count(losses[0]) == len(losses) else None
@@ -168,7 +173,7 @@ def _fitted(
         pilot=Pilot(
             directory=config.plan.pilot,
             digest=digest(to_plain(pilot)),
-            budgets=tuple(levels),
+            budgets=tuple(pilot_budgets),
             runs=tuple(runs),
             endpoint=endpoint,
             reference_losses=shared_losses,
@@ -188,10 +193,11 @@ def _compared(
     case: str,
     widening: Mapping[str, float],
 ) -> tuple[forecast.PairwiseComparison, ...]:
-    """Return pairs of arms over the budgets that every arm can spend in this case."""
+    """Return pairs of arms over the budgets that buy every arm a step in a case."""
     affordable = [
         flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)
     ]
+    # A crossing takes two budgets to lie between.
     if len(affordable) < 2:
         return ()
     pairs = itertools.permutations(fits.arms, 2)
@@ -205,8 +211,8 @@ def _compared(
 
 
 def _widening(checks: Sequence[forecast.CrossValidation]) -> dict[str, float]:
-    """Return arm, or `a - b` -> by how much an interval is widened, as the held-out budgets show
-    that it has to be."""
+    """Return arm, or `a - b` -> by how much intervals are widened, as held-out budgets ask for."""
+    # The check that missed most decides; an interval that held everything stays.
     widening: dict[str, float] = {}
     for check in checks:
         for row in (*check.arms, *check.differences):
@@ -239,11 +245,11 @@ def _law(
     case: str,
     widening: float,
 ) -> FittedLaw:
-    """Return an arm's law and what it says; intervals of what it says are widened."""
+    """Return an arm's law and its predictions, with widened intervals."""
     parameters = {}
     for name, estimate in fit.parameters.items():
-        low = _finite(estimate.low)
-        parameters[name] = LawParameter(estimate.value, low, _finite(estimate.high))
+        ends = (_finite(estimate.low), _finite(estimate.high))
+        parameters[name] = LawParameter(estimate.value, *ends)
     return FittedLaw(
         formula=fit.formula,
         reason=fit.reason,
@@ -261,7 +267,7 @@ def _law(
 def _predictions(
     fit: forecast.Fit, spending: Spending, budgets: Sequence[float], case: str, widening: float
 ) -> tuple[Forecast, ...]:
-    """Return what a law says of the budgets that buy the arm a step."""
+    """Return a law's predictions at the budgets that buy the arm a step."""
     affordable = np.array([flops for flops in budgets if spending.affords(flops, case)])
     if not len(affordable):
         return ()
@@ -271,13 +277,13 @@ def _predictions(
     return tuple(Forecast(*row) for row in zip(*columns, strict=True))
 
 
-def _finite(end: float) -> float | None:
-    """Return an interval's end; None where it is open: JSON has no infinity."""
-    return end if np.isfinite(end) else None
+def _finite(value: float) -> float | None:
+    """Return a number that JSON can hold; None for infinity, which it has not."""
+    return value if np.isfinite(value) else None
 
 
 def _check(check: forecast.CrossValidation) -> HeldOutCheck:
-    """Return what the check on held-out budgets found."""
+    """Return a check on held-out budgets, in the form that is stored."""
     return HeldOutCheck(
         check.budgets,
         tuple(_held_out(row) for row in check.arms),
@@ -290,16 +296,17 @@ def _held_out(row: forecast.HeldOutPrediction) -> HeldOutRow:
     return HeldOutRow(**asdict(row), relative=row.relative, widening=row.widening)
 
 
-def _comparison(contest: forecast.PairwiseComparison) -> PairwiseComparison:
+def _comparison(pair: forecast.PairwiseComparison) -> PairwiseComparison:
     """Return two arms compared over budgets; 0 and infinity are open ends of a crossing."""
-    columns = (contest.flops, contest.mean, contest.low, contest.high)
-    rows = zip(*(column.tolist() for column in columns), contest.verdicts, strict=True)
-    crossing = contest.crossing
+    columns = (pair.flops, pair.mean, pair.low, pair.high)
+    # Column-wise in the forecast, and a row for each budget in the plan.
+    rows = zip(*(column.tolist() for column in columns), pair.verdicts, strict=True)
+    crossing = pair.crossing
     return PairwiseComparison(
-        contest.a,
-        contest.b,
+        pair.a,
+        pair.b,
         points=tuple(ComparedAt(*row) for row in rows),
-        ranges=contest.ranges,
+        ranges=pair.ranges,
         crossing=CrossingForecast(
             value=crossing.value,
             low=_finite(crossing.low) or None,

@@ -1,10 +1,11 @@
-"""The figures of a plan whose pilot was fitted. Each returns an `<svg>` element, or None where it
-would be empty."""
+"""The figures of a plan with a pilot. Each is an `<svg>` element; None where it would be empty."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -21,12 +22,17 @@ from kdjax.plan.schema import (
     PairwiseComparison,
 )
 from kdjax.report import numbers, reference_losses, summary, svg
-from kdjax.report.axes import WIDTH, compact_number, limits, logarithmic, margin_text, truncate
+from kdjax.report.axes import WIDTH, compact_number, logarithmic, margin_text, truncate
+from kdjax.sweep.plots import limit_height
+
+WIDTHS = {1: WIDTH / 1.5, 2: WIDTH}
+"""Columns of plots -> inches of the figure."""
+LINE_STYLES: dict[bool, Any] = {True: "-", False: (0, (2, 2))}
+"""Whether a law may be extrapolated -> how its curve is drawn."""
 
 
 def curves(fitted: FittedPlan) -> Markup | None:
-    """Draw each arm's fitted law with its interval, the pilot's runs, and what was predicted of
-    budgets held out."""
+    """Draw each arm's fitted law with its interval, the pilot's runs, and held-out predictions."""
     laws = {arm: law for arm, law in fitted.fits.items() if law.curve}
     if not laws:
         return None
@@ -40,14 +46,16 @@ def curves(fitted: FittedPlan) -> Markup | None:
         for arm, law in laws.items():
             _law(ax, fitted, arm, law)
             _runs(ax, fitted, arm)
-            for told in law.curve:
-                heights.append(told.mean)
-                ends += [told.low, told.high]
-                drawn.append(told.flops)
+            for point in law.curve:
+                heights.append(point.mean)
+                ends += [point.low, point.high]
+                drawn.append(point.flops)
         heights += _held_out_largest(ax, fitted)
+
         # Means and runs are shown whole; intervals are cut where they leave them far behind.
-        _limit(ax, heights, ends, beyond=0.5, room=0.05)
+        limit_height(ax, heights, ends, beyond=0.5, room=0.05)
         _budgets(ax, fitted, drawn)
+
         # From the pilot's largest budget on, laws are extrapolated.
         ax.axvline(fitted.largest_budget, color=svg.INK, linewidth=1.1, linestyle=(0, (4, 2)))
         ax.annotate(
@@ -60,30 +68,14 @@ def curves(fitted: FittedPlan) -> Markup | None:
             color=svg.MUTED,
             fontsize=8.5,
         )
-        losses = fitted.pilot.reference_losses
-        levels = reference_losses.of_endpoint(losses, endpoint.name, endpoint.unit)
-        reference_losses.draw(ax, levels, extend=False)
+
+        # What counts of the text alone reach, where the plot shows such losses.
+        counted = fitted.pilot.reference_losses
+        losses = reference_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
+        reference_losses.draw(ax, losses, extend=False)
         ax.set_ylabel(f"{endpoint.unit} ({endpoint.better} is better)")
         description = f"{endpoint.label} over the budget: fitted laws and the pilot's runs."
         return svg.render(figure, "laws", description)
-
-
-def _limit(
-    ax: Axes, heights: Sequence[float], ends: Sequence[float], *, beyond: float, room: float
-) -> None:
-    """Set a plot's height to show all heights, with intervals cut where they leave too far.
-
-    Args:
-        ax: the plot.
-        heights: what must be seen.
-        ends: of intervals.
-        beyond: how far these may go on either side, as a share of the span of the heights.
-        room: left on either side, likewise.
-    """
-    span = max(heights) - min(heights) or 1.0
-    lowest = min(heights) - beyond * span
-    highest = max(heights) + beyond * span
-    limits(ax, [*heights, *(min(max(end, lowest), highest) for end in ends)], room)
 
 
 def _colour(fitted: FittedPlan, arm: str) -> str:
@@ -99,15 +91,14 @@ def _marker(fitted: FittedPlan, arm: str) -> str:
 def _law(ax: Axes, fitted: FittedPlan, arm: str, law: FittedLaw) -> None:
     """Draw an arm's law with its interval; dashed where it may not be extrapolated."""
     colour = _colour(fitted, arm)
-    at = [told.flops for told in law.curve]
-    low = [told.low for told in law.curve]
-    high = [told.high for told in law.curve]
+    at = [point.flops for point in law.curve]
+    low = [point.low for point in law.curve]
+    high = [point.high for point in law.curve]
     ax.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
     for edge in (low, high):
         ax.plot(at, edge, color=colour, linewidth=0.7, alpha=0.55)
-    style = "-" if law.usable else (0, (2, 2))
-    means = [told.mean for told in law.curve]
-    ax.plot(at, means, color=colour, linewidth=1.9, linestyle=style)
+    means = [point.mean for point in law.curve]
+    ax.plot(at, means, color=colour, linewidth=1.9, linestyle=LINE_STYLES[law.usable])
 
 
 def _runs(ax: Axes, fitted: FittedPlan, arm: str) -> None:
@@ -124,6 +115,8 @@ def _runs(ax: Axes, fitted: FittedPlan, arm: str) -> None:
         markeredgewidth=0,
         alpha=0.5,
     )
+
+    # The law is drawn for the recipe's size: other sizes would blur the mean beside it.
     for flops in sorted({run.flops for run in runs}):
         of_size = (run for run in runs if run.flops == flops and run.parameters == size)
         spread = summary.spread(run.value for run in of_size)
@@ -132,17 +125,17 @@ def _runs(ax: Axes, fitted: FittedPlan, arm: str) -> None:
 
 
 def _held_out_largest(ax: Axes, fitted: FittedPlan) -> list[float]:
-    """Draw what the fit without the largest budget predicted for it, beside what was reached;
-    return the heights of these predictions."""
+    """Draw predictions of the fit without the largest budget; return their heights."""
     arms = list(fitted.plan.arms)
     heights = []
     for check in fitted.held_out:
         for row in check.arms:
             size = fitted.plan.arms[row.name].parameters_without_embeddings
+            # The law is that of the recipe's size; other checks are in a figure of their own.
             if check.budgets != 1 or row.parameters != size:
                 continue
             colour = _colour(fitted, row.name)
-            # Beside the runs, and beside other arms.
+            # Markers stand beside the runs, and arms beside one another.
             at = row.flops * 1.09 ** (1 + arms.index(row.name))
             ax.plot([at, at], [row.low, row.high], color=colour, linewidth=1.3)
             ax.plot(
@@ -166,21 +159,20 @@ def _budgets(ax: Axes, fitted: FittedPlan, drawn: Sequence[float]) -> None:
 
 
 def differences(fitted: FittedPlan) -> Markup | None:
-    """Draw each arm's forecast difference to the baseline arm, in the colour of whoever is told
-    ahead; better is up."""
+    """Draw each arm's forecast difference to the baseline arm, in the colour of the arm ahead."""
     baseline = fitted.plan.baseline_arm
-    shown = list(against_baseline(fitted).values())
-    if not shown:
+    comparisons = list(against_baseline(fitted).values())
+    if not comparisons:
         return None
-    columns = min(len(shown), 2)
-    rows = math.ceil(len(shown) / columns)
+    columns = min(len(comparisons), 2)
+    rows = math.ceil(len(comparisons) / columns)
     with svg.style():
-        width = WIDTH if columns > 1 else WIDTH / 1.5
-        figure = Figure(figsize=(width, 3.5 * rows))
+        figure = Figure(figsize=(WIDTHS[columns], 3.5 * rows))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax in axes[len(shown) :]:
+        # With an odd number of comparisons the last place stays empty.
+        for ax in axes[len(comparisons) :]:
             ax.set_visible(False)
-        for ax, comparison in zip(axes, shown, strict=False):
+        for ax, comparison in zip(axes, comparisons, strict=False):
             _difference(ax, fitted, comparison)
             ax.set_title(f"{truncate(comparison.a, 24)} less {truncate(baseline, 24)}")
         description = f"Forecast differences to {baseline} over the budget, with intervals."
@@ -188,8 +180,7 @@ def differences(fitted: FittedPlan) -> Markup | None:
 
 
 def _difference(ax: Axes, fitted: FittedPlan, comparison: PairwiseComparison) -> None:
-    """Draw one arm's forecast difference with its interval, the margin of a tie, and where the
-    curves cross."""
+    """Draw one arm's forecast difference with its interval, turned so that better is up."""
     endpoint = fitted.pilot.endpoint
     margin = fitted.plan.config["evaluation"]["margin"]
     points = comparison.points
@@ -201,36 +192,37 @@ def _difference(ax: Axes, fitted: FittedPlan, comparison: PairwiseComparison) ->
     }
     ax.axhspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axhline(0, color=svg.MUTED, linewidth=1)
-    for told in comparison.ranges:
+    for stretch in comparison.ranges:
         # A range goes on to the next one's first point, so that none of the curve is left out.
-        inside = [n for n, p in enumerate(points) if told.low <= p.flops <= told.high]
-        part = points[inside[0] : inside[-1] + 2]
-        at = [point.flops for point in part]
-        low = [point.low for point in part]
-        high = [point.high for point in part]
-        colour = colours[told.verdict]
+        inside = [n for n, p in enumerate(points) if stretch.low <= p.flops <= stretch.high]
+        in_range = points[inside[0] : inside[-1] + 2]
+        at = [point.flops for point in in_range]
+        low = [point.low for point in in_range]
+        high = [point.high for point in in_range]
+        colour = colours[stretch.verdict]
         ax.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.plot(at, [point.mean for point in part], color=colour, linewidth=2)
+        ax.plot(at, [point.mean for point in in_range], color=colour, linewidth=2)
     _crossing(ax, comparison.crossing, points[0].flops, points[-1].flops)
+
     # The margin is always in sight, so that a tie can be seen as one.
     heights = [0.0, -margin, margin, *(point.mean for point in points)]
-    ends: list[float] = []
-    for point in points:
-        ends += [point.low, point.high]
-    _limit(ax, heights, ends, beyond=1.0, room=0.14)
+    ends = chain.from_iterable((point.low, point.high) for point in points)
+    limit_height(ax, heights, ends, beyond=1.0, room=0.14)
     if endpoint.better == "lower":
         ax.invert_yaxis()
     _budgets(ax, fitted, [point.flops for point in points])
     ax.axvline(fitted.largest_budget, color=svg.INK, linewidth=1.1, linestyle=(0, (4, 2)))
+
+    # Verdicts come last: where they fit depends on the length of the axis.
     words = {
         "a wins": f"{truncate(comparison.a, 14)} ahead",
         "b wins": f"{truncate(comparison.b, 14)} ahead",
         "ties": "ties",
         "cannot tell": "cannot tell",
     }
-    whole = math.log(points[-1].flops / points[0].flops)
-    for told in comparison.ranges:
-        _told(ax, told, words[told.verdict], colours[told.verdict], whole)
+    length = math.log(points[-1].flops / points[0].flops)
+    for stretch in comparison.ranges:
+        _verdict(ax, stretch, words[stretch.verdict], colours[stretch.verdict], length)
     ax.set_ylabel(f"{endpoint.unit}; better →")
 
 
@@ -248,24 +240,25 @@ def _crossing(ax: Axes, crossing: CrossingForecast, smallest: float, largest: fl
     ax.plot(crossing.value, 0, "|", color=svg.INK, markersize=13, markeredgewidth=2)
 
 
-def _told(ax: Axes, told: Range, words: str, colour: str, whole: float) -> None:
-    """Draw along the top what is told from where to where; without words where there is no room.
+def _verdict(ax: Axes, stretch: Range, words: str, colour: str, length: float) -> None:
+    """Draw the verdict on a range along the top; without words where there is no room.
 
     Args:
-        ax: the plot.
-        told: neighbouring budgets with one verdict.
-        words: for the verdict.
-        colour: of the verdict.
-        whole: length of the axis, in logarithm.
+        ax: plot to draw on.
+        stretch: neighbouring budgets with one verdict.
+        words: text of the verdict.
+        colour: colour of the verdict.
+        length: length of the axis, in logarithm.
     """
     across = ax.get_xaxis_transform()
-    ends = [told.low, told.high]
+    ends = [stretch.low, stretch.high]
     ax.plot(ends, [1, 1], color=colour, linewidth=4, transform=across, clip_on=False)
-    if math.log(told.high / told.low) <= 0.024 * len(words) * whole:
+    # A letter takes about a fortieth of the axis.
+    if math.log(stretch.high / stretch.low) <= 0.024 * len(words) * length:
         return
     ax.annotate(
         words,
-        (math.sqrt(told.low * told.high), 1),
+        (math.sqrt(stretch.low * stretch.high), 1),
         (0, -5),
         xycoords=across,
         textcoords="offset points",
@@ -278,8 +271,7 @@ def _told(ax: Axes, told: Range, words: str, colour: str, whole: float) -> None:
 
 
 def held_out(fitted: FittedPlan) -> Markup | None:
-    """Draw errors of the fits that had not seen the largest budgets, with their intervals; 0 is
-    what was reached."""
+    """Draw errors and intervals of fits without the largest budgets; 0 is what was reached."""
     checks = fitted.held_out
     if not checks:
         return None
@@ -293,9 +285,9 @@ def held_out(fitted: FittedPlan) -> Markup | None:
             _errors(ax, fitted, of_check)
             ax.tick_params(axis="x", labelbottom=True)
             ax.set_title(
-                "Without the largest budget"
-                if check.budgets == 1
-                else f"Without the {check.budgets} largest budgets"
+                {1: "Without the largest budget"}.get(
+                    check.budgets, f"Without the {check.budgets} largest budgets"
+                )
             )
         axes[-1].set_xlabel(f"predicted less reached ({fitted.pilot.endpoint.unit})")
         description = "Errors of predictions for budgets that were held out."
@@ -307,15 +299,24 @@ def _errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> None:
     ax.axvline(0, color=svg.INK, linewidth=1.1)
     several_sizes = len({row.parameters for row in rows}) > 1
     for y, row in enumerate(rows):
+        # Differences of two arms have no colour of their own.
         colour = svg.MUTED
         marker = "d"
         if row.name in fitted.plan.arms:
             colour = _colour(fitted, row.name)
             marker = _marker(fitted, row.name)
+
+        # The grey bar is the scatter over seeds: an error within it tells nothing.
         if row.noise:
             ax.barh(y, 2 * row.noise, 0.7, -row.noise, color=svg.RULE, linewidth=0)
-        ends = [row.low - row.observed, row.high - row.observed]
-        ax.plot(ends, [y, y], color=colour, linewidth=1.8)
+        ax.plot(
+            [row.low - row.observed, row.high - row.observed],
+            [y, y],
+            color=colour,
+            linewidth=1.8,
+        )
+        styles = {True: ("inside", "normal", svg.PAGE), False: ("outside", "bold", colour)}
+        outcome, weight, fill = styles[row.covered]
         ax.plot(
             row.error,
             y,
@@ -323,13 +324,15 @@ def _errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> None:
             markersize=6.5,
             markeredgewidth=1.5,
             markeredgecolor=colour,
-            markerfacecolor=svg.PAGE if row.covered else colour,
+            markerfacecolor=fill,
         )
-        deviations = "" if row.relative is None else f", {row.relative:.1f} sd"
-        margin_text(ax, y, f"{numbers.signed(row.error)}{deviations}", 8)
-        outcome = {True: ("inside", "normal"), False: ("outside", "bold")}
-        text, weight = outcome[row.covered]
-        margin_text(ax, y, text, 108, weight=weight)
+
+        # Beside the plot: the error in the endpoint's unit and in standard deviations over seeds.
+        error = numbers.signed(row.error)
+        if row.relative is not None:
+            error += f", {row.relative:.1f} sd"
+        margin_text(ax, y, error, 8)
+        margin_text(ax, y, outcome, 108, weight=weight)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [_row_name(row, several_sizes) for row in rows])
     ax.tick_params(axis="y", length=0)
@@ -339,7 +342,7 @@ def _errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> None:
 
 
 def _row_name(row: HeldOutRow, several_sizes: bool) -> str:
-    """Return a row's name: arm or arms, budget, and size where it is not the same for all."""
+    """Return a row's name: arm or arms, budget, and size where sizes differ."""
     parts = [truncate(row.name.replace(" - ", f" {numbers.MINUS} ")), compact_number(row.flops)]
     if several_sizes:
         parts.append(f"{compact_number(row.parameters)} parameters")

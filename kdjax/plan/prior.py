@@ -1,5 +1,4 @@
-"""What published scaling laws say of a recipe's arms: a prior, from decoder language models and far
-from them."""
+"""What published scaling laws, of decoder language models, say of a recipe's arms: a prior."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ from kdjax.plan.spending import Spending
 from kdjax.training.arm import Arm
 
 TEACHER_TOKENS_PER_PARAMETER = 20
-"""How long the teacher is taken to be trained: compute-optimally (Hoffmann et al. 2022, arXiv
-2203.15556)."""
+"""Length of the teacher's assumed training: compute-optimal (Hoffmann et al., arXiv 2203.15556)."""
 
 
 def published(
@@ -28,13 +26,16 @@ def published(
     Muennighoff et al. 2023 (arXiv 2305.16264). There is no published law for other ways to distil.
 
     Args:
-        config: the recipe.
-        spending: arm -> what it buys.
-        budgets: in FLOPs.
+        config: recipe of the plan.
+        spending: arm -> what budgets buy it.
+        budgets: budgets in FLOPs.
         case: who pays for the teacher.
     """
+    # The distillation law takes the teacher's loss, which is taken from the supervised law.
     teacher = count_params(abstract_params(zoo.resolve(config.teacher.architecture))).others
     teacher_loss = float(forecast.supervised_loss(teacher, TEACHER_TOKENS_PER_PARAMETER * teacher))
+
+    # A loss for each arm and budget, and the tokens at which the laws are asked.
     arms: dict[str, PriorArm] = {}
     tokens: list[float] = []
     for name, arm in spending.items():
@@ -48,8 +49,9 @@ def published(
             tokens.append(bought.effective_tokens)
             losses.append(_loss(law, arm.parameters, bought.effective_tokens, teacher_loss))
         arms[name] = PriorArm(law, tuple(losses))
+
+    # The supervised law has the wider range: what lies outside it lies outside both.
     source = forecast.SUPERVISED.source
-    sizes = [arm.parameters for arm in spending.values()]
     return Prior(
         sources={
             "supervised": source,
@@ -63,21 +65,24 @@ def published(
         ),
         arms=arms,
         outside=(
-            *_outside("student", sizes, source.parameters),
+            *_outside("student", [arm.parameters for arm in spending.values()], source.parameters),
             *_outside("token count", tokens, source.tokens),
         ),
     )
 
 
 def _law(arm: Arm) -> Literal["supervised", "distillation"] | None:
-    """Return which published law an arm falls under."""
+    """Return the published law for an arm; None without one."""
     if not arm.uses_teacher:
         return "supervised"
-    return "distillation" if any(phase.needs.teacher.head for phase in arm.phases) else None
+    # The law is one of logits: other ways to distil have none.
+    if any(phase.needs.teacher.head for phase in arm.phases):
+        return "distillation"
+    return None
 
 
 def _loss(law: str | None, parameters: float, tokens: float, teacher_loss: float) -> float | None:
-    """Return the loss by a law, in nats a token; None without one."""
+    """Return the loss by a law, in nats a token; None without a law."""
     if law is None:
         return None
     if law == "supervised":
@@ -86,12 +91,12 @@ def _loss(law: str | None, parameters: float, tokens: float, teacher_loss: float
 
 
 def _outside(name: str, values: Sequence[float], fitted_on: tuple[float, float]) -> list[str]:
-    """Return how far values are from those that a law was fitted on, in sentences.
+    """Say how far values are from those that a law was fitted on.
 
     Args:
-        name: of what the values are.
-        values: of the recipe.
-        fitted_on: the least and the most.
+        name: name of the quantity.
+        values: values of the recipe.
+        fitted_on: smallest and largest value that the law was fitted on.
     """
     low, high = fitted_on
     sentences = []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from kdjax.plan.schema import ComparedAt, FittedPlan, PairwiseComparison, Verdict
 
 _SAME = 1e-9
-"""Budgets closer than this share are one."""
+"""Share of a budget within which another one counts as the same."""
 _OTHER_WAY: dict[Verdict, Verdict] = {
     "a wins": "b wins",
     "b wins": "a wins",
@@ -27,9 +28,8 @@ class Ranking:
     """What comparisons say at a budget.
 
     Attributes:
-        kind: `wins`: one arm is told ahead of every other. `ties`: the best ones tie. `open`:
-            neither.
-        arms: those that may be the best, in the plan's order: not beaten by any arm that is itself
+        kind: `wins`: one arm is ahead of every other. `ties`: the best arms tie. `open`: neither.
+        arms: arms that may be the best, in the plan's order: not beaten by any arm that is itself
             unbeaten.
     """
 
@@ -50,17 +50,12 @@ def from_side(comparison: PairwiseComparison, arm: str) -> PairwiseComparison:
     """Return a comparison read from one arm's side: `a` is the arm."""
     if comparison.a == arm:
         return comparison
+
+    # Differences change their signs, and so the ends of intervals their places.
     points = []
     for point in comparison.points:
-        points.append(
-            replace(
-                point,
-                mean=-point.mean,
-                low=-point.high,
-                high=-point.low,
-                verdict=_OTHER_WAY[point.verdict],
-            )
-        )
+        verdict = _OTHER_WAY[point.verdict]
+        points.append(ComparedAt(point.flops, -point.mean, -point.high, -point.low, verdict))
     ranges = tuple(replace(r, verdict=_OTHER_WAY[r.verdict]) for r in comparison.ranges)
     return replace(comparison, a=comparison.b, b=comparison.a, points=tuple(points), ranges=ranges)
 
@@ -78,15 +73,15 @@ def against_baseline(fitted: FittedPlan) -> dict[str, PairwiseComparison]:
 
 
 def at(comparison: PairwiseComparison, flops: float) -> ComparedAt | None:
-    """Return a comparison at a budget, interpolated between the two beside it that were asked.
+    """Return a comparison at a budget, interpolated between its points on either side.
 
     Args:
-        comparison: of two arms.
-        flops: the budget.
+        comparison: comparison of two arms.
+        flops: budget in FLOPs.
 
     Returns:
-        The verdict is the one on both sides, or `cannot tell` where those differ. None outside the
-        budgets asked.
+        The verdict is that of both points, or `cannot tell` where these differ. None outside the
+        budgets compared.
     """
     points = comparison.points
     below = [point for point in points if point.flops <= flops * (1 + _SAME)]
@@ -95,7 +90,8 @@ def at(comparison: PairwiseComparison, flops: float) -> ComparedAt | None:
         return None
     left = below[-1]
     right = above[0]
-    # At a budget that was asked, both are the same point.
+
+    # At a budget that was compared, the same point lies on either side.
     share = 0.0
     if right.flops > left.flops:
         share = math.log(flops / left.flops) / math.log(right.flops / left.flops)
@@ -112,11 +108,11 @@ def at(comparison: PairwiseComparison, flops: float) -> ComparedAt | None:
 
 
 def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
-    """Return who is ahead at a budget; None where nothing was compared there.
+    """Return which arms are ahead at a budget; None where nothing was compared there.
 
     Args:
-        fitted: the plan.
-        flops: the budget.
+        fitted: plan with its pilot.
+        flops: budget in FLOPs.
         case: who pays for the teacher; empty: what the budget enforces.
     """
     verdicts: dict[tuple[str, str], Verdict] = {}
@@ -124,40 +120,45 @@ def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
         point = at(comparison, flops)
         if point is not None:
             verdicts[comparison.a, comparison.b] = point.verdict
-    return _ranking(verdicts, list(fitted.plan.arms)) if verdicts else None
+    if not verdicts:
+        return None
+    return _ranking(verdicts, list(fitted.plan.arms))
 
 
 def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
-    """Return who is ahead over all budgets asked, small ones first; neighbours at which the lead is
-    open are one range.
+    """Return which arms are ahead over all budgets compared, small ones first.
 
     Args:
-        fitted: the plan.
+        fitted: plan with its pilot.
         case: who pays for the teacher; empty: what the budget enforces.
+
+    Returns:
+        Neighbouring budgets with one ranking are one range, as are those at which the lead is open.
     """
     order = list(fitted.plan.arms)
     ranges: list[RankedRange] = []
     comparisons = fitted.of_case(case)
     if not comparisons:
         return ranges
-    # All comparisons were asked at the same budgets.
+
+    # All comparisons have points at the same budgets.
     for n, point in enumerate(comparisons[0].points):
         now = _ranking({(c.a, c.b): c.points[n].verdict for c in comparisons}, order)
-        before = ranges[-1] if ranges else None
-        if before is not None and before.ranking.kind == now.kind == "open":
-            either = {*before.ranking.arms, *now.arms}
+        # Which arms may lead changes within an open range: it has all that may anywhere.
+        if ranges and ranges[-1].ranking.kind == now.kind == "open":
+            either = {*ranges[-1].ranking.arms, *now.arms}
             now = Ranking("open", tuple(arm for arm in order if arm in either))
-            ranges[-1] = RankedRange(now, before.low, point.flops)
-        elif before is not None and before.ranking == now:
-            ranges[-1] = RankedRange(now, before.low, point.flops)
+            ranges[-1] = replace(ranges[-1], ranking=now, high=point.flops)
+        elif ranges and ranges[-1].ranking == now:
+            ranges[-1] = replace(ranges[-1], high=point.flops)
         else:
             ranges.append(RankedRange(now, point.flops, point.flops))
     return ranges
 
 
 def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:
-    """Return who is ahead by the verdicts on pairs of arms."""
-    beaten_by: dict[str, set[str]] = {arm: set() for pair in verdicts for arm in pair}
+    """Return which arms are ahead by the verdicts on pairs of arms."""
+    beaten_by: dict[str, set[str]] = {arm: set() for arm in chain.from_iterable(verdicts)}
     for (a, b), verdict in verdicts.items():
         if verdict == "a wins":
             beaten_by[b].add(a)
@@ -168,6 +169,8 @@ def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:
     arms = [arm for arm in order if arm in beaten_by]
     unbeaten = {arm for arm in arms if not beaten_by[arm]}
     best = tuple(arm for arm in arms if not beaten_by[arm] & unbeaten)
+
+    # Several arms are tied only where every pair of them is.
     if len(best) == 1:
         return Ranking("wins", best)
     among_best = [verdict for pair, verdict in verdicts.items() if set(pair) <= set(best)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from kdjax.budget.price import PARTS
 from kdjax.files import write_text
 from kdjax.plan import plots, verdict
 from kdjax.plan.ranking import at, ranking
-from kdjax.plan.schema import FittedLaw, FittedPlan, LawParameter, PairwiseComparison, Plan
+from kdjax.plan.schema import FittedLaw, FittedPlan, PairwiseComparison, Plan
 from kdjax.report import numbers, page
 from kdjax.report.phrases import say
 from kdjax.report.teacher_accounting import MEANINGS
@@ -21,8 +22,8 @@ def write(plan: Plan, path: Path) -> None:
     """Write the page, whole or not at all; the same plan gives the same bytes.
 
     Args:
-        plan: the plan.
-        path: of the page.
+        plan: plan to show.
+        path: file of the page.
 
     Raises:
         InputError: the file cannot be written.
@@ -54,14 +55,13 @@ def html(plan: Plan) -> str:
 
 
 def _of_fit(fitted: FittedPlan | None) -> dict[str, Any]:
-    """Return the parts of the page that come from a pilot; empty ones without it."""
+    """Return the parts of the page that come from a pilot; empty ones without a pilot."""
+    # The template takes the same names in either case.
     if fitted is None:
         figures = dict.fromkeys(("curves", "differences", "held_out"))
         empty: dict[str, Any] = {"plots": figures, "answers": {}, "laws": {}}
         return {**empty, "verdicts": [], "leaders": [], "cases": []}
     budgets = fitted.plan.budgets
-    prices = [price for arm in fitted.plan.arms.values() for price in arm.prices]
-    has_teacher = any(price.teacher_forward for price in prices)
     return {
         "plots": {
             "curves": plots.curves(fitted),
@@ -72,12 +72,12 @@ def _of_fit(fitted: FittedPlan | None) -> dict[str, Any]:
         "laws": {arm: _law(law) for arm, law in fitted.fits.items()},
         "verdicts": [_verdicts(comparison, budgets) for comparison in fitted.of_case()],
         "leaders": [verdict.leader(ranking(fitted, flops)) for flops in budgets],
-        "cases": _cases(fitted) if has_teacher else [],
+        "cases": _cases(fitted),
     }
 
 
 def _heads(plan: Plan, fitted: FittedPlan | None) -> list[tuple[str, str]]:
-    """Return budgets, and how they lie to the pilot."""
+    """Return the heads of columns: budgets, with a note where they lie beyond the pilot's."""
     heads = []
     for flops in plan.budgets:
         note = ""
@@ -88,8 +88,7 @@ def _heads(plan: Plan, fitted: FittedPlan | None) -> list[tuple[str, str]]:
 
 
 def _rows(plan: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return for each budget a row for each arm: what it buys, and what the arm is forecast to
-    reach."""
+    """Return each budget with a row for each arm: what it buys, and what is forecast."""
     rows = []
     for n, flops in enumerate(plan.budgets):
         rows.append((numbers.flops(flops), [_row(plan, n, arm) for arm in plan.arms]))
@@ -99,20 +98,25 @@ def _rows(plan: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
 def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
     """Return what the n-th budget buys an arm, and what the arm is forecast to reach."""
     bought = plan.arms[arm].bought[n]
-    row: dict[str, Any] = {"arm": arm, "bought": bought is not None, "prediction": "–"}
-    row["interval"] = ""
+    row = {"arm": arm, "bought": bought is not None}
     if bought is None:
         return row
+
+    # Dashes stay where nothing is forecast, and where the text has no end.
+    forecast = {"prediction": "–", "interval": ""}
     law = (plan.fits or {}).get(arm)
-    told = law.at(plan.budgets[n]) if law else None
-    if told is not None:
-        row["prediction"] = numbers.score(told.mean)
-        row["interval"] = numbers.between(told.low, told.high)
+    if law and (point := law.at(plan.budgets[n])):
+        interval = numbers.between(point.low, point.high)
+        forecast = {"prediction": numbers.score(point.mean), "interval": interval}
+    epochs = "–"
+    if bought.epochs is not None:
+        epochs = f"{bought.epochs:.3g}"
     return {
         **row,
+        **forecast,
         "steps": numbers.count(bought.steps),
         "tokens": numbers.tokens(bought.tokens),
-        "epochs": "–" if bought.epochs is None else f"{bought.epochs:.3g}",
+        "epochs": epochs,
         "worth": numbers.tokens(bought.effective_tokens),
         "share": numbers.percent(bought.effective_tokens / bought.tokens),
     }
@@ -121,16 +125,17 @@ def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
 def _verdicts(
     comparison: PairwiseComparison, budgets: tuple[float, ...]
 ) -> tuple[str, list[tuple[str, str, str]]]:
-    """Return a pair of arms, and at each budget who is ahead, the difference, its interval."""
+    """Return a pair of arms, and at each budget the arm ahead, the difference and its interval."""
     words = {"a wins": f"{comparison.a} ahead", "b wins": f"{comparison.b} ahead"}
+    # Dashes stay at budgets at which the arms were not compared.
     cells = []
     for flops in budgets:
         point = at(comparison, flops)
         cell = ("–", "", "")
         if point is not None:
-            told = words.get(point.verdict, point.verdict)
+            ahead = words.get(point.verdict, point.verdict)
             interval = numbers.interval(point.low, point.high)
-            cell = (told, numbers.signed(point.mean), interval)
+            cell = (ahead, numbers.signed(point.mean), interval)
         cells.append(cell)
     return f"{comparison.a} {numbers.MINUS} {comparison.b}", cells
 
@@ -139,12 +144,13 @@ def _law(law: FittedLaw) -> dict[str, Any]:
     """Return a law as the page shows it: formula, parameters with intervals, scatter, cautions."""
     symbols = []
     for name, parameter in law.parameters.items():
-        symbols.append((name, _value(parameter.value), _range(parameter)))
+        interval = f"[{_value(parameter.low)}, {_value(parameter.high)}]"
+        symbols.append((name, _value(parameter.value), interval))
     return {**vars(law), "formula": _formula(law.formula), "symbols": symbols}
 
 
 def _formula(text: str) -> str:
-    """Return a law as people write it: `E + K · D′⁻ᵏ`."""
+    """Write a law as in a paper: `E + K · D′⁻ᵏ`."""
     for plain, written in (
         ("^-k", "⁻ᵏ"),
         ("^a", "ᵃ"),
@@ -157,13 +163,8 @@ def _formula(text: str) -> str:
     return text.replace(" - ", f" {numbers.MINUS} ")
 
 
-def _range(parameter: LawParameter) -> str:
-    """Return a parameter's interval; an open end lies beyond what numbers can hold."""
-    return f"[{_value(parameter.low)}, {_value(parameter.high)}]"
-
-
 def _value(value: float | None) -> str:
-    """Return a parameter, whatever its size; None is beyond what numbers can hold."""
+    """Write a parameter, whatever its size; None is an open end of an interval."""
     if value is None:
         return "∞"
     if value == 0 or 1e-3 <= abs(value) < 1e4:
@@ -172,22 +173,27 @@ def _value(value: float | None) -> str:
 
 
 def _cases(fitted: FittedPlan) -> list[dict[str, Any]]:
-    """Return who is ahead in each case of who pays for the teacher."""
-    told = verdict.cases(fitted)
+    """Return who is ahead in each case of who pays for the teacher; none without a teacher."""
+    prices = chain.from_iterable(arm.prices for arm in fitted.plan.arms.values())
+    if not any(price.teacher_forward for price in prices):
+        return []
+
+    # A case that was not compared lacks the price of the teacher's training.
+    sentences = verdict.cases(fitted)
     unknown = say("plan_case_unknown")
     return [
         {
             "case": case,
             "meaning": MEANINGS[case],
             "enforced": case == fitted.plan.case,
-            "sentences": told.get(case, [unknown]),
+            "sentences": sentences.get(case, [unknown]),
         }
         for case in CASES
     ]
 
 
 def _prices(plan: Plan) -> Table:
-    """Return FLOPs of a step, part by part; of arms of several phases, phase by phase."""
+    """Return the table of a step's FLOPs by part; an arm of several phases has one for each."""
     parts = ("total", *PARTS)
     rows: dict[str, list[Cell]] = {}
     for name, arm in plan.arms.items():
@@ -206,12 +212,15 @@ def _prior(plan: Plan) -> dict[str, Any]:
     rows = {}
     for name, arm in plan.prior.arms.items():
         cells: list[Cell] = [(arm.law or "none", "")]
+        # The gap to the baseline arm takes a loss of each; a budget may buy neither a step.
         for loss, other in zip(arm.losses, of_baseline, strict=True):
             gap = ""
             if name != baseline and loss is not None and other is not None:
                 gap = numbers.signed(loss - other)
             cells.append(("–" if loss is None else numbers.score(loss), gap))
         rows[name] = cells
+
+    # The table, and where each law is from and what it was fitted to.
     heads = (Column("law"), *(Column(numbers.flops(flops)) for flops in plan.budgets))
     caption = f"Loss by published laws, nats per token; below, the difference to {baseline}"
     sources = []
@@ -226,7 +235,7 @@ def _prior(plan: Plan) -> dict[str, Any]:
 
 
 def _scope(ends: tuple[float, float]) -> str:
-    """Return from where to where a law was fitted."""
+    """Write the range of values that a law was fitted to."""
     return f"{numbers.flops(ends[0])} to {numbers.flops(ends[1])}"
 
 

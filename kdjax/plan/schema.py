@@ -17,11 +17,11 @@ class Bought:
     """Store what a budget buys an arm.
 
     Attributes:
-        flops: the budget.
+        flops: budget in FLOPs.
         steps: optimiser steps.
-        tokens: seen, padding not counted.
-        epochs: None where the text has no end.
-        effective_tokens: what the tokens are worth in new ones.
+        tokens: tokens seen, padding not counted.
+        epochs: passes over the text; None where the text has no end.
+        effective_tokens: new tokens that are worth as much as these, some of them repeated.
     """
 
     flops: float
@@ -54,9 +54,9 @@ class Prior:
 
     Attributes:
         sources: law -> where it is from.
-        teacher_loss: of the teacher, by the supervised law.
-        assumption: behind that.
-        arms: arm -> its law.
+        teacher_loss: loss of the teacher by the supervised law, in nats a token.
+        assumption: what that loss assumes of the teacher.
+        arms: arm -> its published law.
         outside: how far the recipe is from where the laws were fitted, in sentences.
     """
 
@@ -72,12 +72,12 @@ class Pilot:
     """Store the sweep whose runs are fitted.
 
     Attributes:
-        directory: of it.
+        directory: directory of the sweep.
         digest: SHA-256 of its sweep.json.
-        budgets: ascending.
-        runs: as the fit takes them.
-        endpoint: that is forecast.
-        reference_losses: of its text; None where its studies had several.
+        budgets: budgets of its runs in FLOPs, ascending.
+        runs: runs in the form that laws are fitted to.
+        endpoint: endpoint that is forecast.
+        reference_losses: cross-entropies of its text; None where its studies had several texts.
     """
 
     directory: str
@@ -112,16 +112,16 @@ class FittedLaw:
     """Store an arm's law; see `kdjax.forecast.Fit`.
 
     Attributes:
-        formula: of the law.
-        reason: why that one.
-        parameters: symbol -> its estimate.
-        residual_sd: scatter of runs.
-        shift_sd: scatter of seeds.
-        cautions: what to doubt.
-        usable: whether it may be extrapolated.
-        widening: by how much intervals of what it says are widened.
-        predictions: at the plan's budgets.
-        curve: on a grid.
+        formula: form of the law.
+        reason: why this form was chosen.
+        parameters: symbol -> estimate.
+        residual_sd: standard deviation of runs around the law.
+        shift_sd: standard deviation of the shifts that seeds give to all their runs.
+        cautions: reasons to doubt the law.
+        usable: whether the law may be extrapolated.
+        widening: factor by which intervals of predictions are widened.
+        predictions: forecasts at the plan's budgets.
+        curve: forecasts on a grid of budgets.
     """
 
     formula: str
@@ -136,8 +136,8 @@ class FittedLaw:
     curve: tuple[Forecast, ...]
 
     def at(self, flops: float) -> Forecast | None:
-        """Return the prediction at one of the plan's budgets; None where it buys no step."""
-        return next((told for told in self.predictions if told.flops == flops), None)
+        """Return the prediction at a budget of the plan; None where that buys no step."""
+        return next((point for point in self.predictions if point.flops == flops), None)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class HeldOutRow:
 
 @dataclass(frozen=True)
 class HeldOutCheck:
-    """Store a check: so many of the largest budgets held out, of arms and of their differences."""
+    """Store a check with some of the largest budgets held out, of arms and of their differences."""
 
     budgets: int
     arms: tuple[HeldOutRow, ...]
@@ -195,8 +195,8 @@ class PairwiseComparison:
     """Store two arms compared over budgets.
 
     Attributes:
-        a, b: the arms.
-        points: ascending budgets.
+        a, b: names of the arms.
+        points: differences at ascending budgets.
         ranges: neighbouring budgets with one verdict.
         crossing: where the two change places.
     """
@@ -215,19 +215,19 @@ class Plan:
     Attributes:
         kdjax, jax, python, device: what the numbers were made with.
         config: the resolved recipe as plain values.
-        config_digest: its SHA-256.
-        endpoint: that is forecast.
+        config_digest: SHA-256 of the recipe.
+        endpoint: name of the endpoint that is forecast.
         case: who pays for the teacher.
-        budgets: that are forecast, in FLOPs.
-        unique_tokens: of the text; None where it has no end.
+        budgets: budgets that are forecast, in FLOPs.
+        unique_tokens: tokens of text there are; None where the text has no end.
         baseline_arm: the arm that the others are held against.
         arms: what budgets buy.
         prior: what published laws say.
-        pilot: None without one, as are the rest.
-        fits: arm -> its law.
-        held_out: how far the fit can be trusted.
-        widening: arm, or `a - b` -> by how much intervals were widened for that.
-        contests: who pays for the teacher -> pairs of arms.
+        pilot: sweep that was fitted; None without one, as is everything below.
+        fits: arm -> its fitted law.
+        held_out: checks of how far the fit can be trusted.
+        widening: arm, or `a - b` -> factor by which the checks widened intervals.
+        contests: who pays for the teacher -> comparisons of pairs of arms.
     """
 
     kdjax: str
@@ -255,8 +255,9 @@ class FittedPlan:
     """A plan with its pilot: nothing here is None.
 
     Attributes:
-        plan: the whole.
-        pilot, fits, held_out, widening, comparisons: as the plan has them.
+        plan: plan as it is stored.
+        pilot, fits, held_out, widening: fields of the plan.
+        comparisons: the plan's `contests`.
     """
 
     plan: Plan
@@ -271,6 +272,7 @@ class FittedPlan:
         """Return a plan with its pilot; None where it has none."""
         if plan.pilot is None or plan.fits is None or plan.contests is None:
             return None
+        # With too few budgets to hold one out there are no checks, and nothing is widened.
         held_out = plan.held_out or ()
         return FittedPlan(plan, plan.pilot, plan.fits, held_out, plan.widening or {}, plan.contests)
 
@@ -280,7 +282,7 @@ class FittedPlan:
         return max(self.pilot.budgets)
 
     def of_case(self, case: str = "") -> tuple[PairwiseComparison, ...]:
-        """Return pairs of arms where so much is paid for the teacher.
+        """Return the comparisons in a case of who pays for the teacher; empty where there are none.
 
         Args:
             case: who pays for the teacher; empty: what the budget enforces.

@@ -1,4 +1,4 @@
-"""What an arm buys with a budget that nobody has spent yet: steps, tokens, epochs."""
+"""What a budget that nobody has spent yet buys an arm: steps, tokens, epochs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Spending:
-    """What an arm buys with a budget.
+    """An arm with its prices and text, which say what a budget buys it.
 
     Attributes:
-        arm: the arm.
-        prices: of a step of each of its phases.
-        config: the recipe.
-        fill: tokens that are not padding, as a share of positions.
-        unique: tokens of text there are.
+        arm: arm that spends.
+        prices: price of a step of each phase.
+        config: recipe of the plan.
+        fill: share of positions that hold tokens, not padding.
+        unique: tokens of text there are; infinity where the text has no end.
     """
 
     arm: Arm
@@ -49,17 +49,20 @@ class Spending:
         """Return the arm's phases in a budget.
 
         Args:
-            flops: the budget.
+            flops: budget in FLOPs.
             case: who pays for the teacher.
 
         Raises:
             InputError: a phase without a single step.
         """
+        # A charged MLM probe and a share of the teacher's training leave less for steps.
         before = probe_charge(self.config, self.arm)
         if self.arm.needs_teacher and "teacher_training" in CASES[case]:
             before["teacher_training"] = share(
                 teacher_flops(self.config, self.arm), self.config.budget.students
             )
+
+        # The budget itself is in FLOPs, whatever kind the recipe enforces.
         budget = replace(Budget.flops(flops), teacher=case)
         return self.arm.schedule_phases(budget, self.prices, shape_of(self.config), before)
 
@@ -73,19 +76,19 @@ class Spending:
 
     def tokens(self, flops: float, case: str) -> float:
         """Return the tokens that the arm sees in a budget, padding not counted."""
-        steps = self.spans(flops, case)
-        return sum(span.steps * span.tokens_per_step for span in steps) * self.fill
+        spans = self.spans(flops, case)
+        return sum(span.steps * span.tokens_per_step for span in spans) * self.fill
 
     def point(self, flops: Array, case: str) -> forecast.Point:
-        """Return where the arm's law is asked at these budgets."""
+        """Return the sizes and tokens at which the arm's law is evaluated for these budgets."""
         tokens = np.array([self.tokens(budget, case) for budget in flops])
         return forecast.Point(self.parameters, tokens, self.unique)
 
     def bought(self, flops: float, case: str) -> Bought | None:
-        """Return what a budget buys; None: less than a step.
+        """Return what a budget buys; None where that is less than a step.
 
         Args:
-            flops: the budget.
+            flops: budget in FLOPs.
             case: who pays for the teacher.
         """
         if not self.affords(flops, case):

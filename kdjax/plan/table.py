@@ -1,5 +1,4 @@
-"""A plan in the terminal: who is forecast ahead, what each arm would reach, and how far to trust
-that."""
+"""A plan in the terminal: the answer, tables of budgets, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ def summary(plan: Plan) -> Group:
     """Return the answer, a table of the budgets, and what each of the three sources says.
 
     Args:
-        plan: the plan.
+        plan: plan to show.
     """
     # Text, not markup: a name may hold square brackets.
     parts: list[Table | Text] = [Text(headline(plan), style="bold"), _bought_table(plan)]
@@ -44,11 +43,14 @@ def _bought_table(plan: Plan) -> Table:
 
 
 def _bought(bought: Bought | None) -> str:
-    """Return what a budget buys an arm."""
+    """Write what a budget buys an arm."""
     if bought is None:
         return "less than a step"
     text = f"{numbers.count(bought.steps)}, {numbers.tokens(bought.tokens)}"
-    return text if bought.epochs is None else f"{text} ({bought.epochs:.3g})"
+    # Text without an end has no epochs.
+    if bought.epochs is None:
+        return text
+    return f"{text} ({bought.epochs:.3g})"
 
 
 def _forecasts(fitted: FittedPlan) -> Table:
@@ -64,13 +66,14 @@ def _forecasts(fitted: FittedPlan) -> Table:
     for arm in fitted.fits:
         table.add_column(Text(arm), justify="right", overflow="fold")
     table.add_column("ahead", overflow="fold")
+
+    # A dash where a budget buys an arm no step.
     for flops in fitted.plan.budgets:
         cells = []
         for law in fitted.fits.values():
-            told = law.at(flops)
             text = "–"
-            if told is not None:
-                text = f"{numbers.score(told.mean)} {numbers.between(told.low, told.high)}"
+            if point := law.at(flops):
+                text = f"{numbers.score(point.mean)} {numbers.between(point.low, point.high)}"
             cells.append(text)
         table.add_row(numbers.flops(flops), *cells, Text(leader(ranking(fitted, flops))))
     return table

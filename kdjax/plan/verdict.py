@@ -19,7 +19,7 @@ from kdjax.report.sentences import measures
 from kdjax.sweep.verdict import amounts, bracket, where
 
 PRIOR = say("prior")
-"""What published laws are here."""
+"""What published laws were fitted to, as a caution."""
 
 
 def headline(plan: Plan) -> str:
@@ -27,9 +27,14 @@ def headline(plan: Plan) -> str:
     fitted = FittedPlan.of(plan)
     if fitted is None:
         return say("plan_no_pilot")
+
+    # Without a comparison the sentence says why there is none.
     ranges = ranked_ranges(fitted)
+    if not ranges and len(fitted.fits) == 1:
+        return say("plan_one_arm")
     if not ranges:
-        return say("plan_one_arm" if len(fitted.fits) == 1 else "plan_no_step")
+        return say("plan_no_step")
+
     # Who is ahead where, in one sentence; another where that cannot be told anywhere.
     measured = measures([fitted.pilot.endpoint])
     clauses = "; ".join(_clauses(fitted, ranges))
@@ -39,6 +44,7 @@ def headline(plan: Plan) -> str:
         arms = numbers.listed(only.ranking.arms)
         span = _span(0, 1, only.low, only.high)
         statement = say("plan_undecided", measures=measured, arms=arms, span=span)
+
     # How far that can be relied on.
     caveats = []
     if ranges[-1].high > fitted.largest_budget:
@@ -91,49 +97,66 @@ def _span(n: int, count: int, low: float, high: float) -> str:
 
 
 def answers(fitted: FittedPlan) -> dict[str, str]:
-    """Forecast for each arm how it does against the baseline arm, with intervals."""
+    """Say for each arm how it is forecast to do against the baseline arm, with intervals."""
     comparisons = against_baseline(fitted)
     return {arm: _answer(comparison, fitted) for arm, comparison in comparisons.items()}
 
 
 def _answer(comparison: PairwiseComparison, fitted: FittedPlan) -> str:
-    """Forecast how a comparison's first arm does against the second."""
+    """Say how a comparison's first arm is forecast to do against the second."""
+    # A law that may not be extrapolated answers nothing.
     arms = {"arm": comparison.a, "other": comparison.b}
     unusable = [name for name in arms.values() if name in _unusable(fitted)]
     if unusable:
         return say("plan_not_told", unusable=numbers.listed(unusable), **arms)
     clauses = []
-    for n, told in enumerate(comparison.ranges):
-        span = _span(n, len(comparison.ranges), told.low, told.high)
-        clauses.append(say(f"forecast_{told.verdict}", span=span))
+    for n, stretch in enumerate(comparison.ranges):
+        span = _span(n, len(comparison.ranges), stretch.low, stretch.high)
+        clauses.append(say(f"forecast_{stretch.verdict}", span=span))
     sentences = [say("plan_answer", clauses="; ".join(clauses), **arms)]
 
     # The difference where the pilot ends, and at the largest budget asked.
-    shown = []
+    differences = []
     for flops in dict.fromkeys((fitted.largest_budget, max(fitted.plan.budgets))):
         point = at(comparison, flops)
         if point is not None:
-            text = difference(point)
-            shown.append(say("plan_difference_at", difference=text, flops=numbers.flops(flops)))
-    if shown:
-        unit = fitted.pilot.endpoint.unit
-        sentences.append(say("plan_difference", unit=unit, differences=numbers.listed(shown)))
+            differences.append(
+                say(
+                    "plan_difference_at",
+                    difference=difference(point),
+                    flops=numbers.flops(flops),
+                )
+            )
+    if differences:
+        sentences.append(
+            say(
+                "plan_difference",
+                unit=fitted.pilot.endpoint.unit,
+                differences=numbers.listed(differences),
+            )
+        )
+
+    # Where the two laws change places, if they do.
     crossing = comparison.crossing
     if crossing.value is not None:
         ends = (comparison.points[0].flops, comparison.points[-1].flops)
-        interval = crossing_interval(crossing, ends)
-        flops_text = numbers.flops(crossing.value)
-        later = crossing.later
-        sentences.append(say("plan_crossing", flops=flops_text, interval=interval, later=later))
+        sentences.append(
+            say(
+                "plan_crossing",
+                flops=numbers.flops(crossing.value),
+                interval=crossing_interval(crossing, ends),
+                later=crossing.later,
+            )
+        )
     return sentence(*sentences)
 
 
 def crossing_interval(crossing: CrossingForecast, ends: tuple[float, float]) -> str:
-    """Write a crossing's interval; an open end lies beyond the budgets asked, or nowhere.
+    """Write a crossing's interval; an open end lies beyond the budgets compared, or nowhere.
 
     Args:
         crossing: crossing of two laws.
-        ends: the smallest and the largest budget asked.
+        ends: smallest and largest budget compared.
     """
     return bracket(crossing.low, crossing.high, ends, "flops", "above_or_never")
 
@@ -144,7 +167,7 @@ def difference(point: ComparedAt) -> str:
 
 
 def sources(plan: Plan) -> dict[str, list[str]]:
-    """Say what each of the three sources says."""
+    """Say what each source tells: the pilot's fit, its check, and published laws."""
     fitted = FittedPlan.of(plan)
     by_fit = [say("fit_none")]
     by_check = [say("check_none")]
@@ -169,11 +192,15 @@ def _of_fit(fitted: FittedPlan) -> list[str]:
         high=numbers.flops(max(budgets)),
         seeds=counted(len({run.seed for run in fitted.pilot.runs}), "seed"),
     )
+
+    # Arms whose law gives a reason to doubt it.
     cautions = []
     for arm, law in fitted.fits.items():
         if law.cautions:
             cautions.append(f"{arm}: {'; '.join(law.cautions)}")
-    return [fit, say("fit_cautions", cautions=". ".join(cautions))] if cautions else [fit]
+    if not cautions:
+        return [fit]
+    return [fit, say("fit_cautions", cautions=". ".join(cautions))]
 
 
 def _of_check(fitted: FittedPlan) -> list[str]:
@@ -181,6 +208,7 @@ def _of_check(fitted: FittedPlan) -> list[str]:
     if not fitted.held_out:
         return [say("check_few")]
     unit = fitted.pilot.endpoint.unit
+    # A sentence for each check, and one on the intervals that were widened for them.
     checks = [_checked(check, unit) for check in fitted.held_out]
     widened = {name: times for name, times in fitted.widening.items() if times > 1}
     if widened:
@@ -192,6 +220,7 @@ def _of_check(fitted: FittedPlan) -> list[str]:
 
 def _checked(check: HeldOutCheck, unit: str) -> str:
     """Say what one check showed, first of arms and then of their differences."""
+    # A single seed has no standard deviation to count errors in.
     deviations = [row.relative for row in check.arms if row.relative is not None]
     relative = ""
     if deviations:
@@ -218,20 +247,24 @@ def _checked(check: HeldOutCheck, unit: str) -> str:
 
 
 def of_prior(plan: Plan) -> list[str]:
-    """Say what published laws say of arms against the baseline arm, and of which arms nothing."""
+    """Say how published laws put arms to the baseline arm, and for which arms there is none."""
     baseline = plan.baseline_arm
     arms = plan.prior.arms
     sentences = []
     for name, arm in arms.items():
         if name == baseline or arm.law is None or arms[baseline].law is None:
             continue
-        below: list[float] = []
-        not_below: list[float] = []
-        for flops, loss, other in zip(plan.budgets, arm.losses, arms[baseline].losses, strict=True):
-            if loss is not None and other is not None:
-                side = below if loss < other else not_below
-                side.append(flops)
-        every = sorted(below + not_below)
+
+        # Budgets that buy both arms a step, by whether the arm's loss is the lower one.
+        losses = zip(plan.budgets, arm.losses, arms[baseline].losses, strict=True)
+        compared = [
+            (flops, loss < other)
+            for flops, loss, other in losses
+            if loss is not None and other is not None
+        ]
+        every = sorted(flops for flops, _ in compared)
+        below = [flops for flops, is_below in compared if is_below]
+        not_below = [flops for flops, is_below in compared if not is_below]
         clauses = [
             say(phrase, other=baseline, where=where(budgets, every, "flops"))
             for phrase, budgets in (("prior_below", below), ("prior_not_below", not_below))
@@ -239,6 +272,8 @@ def of_prior(plan: Plan) -> list[str]:
         ]
         if clauses:
             sentences.append(say("prior_loss", arm=name, clauses=numbers.listed(clauses)))
+
+    # Arms that no published law describes.
     lacking = [name for name, arm in arms.items() if arm.law is None]
     if lacking:
         sentences.append(say("prior_lacking", arms=numbers.listed(lacking)))

@@ -15,11 +15,11 @@ from kdjax.errors import InputError
 from kdjax.files import digest
 
 BUDGETS = frozenset(f"budget.{kind}" for kind in KINDS)
-"""Settings that are the budget."""
+"""Settings that set the budget, by kind."""
 NOT_OF_A_STUDY = ("seeds", "sweep", "tune", "tuning", "plan")
-"""Sections of a recipe that say nothing of a single study."""
+"""Sections of a recipe that cannot be swept over: they say nothing of a single study."""
 LONGEST_NAME = 100
-"""Letters of a directory's name that is made of settings alone."""
+"""Most letters of a directory's name that is made of settings alone."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Cell:
     """One study of a sweep.
 
     Attributes:
-        name: of its directory.
-        settings: dotted setting -> its value here.
-        config: its recipe.
+        name: name of the study's directory.
+        settings: swept setting, dotted -> the study's value.
+        config: recipe of the study.
     """
 
     name: str
@@ -41,7 +41,7 @@ def cells_of(config: Config) -> list[Cell]:
     """Return the studies of a sweep, small budgets first; the first settings vary slowest.
 
     Args:
-        config: the sweep's recipe.
+        config: recipe of the sweep.
 
     Raises:
         InputError: nothing to sweep over, an unknown setting, or a value that the setting cannot
@@ -51,6 +51,7 @@ def cells_of(config: Config) -> list[Cell]:
         raise InputError(
             "sweep is empty, expected settings with their values: {budget.flops: [1e12, 1e13]}"
         )
+    # The sweep itself must make sense before any value is put into a recipe.
     for name, values in config.sweep.items():
         if not isinstance(values, (list, tuple)) or not values:
             raise InputError(f"sweep.{name} is {values!r}, expected a list of values")
@@ -58,6 +59,8 @@ def cells_of(config: Config) -> list[Cell]:
             raise InputError(
                 f"sweep.{name}: cannot be swept over, expected a setting of a single study"
             )
+
+    # One study for each combination; the last setting varies fastest.
     base = replace(config, sweep={})
     cells = []
     for values in itertools.product(*config.sweep.values()):
@@ -66,17 +69,21 @@ def cells_of(config: Config) -> list[Cell]:
     if len({cell.name for cell in cells}) < len(cells):
         raise InputError("sweep: two combinations have the same values, expected each value once")
 
-    # What one of them cannot have ends here, before any of them runs.
+    # A combination that no study can have is refused here, before any study runs.
     for cell in cells:
         arms_of(cell.config)
     return sorted(cells, key=lambda cell: Budget.of(cell.config.budget).amount)
 
 
 def _name(settings: dict[str, Any]) -> str:
-    """Return a directory's name: the settings where that is readable, else with a digest."""
+    """Return a directory's name: the settings, cut and with a digest where they are long."""
     parts = []
     for name, value in settings.items():
-        shown = f"{value:g}" if isinstance(value, float) else value
-        parts.append(f"{name}={shown}")
-    text = re.sub(r"[^\w.=+-]+", "_", ",".join(parts).replace(",", "+"))
-    return text if len(text) <= LONGEST_NAME else f"{text[:80]}-{digest(settings)[:12]}"
+        text = f"{value:g}" if isinstance(value, float) else value
+        parts.append(f"{name}={text}")
+
+    # What paths and shells give a meaning to has no place in a directory's name.
+    directory = re.sub(r"[^\w.=+-]+", "_", ",".join(parts).replace(",", "+"))
+    if len(directory) > LONGEST_NAME:
+        return f"{directory[:80]}-{digest(settings)[:12]}"
+    return directory

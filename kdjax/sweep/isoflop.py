@@ -16,9 +16,9 @@ from kdjax.sweep.cells import BUDGETS
 from kdjax.sweep.schema import Optimum, Profile, SizePoint, SweepRow
 
 SIZE = "student."
-"""Swept settings that begin so make the sizes of a profile."""
+"""Beginning of the swept settings that make a profile's sizes."""
 FEWEST = 3
-"""Sizes that a parabola takes."""
+"""Fewest sizes through which a parabola is fitted."""
 
 
 def profiles(
@@ -27,9 +27,9 @@ def profiles(
     """Return the profiles of a sweep; none where it has students of one size only.
 
     Args:
-        rows: its runs.
-        endpoints: of its studies.
-        confidence: of the optima's intervals.
+        rows: runs of the sweep.
+        endpoints: endpoints of its studies.
+        confidence: confidence of the optima's intervals.
 
     Returns:
         One for each endpoint, arm, budget and combination of what else was swept. The optimum is
@@ -37,10 +37,11 @@ def profiles(
         is None with fewer than three sizes, or where a seed's parabola has its vertex outside the
         sizes tried, or none on the better side.
     """
+    # Runs that differ in size and seed alone belong to one profile.
     groups: dict[tuple[str, float, str], list[SweepRow]] = {}
     for row in rows:
         groups.setdefault((row.arm, row.budget, repr(_others(row))), []).append(row)
-    found = []
+    profiles = []
     for endpoint in endpoints:
         for (arm, budget, _), group in groups.items():
             measured = [row for row in group if endpoint.name in row.metrics]
@@ -50,18 +51,18 @@ def profiles(
             points = tuple(_point(measured, size, endpoint.name) for size in sizes)
             optimum = _optimum(measured, sizes, endpoint, confidence)
             settings = _others(measured[0])
-            found.append(Profile(endpoint.name, arm, budget, settings, points, optimum))
-    return found
+            profiles.append(Profile(endpoint.name, arm, budget, settings, points, optimum))
+    return profiles
 
 
 def _others(row: SweepRow) -> dict[str, Any]:
-    """Return a run's swept settings but for its size and its budget."""
+    """Return a run's swept settings other than size and budget."""
     settings = row.settings.items()
     return {n: value for n, value in settings if n not in BUDGETS and not n.startswith(SIZE)}
 
 
 def _point(rows: Sequence[SweepRow], size: int, endpoint: str) -> SizePoint:
-    """Return the values at a size that some run has."""
+    """Return an endpoint's spread over seeds at a size that some run has."""
     of_size = (row for row in rows if row.parameters_without_embeddings == size)
     spread = summary.spread(row.metrics[endpoint] for row in of_size)
     assert spread is not None
@@ -78,12 +79,15 @@ def _optimum(
     for seed in sorted({row.seed for row in rows}):
         of_seed = [row for row in rows if row.seed == seed]
         values = {r.parameters_without_embeddings: r.metrics[endpoint.name] for r in of_seed}
+        # A parabola through fewer sizes would not compare with those of other seeds.
         if values.keys() != set(sizes):
             return None
         vertex = _vertex(sizes, [values[size] for size in sizes], endpoint.better == "lower")
         if vertex is None:
             return None
         vertices.append(vertex)
+
+    # Vertices are logarithms: their mean is the geometric mean of sizes.
     if len(vertices) < 2:
         return Optimum(math.exp(vertices[0]), None, None)
     mean, low, high = interval(vertices, confidence)
@@ -94,13 +98,15 @@ def _vertex(sizes: Sequence[int], values: Sequence[float], has_minimum: bool) ->
     """Return the logarithm of the size at a parabola's vertex; None where it is no optimum.
 
     Args:
-        sizes: ascending.
-        values: at each size.
+        sizes: sizes, ascending.
+        values: value at each size.
         has_minimum: whether the best value is the lowest.
     """
     curvature, slope, _ = np.polyfit(np.log(sizes), values, 2)
-    vertex = -slope / (2 * curvature) if curvature else math.inf
-    right_way = (curvature > 0) == has_minimum
-    if right_way and math.log(sizes[0]) <= vertex <= math.log(sizes[-1]):
-        return float(vertex)
+    # A straight line has no vertex; that of a parabola turned the other way is the worst size.
+    if curvature and (curvature > 0) == has_minimum:
+        vertex = -slope / (2 * curvature)
+        # Beyond the sizes tried the vertex would be extrapolated.
+        if math.log(sizes[0]) <= vertex <= math.log(sizes[-1]):
+            return float(vertex)
     return None

@@ -1,11 +1,10 @@
-"""The figures of a sweep. Each returns an `<svg>` element, or None where the sweep has nothing to
-show in it."""
+"""The figures of a sweep. Each is an `<svg>` element; None where the sweep has nothing to show."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,39 +21,41 @@ from kdjax.sweep.verdict import against
 Curves = Mapping[str, Sequence[CurvePoint]]
 SEEDS: dict[str, Any] = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.45}
 """How single seeds look."""
+WIDTHS = {1: WIDTH / 1.7, 2: WIDTH}
+"""Columns of plots -> inches of the figure."""
 
 
 def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> Markup | None:
-    """Draw each arm over the budget, and beside it its paired difference to the baseline arm and
-    where that changes sign.
+    """Draw scores over the budget, differences to the baseline arm, and where those change sign.
 
     Args:
-        sweep: the sweep.
+        sweep: sweep to draw.
         group: studies that differ in their budget only.
-        endpoint: which.
-        name: of the figure, unique on the page.
+        endpoint: endpoint to draw.
+        name: name of the figure, unique on the page.
     """
     shown = {arm: points for arm, points in group.curves[endpoint.name].items() if points}
     if not shown:
         return None
+
+    # An arm without a single difference to the baseline arm has scores only.
     pairs = {}
     for arm, pair in against(group, endpoint, sweep.baseline_arm).items():
         if any(point.difference is not None for point in pair.points):
             pairs[arm] = pair
     crossing = {arm: pair for arm, pair in pairs.items() if pair.crossings}
     label, show = along(sweep.kind)
-    budgets = sorted({point.budget for points in shown.values() for point in points})
+    budgets = sorted({point.budget for point in chain.from_iterable(shown.values())})
     with svg.style():
         # Scores to the left; differences to the right, with crossings below them.
-        width = WIDTH if pairs else WIDTH / 1.7
-        figure = Figure(figsize=(width, 3.7 + 0.2 * len(crossing)))
+        columns = 1 + bool(pairs)
+        figure = Figure(figsize=(WIDTHS[columns], 3.7 + 0.2 * len(crossing)))
         heights = [3.1, 0.28 + 0.2 * len(crossing)] if crossing else [1]
-        columns = 2 if pairs else 1
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
         ax = figure.add_subplot(grid[:, 0])
         _scores(ax, sweep, group, endpoint, shown)
-        levels = reference_losses.of_endpoint(group.reference_losses, endpoint.name, endpoint.unit)
-        reference_losses.draw(ax, levels)
+        losses = reference_losses.of_endpoint(group.reference_losses, endpoint.name, endpoint.unit)
+        reference_losses.draw(ax, losses)
         ax.set_title("Scores")
         ax.set_ylabel(endpoint.unit)
         logarithmic(ax, label, show, budgets)
@@ -66,6 +67,7 @@ def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> 
             strip = figure.add_subplot(grid[1, 1], sharex=beside)
             _strip(strip, sweep, crossing)
             logarithmic(strip, label, show, budgets)
+            # The strip's axis of budgets serves the plot above it too.
             beside.set_xlabel("")
             beside.tick_params(axis="x", labelbottom=False)
         description = f"{endpoint.label} over the budget, and differences between arms."
@@ -73,14 +75,15 @@ def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> 
 
 
 def along(kind: str) -> tuple[str, Callable[[float], str]]:
-    """Return the label of an axis of budgets, and how one is written on it."""
+    """Return the label of an axis of budgets, and the function that writes a budget on it."""
     if kind == "hours":
         return "budget: hours", lambda hours: f"{hours:g}"
     return {"flops": "budget: FLOPs", "tokens": "budget: tokens"}[kind], compact_number
 
 
-def _aside(sweep: SweepResults, arm: str, budgets: Sequence[float]) -> float:
+def _offset(sweep: SweepResults, arm: str, budgets: Sequence[float]) -> float:
     """Return a factor on budgets so that arms do not hide one another."""
+    # At most a few per cent of the narrowest gap, so that budgets stay apart.
     gaps = [b / a for a, b in pairwise(budgets)]
     from_middle = sweep.arms.index(arm) - (len(sweep.arms) - 1) / 2
     return float(min([*gaps, 3.0]) ** (0.08 * from_middle))
@@ -93,13 +96,13 @@ def _scores(ax: Axes, sweep: SweepResults, group: Group, endpoint: Endpoint, sho
         index = sweep.arms.index(arm)
         colour = svg.arm_colour(index)
         budgets = [point.budget for point in points]
-        aside = _aside(sweep, arm, budgets)
+        offset = _offset(sweep, arm, budgets)
         seeds = [row for row in rows if row.arm == arm and endpoint.name in row.metrics]
-        seed_budgets = [row.budget * aside for row in seeds]
+        seed_budgets = [row.budget * offset for row in seeds]
         scores = [row.metrics[endpoint.name] for row in seeds]
         ax.plot(seed_budgets, scores, "o", color=colour, **SEEDS)
         ax.errorbar(
-            [budget * aside for budget in budgets],
+            [budget * offset for budget in budgets],
             [point.mean for point in points],
             [point.sd or 0.0 for point in points],
             color=colour,
@@ -118,6 +121,7 @@ def _differences(
     pairs: Mapping[str, ArmPair],
 ) -> None:
     """Draw differences to the baseline arm with intervals, turned so that better is up."""
+    # The margin is always in sight, so that a tie can be seen as one.
     margin = sweep.config["evaluation"]["margin"]
     ax.axhspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axhline(0, color=svg.MUTED, linewidth=1)
@@ -129,14 +133,29 @@ def _differences(
         ends += of_intervals
 
     # All means and seeds are shown; intervals are cut at as much again on either side.
-    span = max(heights) - min(heights) or 1.0
-    lowest = min(heights) - span
-    highest = max(heights) + span
-    limits(ax, heights + [min(max(end, lowest), highest) for end in ends], 0.06)
+    limit_height(ax, heights, ends, beyond=1.0, room=0.06)
     if endpoint.better == "lower":
         ax.invert_yaxis()
     ax.set_title(f"Difference to {truncate(sweep.baseline_arm, 24)}")
     ax.set_ylabel(f"{endpoint.unit}; better →")
+
+
+def limit_height(
+    ax: Axes, heights: Sequence[float], ends: Iterable[float], *, beyond: float, room: float
+) -> None:
+    """Set a plot's height to show all heights, with intervals cut where they go too far.
+
+    Args:
+        ax: plot to limit.
+        heights: heights that must be shown.
+        ends: ends of intervals.
+        beyond: how far ends may go on either side, as a share of the span of the heights.
+        room: empty room on either side, as a share of what is shown.
+    """
+    span = max(heights) - min(heights) or 1.0
+    lowest = min(heights) - beyond * span
+    highest = max(heights) + beyond * span
+    limits(ax, [*heights, *(min(max(end, lowest), highest) for end in ends)], room)
 
 
 def _difference(
@@ -146,7 +165,9 @@ def _difference(
     index = sweep.arms.index(arm)
     colour = svg.arm_colour(index)
     points = [point for point in pair.points if point.difference is not None]
-    aside = _aside(sweep, arm, [point.budget for point in points])
+    offset = _offset(sweep, arm, [point.budget for point in points])
+
+    # Single seeds, means, and intervals where a budget has one.
     seed_budgets: list[float] = []
     seeds: list[float] = []
     means: list[float] = []
@@ -154,10 +175,10 @@ def _difference(
     for point in points:
         paired = _paired(sweep, group, endpoint, arm, point.budget)
         seeds += paired
-        seed_budgets += [point.budget * aside] * len(paired)
+        seed_budgets += [point.budget * offset] * len(paired)
         means.append(point.difference or 0.0)
         if point.low is not None and point.high is not None:
-            band.append((point.budget * aside, point.low, point.high))
+            band.append((point.budget * offset, point.low, point.high))
     ax.plot(seed_budgets, seeds, "o", color=colour, **SEEDS)
     low = [end for _, end, _ in band]
     high = [end for _, _, end in band]
@@ -165,17 +186,19 @@ def _difference(
         at = [budget for budget, _, _ in band]
         ax.fill_between(at, low, high, color=colour, alpha=0.13, linewidth=0)
         ax.vlines(at, low, high, color=colour, linewidth=1.1, alpha=0.8)
-    ax.plot([point.budget * aside for point in points], means, color=colour, linewidth=1.9)
+    ax.plot([point.budget * offset for point in points], means, color=colour, linewidth=1.9)
+
+    # A filled marker: the arms are told apart.
+    fills = {"BEATS": colour, "LOSES": colour}
     for point, height in zip(points, means, strict=True):
-        is_decided = point.verdict in ("BEATS", "LOSES")
         ax.plot(
-            point.budget * aside,
+            point.budget * offset,
             height,
             svg.arm_marker(index),
             markersize=6.5,
             markeredgewidth=1.5,
             markeredgecolor=colour,
-            markerfacecolor=colour if is_decided else svg.PAGE,
+            markerfacecolor=fills.get(point.verdict, svg.PAGE),
         )
     return means, seeds, [*low, *high]
 
@@ -194,11 +217,11 @@ def _paired(
 
 
 def _strip(ax: Axes, sweep: SweepResults, pairs: Mapping[str, ArmPair]) -> None:
-    """Draw where means cross, with intervals; an arrow where one goes on beyond the budgets looked
-    at."""
+    """Draw where means cross, with intervals; an arrow where an end is open."""
     for y, (arm, pair) in enumerate(pairs.items()):
         colour = svg.arm_colour(sweep.arms.index(arm))
         for crossing in pair.crossings:
+            # An open end is drawn as far as budgets were looked at.
             low = crossing.low or pair.points[0].budget
             high = crossing.high or pair.points[-1].budget
             ax.plot([low, high], [y, y], color=colour, linewidth=1.8)
@@ -217,27 +240,27 @@ def _strip(ax: Axes, sweep: SweepResults, pairs: Mapping[str, ArmPair]) -> None:
 def isoflop(
     sweep: SweepResults, endpoint: Endpoint, profiles: Sequence[Profile], name: str
 ) -> Markup:
-    """Draw an endpoint against the student's size: a plot for each arm, a curve for each budget,
-    optima where there are any.
+    """Draw an endpoint against the student's size: a plot an arm, a curve a budget, and optima.
 
     Args:
-        sweep: the sweep.
-        endpoint: which.
-        profiles: those of the endpoint, in one combination of what else was swept; at least one.
-        name: of the figure, unique on the page.
+        sweep: sweep to draw.
+        endpoint: endpoint to draw.
+        profiles: profiles of the endpoint in one combination of what else was swept; at least one.
+        name: name of the figure, unique on the page.
     """
     arms = list(dict.fromkeys(profile.arm for profile in profiles))
     budgets = sorted({profile.budget for profile in profiles})
-    losses = _losses_beside(sweep, profiles[0].settings)
-    levels = reference_losses.of_endpoint(losses, endpoint.name, endpoint.unit)
-    sizes = sorted({point.parameters for profile in profiles for point in profile.points})
+    counted = _counted_losses(sweep, profiles[0].settings)
+    losses = reference_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
+    points = chain.from_iterable(profile.points for profile in profiles)
+    sizes = sorted({point.parameters for point in points})
     columns = min(len(arms), 2)
     rows = math.ceil(len(arms) / columns)
     _, show = along(sweep.kind)
     with svg.style():
-        width = WIDTH if columns > 1 else WIDTH / 1.7
-        figure = Figure(figsize=(width, 3.3 * rows))
+        figure = Figure(figsize=(WIDTHS[columns], 3.3 * rows))
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        # With an odd number of arms the last place stays empty.
         for ax in axes[len(arms) :]:
             ax.set_visible(False)
         for ax, arm in zip(axes, arms, strict=False):
@@ -255,14 +278,13 @@ def isoflop(
         # Names come last: the plots share their height, which every curve may change.
         for ax, arm in zip(axes, arms, strict=False):
             last = {show(p.budget): p.points[-1].mean for p in profiles if p.arm == arm}
-            reference_losses.draw(ax, levels, extend=False, beside=last)
+            reference_losses.draw(ax, losses, extend=False, beside=last)
         description = f"{endpoint.label} against the student's size, for each arm and budget."
         return svg.render(figure, name, description)
 
 
-def _losses_beside(sweep: SweepResults, settings: Mapping[str, Any]) -> CountedLosses | None:
-    """Return the cross-entropies of the text in the first combination of swept settings that has
-    these."""
+def _counted_losses(sweep: SweepResults, settings: Mapping[str, Any]) -> CountedLosses | None:
+    """Return the text's cross-entropies in the first group of studies with these settings."""
     for group in sweep.groups:
         if all(group.settings.get(name) == value for name, value in settings.items()):
             return group.reference_losses
@@ -287,6 +309,7 @@ def _profile(ax: Axes, profile: Profile, index: int, strength: float) -> None:
     optimum = profile.optimum
     if optimum is None:
         return
+    # The star lies on the drawn curve, not on the fitted parabola.
     height = float(np.interp(math.log(optimum.parameters), np.log(sizes), means))
     if optimum.low is not None and optimum.high is not None:
         ends = [optimum.low, optimum.high]

@@ -18,15 +18,15 @@ from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of
 from kdjax.sweep.verdict import amounts
 
 _MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
-"""Columns of the table of all cells: means over an arm's runs at a budget."""
+"""Fields of runs whose means over an arm's runs at a budget are columns of the table of cells."""
 
 
 def write(sweep: SweepResults, path: Path) -> None:
     """Write the page, whole or not at all; the same sweep gives the same bytes.
 
     Args:
-        sweep: the sweep.
-        path: of the page.
+        sweep: sweep to show.
+        path: file of the page.
 
     Raises:
         InputError: the file cannot be written.
@@ -36,6 +36,7 @@ def write(sweep: SweepResults, path: Path) -> None:
 
 def html(sweep: SweepResults) -> str:
     """Return the page."""
+    # What the page's first line counts.
     budgets = sorted({cell.budget.amount for cell in sweep.cells})
     over = numbers.span(budgets, lambda budget: amounts([budget], sweep.kind))
     sizes = (
@@ -60,7 +61,7 @@ def html(sweep: SweepResults) -> str:
         profiles=profiles,
         reference_losses_meaning=reference_losses.MEANING,
         fields=[(name, _swept(name, values)) for name, values in sweep.fields.items()],
-        shared=_shared(sweep),
+        shared=say("sweep_shared", seeds=numbers.listed(list(map(str, sweep.config["seeds"])))),
         cells=[
             (numbers.settings(cell.settings), cell.name, cell.results_digest[:16])
             for cell in sweep.cells
@@ -88,6 +89,7 @@ def _basis(sweep: SweepResults) -> str:
 
 def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
     """Return studies that differ in their budget only, as the page shows them."""
+    # Endpoints that no study of the group has measured are not shown.
     endpoints = []
     for n, endpoint in enumerate(sweep.endpoints):
         plot = plots.curves(sweep, group, endpoint, f"curves-{number}-{n}")
@@ -104,9 +106,8 @@ def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
 def _rows(sweep: SweepResults, group: Group) -> dict[str, list[dict[str, Any]]]:
     """Return arm -> a row for each budget: scores, and what its mean run did."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    of_group = rows_of(sweep, group.settings)
     for arm in sweep.arms:
-        of_arm = [row for row in of_group if row.arm == arm]
+        of_arm = [row for row in rows_of(sweep, group.settings) if row.arm == arm]
         for budget in sorted({row.budget for row in of_arm}):
             runs = [row for row in of_arm if row.budget == budget]
             cells: dict[str, Any] = {"budget": amounts([budget], sweep.kind)}
@@ -120,14 +121,13 @@ def _rows(sweep: SweepResults, group: Group) -> dict[str, list[dict[str, Any]]]:
 def _score(runs: Sequence[SweepRow], arm: str, endpoint: Endpoint) -> str:
     """Return an arm's score at a budget, in words where it has none."""
     if arm not in endpoint.arms:
-        return "head untrained" if endpoint.kind == "mlm" else "–"
+        return numbers.no_score(endpoint)
     measured = (run.metrics for run in runs if endpoint.name in run.metrics)
-    spread = summary.spread(metrics[endpoint.name] for metrics in measured)
-    return numbers.spread(spread.mean, spread.sd) if spread else "–"
+    return summary.text(summary.spread(metrics[endpoint.name] for metrics in measured))
 
 
 def _sets(sweep: SweepResults, endpoint: Endpoint) -> list[list[Profile]]:
-    """Return the profiles of an endpoint by what else was swept."""
+    """Return the profiles of an endpoint, a list for each combination of what else was swept."""
     sets: dict[str, list[Profile]] = {}
     for profile in sweep.profiles:
         if profile.endpoint == endpoint.name:
@@ -139,9 +139,10 @@ def _profiles(
     sweep: SweepResults, endpoint: Endpoint, members: Sequence[Profile]
 ) -> dict[str, Any]:
     """Return the profiles of an endpoint in one combination of what else was swept."""
-    number = sweep.profiles.index(members[0])
     budgets = sorted({profile.budget for profile in members})
     by_place = {(profile.arm, profile.budget): profile for profile in members}
+
+    # The table has a row for each arm that was measured, also where it has no optimum.
     rows = {}
     for arm in sweep.arms:
         if any(profile.arm == arm for profile in members):
@@ -154,13 +155,16 @@ def _profiles(
     return {
         "endpoint": endpoint,
         "settings": numbers.settings(members[0].settings),
-        "plot": plots.isoflop(sweep, endpoint, members, f"isoflop-{number}"),
+        # The place among all profiles makes the figure's name unique.
+        "plot": plots.isoflop(
+            sweep, endpoint, members, f"isoflop-{sweep.profiles.index(members[0])}"
+        ),
         "table": table if any(profile.optimum for profile in members) else None,
     }
 
 
 def _optimum(profile: Profile | None) -> Cell:
-    """Return the best size and its interval."""
+    """Return the best size and its interval, as a cell of a table."""
     if profile is None or profile.optimum is None:
         return "–", ""
     optimum = profile.optimum
@@ -171,12 +175,7 @@ def _optimum(profile: Profile | None) -> Cell:
 
 
 def _swept(name: str, values: Sequence[Any]) -> str:
-    """Return a swept setting's values."""
+    """Write a swept setting's values."""
     if name in BUDGETS:
         return amounts(sorted(values), name.removeprefix("budget."))
     return numbers.listed([str(value) for value in values])
-
-
-def _shared(sweep: SweepResults) -> str:
-    """Say what all studies of the sweep have in common."""
-    return say("sweep_shared", seeds=numbers.listed(list(map(str, sweep.config["seeds"]))))

@@ -33,9 +33,9 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
     """Join the studies of a sweep.
 
     Args:
-        config: the sweep's recipe.
-        cells: its studies, small budgets first.
-        results: of each.
+        config: recipe of the sweep.
+        cells: studies of the sweep, small budgets first.
+        results: results of each study.
     """
     values = plain(to_dict(config))
     studies = list(zip(cells, results, strict=True))
@@ -66,7 +66,10 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         config_digest=digest(values),
         kind=kind,
         fields={name: list(swept) for name, swept in config.sweep.items()},
-        cells=tuple(_swept_study(cell, study) for cell, study in studies),
+        cells=tuple(
+            SweptStudy(cell.name, cell.settings, study.budget, digest(to_plain(study)))
+            for cell, study in studies
+        ),
         arms=tuple(config.arms),
         baseline_arm=results[0].baseline_arm,
         endpoints=tuple(endpoints),
@@ -76,11 +79,6 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         ),
         profiles=tuple(profiles(rows, endpoints, config.evaluation.confidence)),
     )
-
-
-def _swept_study(cell: Cell, study: Results) -> SweptStudy:
-    """Return a study's place in the sweep."""
-    return SweptStudy(cell.name, cell.settings, study.budget, digest(to_plain(study)))
 
 
 def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
@@ -114,6 +112,7 @@ def _group(
     endpoints: Sequence[Endpoint],
 ) -> Group:
     """Return studies that differ in their budget only: curves, and differences between arms."""
+    # Text and sizes of students are the same in all of them.
     first = members[0]
     sizes = {
         name: StudentSize(arm.parameters, arm.parameters_without_embeddings)
@@ -165,26 +164,16 @@ def _pair(
 
 
 def _from_side(comparison: Comparison, a: str, budget: float) -> PairPoint:
-    """Return a comparison read from arm a's side; a winner comes first in it."""
-    if comparison.a == a:
-        return PairPoint(
-            budget,
-            comparison.difference,
-            comparison.low,
-            comparison.high,
-            comparison.n,
-            comparison.verdict,
-        )
-    return PairPoint(
+    """Return a comparison read from arm a's side."""
+    point = PairPoint(
         budget,
-        difference=_negated(comparison.difference),
-        low=_negated(comparison.high),
-        high=_negated(comparison.low),
-        n=comparison.n,
-        verdict="LOSES",
+        comparison.difference,
+        comparison.low,
+        comparison.high,
+        comparison.n,
+        comparison.verdict,
     )
-
-
-def _negated(value: float | None) -> float | None:
-    """Return a number with the other sign; None stays."""
-    return None if value is None else -value
+    # A comparison has its winner first, whichever arm was named first.
+    if comparison.a == a:
+        return point
+    return point.turned()

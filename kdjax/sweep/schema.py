@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,13 @@ from kdjax.results.schema import CountedLosses, Endpoint
 from kdjax.results.store import from_plain
 
 Verdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
-"""Read from the first arm's side."""
+"""What an interval says, read from the first arm's side."""
+_OTHER_WAY: dict[Verdict, Verdict] = {
+    "BEATS": "LOSES",
+    "LOSES": "BEATS",
+    "TIES": "TIES",
+    "INCONCLUSIVE": "INCONCLUSIVE",
+}
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,10 @@ class SweptStudy:
     """Store a study of a sweep.
 
     Attributes:
-        name: of its directory.
-        settings: dotted setting -> its value there.
-        budget: of a run.
-        results_digest: SHA-256 of its results.
+        name: name of the study's directory.
+        settings: swept setting, dotted -> the study's value.
+        budget: budget of a run.
+        results_digest: SHA-256 of the study's results.
     """
 
     name: str
@@ -40,10 +46,10 @@ class SweepRow:
     """Store a run with its study's settings; see `kdjax.results.schema.RunResult`.
 
     Attributes:
-        cell: name of its study.
-        budget: its amount.
-        unique_tokens: of the text.
-        seconds: of wall-clock.
+        cell: name of the run's study.
+        budget: amount of the budget.
+        unique_tokens: tokens of text there are to repeat.
+        seconds: seconds of wall-clock.
     """
 
     cell: str
@@ -86,15 +92,27 @@ class PairPoint:
     n: int
     verdict: Verdict
 
+    def turned(self) -> PairPoint:
+        """Return the same difference, read from the other arm's side."""
+        verdict = _OTHER_WAY[self.verdict]
+        if self.difference is None:
+            return replace(self, verdict=verdict)
+        if self.low is None or self.high is None:
+            return replace(self, difference=-self.difference, verdict=verdict)
+        # The ends of an interval change places with their signs.
+        return replace(
+            self, difference=-self.difference, low=-self.high, high=-self.low, verdict=verdict
+        )
+
 
 @dataclass(frozen=True)
 class ArmPair:
     """Store two arms on an endpoint over the budgets.
 
     Attributes:
-        endpoint: its name.
-        a, b: the arms.
-        points: their difference, a's value less b's, small budgets first.
+        endpoint: name of the endpoint.
+        a, b: names of the arms.
+        points: difference of the arms, a's value less b's, small budgets first.
         crossings: where the mean difference changes sign.
     """
 
@@ -118,10 +136,10 @@ class Group:
     """Store studies that differ in their budget only.
 
     Attributes:
-        settings: what else was swept, and its value here.
-        reference_losses: the text's own cross-entropies.
-        parameters: arm -> size of its student.
-        curves: endpoint -> arm -> its values, small budgets first.
+        settings: swept setting other than the budget -> its value in these studies.
+        reference_losses: cross-entropies of counts of the text alone; None where not counted.
+        parameters: arm -> size of the student.
+        curves: endpoint -> arm -> the arm's values, small budgets first.
         pairs: every pair of arms on every endpoint.
     """
 
@@ -156,10 +174,10 @@ class Profile:
     """Store how an endpoint depends on the student's size at one budget.
 
     Attributes:
-        endpoint, arm, budget: whose profile it is.
-        settings: what else was swept, and its value here.
-        points: by size.
-        optimum: None where there is none between the sizes tried.
+        endpoint, arm, budget: what was measured, of which arm, at which budget.
+        settings: swept setting other than size and budget -> its value here.
+        points: values at each size, small sizes first.
+        optimum: best size; None where there is none between the sizes tried.
     """
 
     endpoint: str
@@ -177,16 +195,16 @@ class SweepResults:
     Attributes:
         kdjax, jax, python, device: what the numbers were made with.
         config: the resolved recipe as plain values.
-        config_digest: its SHA-256.
-        kind: of budget.
+        config_digest: SHA-256 of the recipe.
+        kind: kind of the budget: flops, tokens or hours.
         fields: swept setting -> its values.
         cells: the studies, small budgets first.
-        arms: their names.
-        baseline_arm: the one that the others are held against.
+        arms: names of the arms.
+        baseline_arm: the arm that the others are held against.
         endpoints: what is measured.
         rows: every run.
         groups: the studies by what else than the budget was swept.
-        profiles: of student sizes; none where there is one size.
+        profiles: dependence on the student's size; none where there is one size.
     """
 
     kdjax: str
@@ -228,6 +246,7 @@ def sweep_of(content: Any, path: Path) -> SweepResults:
     Raises:
         InputError: a field is missing, mistyped or unknown.
     """
+    # A file of an older version can be made anew, so the message says how.
     try:
         return from_plain(SweepResults, content, f"{path}:")
     except InputError as error:

@@ -25,28 +25,29 @@ from kdjax.sweep.results import collect
 from kdjax.sweep.schema import SweepResults
 
 NAME = "sweep.json"
-"""In a sweep's directory: what was found."""
+"""File of a sweep's results, in its directory."""
 REPORT = "sweep.html"
-"""The same for people."""
+"""File of the page that shows them."""
 RECIPE = "recipe.json"
-"""Whose directory it is."""
+"""File of the settings that every sweep into the directory must share."""
 
 
 def sweep(config: Config, out: Path) -> SweepResults:
     """Run every study of a sweep, or go on with an interrupted one.
 
     Args:
-        config: the recipe, with `sweep`.
-        out: the sweep's directory. It gets `sweep.json` and `sweep.html`, and holds `cells/NAME/`,
+        config: recipe with a `sweep` section.
+        out: directory of the sweep. It gets `sweep.json` and `sweep.html`, and holds `cells/NAME/`,
             each a study's directory, and in `shared/` what they have in common.
 
     Raises:
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
+    # Whatever is wrong with the recipe or the directory shows before anything is trained.
     cells = cells_of(config)
-    _claim(config, out)
+    _register(config, out)
     with Reporter() as reporter:
-        results = []
+        studies = []
         # What the studies from here on may still spend, in the budget's unit.
         ahead = sum(_budget(cell) for cell in cells)
         for n, cell in enumerate(cells, start=1):
@@ -57,15 +58,17 @@ def sweep(config: Config, out: Path) -> SweepResults:
             study = prepared_study(recipe, directory, reporter, out / "shared")
             ahead -= _budget(cell)
             reporter.set_budget(ahead + study.unspent(study.plan.runs))
-            results.append(finish(study, begun))
-        found = collect(config, cells, results)
-        write_json(out / NAME, to_plain(found))
-        report.write(found, out / REPORT)
+            studies.append(finish(study, begun))
+
+        # Only when every study has ended: each gives a point of every curve.
+        results = collect(config, cells, studies)
+        write_json(out / NAME, to_plain(results))
+        report.write(results, out / REPORT)
     if hosts.is_main_process():
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
-        Console(width=width).print(table.summary(found))
+        Console(width=width).print(table.summary(results))
         print(f"report: {out / REPORT}")
-    return found
+    return results
 
 
 def _budget(cell: Cell) -> float:
@@ -74,13 +77,14 @@ def _budget(cell: Cell) -> float:
     return Budget.of(cell.config.budget).amount * runs
 
 
-def _claim(config: Config, out: Path) -> None:
-    """Take the directory for this recipe; more arms, seeds and values may join.
+def _register(config: Config, out: Path) -> None:
+    """Register the recipe in the directory; more arms, seeds and values may join.
 
     Raises:
         InputError: it holds another sweep, or something else.
     """
     check_writable(out)
+    # Settings that a later command may not change; arms, seeds and values are not among them.
     identity = shared_settings(config)
     path = out / RECIPE
     if path.exists():

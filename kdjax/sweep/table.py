@@ -1,10 +1,11 @@
-"""A sweep in the terminal: what it says, each arm's scores over the budgets, and where arms
-overtake one another."""
+"""A sweep in the terminal: each arm's scores over the budgets, and what they say."""
 
 from __future__ import annotations
 
+from itertools import chain
+
 from rich.box import SIMPLE_HEAD
-from rich.console import Group as Parts
+from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
@@ -14,12 +15,11 @@ from kdjax.sweep.schema import Group, SweepResults
 from kdjax.sweep.verdict import amounts, headline, sentences
 
 
-def summary(sweep: SweepResults) -> Parts:
-    """Return a table for each endpoint and combination of the other settings, and under it what it
-    says of pairs of arms.
+def summary(sweep: SweepResults) -> Stack:
+    """Return the headline, then a table for each endpoint and group, each with its sentences.
 
     Args:
-        sweep: the sweep.
+        sweep: sweep to show.
     """
     parts: list[Table | Text] = [Text(headline(sweep), style="bold")]
     for group in sweep.groups:
@@ -27,17 +27,19 @@ def summary(sweep: SweepResults) -> Parts:
             parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
             parts += map(Text, sentences(sweep, group, endpoint))
-    return Parts(*parts)
+    return Stack(*parts)
 
 
 def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:
     """Return the table of one endpoint: a row for each arm, a column for each budget."""
     curves = group.curves[endpoint.name]
-    budgets = sorted({point.budget for curve in curves.values() for point in curve})
+    budgets = sorted({point.budget for point in chain.from_iterable(curves.values())})
     better = {"higher": "↑", "lower": "↓"}[endpoint.better]
     title = f"{endpoint.label} ({endpoint.unit} {better}), mean ± sd over seeds"
     if group.settings:
         title += f"; {numbers.settings(group.settings)}"
+
+    # A column for each budget that some arm has; a dash where an arm lacks it.
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("arm", no_wrap=True)
     for budget in budgets:
@@ -47,9 +49,9 @@ def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:
         table.add_row(Text(arm), *(points.get(budget, "–") for budget in budgets))
 
     # Under the arms, what counts of the text alone reach.
-    levels = reference_losses.of_endpoint(group.reference_losses, endpoint.name, endpoint.unit)
-    if levels:
+    losses = reference_losses.of_endpoint(group.reference_losses, endpoint.name, endpoint.unit)
+    if losses:
         table.add_section()
-    for label, nats in levels.items():
+    for label, nats in losses.items():
         table.add_row(Text(label), *([numbers.score(nats)] * len(budgets)), style="dim")
     return table

@@ -12,20 +12,14 @@ from kdjax.results.schema import Endpoint
 from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
 
 _VERDICTS: tuple[Verdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
-"""In the order in which sentences have them."""
-_OTHER_WAY: dict[Verdict, Verdict] = {
-    "BEATS": "LOSES",
-    "LOSES": "BEATS",
-    "TIES": "TIES",
-    "INCONCLUSIVE": "INCONCLUSIVE",
-}
+"""Verdicts in the order in which sentences have them."""
 _FEW = 4
-"""At most so many endpoints and combinations of settings have a sentence each in the headline."""
+"""Most comparisons that have a sentence each in the headline; more are counted."""
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """An endpoint in a combination of the other settings, and arms against the baseline arm."""
+    """Arms against the baseline arm, on one endpoint in one group of studies."""
 
     group: Group
     endpoint: Endpoint
@@ -37,33 +31,27 @@ def against(group: Group, endpoint: Endpoint, baseline: str) -> dict[str, ArmPai
 
     Args:
         group: studies that differ in their budget only.
-        endpoint: which.
-        baseline: the baseline arm.
+        endpoint: endpoint of the pairs.
+        baseline: name of the baseline arm.
     """
     pairs = {}
     for pair in group.pairs:
-        if pair.endpoint == endpoint.name and baseline in (pair.a, pair.b):
-            from_arm = pair if pair.b == baseline else _turned(pair)
-            pairs[from_arm.a] = from_arm
+        if pair.endpoint == endpoint.name and pair.b == baseline:
+            pairs[pair.a] = pair
+        elif pair.endpoint == endpoint.name and pair.a == baseline:
+            pairs[pair.b] = _turned(pair)
     return pairs
 
 
 def _turned(pair: ArmPair) -> ArmPair:
     """Return the same pair, read from the other arm's side."""
     crossings = tuple(replace(crossing, rising=not crossing.rising) for crossing in pair.crossings)
-    points = tuple(_turned_point(point) for point in pair.points)
-    return replace(pair, a=pair.b, b=pair.a, points=points, crossings=crossings)
-
-
-def _turned_point(point: PairPoint) -> PairPoint:
-    """Return the same difference, read from the other arm's side."""
-    verdict = _OTHER_WAY[point.verdict]
-    if point.difference is None:
-        return replace(point, verdict=verdict)
-    if point.low is None or point.high is None:
-        return replace(point, difference=-point.difference, verdict=verdict)
     return replace(
-        point, difference=-point.difference, low=-point.high, high=-point.low, verdict=verdict
+        pair,
+        a=pair.b,
+        b=pair.a,
+        points=tuple(point.turned() for point in pair.points),
+        crossings=crossings,
     )
 
 
@@ -98,7 +86,7 @@ def headline(sweep: SweepResults) -> str:
 
 
 def _compared(sweep: SweepResults) -> list[_Compared]:
-    """Return where arms are compared with the baseline arm."""
+    """Return the comparisons with the baseline arm, group by group."""
     compared = []
     for group in sweep.groups:
         for endpoint in sweep.endpoints:
@@ -110,20 +98,22 @@ def _compared(sweep: SweepResults) -> list[_Compared]:
 
 def _on(compared: _Compared, kind: str, baseline: str) -> str:
     """Say what one endpoint shows; arms of which the same holds share a clause."""
-    alike: dict[str, list[str]] = {}
+    arms_by_outcome: dict[str, list[str]] = {}
     for arm, pair in compared.pairs.items():
-        standing = _standing(pair, kind, brief=True) + _crossed(pair, kind)
-        alike.setdefault(standing, []).append(arm)
+        outcome = _outcome(pair, kind, fold_undecided=True) + _crossed(pair, kind)
+        arms_by_outcome.setdefault(outcome, []).append(arm)
     clauses = []
-    for standing, arms in alike.items():
-        clauses.append(say("sweep_arms", arms=numbers.listed(arms), standing=standing))
+    for outcome, arms in arms_by_outcome.items():
+        clauses.append(say("sweep_arms", arms=numbers.listed(arms), outcome=outcome))
+
+    # The endpoint is named, and the settings where other groups have other ones.
     settings = numbers.settings(compared.group.settings)
     place = ", ".join(filter(None, [measures([compared.endpoint]), settings]))
     return say("sweep_endpoint", other=baseline, where=place, clauses="; ".join(clauses))
 
 
 def _counted(compared: Sequence[_Compared], baseline: str) -> str:
-    """Count how often each arm is where, when that is too much for a sentence each."""
+    """Count each arm's verdicts, for more comparisons than have a sentence each."""
     verdicts: dict[str, list[str]] = {}
     for comparison in compared:
         for arm, pair in comparison.pairs.items():
@@ -140,14 +130,14 @@ def _counted(compared: Sequence[_Compared], baseline: str) -> str:
 
 
 def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str]:
-    """Say of each pair of arms who is ahead at which budgets, and where their means cross.
+    """Say of each pair of arms which is ahead at which budgets, and where their means cross.
 
     Pairs with the baseline arm come first and are read from the other arm's side.
 
     Args:
-        sweep: the sweep.
+        sweep: sweep of the group.
         group: studies that differ in their budget only.
-        endpoint: which.
+        endpoint: endpoint of the pairs.
     """
     baseline = sweep.baseline_arm
     pairs = list(against(group, endpoint, baseline).values())
@@ -156,24 +146,24 @@ def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str
             pairs.append(pair)
     texts = []
     for pair in pairs:
-        standing = _standing(pair, sweep.kind) + _crossed(pair, sweep.kind, every=True)
-        texts.append(say("sweep_pair", a=pair.a, b=pair.b, standing=standing))
+        outcome = _outcome(pair, sweep.kind) + _crossed(pair, sweep.kind, every=True)
+        texts.append(say("sweep_pair", a=pair.a, b=pair.b, outcome=outcome))
     return texts
 
 
-def _standing(pair: ArmPair, kind: str, *, brief: bool = False) -> str:
+def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:
     """Write where a pair is told apart: `ahead up to 7.00e11 FLOPs, undecided at 1.70e12 FLOPs`.
 
     Args:
-        pair: a pair of arms, read from the first arm's side.
+        pair: pair of arms, read from the first arm's side.
         kind: kind of budget.
-        brief: whether budgets without a decision are not named where others have one.
+        fold_undecided: whether undecided budgets stay unnamed where others are decided.
     """
     every = [point.budget for point in pair.points]
     clauses: list[str] = []
     for verdict in _VERDICTS:
         budgets = [point.budget for point in pair.points if point.verdict == verdict]
-        if budgets and clauses and brief and verdict == "INCONCLUSIVE":
+        if budgets and clauses and fold_undecided and verdict == "INCONCLUSIVE":
             clauses.append(say("sweep_otherwise"))
         elif budgets:
             clauses.append(f"{say(f'sweep_{verdict}')} {where(budgets, every, kind)}")
@@ -182,6 +172,7 @@ def _standing(pair: ArmPair, kind: str, *, brief: bool = False) -> str:
 
 def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
     """Say where means cross; unless `every`, only where arms are told apart on both sides."""
+    # An open end of a crossing lies beyond the budgets looked at.
     ends = (pair.points[0].budget, pair.points[-1].budget)
     texts = []
     for crossing in pair.crossings:
@@ -189,7 +180,9 @@ def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
         if every or is_closed:
             interval = bracket(crossing.low, crossing.high, ends, kind)
             texts.append(f"{amounts([crossing.at], kind)} {interval}")
-    return say("crossed", crossings=numbers.listed(texts)) if texts else ""
+    if not texts:
+        return ""
+    return say("crossed", crossings=numbers.listed(texts))
 
 
 def bracket(
@@ -207,6 +200,7 @@ def bracket(
         kind: kind of budget.
         above: phrase for an open upper end.
     """
+    # With two open ends a bracket would hold nothing but the budgets looked at.
     if low is None and high is None:
         return say("open_ends")
     lower = say("below", amount=_amount(ends[0], kind)) if low is None else _amount(low, kind)
@@ -222,6 +216,7 @@ def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
         every: all budgets, ascending.
         kind: kind of budget.
     """
+    # A single budget is named; several are a range where they are neighbours at either end.
     count = len(budgets)
     if count > 1 and list(budgets) == list(every):
         return say("at_every")
@@ -233,13 +228,13 @@ def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
 
 
 def amounts(values: Sequence[float], kind: str) -> str:
-    """Return budgets with their unit: `3.00e11 and 7.00e11 FLOPs`."""
+    """Write budgets with their unit: `3.00e11 and 7.00e11 FLOPs`."""
     unit = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}[kind]
     return numbers.listed([_amount(value, kind) for value in values]) + unit
 
 
 def _amount(value: float, kind: str) -> str:
-    """Return a budget without its unit where that is one and the same."""
+    """Write a budget, without its unit but for hours: these differ in their units."""
     if kind == "hours":
         return numbers.time(3600 * value)
-    return numbers.flops(value) if kind == "flops" else numbers.tokens(value)
+    return {"flops": numbers.flops, "tokens": numbers.tokens}[kind](value)
