@@ -75,7 +75,7 @@ def html(results: Results) -> str:
         machine=[usage.machine(results), usage.memory(results)],
         vendor_peak=usage.vendor_peak(results),
         peak_memory=usage.peak_memory(results),
-        wall_clock=wall_clock.told(results.wall_clock),
+        wall_clock=wall_clock.text(results.wall_clock),
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
         teacher_accounting=_teacher_accounting(results),

@@ -88,8 +88,8 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
     spreads: dict[str, dict[str, Spread]] = {name: {} for name in values}
     for name, metrics in values.items():
         for endpoint, sample in metrics.items():
-            if found := spread(sample):
-                spreads[name][endpoint] = found
+            if over_seeds := spread(sample):
+                spreads[name][endpoint] = over_seeds
     return spreads
 
 
