@@ -80,6 +80,7 @@ def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
 
 def references(results: Results) -> dict[str, dict[str, Spread]]:
     """Return each reference model's spread over seeds by endpoint; a teacher has one value."""
+    # A reference has a row for each seed it was measured under.
     values: dict[str, dict[str, list[float]]] = {}
     for row in results.references:
         metrics = values.setdefault(row.name, {})

@@ -45,12 +45,13 @@ def summary(results: Results) -> Group:
         table.add_row(
             Text(arm), *cells, numbers.count(mean(run.steps for run in runs(results, arm)))
         )
-    losses = results.corpus.reference_losses
     table.add_section()
     for name, metrics in references(results).items():
         row = [_cell(metrics.get(endpoint.name)) for endpoint in results.endpoints]
         table.add_row(Text(name), *row, "", style="dim")
-    for label, values in reference_losses.rows(losses, results.endpoints).items():
+    for label, values in reference_losses.rows(
+        results.corpus.reference_losses, results.endpoints
+    ).items():
         # A column that is no loss has no such number.
         scores = [or_dash(numbers.score, value) for value in values]
         table.add_row(Text(label), *map(Text, scores), "", style="dim")

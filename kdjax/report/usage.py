@@ -137,6 +137,7 @@ def machine(results: Results) -> Table:
         hardware = [run.hardware for run in runs(results, arm)]
         model_flops = mean(use.model_flops for use in hardware)
         hardware_flops = known(use.hardware_flops for use in hardware)
+        # The program's own FLOPs may exceed the model's: work that is done twice to save memory.
         ratio = ""
         if hardware_flops and model_flops:
             ratio = numbers.times(hardware_flops / model_flops)
@@ -244,6 +245,7 @@ def mean(values: Iterable[float]) -> float:
 
 def known(values: Iterable[float | None]) -> float | None:
     """Return the mean of some values; None where one of them is not known."""
+    # A mean of the others would pass for one of all.
     amounts = []
     for value in values:
         if value is None:
@@ -265,6 +267,7 @@ def _column(results: Results, name: str, show: Callable[[float], str]) -> Cells:
 
 def _table(caption: str, columns: Sequence[tuple[Column, Cells]]) -> Table:
     """Make a table of its columns."""
+    # Columns are made one by one, and pages draw tables row by row.
     arms = list(columns[0][1])
     rows: dict[str, list[Cell]] = {arm: [] for arm in arms}
     for _, cells in columns:

@@ -51,6 +51,7 @@ def text(seconds: Mapping[str, float]) -> str:
 
 def _add(out: Path, seconds: Mapping[str, float]) -> None:
     """Add seconds by kind to those of earlier commands."""
+    # Read now, not when the command began: another command may have ended since.
     total = read(out)
     for kind, amount in seconds.items():
         total[kind] = total.get(kind, 0.0) + amount

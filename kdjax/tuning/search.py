@@ -16,6 +16,10 @@ from optuna.trial import TrialState
 from kdjax.config import TuneConfig
 
 Better = Literal["lower", "higher"]
+_DIRECTIONS: Mapping[Better, Literal["minimize", "maximize"]] = {
+    "lower": "minimize",
+    "higher": "maximize",
+}
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,10 @@ def search(
         run: makes the trial of an arm, number and settings, or reads it where it was made before.
     """
     # Samplers have state: each arm gets one of its own, so that no arm learns from another.
-    direction = {"lower": "minimize", "higher": "maximize"}[better]
     with _quiet():
         studies = {
-            arm: optuna.create_study(sampler=_sampler(tune), direction=direction) for arm in arms
+            arm: optuna.create_study(sampler=_sampler(tune), direction=_DIRECTIONS[better])
+            for arm in arms
         }
 
     # All arms get a trial before one gets the next: a search cut short is still an equal one.

@@ -59,7 +59,6 @@ def settings_of(trials: list[Trial]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_arm_gets_the_same_number_of_trials_diverged_ones_included(sampler: str) -> None:
     by_arm = trials_of(sampler)
-    assert list(by_arm) == list(OPTIMA)
     assert any(trial.outcome.value is None for trial in by_arm["logit"])
     for arm, trials in by_arm.items():
         assert [trial.number for trial in trials] == list(range(12))
@@ -152,9 +151,8 @@ def test_search_that_was_killed_goes_on_with_the_same_trials(sampler: str) -> No
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_longer_search_begins_with_the_trials_of_a_shorter_one(sampler: str) -> None:
-    few = trials_of(sampler, 5)
-    more = trials_of(sampler, 9)
-    assert {arm: trials[:5] for arm, trials in more.items()} == few
+    longer = trials_of(sampler, 9)
+    assert {arm: trials[:5] for arm, trials in longer.items()} == trials_of(sampler, 5)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -176,8 +174,8 @@ def test_search_prints_and_warns_nothing(
 
 
 def test_best_trial_is_the_first_of_equals_and_never_one_that_diverged() -> None:
-    values = [None, 2.0, 1.0, 1.0, 3.0, 3.0]
-    trials = [Trial(number, {}, outcome(value)) for number, value in enumerate(values)]
+    outcomes = map(outcome, [None, 2.0, 1.0, 1.0, 3.0, 3.0])
+    trials = [Trial(number, {}, value) for number, value in enumerate(outcomes)]
     lowest = best_of(trials, "lower")
     highest = best_of(trials, "higher")
     assert lowest is not None and highest is not None
