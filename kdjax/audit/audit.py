@@ -1,5 +1,4 @@
-"""`kdjax audit DIR`: every price and every sum of a study worked out anew, and held against what
-its files say.
+"""`kdjax audit DIR`: work out every price and sum of a study anew, and compare with its files.
 
 Nothing is trained and nothing is written. From the recipe follow the prices; from prices and steps
 what a run has spent; from budget and prices its steps; from the text its tokens; from the runs'

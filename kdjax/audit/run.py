@@ -194,13 +194,13 @@ class RunAudit:
             findings.expect_fields(path, account, expected, f"entry {number}: ledger")
 
             # An account only grows, but that a restart goes back to an earlier one.
-            where = f"{path}: entry {number}"
+            place = f"{path}: entry {number}"
             is_restart = entry["event"] == "restart"
             if is_restart and account not in accounts:
                 known = "one of an entry before"
-                findings.add(where, "a restart from an account of its own", known)
+                findings.add(place, "a restart from an account of its own", known)
             elif not is_restart and accounts and not _follows(accounts[-1], account):
-                findings.add(where, "less than in the entry before", "no less, but for restarts")
+                findings.add(place, "less than in the entry before", "no less, but for restarts")
             accounts.append(account)
         events = [entries[0]["event"], entries[-1]["event"]]
         findings.expect_equal(path, events, ["open", "close"], "first and last event")

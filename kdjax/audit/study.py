@@ -1,5 +1,4 @@
-"""A study's directory, held against its recipe: prices, text, teacher, stored outputs, runs and
-verdicts."""
+"""The audit of a study: prices, text, teacher, stored outputs, runs and verdicts."""
 
 from __future__ import annotations
 
@@ -358,8 +357,8 @@ class StudyAudit:
             measured = [findings.read(file) for file in sorted(directory.glob("*/result.json"))]
             for n, row in enumerate(content["references"]):
                 if {"metrics": row["metrics"], "details": row["details"]} not in measured:
-                    where = f"{path}: references.{n}"
-                    findings.add(where, row["metrics"], f"those of one in {directory}")
+                    place = f"{path}: references.{n}"
+                    findings.add(place, row["metrics"], f"those of one in {directory}")
             endpoints = [
                 _endpoint(row["name"], row["better"], row["arms"]) for row in content["endpoints"]
             ]

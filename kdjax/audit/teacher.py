@@ -1,6 +1,4 @@
-"""The training of a teacher that a study made, held against its recipe: price, ledger, checkpoints
-and their cards.
-"""
+"""The audit of a teacher that a study trained: price, ledger, checkpoints and their cards."""
 
 from __future__ import annotations
 
@@ -94,9 +92,9 @@ class TeacherAudit:
         with findings.record_errors(path):
             self._ledger(path, price, spans, counts)
         for number, share in enumerate(self._settings.checkpoints):
-            target = directory / checkpoint_name(share)
-            with findings.record_errors(target):
-                self._checkpoint(target, share, price, spans[number], counts)
+            checkpoint = directory / checkpoint_name(share)
+            with findings.record_errors(checkpoint):
+                self._checkpoint(checkpoint, share, price, spans[number], counts)
         self.card = findings.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
 
     def _account(
@@ -150,10 +148,10 @@ class TeacherAudit:
         self._findings.expect_fields(self._directory / RESULT, result, expected)
 
     def _checkpoint(
-        self, target: Path, share: float, price: Price, span: PhaseSpan, counts: Counts | None
+        self, checkpoint: Path, share: float, price: Price, span: PhaseSpan, counts: Counts | None
     ) -> None:
         """Audit one checkpoint's card, and its parameters."""
-        card: Mapping[str, Any] = self._findings.read(target / CARD)
+        card: Mapping[str, Any] = self._findings.read(checkpoint / CARD)
         if not card:
             return
 
@@ -161,10 +159,12 @@ class TeacherAudit:
         training = {"seed": self._seed, "at": share, "steps": span.stop, "step_flops": price.total}
         if counts is not None:
             training["tokens"] = counts.at(span.stop * self._shape.batch_size)["tokens"]
-        self._findings.expect_fields(target / CARD, card["pretraining"], training, "pretraining")
+        self._findings.expect_fields(
+            checkpoint / CARD, card["pretraining"], training, "pretraining"
+        )
         costs = {"training_flops": span.stop * price.total, "tuning_flops": 0, "head_flops": 0}
-        self._findings.expect_fields(target / CARD, card, costs)
-        params = models.from_pretrained(target).params
+        self._findings.expect_fields(checkpoint / CARD, card, costs)
+        params = models.from_pretrained(checkpoint).params
         self._findings.expect_equal(
-            target / CARD, card["params_sha256"], sha256(params), "params_sha256"
+            checkpoint / CARD, card["params_sha256"], sha256(params), "params_sha256"
         )

@@ -92,8 +92,8 @@ def _sentences(results: Results, case: Case) -> list[str]:
     clauses: dict[str, list[str]] = {group: [] for group in _GROUPS}
     for (group, phrase, cost, a, names), others in losers.items():
         fields = {"a": a, "others": numbers.listed(others), "cost": cost, "students": cost}
-        where = measures(endpoint for endpoint in results.endpoints if endpoint.name in names)
-        clauses[group].append(say(phrase, measures=where, **fields))
+        measured = measures(endpoint for endpoint in results.endpoints if endpoint.name in names)
+        clauses[group].append(say(phrase, measures=measured, **fields))
     return [f"{say(group)}{'; '.join(texts)}." for group, texts in clauses.items() if texts]
 
 

@@ -54,7 +54,7 @@ def results_of(content: Any, path: Path) -> Results:
         InputError: as `read_results`.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found {_brief(content)}, expected the results of a study")
+        raise InputError(f"{path}: found {_shortened(content)}, expected the results of a study")
     # Fields that a later version renamed would read as missing ones: the version is told first.
     version = content.get("version", 1)
     if version not in (1, VERSION):
@@ -128,7 +128,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind) and isinstance(value, dict):
         return _read_dataclass(kind, value, where)
     if not _fits(kind, value):
-        raise InputError(f"{where} is {_brief(value)}, expected {_name(kind)}")
+        raise InputError(f"{where} is {_shortened(value)}, expected {_name(kind)}")
 
     # Members are read in turn, each under a name of its own for messages.
     if get_origin(kind) is dict:
@@ -215,7 +215,7 @@ def _below(where: str, name: str) -> str:
     return f"{where} {name}" if where.endswith(":") else f"{where}.{name}"
 
 
-def _brief(value: Any) -> str:
+def _shortened(value: Any) -> str:
     """Return a value for a message, cut short."""
     return f"{value!r:.60}"
 

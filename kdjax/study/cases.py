@@ -117,7 +117,7 @@ class Costs:
         """
         return max(self.steps[a], self.steps[b], SAME * min(self.runs[a], self.runs[b]))
 
-    def same(self, a: str, b: str) -> bool:
+    def equal(self, a: str, b: str) -> bool:
         """Return whether two arms are known to cost the same."""
         known = a not in self.unknown and b not in self.unknown
         return known and abs(self.runs[a] - self.runs[b]) <= self.near(a, b)
@@ -164,13 +164,13 @@ def _case_verdict(verdict: PairVerdict, costs: Costs) -> CaseVerdict:
     b = verdict.b
     outcome: str = verdict.verdict
     # At the same cost it stays; else it holds only for the side that costs no more.
-    if outcome == "TIES" and not costs.same(a, b):
+    if outcome == "TIES" and not costs.equal(a, b):
         # It reads from the side of the arm that costs less.
         if costs.no_more(b, a):
             a = verdict.b
             b = verdict.a
         outcome = "AT LEAST TIES"
-    if outcome in ("AT LEAST TIES", "BEATS") and not (costs.same(a, b) or costs.no_more(a, b)):
+    if outcome in ("AT LEAST TIES", "BEATS") and not (costs.equal(a, b) or costs.no_more(a, b)):
         outcome = "OPEN"
     row = CaseVerdict(verdict.endpoint, a, outcome, b, costs.runs[a] / costs.runs[b])
 

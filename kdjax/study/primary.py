@@ -1,5 +1,4 @@
-"""The primary endpoint: every arm against the baseline arm, with one chance in twenty of a false
-winner among them."""
+"""The primary endpoint: every arm against the baseline arm, with Holm's adjustment."""
 
 from __future__ import annotations
 

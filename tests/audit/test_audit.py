@@ -43,7 +43,7 @@ CHANGES = {
 OVERRIDES = ["--data.mask_copies", "2", "--teacher.training_flops", "4e6"]
 KILLED = 3
 """The step of the first run whose checkpoint a kill interrupts."""
-Where = str
+Place = str
 """Part of what a difference is said to be in: a file, or a figure in it."""
 
 
@@ -203,7 +203,7 @@ def test_audit_writes_nothing(study: Path) -> None:
     assert stamps() == before
 
 
-FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
+FIGURES: dict[str, tuple[Callable[[Path], None], Place]] = {
     "a run's FLOPs": (
         lambda out: edit(out / SCRATCH / "result.json", "spent", "student_forward", to=one_more),
         f"{SCRATCH}/result.json: spent.student_forward",
@@ -328,9 +328,9 @@ FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_changed_figure_is_named(copy: Path, figure: str) -> None:
-    change, where = FIGURES[figure]
+    change, expected = FIGURES[figure]
     change(copy)
-    assert any(place.startswith(where) for place in places_of_differences(copy)), audit(copy)
+    assert any(place.startswith(expected) for place in places_of_differences(copy)), audit(copy)
 
 
 @pytest.mark.parametrize(
@@ -427,18 +427,18 @@ FILES = (
 @pytest.mark.parametrize("name", FILES)
 def test_file_that_is_gone_or_mangled_is_named(copy: Path, name: str) -> None:
     content = (copy / name).read_bytes()
-    place = {"data/manifest.json": "data", "cache/manifest.json": "cache"}.get(name, name)
+    expected = {"data/manifest.json": "data", "cache/manifest.json": "cache"}.get(name, name)
     for mangled in (content[: len(content) // 2], b"[3]\n"):
         (copy / name).write_bytes(mangled)
-        assert any(where.startswith(place) for where in places_of_differences(copy)), mangled
+        assert any(place.startswith(expected) for place in places_of_differences(copy)), mangled
     (copy / name).unlink()
-    assert any(where.startswith(place) for where in places_of_differences(copy))
+    assert any(place.startswith(expected) for place in places_of_differences(copy))
 
 
 def test_run_that_is_gone_is_named_once(copy: Path) -> None:
     shutil.rmtree(copy / KD)
     assert KD in places_of_differences(copy)
-    assert not [where for where in places_of_differences(copy) if where.startswith(f"{KD}/")]
+    assert not [place for place in places_of_differences(copy) if place.startswith(f"{KD}/")]
 
 
 def test_audit_without_text_teacher_and_cache_works_out_all_but_tokens(

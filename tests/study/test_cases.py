@@ -1,5 +1,4 @@
-"""What verdicts become when the teacher is paid for in another way, against costs worked out by
-hand."""
+"""Verdicts under each way to pay for the teacher, against costs worked out by hand."""
 
 from __future__ import annotations
 

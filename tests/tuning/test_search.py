@@ -59,6 +59,7 @@ def settings_of(trials: list[Trial]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_arm_gets_the_same_number_of_trials_diverged_ones_included(sampler: str) -> None:
     by_arm = trials_of(sampler)
+    assert by_arm.keys() == OPTIMA.keys()
     assert any(trial.outcome.value is None for trial in by_arm["logit"])
     for arm, trials in by_arm.items():
         assert [trial.number for trial in trials] == list(range(12))
