@@ -45,8 +45,9 @@ def audit_command(directory: Path) -> None:
     for line in (*findings.lines, *findings.differences):
         print(line)
     if findings.differences:
-        count = len(findings.differences)
-        raise InputError(f"{directory}: found {count} difference(s), expected none")
+        raise InputError(
+            f"{directory}: found {len(findings.differences)} difference(s), expected none"
+        )
 
 
 def _audited(directory: Path) -> AuditFindings:

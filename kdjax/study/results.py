@@ -134,10 +134,14 @@ def judged(
 
     # Costs under each way to pay for the teacher are in FLOPs.
     enforced = {"flops": budget.teacher}.get(budget.kind)
-    expected_errors = expected_false(len(verdicts), config.evaluation.confidence)
 
     # Notes that hold for every study come first, then those that this one's runs give rise to.
-    sentences = notes.general(config, len(verdicts), expected_errors, teacher)
+    sentences = notes.general(
+        config,
+        len(verdicts),
+        expected_false(len(verdicts), config.evaluation.confidence),
+        teacher,
+    )
     if tuning:
         sentences += tuned.notes(tuning)
     sentences += [
