@@ -59,8 +59,8 @@ def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, 
 
     Args:
         cls: the dataclass.
-        instance: one with the defaults; the class itself where there are none.
-        prefix: of the dotted names.
+        instance: an instance with the defaults; the class itself where there are none.
+        prefix: beginning of the dotted names.
     """
     meanings = _meanings(cls)
     hints = get_type_hints(cls)
@@ -78,8 +78,7 @@ def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, 
         # A dataclass among the type's arguments has settings of its own.
         inner = next(filter(dataclasses.is_dataclass, get_args(hint)), None)
         if inner is not None:
-            placeholder = _PLACEHOLDERS.get(get_origin(hint), "")
-            yield from _settings(inner, inner, f"{name}{placeholder}.")
+            yield from _settings(inner, inner, name + _PLACEHOLDERS.get(get_origin(hint), "") + ".")
 
 
 def _meanings(cls: Any) -> dict[str, str]:
@@ -134,12 +133,13 @@ def _one_line_errors(source: str) -> Iterator[None]:
     All are about the user's values.
 
     Args:
-        source: of the values, for messages.
+        source: where the values come from, for messages.
     """
     try:
         yield
     except InputError:
         raise
+    # A dataclass's own complaint is wrapped by jsonargparse, and says more than the wrapper.
     except Exception as e:
         if isinstance(e.__cause__, InputError):
             raise e.__cause__ from None
@@ -196,12 +196,12 @@ def _check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None
 
     Args:
         raw: the recipe, or what a key of it holds.
-        hint: its type.
+        hint: type of what `raw` is.
         source: the recipe's file, for messages.
-        path: the keys above.
+        path: the keys that lead to `raw`.
 
     Raises:
-        InputError: they have not; names the nearest key they have.
+        InputError: a key is unknown; names the nearest one that is known.
     """
     fields = _fields_of(hint)
     if fields is not None:
@@ -210,8 +210,9 @@ def _check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None
         for key, value in raw.items():
             name = ".".join((*path, str(key)))
             if key not in fields:
-                now = new_name(name, fields)
-                advice = f": it is now '{now}'" if now else nearest(str(key), fields)
+                advice = nearest(str(key), fields)
+                if now := new_name(name, fields):
+                    advice = f": it is now '{now}'"
                 raise InputError(f"{source}: unknown setting '{name}'{advice}")
             _check_keys(value, fields[key], source, (*path, str(key)))
     elif get_origin(hint) is dict and isinstance(raw, dict):
@@ -229,7 +230,7 @@ def _check_overrides(names: Iterable[str]) -> None:
         names: dotted names.
 
     Raises:
-        InputError: they have not; names the nearest setting they have.
+        InputError: a setting is unknown; names the nearest one that is known.
     """
     for name in names:
         hint: Any = Config

@@ -1,5 +1,4 @@
-"""`kdjax audit DIR`: every price and every sum of a study worked out anew, and held against what
-its files say.
+"""`kdjax audit DIR`: work out every price and sum of a study anew, and compare with its files.
 
 Nothing is trained and nothing is written. From the recipe follow the prices; from prices and steps
 what a run has spent; from budget and prices its steps; from the text its tokens; from the runs'
@@ -45,9 +44,10 @@ def audit_command(directory: Path) -> None:
     findings = _audited(directory)
     for line in (*findings.lines, *findings.differences):
         print(line)
-    count = len(findings.differences)
-    if count:
-        raise InputError(f"{directory}: found {count} difference(s), expected none")
+    if findings.differences:
+        raise InputError(
+            f"{directory}: found {len(findings.differences)} difference(s), expected none"
+        )
 
 
 def _audited(directory: Path) -> AuditFindings:
@@ -67,9 +67,14 @@ def _audited(directory: Path) -> AuditFindings:
 def _audit_sweep(directory: Path, findings: AuditFindings) -> None:
     """Audit every cell, and what the sweep makes of them."""
     path = directory / sweep.NAME
+
+    # Every study that is there is audited, also one that the recipe does not name.
     studies = {}
     for cell in sorted((directory / "cells").glob("*/")):
         studies[cell.name] = StudyAudit(cell, directory / "shared", findings).audit()
+
+    # The sweep's file follows from the studies' results, which are taken as they were written:
+    # what is wrong within one is a difference of its own.
     content = findings.read(path)
     if content:
         with findings.record_errors(path):

@@ -24,12 +24,13 @@ class Counts:
         if not sequences:
             return dict.fromkeys(KINDS, 0)
         number, row = divmod(sequences - 1, self._size)
+        # Most of a text may never be asked for; what was counted serves the next question.
         while len(self._sums) <= number:
             self._count_next_batch()
         return dict(zip(KINDS, self._sums[number][row].tolist(), strict=True))
 
     def _count_next_batch(self) -> None:
-        """Add the sums up to each row of the next batch."""
+        """Add the sums up to each row of the next batch, a column for each of `KINDS`."""
         batch = self._batches[len(self._sums)]
         before = len(self._sums) * self._size
         tokens = batch["valid"].sum(axis=1)

@@ -1,4 +1,4 @@
-"""What an audit finds: differences between what files say and what follows."""
+"""Differences between what a study's files say and what follows from its recipe."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Difference:
 
 
 class AuditFindings:
-    """What an audit finds.
+    """The differences that an audit has found so far, and what its studies share.
 
     Attributes:
-        differences: in the order they were found, each once.
-        lines: what was worked out anew.
+        differences: all differences, in the order they were found, each once.
+        lines: a line for each study, that says what was worked out anew.
         counts: tokens counted, by corpus, seed and masking: studies of a sweep share them.
     """
 
@@ -61,56 +61,56 @@ class AuditFindings:
             self.differences.append(difference)
 
     def expect_equal(
-        self, where: object, found: Any, expected: Any, name: str = "", note: str = ""
+        self, where: object, recorded: Any, expected: Any, name: str = "", note: str = ""
     ) -> None:
-        """Hold one tree of plain values against another, and add a difference for every leaf that
-        is another.
+        """Compare two trees of plain values, and add a difference for every leaf that differs.
 
         Args:
             where: the file.
-            found: what is there.
-            expected: what should be.
-            name: of the tree in the file, dotted.
-            note: what else is to be said of an expected value.
+            recorded: the tree in the file.
+            expected: the tree that should be there.
+            name: dotted name of the tree in the file.
+            note: remark to add to an expected value.
         """
-        if isinstance(found, list) and isinstance(expected, list):
-            found = dict(enumerate(found))
+        # Lists are compared by index, so that the place of a difference has a name.
+        if isinstance(recorded, list) and isinstance(expected, list):
+            recorded = dict(enumerate(recorded))
             expected = dict(enumerate(expected))
-        if isinstance(found, dict) and isinstance(expected, dict):
-            for key in {**expected, **found}:
-                below = f"{name}.{key}" if name else str(key)
-                here = found.get(key, NOTHING)
-                self.expect_equal(where, here, expected.get(key, NOTHING), below, note)
-        elif not _equal(found, expected):
-            self.add(f"{where}: {name}" if name else where, found, f"{expected}{note}")
+        if isinstance(recorded, dict) and isinstance(expected, dict):
+            for key in {**expected, **recorded}:
+                value = recorded.get(key, NOTHING)
+                key_name = f"{name}.{key}".removeprefix(".")
+                self.expect_equal(where, value, expected.get(key, NOTHING), key_name, note)
+        elif not _equal(recorded, expected):
+            # A whole file has no name within itself.
+            self.add(f"{where}: {name}".removesuffix(": "), recorded, f"{expected}{note}")
 
     def expect_fields(
         self,
         where: object,
-        found: Mapping[str, Any],
+        recorded: Mapping[str, Any],
         expected: Mapping[str, Any],
         name: str = "",
         note: str = "",
     ) -> None:
-        """Hold the fields of a mapping that are expected against it, and leave out the others.
+        """Compare those fields of a mapping that are expected, and leave out the others.
 
         Args:
             where: the file.
-            found: what is there.
-            expected: what should be in it.
-            name: of the mapping in the file, dotted.
-            note: what else is to be said of an expected value.
+            recorded: the mapping in the file.
+            expected: fields that should be in it.
+            name: dotted name of the mapping in the file.
+            note: remark to add to an expected value.
         """
-        fields = {field: found.get(field, NOTHING) for field in expected}
+        fields = {field: recorded.get(field, NOTHING) for field in expected}
         self.expect_equal(where, fields, dict(expected), name, note)
 
     @contextmanager
     def record_errors(self, where: Path) -> Iterator[None]:
-        """Make a difference of what goes wrong in the block: there is no end to what a mangled file
-        can cause.
+        """Turn an error in the block into a difference, whatever it is.
 
         Args:
-            where: what is read there.
+            where: the file that the block reads.
         """
         try:
             yield
@@ -120,9 +120,10 @@ class AuditFindings:
             if not place.startswith(str(where)):
                 place = str(where)
                 text = str(error)
-            found, _, expected = text.partition(", expected ")
-            self.add(place, found, expected or WRITTEN)
+            recorded, _, expected = text.partition(", expected ")
+            self.add(place, recorded, expected or WRITTEN)
         except Exception as error:
+            # There is no end to what a mangled file can cause.
             self.add(where, f"{type(error).__name__}: {error}", WRITTEN)
 
     def read(self, path: Path) -> dict[str, Any]:
@@ -141,6 +142,7 @@ class AuditFindings:
         """Return whether all shards have the bytes of the manifest; each is read once."""
         for shard in shards:
             path = directory / shard.file
+            # Studies of a sweep share their text, and hashing it is most of an audit.
             if path not in self._intact:
                 self._intact[path] = shard.intact(directory)
             if not self._intact[path]:
@@ -148,12 +150,13 @@ class AuditFindings:
         return all(self._intact[directory / shard.file] for shard in shards)
 
 
-def _equal(found: Any, expected: Any) -> bool:
-    """Return whether two leaves are the same."""
-    is_number = all(type(value) in (int, float) for value in (found, expected))
-    if is_number and isinstance(found + expected, float):
-        return math.isclose(found, expected, rel_tol=CLOSE, abs_tol=1e-12)
-    return type(found) is type(expected) and bool(found == expected)
+def _equal(recorded: Any, expected: Any) -> bool:
+    """Return whether two leaves are the same: whole numbers exactly, real ones but for rounding."""
+    # `type`, not `isinstance`: a bool is no number here.
+    are_numbers = all(type(value) in (int, float) for value in (recorded, expected))
+    if are_numbers and isinstance(recorded + expected, float):
+        return math.isclose(recorded, expected, rel_tol=CLOSE, abs_tol=1e-12)
+    return type(recorded) is type(expected) and bool(recorded == expected)
 
 
 def shared_part(values: Any, like: Any) -> Any:

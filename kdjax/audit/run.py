@@ -28,7 +28,7 @@ from kdjax.training.phase import BatchShape
 
 
 class AuditedStudy(Protocol):
-    """What the audit of a run asks of its study (`kdjax.audit.study.StudyAudit`)."""
+    """The study of a run, as its audit needs it; `kdjax.audit.study.StudyAudit` is one."""
 
     @property
     def costs(self) -> Mapping[str, Cost]:
@@ -55,7 +55,7 @@ class AuditedStudy(Protocol):
         """Sequences of the training split."""
 
     def facts_for(self, seed: int) -> Any:
-        """Return what the study says of the teacher of a seed."""
+        """Return the recorded facts of a seed's teacher."""
 
     def run_config(self) -> dict[str, Any]:
         """Return the part of the recipe that all runs share."""
@@ -68,8 +68,8 @@ class RunAudit:
     """A run's directory, held against its study.
 
     Attributes:
-        entries: how many its ledger has.
-        result: the content of result.json.
+        entries: number of its ledger's entries.
+        result: content of result.json; empty where the file is missing.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class RunAudit:
         """Audit all of it: manifest, journal, result, metrics and parameters."""
         findings = self._findings
         directory = self._directory
+        # One line for a run that is gone, in place of one for each of its files.
         if not directory.is_dir():
             findings.add(directory, "no run", "one for every arm and seed of the recipe")
             return
@@ -116,13 +117,15 @@ class RunAudit:
         if self.result:
             with findings.record_errors(directory / "metrics.jsonl"):
                 self._audit_metrics(directory / "metrics.jsonl")
+
+        # Parameters are not trained again: they are those that the result's hash names.
         path = directory / "params.safetensors"
         with findings.record_errors(path):
             recorded = self.result.get("params_sha256", NOTHING)
             findings.expect_equal(path, sha256(_tree(load_file(path))), recorded, "SHA-256")
 
     def _audit_manifest(self, path: Path) -> None:
-        """Audit whose the run is."""
+        """Audit which arm, seed, budget and recipe the run says it is of."""
         study = self._study
         manifest = self._findings.read(path)
         if not manifest:
@@ -143,7 +146,8 @@ class RunAudit:
         self._findings.expect_fields(path, {**manifest, "config": config}, expected)
 
     def _account(self, phases: Sequence[int]) -> dict[str, Any]:
-        """Return what a ledger has to say after so many steps of each phase."""
+        """Return the account that a ledger must show after so many steps of each phase."""
+        # Every step of a phase costs the same and sees as many sequences.
         steps = sum(phases)
         sequences = 0
         spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
@@ -157,6 +161,8 @@ class RunAudit:
             "phases": self._phases(steps) or list(phases),
             "positions": sequences * self._study.shape.seq_len,
         }
+
+        # Of stored outputs that are gone, nobody knows the size.
         if not self._arm.stored:
             account["cache_bytes"] = 0
         elif self._study.cache:
@@ -173,8 +179,7 @@ class RunAudit:
         return [min(max(steps - span.first, 0), span.steps) for span in self._spans]
 
     def _audit_ledger(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:
-        """Audit every entry of the journal; return the account at its end, as far as it can be
-        worked out anew."""
+        """Audit every entry of the journal; return the account that should be at its end."""
         findings = self._findings
         opening = {
             "prices": [price.to_json() for price in self._cost.prices],
@@ -182,31 +187,31 @@ class RunAudit:
         }
         findings.expect_fields(path, entries[0], opening, "entry 0")
         expected: dict[str, Any] = {}
-        before: list[dict[str, Any]] = []
+        accounts: list[dict[str, Any]] = []
         for number, entry in enumerate(entries):
             account = entry["ledger"]
             expected = self._account(account["phases"])
             findings.expect_fields(path, account, expected, f"entry {number}: ledger")
 
             # An account only grows, but that a restart goes back to an earlier one.
-            where = f"{path}: entry {number}"
+            place = f"{path}: entry {number}"
             is_restart = entry["event"] == "restart"
-            if is_restart and account not in before:
+            if is_restart and account not in accounts:
                 known = "one of an entry before"
-                findings.add(where, "a restart from an account of its own", known)
-            elif not is_restart and before and not _follows(before[-1], account):
-                findings.add(where, "less than in the entry before", "no less, but for restarts")
-            before.append(account)
+                findings.add(place, "a restart from an account of its own", known)
+            elif not is_restart and accounts and not _follows(accounts[-1], account):
+                findings.add(place, "less than in the entry before", "no less, but for restarts")
+            accounts.append(account)
         events = [entries[0]["event"], entries[-1]["event"]]
         findings.expect_equal(path, events, ["open", "close"], "first and last event")
 
         # At the end the budget is spent: to its last step, or until the clock said so.
-        ledger = Ledger.from_json({**before[-1], **expected})
+        ledger = Ledger.from_json({**accounts[-1], **expected})
         end = [span.steps for span in self._spans]
         used = _before_last_step(ledger)
         if end:
             name = f"entry {len(entries) - 1}: ledger.phases at the end"
-            findings.expect_equal(path, before[-1]["phases"], end, name)
+            findings.expect_equal(path, accounts[-1]["phases"], end, name)
         elif used > self._budget.amount:
             amount = f"at most {self._budget.amount}"
             findings.add(path, f"{used} hours before the last step", amount)
@@ -216,6 +221,8 @@ class RunAudit:
         """Audit the run's result against its account."""
         result = self.result
         total = sum(ledger.spent.values())
+
+        # The result repeats the ledger's end in the words of a report.
         phases = []
         for steps, shape, cost in zip(ledger.phases, self._shapes, self._cost.prices, strict=True):
             flops = steps * cost.total
@@ -249,17 +256,16 @@ class RunAudit:
         use: dict[str, Any] = {"model_flops": model}
         for kind, flops in (("model", model), ("hardware", hardware["hardware_flops"])):
             if flops:
-                share = utilisation(flops, seconds, peak, hardware["devices"])
-                use[f"{kind}_utilisation"] = share
+                use[f"{kind}_utilisation"] = utilisation(flops, seconds, peak, hardware["devices"])
         self._findings.expect_fields(path, hardware, use, "hardware")
 
     def _audit_metrics(self, path: Path) -> None:
-        """Audit the figures written on the way: FLOPs by their step, and the curve that the result
-        has of them."""
+        """Audit the figures written during training: each line's FLOPs, and the result's curve."""
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        curve = [line for line in lines if any(name in line for name in CURVE)]
+        curve = [line for line in lines if set(CURVE).intersection(line)]
         result_path = path.with_name("result.json")
         self._findings.expect_equal(result_path, self.result.get("curve"), curve, "curve")
+        # Where a clock decides, a line's step does not tell its phase.
         if not self._spans:
             return
         for line in lines:
@@ -269,14 +275,14 @@ class RunAudit:
 
 
 def _tree(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters, given by their dotted paths, as the tree they were."""
+    """Return parameters by dotted paths as the nested tree that was saved."""
     tree: dict[str, Any] = {}
     for name, tensor in tensors.items():
         *branches, leaf = name.split(".")
-        below = tree
+        node = tree
         for branch in branches:
-            below = below.setdefault(branch, {})
-        below[leaf] = tensor
+            node = node.setdefault(branch, {})
+        node[leaf] = tensor
     return tree
 
 
@@ -290,8 +296,8 @@ def _follows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def _before_last_step(ledger: Ledger) -> float:
-    """Return the hours that the clock showed, at least, when the last step began; what came after
-    it may have taken longer."""
+    """Return the hours that the clock showed, at least, when the last step began."""
+    # Evaluation and checkpoints may have come after that step.
     counted = 0.0
     for kind in ledger.budget.clock:
         if kind not in ("evaluation", "checkpoint"):

@@ -1,10 +1,9 @@
-"""A study's directory, held against its recipe: prices, text, teacher, stored outputs, runs and
-verdicts."""
+"""The audit of a study: prices, text, teacher, stored outputs, runs and verdicts."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ class StudyAudit:
 
     config: Config
     arms: dict[str, Arm]
-    places: dict[str, Path]
+    artifact_dirs: dict[str, Path]
     shape: BatchShape
     budget: Budget
 
@@ -73,6 +72,7 @@ class StudyAudit:
         self.corpus: Corpus | None = None
         self.cache: CacheManifest | None = None
         self.costs: dict[str, Cost] = {}
+        self._note = ""
         self._prices = 0
         self._entries = 0
 
@@ -95,14 +95,15 @@ class StudyAudit:
         except Exception as error:
             findings.add(self._out / RESULTS, f"a recipe that cannot be used ({error})", WRITTEN)
             return self._results
-        self.places = artifact_dirs(self.config, self._out, self._shared)
+        self.artifact_dirs = artifact_dirs(self.config, self._out, self._shared)
         self.facts = self._results.get("teacher")
 
         # Under another JAX prices may differ by a fraction of a per cent, and all else follows from
         # those that were recorded.
         recorded_under = {str(file["jax"]) for file in (self._results, *manifests) if "jax" in file}
         others = ", ".join(sorted(recorded_under - {jax.__version__}))
-        self._note = f" (JAX {jax.__version__}; recorded under {others})" if others else ""
+        if others:
+            self._note = f" (JAX {jax.__version__}; recorded under {others})"
         path = self._out / record.NAME
         with findings.record_errors(path):
             stored = self._stored.get("config", {})
@@ -124,7 +125,9 @@ class StudyAudit:
                 run.audit()
                 rows[name, seed] = run.result
                 self._entries += run.entries
-        self._judge(rows)
+        self._audit_results(rows)
+
+        # The line says what was worked out, so that no difference is not taken for no audit.
         tokens = "counted"
         if self.corpus is None:
             tokens = f"not counted, there is no whole text in {self._text}"
@@ -141,19 +144,17 @@ class StudyAudit:
         Where that does not match its digest, it is a run's but for arms and seeds.
         """
         config = self._results.get("config")
-        others = self._recipes
+        of_runs = next(iter(self._recipes), {})
         if not isinstance(config, dict):
-            return others[0] if others else {}
-        if digest(config) == self._results.get("config_digest") or not others:
+            return of_runs
+        if digest(config) == self._results.get("config_digest") or not of_runs:
             return config
         joined = {name: config[name] for name in ("arms", "seeds") if name in config}
-        return {**others[0], **joined}
+        return {**of_runs, **joined}
 
     def _read_corpus(self) -> None:
         """Open the text, where it is still there."""
-        self._text = (
-            Path(self.config.data.prepared) if self.config.data.prepared else self.places["data"]
-        )
+        self._text = Path(self.config.data.prepared or self.artifact_dirs["data"])
         if not self._text.exists():
             return
         with self._findings.record_errors(self._text):
@@ -161,8 +162,7 @@ class StudyAudit:
                 self.corpus = regime_of(self.config.data, Corpus.open(self._text))
 
     def _read_teacher(self) -> None:
-        """Audit what is known of the teacher, and what fitting its head cost: its steps at their
-        price."""
+        """Audit the teacher's recorded facts, and what fitting its head cost."""
         if not any(arm.needs_teacher for arm in self.arms.values()):
             return
         if self.config.teacher.train.budget:
@@ -172,13 +172,17 @@ class StudyAudit:
         head = config.teacher.head
         path = self._out / RESULTS
         name = "teacher"
-        if head.budget and self.places["teacher"].exists():
-            path = self.places["teacher"] / CARD
+        # A teacher that got its head here has a card of its own.
+        if head.budget and self.artifact_dirs["teacher"].exists():
+            path = self.artifact_dirs["teacher"] / CARD
             name = ""
             self.facts = self._findings.read(path) or self.facts
         with self._findings.record_errors(path):
             if self.facts is None or not sources.locate(config.teacher.source).exists():
                 return
+
+            # What the source's card says was spent before this study, and on top of that the head:
+            # its steps follow from its budget and the price of one.
             directory = source_directories(config)[0].path
             before = TeacherCost.of_facts(read_card(directory))
             expected: dict[str, Any] = {
@@ -205,14 +209,13 @@ class StudyAudit:
             self._audit_weights(path, name)
 
     def _audit_weights(self, path: Path, name: str) -> None:
-        """Hold the weights of teachers that were read, or fitted with a head, against what the
-        study says of them."""
+        """Compare the weights of teachers that were not trained here with their recorded hashes."""
         facts = self.facts or {}
-        directories = [one.path for one in source_directories(self.config)]
+        directories = [source.path for source in source_directories(self.config)]
         if self.config.teacher.head.budget:
-            directories = [self.places["teacher"]]
-        several = facts.get("teachers", [facts])
-        for directory, teacher in zip(directories, several, strict=True):
+            directories = [self.artifact_dirs["teacher"]]
+        teachers = facts.get("teachers", [facts])
+        for directory, teacher in zip(directories, teachers, strict=True):
             if "params_sha256" not in teacher or not directory.exists():
                 continue
             weights = sha256(read_teacher(directory).params)
@@ -221,34 +224,36 @@ class StudyAudit:
 
     def _read_trained_teachers(self) -> None:
         """Audit the teachers that the study trained: their ledgers, checkpoints and cards."""
-        place = self.places["teacher"]
-        corpus = self.corpus
-        if not place.exists():
+        directory = self.artifact_dirs["teacher"]
+        if not directory.exists():
             return
         cards = []
         for seed in sorted(self.config.teacher.train.seeds):
-            with self._findings.record_errors(place / f"seed{seed}"):
+            with self._findings.record_errors(directory / f"seed{seed}"):
                 teacher = TeacherAudit(
-                    self.config, seed_directory(place, seed), seed, self._findings, self._note
+                    self.config, seed_directory(directory, seed), seed, self._findings, self._note
                 )
-                teacher.audit(corpus.digest if corpus else None, self.counts(stream_seed(seed)))
+                teacher.audit(
+                    self.corpus.digest if self.corpus else None, self.counts(stream_seed(seed))
+                )
                 self._prices += 1
                 self._entries += teacher.entries
                 cards.append(teacher.card)
+        # Students' charges follow from the cards, not from what results.json has of them.
         if all(cards):
             self.facts = to_plain(teacher_facts(cards))
 
     def facts_for(self, seed: int) -> Mapping[str, Any] | None:
         """Return the facts of the teacher that the student of a seed learns from."""
-        several: Sequence[Mapping[str, Any]] = (self.facts or {}).get("teachers", ())
-        return several[seed % len(several)] if several else self.facts
+        facts = self.facts or {}
+        teachers: list[Mapping[str, Any]] = facts.get("teachers") or [self.facts]
+        return teachers[seed % len(teachers)]
 
     def _read_cache(self) -> None:
-        """Audit the stored teacher outputs: their bytes, and their FLOPs by the price of the passes
-        that made them."""
+        """Audit the stored teacher outputs: their bytes, and the FLOPs of making them."""
         if not stored_by(self.arms):
             return
-        directory = Path(self.config.cache.source or self.places["cache"])
+        directory = Path(self.config.cache.source or self.artifact_dirs["cache"])
         if not directory.exists():
             return
         with self._findings.record_errors(directory):
@@ -273,25 +278,25 @@ class StudyAudit:
         return int(self._results["corpus"]["sequences"]["train"])
 
     def _cost(self, arm: Arm) -> Cost:
-        """Return what a run of an arm costs; under another JAX than the study's, as the study has
-        it."""
+        """Return what a run of an arm costs; under another JAX than the study's, as recorded."""
         counted = [price(phase, phase.shape(self.shape)) for phase in arm.phases]
         self._prices += len(counted)
-        found = self._stored["costs"][arm.name] if self._stored else {}
-        cost = Cost(tuple(counted), self._upfront(arm, found.get("upfront", {})))
-        if found:
+        recorded = self._stored["costs"][arm.name] if self._stored else {}
+        cost = Cost(tuple(counted), self._upfront(arm, recorded.get("upfront", {})))
+        if recorded:
             self._findings.expect_equal(
-                self._out / record.NAME, found, cost.to_json(), f"costs.{arm.name}", self._note
+                self._out / record.NAME, recorded, cost.to_json(), f"costs.{arm.name}", self._note
             )
-        return Cost.from_json(found) if found and self._note else cost
+            if self._note:
+                return Cost.from_json(recorded)
+        return cost
 
     def _upfront(self, arm: Arm, stored: Mapping[str, int]) -> dict[str, int]:
-        """Return what is spent before the first step: shares of stored outputs and of the teacher's
-        training."""
+        """Return the FLOPs charged before the first step: probe, stored outputs and teacher."""
         upfront = probe_charge(self.config, arm)
         if arm.stored:
-            # Arms and seeds may have joined since the share was settled; the manifests tell how
-            # many there were.
+            # Arms and seeds may have joined since the share was fixed: any share that follows from
+            # the recipe of one of the runs is right.
             recipes = {digest(values): values for values in self._recipes}
             recipes.pop(digest(plain(to_dict(self.config))), None)
             known = [self.config, *(from_dict(plain(values)) for values in recipes.values())]
@@ -331,7 +336,7 @@ class StudyAudit:
         )
         return shared
 
-    def _judge(self, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+    def _audit_results(self, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         """Audit results.json: its rows are the runs', and all else follows from them."""
         path = self._out / RESULTS
         content = self._results
@@ -340,20 +345,23 @@ class StudyAudit:
             return
         with findings.record_errors(path):
             # Its rows are those of the runs and of the references.
-            there = [[row["arm"], row["seed"]] for row in content["runs"]]
-            every = [[name, seed] for seed in self.config.seeds for name in self.arms]
-            findings.expect_equal(path, there, every, "runs")
-            for n, (name, seed) in enumerate(there):
+            recorded_runs = [[row["arm"], row["seed"]] for row in content["runs"]]
+            pairs = itertools.product(self.config.seeds, self.arms)
+            findings.expect_equal(
+                path, recorded_runs, [[name, seed] for seed, name in pairs], "runs"
+            )
+            for n, (name, seed) in enumerate(recorded_runs):
                 if run := runs.get((name, seed)):
                     findings.expect_equal(path, content["runs"][n], run, f"runs.{n}")
-            directory = self.places["references"]
+            directory = self.artifact_dirs["references"]
             measured = [findings.read(file) for file in sorted(directory.glob("*/result.json"))]
             for n, row in enumerate(content["references"]):
                 if {"metrics": row["metrics"], "details": row["details"]} not in measured:
-                    where = f"{path}: references.{n}"
-                    findings.add(where, row["metrics"], f"those of one in {directory}")
-            named = ("name", "better", "arms")
-            endpoints = [{name: e[name] for name in named} for e in content["endpoints"]]
+                    place = f"{path}: references.{n}"
+                    findings.add(place, row["metrics"], f"those of one in {directory}")
+            endpoints = [
+                _endpoint(row["name"], row["better"], row["arms"]) for row in content["endpoints"]
+            ]
             findings.expect_equal(path, endpoints, self._endpoints(), "endpoints")
 
             # All else follows from rows, recipe, text and teacher.
@@ -361,7 +369,7 @@ class StudyAudit:
             teacher = None
             if self.facts:
                 teacher = from_plain(TeacherFacts, dict(self.facts), f"{path}: teacher")
-            follows = judged(
+            rebuilt = judged(
                 self.config,
                 self.arms,
                 self.costs,
@@ -374,28 +382,26 @@ class StudyAudit:
                 tuning=self._tuning(recorded.tuning),
                 wall_clock=recorded.wall_clock,
             )
-            expected = without_versions(to_plain(follows))
+            expected = without_versions(to_plain(rebuilt))
+            values = without_versions(to_plain(recorded))
             # Another version may have other words, and without its cache nobody knows its facts.
             if recorded.kdjax != kdjax.__version__:
-                for name in ("differences", "same", "notes"):
-                    expected[name] = to_plain(recorded)[name]
+                expected |= {name: values[name] for name in ("differences", "same", "notes")}
             if stored_by(self.arms) and not self.cache:
-                for name in ("cache", "notes"):
-                    expected[name] = to_plain(recorded)[name]
-            findings.expect_equal(path, without_versions(to_plain(recorded)), expected)
+                expected |= {name: values[name] for name in ("cache", "notes")}
+            findings.expect_equal(path, values, expected)
 
-    def _tuning(self, found: Tuning | None) -> Tuning | None:
-        """Return how the arms were tuned; as it was found where the tuning's file is not there."""
+    def _tuning(self, recorded: Tuning | None) -> Tuning | None:
+        """Return how the arms were tuned; as recorded where the tuning's file is gone."""
         if self.config.tuning and not Path(self.config.tuning).exists():
-            return found
+            return recorded
         return tuning_of(self.config)
 
-    def _corpus_facts(self, found: CorpusFacts) -> CorpusFacts:
-        """Return what the text and the texts for evaluation say; what is not there any more, as it
-        was found."""
-        texts = {name: self.places["texts"] / name for name in self.config.evaluation.texts}
+    def _corpus_facts(self, recorded: CorpusFacts) -> CorpusFacts:
+        """Return the facts of all texts; as recorded where one of them is gone."""
+        texts = {name: self.artifact_dirs["texts"] / name for name in self.config.evaluation.texts}
         if self.corpus is None or not all(directory.exists() for directory in texts.values()):
-            return found
+            return recorded
         opened = {name: Corpus.open(directory) for name, directory in texts.items()}
         # The text's own cross-entropies are counted again.
         return corpus_facts(self.config, self.corpus, compute(self.corpus), opened)
@@ -403,25 +409,26 @@ class StudyAudit:
     def _endpoints(self) -> list[dict[str, Any]]:
         """Return what the recipe measures, on which arms, and which way is better."""
         evaluation = self.config.evaluation
-        every = list(self.arms)
+        arms = list(self.arms)
         with_head = [name for name, arm in self.arms.items() if arm.trains_mlm_head]
         texts = ["", *(f".{name}" for name in evaluation.texts)]
         endpoints = [_endpoint(f"mlm_loss{text}", "lower", with_head) for text in texts]
         if evaluation.mlm_probe.tokens:
-            endpoints += [_endpoint(f"mlm_probe{text}", "lower", every) for text in texts]
-        endpoints += [_endpoint(f"probe.{task}", "higher", every) for task in evaluation.tasks]
+            endpoints += [_endpoint(f"mlm_probe{text}", "lower", arms) for text in texts]
+        endpoints += [_endpoint(f"probe.{task}", "higher", arms) for task in evaluation.tasks]
         if evaluation.finetune.steps:
-            for task in evaluation.tasks:
-                endpoints.append(_endpoint(f"finetune.{task}", "higher", every))
+            endpoints += [
+                _endpoint(f"finetune.{task}", "higher", arms) for task in evaluation.tasks
+            ]
         return endpoints
 
 
 def _endpoint(name: str, better: str, arms: list[str]) -> dict[str, Any]:
-    """Return an endpoint as results.json has it, but for its labels and rows."""
+    """Return those fields of an endpoint in results.json that follow from the recipe alone."""
     return {"name": name, "better": better, "arms": arms}
 
 
 def without_versions(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return results but for what they were made with, and how long that took."""
+    """Return results without versions and wall-clock, which no recipe tells."""
     left_out = {*versions(), "wall_clock"}
     return {name: value for name, value in results.items() if name not in left_out}

@@ -1,6 +1,4 @@
-"""The training of a teacher that a study made, held against its recipe: price, ledger, checkpoints
-and their cards.
-"""
+"""The audit of a teacher that a study trained: price, ledger, checkpoints and their cards."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from kdjax.audit.findings import AuditFindings
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.ledger import PhaseSpan
-from kdjax.budget.price import PARTS, Price
+from kdjax.budget.price import Price
 from kdjax.config import Config
 from kdjax.dry_run.arms import batch_shape
 from kdjax.models import zoo
@@ -29,8 +27,8 @@ class TeacherAudit:
     """One seed's training, held against the recipe.
 
     Attributes:
-        card: what the checkpoint at `teacher.at` says; empty where it is missing.
-        entries: how many its ledger has.
+        card: content of the card of the checkpoint at `teacher.at`; empty where it is missing.
+        entries: number of its ledger's entries.
     """
 
     def __init__(
@@ -40,10 +38,10 @@ class TeacherAudit:
 
         Args:
             config: the recipe.
-            directory: of this seed.
-            seed: the teacher's.
-            findings: takes what is found.
-            note: what is to be said of an expected price.
+            directory: directory of this seed's training.
+            seed: the teacher's seed.
+            findings: collects the differences.
+            note: remark to add to an expected price; empty under the JAX that the study ran under.
         """
         self._config = config
         self._directory = directory
@@ -59,11 +57,13 @@ class TeacherAudit:
         """Audit all of it.
 
         Args:
-            corpus_digest: of the study's text; None where the text is gone.
-            counts: of the text's tokens in this teacher's order; None where the text is gone.
+            corpus_digest: digest of the study's text; None where the text is gone.
+            counts: tokens of the text in this teacher's order; None where the text is gone.
         """
         findings = self._findings
         directory = self._directory
+
+        # Without its text, the manifest's word is taken for which text it was.
         manifest = findings.read(directory / MANIFEST)
         with findings.record_errors(directory / MANIFEST):
             digest = corpus_digest or manifest["identity"]["corpus"]
@@ -73,6 +73,9 @@ class TeacherAudit:
                 training_identity(self._config, self._seed, digest),
                 "identity",
             )
+
+        # Everything below follows from the price of a step; under another JAX, from the recorded
+        # one.
         price = pretraining_price(
             zoo.resolve(self._config.teacher.architecture), self._settings, self._shape
         )
@@ -80,25 +83,28 @@ class TeacherAudit:
             findings.expect_equal(
                 directory / MANIFEST, manifest["price"], price.to_json(), "price", self._note
             )
-            price = Price(**manifest["price"]) if self._note else price
+            if self._note:
+                price = Price(**manifest["price"])
         spans = pretraining_spans(self._settings, price, self._shape)
+
+        # The journal, then each checkpoint along the way, then the one that students learn from.
         path = directory / journal.NAME
         with findings.record_errors(path):
             self._ledger(path, price, spans, counts)
         for number, share in enumerate(self._settings.checkpoints):
-            target = directory / checkpoint_name(share)
-            with findings.record_errors(target):
-                self._checkpoint(target, share, price, spans[number], counts)
+            checkpoint = directory / checkpoint_name(share)
+            with findings.record_errors(checkpoint):
+                self._checkpoint(checkpoint, share, price, spans[number], counts)
         self.card = findings.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
 
     def _account(
         self, phases: Sequence[int], price: Price, counts: Counts | None
     ) -> dict[str, Any]:
-        """Return what a ledger has to say after so many steps up to each checkpoint."""
+        """Return the account that a ledger must show after so many steps up to each checkpoint."""
         steps = sum(phases)
         parts = price.parts()
         account: dict[str, Any] = {
-            "spent": {name: steps * parts[name] if name in PARTS else 0 for name in ACCOUNTS},
+            "spent": {name: steps * parts.get(name, 0) for name in ACCOUNTS},
             "positions": steps * self._shape.tokens_per_step,
         }
         if counts is not None:
@@ -112,11 +118,13 @@ class TeacherAudit:
         entries = journal.read(path)
         self.entries = len(entries)
         for number, entry in enumerate(entries):
-            found = entry["ledger"]
-            expected = self._account(found["phases"], price, counts)
+            ledger = entry["ledger"]
+            expected = self._account(ledger["phases"], price, counts)
             self._findings.expect_equal(
-                path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger"
+                path, {name: ledger[name] for name in expected}, expected, f"entry {number}: ledger"
             )
+
+        # At the end every step of the budget is done, and the result says what the ledger does.
         end = [span.steps for span in spans]
         last = entries[-1]
         self._findings.expect_equal(
@@ -140,19 +148,23 @@ class TeacherAudit:
         self._findings.expect_fields(self._directory / RESULT, result, expected)
 
     def _checkpoint(
-        self, target: Path, share: float, price: Price, span: PhaseSpan, counts: Counts | None
+        self, checkpoint: Path, share: float, price: Price, span: PhaseSpan, counts: Counts | None
     ) -> None:
         """Audit one checkpoint's card, and its parameters."""
-        card: Mapping[str, Any] = self._findings.read(target / CARD)
+        card: Mapping[str, Any] = self._findings.read(checkpoint / CARD)
         if not card:
             return
+
+        # The card says how far training had come, what that cost, and whose the weights are.
         training = {"seed": self._seed, "at": share, "steps": span.stop, "step_flops": price.total}
         if counts is not None:
             training["tokens"] = counts.at(span.stop * self._shape.batch_size)["tokens"]
-        self._findings.expect_fields(target / CARD, card["pretraining"], training, "pretraining")
+        self._findings.expect_fields(
+            checkpoint / CARD, card["pretraining"], training, "pretraining"
+        )
         costs = {"training_flops": span.stop * price.total, "tuning_flops": 0, "head_flops": 0}
-        self._findings.expect_fields(target / CARD, card, costs)
-        params = models.from_pretrained(target).params
+        self._findings.expect_fields(checkpoint / CARD, card, costs)
+        params = models.from_pretrained(checkpoint).params
         self._findings.expect_equal(
-            target / CARD, card["params_sha256"], sha256(params), "params_sha256"
+            checkpoint / CARD, card["params_sha256"], sha256(params), "params_sha256"
         )

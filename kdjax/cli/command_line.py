@@ -67,8 +67,8 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
     """
     # What argparse does not know is taken out first: another program's options, and overrides of
     # settings, of which there are too many to declare.
-    own_words, beam_options = _split_at_dashes(words)
-    own_words, overrides = split_overrides(own_words)
+    words, beam_options = _split_at_dashes(words)
+    own_words, overrides = split_overrides(words)
     options = _parser().parse_args(own_words, Options(beam_options=beam_options, config=None))
     if beam_options and not getattr(options, "beam", False):
         raise InputError(
@@ -80,16 +80,17 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
             f"command line: {overrides[0]} changes a recipe, expected CONFIG before it"
         )
     # Only now a recipe is read: mistakes on the command line come first.
-    options.config = recipes.load(options.config, overrides) if options.config else PAPER
+    if options.config:
+        options.config = recipes.load(options.config, overrides)
+    else:
+        options.config = PAPER
     return COMMANDS[options.command], options
 
 
 def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command line into its own words and those after `--`, which are Apache Beam's."""
     # Beam's options are unknown here, and may be named like kdjax's.
-    if "--" not in words:
-        return list(words), []
-    end = list(words).index("--")
+    end = [*words, "--"].index("--")
     return list(words[:end]), list(words[end + 1 :])
 
 
@@ -104,9 +105,9 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     overrides: list[str] = []
     rest = iter(words)
     for word in rest:
-        # A word is an override if it has a dot or is the name of a whole section; `+` appends.
-        name = word[2:].split("=")[0] if word.startswith("--") else ""
-        if "." not in name and name.removesuffix("+") not in sections:
+        # An override names a setting, with a dot, or a whole section; `+` appends to what is there.
+        name = word.partition("=")[0].removesuffix("+")
+        if not name.startswith("--") or ("." not in name and name[2:] not in sections):
             own_words.append(word)
             continue
         overrides.append(word)

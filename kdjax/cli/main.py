@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as e:
         if e.errno not in NO_ROOM:
             raise
-        where = f"{e.filename}: " if e.filename else ""
-        process_logging.warn(f"{where}{e.strerror}; make room, and the same command goes on")
+        file = f"{e.filename}: " if e.filename else ""
+        process_logging.warn(f"{file}{e.strerror}; make room, and the same command goes on")
         _end(2)
     except KeyboardInterrupt:
         process_logging.warn("interrupted; the same command goes on from the last checkpoint")

@@ -97,9 +97,9 @@ def compact_number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def limits(ax: Axes, kept: Iterable[float], room: float) -> None:
+def limits(ax: Axes, visible: Iterable[float], room: float) -> None:
     """Set the height of a plot to what must be seen, and `room` times its span on either side."""
-    values = list(kept)
+    values = list(visible)
     low = min(values)
     high = max(values)
     span = (high - low) or abs(high) * 0.1 or 1.0

@@ -76,6 +76,7 @@ def differences(results: Results) -> Markup | None:
 
 def _forest(ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], other: str) -> None:
     """Draw differences to one arm below one another, on one axis."""
+    # What lies within the band is a tie by the recipe's margin.
     margin = results.config["evaluation"]["margin"]
     ax.axvspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axvline(0, color=svg.MUTED, linewidth=1)
@@ -83,6 +84,8 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], 
         if row is not None:
             _forest_row(ax, results, y, (arm, other), *row)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+    # From top to bottom as in the tables; a row without a difference is a group's title.
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [truncate(name) for name, _ in rows])
     for label, (_, row) in zip(ax.get_yticklabels(), rows, strict=True):
@@ -105,6 +108,7 @@ def _forest_row(
     assert difference.mean is not None  # the caller has checked
     index = list(results.arms).index(arms[0])
     colour = svg.arm_colour(index)
+    # Only seeds that both arms have can be paired.
     values, others = [summary.by_seed(results, name, endpoint) for name in arms]
     seeds = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
     ax.plot(seeds, [y] * len(seeds), "|", color=colour, markersize=8, markeredgewidth=1, alpha=0.55)
@@ -161,6 +165,7 @@ def spending(results: Results) -> Markup | None:
         label = "FLOPs (dashed: the budget)"
         scale = budget.amount
     longest = max(math.fsum(spent.values()) for spent in amounts.values())
+    # The axis ends at the longest bar, but at twice what is charged at most.
     edge = min(max(scale, longest), 2 * max(scale, *charged.values()))
     with svg.style():
         figure = Figure(figsize=(WIDTH, 0.36 * len(amounts) + 0.75))
@@ -221,6 +226,8 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
         "mlm_loss": ("held-out MLM loss", "learning"),
         "mlm_probe": ("MLM probe, held-out loss", "learning-probe"),
     }[figure]
+
+    # Levels that a curve can be held against: counts of the text alone, and the teacher.
     levels = reference_losses.of_endpoint(results.corpus.reference_losses, figure, "nats")
     teacher_loss = _teacher_loss(results, figure)
     if teacher_loss is not None:
@@ -242,6 +249,7 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
         reference_losses.draw(whole, levels)
         whole.set_xlim(0, stop)
         second_half.set_xlim(amount / 2, stop)
+        # The second half has a scale of its own: there arms differ by little.
         if late:
             room = 0.08 * (max(late) - min(late)) or 0.01
             second_half.set_ylim(min(late) - room, max(late) + room)
@@ -311,6 +319,7 @@ def layers(results: Results) -> Markup | None:
     probes = [e for e in results.endpoints if e.kind == "probe" and _probed(results.runs, e)]
     if not probes:
         return None
+    # Two plots a row; what is left over of the last row stays empty.
     columns = min(len(probes), 2)
     rows = -(-len(probes) // columns)
     with svg.style():
@@ -350,6 +359,7 @@ def _layer_line(
     if not details:
         return
     points = _by_layer(details)
+    # A single seed has no deviation.
     x = [layer + aside for layer in points]
     means = [point.mean for point in points.values()]
     deviations = [point.sd or 0.0 for point in points.values()]
@@ -359,6 +369,7 @@ def _layer_line(
         "markeredgecolor": look["color"],
         "markeredgewidth": 1.2,
     }
+    # Seeds may have chosen different layers.
     for layer in {probe.layer for probe in details}:
         ax.plot(layer + aside, points[layer].mean, "o", markersize=12, **ring)
 

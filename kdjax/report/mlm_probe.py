@@ -65,6 +65,7 @@ def probes(results: Results) -> list[ProbeRow]:
     """
     described = []
     for name, reference, rows in _models(results):
+        # A probe is not fitted where the recipe gives it no tokens.
         probed = [row for row in rows if probe_fit(row)]
         fits = [fit for row in rows if (fit := probe_fit(row))]
         if not fits:
@@ -102,6 +103,7 @@ def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
     for endpoint in results.endpoints:
         table = []
         for name, reference, rows in _models(results):
+            # Differences are taken seed by seed, so a row needs both losses.
             losses = [_losses(row, endpoint.name) for row in rows]
             pairs = [pair for pair in losses if pair is not None]
             if pairs:
@@ -129,6 +131,7 @@ def _losses(row: RunResult | Reference, endpoint: str) -> tuple[float, float] | 
 
 def _models(results: Results) -> list[tuple[str, bool, list[RunResult | Reference]]]:
     """Return arms, then models for reference: name, whether it is for reference, and its rows."""
+    # The key tells an arm from a reference of the same name.
     named: dict[tuple[str, bool], list[RunResult | Reference]] = {}
     for run in results.runs:
         named.setdefault((run.arm, False), []).append(run)

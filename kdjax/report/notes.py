@@ -31,6 +31,7 @@ def general(config: Config, count: int, false: float, teacher: TeacherFacts | No
     teachers: Sequence[TeacherFacts] = ()
     if teacher:
         teachers = teacher.teachers or (teacher,)
+    # Verdicts cover the seeds that varied: students', and teachers' where there were several.
     covered = say("covered")
     if len(teachers) > 1:
         covered = say("covered_teachers", count=len(teachers))
@@ -53,7 +54,7 @@ def _pretraining(teacher: TeacherFacts, teachers: Sequence[TeacherFacts]) -> str
     training = teacher.pretraining
     assert training is not None  # the caller has checked
     seeds = [str(member.pretraining.seed) for member in teachers if member.pretraining]
-    made = say(
+    described = say(
         "pretrained",
         count=len(teachers),
         seeds=numbers.listed(seeds),
@@ -61,9 +62,11 @@ def _pretraining(teacher: TeacherFacts, teachers: Sequence[TeacherFacts]) -> str
         tokens=numbers.tokens(training.tokens),
     )
     if training.at == 1:
-        return made
+        return described
     share = numbers.percent(training.at)
-    return sentence(made, say("early_teacher", share=share, budget=numbers.flops(training.budget)))
+    return sentence(
+        described, say("early_teacher", share=share, budget=numbers.flops(training.budget))
+    )
 
 
 def _budget(config: Config, teacher: TeacherFacts | None) -> str:
@@ -95,15 +98,18 @@ def of_arms(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[
     """Name arms that differ in more than their objective, and say how outputs were stored."""
     notes = []
     for name, arm in arms.items():
+        # Such arms differ in more than one thing, so a verdict is on all of them together.
         settings = [key for key in ("student", "optimizer", "finetune") if getattr(arm, key)]
         if arm.start.source == "teacher":
             settings.append(say("own_start"))
         if settings:
             notes.append(say("own_settings", arm=name, settings=", ".join(settings)))
     if cache is not None:
-        stored = say("stored", flops=cache.totals["flops"], bytes=cache.bytes)
-        errors = bias(cache)
-        notes.append(sentence(stored, say("stored_bias", **errors) if errors else ""))
+        note = say("stored", flops=cache.totals["flops"], bytes=cache.bytes)
+        # Outputs stored whole have no bias.
+        if errors := bias(cache):
+            note = sentence(note, say("stored_bias", **errors))
+        notes.append(note)
     return notes
 
 
@@ -121,6 +127,7 @@ def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]
     for endpoint in endpoints:
         if endpoint.baseline is None:
             continue
+        # An arm whose best seed is no better than always guessing the largest class.
         best: dict[str, float] = dict.fromkeys(endpoint.arms, endpoint.baseline)
         for run in runs:
             if run.arm in best:

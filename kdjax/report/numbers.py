@@ -46,6 +46,7 @@ def time(seconds: float) -> str:
     """Write a time that was set, in one unit: `24 hours`, `1 hour`, `36 seconds`."""
     size, unit = clock_unit(seconds)
     text = f"{seconds / size:.4g}"
+    # `1 hour`, but `1.5 hours`.
     if text == "1":
         unit = unit.removesuffix("s")
     return f"{text} {unit}"
@@ -88,6 +89,7 @@ def spread(mean: float, sd: float | None) -> str:
 
 def signed(value: float) -> str:
     """Write a difference of two metrics: three decimals, and a sign even where it rounds to 0."""
+    # Exactly 0 has no sign.
     if not value:
         return "0.000"
     return f"{value:+.3f}".replace("-", MINUS)
@@ -116,6 +118,7 @@ def size(amount: float) -> str:
     """Write memory, for instance `73.5 MiB`; nothing at all is `none`."""
     if not amount:
         return "none"
+    # The largest unit that leaves three digits at most before the point.
     units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
     unit = next(n for n in range(len(units)) if amount < 999.5 * 1024**n)
     return f"{amount / 1024**unit:.3g} {units[unit]}"
@@ -132,6 +135,7 @@ def duration(seconds: float) -> str:
     """Write wall-clock, for instance `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
+    # Seconds are rounded before they are split, so that no `60 s` comes out.
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02} s"

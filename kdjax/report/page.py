@@ -31,6 +31,7 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # Templates call the project's own formats, so that a number reads the same everywhere.
     for function in (
         numbers.between,
         numbers.budget,

@@ -80,8 +80,10 @@ def draw(
         beside: other names at the right edge and their heights, for instance of curves; no line is
             drawn for them.
     """
+    # An axis may be turned around.
     low, high = sorted(ax.get_ylim())
     shown = {name: y for name, y in levels.items() if extend or low <= y <= high}
     for y in shown.values():
         hline(ax, y)
+    # All names at once: they are moved apart where they would touch.
     label_lines(ax, {**shown, **(beside or {})})

@@ -110,7 +110,13 @@ def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
 
 def _outcomes(results: Results, arm: str, other: str) -> list[str]:
     """Say what each outcome of an arm against another was found on, with differences."""
-    found: dict[str, dict[str, list[str]]] = {"beats": {}, "loses": {}, "ties": {}, "unclear": {}}
+    # In the order of sentences: what an arm wins comes before what it loses.
+    grouped: dict[str, dict[str, list[str]]] = {
+        "beats": {},
+        "loses": {},
+        "ties": {},
+        "unclear": {},
+    }
     for endpoint in _ordered(results.endpoints):
         difference = summary.difference(results, endpoint, arm, other)
         if difference is None:
@@ -121,9 +127,9 @@ def _outcomes(results: Results, arm: str, other: str) -> list[str]:
         if difference.low is not None and difference.high is not None:
             texts.append(numbers.interval(difference.low, difference.high))
         text = numbers.NO_BREAK.join(filter(None, texts))
-        found[difference.outcome].setdefault(endpoint.kind, []).append(text)
+        grouped[difference.outcome].setdefault(endpoint.kind, []).append(text)
     outcomes = []
-    for outcome, by_kind in found.items():
+    for outcome, by_kind in grouped.items():
         kinds = [f"{MEASURES[kind]} ({', '.join(texts)})" for kind, texts in by_kind.items()]
         if kinds:
             outcomes.append(say(outcome, measures=numbers.listed(kinds)))

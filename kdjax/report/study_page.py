@@ -43,7 +43,6 @@ def write(results: Results, path: Path) -> None:
 def html(results: Results) -> str:
     """Make the page."""
     other = results.baseline_arm
-    losses = results.corpus.reference_losses
     return page.render(
         "report.html.j2",
         results.arms,
@@ -69,13 +68,13 @@ def html(results: Results) -> str:
         shuffled=mlm_probe.shuffled(results),
         scores=_scores(results, other),
         references=summary.references(results),
-        reference_losses=reference_losses.rows(losses, results.endpoints),
+        reference_losses=reference_losses.rows(results.corpus.reference_losses, results.endpoints),
         reference_losses_meaning=reference_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
         vendor_peak=usage.vendor_peak(results),
         peak_memory=usage.peak_memory(results),
-        wall_clock=wall_clock.told(results.wall_clock),
+        wall_clock=wall_clock.text(results.wall_clock),
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
         teacher_accounting=_teacher_accounting(results),
@@ -88,6 +87,7 @@ def html(results: Results) -> str:
 
 def _question(results: Results, other: str) -> str:
     """Return the question that the answers stand under."""
+    # Only against an arm that needs no teacher the question is whether to distil.
     distilled = any(summary.has_teacher(results, arm) for arm in results.arms)
     if distilled and not results.arms[other].needs_teacher:
         return say("distilling")
@@ -97,6 +97,7 @@ def _question(results: Results, other: str) -> str:
 def _basis(results: Results) -> str:
     """Say what the verdicts rest on."""
     evaluation = results.config["evaluation"]
+    # With a single seed there is no interval to rest on.
     counts = [verdict.n for verdict in results.verdicts if verdict.n > 1]
     if not counts:
         return say("basis_none")
@@ -133,6 +134,7 @@ def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[st
         "loses": f"loses to {other}",
         "ties": f"ties with {other}",
     }
+    # The verdict stands beside the score; an inconclusive one goes without words.
     outcome = ""
     difference = summary.difference(results, endpoint, arm, other)
     if difference is not None:
@@ -188,19 +190,20 @@ def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     for endpoint in results.endpoints:
         rows = []
         for arm in results.arms:
+            # A fine-tuned or held-out endpoint has no layers, and leaves no table.
             probed = []
             for run in usage.runs(results, arm):
-                probe = probed_layers(run, endpoint.name)
-                if probe:
+                if probe := probed_layers(run, endpoint.name):
                     probed.append((probe, run.metrics[endpoint.name]))
             if probed:
-                row = {
-                    "arm": arm,
-                    "layers": ", ".join(str(probe.layer) for probe, _ in probed),
-                    "best": summary.spread(score for _, score in probed),
-                    "last": summary.spread(probe.last_layer for probe, _ in probed),
-                }
-                rows.append(row)
+                rows.append(
+                    {
+                        "arm": arm,
+                        "layers": ", ".join(str(probe.layer) for probe, _ in probed),
+                        "best": summary.spread(score for _, score in probed),
+                        "last": summary.spread(probe.last_layer for probe, _ in probed),
+                    }
+                )
         if rows:
             tables.append((summary.task_of(endpoint), rows))
     return tables
@@ -208,6 +211,7 @@ def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
 
 def _parts(results: Results) -> list[tuple[str, str, str, bool, bool]]:
     """Return each account's name, colours, whether a run has any of it, and whether it is paid."""
+    # In the order of accounts everywhere, so that an account keeps its colour.
     parts = []
     for account in ACCOUNTS:
         is_used = any(run.spent[account] for run in results.runs)

@@ -80,6 +80,7 @@ def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
 
 def references(results: Results) -> dict[str, dict[str, Spread]]:
     """Return each reference model's spread over seeds by endpoint; a teacher has one value."""
+    # A reference has a row for each seed it was measured under.
     values: dict[str, dict[str, list[float]]] = {}
     for row in results.references:
         metrics = values.setdefault(row.name, {})
@@ -88,8 +89,8 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
     spreads: dict[str, dict[str, Spread]] = {name: {} for name in values}
     for name, metrics in values.items():
         for endpoint, sample in metrics.items():
-            if found := spread(sample):
-                spreads[name][endpoint] = found
+            if over_seeds := spread(sample):
+                spreads[name][endpoint] = over_seeds
     return spreads
 
 

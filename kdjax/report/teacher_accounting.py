@@ -31,6 +31,7 @@ def costs(results: Results) -> Table:
 def _cost(results: Results, case: Case, arm: str) -> Cell:
     """Return an arm's cost in one case, relative to the baseline arm where that is known."""
     other = results.baseline_arm
+    # An unknown teacher's training adds to what is known, so that is a lower bound.
     at_least = "≥ " if arm in case.unknown else ""
     flops = at_least + numbers.flops(case.costs[arm])
     if other in case.unknown:
@@ -48,10 +49,13 @@ def terms(results: Results) -> list[str]:
     verdicts: set[str] = set()
     for case in results.cases:
         verdicts.update(row.verdict for row in case.verdicts)
+    # Words that no verdict of this study has need no explanation.
     notes = [say("terms")]
     for verdict in ("INCONCLUSIVE", "AT LEAST TIES", "OPEN"):
         if verdict in verdicts:
             notes.append(say(f"term_{verdict}"))
+
+    # What the teacher cost, part by part, and how many students share that.
     teacher = results.teacher
     if teacher is None:
         return notes
@@ -88,8 +92,8 @@ def _sentences(results: Results, case: Case) -> list[str]:
     clauses: dict[str, list[str]] = {group: [] for group in _GROUPS}
     for (group, phrase, cost, a, names), others in losers.items():
         fields = {"a": a, "others": numbers.listed(others), "cost": cost, "students": cost}
-        where = measures(endpoint for endpoint in results.endpoints if endpoint.name in names)
-        clauses[group].append(say(phrase, measures=where, **fields))
+        measured = measures(endpoint for endpoint in results.endpoints if endpoint.name in names)
+        clauses[group].append(say(phrase, measures=measured, **fields))
     return [f"{say(group)}{'; '.join(texts)}." for group, texts in clauses.items() if texts]
 
 

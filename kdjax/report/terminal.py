@@ -11,7 +11,7 @@ from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses
 from kdjax.report import sentences as verdict
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
-from kdjax.report.usage import mean, runs
+from kdjax.report.usage import mean, or_dash, runs
 from kdjax.results.schema import Results
 
 
@@ -45,14 +45,15 @@ def summary(results: Results) -> Group:
         table.add_row(
             Text(arm), *cells, numbers.count(mean(run.steps for run in runs(results, arm)))
         )
-    losses = results.corpus.reference_losses
     table.add_section()
     for name, metrics in references(results).items():
         row = [_cell(metrics.get(endpoint.name)) for endpoint in results.endpoints]
         table.add_row(Text(name), *row, "", style="dim")
-    for label, values in reference_losses.rows(losses, results.endpoints).items():
+    for label, values in reference_losses.rows(
+        results.corpus.reference_losses, results.endpoints
+    ).items():
         # A column that is no loss has no such number.
-        scores = ["–" if value is None else numbers.score(value) for value in values]
+        scores = [or_dash(numbers.score, value) for value in values]
         table.add_row(Text(label), *map(Text, scores), "", style="dim")
     # Text, not markup: a name may hold square brackets.
     headline = Text(verdict.headline(results), style="bold")

@@ -118,13 +118,13 @@ def clocks(results: Results) -> Table:
     counted = {"hours": "charged"}.get(budget.kind, "counted above")
     columns: list[tuple[Column, Cells]] = []
     whole = dict.fromkeys(results.arms, 0.0)
+    notes = dict.fromkeys(budget.clock, counted)
     for kind in _CLOCKS:
         if not any(kind in run.wall_clock for run in results.runs):
             continue
         seconds = averages_of(results, "wall_clock", kind)
-        column = Column(kind, counted) if kind in budget.clock else Column(kind)
         cells = {arm: (numbers.duration(amount), "") for arm, amount in seconds.items()}
-        columns.append((column, cells))
+        columns.append((Column(kind, notes.get(kind, "")), cells))
         whole = {arm: whole[arm] + amount for arm, amount in seconds.items()}
     columns.append((Column("all"), {arm: (numbers.duration(v), "") for arm, v in whole.items()}))
     return _table("Wall-clock of a run", columns)
@@ -137,6 +137,7 @@ def machine(results: Results) -> Table:
         hardware = [run.hardware for run in runs(results, arm)]
         model_flops = mean(use.model_flops for use in hardware)
         hardware_flops = known(use.hardware_flops for use in hardware)
+        # The program's own FLOPs may exceed the model's: work that is done twice to save memory.
         ratio = ""
         if hardware_flops and model_flops:
             ratio = numbers.times(hardware_flops / model_flops)
@@ -144,9 +145,9 @@ def machine(results: Results) -> Table:
         hardware_utilisation = known(use.hardware_utilisation for use in hardware)
         rows[arm] = [
             (numbers.flops(model_flops), ""),
-            (_or_dash(numbers.flops, hardware_flops), ratio),
-            (_or_dash(numbers.percent, model_utilisation), ""),
-            (_or_dash(numbers.percent, hardware_utilisation), ""),
+            (or_dash(numbers.flops, hardware_flops), ratio),
+            (or_dash(numbers.percent, model_utilisation), ""),
+            (or_dash(numbers.percent, hardware_utilisation), ""),
         ]
     columns = (
         Column("model FLOPs"),
@@ -166,7 +167,7 @@ def memory(results: Results) -> Table:
         rows[arm] = [
             (numbers.count(described.parameters), ""),
             (numbers.count(described.parameters_without_embeddings), ""),
-            (_or_dash(numbers.size, program), ""),
+            (or_dash(numbers.size, program), ""),
             (numbers.size(max(run.hardware.high_water_bytes for run in arm_runs)), ""),
             (numbers.size(max(run.cache_bytes for run in arm_runs)), ""),
         ]
@@ -201,15 +202,15 @@ def peak_memory(results: Results) -> str:
 def unspent(results: Results, run: RunResult) -> str:
     """Say what a run left of its budget: steps, or seconds where a clock decided."""
     budget = run.budget
-    left = budget.amount - run.used
+    rest = budget.amount - run.used
     if budget.kind == "hours":
-        return f"{3600 * left:.1f} s".replace("-", numbers.MINUS)
+        return f"{3600 * rest:.1f} s".replace("-", numbers.MINUS)
     # A budget of tokens ends in steps of one size; one of FLOPs in those of the last phase.
     step: float = run.positions / run.steps
     if budget.kind == "flops":
         last_price = results.arms[run.arm].phases[-1].price
         step = charged(last_price.parts(), budget.teacher)
-    return f"{left / step:.3f} steps"
+    return f"{rest / step:.3f} steps"
 
 
 def used_of(results: Results, run: RunResult, kind: str) -> float:
@@ -244,9 +245,13 @@ def mean(values: Iterable[float]) -> float:
 
 def known(values: Iterable[float | None]) -> float | None:
     """Return the mean of some values; None where one of them is not known."""
-    given = list(values)
-    present = [value for value in given if value is not None]
-    return mean(present) if len(present) == len(given) else None
+    # A mean of the others would pass for one of all.
+    amounts = []
+    for value in values:
+        if value is None:
+            return None
+        amounts.append(value)
+    return mean(amounts)
 
 
 def averages_of(results: Results, field: str, key: str) -> dict[str, float]:
@@ -262,6 +267,7 @@ def _column(results: Results, name: str, show: Callable[[float], str]) -> Cells:
 
 def _table(caption: str, columns: Sequence[tuple[Column, Cells]]) -> Table:
     """Make a table of its columns."""
+    # Columns are made one by one, and pages draw tables row by row.
     arms = list(columns[0][1])
     rows: dict[str, list[Cell]] = {arm: [] for arm in arms}
     for _, cells in columns:
@@ -275,7 +281,7 @@ def _hours(hours: float) -> str:
     return numbers.duration(3600 * hours)
 
 
-def _or_dash(show: Callable[[float], str], value: float | None) -> str:
+def or_dash(show: Callable[[float], str], value: float | None) -> str:
     """Write a value; a dash where it is not known."""
     return "–" if value is None else show(value)
 

@@ -16,7 +16,7 @@ NAME = "wall_clock.json"
 
 
 @contextmanager
-def kept(out: Path, begun: Mark) -> Iterator[None]:
+def record(out: Path, begun: Mark) -> Iterator[None]:
     """Add what has passed to the study's seconds when the block ends, in whatever way but a kill.
 
     Args:
@@ -41,7 +41,7 @@ def read(out: Path) -> dict[str, float]:
     return dict(read_json(path))
 
 
-def told(seconds: Mapping[str, float]) -> str:
+def text(seconds: Mapping[str, float]) -> str:
     """Write the whole, and each kind with its share, the largest first."""
     whole = sum(seconds.values())
     parts = sorted(seconds.items(), key=lambda part: -part[1])
@@ -51,6 +51,7 @@ def told(seconds: Mapping[str, float]) -> str:
 
 def _add(out: Path, seconds: Mapping[str, float]) -> None:
     """Add seconds by kind to those of earlier commands."""
+    # Read now, not when the command began: another command may have ended since.
     total = read(out)
     for kind, amount in seconds.items():
         total[kind] = total.get(kind, 0.0) + amount

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
@@ -18,6 +18,8 @@ from kdjax.evaluation.statistics import BaselineComparison, Better, Verdict
 
 VERSION = 2
 """Of results.json. Files without a version are of the first one, which had no `baseline_arm`."""
+
+T = TypeVar("T")
 
 OPTIONAL = "optional"
 """In a field's metadata: it is written only where there is a value."""
@@ -33,6 +35,9 @@ def optional() -> Any:
 def rest() -> Any:
     """Return a field for all keys that the type does not name."""
     return field(default_factory=dict, metadata={REST: True})
+
+
+# What the evaluation of one model leaves, endpoint by endpoint, in `details`.
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,9 @@ Details = dict[str, HeadLoss | ProbeFit | ProbeLoss | ProbedLayers]
 """Endpoint -> how its value came about; fine-tuning has none."""
 
 
+# A run, and a model for reference: rows of what was measured.
+
+
 @dataclass(frozen=True)
 class RunPhase:
     """Store what a run did in one phase: its steps, sequences of a batch, and FLOPs."""
@@ -222,6 +230,9 @@ class Reference:
     seed: int | None
     metrics: dict[str, float]
     details: Details
+
+
+# What was compared: arms, student, teacher and text.
 
 
 @dataclass(frozen=True)
@@ -415,6 +426,9 @@ class StoredOutputs:
     settings: dict[str, Any] = rest()
 
 
+# How arms compare: endpoints, verdicts, and verdicts under other ways to pay for the teacher.
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Store what models are measured by.
@@ -513,6 +527,10 @@ class Case:
     costs: dict[str, float]
     unknown: tuple[str, ...]
     verdicts: tuple[SharedCaseVerdict | CaseVerdict, ...]
+
+
+# How the arms were tuned. A study's results hold less of it than tuning.json does: bases have what
+# is in both.
 
 
 @dataclass(frozen=True)
@@ -620,6 +638,9 @@ class TuningResults(TuningTerms):
     reference_losses: CountedLosses | None = optional()
 
 
+# The whole file.
+
+
 @dataclass(frozen=True)
 class SettingRow:
     """Store a setting in which arms differ: its name, and arm -> what it is there, in words."""
@@ -701,20 +722,23 @@ def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | N
         row: a run, or a model for reference.
         endpoint: for instance `probe.topic`.
     """
-    details = row.details.get(endpoint)
-    return details if isinstance(details, ProbedLayers) else None
+    return _details(row, endpoint, ProbedLayers)
 
 
 def head_loss(row: RunResult | Reference) -> HeadLoss | None:
     """Return how a model's own MLM head did; None where it has none that was trained."""
-    details = row.details.get("mlm_loss")
-    return details if isinstance(details, HeadLoss) else None
+    return _details(row, "mlm_loss", HeadLoss)
 
 
 def probe_fit(row: RunResult | Reference) -> ProbeFit | None:
     """Return how a model's MLM probe was fitted; None where it has none."""
-    details = row.details.get("mlm_probe")
-    return details if isinstance(details, ProbeFit) else None
+    return _details(row, "mlm_probe", ProbeFit)
+
+
+def _details(row: RunResult | Reference, endpoint: str, kind: type[T]) -> T | None:
+    """Return a model's details on an endpoint; None where they are missing or of another kind."""
+    details = row.details.get(endpoint)
+    return details if isinstance(details, kind) else None
 
 
 def shuffled_loss(row: RunResult | Reference, endpoint: str) -> float | None:

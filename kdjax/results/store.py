@@ -24,8 +24,8 @@ def write_results(path: Path, results: Results) -> None:
     """Write results.json, whole or not at all.
 
     Args:
-        path: the file.
-        results: its content.
+        path: the file to write.
+        results: the results to write.
     """
     write_json(path, to_plain(results))
 
@@ -54,7 +54,8 @@ def results_of(content: Any, path: Path) -> Results:
         InputError: as `read_results`.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found {_brief(content)}, expected the results of a study")
+        raise InputError(f"{path}: found {_shortened(content)}, expected the results of a study")
+    # Fields that a later version renamed would read as missing ones: the version is told first.
     version = content.get("version", 1)
     if version not in (1, VERSION):
         raise InputError(
@@ -72,7 +73,7 @@ def results_of(content: Any, path: Path) -> Results:
 
 
 def _second_version(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the content of a file without a version with what the second version adds to it."""
+    """Return the content of a file of the first version with what the second adds."""
     arms = from_plain(dict[str, dict[str, Any]], content.get("arms"), f"{path}: arms")
     needs_teacher = {name: bool(arm.get("needs_teacher")) for name, arm in arms.items()}
     baseline = first_without_teacher(needs_teacher)
@@ -85,11 +86,13 @@ def to_plain(value: Any) -> Any:
         plain: dict[str, Any] = {}
         for field in fields(value):
             content = getattr(value, field.name)
+            # Keys that no field has a name for lie beside those of the fields.
             if REST in field.metadata:
                 plain |= to_plain(content)
             elif content is not None or OPTIONAL not in field.metadata:
                 plain[field.name] = to_plain(content)
         return plain
+    # Keys of mappings are names already; of tuples JSON makes lists.
     if isinstance(value, dict):
         return {key: to_plain(content) for key, content in value.items()}
     if isinstance(value, list | tuple):
@@ -115,16 +118,19 @@ def from_plain(kind: type[T], value: Any, where: str) -> T:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    """Return what `from_plain` does; `kind` need not be a class."""
+    """Read plain values as `from_plain` does, of a kind that need not be a class."""
     # Of a union's types the first that fits is read.
     if get_origin(kind) in (Union, UnionType):
         # What fits none of the types is an error of the last one, which is not None.
         fitting = (alternative for alternative in get_args(kind) if _fits(alternative, value))
         kind = next(fitting, [k for k in get_args(kind) if k is not NoneType][-1])
+    # A mapping that does not fit its dataclass is read all the same: that names the field.
     if is_dataclass(kind) and isinstance(value, dict):
         return _read_dataclass(kind, value, where)
     if not _fits(kind, value):
-        raise InputError(f"{where} is {_brief(value)}, expected {_name(kind)}")
+        raise InputError(f"{where} is {_shortened(value)}, expected {_name(kind)}")
+
+    # Members are read in turn, each under a name of its own for messages.
     if get_origin(kind) is dict:
         _, kind = get_args(kind)
         return {key: _read(kind, item, _below(where, key)) for key, item in value.items()}
@@ -172,15 +178,16 @@ def _fits(kind: Any, value: Any) -> bool:
         return rest is not None or value.keys() <= by_name.keys()
     if origin is Literal:
         return value in get_args(kind)
-    forms: dict[Any, Any] = {dict: dict, tuple: (list, tuple), float: (int, float), Any: object}
+    # In Python a bool is an int.
     if isinstance(value, bool):
         return kind in (bool, Any)
+    forms: dict[Any, Any] = {dict: dict, tuple: (list, tuple), float: (int, float), Any: object}
     return isinstance(value, forms.get(origin or kind, kind))
 
 
 @functools.cache
 def _fields(kind: Any) -> tuple[dict[str, Field[Any]], Field[Any] | None]:
-    """Return a dataclass's fields by name, and apart the one that takes what no other knows."""
+    """Return a dataclass's fields by name, and apart from them its `rest` field, if any."""
     named = {field.name: field for field in fields(kind)}
     rest = next((field for field in named.values() if REST in field.metadata), None)
     if rest is not None:
@@ -196,16 +203,19 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _required(by_name: dict[str, Field[Any]]) -> set[str]:
     """Return the names of fields without a default."""
-    defaults = (MISSING, MISSING)
-    return {n for n, field in by_name.items() if (field.default, field.default_factory) == defaults}
+    return {
+        name
+        for name, field in by_name.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    }
 
 
 def _below(where: str, name: str) -> str:
-    """Return the place of a field: behind a file's name, or behind a field that holds it."""
+    """Return the name of a field for messages: within a file, or within another field."""
     return f"{where} {name}" if where.endswith(":") else f"{where}.{name}"
 
 
-def _brief(value: Any) -> str:
+def _shortened(value: Any) -> str:
     """Return a value for a message, cut short."""
     return f"{value!r:.60}"
 

@@ -39,11 +39,11 @@ def cases(
 
     Args:
         arms: name -> arm.
-        runs: of the study.
-        verdicts: of the study.
-        teacher: what is known of it; None where no arm needs one.
+        runs: all runs of the study.
+        verdicts: all verdicts of the study.
+        teacher: facts of the teacher; None where no arm needs one.
         enforced: the case the budget was held against; None under a budget of tokens or hours.
-        students: how many share the teacher's training in these runs.
+        students: number of students that share the teacher's training in these runs.
 
     Returns:
         For each case its verdicts in the order of `verdicts`. A verdict is BEATS, TIES (at the same
@@ -62,13 +62,13 @@ class Costs:
     """What runs cost in one case.
 
     Attributes:
-        case: who pays for the teacher.
+        case: name of the case: what a run pays of its teacher.
         runs: arm -> mean FLOPs of a run.
         steps: arm -> FLOPs of its dearest step.
         training: arm -> mean FLOPs of a run's share of what training its teacher cost.
-        unknown: arms whose cost is at least that.
+        unknown: arms whose cost is at least `runs`, as their teacher's training is not known.
         needs_teacher: arms with a teacher.
-        students: how many share the teacher's training.
+        students: number of students that share the teacher's training.
     """
 
     case: str
@@ -88,24 +88,24 @@ class Costs:
         students: int,
     ) -> Costs:
         """Return what the runs of a study cost in a case."""
-        # Arms keep the recipe's order; an arm without a run costs nothing that is known.
-        spent: dict[str, list[dict[str, int]]] = {arm: [] for arm in arms}
-        for run in runs:
-            spent[run.arm].append(run.spent)
-        ran = {arm: accounts for arm, accounts in spent.items() if accounts}
-        needs_teacher = frozenset(arm for arm in ran if arms[arm].needs_teacher)
-        is_unknown = "teacher_training" in CASES[case] and not (teacher and teacher.training_flops)
         means: dict[str, float] = {}
         training: dict[str, float] = {}
-        for arm, accounts in ran.items():
-            means[arm] = _mean(charged(account, case) for account in accounts)
-            training[arm] = _mean(account["teacher_training"] for account in accounts)
+        for arm in arms:
+            spent = [run.spent for run in runs if run.arm == arm]
+            # An arm of which no run has ended costs nothing yet.
+            if spent:
+                means[arm] = _mean(charged(account, case) for account in spent)
+                training[arm] = _mean(account["teacher_training"] for account in spent)
+
+        # A teacher from elsewhere may not say what its training cost.
+        needs_teacher = frozenset(arm for arm in means if arms[arm].needs_teacher)
+        is_unknown = "teacher_training" in CASES[case] and not (teacher and teacher.training_flops)
         return Costs(
             case,
             runs=means,
-            steps={arm: _dearest_step(arms[arm], case) for arm in ran},
+            steps={arm: _dearest_step(arms[arm], case) for arm in means},
             training=training,
-            unknown=tuple(arm for arm in ran if is_unknown and arm in needs_teacher),
+            unknown=tuple(arm for arm in means if is_unknown and arm in needs_teacher),
             needs_teacher=needs_teacher,
             students=students,
         )
@@ -117,22 +117,22 @@ class Costs:
         """
         return max(self.steps[a], self.steps[b], SAME * min(self.runs[a], self.runs[b]))
 
-    def same(self, a: str, b: str) -> bool:
+    def equal(self, a: str, b: str) -> bool:
         """Return whether two arms are known to cost the same."""
         known = a not in self.unknown and b not in self.unknown
         return known and abs(self.runs[a] - self.runs[b]) <= self.near(a, b)
 
     def no_more(self, a: str, b: str) -> bool:
-        """Return whether a certainly costs no more than b: an unknown cost is at least the known
-        part of it."""
+        """Return whether a certainly costs no more than b."""
+        # Of an unknown cost the known part is a lower bound: it serves for b, not for a.
         return a not in self.unknown and self.runs[a] <= self.runs[b]
 
     def students_needed(self, a: str, b: str) -> int | None:
-        """Return how many students have to share the teacher's training for a to cost no more than
-        b, or as good as that; None: no number would do.
+        """Return how many students must share the teacher's training for a to cost as b does.
 
-        Both costs hold their share of the training as `students` have it.
+        None where no number would do.
         """
+        # Both costs hold the share of one of `students`; more students only shrink that share.
         without_training = {arm: self.runs[arm] - self.training[arm] for arm in (a, b)}
         room = without_training[b] + self.near(a, b) - without_training[a]
         if room <= 0:
@@ -159,17 +159,18 @@ def _case(costs: Costs, verdicts: Sequence[PairVerdict], enforced: bool) -> Case
 
 
 def _case_verdict(verdict: PairVerdict, costs: Costs) -> CaseVerdict:
-    """Return what a verdict becomes."""
+    """Return what a verdict becomes in a case."""
     a = verdict.a
     b = verdict.b
     outcome: str = verdict.verdict
-    if outcome == "TIES" and not costs.same(a, b):
+    # At the same cost it stays; else it holds only for the side that costs no more.
+    if outcome == "TIES" and not costs.equal(a, b):
         # It reads from the side of the arm that costs less.
         if costs.no_more(b, a):
             a = verdict.b
             b = verdict.a
-        outcome = "AT LEAST TIES" if costs.no_more(a, b) else "OPEN"
-    elif outcome == "BEATS" and not costs.same(a, b) and not costs.no_more(a, b):
+        outcome = "AT LEAST TIES"
+    if outcome in ("AT LEAST TIES", "BEATS") and not (costs.equal(a, b) or costs.no_more(a, b)):
         outcome = "OPEN"
     row = CaseVerdict(verdict.endpoint, a, outcome, b, costs.runs[a] / costs.runs[b])
 

@@ -57,7 +57,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         study = prepared_study(config, out, reporter)
         reporter.set_budget(study.unspent(study.plan.runs))
         results = finish(study, begun)
-        reporter.log(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
+        reporter.log(f"wall-clock, {wall_clock.text(CLOCK.since(begun))}")
     # Several processes have the same results; one prints them.
     if hosts.is_main_process():
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
@@ -142,7 +142,7 @@ def finish(study: Study, begun: Mark) -> Results:
     all_runs = study.plan.runs
     is_finished = study.unspent(all_runs) == 0 and (out / RESULTS).exists()
     # A study that was finished before has spent its time already.
-    timing = nullcontext() if is_finished else wall_clock.kept(out, begun)
+    timing = nullcontext() if is_finished else wall_clock.record(out, begun)
     with timing:
         rows = StudyRunner(study).run_all(all_runs)
         references = References(study).measure()

@@ -1,4 +1,4 @@
-"""In what the arms of a study differ, and what they share."""
+"""Differences between the arms of a study, and what all of them share."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ OUTPUTS = {"cached": "stored", "online": "every step", None: "none"}
 
 
 def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
-    """Return what all arms of the study share; what an arm's own settings change is not among it.
+    """Return what all arms of the study share, without what an arm's own settings change.
 
     Args:
         config: the recipe.
         arms: name -> arm.
     """
+    # The order of text follows from the seed alone; all else is shared until an arm changes it.
     is_timed = config.budget.kind == "hours"
     shared_parts = ["data order and masks, within a seed"]
     starts = [(arm.start, arm.student) for arm in arms.values()]
     if all(start == starts[0] for start in starts):
         shared_parts.append("the student and its start, within a seed")
     if not any(arm.config.optimizer for arm in arms.values()):
-        length = "follows the clock" if is_timed else "in steps follows from the budget"
+        length = "in steps follows from the budget"
+        if is_timed:
+            length = "follows the clock"
         shared_parts.append(
             f"optimiser, peak learning rate and the schedule's shape (its length {length})"
         )
@@ -36,15 +39,13 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
     if not (is_timed and "evaluation" in config.budget.clock):
         evaluation += ", none of it charged to the budget"
     shared_parts.append(evaluation)
-    fine_tunes = bool(config.evaluation.finetune.steps)
-    if fine_tunes and not any(arm.config.finetune for arm in arms.values()):
+    if config.evaluation.finetune.steps and not any(arm.config.finetune for arm in arms.values()):
         shared_parts.append("fine-tuning")
     return shared_parts
 
 
 def rows(arms: Mapping[str, ArmResult]) -> tuple[SettingRow, ...]:
-    """Return in what arms of a study differ: the objective, what their own settings change, what
-    follows from the price.
+    """Return the rows of the table of differences: objective, price, and arms' own settings.
 
     Args:
         arms: name -> arm.
@@ -54,7 +55,9 @@ def rows(arms: Mapping[str, ArmResult]) -> tuple[SettingRow, ...]:
         "objective": lambda arm: _by_phase(arm, _objective),
         "FLOPs of a step": lambda arm: _by_phase(arm, _step_flops),
         "spent on the teacher's forward passes": _share_of_teacher_forward,
-        "steps (and length of the schedule)": lambda arm: _by_phase(arm, _steps),
+        "steps (and length of the schedule)": lambda arm: _by_phase(
+            arm, lambda phase: f"{phase.steps:,}"
+        ),
         "tokens seen, first seed": lambda arm: f"{arm.tokens:,}",
         "epochs": lambda arm: f"{arm.epochs:.3f}",
         "parameters without a gradient": lambda arm: ", ".join(arm.untrained) or "none",
@@ -75,16 +78,15 @@ def rows(arms: Mapping[str, ArmResult]) -> tuple[SettingRow, ...]:
 
 
 def _differ(setting: str, values: Mapping[str, str]) -> bool:
-    """Return whether arms differ in a setting in a way that does not go without saying.
-
-    That one has no teacher and another runs it in every step does.
-    """
+    """Return whether arms differ in a setting in a way that must be said."""
+    # The objective tells already which arms have a teacher; that one's outputs are stored, it
+    # does not.
     distinct = set(values.values())
     return len(distinct) > 1 and (setting != "teacher's outputs" or "stored" in distinct)
 
 
 def _by_phase(arm: ArmResult, show: Callable[[ArmPhase], str]) -> str:
-    """Return what is to be said of each of an arm's phases."""
+    """Return a text on each of an arm's phases, in their order."""
     return "; then ".join(show(phase) for phase in arm.phases)
 
 
@@ -98,14 +100,9 @@ def _step_flops(phase: ArmPhase) -> str:
     return numbers.flops(phase.price.total)
 
 
-def _steps(phase: ArmPhase) -> str:
-    """Return the steps of a phase."""
-    return f"{phase.steps:,}"
-
-
 def _share_of_teacher_forward(arm: ArmResult) -> str:
-    """Return the share of a run's FLOPs, but for the teacher's training, that went into its forward
-    passes."""
+    """Return the share of a run's FLOPs spent on the teacher's forward passes."""
+    # Stored outputs are forward passes as well; the teacher's training is none of the run's work.
     spent = arm.spent
     forward = spent["teacher_forward"] + spent["teacher_cache"]
     return f"{forward / (spent['total'] - spent['teacher_training']):.0%}"
@@ -129,7 +126,9 @@ def _term(term: TermConfig) -> str:
     if term.variant != "original":
         text += f" ({term.variant})"
     options = ", ".join(f"{name} {_option(value)}" for name, value in term.options.items())
-    return f"{text} [{options}]" if options else text
+    if options:
+        text += f" [{options}]"
+    return text
 
 
 def _weight(weight: float | Schedule) -> str:

@@ -1,5 +1,4 @@
-"""The primary endpoint: every arm against the baseline arm, with one chance in twenty of a false
-winner among them."""
+"""The primary endpoint: every arm against the baseline arm, with Holm's adjustment."""
 
 from __future__ import annotations
 
@@ -32,12 +31,9 @@ def primary_endpoint(
     endpoint = next((e for e in endpoints if e.name == evaluation.primary), None)
     if endpoint is None or baseline not in endpoint.arms or len(endpoint.arms) < 2:
         return None
-    values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint.arms}
-    for run in runs:
-        if run.arm in values:
-            values[run.arm][run.seed] = run.metrics[endpoint.name]
+    # Arms are paired by seed: under one seed they saw the same text and masks.
     comparisons = against_baseline(
-        values,
+        values_by_arm(endpoint, runs),
         baseline,
         confidence=evaluation.confidence,
         margin=evaluation.margin,
@@ -46,31 +42,42 @@ def primary_endpoint(
     return PrimaryResult(endpoint.name, baseline, tuple(comparisons))
 
 
+def values_by_arm(
+    endpoint: MeasuredEndpoint, runs: Sequence[RunResult]
+) -> dict[str, dict[int, float]]:
+    """Return arm -> seed -> value, of the arms for which the endpoint means something."""
+    values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint.arms}
+    for run in runs:
+        if run.arm in values:
+            values[run.arm][run.seed] = run.metrics[endpoint.name]
+    return values
+
+
 def after_holm(
     verdicts: Sequence[PairVerdict], primary: PrimaryResult | None
 ) -> tuple[PairVerdict, ...]:
     """Take back a win over, or of, the baseline arm that Holm's adjustment does not leave standing.
 
     Args:
-        verdicts: of one endpoint.
-        primary: the tests on the primary endpoint.
+        verdicts: verdicts on one endpoint.
+        primary: the tests on the primary endpoint; None without one.
 
-    Returns: The same verdicts; those of the primary endpoint's tests are INCONCLUSIVE where the
+    Returns:
+        The same verdicts; those of the primary endpoint's tests are INCONCLUSIVE where the
         test is and the unadjusted interval alone would have named a winner.
     """
     if primary is None:
         return tuple(verdicts)
-    # A pair of arms either way round: a winner comes first in its verdict.
-    undecided: set[frozenset[str]] = set()
-    for comparison in primary.comparisons:
-        if comparison.verdict == "INCONCLUSIVE":
-            undecided.add(frozenset((comparison.arm, primary.baseline)))
-    rows = []
-    for verdict in verdicts:
+    # Sets, as a verdict may have the baseline arm on either side.
+    undecided = {
+        frozenset((comparison.arm, primary.baseline))
+        for comparison in primary.comparisons
+        if comparison.verdict == "INCONCLUSIVE"
+    }
+    adjusted = list(verdicts)
+    for number, verdict in enumerate(verdicts):
         is_undecided = frozenset((verdict.a, verdict.b)) in undecided
         is_win = verdict.endpoint == primary.endpoint and verdict.verdict == "BEATS"
         if is_win and is_undecided:
-            rows.append(replace(verdict, verdict="INCONCLUSIVE"))
-        else:
-            rows.append(verdict)
-    return tuple(rows)
+            adjusted[number] = replace(verdict, verdict="INCONCLUSIVE")
+    return tuple(adjusted)

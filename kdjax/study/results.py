@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
@@ -58,12 +57,12 @@ def collect(
 
     Args:
         study: the study.
-        runs: their rows, as their result.json has them.
-        references: what was not trained here, likewise.
+        runs: rows of the runs, as their result.json has them.
+        references: rows of models that were not trained here.
         wall_clock: seconds by kind, of the study's commands.
 
     Raises:
-        InputError: a row has not the fields that a run's has.
+        InputError: a row lacks a field that a run's has.
     """
     config = study.plan.config
     shared = study.artifacts
@@ -87,10 +86,10 @@ def run_result(row: Mapping[str, Any]) -> RunResult:
     """Return the content of a run's result.json as its row.
 
     Raises:
-        InputError: it has not the fields that a run's has.
+        InputError: it lacks a field that a run's has.
     """
-    directory = Path("runs") / f"{row.get('arm')}-seed{row.get('seed')}"
-    return from_plain(RunResult, row, f"{directory / 'result.json'}:")
+    name = f"{row.get('arm')}-seed{row.get('seed')}"
+    return from_plain(RunResult, row, f"runs/{name}/result.json:")
 
 
 def judged(
@@ -114,11 +113,11 @@ def judged(
         arms: its arms, made ready.
         costs: arm -> what its runs cost.
         runs: every run.
-        references: what was not trained here.
-        corpus: the text.
+        references: every model that was not trained here.
+        corpus: facts of the text.
         endpoints: what is measured.
-        teacher: what is known of it, or of all together; None where no arm needs one.
-        cache: of stored teacher outputs; None where no arm reads them.
+        teacher: facts of the teacher, or of all together; None where no arm needs one.
+        cache: manifest of stored teacher outputs; None where no arm reads them.
         tuning: how the arms were tuned; None where they were not.
         wall_clock: seconds by kind, of the study's commands.
     """
@@ -134,8 +133,23 @@ def judged(
         verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tests)
 
     # Costs under each way to pay for the teacher are in FLOPs.
-    enforced = budget.teacher if budget.kind == "flops" else None
-    expected_errors = expected_false(len(verdicts), config.evaluation.confidence)
+    enforced = {"flops": budget.teacher}.get(budget.kind)
+
+    # Notes that hold for every study come first, then those that this one's runs give rise to.
+    sentences = notes.general(
+        config,
+        len(verdicts),
+        expected_false(len(verdicts), config.evaluation.confidence),
+        teacher,
+    )
+    if tuning:
+        sentences += tuned.notes(tuning)
+    sentences += [
+        *notes.of_arms(arm_results, cache),
+        *notes.side_by_side(runs),
+        *notes.at_baseline(endpoints, runs),
+        *notes.unconverged(runs, references),
+    ]
     return Results(
         **versions(),
         wall_clock=dict(wall_clock),
@@ -144,7 +158,7 @@ def judged(
         budget=budget,
         corpus=corpus,
         teacher=teacher,
-        cache=_stored_outputs(cache) if cache else None,
+        cache=_stored_outputs(cache),
         student=_student_facts(next(iter(arms.values())).student),
         arms=arm_results,
         baseline_arm=baseline,
@@ -157,14 +171,7 @@ def judged(
         primary=tests,
         tuning=tuning,
         cases=cases(arm_results, runs, verdicts, teacher, enforced, config.budget.students),
-        notes=(
-            *notes.general(config, len(verdicts), expected_errors, teacher),
-            *(tuned.notes(tuning) if tuning else ()),
-            *notes.of_arms(arm_results, cache),
-            *notes.side_by_side(runs),
-            *notes.at_baseline(endpoints, runs),
-            *notes.unconverged(runs, references),
-        ),
+        notes=tuple(sentences),
     )
 
 
@@ -172,12 +179,12 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
     """Return what is known of a study's teacher, or of its teachers together.
 
     Args:
-        teachers: the facts of each, in the order in which students take them; none where no arm
+        teachers: facts of each, in the order in which students take them; empty where no arm
             needs one.
 
     Returns:
-        Those of the only one. Of several what the first has, with the means of `mlm_loss` and
-        `mlm_accuracy`, and in `teachers` the facts of each.
+        The facts of the only teacher. Of several, those of the first, with the means of `mlm_loss`
+        and `mlm_accuracy`, and in `teachers` the facts of each.
     """
     if not teachers:
         return None
@@ -185,6 +192,7 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
     first = each[0]
     if len(each) == 1:
         return first
+    # Of several, no one's weights stand for all.
     others = {name: value for name, value in first.others.items() if name != "params_sha256"}
     return replace(
         first,
@@ -249,10 +257,13 @@ def _student_facts(model: ModelConfig) -> StudentFacts:
 
 def _arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
     """Return an arm as it ran; under a budget of hours, as its first run did."""
+    # Only a clock makes runs of an arm differ in steps.
     first = next(run for run in runs if run.arm == arm.name)
     phases = [
-        ArmPhase(_plain_terms(phase), phase.until, price, ran.batch, ran.steps)
-        for phase, price, ran in zip(arm.config.phases, cost.prices, first.phases, strict=True)
+        ArmPhase(_plain_terms(phase), phase.until, price, run_phase.batch, run_phase.steps)
+        for phase, price, run_phase in zip(
+            arm.config.phases, cost.prices, first.phases, strict=True
+        )
     ]
     student = _student_facts(arm.student)
     outputs: Literal["cached", "online"] | None = None
@@ -282,8 +293,10 @@ def _plain_terms(phase: PhaseConfig) -> tuple[TermConfig, ...]:
     return tuple(replace(term, options=to_plain(term.options)) for term in phase.terms)
 
 
-def _stored_outputs(cache: CacheManifest) -> StoredOutputs:
-    """Return how teacher outputs are stored, what they cost, how far they are off a position."""
+def _stored_outputs(cache: CacheManifest | None) -> StoredOutputs | None:
+    """Return how teacher outputs are stored, what they cost, and how biased they are."""
+    if cache is None:
+        return None
     return StoredOutputs(
         views=cache.views,
         sequences=cache.sequences,
@@ -296,6 +309,7 @@ def _stored_outputs(cache: CacheManifest) -> StoredOutputs:
 
 def _untrained(tree: Any, name: str = "") -> list[str]:
     """Return the largest parts of a model that get no gradient, by dotted name."""
+    # A part with no gradient anywhere is named as a whole; its own parts are not.
     if not any(jax.tree.leaves(tree)):
         return [name]
     if not isinstance(tree, dict):
@@ -315,6 +329,8 @@ def _endpoints(
     if config.evaluation.mlm_probe.tokens:
         label = "MLM probe, held-out loss"
         endpoints += _losses(config, corpus, "mlm_probe", "mlm_probe", label, tuple(arms))
+
+    # Every arm has hidden states, so scores on tasks exist for all.
     labels = {"probe": "linear probe, best layer"}
     if config.evaluation.finetune.steps:
         labels["finetune"] = "fine-tuned"
@@ -341,17 +357,18 @@ def _losses(
     config: Config, corpus: CorpusFacts, kind: str, name: str, label: str, arms: tuple[str, ...]
 ) -> list[MeasuredEndpoint]:
     """Return a held-out loss on the study's own text and on each of `evaluation.texts`."""
-    most = config.evaluation.mlm_sequences
-    sequences = min(most, corpus.sequences["validation"])
-    own = MeasuredEndpoint(name, label, "nats", "lower", kind, arms, sequences, None)
-    endpoints = [own]
+    # A text may have fewer sequences than the recipe asks for.
+    limit = config.evaluation.mlm_sequences
+    sequences = min(limit, corpus.sequences["validation"])
+    on_own_text = MeasuredEndpoint(name, label, "nats", "lower", kind, arms, sequences, None)
+    endpoints = [on_own_text]
     for text, facts in corpus.texts.items():
         endpoints.append(
             replace(
-                own,
+                on_own_text,
                 name=f"{name}.{text}",
                 label=f"{label}, {text}",
-                rows=min(most, facts.sequences),
+                rows=min(limit, facts.sequences),
             )
         )
     return endpoints
@@ -361,12 +378,8 @@ def _verdicts(
     config: Config, endpoint: MeasuredEndpoint, runs: Sequence[RunResult]
 ) -> list[PairVerdict]:
     """Return an endpoint's verdict on every pair of the arms for which it means something."""
-    values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint.arms}
-    for run in runs:
-        if run.arm in values:
-            values[run.arm][run.seed] = run.metrics[endpoint.name]
     comparisons = compare_all(
-        values,
+        primary.values_by_arm(endpoint, runs),
         confidence=config.evaluation.confidence,
         margin=config.evaluation.margin,
         better=endpoint.better,

@@ -37,6 +37,8 @@ def tuning_of(config: Config) -> Tuning | None:
     """
     if not config.tuning:
         return None
+
+    # Tuning of other arms is no tuning of these, nor are settings that were changed after it.
     path = Path(config.tuning)
     tuning = read_tuning(path)
     for name in config.arms:
@@ -51,10 +53,10 @@ def tuning_of(config: Config) -> Tuning | None:
 
 
 def _check_best(config: Config, arm: str, best: Mapping[str, Any]) -> None:
-    """Check that an arm has the best settings that were found, by their dotted names.
+    """Check that an arm has the best settings of its trials, by their dotted names.
 
     Raises:
-        InputError: it has another.
+        InputError: one of its settings has another value.
     """
     for name, expected in best.items():
         section, setting = name.split(".")
@@ -70,7 +72,7 @@ def read_tuning(path: Path) -> TuningResults:
     """Read a tuning.json.
 
     Raises:
-        InputError: it is none.
+        InputError: the file is no tuning.json.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not {"endpoint", "space", "arms"} <= content.keys():
@@ -79,7 +81,7 @@ def read_tuning(path: Path) -> TuningResults:
 
 
 def _trial_values(trials: ArmTrials) -> ArmTrialValues:
-    """Return what an arm's trials came to, without the trials."""
+    """Return what an arm's trials came to, with their values in place of the trials."""
     outcome = {f.name: getattr(trials, f.name) for f in fields(ArmTuning)}
     return ArmTrialValues(**outcome, values=tuple(trial.value for trial in trials.trials))
 
@@ -93,6 +95,8 @@ def notes(tuning: Tuning | TuningResults) -> list[str]:
     endpoint = say("tuned_task", endpoint=tuning.endpoint)
     if tuning.endpoint in _LOSSES:
         endpoint = say("tuned_loss", loss=_LOSSES[tuning.endpoint])
+
+    # A best value at the end of its range is worth a note, as is a trial that diverged.
     costs = []
     edges = []
     for name, arm in tuning.arms.items():

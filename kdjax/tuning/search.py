@@ -1,5 +1,4 @@
-"""An equal search: every arm gets the same number of trials from a sampler of the same kind and
-seed."""
+"""An equal search: for every arm the same number of trials, from samplers of one kind and seed."""
 
 from __future__ import annotations
 
@@ -17,18 +16,22 @@ from optuna.trial import TrialState
 from kdjax.config import TuneConfig
 
 Better = Literal["lower", "higher"]
+_DIRECTIONS: Mapping[Better, Literal["minimize", "maximize"]] = {
+    "lower": "minimize",
+    "higher": "maximize",
+}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to.
+    """The outcome of a trial: the endpoint's value, and what reaching it cost.
 
     Attributes:
-        value: of the endpoint; None where training diverged.
-        charged: FLOPs of its runs that the budget's accounting charges.
-        total: FLOPs of its runs in all.
-        steps: of its runs together.
-        seconds: wall-clock of its runs together.
+        value: the endpoint's value, a mean over the trial's runs; None where training diverged.
+        charged: FLOPs of all its runs that the budget's accounting charges.
+        total: FLOPs of all its runs.
+        steps: optimiser steps of all its runs.
+        seconds: wall-clock seconds of all its runs.
     """
 
     value: float | None
@@ -40,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of an arm: its number from 0, the settings tried and what they came to."""
+    """A trial of an arm: its number from 0, the settings tried and their outcome."""
 
     number: int
     settings: dict[str, Any]
@@ -54,7 +57,7 @@ def search(
     better: Better,
     run: Callable[[str, int, dict[str, Any]], Outcome],
 ) -> dict[str, list[Trial]]:
-    """Return arm -> its `tune.trials` trials, in order.
+    """Run the same number of trials for every arm; return arm -> its trials, in order.
 
     What is tried next follows from the sampler's seed and the arm's trials so far, and from nothing
     else: where `run` gives the outcomes of an earlier search again, the search goes on where that
@@ -62,25 +65,26 @@ def search(
     take one. A trial that diverged counts as worse than any that did not.
 
     Args:
-        arms: their names.
-        space: setting -> what it is drawn from.
-        tune: how many trials, and the sampler.
-        better: which values of the endpoint are.
-        run: makes a trial, or reads it: from arm, number and settings.
+        arms: names of the arms.
+        space: setting -> the distribution that it is drawn from.
+        tune: number of trials, and the sampler.
+        better: whether lower or higher values of the endpoint are better.
+        run: makes the trial of an arm, number and settings, or reads it where it was made before.
     """
+    # Samplers have state: each arm gets one of its own, so that no arm learns from another.
     with _quiet():
-        # The samplers own their state: one for each arm.
         studies = {
-            arm: optuna.create_study(
-                sampler=_sampler(tune), direction="minimize" if better == "lower" else "maximize"
-            )
+            arm: optuna.create_study(sampler=_sampler(tune), direction=_DIRECTIONS[better])
             for arm in arms
         }
+
+    # All arms get a trial before one gets the next: a search cut short is still an equal one.
     trials: dict[str, list[Trial]] = {arm: [] for arm in arms}
     for number in range(tune.trials):
         for arm, study in studies.items():
             proposal = study.ask(dict(space))
             settings = dict(proposal.params)
+            # `run` gets a copy: what it does with it must not change the record.
             outcome = run(arm, number, dict(settings))
             if outcome.value is None:
                 # Not FAIL: samplers forget failed trials, and would try there again.
@@ -92,17 +96,14 @@ def search(
 
 
 def best_of(trials: Sequence[Trial], better: Better) -> Trial | None:
-    """Return the best of the trials that did not diverge, the first of equals; None where all
-    did."""
-    best: tuple[float, Trial] | None = None
-    sign = 1 if better == "lower" else -1
-    for trial in trials:
-        if trial.outcome.value is None:
-            continue
-        loss = sign * trial.outcome.value
-        if best is None or loss < best[0]:
-            best = (loss, trial)
-    return best[1] if best else None
+    """Return the best trial, the first of equals; None where all diverged."""
+    ended = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
+    if not ended:
+        return None
+    # Both return the first of equals; which is best must not depend on later trials.
+    if better == "lower":
+        return min(ended, key=lambda pair: pair[0])[1]
+    return max(ended, key=lambda pair: pair[0])[1]
 
 
 def _sampler(tune: TuneConfig) -> BaseSampler:
@@ -118,8 +119,7 @@ def _sampler(tune: TuneConfig) -> BaseSampler:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Optuna's news of what it makes, and its notice that its quasi-random sampler may
-    change."""
+    """Silence Optuna's log, and its notice that the quasi-random sampler may change."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

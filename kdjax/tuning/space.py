@@ -20,9 +20,7 @@ from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 
 SECTIONS = {"optimizer": OptimizerConfig, "student": ModelSpec}
-"""An arm's sections whose settings can be tuned. Those of `finetune` cannot: trials do not
-fine-tune."""
-
+"""An arm's sections whose settings can be tuned; not `finetune`, as trials do not fine-tune."""
 
 EDGE = 0.1
 """A value lies at the edge of a range if it is in this share of it, on its scale, at one of its
@@ -30,8 +28,9 @@ ends."""
 
 
 def distributions_of(config: Config) -> dict[str, BaseDistribution]:
-    """Return setting -> what Optuna draws it from, by name: the order in the recipe must not
-    matter.
+    """Return setting -> the distribution Optuna draws it from, sorted by name.
+
+    The order in the recipe must not matter.
 
     Raises:
         InputError: an empty space, an unknown setting, values of another type than the setting's,
@@ -44,6 +43,9 @@ def distributions_of(config: Config) -> dict[str, BaseDistribution]:
             "tune.space is empty, expected settings of an arm: {optimizer.learning_rate: {low, "
             "high}}"
         )
+
+    # A setting whose distribution stands may still not suit an arm: a width that its heads do not
+    # divide. Trying the ends now costs nothing, a trial that fails costs its runs.
     distributions = {name: _distribution(name, space[name]) for name in sorted(space)}
     for name, distribution in distributions.items():
         for arm, settings in config.arms.items():
@@ -80,6 +82,7 @@ def edge_of(values: RangeConfig, value: Any) -> str | None:
     low = values.low
     high = values.high
     width = EDGE
+    # Of choices only the outermost themselves are at an end.
     if values.choices:
         are_numbers = all(type(choice) in (int, float) for choice in values.choices)
         if len(values.choices) < 2 or not are_numbers:
@@ -87,21 +90,28 @@ def edge_of(values: RangeConfig, value: Any) -> str | None:
         low = min(values.choices)
         high = max(values.choices)
         width = 0.0
+
+    # Where the value lies between the ends, from 0 to 1, as it was drawn: on a log scale or not.
     scale = math.log if values.log else float
-    place = (scale(value) - scale(low)) / (scale(high) - scale(low))
-    if place <= width:
+    position = (scale(value) - scale(low)) / (scale(high) - scale(low))
+    if position <= width:
         return "low"
-    return "high" if place >= 1 - width else None
+    if position >= 1 - width:
+        return "high"
+    return None
 
 
 def _distribution(name: str, values: RangeConfig) -> BaseDistribution:
-    """Return what Optuna draws a setting from."""
+    """Return the distribution that Optuna draws a setting from."""
     kinds = _kinds(name)
+    # Equal after conversion is equal: 0 and 0.0 would be tried as two.
     if values.choices:
         choices = [_typed(name, choice, kinds) for choice in values.choices]
         if len(set(choices)) < len(choices):
             raise InputError(f"tune.space.{name}: found the choices {choices}, expected each once")
         return CategoricalDistribution(choices)
+
+    # A range has the setting's type, however its ends are written.
     if float in kinds:
         return FloatDistribution(float(values.low), float(values.high), log=values.log)
     if int not in kinds:
@@ -118,7 +128,7 @@ def _distribution(name: str, values: RangeConfig) -> BaseDistribution:
 
 
 def _kinds(name: str) -> tuple[Any, ...]:
-    """Return what a setting may be: types, or the values of a Literal."""
+    """Return the types that a setting may have, or the values of its Literal."""
     known = {}
     for section, cls in SECTIONS.items():
         for setting, hint in get_type_hints(cls).items():
@@ -135,7 +145,7 @@ def _kinds(name: str) -> tuple[Any, ...]:
 
 
 def _typed(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
-    """Return the value as the setting has it."""
+    """Return a choice in the setting's type, a whole number where a float is expected included."""
     if float in kinds and type(value) is int:
         return float(value)
     if type(value) in kinds or value in (kind for kind in kinds if not isinstance(kind, type)):

@@ -1,4 +1,4 @@
-"""A tuning in the terminal: what was best for each arm, out of what, and what it took."""
+"""A tuning in the terminal: each arm's best settings, the spread of its trials, their cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdjax.study import tuned
 
 
 def summary(tuning: TuningResults) -> Group:
-    """Return a row for each arm, and under the table what a reader should know.
+    """Return a table with a row for each arm, and under it notes on the tuning.
 
     Args:
         tuning: the content of tuning.json.
@@ -23,12 +23,14 @@ def summary(tuning: TuningResults) -> Group:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("arm", no_wrap=True)
     table.add_column("trials", justify="right")
+    # A column for each setting, by name as in the search.
     for name in sorted(tuning.space):
         table.add_column(Text(f"best {name}"), justify="right", overflow="fold")
     table.add_column(Text(f"{tuning.endpoint} {better}"), justify="right", overflow="fold")
     for head in ("all trials", "FLOPs"):
         table.add_column(head, justify="right")
     for name, arm in tuning.arms.items():
+        # The spread of all trials shows how much tuning matters; diverged ones have no value.
         values = [trial.value for trial in arm.trials if trial.value is not None]
         count = f"{len(arm.trials)}"
         if arm.diverged:
@@ -39,7 +41,7 @@ def summary(tuning: TuningResults) -> Group:
         table.add_row(Text(name), count, *best, value, spread, numbers.flops(arm.charged))
 
     # A loss stands beside what counts of the text alone reach.
-    unit = "nats" if tuning.better == "lower" else ""
+    unit = {"higher": "", "lower": "nats"}[tuning.better]
     levels = reference_losses.of_endpoint(tuning.reference_losses, tuning.endpoint, unit)
     empty = [""] * (1 + len(tuning.space))
     table.add_section()

@@ -1,5 +1,4 @@
-"""A trial of an arm: its runs under the tuning's seeds with some settings tried, measured where no
-evaluation looks."""
+"""A trial of an arm: its runs with the settings tried, measured on text no evaluation uses."""
 
 from __future__ import annotations
 
@@ -34,17 +33,19 @@ NAME = "trial.json"
 
 
 def recipe_of(config: Config) -> Config:
-    """Return the recipe of trials: the tuning's seeds and share of the budget, with nothing but the
-    endpoint evaluated."""
+    """Return the recipe of trials: tuning's seeds and share of the budget, one endpoint."""
     tune = config.tune
     budget = config.budget
     evaluation = config.evaluation
-    task = tune.endpoint.removeprefix("probe.")
     probe = evaluation.mlm_probe
     # A charged probe stays whatever the endpoint is: the runs of a trial pay what the recipe's do.
     if tune.endpoint != "mlm_probe" and not probe.charged:
         probe = replace(probe, tokens=0.0)
-    tasks = {name: t for name, t in evaluation.tasks.items() if name == task}
+    tasks = {
+        name: task
+        for name, task in evaluation.tasks.items()
+        if name == tune.endpoint.removeprefix("probe.")
+    }
     amount: dict[str, Any] = {budget.kind: tune.share * Budget.of(budget).amount}
     return replace(
         config,
@@ -59,12 +60,11 @@ def recipe_of(config: Config) -> Config:
 
 
 class Trials:
-    """Trials, made or read from before; text, teacher and held-out sequences are the same objects
-    for all.
+    """The trials of a tuning, made or read from before.
 
     Each lies in `trials/ARM/NNN/` of the tuning's directory as a study of the whole recipe, of
     which one arm is run: so what arms share, such as stored teacher outputs, is what it is in the
-    recipe.
+    recipe. Text, teacher and held-out sequences are the same objects for all trials of a process.
     """
 
     def __init__(self, config: Config, out: Path, reporter: TrialReporter):
@@ -73,7 +73,7 @@ class Trials:
         Args:
             config: the recipe.
             out: the tuning's directory.
-            reporter: told what goes on.
+            reporter: reports progress.
         """
         self._config = config
         self._out = out
@@ -82,7 +82,7 @@ class Trials:
         self._first: Study | None = None
 
     @property
-    def left(self) -> float:
+    def unspent(self) -> float:
         """Return what trials that have not ended may still spend, in the budget's unit."""
         runs = 0
         for arm in self._config.arms:
@@ -98,7 +98,7 @@ class Trials:
         return CountedLosses(**reference_losses(self._first.artifacts.corpus).figures())
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
-        """Bring a trial to its end, however far it had come.
+        """Bring a trial to its end, however far it had come; return its outcome.
 
         Raises:
             InputError: anything but divergence: the recipe, the text, the teacher, or a directory
@@ -106,7 +106,9 @@ class Trials:
         """
         directory = self._directory(arm, number)
         self._reporter.trial = f"trial {number + 1} of {self._config.tune.trials}"
-        study = self._claimed(arm, directory, settings)
+        study = self._prepared_study(arm, directory, settings)
+
+        # Settings follow from the sampler; where they differ, it is a trial of another tuning.
         record = read_json(directory / NAME)
         if record["settings"] != settings:
             raise InputError(
@@ -122,35 +124,40 @@ class Trials:
         return outcome
 
     def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
-        """Make the runs that the trial's record does not rule out."""
+        """Make the runs that are still to be made, and return what the trial came to."""
         rows: list[dict[str, Any]] = []
         runner = StudyRunner(study)
-        for seed in self._recipe.seeds if record["diverged"] is None else ():
+        for seed in self._recipe.seeds:
+            # One run that diverged decides the trial, now or in an earlier process.
+            if record["diverged"] is not None:
+                break
             try:
                 rows += runner.run_group(arm, (seed,))
             except Diverged as error:
+                # What the run had spent counts as well: it has no result that would say so.
                 cost = _sum([*map(_cost, rows), _spent(self._reporter.ledger)])
                 record["diverged"] = {"seed": seed, "found": str(error), **cost}
                 write_json(path, record)
-                break
         if record["diverged"] is not None:
             return Outcome(None, **{name: record["diverged"][name] for name in _COSTS})
         value = fmean(_value(self._config.tune.endpoint, row) for row in rows)
         return Outcome(value, **_sum([*map(_cost, rows)]))
 
-    def _claimed(self, arm: str, directory: Path, settings: dict[str, Any]) -> Study:
-        """Return the trial's study, with what others have made already."""
+    def _prepared_study(self, arm: str, directory: Path, settings: dict[str, Any]) -> Study:
+        """Return a trial's study, prepared, with the artifacts of the first trial."""
         tried = with_settings(self._config.arms[arm], settings)
         config = replace(self._recipe, arms={**self._config.arms, arm: tried})
         with remove_on_input_error(directory):
             recipe = subdirectory(config, str(directory.relative_to(self._out)))
             study = Study(recipe, directory, self._reporter, self._out / "shared")
+            # Loaded once for all trials of this process.
             if self._first is not None:
                 artifacts = self._first.artifacts
                 study.artifacts.corpus = artifacts.corpus
                 study.artifacts.tasks = artifacts.tasks
                 study.artifacts.teachers = artifacts.teachers
                 study.artifacts.evaluations = artifacts.evaluations
+                # The settings tried may change what an arm reads of stored outputs.
                 if stored_by(study.plan.arms) == stored_by(self._first.plan.arms):
                     study.artifacts.cache = artifacts.cache
             study.prepare()
@@ -163,12 +170,13 @@ class Trials:
         return study
 
     def _evaluation(self, study: Study) -> Evaluation:
-        """Return what measures the runs of trials."""
+        """Return the evaluation of trials: of the endpoint alone, on text of their own."""
         endpoint = self._config.tune.endpoint
         probe = study.artifacts.mlm_probe
-        needs_text = endpoint == "mlm_loss" or probe is not None
-        batches = tuning_batches(self._config, study.artifacts.corpus) if needs_text else []
-        held_out = HeldOut(batches)
+        # A linear probe needs no held-out text, and there may be none left.
+        held_out = HeldOut([])
+        if endpoint == "mlm_loss" or probe is not None:
+            held_out = HeldOut(tuning_batches(self._config, study.artifacts.corpus))
         return _AtTheEnd(
             study.plan.config.evaluation,
             held_out,
@@ -178,7 +186,7 @@ class Trials:
         )
 
     def _directory(self, arm: str, number: int) -> Path:
-        """Return where a trial lies."""
+        """Return the directory of a trial."""
         return self._out / "trials" / arm / f"{number:03}"
 
     def _ended(self, directory: Path, arm: str) -> int:
@@ -195,9 +203,8 @@ class TrialReporter(Reporter):
     """A reporter that says which trial goes on.
 
     Attributes:
-        trial: which.
-        ledger: how the account of the run under way stood at its last finite loss; None before the
-            first.
+        trial: name of the trial under way.
+        ledger: account of the run under way at its last finite loss; None before the first.
     """
 
     def __init__(self) -> None:
@@ -206,7 +213,7 @@ class TrialReporter(Reporter):
         self.ledger: Ledger | None = None
 
     def track(self, name: str) -> Callable[[Progress], None]:
-        """Return what is told how a run goes on, as `Reporter.track` does."""
+        """Return the function that takes a run's progress, and keep its ledger."""
         show = super().track(f"{self.trial}: {name}")
         self.ledger = None
 
@@ -245,8 +252,8 @@ class _AtTheEnd(Evaluation):
 
 
 def _value(endpoint: str, row: dict[str, Any]) -> float:
-    """Return a run's value: the held-out loss, of its own head or of a probe's, or the best linear
-    probe on the dev rows."""
+    """Return a run's value: its held-out loss, or its best linear probe on the dev rows."""
+    # Dev, not test: settings chosen on test rows would make the study's scores too good.
     if endpoint in ("mlm_loss", "mlm_probe"):
         return float(row["metrics"][endpoint])
     return max(float(layer["dev"]) for layer in row["details"][endpoint]["layers"])
@@ -263,7 +270,7 @@ def _cost(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spent(ledger: Ledger | None) -> dict[str, Any]:
-    """Return what a run had cost when it diverged, by its account then."""
+    """Return what a run had cost when it diverged, by its ledger."""
     if ledger is None:
         return dict.fromkeys(_COSTS, 0)
     figures = (ledger.total, sum(ledger.spent.values()), ledger.steps, sum(ledger.seconds.values()))

@@ -1,5 +1,4 @@
-"""Equal tuning: as many trials of the same budget for every arm, and the recipe with each arm's
-best settings."""
+"""Equal tuning: the same trials and budget for every arm, and the recipe with its best settings."""
 
 from __future__ import annotations
 
@@ -45,25 +44,28 @@ def tune(config: Config, out: Path) -> TuningResults:
         InputError: anything wrong with the recipe, the text, the teacher or the directory; or every
             trial of an arm diverged.
     """
+    # Whatever is wrong with the recipe or the directory comes before the first run.
     better = _check(config)
     space = distributions_of(config)
-    _claim(out)
+    _check_directory(out)
     reporter = TrialReporter()
     with reporter:
         trials = Trials(config, out, reporter)
-        reporter.set_budget(trials.left)
+        reporter.set_budget(trials.unspent)
         outcomes = search(tuple(config.arms), space, config.tune, better, trials)
-        found = tuning_of_trials(config, outcomes, better, trials.reference_losses)
+        results = tuning_of_trials(config, outcomes, better, trials.reference_losses)
+
+    # The tuned recipe names the tuning, so that a study of it can check and report it.
     best = {
-        name: with_settings(arm, found.arms[name].best.settings)
+        name: with_settings(arm, results.arms[name].best.settings)
         for name, arm in config.arms.items()
     }
-    write_json(out / NAME, to_plain(found))
+    write_json(out / NAME, to_plain(results))
     write_text(out / RECIPE, recipes.dump(replace(config, arms=best, tuning=str(out / NAME))))
     if hosts.is_main_process():
-        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
         print(f"recipe: {out / RECIPE}")
-    return found
+    return results
 
 
 def tuning_of_trials(
@@ -76,9 +78,9 @@ def tuning_of_trials(
 
     Args:
         config: the recipe.
-        trials: of each arm.
-        better: which values are.
-        losses: the cross-entropies of the trials' text.
+        trials: arm -> its trials.
+        better: whether lower or higher values of the endpoint are better.
+        losses: cross-entropies of the trials' text.
 
     Raises:
         InputError: every trial of an arm diverged.
@@ -98,7 +100,7 @@ def tuning_of_trials(
         sampler=tune.sampler,
         sampler_seed=tune.sampler_seed,
         space=values["tune"]["space"],
-        arms={arm: _arm(arm, own, tune.space, better) for arm, own in trials.items()},
+        arms={arm: _arm(arm, arm_trials, tune.space, better) for arm, arm_trials in trials.items()},
         reference_losses=losses,
     )
 
@@ -106,7 +108,7 @@ def tuning_of_trials(
 def _arm(
     arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better
 ) -> ArmTrials:
-    """Return what an arm's trials came to.
+    """Return an arm's trials, the best of them, and what all cost.
 
     Raises:
         InputError: all diverged.
@@ -117,6 +119,8 @@ def _arm(
             f"arms.{arm}: all {len(trials)} trials diverged, expected at least one that ends; "
             "narrow tune.space in another --out"
         )
+
+    # A best value at the end of its range says that the range was too narrow.
     edges = {name: edge_of(space[name], value) for name, value in best.settings.items()}
     return ArmTrials(
         trials=tuple(
@@ -144,11 +148,14 @@ def _check(config: Config) -> Better:
         raise InputError("tune.trials is 0, expected at least 1")
     if not tune.seeds or len(set(tune.seeds)) < len(tune.seeds):
         raise InputError(f"tune.seeds is {list(tune.seeds)}, expected one or more, each once")
+    # Settings chosen on the study's own seeds would fit those seeds.
     if shared := sorted({*tune.seeds} & {*config.seeds}):
         raise InputError(
             f"tune.seeds has {shared}, which are among seeds, expected seeds that the study does "
             "not use"
         )
+
+    # The endpoint must exist for every arm, or their best trials could not be told.
     if tune.endpoint == "mlm_loss":
         if without := [name for name, arm in arms.items() if not arm.trains_mlm_head]:
             raise InputError(
@@ -172,16 +179,18 @@ def _check(config: Config) -> Better:
     return "higher"
 
 
-def _claim(out: Path) -> None:
-    """Check that the directory is new, or a tuning's; whose tuning it is, each of its trials knows.
+def _check_directory(out: Path) -> None:
+    """Check that the directory is new, or a tuning's.
+
+    Whether it is of this tuning is checked with each trial.
 
     Raises:
         InputError: it holds something else.
     """
     check_writable(out)
-    ours = ("shared", "trials", NAME, RECIPE)
+    names = ("shared", "trials", NAME, RECIPE)
     # A kill may leave what was being written under a temporary name.
-    if any(path.name not in ours and path.suffix != ".tmp" for path in out.iterdir()):
+    if any(path.name not in names and path.suffix != ".tmp" for path in out.iterdir()):
         raise InputError(
             f"{out}: holds files but no tuning, expected a new or empty directory for --out"
         )

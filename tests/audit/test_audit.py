@@ -43,46 +43,49 @@ CHANGES = {
 OVERRIDES = ["--data.mask_copies", "2", "--teacher.training_flops", "4e6"]
 KILLED = 3
 """The step of the first run whose checkpoint a kill interrupts."""
-Where = str
+Place = str
 """Part of what a difference is said to be in: a file, or a figure in it."""
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two arms, two phases, stored outputs and a fitted head; killed once, while it
-    wrote a checkpoint."""
-    here = tmp_path_factory.mktemp("audit")
-    recipe = small_study.write(here, **CHANGES)
+    """Return a study of two arms, two phases, stored outputs and a fitted head.
+
+    It was killed once, while it wrote a checkpoint.
+    """
+    directory = tmp_path_factory.mktemp("audit")
+    recipe = small_study.write(directory, **CHANGES)
     saves = []
 
-    def killed(self: CheckpointStorage, *what: Any) -> None:
-        saves.append(what)
+    def killed(self: CheckpointStorage, *checkpoint: Any) -> None:
+        saves.append(checkpoint)
         if len(saves) == KILLED + 1:  # the first save is of the teacher's head
             raise KeyboardInterrupt
-        save(self, *what)
+        save(self, *checkpoint)
 
     save = CheckpointStorage.save
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CheckpointStorage, "save", killed)
-        compare(recipes.load(recipe, [*OVERRIDES, "--train.checkpoint.seconds", "0"]), here / "out")
-    compare(recipes.load(recipe, OVERRIDES), here / "out")
-    return here / "out"
+        every_step = [*OVERRIDES, "--train.checkpoint.seconds", "0"]
+        compare(recipes.load(recipe, every_step), directory / "out")
+    compare(recipes.load(recipe, OVERRIDES), directory / "out")
+    return directory / "out"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def read_once() -> Iterator[None]:
-    """Recipes and arms made ready once: most of what an audit of so small a study takes."""
+    """Make recipes and arms ready once: most of what an audit of so small a study takes."""
 
     def once(make: Callable[[Any], Any], key: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        known: dict[str, Any] = {}
+        results: dict[str, Any] = {}
 
-        def made(value: Any) -> Any:
+        def cached(value: Any) -> Any:
             name = json.dumps(key(value))
-            if name not in known:
-                known[name] = make(value)
-            return known[name]
+            if name not in results:
+                results[name] = make(value)
+            return results[name]
 
-        return made
+        return cached
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audited, "from_dict", once(recipes.from_dict, dict))
@@ -96,12 +99,14 @@ def copy(study: Path, tmp_path: Path) -> Path:
 
 
 def edit(path: Path, *keys: str | int, to: Any) -> None:
-    """Another value, or what `to` makes of it, at a place in a JSON file."""
+    """Change a value in a JSON file: to `to`, or to what `to` makes of it."""
     values = json.loads(path.read_text())
     inner = values
     for key in keys[:-1]:
         inner = inner[key]
-    inner[keys[-1]] = to(inner[keys[-1]]) if callable(to) else to
+    if callable(to):
+        to = to(inner[keys[-1]])
+    inner[keys[-1]] = to
     path.write_text(json.dumps(values))
 
 
@@ -113,28 +118,34 @@ def entries(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
 
 
-def put(run: Path, found: list[dict[str, Any]], *, rehashed: bool) -> None:
-    """Writes a journal; `rehashed`: with numbers and hashes that fit."""
+def write_journal(run: Path, journal: list[dict[str, Any]]) -> None:
+    """Write entries as a run's journal, as they are."""
+    (run / "ledger.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in journal))
+
+
+def forge_journal(run: Path, journal: list[dict[str, Any]]) -> None:
+    """Write entries as a run's journal, with numbers and hashes that fit."""
     previous = ""
-    for number, entry in enumerate(found if rehashed else []):
+    for number, entry in enumerate(journal):
         entry.pop("sha256")
         entry |= {"entry": number, "previous": previous}
-        previous = entry["sha256"] = hashlib.sha256(
-            json.dumps(entry, sort_keys=True).encode()
-        ).hexdigest()
-    (run / "ledger.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in found))
+        previous = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+        entry["sha256"] = previous
+    write_journal(run, journal)
 
 
-def forge(run: Path, name: str, account: str = "") -> None:
-    """One more on the second entry's ledger, and every hash anew."""
-    found = entries(run)
-    ledger = found[1]["ledger"][name] if account else found[1]["ledger"]
-    ledger[account or name] += 1
-    put(run, found, rehashed=True)
+def forge(run: Path, *keys: str) -> None:
+    """Add 1 to a figure of the second entry's ledger, and make every hash anew."""
+    journal = entries(run)
+    figures = journal[1]["ledger"]
+    for key in keys[:-1]:
+        figures = figures[key]
+    figures[keys[-1]] += 1
+    forge_journal(run, journal)
 
 
 def agree(out: Path, run: Path) -> None:
-    """The result and results.json with the hash that the journal ends on now."""
+    """Give result.json and results.json the hash that the journal ends on now."""
     head = entries(run)[-1]["sha256"]
     edit(run / "result.json", "ledger_sha256", to=head)
     rows = json.loads((out / "results.json").read_text())["runs"]
@@ -142,23 +153,38 @@ def agree(out: Path, run: Path) -> None:
     edit(out / "results.json", "runs", number, "ledger_sha256", to=head)
 
 
+def close_early(run: Path) -> None:
+    """Say of a journal's third entry that it closes the run, without hashes that fit."""
+    journal = entries(run)
+    journal[2]["event"] = "close"
+    write_journal(run, journal)
+
+
+def without_third(run: Path) -> list[dict[str, Any]]:
+    """Return a journal's entries but for the third."""
+    return entries(run)[:2] + entries(run)[3:]
+
+
 def flip(path: Path) -> None:
-    """Another bit in the middle of a file."""
+    """Change a bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def wheres(out: Path) -> list[str]:
+def places_of_differences(out: Path) -> list[str]:
+    """Return the file, and the figure in it, of each difference."""
     return [difference.where.removeprefix(f"{out}/") for difference in audit(out)]
 
 
-def test_a_study_as_it_was_made_is_clean(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    events = {
-        run.name: [entry["event"] for entry in entries(run)] for run in (study / "runs").iterdir()
-    }
-    assert events.pop("kd-seed0") == ["open", *["steps"] * KILLED, "restart", "steps", "close"]
-    assert list(events.values()) == [["open", "steps", "close"]] * 3
+def test_study_as_it_was_made_has_no_difference(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in (study / "runs").iterdir():
+        expected = ["open", "steps", "close"]
+        if run.name == "kd-seed0":
+            expected = ["open", *["steps"] * KILLED, "restart", "steps", "close"]
+        assert [entry["event"] for entry in entries(run)] == expected
     assert audit(study) == []
     capsys.readouterr()
     audit_command(study)
@@ -168,7 +194,7 @@ def test_a_study_as_it_was_made_is_clean(study: Path, capsys: pytest.CaptureFixt
     )
 
 
-def test_nothing_is_written(study: Path) -> None:
+def test_audit_writes_nothing(study: Path) -> None:
     def stamps() -> dict[Path, tuple[int, int]]:
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in study.rglob("*")}
 
@@ -177,7 +203,7 @@ def test_nothing_is_written(study: Path) -> None:
     assert stamps() == before
 
 
-FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
+FIGURES: dict[str, tuple[Callable[[Path], None], Place]] = {
     "a run's FLOPs": (
         lambda out: edit(out / SCRATCH / "result.json", "spent", "student_forward", to=one_more),
         f"{SCRATCH}/result.json: spent.student_forward",
@@ -194,7 +220,7 @@ FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
         lambda out: edit(out / KD / "result.json", "hardware", "model_utilisation", to=0.4),
         f"{KD}/result.json: hardware.model_utilisation",
     ),
-    "what a run measured": (
+    "a run's loss": (
         lambda out: edit(out / SCRATCH / "result.json", "metrics", "mlm_loss", to=1.0),
         "results.json: runs.1.metrics.mlm_loss",
     ),
@@ -271,19 +297,15 @@ FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
         "cache",
     ),
     "an entry of the ledger": (
-        lambda out: put(
-            out / KD,
-            [e | ({"event": "close"} if n == 2 else {}) for n, e in enumerate(entries(out / KD))],
-            rehashed=False,
-        ),
+        lambda out: close_early(out / KD),
         f"{KD}/ledger.jsonl",
     ),
     "an entry less": (
-        lambda out: put(out / KD, entries(out / KD)[:2] + entries(out / KD)[3:], rehashed=False),
+        lambda out: write_journal(out / KD, without_third(out / KD)),
         f"{KD}/ledger.jsonl",
     ),
     "an entry less and all hashes anew": (
-        lambda out: put(out / KD, entries(out / KD)[:2] + entries(out / KD)[3:], rehashed=True),
+        lambda out: forge_journal(out / KD, without_third(out / KD)),
         f"{KD}/result.json: ledger_sha256",
     ),
     "a bit of the parameters": (
@@ -304,11 +326,11 @@ FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
 }
 
 
-@pytest.mark.parametrize("what", FIGURES)
-def test_a_change_is_named(copy: Path, what: str) -> None:
-    change, where = FIGURES[what]
+@pytest.mark.parametrize("figure", FIGURES)
+def test_changed_figure_is_named(copy: Path, figure: str) -> None:
+    change, expected = FIGURES[figure]
     change(copy)
-    assert any(found.startswith(where) for found in wheres(copy)), audit(copy)
+    assert any(place.startswith(expected) for place in places_of_differences(copy)), audit(copy)
 
 
 @pytest.mark.parametrize(
@@ -321,32 +343,32 @@ def test_a_change_is_named(copy: Path, what: str) -> None:
         ("tokens",),
     ],
 )
-def test_a_ledger_forged_with_all_its_hashes_is_caught_by_prices_and_text(
+def test_ledger_forged_with_all_its_hashes_is_caught_by_prices_and_text(
     copy: Path, figure: tuple[str, ...]
 ) -> None:
     forge(copy / KD, *figure)
     agree(copy, copy / KD)
-    assert f"{KD}/ledger.jsonl: entry 1: ledger.{'.'.join(figure)}" in wheres(copy)
+    assert f"{KD}/ledger.jsonl: entry 1: ledger.{'.'.join(figure)}" in places_of_differences(copy)
 
 
-def test_time_that_goes_back_is_caught(copy: Path) -> None:
-    found = entries(copy / KD)
-    found[KILLED]["ledger"]["seconds"]["compute"] = 0.0
-    put(copy / KD, found, rehashed=True)
+def test_ledger_whose_time_goes_back_is_caught(copy: Path) -> None:
+    journal = entries(copy / KD)
+    journal[KILLED]["ledger"]["seconds"]["compute"] = 0.0
+    forge_journal(copy / KD, journal)
     agree(copy, copy / KD)
-    assert wheres(copy) == [f"{KD}/ledger.jsonl: entry {KILLED}"]
+    assert places_of_differences(copy) == [f"{KD}/ledger.jsonl: entry {KILLED}"]
 
 
-def test_a_restart_from_nowhere_is_caught(copy: Path) -> None:
-    found = entries(copy / KD)
-    assert found[KILLED + 1]["event"] == "restart"
-    found[KILLED + 1]["ledger"]["seconds"] = {}
-    put(copy / KD, found, rehashed=True)
+def test_restart_from_an_unknown_account_is_caught(copy: Path) -> None:
+    journal = entries(copy / KD)
+    assert journal[KILLED + 1]["event"] == "restart"
+    journal[KILLED + 1]["ledger"]["seconds"] = {}
+    forge_journal(copy / KD, journal)
     agree(copy, copy / KD)
-    assert wheres(copy) == [f"{KD}/ledger.jsonl: entry {KILLED + 1}"]
+    assert places_of_differences(copy) == [f"{KD}/ledger.jsonl: entry {KILLED + 1}"]
 
 
-def test_a_budget_raised_everywhere_shows_in_the_steps(copy: Path) -> None:
+def test_budget_raised_in_every_file_shows_in_the_steps(copy: Path) -> None:
     for path in [*copy.glob("*.json"), *copy.glob("runs/*/*.json*")]:
         raised = (
             path.read_text()
@@ -355,7 +377,7 @@ def test_a_budget_raised_everywhere_shows_in_the_steps(copy: Path) -> None:
         )
         path.write_text(raised)
     for run in (copy / "runs").iterdir():
-        put(run, entries(run), rehashed=True)
+        forge_journal(run, entries(run))
         agree(copy, run)
     config = json.loads((copy / "results.json").read_text())["config"]
     edit(
@@ -363,27 +385,29 @@ def test_a_budget_raised_everywhere_shows_in_the_steps(copy: Path) -> None:
         "config_digest",
         to=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
     )
-    found = wheres(copy)
-    for arm in ("scratch", "kd"):
-        last = len(entries(copy / f"runs/{arm}-seed0")) - 1
-        assert any(
-            w.startswith(f"runs/{arm}-seed0/ledger.jsonl: entry {last}: ledger.phases at the end")
-            for w in found
-        )
-    assert not any(where.startswith("study.json") for where in found)
+
+    # Nothing contradicts the raised budget but the steps, which it would have bought more of.
+    places = places_of_differences(copy)
+    for run_name in (SCRATCH, KD):
+        last = len(entries(copy / run_name)) - 1
+        phases = f"{run_name}/ledger.jsonl: entry {last}: ledger.phases at the end"
+        assert any(place.startswith(phases) for place in places)
+    assert not any(place.startswith("study.json") for place in places)
 
 
-def test_tokens_raised_everywhere_are_caught_by_the_text(copy: Path) -> None:
-    found = entries(copy / SCRATCH)
-    for entry in found[1:]:
+def test_tokens_changed_in_every_file_are_caught_by_the_text(copy: Path) -> None:
+    journal = entries(copy / SCRATCH)
+    for entry in journal[1:]:
         entry["ledger"]["unique_tokens"] -= 5
-    put(copy / SCRATCH, found, rehashed=True)
+    forge_journal(copy / SCRATCH, journal)
     edit(copy / SCRATCH / "result.json", "tokens_unique", to=lambda tokens: tokens - 5)
     edit(copy / "results.json", "runs", 1, "tokens_unique", to=lambda tokens: tokens - 5)
     agree(copy, copy / SCRATCH)
-    last = len(found) - 1
-    assert f"{SCRATCH}/ledger.jsonl: entry {last}: ledger.unique_tokens" in wheres(copy)
-    assert f"{SCRATCH}/result.json: tokens_unique" in wheres(copy)
+    last = len(journal) - 1
+    assert f"{SCRATCH}/ledger.jsonl: entry {last}: ledger.unique_tokens" in places_of_differences(
+        copy
+    )
+    assert f"{SCRATCH}/result.json: tokens_unique" in places_of_differences(copy)
 
 
 FILES = (
@@ -392,48 +416,45 @@ FILES = (
     "teacher/teacher.json",
     "data/manifest.json",
     "cache/manifest.json",
-    *(
-        f"{KD}/{name}"
-        for name in (
-            "manifest.json",
-            "result.json",
-            "ledger.jsonl",
-            "metrics.jsonl",
-            "params.safetensors",
-        )
-    ),
+    f"{KD}/manifest.json",
+    f"{KD}/result.json",
+    f"{KD}/ledger.jsonl",
+    f"{KD}/metrics.jsonl",
+    f"{KD}/params.safetensors",
 )
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_gone_or_mangled_is_named(copy: Path, name: str) -> None:
+def test_file_that_is_gone_or_mangled_is_named(copy: Path, name: str) -> None:
     content = (copy / name).read_bytes()
-    about = {"data/manifest.json": "data", "cache/manifest.json": "cache"}.get(name, name)
-    for left in (content[: len(content) // 2], b"[3]\n", None):
-        (copy / name).unlink() if left is None else (copy / name).write_bytes(left)
-        assert any(where.startswith(about) for where in wheres(copy)), left
+    expected = {"data/manifest.json": "data", "cache/manifest.json": "cache"}.get(name, name)
+    for mangled in (content[: len(content) // 2], b"[3]\n"):
+        (copy / name).write_bytes(mangled)
+        assert any(place.startswith(expected) for place in places_of_differences(copy)), mangled
+    (copy / name).unlink()
+    assert any(place.startswith(expected) for place in places_of_differences(copy))
 
 
-def test_a_run_that_is_gone_is_named_once(copy: Path) -> None:
+def test_run_that_is_gone_is_named_once(copy: Path) -> None:
     shutil.rmtree(copy / KD)
-    assert KD in wheres(copy)
-    assert not [where for where in wheres(copy) if where.startswith(f"{KD}/")]
+    assert KD in places_of_differences(copy)
+    assert not [place for place in places_of_differences(copy) if place.startswith(f"{KD}/")]
 
 
-def test_without_what_was_made_for_the_runs_all_but_tokens_is_worked_out(
+def test_audit_without_text_teacher_and_cache_works_out_all_but_tokens(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for made in ("data", "teacher", "cache"):
-        shutil.rmtree(copy / made)
+    for artifact in ("data", "teacher", "cache"):
+        shutil.rmtree(copy / artifact)
     audit_command(copy)
     assert (
         f"tokens not counted, there is no whole text in {copy / 'data'}" in capsys.readouterr().out
     )
     forge(copy / KD, "spent", "optimizer")
-    assert f"{KD}/ledger.jsonl: entry 1: ledger.spent.optimizer" in wheres(copy)
+    assert f"{KD}/ledger.jsonl: entry 1: ledger.spent.optimizer" in places_of_differences(copy)
 
 
-def test_prices_of_another_jax_are_held_against_this_one_s_and_both_are_named(copy: Path) -> None:
+def test_prices_of_another_jax_are_compared_with_this_one_s_and_both_are_named(copy: Path) -> None:
     edit(copy / "results.json", "jax", to="0.0.1")
     assert audit(copy) == []
     edit(copy / "study.json", "costs", "scratch", "prices", 0, "total", to=one_more)
@@ -443,7 +464,7 @@ def test_prices_of_another_jax_are_held_against_this_one_s_and_both_are_named(co
     assert int(first.found) == int(first.expected.split()[0]) + 1
 
 
-def test_every_difference_has_its_line_and_the_command_ends_as_bad_input(
+def test_command_prints_every_difference_and_ends_as_bad_input(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(copy / "results.json", "verdicts", 0, "n", to=7)
@@ -458,7 +479,7 @@ def test_every_difference_has_its_line_and_the_command_ends_as_bad_input(
 
 
 @pytest.mark.usefixtures("study")  # it has compiled the programs
-def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
+def test_sweep_is_audited_study_by_study_and_as_a_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -468,7 +489,7 @@ def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
     )
     limited = ["--data.regime", "limited", "--data.unique_tokens", "2000"]
     config = replace(recipes.load(recipe, limited), sweep={"budget.tokens": tokens})
-    (few, many) = (cell.name for cell in cells_of(config))
+    few, many = [cell.name for cell in cells_of(config)]
     sweep(config, out)
     capsys.readouterr()
     audit_command(out)
@@ -482,34 +503,34 @@ def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
     assert ran["tokens_unique"] <= 2000 < ran["tokens_seen"]  # so that repeats are counted
 
     edit(out / "cells" / few / "results.json", "runs", 0, "steps", to=one_more)
-    found = wheres(out)
-    assert f"cells/{few}/results.json: runs.0.steps" in found
-    assert "sweep.json: rows.0.steps" in found
-    assert any(where.startswith("sweep.json: cells.0.results_digest") for where in found)
+    places = places_of_differences(out)
+    assert f"cells/{few}/results.json: runs.0.steps" in places
+    assert "sweep.json: rows.0.steps" in places
+    assert any(place.startswith("sweep.json: cells.0.results_digest") for place in places)
 
 
 @pytest.mark.usefixtures("study")
-def test_hours_are_audited(tmp_path: Path) -> None:
+def test_budget_of_hours_is_audited(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = tmp_path / "out" / SCRATCH
     changes = {"arms": {"scratch": {}}, "seeds": [0], "budget": {"hours": 1e-4}}
     compare(recipes.load(small_study.write(tmp_path, **{**CHANGES, **changes})), out)
     assert audit(out) == []
     edit(run / "result.json", "used", to=lambda hours: hours / 2)
-    found = entries(run)
-    for entry in found[1:]:
+    journal = entries(run)
+    for entry in journal[1:]:
         entry["ledger"]["seconds"]["compute"] += 1.0
-    put(run, found, rehashed=True)
-    found = wheres(out)
-    assert f"{SCRATCH}/result.json: used" in found
-    assert f"{SCRATCH}/ledger.jsonl" in found
+    forge_journal(run, journal)
+    places = places_of_differences(out)
+    assert f"{SCRATCH}/result.json: used" in places
+    assert f"{SCRATCH}/ledger.jsonl" in places
 
 
-def test_a_directory_without_a_study_is_refused(tmp_path: Path) -> None:
+def test_directory_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no study"):
         audit(tmp_path)
 
 
-def test_the_hashes_in_these_tests_are_the_journal_s(study: Path, tmp_path: Path) -> None:
-    put(tmp_path, entries(study / KD), rehashed=True)
+def test_hashes_of_these_tests_are_the_journal_s(study: Path, tmp_path: Path) -> None:
+    forge_journal(tmp_path, entries(study / KD))
     assert entries(tmp_path) == Journal(study / KD / "ledger.jsonl").entries

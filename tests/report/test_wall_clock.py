@@ -15,13 +15,13 @@ def test_seconds_add_up_over_interrupted_commands(tmp_path: Path) -> None:
     assert wall_clock.read(tmp_path) == {}
     with (
         pytest.raises(KeyboardInterrupt),
-        wall_clock.kept(tmp_path, CLOCK.mark()),
+        wall_clock.record(tmp_path, CLOCK.mark()),
         CLOCK("compute"),
     ):
         raise KeyboardInterrupt
     first = wall_clock.read(tmp_path)
     assert first["compute"] > 0
-    with wall_clock.kept(tmp_path, CLOCK.mark()), CLOCK("evaluation"):
+    with wall_clock.record(tmp_path, CLOCK.mark()), CLOCK("evaluation"):
         pass
     second = wall_clock.read(tmp_path)
     assert second["compute"] == first["compute"] and second["evaluation"] > 0
@@ -29,10 +29,10 @@ def test_seconds_add_up_over_interrupted_commands(tmp_path: Path) -> None:
 
 def test_interruption_is_not_hidden_by_write_error(tmp_path: Path) -> None:
     write_json(tmp_path / "a file", {})
-    with pytest.raises(KeyboardInterrupt), wall_clock.kept(tmp_path / "a file", CLOCK.mark()):
+    with pytest.raises(KeyboardInterrupt), wall_clock.record(tmp_path / "a file", CLOCK.mark()):
         raise KeyboardInterrupt
 
 
 def test_line_has_shares_largest_first() -> None:
-    line = wall_clock.told({"report": 2.0, "compute": 90.0, "text": 8.0})
+    line = wall_clock.text({"report": 2.0, "compute": 90.0, "text": 8.0})
     assert line == "1 min 40 s: compute 1 min 30 s (90.0%), text 8.0 s (8.0%), report 2.0 s (2.0%)"

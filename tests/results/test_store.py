@@ -51,7 +51,7 @@ def test_details_have_the_type_of_their_endpoint() -> None:
 
 
 def drop(*names: Any) -> Callable[[dict[str, Any]], None]:
-    """Return what removes a field from a tree."""
+    """Return a function that removes a field from a tree."""
 
     def edit(content: Any) -> None:
         for name in names[:-1]:
@@ -62,7 +62,7 @@ def drop(*names: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def put(value: Any, *names: Any) -> Callable[[dict[str, Any]], None]:
-    """Return what sets a field of a tree."""
+    """Return a function that sets a field of a tree."""
 
     def edit(content: Any) -> None:
         for name in names[:-1]:
@@ -73,7 +73,7 @@ def put(value: Any, *names: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (drop("budget"), "results.json: budget is missing, expected Budget"),
         (drop("runs", 1, "steps"), r"results.json: runs\[1\].steps is missing, expected int"),
@@ -88,11 +88,11 @@ def put(value: Any, *names: Any) -> Callable[[dict[str, Any]], None]:
         (put(1, "wallclock"), "results.json: wallclock is unknown, expected"),
     ],
 )
-def test_field_that_is_not_as_expected_is_one_line_with_file_and_name(
-    content: dict[str, Any], edit: Callable[[dict[str, Any]], None], said: str
+def test_unexpected_field_is_refused_in_one_line_with_file_and_name(
+    content: dict[str, Any], edit: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     edit(content)
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         results_of(content, Path("results.json"))
     assert "\n" not in str(raised.value)
     assert "`kdjax compare`" in str(raised.value)

@@ -1,4 +1,4 @@
-"""What may be tuned: settings that an arm has, values that they can have."""
+"""The space of a tuning: settings that an arm has, and values that they can have."""
 
 from __future__ import annotations
 
@@ -37,37 +37,41 @@ CONFIG = Config(
 
 
 def space(values: str) -> dict[str, Any]:
-    """From a recipe's words."""
-    ranges = {name: RangeConfig(**one) for name, one in yaml.safe_load(values).items()}
+    """Return the distributions of a `tune.space` as a recipe has it."""
+    ranges = {name: RangeConfig(**fields) for name, fields in yaml.safe_load(values).items()}
     return distributions_of(replace(CONFIG, tune=TuneConfig(trials=1, space=ranges)))
 
 
-def test_a_range_has_the_setting_s_type() -> None:
-    made = space(
+def test_range_has_the_type_of_its_setting() -> None:
+    distributions = space(
         "{optimizer.learning_rate: {low: 0.001, high: 0.1, log: true}, student.dropout: {low: 0, "
         "high: 0.5}, "
         "student.layers: {low: 1, high: 4}}"
     )
-    assert made == {
+    assert distributions == {
         "optimizer.learning_rate": FloatDistribution(0.001, 0.1, log=True),
         "student.dropout": FloatDistribution(0.0, 0.5),
         "student.layers": IntDistribution(1, 4),
     }
 
 
-def test_choices_have_the_setting_s_type() -> None:
-    made = space("{student.norm: {choices: [pre, post]}, student.dropout: {choices: [0, 0.1]}}")
-    assert made == {
+def test_choices_have_the_type_of_their_setting() -> None:
+    distributions = space(
+        "{student.norm: {choices: [pre, post]}, student.dropout: {choices: [0, 0.1]}}"
+    )
+    assert distributions == {
         "student.dropout": CategoricalDistribution((0.0, 0.1)),
         "student.norm": CategoricalDistribution(("pre", "post")),
     }
-    assert [type(choice) for choice in made["student.dropout"].choices] == [float, float]
+    # Equal numbers of another type would pass the comparison above.
+    choices = distributions["student.dropout"].choices
+    assert [type(choice) for choice in choices] == [float, float]
 
 
-def test_the_order_in_the_recipe_does_not_matter() -> None:
-    one = "student.dropout: {low: 0, high: 0.5}"
-    other = "optimizer.weight_decay: {low: 0, high: 1}"
-    assert list(space(f"{{{one}, {other}}}")) == list(space(f"{{{other}, {one}}}"))
+def test_order_of_settings_in_the_recipe_does_not_matter() -> None:
+    dropout = "student.dropout: {low: 0, high: 0.5}"
+    decay = "optimizer.weight_decay: {low: 0, high: 1}"
+    assert list(space(f"{{{dropout}, {decay}}}")) == list(space(f"{{{decay}, {dropout}}}"))
 
 
 REFUSED = [
@@ -114,13 +118,13 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("values", "said"), REFUSED, ids=[values for values, _ in REFUSED])
-def test_what_cannot_be_tuned(values: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[values for values, _ in REFUSED])
+def test_space_that_cannot_be_tuned_is_refused(values: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         space(values)
 
 
-def test_settings_go_into_the_arm_s_own_sections() -> None:
+def test_settings_replace_those_of_the_arm_s_own_sections() -> None:
     settings = {"optimizer.learning_rate": 0.25, "student.dropout": 0.3}
     tuned = with_settings(CONFIG.arms["own"], settings)
     assert tuned.optimizer == {"learning_rate": 0.25, "b1": 0.8}
@@ -135,7 +139,7 @@ def test_settings_go_into_the_arm_s_own_sections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "found", "end"),
+    ("values", "value", "end"),
     [
         (RangeConfig(low=1.0, high=2.0), 1.09, "low"),
         (RangeConfig(low=1.0, high=2.0), 1.11, None),
@@ -152,7 +156,7 @@ def test_settings_go_into_the_arm_s_own_sections() -> None:
         (RangeConfig(choices=(0.1,)), 0.1, None),
     ],
 )
-def test_the_edge_of_a_range_is_its_outer_tenth_on_its_scale(
-    values: RangeConfig, found: Any, end: str | None
+def test_edge_of_a_range_is_its_outer_tenth_on_its_scale(
+    values: RangeConfig, value: Any, end: str | None
 ) -> None:
-    assert edge_of(values, found) == end
+    assert edge_of(values, value) == end

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
@@ -44,14 +45,16 @@ TUNE = {
 
 @dataclass(frozen=True)
 class Tuning:
+    """A finished tuning: its recipe, directory, tuning.json, output, and cache of programs."""
+
     config: Config
     out: Path
-    found: dict[str, Any]
+    results: dict[str, Any]
     printed: str
     programs: Any
 
     def trials(self, arm: str) -> list[dict[str, Any]]:
-        trials: list[dict[str, Any]] = self.found["arms"][arm]["trials"]
+        trials: list[dict[str, Any]] = self.results["arms"][arm]["trials"]
         return trials
 
     def directory(self, arm: str, number: int) -> Path:
@@ -61,21 +64,22 @@ class Tuning:
         return self.directory(arm, number) / "runs" / f"{arm}-seed{seed}"
 
 
-def told(config: Config, out: Path) -> tuple[dict[str, Any], str]:
+def run_tune(config: Config, out: Path) -> tuple[dict[str, Any], str]:
+    """Run `kdjax tune`; return the content of tuning.json, and what was printed."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        found = tune(config, out)
-    return to_plain(found), printed.getvalue()
+        results = tune(config, out)
+    return to_plain(results), printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Two arms and a teacher that has its MLM head."""
-    here = tmp_path_factory.mktemp("recipe")
+    """Return a recipe of two arms, and a teacher that has its MLM head."""
+    directory = tmp_path_factory.mktemp("recipe")
     settings = small_study.settings(
-        here, arms={arm: {} for arm in ARMS}, budget={"flops": 6e7}, tune=TUNE
+        directory, arms={arm: {} for arm in ARMS}, budget={"flops": 6e7}, tune=TUNE
     )
-    settings["teacher"] = small_study.with_head(here / "teacher")
+    settings["teacher"] = small_study.with_head(directory / "teacher")
     return recipes.from_dict(settings)
 
 
@@ -83,8 +87,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def tuning(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Tuning:
     out = tmp_path_factory.mktemp("tuning") / "out"
     program._program.cache_clear()
-    found, printed = told(config, out)
-    return Tuning(config, out, found, printed, program._program.cache_info())
+    results, printed = run_tune(config, out)
+    return Tuning(config, out, results, printed, program._program.cache_info())
 
 
 @pytest.fixture
@@ -101,17 +105,26 @@ def with_tune(config: Config, **changes: Any) -> Config:
     return replace(config, tune=replace(config.tune, **changes))
 
 
-def timeless(found: Mapping[str, Any]) -> Any:
-    """Without what the clock said."""
-    arms = json.loads(json.dumps(found["arms"]))
+def timeless(results: Mapping[str, Any]) -> Any:
+    """Return the content of a tuning.json without seconds."""
+    arms = json.loads(json.dumps(results["arms"]))
     for arm in arms.values():
-        for one in (arm, *arm["trials"]):
-            del one["seconds"]
-    return {**found, "arms": arms}
+        for entry in (arm, *arm["trials"]):
+            del entry["seconds"]
+    return {**results, "arms": arms}
 
 
-def test_every_arm_has_its_trials_and_each_spends_its_share(tuning: Tuning) -> None:
-    assert list(tuning.found["arms"]) == list(ARMS)
+def rows(batches: list[dict[str, np.ndarray]]) -> set[bytes]:
+    """Return the sequences of batches, without rows that only fill a batch."""
+    sequences: set[bytes] = set()
+    for batch in batches:
+        present = batch["valid"].any(axis=1)
+        sequences.update(row.tobytes() for row in batch["tokens"][present])
+    return sequences
+
+
+def test_every_trial_spends_its_share_and_the_best_has_the_lowest_loss(tuning: Tuning) -> None:
+    assert list(tuning.results["arms"]) == list(ARMS)
     costs = prices(tuning.config)
     for arm in ARMS:
         assert [trial["number"] for trial in tuning.trials(arm)] == [0, 1]
@@ -120,52 +133,57 @@ def test_every_arm_has_its_trials_and_each_spends_its_share(tuning: Tuning) -> N
             assert 3e7 - phase["total"] < trial["charged"] <= 3e7
             assert trial["total"] == trial["charged"] == trial["steps"] * phase["total"]
             assert 1e-3 <= trial["settings"][RATE] <= 3e-2
-        own = tuning.found["arms"][arm]
-        assert own["charged"] == sum(trial["charged"] for trial in tuning.trials(arm))
-        assert own["best"]["value"] == min(trial["value"] for trial in tuning.trials(arm))
+        summary = tuning.results["arms"][arm]
+        assert summary["charged"] == sum(trial["charged"] for trial in tuning.trials(arm))
+        assert summary["best"]["value"] == min(trial["value"] for trial in tuning.trials(arm))
+    # A random sampler learns nothing, so both arms get the same settings.
     assert [t["settings"] for t in tuning.trials("scratch")] == [
         t["settings"] for t in tuning.trials("logit")
     ]
-    assert tuning.found["trials"] == 2 and tuning.found["seeds"] == [7]
+    assert tuning.results["trials"] == 2 and tuning.results["seeds"] == [7]
 
 
-def test_settings_reach_the_runs(tuning: Tuning) -> None:
+def test_trial_s_settings_reach_its_run(tuning: Tuning) -> None:
     for arm in ARMS:
         for trial in tuning.trials(arm):
             manifest = json.loads((tuning.run(arm, trial["number"]) / "manifest.json").read_text())
             assert manifest["arm_settings"]["optimizer"]["learning_rate"] == trial["settings"][RATE]
             assert manifest["seed"] == 7
             assert manifest["budget"]["amount"] == 3 * 10**7
-    assert len({trial["value"] for arm in ARMS for trial in tuning.trials(arm)}) == 4
+    trials = [*tuning.trials("scratch"), *tuning.trials("logit")]
+    assert len({trial["value"] for trial in trials}) == 4
 
 
-def test_a_value_is_the_loss_on_held_out_sequences_that_no_evaluation_uses(tuning: Tuning) -> None:
+def test_value_is_the_loss_on_held_out_sequences_that_no_evaluation_uses(tuning: Tuning) -> None:
     (data,) = (tuning.out / "shared").glob("data-*")
     corpus = Corpus.open(data)
-    ours, theirs = (of(tuning.config, corpus) for of in (tuning_batches, held_out_batches))
-    rows = [
-        {row.tobytes() for batch in made for row in batch["tokens"][batch["valid"].any(axis=1)]}
-        for made in (ours, theirs)
-    ]
-    assert len(rows[0]) > 1 and len(rows[1]) == 16 and not rows[0] & rows[1]
+    of_tuning = tuning_batches(tuning.config, corpus)
+    of_evaluation = held_out_batches(tuning.config, corpus)
+    tuning_rows = rows(of_tuning)
+    evaluation_rows = rows(of_evaluation)
+    assert len(tuning_rows) > 1
+    assert len(evaluation_rows) == 16
+    assert not tuning_rows & evaluation_rows
+
+    # The stored parameters have a trial's value on the tuning's sequences alone.
     student = zoo.resolve(tuning.config.student)
     for arm in ARMS:
         for trial in tuning.trials(arm):
             flat = load_file(tuning.run(arm, trial["number"]) / "params.safetensors")
             params = unflatten_dict({tuple(name.split(".")): array for name, array in flat.items()})
             assert trial["value"] == pytest.approx(
-                held_out_loss(student, params, ours).loss, rel=1e-5
+                held_out_loss(student, params, of_tuning).loss, rel=1e-5
             )
             assert trial["value"] != pytest.approx(
-                held_out_loss(student, params, theirs).loss, rel=1e-5
+                held_out_loss(student, params, of_evaluation).loss, rel=1e-5
             )
 
 
-def test_learning_rates_share_a_compiled_program(tuning: Tuning) -> None:
+def test_trials_with_other_learning_rates_share_a_compiled_program(tuning: Tuning) -> None:
     assert (tuning.programs.misses, tuning.programs.hits) == (len(ARMS), len(ARMS))
 
 
-def test_what_arms_share_is_made_once(tuning: Tuning) -> None:
+def test_shared_artifacts_are_made_once(tuning: Tuning) -> None:
     assert {path.name.partition("-")[0] for path in (tuning.out / "shared").iterdir()} == {"data"}
     names = {path.name for path in tuning.directory("logit", 1).iterdir()}
     assert names == {"study.json", "trial.json", "runs"}
@@ -177,60 +195,52 @@ def test_what_arms_share_is_made_once(tuning: Tuning) -> None:
     }
 
 
-def test_the_tuned_recipe_has_each_arm_s_best_and_is_otherwise_the_same(tuning: Tuning) -> None:
+def test_tuned_recipe_has_each_arm_s_best_and_is_otherwise_the_same(tuning: Tuning) -> None:
     tuned = recipes.load(tuning.out / "tuned.yaml")
     for arm in ARMS:
         best = min(tuning.trials(arm), key=lambda trial: trial["value"])
         assert tuned.arms[arm] == ArmConfig(optimizer={"learning_rate": best["settings"][RATE]})
     assert tuned.tuning == str(tuning.out / "tuning.json")
     assert replace(tuned, arms=tuning.config.arms, tuning="") == tuning.config
-    told_again = tuning_of(tuned)
-    assert told_again is not None
-    best = to_plain(told_again.arms["logit"].best)
-    assert best == tuning.found["arms"]["logit"]["best"]
+    read_tuning = tuning_of(tuned)
+    assert read_tuning is not None
+    best = to_plain(read_tuning.arms["logit"].best)
+    assert best == tuning.results["arms"]["logit"]["best"]
 
 
-def test_the_table_and_the_recipe_are_printed(tuning: Tuning) -> None:
+def test_command_prints_the_table_and_the_recipe_s_path(tuning: Tuning) -> None:
     assert all(arm in tuning.printed for arm in ARMS)
     assert "2 trials an arm, 3.00e7 FLOPs a run" in tuning.printed
     assert f"recipe: {tuning.out / 'tuned.yaml'}" in tuning.printed
 
 
 def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
-    losses = tuning.found["reference_losses"]
+    losses = tuning.results["reference_losses"]
     assert losses["unigram"] > 0
     assert f"unigram {losses['unigram']:.3f}" in " ".join(tuning.printed.split())
 
 
-def test_the_same_command_again_trains_nothing(
-    tuning: Tuning, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_command_again_trains_nothing(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "train", no_training)
     before = {name: (tuning.out / name).read_bytes() for name in ("tuning.json", "tuned.yaml")}
-    found, printed = told(tuning.config, tuning.out)
-    assert (found, printed) == (tuning.found, tuning.printed)
+    assert run_tune(tuning.config, tuning.out) == (tuning.results, tuning.printed)
     assert {name: (tuning.out / name).read_bytes() for name in before} == before
 
 
-def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(tuning: Tuning, copy: Path) -> None:
-    """Before the second trial's last run had ended, and before the trial after it had begun."""
+def test_tuning_that_was_killed_goes_on_as_if_it_had_not_been(tuning: Tuning, copy: Path) -> None:
+    # Before the second trial's last run had ended, and before the trial after it had begun.
     (copy / "trials" / "scratch" / "001" / "runs" / "scratch-seed7" / "result.json").unlink()
     shutil.rmtree(copy / "trials" / "logit" / "001")
     (copy / "tuning.json").unlink()
-    stamp = (
-        (copy / "trials" / "logit" / "000" / "runs" / "logit-seed7" / "result.json")
-        .stat()
-        .st_mtime_ns
-    )
-    found, _ = told(tuning.config, copy)
-    assert timeless(found) == timeless(tuning.found)
-    assert (
-        copy / "trials" / "logit" / "000" / "runs" / "logit-seed7" / "result.json"
-    ).stat().st_mtime_ns == stamp
+    finished = copy / "trials" / "logit" / "000" / "runs" / "logit-seed7" / "result.json"
+    stamp = finished.stat().st_mtime_ns
+    results, _ = run_tune(tuning.config, copy)
+    assert timeless(results) == timeless(tuning.results)
+    assert finished.stat().st_mtime_ns == stamp
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"sampler_seed": 1},
@@ -247,39 +257,41 @@ def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(tuning: Tuning, 
         ),
     ],
 )
-def test_a_directory_belongs_to_one_tuning(
-    tuning: Tuning, changes: dict[str, Any], said: str
+def test_directory_of_another_tuning_is_refused(
+    tuning: Tuning, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         tune(with_tune(tuning.config, **changes), tuning.out)
 
 
-def test_a_directory_of_something_else_is_refused(config: Config, tmp_path: Path) -> None:
+def test_directory_of_other_files_is_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files but no tuning"):
         tune(config, tmp_path)
 
 
-def test_a_trial_that_diverges_is_counted_and_not_repeated(
+def test_trial_that_diverges_is_counted_and_not_repeated(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of six draws from a good rate and an impossible one, under two seeds."""
+    # Six draws from a good rate and an impossible one, under two seeds.
     rates = RangeConfig(choices=(1e-2, 1e30))
-    alone = replace(config, arms={"scratch": ArmConfig()})
-    diverging = with_tune(alone, trials=6, seeds=(7, 8), space={RATE: rates})
-    found, printed = told(diverging, tmp_path / "out")
-    own = found["arms"]["scratch"]
-    lost = [trial for trial in own["trials"] if trial["settings"][RATE] == 1e30]
-    kept = [trial for trial in own["trials"] if trial["settings"][RATE] == 1e-2]
-    assert 0 < len(lost) < 6 and own["diverged"] == len(lost)
-    assert all(trial["value"] is None for trial in lost)
-    assert len({trial["value"] for trial in kept}) == 1
-    assert all(0 < trial["charged"] < kept[0]["charged"] for trial in lost)
-    assert own["best"]["settings"] == {RATE: 1e-2}
-    assert f"6 ({len(lost)} diverged)" in printed
-    assert f"scratch: {len(lost)} of 6 trials diverged." in " ".join(printed.split())
+    only_scratch = replace(config, arms={"scratch": ArmConfig()})
+    diverging = with_tune(only_scratch, trials=6, seeds=(7, 8), space={RATE: rates})
+    results, printed = run_tune(diverging, tmp_path / "out")
+    scratch = results["arms"]["scratch"]
+    diverged = [trial for trial in scratch["trials"] if trial["settings"][RATE] == 1e30]
+    ended = [trial for trial in scratch["trials"] if trial["settings"][RATE] == 1e-2]
+    assert 0 < len(diverged) < 6 and scratch["diverged"] == len(diverged)
+    assert all(trial["value"] is None for trial in diverged)
+    assert len({trial["value"] for trial in ended}) == 1
+    assert all(0 < trial["charged"] < ended[0]["charged"] for trial in diverged)
+    assert scratch["best"]["settings"] == {RATE: 1e-2}
+    assert f"6 ({len(diverged)} diverged)" in printed
+    assert f"scratch: {len(diverged)} of 6 trials diverged." in " ".join(printed.split())
+
+    # The same command again reads that they diverged.
     monkeypatch.setattr(runner, "train", no_training)
-    assert told(diverging, tmp_path / "out")[0] == found
+    assert run_tune(diverging, tmp_path / "out")[0] == results
 
 
 def test_bad_input_other_than_divergence_ends_the_command(config: Config, tmp_path: Path) -> None:
@@ -290,8 +302,10 @@ def test_bad_input_other_than_divergence_ends_the_command(config: Config, tmp_pa
     assert not list((tmp_path / "out" / "trials").rglob("*.json"))
 
 
-def test_no_held_out_sequences_left_is_refused(config: Config, tmp_path: Path) -> None:
-    alone = replace(
+def test_tuning_without_held_out_sequences_for_it_is_refused(
+    config: Config, tmp_path: Path
+) -> None:
+    greedy = replace(
         config,
         arms={"scratch": ArmConfig()},
         evaluation=replace(config.evaluation, mlm_sequences=10**6),
@@ -299,27 +313,27 @@ def test_no_held_out_sequences_left_is_refused(config: Config, tmp_path: Path) -
     with pytest.raises(
         InputError, match=r"evaluation takes all \d+ held-out sequences, expected some left"
     ):
-        tune(alone, tmp_path / "out")
+        tune(greedy, tmp_path / "out")
 
 
-def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(
+def test_value_of_a_probe_is_its_best_dev_score_and_nothing_is_fine_tuned(
     config: Config, tmp_path: Path
 ) -> None:
-    """Held-out sequences are not needed, so the evaluation may have all."""
-    alone = replace(
+    # Held-out sequences are not needed, so the evaluation may have all.
+    greedy = replace(
         config,
         arms={"scratch": ArmConfig()},
         evaluation=replace(config.evaluation, mlm_sequences=10**6),
     )
-    probed = with_tune(alone, trials=1, share=0.1, endpoint="probe.parity")
-    found, _ = told(probed, tmp_path / "out")
-    (trial,) = found["arms"]["scratch"]["trials"]
+    probed = with_tune(greedy, trials=1, share=0.1, endpoint="probe.parity")
+    results, _ = run_tune(probed, tmp_path / "out")
+    (trial,) = results["arms"]["scratch"]["trials"]
     run = tmp_path / "out" / "trials" / "scratch" / "000" / "runs" / "scratch-seed7" / "result.json"
     row = json.loads(run.read_text())
     assert list(row["metrics"]) == ["probe.parity"]
     layers = row["details"]["probe.parity"]["layers"]
     assert trial["value"] == max(layer["dev"] for layer in layers)
-    assert found["better"] == "higher"
+    assert results["better"] == "higher"
 
 
 def test_stored_outputs_are_made_once_for_all_trials(config: Config, tmp_path: Path) -> None:
@@ -329,16 +343,14 @@ def test_stored_outputs_are_made_once_for_all_trials(config: Config, tmp_path: P
         arms={"read": ArmConfig("logit", teacher="cached")},
         cache=replace(config.cache, k=8, shared_by=1000),
     )
-    found, _ = told(with_tune(stored, share=0.2), tmp_path / "out")
+    results, _ = run_tune(with_tune(stored, share=0.2), tmp_path / "out")
     (cache,) = (tmp_path / "out" / "shared").glob("cache-*")
     flops = json.loads((cache / "manifest.json").read_text())["totals"]["flops"]
-    rows = [
-        json.loads(path.read_text()) for path in (tmp_path / "out" / "trials").rglob("result.json")
-    ]
-    assert [row["spent"]["teacher_cache"] for row in rows] == [-(-flops // 1000)] * 2
-    assert [trial["charged"] for trial in found["arms"]["read"]["trials"]] == [
-        row["spent"]["charged"] for row in rows
-    ]
+    paths = (tmp_path / "out" / "trials").rglob("result.json")
+    spent = [json.loads(path.read_text())["spent"] for path in paths]
+    assert [accounts["teacher_cache"] for accounts in spent] == [-(-flops // 1000)] * 2
+    charged = [trial["charged"] for trial in results["arms"]["read"]["trials"]]
+    assert charged == [accounts["charged"] for accounts in spent]
 
 
 REFUSED = [
@@ -358,16 +370,16 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), REFUSED, ids=[said for _, said in REFUSED])
-def test_what_cannot_be_tuned(
-    config: Config, tmp_path: Path, changes: dict[str, Any], said: str
+@pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_recipe_that_cannot_be_tuned_is_refused(
+    config: Config, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         tune(with_tune(config, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_arm_without_an_mlm_head_needs_a_probe(config: Config, tmp_path: Path) -> None:
+def test_mlm_loss_of_an_arm_without_an_mlm_head_is_refused(config: Config, tmp_path: Path) -> None:
     arms = {name: ArmConfig() for name in ("scratch", "tinybert", "minilm")}
     with pytest.raises(
         InputError,
@@ -377,21 +389,21 @@ def test_an_arm_without_an_mlm_head_needs_a_probe(config: Config, tmp_path: Path
 
 
 @pytest.mark.parametrize(("kind", "amount"), [("flops", 4e12), ("tokens", 8e6), ("hours", 2.0)])
-def test_a_trial_gets_its_share_of_any_budget(config: Config, kind: str, amount: float) -> None:
+def test_trial_gets_its_share_of_any_budget(config: Config, kind: str, amount: float) -> None:
     whole = replace(
         config,
         budget=BudgetConfig(**{kind: amount}),
         tuning="before.json",
         sweep={"train.batch_size": [8]},
     )
-    made = recipe_of(with_tune(whole, share=0.25))
-    assert made.budget == BudgetConfig(**{kind: amount / 4})
-    assert (made.seeds, made.tuning, made.sweep) == ((7,), "", {})
-    assert not made.evaluation.tasks
+    recipe = recipe_of(with_tune(whole, share=0.25))
+    assert recipe.budget == BudgetConfig(**{kind: amount / 4})
+    assert (recipe.seeds, recipe.tuning, recipe.sweep) == ((7,), "", {})
+    assert not recipe.evaluation.tasks
     assert list(recipe_of(with_tune(whole, endpoint="probe.parity")).evaluation.tasks) == ["parity"]
 
 
-def test_a_trial_is_charged_for_stored_outputs_what_a_run_of_the_recipe_is(config: Config) -> None:
+def test_trial_is_charged_for_stored_outputs_as_a_run_of_the_recipe_is(config: Config) -> None:
     """Two arms under three seeds share them, however few runs a trial has."""
     arms = {"scratch": ArmConfig(), "one": ArmConfig("logit", teacher="cached")}
     small = replace(config.cache, k=8)
@@ -401,10 +413,6 @@ def test_a_trial_is_charged_for_stored_outputs_what_a_run_of_the_recipe_is(confi
     assert recipe_of(stored).cache.shared_by == 3
     arms = {**arms, "two": ArmConfig("logit", teacher="cached")}
     assert recipe_of(replace(stored, arms=arms)).cache.shared_by == 6
-    assert (
-        recipe_of(
-            replace(stored, arms=arms, cache=replace(stored.cache, shared_by=40))
-        ).cache.shared_by
-        == 40
-    )
+    stated = replace(stored, arms=arms, cache=replace(stored.cache, shared_by=40))
+    assert recipe_of(stated).cache.shared_by == 40
     assert recipe_of(config).cache.shared_by == 0
