@@ -142,7 +142,7 @@ class Same:
 
     sequences = 10**9
 
-    def __init__(self, batch: Mapping[str, np.ndarray], size: int):
+    def __init__(self, batch: Mapping[str, np.ndarray], size: int) -> None:
         self._batch = batch
         self._size = size
 
@@ -168,7 +168,7 @@ class Kdjax:
 
     def __init__(
         self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]]
-    ):
+    ) -> None:
         """Compiles, and places all it needs.
 
         Args:

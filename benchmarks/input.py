@@ -265,7 +265,7 @@ def batches(pair: str, shape: BatchShape) -> Sequence[Any]:
 class Reading:
     """The loader, batch by batch."""
 
-    def __init__(self, stream: Batches):
+    def __init__(self, stream: Batches) -> None:
         self._batches = stream.iterate(0)
 
     def step(self) -> None:
@@ -278,7 +278,7 @@ class Reading:
 class Fedding:
     """Steps on batches as the training loop gets them."""
 
-    def __init__(self, kdjax: Kdjax, stream: Batches):
+    def __init__(self, kdjax: Kdjax, stream: Batches) -> None:
         self._kdjax = kdjax
         self._fed: Iterator[StepInput] = step_inputs(
             kdjax.program, stream, 0, lambda: HostSignals(False, 0)
@@ -295,7 +295,7 @@ class Fedding:
 class Still:
     """A compiled step that takes its batch and moment, or not even these, and then sleeps."""
 
-    def __init__(self, made: Kdjax, takes: bool = True):
+    def __init__(self, made: Kdjax, takes: bool = True) -> None:
         self._program = made.program
         self._metrics = made.step()
         self._take = (

@@ -88,7 +88,7 @@ class Operation:
 class Differentiated:
     """An operation with its backward pass, compiled in one form."""
 
-    def __init__(self, operation: Operation):
+    def __init__(self, operation: Operation) -> None:
         def run(arrays: Any, fixed: Any) -> Any:
             out, pull = jax.vjp(lambda *arrays: operation.function(*arrays, *fixed), *arrays)
             return out, pull(out)

@@ -121,7 +121,7 @@ class MatmulRate:
 
     def __init__(
         self, libraries: Mapping[str, Callable[[int], Callable[[], None]]], sizes: Sequence[int]
-    ):
+    ) -> None:
         """Prepares the products.
 
         Args:

@@ -51,7 +51,7 @@ class Features:
 
 
 class Embeddings(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.width)
         self.position = None
@@ -96,7 +96,7 @@ class Attention(nn.Module):
     """Queries, keys and values come from one product: every arm needs all three of every layer it
     runs."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.joined = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
@@ -138,7 +138,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.width, config.ffn)
         self.down = nn.Linear(config.ffn, config.width)
@@ -148,7 +148,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -174,7 +174,7 @@ class Layer(nn.Module):
 
 
 class MlmHead(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.width, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -187,7 +187,7 @@ class MlmHead(nn.Module):
 class Encoder(nn.Module):
     """BERT with the exact GELU; post-LN or pre-LN, learned or rotary positions."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
@@ -349,7 +349,7 @@ class Torch:
         device: str = "cpu",
         precision: Precision = "float32",
         adamw: AdamW = "foreach",
-    ):
+    ) -> None:
         """Builds it from kdjax's parameters.
 
         Args:

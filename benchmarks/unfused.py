@@ -35,7 +35,7 @@ class Unfused:
         teacher: Any,
         batches: list[Mapping[str, np.ndarray]],
         fused: Program,
-    ):
+    ) -> None:
         """Compiles both programs.
 
         Args:

@@ -13,7 +13,7 @@ from benchmarks.timing import MatmulRate, in_turn, ratio, xla_product
 class Sleeper:
     """A runner whose steps take a known time, and a record of when it ran."""
 
-    def __init__(self, name: str, seconds: float, record: list[str]):
+    def __init__(self, name: str, seconds: float, record: list[str]) -> None:
         self.name = name
         self.seconds = seconds
         self.record = record

@@ -113,30 +113,30 @@ def said(case: Case) -> str:
     return f"{row.a} {row.verdict} {row.b}"
 
 
-def test_what_a_run_costs_in_each_case():
-    found = judged(TIE)
-    assert {name: case.costs for name, case in found.items()} == COSTS
-    assert [name for name, case in found.items() if case.enforced] == ["inference"]
+def test_run_costs_what_each_case_counts() -> None:
+    cases_by_name = judged(TIE)
+    assert {name: case.costs for name, case in cases_by_name.items()} == COSTS
+    assert [name for name, case in cases_by_name.items() if case.enforced] == ["inference"]
 
 
-def test_under_a_budget_of_tokens_or_hours_no_case_is_enforced():
+def test_no_case_is_enforced_under_a_budget_of_tokens_or_hours() -> None:
     assert not any(case.enforced for case in judged(TIE, enforced=None).values())
 
 
 @pytest.mark.parametrize("verdict", [KD_WINS, SCRATCH_WINS, TIE, UNTOLD])
-def test_the_case_that_was_enforced_changes_nothing(verdict):
+def test_enforced_case_keeps_every_verdict(verdict: Judgement) -> None:
     (row,) = judged(verdict)["inference"].verdicts
     assert (row.a, row.verdict, row.b) == verdict
     assert row.ratio == 1
 
 
-def test_a_winner_that_costs_less_still_wins():
+def test_winner_that_costs_less_still_wins() -> None:
     assert said(judged(KD_WINS)["nothing"]) == "kd BEATS scratch"
     for case in ("training", "both"):
         assert said(judged(SCRATCH_WINS)[case]) == "scratch BEATS kd"
 
 
-def test_a_winner_that_costs_more_leaves_it_open():
+def test_winner_that_costs_more_leaves_verdict_open() -> None:
     (row,) = judged(SCRATCH_WINS)["nothing"].verdicts
     assert (row.a, row.verdict, row.b) == ("scratch", "OPEN", "kd")
     assert row.ratio == 2.0
@@ -144,58 +144,61 @@ def test_a_winner_that_costs_more_leaves_it_open():
 
 
 @pytest.mark.parametrize("shared_by", [1, 4])
-def test_how_many_students_have_to_share_the_teacher_s_training(shared_by):
-    found = judged(KD_WINS, students=shared_by)
+def test_open_verdict_says_how_many_students_must_share_teacher_training(shared_by: int) -> None:
+    cases_by_name = judged(KD_WINS, students=shared_by)
     # Training: 3,000 + a step of 30 - 1,500 of its own leave 1,530; 10,000 / 6 is more, 10,000 / 7
     # is not.
-    (row,) = found["training"].verdicts
+    (row,) = cases_by_name["training"].verdicts
     assert (row.verdict, row.students) == ("OPEN", 7)
     assert row.ratio == pytest.approx((1_500 + 10_000 / shared_by) / 3_000)
     # Both: 3,000 + a step of 60 - 3,000 leave 60; 10,000 / 166 is more, 10,000 / 167 is not.
-    (row,) = found["both"].verdicts
+    (row,) = cases_by_name["both"].verdicts
     assert (row.verdict, row.students) == ("OPEN", 167)
 
 
-def test_with_as_many_students_the_winner_wins():
+def test_winner_wins_with_as_many_students_as_were_required() -> None:
     assert said(judged(KD_WINS, students=6)["training"]) == "kd OPEN scratch"
     assert said(judged(KD_WINS, students=7)["training"]) == "kd BEATS scratch"
 
 
-def test_no_number_of_students_helps_an_arm_that_costs_more_without_its_teacher():
+def test_arm_that_costs_more_without_its_teacher_stays_open_for_any_number_of_students() -> None:
     # 110 steps of the student alone are 3,300, more than the 3,000 of scratch and a step.
     (row,) = judged(KD_WINS, steps={"scratch": 100, "kd": 110})["training"].verdicts
     assert (row.verdict, row.students) == ("OPEN", None)
 
 
-def test_of_a_tie_the_cheaper_side_does_at_least_as_well():
-    found = judged(TIE)
-    assert said(found["nothing"]) == "kd AT LEAST TIES scratch"
-    assert found["nothing"].verdicts[0].ratio == 0.5
-    assert said(found["both"]) == "scratch AT LEAST TIES kd"
-    assert found["both"].verdicts[0].ratio == pytest.approx(3 / 13)
+def test_cheaper_side_of_a_tie_does_at_least_as_well() -> None:
+    cases_by_name = judged(TIE)
+    assert said(cases_by_name["nothing"]) == "kd AT LEAST TIES scratch"
+    assert cases_by_name["nothing"].verdicts[0].ratio == 0.5
+    assert said(cases_by_name["both"]) == "scratch AT LEAST TIES kd"
+    assert cases_by_name["both"].verdicts[0].ratio == pytest.approx(3 / 13)
 
 
-def test_what_cannot_be_told_cannot_be_told_in_any_case():
+def test_inconclusive_verdict_is_inconclusive_in_every_case() -> None:
     assert {said(case) for case in judged(UNTOLD).values()} == {"scratch INCONCLUSIVE kd"}
 
 
-def test_a_training_cost_that_is_not_known_decides_only_what_it_must():
-    found = judged(KD_WINS, SCRATCH_WINS, TIE, training=0)
-    assert [case.unknown for case in found.values()] == [(), (), ("kd",), ("kd",)]
-    verdicts = {name: [row.verdict for row in case.verdicts] for name, case in found.items()}
+def test_unknown_training_cost_leaves_open_what_it_cannot_decide() -> None:
+    cases_by_name = judged(KD_WINS, SCRATCH_WINS, TIE, training=0)
+    assert [case.unknown for case in cases_by_name.values()] == [(), (), ("kd",), ("kd",)]
+    verdicts = {
+        name: [row.verdict for row in case.verdicts] for name, case in cases_by_name.items()
+    }
     # kd costs 1,500 or more here, so any order of costs is possible.
     assert verdicts["training"] == ["OPEN", "OPEN", "OPEN"]
     # Here it costs 3,000 or more: scratch costs no more for sure.
     assert verdicts["both"] == ["OPEN", "BEATS", "AT LEAST TIES"]
-    rows = [row for case in found.values() for row in case.verdicts]
+    rows = [row for case in cases_by_name.values() for row in case.verdicts]
     assert not any(isinstance(row, SharedCaseVerdict) for row in rows)
 
 
-def sentence(*verdicts, case, **given):
-    return teacher_accounting.sentences(study(*verdicts, **given))[case]
+def sentence(*verdicts: Judgement, case: str, **settings: Any) -> list[str]:
+    """Return what the report says of one case."""
+    return teacher_accounting.sentences(study(*verdicts, **settings))[case]
 
 
-def test_sentences_of_each_case():
+def test_sentences_name_winners_costs_and_students_in_each_case() -> None:
     assert sentence(KD_WINS, case="inference") == ["Every verdict is as above."]
     assert sentence(KD_WINS, UNTOLD, KD_WINS, TIE, case="nothing") == [
         "kd beats scratch on linear probes (t0, t2); "
@@ -221,18 +224,18 @@ def test_sentences_of_each_case():
     assert sentence(case="both") == ["Nothing was compared."]
 
 
-def test_words_are_explained_only_where_they_are_used():
-    told = " ".join(teacher_accounting.terms(study(KD_WINS)))
-    assert "Open:" in told and "At least" not in told and "inconclusive" not in told
+def test_terms_are_explained_only_where_they_are_used() -> None:
+    explained = " ".join(teacher_accounting.terms(study(KD_WINS)))
+    assert "Open:" in explained and "At least" not in explained and "inconclusive" not in explained
     assert (
         "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is shared by "
-        "1 student" in told
+        "1 student" in explained
     )
     assert "shared by 4 students" in " ".join(teacher_accounting.terms(study(TIE, students=4)))
     assert "not known" in " ".join(teacher_accounting.terms(study(TIE, training=0)))
 
 
-def test_costs_that_are_not_known_are_shown_as_bounds():
+def test_unknown_costs_are_shown_as_bounds() -> None:
     table = teacher_accounting.costs(study(TIE, training=0))
     assert [column.name for column in table.columns] == ["nothing", "inference", "training", "both"]
     assert [column.note for column in table.columns] == ["", "enforced", "", ""]
