@@ -99,6 +99,7 @@ class Case:
     def phase(self) -> Phase:
         """Resolve the arm's only phase from its preset."""
         settings = ArmConfig()
+        # MiniLM's heads have to divide both widths, which tiny models' do not by default.
         if self.arm == "minilm":
             heads = {"relation_heads": self.pair.relation_heads}
             settings = ArmConfig(terms=(TermConfig("relation", options=heads),))
@@ -180,8 +181,6 @@ class Kdjax:
         batches: the batches on the device.
         placing: median seconds of placing a batch.
     """
-
-    name = "kdjax"
 
     def __init__(
         self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]]

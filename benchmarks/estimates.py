@@ -8,7 +8,6 @@ install 'kdjax[tpu]'`) and no TPU.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,9 +134,7 @@ def estimated(operation: Operation, on: aot.Slice) -> Estimate:
     """Return the estimated time of what the compiler makes of an operation."""
     # An abstract device of the slice stands in for a chip: nothing is run.
     device = SingleDeviceSharding(on.devices[0])
-    arguments = []
-    for shape, dtype in operation.arguments:
-        arguments.append(jax.ShapeDtypeStruct(shape, dtype, sharding=device))
+    arguments = [jax.ShapeDtypeStruct(*of, sharding=device) for of in operation.arguments]
     compiled = jax.jit(operation.function, out_shardings=device).lower(*arguments).compile()
     return estimate(compiled.as_text(), on.chip)
 
@@ -148,13 +145,8 @@ def _bytes(x: Any) -> int:
 
 def main() -> None:
     """Print the table: estimated time over the ideal, what of it is moves, and the ideal."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "chips", nargs="*", default=list(TOPOLOGIES), metavar="CHIP", help=", ".join(TOPOLOGIES)
-    )
-    chips = parser.parse_args().chips
     aot.offline()
-    slices = {name: aot.slice_of(TOPOLOGIES[name]) for name in chips}
+    slices = {chip: aot.slice_of(topology) for chip, topology in TOPOLOGIES.items()}
     print(tables.head(["operation", *slices]))
     # Programs for another machine have no place in the compile cache.
     with aot.uncached():
@@ -164,10 +156,9 @@ def main() -> None:
                 time = estimated(operation, on)
                 allowed = ideal(operation, on)
                 assert time.seconds is not None
-                cell = f"{time.seconds / allowed:.2f}"
-                if time.by_source["moves"]:
-                    cell += f", moves {time.by_source['moves'] / allowed:.2f}"
-                cells.append(f"{cell} ({1e6 * allowed:.0f} µs)")
+                moves = time.by_source["moves"] / allowed
+                moving = f", moves {moves:.2f}" if moves else ""
+                cells.append(f"{time.seconds / allowed:.2f}{moving} ({1e6 * allowed:.0f} µs)")
             print(tables.row([operation.name, *cells]), flush=True)
 
 

@@ -134,9 +134,7 @@ def measure(
         values: the values that each size takes in turn.
         options: the command line's: `rounds`, `seconds` and `clock`.
     """
-    compute = ComputeConfig(dtype="float32")
-    if jax.default_backend() != "cpu":
-        compute = ComputeConfig(dtype="bfloat16")
+    compute = ComputeConfig(dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
     cases = {}
     for size, size_values in values.items():
         for value in size_values:
@@ -180,9 +178,7 @@ def measure(
 
 def _name(size: str, value: int, base: dict[str, int]) -> str:
     """Return the name of a step; the base, which every size has, is measured once."""
-    if value == base[size]:
-        return "base"
-    return f"{size} {value}"
+    return "base" if value == base[size] else f"{size} {value}"
 
 
 def by_size(points: list[Point]) -> dict[str, list[Point]]:
@@ -198,11 +194,10 @@ def exponents(points: list[Point]) -> dict[str, tuple[float, float]]:
     powers = {}
     for size, group in by_size(points).items():
         log_values = np.log([point.value for point in group])
-        log_prices = np.log([point.price for point in group])
-        log_times = np.log([point.time.median for point in group])
-        price_power = np.polyfit(log_values, log_prices, 1)[0]
-        time_power = np.polyfit(log_values, log_times, 1)[0]
-        powers[size] = (float(price_power), float(time_power))
+        # A power is the slope of a line through the logarithms.
+        logs = np.log([(point.price, point.time.median) for point in group])
+        price_power, time_power = np.polyfit(log_values, logs, 1)[0].tolist()
+        powers[size] = (price_power, time_power)
     return powers
 
 
@@ -226,12 +221,6 @@ def cells(points: list[Point]) -> list[list[str]]:
         value = str(point.value)
         if point.value == point.base:
             value += " (base)"
-        memory_mb = "-"
-        if point.memory is not None:
-            memory_mb = f"{point.memory / 1e6:,.0f}"
-        flag = ""
-        if point.flagged:
-            flag = "faster than its price"
         row = [
             point.size,
             value,
@@ -240,8 +229,8 @@ def cells(points: list[Point]) -> list[list[str]]:
             f"{point.excess:.2f}",
             f"{1e3 * point.seconds:.1f}",
             f"{point.compiling:.1f}",
-            memory_mb,
-            flag,
+            "-" if point.memory is None else f"{point.memory / 1e6:,.0f}",
+            "faster than its price" if point.flagged else "",
         ]
         rows.append(row)
     return rows
@@ -389,9 +378,7 @@ def run(options: argparse.Namespace) -> None:
     restrict(options.threads)
 
     # A GPU needs larger steps to be busy.
-    factors = dict.fromkeys(BASE, 1)
-    if jax.default_backend() != "cpu":
-        factors = FACTOR_ON_GPU
+    factors = dict.fromkeys(BASE, 1) if jax.default_backend() == "cpu" else FACTOR_ON_GPU
     base = {size: value * factors[size] for size, value in BASE.items()}
     values = {}
     for size in options.sizes:

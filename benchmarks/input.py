@@ -198,9 +198,7 @@ def corpus(directory: Path, pair: str, shape: BatchShape) -> Corpus:
         validation=0.05,
         workers=1,
     )
-    tokenizer = DEMO_TOKENIZER
-    if pair != "tiny":
-        tokenizer = sources.locate(TOKENIZER)
+    tokenizer = DEMO_TOKENIZER if pair == "tiny" else sources.locate(TOKENIZER)
     prepare(config, tokenizer, directory / "data")
     return Corpus.open(directory / "data")
 

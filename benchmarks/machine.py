@@ -18,9 +18,7 @@ SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY",
 
 def threads() -> int:
     """Return how many cores this process may use: XLA takes as many threads."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def restrict(cores: int | None) -> int:
@@ -32,6 +30,7 @@ def restrict(cores: int | None) -> int:
         InputError: fewer than one, more than there are, or a system that cannot do it.
     """
     if cores is not None:
+        # Threads that exist already keep their cores, and so this comes before all else.
         if not hasattr(os, "sched_setaffinity"):
             raise InputError(
                 "--threads: this system cannot keep a process to some cores, expected Linux"

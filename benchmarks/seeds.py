@@ -42,6 +42,8 @@ STUDENTS = {
 TEACHER = ModelConfig(layers=6, width=384, heads=12, ffn=1536, **SIZES)
 SHAPE = BatchShape(batch_size=8, seq_len=64, max_predictions=10)
 SCHEDULE_INPUTS = ScheduleInputs(0.5, RATE)
+LOOPS = 5
+"""Whole runs of each way."""
 WAYS = ("one by one", "at once")
 HEADER = (
     "student",
@@ -150,7 +152,7 @@ def row(student: str, arm: str, number: int, options: argparse.Namespace) -> lis
     step_seconds = {name: float(np.median(times[name].wall)) / number for name in seeds}
     steps = max(5, round(options.seconds / step_seconds["alone"]))
     loops: dict[str, list[float]] = {name: [] for name in seeds}
-    for _ in range(options.loops):
+    for _ in range(LOOPS):
         for name, seconds in loops.items():
             seconds.append(loop(seeds[name], steps))
 
@@ -181,7 +183,6 @@ def main() -> None:
     add("--arms", nargs="+", default=["scratch", "logit"], metavar="NAME")
     add("--dtype", default="float32", choices=("float32", "bfloat16"))
     add("--rounds", type=int, default=9, help="blocks of each")
-    add("--loops", type=int, default=5, help="loops of each")
     add("--seconds", type=float, default=1.0, help="of a block, and of a seed in a loop")
     options = parser.parse_args()
     memory.configure_malloc()  # as kdjax's commands do

@@ -26,9 +26,7 @@ def markdown(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 def console(width: int) -> Console:
     """Return the terminal; where the output is no terminal, one of this width."""
-    if sys.stdout.isatty():
-        return Console()
-    return Console(width=width)
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def show(
@@ -48,11 +46,10 @@ def show(
         rows: cells of each row.
         words: the columns that hold words; all others hold figures and are set flush right.
     """
+    # Figures are read by their last digits, words from their first letters.
     table = Table(title=title, title_justify="left")
     for name in header:
-        table.add_column(name, justify="right")
-        if name in words:
-            table.columns[-1].justify = "left"
+        table.add_column(name, justify="left" if name in words else "right")
     for cells in rows:
         table.add_row(*cells)
     console.print(table)

@@ -45,21 +45,14 @@ def alone(text: str, tokenizer: str) -> Callable[[], int]:
 
 def ours(text: str, tokenizer: str, out: str) -> Callable[[], int]:
     """Return what prepares a text, from the file to shards and manifest, and counts the tokens."""
-
-    def run() -> int:
-        manifest = prepare(DataConfig(files=text), Path(tokenizer), Path(out))
-        return sum(manifest.text_tokens.values())
-
-    return run
+    config = DataConfig(files=text)
+    return lambda: sum(prepare(config, Path(tokenizer), Path(out)).text_tokens.values())
 
 
 def processors() -> float:
     """Return processor seconds of this process and of its children that have ended."""
-    seconds = 0.0
-    for process in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(process)
-        seconds += usage.ru_utime + usage.ru_stime
-    return seconds
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> None:
