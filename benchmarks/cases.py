@@ -212,6 +212,7 @@ class Kdjax:
         """Begin a step on the next batch; it may still run when this returns."""
         batch = self.batches[self._steps % len(self.batches)]
         schedule_inputs = ScheduleInputs(0.5, RATE)
+        # The state is donated: only the new one may be used from here.
         self.state, metrics = self.program.step(self.state, self.teacher, batch, schedule_inputs)
         self._steps += 1
         return metrics

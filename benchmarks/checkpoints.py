@@ -46,6 +46,7 @@ def row(size: str, saves: int, directory: Path) -> list[str]:
     (phase,) = resolve("scratch", ArmConfig(), student, student, OptimizerConfig()).phases
     params = {"model": models.init(student, 0).params, "objective": phase.init_objective(0)}
     state = jax.device_put(init_state(params, phase.transformation, 0), Layout.of().replicated)
+    # Nothing may be left to do for the device when the clock starts.
     jax.block_until_ready(state)
 
     # Of each save: seconds of the checksums, until the loop goes on, and until all is written.

@@ -125,6 +125,7 @@ OPERATIONS = (
 def ideal(operation: Operation, on: aot.Slice) -> float:
     """Return the seconds that the chip's peak and its memory allow."""
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in operation.arguments]
+    # What is read and written once at least.
     result = jax.eval_shape(operation.function, *arguments)
     moved = operation.moves or sum(map(_bytes, (*arguments, result)))
     return max(operation.flops / on.chip.peak.flops_per_second, moved / on.chip.hbm_bandwidth)

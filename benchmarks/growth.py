@@ -266,6 +266,7 @@ def plot(points: list[Point], title: str, path: Path) -> None:
         limits = (lowest / 1.25, highest * 1.25)
         for axis, group in zip(growth, groups.values(), strict=False):
             _growth(axis, group, limits)
+        # The scale is shared, and so are the labels of a row.
         for axis in axes[:2, 0]:
             axis.set_ylabel("per token, relative to the base")
         # The panels that are left hold the legend.
@@ -300,6 +301,7 @@ def _growth(axis: Any, points: list[Point], limits: tuple[float, float]) -> None
     marks = {"markersize": 4}
     axis.plot(values, prices, color=PRICE, marker="s", linestyle="--", label="price", **marks)
     measured = {"color": MEASURED, "marker": "o", "label": "measured time, 95%", **marks}
+    # The bar is the 95% interval of the median.
     axis.errorbar(values, medians, [below, above], capsize=2, **measured)
     axis.set_ylim(*limits)
     axis.set_yscale("log")

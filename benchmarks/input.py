@@ -113,6 +113,7 @@ def real(directory: Path, options: argparse.Namespace) -> Iterator[str]:
     for name, pair, shape in (("demo", "tiny", DEMO), ("large", "large", LARGE)):
         stream = runs.training_batches(corpus(directory / name, pair, shape), shape)
         case = Case("scratch", PAIRS[pair], shape)
+        # Two programs of their own: each donates its state.
         runners = {"real": Reader(runner(case), stream), "placed": runner(case)}
         times = in_turn(runners, options.rounds, options.seconds)
         for label, clock in CLOCKS.items():
@@ -248,6 +249,7 @@ class SleepingProgram:
 
     def step(self, state: Any, _: Any, batch: Any, schedule_inputs: Any) -> tuple[Any, Any]:
         self._take(batch, jax.tree.map(np.float32, schedule_inputs))
+        # A real step would leave the host as idle.
         time.sleep(SLEEP)
         return state, self._metrics
 

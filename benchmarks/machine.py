@@ -52,6 +52,7 @@ def describe() -> dict[str, Any]:
         **{name: metadata.version(name) for name in ("jax", "flax", "torch")},
         "python": platform.python_version(),
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        # How busy the machine is says what wall-clock figures are worth.
         "load": round(os.getloadavg()[0], 1),
     }
 

@@ -95,6 +95,7 @@ class Differentiated:
     def __init__(self, operation: Operation) -> None:
         def run(arrays: Any, fixed: Any) -> Any:
             out, pull = jax.vjp(lambda *arrays: operation.function(*arrays, *fixed), *arrays)
+            # The output stands in for a gradient: any array of its shape will do.
             return out, pull(out)
 
         self._args = (operation.arrays, operation.fixed)
@@ -127,6 +128,7 @@ def operations(size: Size) -> dict[str, Operation]:
     table = drawn(model.vocab_size, width)
     bias = drawn(width)
     kernels = tuple(drawn(width, width) for _ in range(3))
+    # Scores and relations are compared head by head.
     in_heads = (sequences, model.heads, length, model.head_width)
     values = batch(size.shape, model.vocab_size, 0)
     mask = ops.segment_mask(jnp.asarray(values["segments"]))

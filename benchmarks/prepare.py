@@ -118,6 +118,7 @@ def run_watched(command: list[str]) -> tuple[float, int]:
     """Run a command, and return its seconds and the peak bytes of all its processes together."""
     start = time.monotonic()
     peak = 0
+    # Its memory is looked at while it runs; peaks between two looks are missed.
     process = subprocess.Popen(command)
     while process.poll() is None:
         peak = max(peak, sum(map(proportional_set_size, process_tree(process.pid))))

@@ -164,6 +164,7 @@ def profile(step: Callable[[], object], text: str, steps: int) -> Profile:
 def _capture(step: Callable[[], object]) -> list[Span]:
     """Run one step under the profiler and return its events."""
     options = jax.profiler.ProfileOptions()
+    # Python's own events would only slow the step down.
     options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as directory:
         jax.profiler.start_trace(directory, profiler_options=options)
@@ -320,6 +321,7 @@ def _flops(instruction: _Instruction) -> int:
 
 def _dims(shape: str) -> list[int]:
     """Return the dimensions of the first shape in a text."""
+    # A tuple's first array stands for it.
     match = _SHAPE.search(shape)
     return [int(n) for n in match[1].split(",") if n] if match else []
 

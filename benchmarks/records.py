@@ -45,6 +45,7 @@ RECORDS = 1000
 def run(phase: CompiledPhase, steps: int, log: LogConfig) -> tuple[float, float]:
     """Return a run's seconds: of its steps by its own clock, and of processors, all of it."""
     before = time.process_time()
+    # Starting the model is in both kinds of run alike.
     params = models.init(STUDENT, 0).params
     flops = steps * phase.price.total
     with tempfile.TemporaryDirectory() as directory:

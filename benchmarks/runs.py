@@ -55,6 +55,7 @@ def trainer(
         optimizer: settings of the optimizer.
         options: other arguments of `Trainer`.
     """
+    # Evaluations on the way would be timed as well.
     config = TrainConfig(batch_size=batch_size, optimizer=optimizer, log=log, evaluations=1)
     return Trainer(
         [phase],

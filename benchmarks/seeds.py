@@ -99,6 +99,7 @@ def compile_seeds(phase: Phase, seeds: int, lanes: int, compute: ComputeConfig) 
     program = Program(phase, SHAPE, layout, compute=compute, lanes=lanes)
     teacher = program.place_teacher(models.init(TEACHER, 0).params)
     groups = [range(first, first + lanes) for first in range(0, seeds, lanes)]
+    # Both ways start every seed alike, whatever group it is in.
     states = []
     batches = []
     for group in groups:
@@ -113,6 +114,7 @@ def loop(seeds: Seeds, steps: int) -> float:
     cost = price(seeds.phase, SHAPE)
     seconds = 0.0
     for group, group_batches in zip(seeds.groups, seeds.batches, strict=True):
+        # Each group is trained as one program, and the groups one after another.
         with tempfile.TemporaryDirectory() as directory:
             trainers = []
             for seed, seed_batch in zip(group, group_batches, strict=True):

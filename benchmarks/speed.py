@@ -173,6 +173,7 @@ def largest_difference(case: Case) -> float:
     small = replace(
         case, pair=pair, shape=replace(case.shape, batch_size=2), compute=ComputeConfig()
     )
+    # A GPU would round float32 matmuls; the CPU computes them in full.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         differences = sameness.differences(
             small,
@@ -230,6 +231,7 @@ def sections(
                 f"{row.difference:.0e}",
             ]
         )
+        # Only an arm with a teacher can be split in two programs.
         if row.unfused:
             split.append(
                 [
@@ -318,6 +320,7 @@ def arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=9, help="blocks of each implementation")
     add("--seconds", type=float, default=1.0, help="about how long a block lasts")
     add("--threads", type=int, help="cores to use, of those this process may; default: all of them")
+    # Every setting of kdjax is an option of the same name.
     for name, hint in get_type_hints(ComputeConfig).items():
         add(
             f"--{name}",
@@ -382,6 +385,7 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(restrict(options.threads))
     console = tables.console(180)
     config = computed(options)
+    # Both libraries multiply: the better rate is what the machine can do.
     matmuls = MatmulRate(
         {
             "XLA": xla_product(config.dtype),
@@ -397,6 +401,7 @@ def run(options: argparse.Namespace) -> None:
             rates = options.dropout or [0.0, 0.1][: 1 + (arm == options.arms[0])]
             for rate in rates:
                 selected.append((pair, Case(arm, PAIRS[pair].dropped(rate), shape, config)))
+    # Profiling shows kdjax alone, and measures nothing else.
     if options.profile:
         for pair, case in selected:
             show_profile(pair, case, options.rounds)
@@ -427,6 +432,7 @@ def run(options: argparse.Namespace) -> None:
 def show_profile(pair: str, case: Case, steps: int) -> None:
     """Print where the time of a step goes, as Markdown."""
     kdjax = runner(case)
+    # The first steps allocate, and are no steps to profile.
     for _ in range(3):
         kdjax.step()
     kdjax.wait()
@@ -458,6 +464,7 @@ def write(
         "matmul rates": matmuls.rates,
     }
     (out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+    # What the figures were measured on stands above the tables.
     lines = [f"- {name}: {value}" for name, value in about.items()]
     for title, header, cells in shown:
         if cells:

@@ -85,6 +85,7 @@ def tokenizer_in(directory: Path) -> Path:
     """Return the tokenizer file of a directory, trained first where there is none."""
     path = directory / "tokenizer.json"
     if not path.exists():
+        # BERT's normalization and splitting, and a vocabulary of the text's own.
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -110,6 +111,7 @@ def text_in(directory: Path) -> Text:
     )
     prepare.prepare(settings, tokenizer_in(directory), directory / "data")
     corpus = Corpus.open(directory / "data")
+    # Masks are drawn once, so that all runs are measured at the same tokens.
     held_out = fixed_batches(
         corpus,
         "validation",
@@ -206,6 +208,7 @@ def trained(
         "steps": outcome.ledger.steps,
         "seconds": outcome.ledger.seconds["compute"],
     }
+    # Written when all is done: a run that was interrupted has no such file.
     write_json(path, result)
     return result
 
@@ -234,6 +237,7 @@ def print_losses(options: argparse.Namespace, text: Text) -> None:
     rows = []
     for width in options.widths:
         size = WIDTHS[width]
+        # A budget on the command line holds for every width.
         if options.flops:
             size = size._replace(flops=options.flops)
         for positions in options.positions:

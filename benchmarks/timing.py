@@ -137,6 +137,7 @@ class MatmulRate:
         """Measure once more, size by size and library by library in turn."""
         best = dict.fromkeys(self._products, 0.0)
         for _ in range(repeats):
+            # Neighbours in time see the same load.
             for name, products in self._products.items():
                 for size, product in products.items():
                     product()

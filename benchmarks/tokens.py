@@ -27,6 +27,7 @@ AT_ONCE = 1000
 
 def alone(text: str, tokenizer: str) -> Callable[[], int]:
     """Return what tokenizes a text that is in memory on all cores, and counts the tokens."""
+    # The library has threads of its own; the preparation has processes.
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     backend = TextTokenizer.read(Path(tokenizer))._backend
     with Path(text).open(encoding="utf-8") as file:

@@ -85,6 +85,7 @@ def rotary_tables(config: ModelConfig, positions: Tensor) -> Rotary:
     half = config.head_width // 2
     exponents = torch.arange(half, device=positions.device) / half
     angles = positions[:, None, :, None] * config.rotary_base**-exponents
+    # Both halves of a head turn by the same angles.
     angles = torch.cat((angles, angles), dim=-1)
     return Rotary(angles.cos(), angles.sin())
 
@@ -221,6 +222,7 @@ class Encoder(nn.Module):
 
         # The head reads the masked slots alone.
         if request.head:
+            # Rows are counted out, so that each sequence is indexed by its own slots.
             slots = batch["slots"]
             at_slots = x[torch.arange(len(slots), device=slots.device)[:, None], slots]
             features.logits = self.mlm(at_slots.flatten(0, 1), self.embeddings.word)
@@ -249,6 +251,7 @@ def tinybert(
 
     Layers of the student are mapped uniformly to the teacher's.
     """
+    # Pairs of other segments and padding count for nothing, nor in the means.
     together = _together(batch)
     valid = batch["valid"]
     losses = []
@@ -366,6 +369,7 @@ class Torch:
         self.teacher = None
         if case.phase.teacher:
             self.teacher = _loaded(Encoder(case.pair.teacher), teacher).to(device)
+            # A teacher has no dropout and no gradients.
             self.teacher.eval().requires_grad_(False)
         self.project = None
         self._trained = nn.ModuleDict({"model": self.student})
@@ -373,6 +377,7 @@ class Torch:
         for name, term_params in objective.items():
             projection = nn.Linear(case.pair.student.width, case.pair.teacher.width)
             self.project = _loaded(projection, term_params).to(device)
+            # Named as in kdjax, so that gradients have the same paths.
             self._trained["objective"] = nn.ModuleDict({name: self.project})
         self.batches = [_placed(host_batch, device) for host_batch in batches]
 
@@ -389,6 +394,7 @@ class Torch:
 
     def _adamw(self, parameters: list[Tensor]) -> torch.optim.AdamW:
         """Return AdamW over parameters in the models' order; biases and norms do not decay."""
+        # As in kdjax, biases and normalization do not decay.
         groups: dict[float, list[Tensor]] = {OPTIMIZER.weight_decay: [], 0.0: []}
         for (name, _), parameter in zip(self._trained.named_parameters(), parameters, strict=True):
             undecayed = name.endswith("bias") or "norm." in name
@@ -435,6 +441,7 @@ class Torch:
                 copies.append(copy)
         self._optimizer.step()
         with torch.no_grad():
+            # One call for all parameters, as the optimizer makes.
             torch._foreach_copy_(copies, masters)
 
     def wait(self) -> None:
@@ -488,6 +495,7 @@ def _loaded(module: nn.Module, params: Any) -> nn.Module:
 def _placed(batch: Mapping[str, np.ndarray], device: str) -> dict[str, Tensor]:
     """Return a batch as PyTorch likes it: indices of 64 bits, unused slots labelled -100."""
     tensors = {name: torch.tensor(array, device=device) for name, array in batch.items()}
+    # PyTorch leaves labels of -100 out of the mean.
     weights = tensors["label_weights"]
     return {
         **{name: tensors[name].long() for name in ("tokens", "positions", "slots")},

@@ -69,6 +69,7 @@ class Unfused:
             phase.trained,
             dropout_bits="threefry2x32" if phase.uses_dropout else None,
         )
+        # State and batches are placed as the fused step has them.
         state = fused.abstract_state()
         self._step = (
             jit_step(step, layout, layout.param_sharding(state), features)
@@ -88,6 +89,7 @@ class Unfused:
         """Return the peak bytes of the two programs; what only the other needs lies beside each."""
         if self.teacher_memory is None or self.student_memory is None:
             return None
+        # While one program runs, the other one's arrays stay on the device.
         return max(
             self.teacher_memory["peak"] + sum(x.nbytes for x in jax.tree.leaves(self._state)),
             self.student_memory["peak"] + sum(x.nbytes for x in jax.tree.leaves(self._teacher)),
