@@ -23,7 +23,7 @@ from typing import Any
 
 from tests import small_study
 
-KEPT = ("params_sha256", "spent", "steps", "metrics", "curve")
+COMPARED = ("params_sha256", "spent", "steps", "metrics", "curve")
 TWO_PHASES = [
     {"terms": [{"name": "mlm"}, {"name": "logit"}], "until": 0.5},
     {"terms": [{"name": "hidden_mse"}]},
@@ -89,7 +89,8 @@ STUDIES = {
 
 
 def run(name: str, study: Study, directory: Path) -> dict[str, Any]:
-    """Run a study, and return of each of its runs what has to stay."""
+    """Run a study, and return the compared values of each of its runs."""
+    # The processes take their devices from the environment, before JAX is imported.
     evaluation = {"mlm_sequences": 16, "tasks": {}}
     recipe = small_study.write(
         directory / name, evaluation=evaluation, seeds=study.seeds, **study.sections
@@ -101,16 +102,16 @@ def run(name: str, study: Study, directory: Path) -> dict[str, Any]:
     subprocess.run([*command, *study.words], env=environment, check=True, capture_output=True)
 
     # A sweep has a results.json for each of its studies.
-    kept = {}
+    values = {}
     for path in sorted(out.rglob("results.json")):
         for row in json.loads(path.read_text(encoding="utf-8"))["runs"]:
             place = path.parent.relative_to(out)
-            kept[f"{place}/{row['arm']}-seed{row['seed']}"] = {key: row[key] for key in KEPT}
-    return kept
+            values[f"{place}/{row['arm']}-seed{row['seed']}"] = {key: row[key] for key in COMPARED}
+    return values
 
 
 def main() -> None:
-    """Run all studies, write down what has to stay, and compare it with an earlier record."""
+    """Run all studies, write their record, and compare it with an earlier one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the record, a JSON file")
     parser.add_argument("--against", type=Path, help="an earlier record")
@@ -123,11 +124,14 @@ def main() -> None:
     options.out.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
     if options.against is None:
         return
+    # Both records are read from their files: what JSON does to a value, it does to both.
     before = json.loads(options.against.read_text(encoding="utf-8"))
     now = json.loads(options.out.read_text(encoding="utf-8"))
     differing = [name for name in STUDIES if before.get(name) != now[name]]
-    print(f"not the same: {', '.join(differing)}" if differing else "the same, bit for bit")
-    sys.exit(1 if differing else 0)
+    if differing:
+        print(f"not the same: {', '.join(differing)}")
+        sys.exit(1)
+    print("the same, bit for bit")
 
 
 if __name__ == "__main__":

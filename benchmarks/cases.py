@@ -1,4 +1,4 @@
-"""What the speed benchmarks run: pairs of models, batches, and an arm's step as kdjax runs it."""
+"""Pairs of models, batches, and an arm's step as kdjax runs it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Pair:
         teacher: the teacher, with the student's vocabulary.
         length: tokens of a sequence.
         slots: masked positions of a sequence.
-        relation_heads: of MiniLM; 0: as many as its authors take.
+        relation_heads: MiniLM's number of relation heads; 0: as many as its authors take.
     """
 
     student: ModelConfig
@@ -57,7 +57,7 @@ class Pair:
     relation_heads: int = 0
 
     def dropped(self, rate: float) -> Pair:
-        """With this dropout in the student, in all its places."""
+        """Return the pair with this dropout everywhere in the student."""
         return replace(self, student=replace(self.student, dropout=rate, attention_dropout=rate))
 
 
@@ -88,7 +88,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: an arm between two models, the shape of a batch, and how it is computed."""
+    """An arm between two models, the shape of a batch, and how a step is computed."""
 
     arm: str
     pair: Pair
@@ -97,8 +97,9 @@ class Case:
 
     @cached_property
     def phase(self) -> Phase:
-        """The arm's only phase, as the recipe's preset makes it."""
+        """Resolve the arm's only phase from its preset."""
         settings = ArmConfig()
+        # MiniLM's heads have to divide both widths, which tiny models' do not by default.
         if self.arm == "minilm":
             heads = {"relation_heads": self.pair.relation_heads}
             settings = ArmConfig(terms=(TermConfig("relation", options=heads),))
@@ -107,42 +108,59 @@ class Case:
 
     @cached_property
     def price(self) -> Price:
-        """FLOPs of a step."""
+        """Count the FLOPs of a step."""
         return price(self.phase, self.shape)
+
+    @property
+    def student_params(self) -> Any:
+        """Draw the student's parameters."""
+        return start(self.pair.student, 0)
+
+    @property
+    def teacher_params(self) -> Any:
+        """Draw the teacher's parameters."""
+        return start(self.pair.teacher, 1)
+
+    def batches(self, number: int) -> list[dict[str, np.ndarray]]:
+        """Draw several batches."""
+        return [batch(self.shape, self.pair.student.vocab_size, seed) for seed in range(number)]
 
 
 def batch(shape: BatchShape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
-    """A batch of random tokens in full sequences, each two packed segments, with every slot in
-    use."""
+    """Draw a batch of full sequences, each two packed segments, with every slot in use."""
     rng = np.random.default_rng(seed)
     tokens = (shape.batch_size, shape.seq_len)
     slots = (shape.batch_size, shape.max_predictions)
+
+    # Each sequence is cut in two somewhere in its middle half; position ids restart at the cut.
     cut = rng.integers(shape.seq_len // 4, 3 * shape.seq_len // 4, (shape.batch_size, 1))
     place = np.broadcast_to(np.arange(shape.seq_len), tokens)
+    token_ids = rng.integers(0, vocabulary, tokens, np.int32)
+    # The first places of a random order are slots drawn without replacement.
+    drawn = rng.random(tokens).argsort(axis=1)[:, : shape.max_predictions]
     return {
-        "tokens": rng.integers(0, vocabulary, tokens, np.int32),
+        "tokens": token_ids,
         "segments": np.where(place < cut, 1, 2).astype(np.int32),
         "positions": np.where(place < cut, place, place - cut).astype(np.int32),
         "valid": np.ones(tokens, np.bool_),
-        "slots": np.sort(
-            rng.random(tokens).argsort(axis=1)[:, : shape.max_predictions], axis=1
-        ).astype(np.int32),
+        "slots": np.sort(drawn, axis=1).astype(np.int32),
         "labels": rng.integers(0, vocabulary, slots, np.int32),
         "label_weights": np.ones(slots, np.float32),
     }
 
 
 def start(config: ModelConfig, seed: int) -> Any:
-    """A model's parameters."""
+    """Draw a model's parameters."""
     return models.init(config, seed).params
 
 
 class Same:
-    """One batch for ever, and never seen before."""
+    """A stream that repeats one batch for ever."""
 
     sequences = 10**9
+    """More than any run reads, so that no sequence counts as seen before."""
 
-    def __init__(self, batch: Mapping[str, np.ndarray], size: int):
+    def __init__(self, batch: Mapping[str, np.ndarray], size: int) -> None:
         self._batch = batch
         self._size = size
 
@@ -158,48 +176,52 @@ class Kdjax:
 
     Attributes:
         program: the compiled step.
-        state: what training changes.
-        teacher: what the step is given of the teacher.
-        batches: placed.
-        placing: seconds that placing a batch took, the median.
+        state: the training state.
+        teacher: the teacher's parameters on the device, or None.
+        batches: the batches on the device.
+        placing: median seconds of placing a batch.
     """
-
-    name = "kdjax"
 
     def __init__(
         self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]]
-    ):
-        """Compiles, and places all it needs.
+    ) -> None:
+        """Compile the step, and place all that it reads.
 
         Args:
             case: what to run.
-            params: the student's.
-            teacher: the teacher's, whole.
-            batches: on the host.
+            params: the student's parameters.
+            teacher: all of the teacher's parameters.
+            batches: batches on the host.
         """
-        self.program = Program(
-            case.phase, case.shape, Layout.of(devices=jax.devices()[:1]), compute=case.compute
-        )
+        layout = Layout.of(devices=jax.devices()[:1])
+        self.program = Program(case.phase, case.shape, layout, compute=case.compute)
         self.state = self.program.start(params, seed=0)
         self.teacher = self.program.place_teacher(teacher)
-        taken = []
+
+        # Placing is timed batch by batch: the first one may be slower.
+        seconds = []
         self.batches = []
-        for one in batches:
+        for host_batch in batches:
             started = time.perf_counter()
-            self.batches.append(jax.block_until_ready(self.program.place(one)))
-            taken.append(time.perf_counter() - started)
-        self.placing = float(np.median(taken))
-        self._done = 0
+            self.batches.append(jax.block_until_ready(self.program.place(host_batch)))
+            seconds.append(time.perf_counter() - started)
+        self.placing = float(np.median(seconds))
+        self._steps = 0
 
     def step(self) -> dict[str, jax.Array]:
-        """One step on the next batch; it may still run when this returns."""
-        here = self.batches[self._done % len(self.batches)]
-        self.state, metrics = self.program.step(
-            self.state, self.teacher, here, ScheduleInputs(0.5, RATE)
-        )
-        self._done += 1
+        """Begin a step on the next batch; it may still run when this returns."""
+        batch = self.batches[self._steps % len(self.batches)]
+        schedule_inputs = ScheduleInputs(0.5, RATE)
+        # The state is donated: only the new one may be used from here.
+        self.state, metrics = self.program.step(self.state, self.teacher, batch, schedule_inputs)
+        self._steps += 1
         return metrics
 
     def wait(self) -> None:
-        """Until all steps are done."""
+        """Wait until all steps are done."""
         jax.block_until_ready(self.state)
+
+
+def runner(case: Case) -> Kdjax:
+    """Compile a case's step, on two batches."""
+    return Kdjax(case, case.student_params, case.teacher_params, case.batches(2))

@@ -1,13 +1,13 @@
-"""How far the estimated time of an operation is from what the chip allows: single operations,
-compiled for TPUs.
+"""Compare the estimated time of single operations, compiled for TPUs, with what a chip allows.
+
+    python -m benchmarks.estimates
 
 The ideal is the longer of FLOPs over the peak and bytes over HBM's bandwidth. Needs libtpu (`pip
-install 'kdjax[tpu]'`) and no TPU. `python benchmarks/estimates.py`
+install 'kdjax[tpu]'`) and no TPU.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,19 +33,19 @@ LENGTH = 128
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation.
+    """An operation to compile and estimate.
 
     Attributes:
-        name: for the table.
-        does: the operation, as JAX has it.
-        takes: shapes and types of its arguments.
-        flops: of its matmuls.
+        name: name in the table.
+        function: the operation, as JAX has it.
+        arguments: shapes and types of its arguments.
+        flops: FLOPs of its matmuls.
         moves: bytes that it has to move; 0: its arguments and its result.
     """
 
     name: str
-    does: Callable[..., Any]
-    takes: tuple[tuple[tuple[int, ...], Any], ...]
+    function: Callable[..., Any]
+    arguments: tuple[tuple[tuple[int, ...], Any], ...]
     flops: int = 0
     moves: int = 0
 
@@ -58,21 +58,20 @@ def product(name: str, equation: str, *shapes: tuple[int, ...], dtype: Any = BF1
         sizes |= zip(axes, shape, strict=True)
     # Every axis is a loop of the product, those that are summed over and those that stay.
     flops = 2 * math.prod(sizes.values())
-    takes = tuple((shape, dtype) for shape in shapes)
-    return Operation(name, lambda *x: jnp.einsum(equation, *x), takes, flops)
+    arguments = tuple((shape, dtype) for shape in shapes)
+    return Operation(name, lambda *x: jnp.einsum(equation, *x), arguments, flops)
 
 
 def layer_norm(x: jax.Array) -> jax.Array:
-    """Over the last axis, in float32, without parameters."""
+    """Normalize the last axis in float32, without parameters."""
     wide = x.astype(F32)
     centred = wide - wide.mean(-1, keepdims=True)
-    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-12)).astype(
-        x.dtype
-    )
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + 1e-12)).astype(x.dtype)
 
 
 def softmax(x: jax.Array) -> jax.Array:
-    """Over the last axis, in float32."""
+    """Compute the softmax over the last axis in float32."""
     return jax.nn.softmax(x.astype(F32), -1).astype(x.dtype)
 
 
@@ -125,16 +124,19 @@ OPERATIONS = (
 
 def ideal(operation: Operation, on: aot.Slice) -> float:
     """Return the seconds that the chip's peak and its memory allow."""
-    takes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in operation.takes]
-    moved = operation.moves or sum(map(_bytes, (*takes, jax.eval_shape(operation.does, *takes))))
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in operation.arguments]
+    # What is read and written once at least.
+    result = jax.eval_shape(operation.function, *arguments)
+    moved = operation.moves or sum(map(_bytes, (*arguments, result)))
     return max(operation.flops / on.chip.peak.flops_per_second, moved / on.chip.hbm_bandwidth)
 
 
 def estimated(operation: Operation, on: aot.Slice) -> Estimate:
     """Return the estimated time of what the compiler makes of an operation."""
-    where = SingleDeviceSharding(on.devices[0])
-    takes = [jax.ShapeDtypeStruct(shape, dtype, sharding=where) for shape, dtype in operation.takes]
-    compiled = jax.jit(operation.does, out_shardings=where).lower(*takes).compile()
+    # An abstract device of the slice stands in for a chip: nothing is run.
+    device = SingleDeviceSharding(on.devices[0])
+    arguments = [jax.ShapeDtypeStruct(*of, sharding=device) for of in operation.arguments]
+    compiled = jax.jit(operation.function, out_shardings=device).lower(*arguments).compile()
     return estimate(compiled.as_text(), on.chip)
 
 
@@ -143,15 +145,11 @@ def _bytes(x: Any) -> int:
 
 
 def main() -> None:
-    """Prints the table: estimated time over the ideal, what of it is moves, and the ideal."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "chips", nargs="*", default=list(TOPOLOGIES), metavar="CHIP", help=", ".join(TOPOLOGIES)
-    )
-    chips = parser.parse_args().chips
+    """Print the table: estimated time over the ideal, what of it is moves, and the ideal."""
     aot.offline()
-    slices = {name: aot.slice_of(TOPOLOGIES[name]) for name in chips}
+    slices = {chip: aot.slice_of(topology) for chip, topology in TOPOLOGIES.items()}
     print(tables.head(["operation", *slices]))
+    # Programs for another machine have no place in the compile cache.
     with aot.uncached():
         for operation in OPERATIONS:
             cells = []
@@ -159,10 +157,9 @@ def main() -> None:
                 time = estimated(operation, on)
                 allowed = ideal(operation, on)
                 assert time.seconds is not None
-                cell = f"{time.seconds / allowed:.2f}"
-                if time.by_source["moves"]:
-                    cell += f", moves {time.by_source['moves'] / allowed:.2f}"
-                cells.append(f"{cell} ({1e6 * allowed:.0f} µs)")
+                moves = time.by_source["moves"] / allowed
+                moving = f", moves {moves:.2f}" if moves else ""
+                cells.append(f"{time.seconds / allowed:.2f}{moving} ({1e6 * allowed:.0f} µs)")
             print(tables.row([operation.name, *cells]), flush=True)
 
 

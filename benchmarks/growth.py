@@ -26,10 +26,9 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
-from rich.console import Console
 
 from benchmarks import tables
-from benchmarks.cases import ARMS, Case, Kdjax, Pair, batch, start
+from benchmarks.cases import ARMS, Case, Pair, runner
 from benchmarks.machine import describe, restrict
 from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
@@ -65,7 +64,7 @@ FACTOR_ON_GPU = {
     "batch": 16,
     "teacher width": 4,
 }
-"""By how much a base is larger that keeps a GPU busy."""
+"""How many times as large each size is where a GPU measures: it takes more to be busy."""
 TOLERATED = 1.1
 """How much faster than its price a time may grow before it is flagged."""
 
@@ -96,7 +95,7 @@ class Point:
 
     @property
     def excess(self) -> float:
-        """Return the time over the price."""
+        """Divide the time by the price."""
         return self.time.median / self.price
 
     @property
@@ -106,7 +105,7 @@ class Point:
 
 
 def case(arm: str, sizes: dict[str, int], compute: ComputeConfig) -> Case:
-    """Return the step of these sizes."""
+    """Return an arm's step of these sizes, without dropout."""
 
     def model(layers: int, width: int) -> ModelConfig:
         return ModelConfig(
@@ -135,39 +134,41 @@ def measure(
         values: the values that each size takes in turn.
         options: the command line's: `rounds`, `seconds` and `clock`.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    compute = ComputeConfig(dtype="float32" if on_cpu else "bfloat16")
-    sizes = {}
-    for size, of_size in values.items():
-        for value in of_size:
-            sizes[_name(size, value, base)] = {**base, size: value}
+    compute = ComputeConfig(dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
+    cases = {}
+    for size, size_values in values.items():
+        for value in size_values:
+            cases[_name(size, value, base)] = case(arm, {**base, size: value}, compute)
     # The base last: the first program pays for what JAX loads once.
-    sizes["base"] = sizes.pop("base", base)
-    cases = {name: case(arm, chosen, compute) for name, chosen in sizes.items()}
+    cases["base"] = cases.pop("base", case(arm, base, compute))
     runners = {}
-    for name, compiled_case in cases.items():
-        runners[name] = _runner(compiled_case)
+    for name, point_case in cases.items():
+        runners[name] = runner(point_case)
         seconds = runners[name].program.compile_seconds
         print(f"compiled {name}: {seconds:.1f} s", file=sys.stderr, flush=True)
 
     # Seconds of a token and its price, of which the base's are the unit.
     times = in_turn(runners, options.rounds, options.seconds)
-    steps = {name: np.asarray(getattr(taken, options.clock)) for name, taken in times.items()}
-    tokens = {name: measured.shape.tokens_per_step for name, measured in cases.items()}
-    prices = {name: measured.price.total / tokens[name] for name, measured in cases.items()}
+    seconds_per_token = {}
+    prices = {}
+    for name, point_case in cases.items():
+        tokens = point_case.shape.tokens_per_step
+        seconds_per_token[name] = np.asarray(getattr(times[name], options.clock)) / tokens
+        prices[name] = point_case.price.total / tokens
 
     points = []
-    for size, of_size in values.items():
-        for value in of_size:
+    for size, size_values in values.items():
+        for value in size_values:
             name = _name(size, value, base)
             program = runners[name].program
+            tokens = cases[name].shape.tokens_per_step
             point = Point(
                 size,
                 value,
                 base[size],
                 price=prices[name] / prices["base"],
-                time=ratio(steps[name] / tokens[name], steps["base"] / tokens["base"]),
-                seconds=float(np.median(steps[name])),
+                time=ratio(seconds_per_token[name], seconds_per_token["base"]),
+                seconds=float(np.median(seconds_per_token[name])) * tokens,
                 compiling=program.compile_seconds,
                 memory=(program.memory or {}).get("peak"),
             )
@@ -176,13 +177,8 @@ def measure(
 
 
 def _name(size: str, value: int, base: dict[str, int]) -> str:
+    """Return the name of a step; the base, which every size has, is measured once."""
     return "base" if value == base[size] else f"{size} {value}"
-
-
-def _runner(step: Case) -> Kdjax:
-    student = step.pair.student
-    batches = [batch(step.shape, student.vocab_size, seed) for seed in range(2)]
-    return Kdjax(step, start(student, 0), start(step.pair.teacher, 1), batches)
 
 
 def by_size(points: list[Point]) -> dict[str, list[Point]]:
@@ -198,11 +194,10 @@ def exponents(points: list[Point]) -> dict[str, tuple[float, float]]:
     powers = {}
     for size, group in by_size(points).items():
         log_values = np.log([point.value for point in group])
-        log_prices = np.log([point.price for point in group])
-        log_times = np.log([point.time.median for point in group])
-        price_power = np.polyfit(log_values, log_prices, 1)[0]
-        time_power = np.polyfit(log_values, log_times, 1)[0]
-        powers[size] = (float(price_power), float(time_power))
+        # A power is the slope of a line through the logarithms.
+        logs = np.log([(point.price, point.time.median) for point in group])
+        price_power, time_power = np.polyfit(log_values, logs, 1)[0].tolist()
+        powers[size] = (price_power, time_power)
     return powers
 
 
@@ -226,9 +221,6 @@ def cells(points: list[Point]) -> list[list[str]]:
         value = str(point.value)
         if point.value == point.base:
             value += " (base)"
-        memory_mb = "-"
-        if point.memory is not None:
-            memory_mb = f"{point.memory / 1e6:,.0f}"
         row = [
             point.size,
             value,
@@ -237,7 +229,7 @@ def cells(points: list[Point]) -> list[list[str]]:
             f"{point.excess:.2f}",
             f"{1e3 * point.seconds:.1f}",
             f"{point.compiling:.1f}",
-            memory_mb,
+            "-" if point.memory is None else f"{point.memory / 1e6:,.0f}",
             "faster than its price" if point.flagged else "",
         ]
         rows.append(row)
@@ -261,8 +253,7 @@ STYLE = {
 
 
 def plot(points: list[Point], title: str, path: Path) -> None:
-    """Draw a panel for each size with time and price, then compile time and memory over depth and
-    width."""
+    """Draw time and price over each size, and compile time and memory over depth and width."""
     groups = by_size(points)
     columns = 4
     with plt.rc_context(STYLE):
@@ -275,8 +266,10 @@ def plot(points: list[Point], title: str, path: Path) -> None:
         limits = (lowest / 1.25, highest * 1.25)
         for axis, group in zip(growth, groups.values(), strict=False):
             _growth(axis, group, limits)
+        # The scale is shared, and so are the labels of a row.
         for axis in axes[:2, 0]:
             axis.set_ylabel("per token, relative to the base")
+        # The panels that are left hold the legend.
         handles, labels = axes[0, 0].get_legend_handles_labels()
         for axis in growth[len(groups) :]:
             axis.axis("off")
@@ -302,11 +295,13 @@ def _growth(axis: Any, points: list[Point], limits: tuple[float, float]) -> None
     medians = [point.time.median for point in points]
     below = [point.time.median - point.time.low for point in points]
     above = [point.time.high - point.time.median for point in points]
+    # Where the lines cross lies the base.
     axis.axhline(1, color=GREY, linewidth=0.6)
     axis.axvline(points[0].base, color=GREY, linewidth=0.6, linestyle=":")
     marks = {"markersize": 4}
     axis.plot(values, prices, color=PRICE, marker="s", linestyle="--", label="price", **marks)
     measured = {"color": MEASURED, "marker": "o", "label": "measured time, 95%", **marks}
+    # The bar is the 95% interval of the median.
     axis.errorbar(values, medians, [below, above], capsize=2, **measured)
     axis.set_ylim(*limits)
     axis.set_yscale("log")
@@ -335,7 +330,7 @@ def _sizes(axis: Any, size: str, values: list[int]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_minor_locator(NullLocator())
-    axis.set_xlabel(f"{size}, tokens" if size == "length" else size)
+    axis.set_xlabel({"length": "length, tokens"}.get(size, size))
 
 
 def markdown(points: list[Point]) -> str:
@@ -392,9 +387,9 @@ def run(options: argparse.Namespace) -> None:
         values[size] = tuple(value * factors[size] for value in VALUES[size])
     points = measure(options.arm, base, values, options)
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    # The table on the terminal, then the record, the same table and the plot as files.
     title = f"{options.arm}: per token, relative to the base"
-    tables.show(console, title, HEADER, cells(points), words=("size", ""))
+    tables.show(tables.console(160), title, HEADER, cells(points), words=("size", ""))
     machine = describe() | {"command": " ".join(["python -m benchmarks.growth", *sys.argv[1:]])}
     options.out.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine, "base": base, "points": [asdict(point) for point in points]}

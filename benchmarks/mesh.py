@@ -1,19 +1,20 @@
 """Show what a layout does: the result, what a device stores, computes and sends to others.
 
-One step of the arm `logit` on every mesh of eight emulated devices, against one device. `python
-benchmarks/mesh.py`
+    python -m benchmarks.mesh
+
+One step of the arm `logit` on every mesh of eight emulated devices, against one device.
 """
 
 from __future__ import annotations
 
 import os
 
+# JAX reads these when it is imported.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import argparse
 import itertools
 import math
 from collections import Counter
@@ -33,6 +34,7 @@ from kdjax.training.phase import BatchShape
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 
+DEVICES = 8
 SIZES = {
     "heads": 8,
     "vocab_size": 30528,
@@ -51,15 +53,14 @@ def measure(mesh: tuple[int, int, int]) -> tuple[Program, Any, float]:
     program = Program(phase, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)]))
     teacher = program.place_teacher(models.init(TEACHER, 1).params)
     state = program.start(models.init(STUDENT, 0).params, seed=0)
-    state, metrics = program(
-        state, teacher, batch(SHAPE, STUDENT.vocab_size, 0), ScheduleInputs(0.0, 1e-3)
-    )
+    # Neither dropout nor the batch differs between layouts, and so the result may not either.
+    step_batch = batch(SHAPE, STUDENT.vocab_size, 0)
+    state, metrics = program(state, teacher, step_batch, ScheduleInputs(0.0, 1e-3))
     return program, jax.device_get(state.params), float(metrics["loss"])
 
 
 def messages(text: str) -> list[str]:
-    """Return, for each kind of collective in a program's text, how many arrays and bytes it
-    sends."""
+    """Return how many arrays and bytes each kind of collective in a program sends."""
     counts: Counter[str] = Counter()
     megabytes: Counter[str] = Counter()
     for collective in collectives(text):
@@ -68,11 +69,11 @@ def messages(text: str) -> list[str]:
     return [f"{counts[kind]}: {megabytes[kind]:.1f} MB" if counts[kind] else "-" for kind in KINDS]
 
 
-def layouts(devices: int) -> list[tuple[int, int, int]]:
-    """Return every mesh of so many devices: sizes of the axes `data`, `fsdp` and `tensor`."""
+def layouts() -> list[tuple[int, int, int]]:
+    """Return every mesh of all devices: sizes of the axes `data`, `fsdp` and `tensor`."""
     meshes = []
-    for sizes in itertools.product(range(1, devices + 1), repeat=2):
-        data, rest = divmod(devices, math.prod(sizes))
+    for sizes in itertools.product(range(1, DEVICES + 1), repeat=2):
+        data, rest = divmod(DEVICES, math.prod(sizes))
         if not rest:
             meshes.append((data, *sizes))
     return meshes
@@ -80,22 +81,16 @@ def layouts(devices: int) -> list[tuple[int, int, int]]:
 
 def main() -> None:
     """Print the table: one device, then every mesh of them all."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--devices", type=int, default=8)
-    devices = parser.parse_args().devices
     one_device, expected, loss = measure((1, 1, 1))
-    assert one_device.memory is not None
-    assert one_device.hardware_flops is not None
     header = ["data x fsdp x tensor", "loss", "largest difference", "arguments MB", "FLOPs"]
     print(tables.head([*header, *KINDS]))
     arguments = f"{one_device.memory['arguments'] / 1e6:.1f}"
     print(tables.row(["one device", f"{loss:.6f}", "0", arguments, "1", *["-"] * len(KINDS)]))
-    for mesh in layouts(devices):
+    # Every other row is held against the one device: the result may not differ.
+    for mesh in layouts():
         program, params, loss = measure(mesh)
-        assert program.memory is not None
-        assert program.hardware_flops is not None
         differences = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), params, expected)
-        share = devices / (program.hardware_flops / one_device.hardware_flops)
+        share = DEVICES / (program.hardware_flops / one_device.hardware_flops)
         cells = [
             " x ".join(map(str, mesh)),
             f"{loss:.6f}",

@@ -13,6 +13,7 @@ otherwise. Prints Markdown tables.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.cases import ARMS, PAIRS, TINY, Case, Kdjax, Pair, batch, start
+from benchmarks import tables
+from benchmarks.cases import ARMS, PAIRS, TINY, Case, Pair, batch, runner
 from benchmarks.machine import threads
 from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
@@ -45,6 +47,8 @@ SINGLE = {
     "kl": ("kl", "optimized"),
 }
 """Operations, and where their optimized forms are: module and function."""
+SEQUENCES = {"tiny": 32, "small": 8}
+"""Sequences of a step, by pair of models."""
 REFERENCES = {"linear_joined": "linear_apart", "tied_logits_optimized": "tied_logits_reference"}
 """Reference forms that are not called `reference`."""
 
@@ -56,7 +60,7 @@ class Size:
     Attributes:
         model: the model.
         shape: the batch.
-        relation_heads: of MiniLM.
+        relation_heads: MiniLM's number of relation heads.
     """
 
     model: ModelConfig
@@ -75,9 +79,9 @@ class Operation:
     """An operation on some arrays.
 
     Attributes:
-        function: of `arrays` and then `fixed`.
-        arrays: what it is differentiated by.
-        fixed: its other arguments.
+        function: takes `arrays` and then `fixed`.
+        arrays: arguments that it is differentiated by.
+        fixed: all other arguments.
     """
 
     function: Callable[..., jax.Array]
@@ -88,9 +92,10 @@ class Operation:
 class Differentiated:
     """An operation with its backward pass, compiled in one form."""
 
-    def __init__(self, operation: Operation):
+    def __init__(self, operation: Operation) -> None:
         def run(arrays: Any, fixed: Any) -> Any:
             out, pull = jax.vjp(lambda *arrays: operation.function(*arrays, *fixed), *arrays)
+            # The output stands in for a gradient: any array of its shape will do.
             return out, pull(out)
 
         self._args = (operation.arrays, operation.fixed)
@@ -117,16 +122,19 @@ def operations(size: Size) -> dict[str, Operation]:
     def drawn(*shape: int) -> jax.Array:
         return jnp.asarray(random.normal(size=shape), jnp.float32)
 
+    # The arrays that several operations read.
     hidden = drawn(*tokens, width)
     logits = (*slots, model.vocab_size)
     table = drawn(model.vocab_size, width)
     bias = drawn(width)
     kernels = tuple(drawn(width, width) for _ in range(3))
+    # Scores and relations are compared head by head.
     in_heads = (sequences, model.heads, length, model.head_width)
     values = batch(size.shape, model.vocab_size, 0)
     mask = ops.segment_mask(jnp.asarray(values["segments"]))
     seeds = sequence_seeds(jax.random.key(0), sequences)
 
+    # Operations of several results or arguments, as functions of arrays with one result.
     def linear_each(x: jax.Array, *kernels: jax.Array) -> jax.Array:
         return jnp.stack(ops.linear_each(x, kernels, [bias] * len(kernels)))
 
@@ -181,6 +189,7 @@ def gain(make: Callable[[], Any], rounds: int, seconds: float, reference: Any = 
         seconds: how long a block lasts.
         reference: the context in which the reference form is compiled; all of it unless given.
     """
+    # What is compiled within the context keeps its form when it is run outside.
     with reference or trace_reference():
         runners = {"reference": make()}
     runners["optimized"] = make()
@@ -204,19 +213,9 @@ def reference_of(operation: str) -> Iterator[None]:
         jax.clear_caches()
 
 
-def step_maker(arm: str, pair: Pair, shape: BatchShape) -> Callable[[], Kdjax]:
-    """Return what compiles an arm's step."""
-    params = start(pair.student, 0)
-    teacher = None if arm == "scratch" else start(pair.teacher, 1)
-    batches = [batch(shape, pair.student.vocab_size, seed) for seed in range(2)]
-    return lambda: Kdjax(Case(arm, pair, shape), params, teacher, batches)
-
-
 def table(columns: list[str], rows: dict[str, list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    lines += [f"| {' | '.join([name, *cells])} |" for name, cells in rows.items()]
-    return "\n".join(lines)
+    """Return a Markdown table of rows by their names."""
+    return tables.markdown(columns, [[name, *cells] for name, cells in rows.items()])
 
 
 def operations_table(options: argparse.Namespace) -> str:
@@ -224,12 +223,9 @@ def operations_table(options: argparse.Namespace) -> str:
     rows: dict[str, list[str]] = {}
     for size in SIZES.values():
         for name, operation in operations(size).items():
-            measured = gain(
-                lambda operation=operation: Differentiated(operation),
-                options.rounds,
-                options.seconds,
-            )
-            rows.setdefault(name, []).append(str(measured))
+            compile_operation = functools.partial(Differentiated, operation)
+            gained = gain(compile_operation, options.rounds, options.seconds)
+            rows.setdefault(name, []).append(str(gained))
     return table(["operation", *SIZES], rows)
 
 
@@ -237,8 +233,8 @@ def steps_table(options: argparse.Namespace, pair: Pair, shape: BatchShape) -> s
     """Measure whole steps."""
     rows = {}
     for arm in options.arms:
-        make = step_maker(arm, pair, shape)
-        rows[arm] = [str(gain(make, options.rounds, options.seconds))]
+        compile_step = functools.partial(runner, Case(arm, pair, shape))
+        rows[arm] = [str(gain(compile_step, options.rounds, options.seconds))]
     return table(["arm", f"{options.pair}, whole step"], rows)
 
 
@@ -247,28 +243,29 @@ def single_table(options: argparse.Namespace, pair: Pair, shape: BatchShape) -> 
     rows: dict[str, list[str]] = {}
     for operation in SINGLE:
         for arm in options.arms:
-            make = step_maker(arm, pair, shape)
-            measured = gain(make, options.rounds, options.seconds, reference_of(operation))
-            rows.setdefault(operation, []).append(str(measured))
+            compile_step = functools.partial(runner, Case(arm, pair, shape))
+            context = reference_of(operation)
+            gained = gain(compile_step, options.rounds, options.seconds, context)
+            rows.setdefault(operation, []).append(str(gained))
     return table([f"{options.pair}, only this by reference", *options.arms], rows)
 
 
 def main() -> None:
+    """Print the tables that the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = ("operations", "steps", "single")
     parser.add_argument("--only", nargs="+", choices=kinds, default=["operations", "steps"])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="NAME")
-    parser.add_argument("--pair", choices=("tiny", "small"), default="tiny")
+    parser.add_argument("--pair", choices=SEQUENCES, default="tiny")
     parser.add_argument("--rounds", type=int, default=15, help="blocks of each form")
     parser.add_argument("--seconds", type=float, default=0.02, help="how long a block lasts")
     options = parser.parse_args()
     memory.configure_malloc()  # as kdjax's commands do
     # Without dropout, of which the forms draw different numbers.
     pair = PAIRS[options.pair].dropped(0.0)
-    sequences = 32 if options.pair == "tiny" else 8
-    shape = BatchShape(sequences, pair.length, pair.slots)
+    shape = BatchShape(SEQUENCES[options.pair], pair.length, pair.slots)
     print(f"{threads()} cores ({jax.devices()[0].platform}), JAX {jax.__version__}")
     if "operations" in options.only:
         print(f"\n{operations_table(options)}")

@@ -1,13 +1,11 @@
-"""Preparing corpora of growing size: seconds, tokens a second, and the memory of all its processes
-together.
+"""Measure the preparation of growing corpora: seconds, tokens a second, and memory.
 
-    python benchmarks/prepare.py --gigabytes 0.25 0.5 1 2 5 --workers 2
+    python -m benchmarks.prepare --gigabytes 0.25 0.5 1 2 5 --workers 2
 
 Writes a .jsonl file of shuffled paragraphs of the demo's text, runs `kdjax prepare` on it, then
-takes the manifest away
-and runs it again: what a restart costs when every block is found finished. Memory is the
-proportional set size (Linux; shared pages are counted once) of the command and its workers, sampled
-while they run.
+takes the manifest away and runs it again: what a restart costs when every block is found finished.
+Memory is the proportional set size (Linux; shared pages are counted once) of the command and its
+workers, sampled while they run.
 """
 
 from __future__ import annotations
@@ -45,16 +43,17 @@ HEADER = (
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(
+    """Print a row for each size."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument("--gigabytes", type=float, nargs="+", default=[0.1, 0.2])
-    arguments.add_argument("--workers", type=int, default=0, help="0: one per core")
-    arguments.add_argument("--paragraphs", type=int, default=8, help="of a document, at most")
-    arguments.add_argument(
+    parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.1, 0.2])
+    parser.add_argument("--workers", type=int, default=0, help="0: one per core")
+    parser.add_argument("--paragraphs", type=int, default=8, help="of a document, at most")
+    parser.add_argument(
         "--directory", type=Path, help="for the temporary files; they take twice the size"
     )
-    options = arguments.parse_args()
+    options = parser.parse_args()
     print(tables.head(HEADER), flush=True)
     for gigabytes in options.gigabytes:
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:
@@ -62,33 +61,45 @@ def main() -> None:
         print(tables.row(row), flush=True)
 
 
-def measure(here: Path, gigabytes: float, workers: int, paragraphs: int) -> tuple[str, ...]:
-    write_corpus(here / "text.jsonl", int(gigabytes * 1e9), paragraphs)
-    recipe = here / "recipe.yaml"
-    data = {"files": str(here / "text.jsonl"), "tokenizer": TOKENIZER, "workers": workers}
+def measure(directory: Path, gigabytes: float, workers: int, paragraphs: int) -> tuple[str, ...]:
+    """Prepare a corpus of so many gigabytes twice, and return its row of the table.
+
+    Args:
+        directory: where the text and the prepared data are written.
+        gigabytes: size of the text.
+        workers: processes; 0: one per core.
+        paragraphs: paragraphs of a document, at most.
+    """
+    text = directory / "text.jsonl"
+    write_corpus(text, int(gigabytes * 1e9), paragraphs)
+    recipe = directory / "recipe.yaml"
+    data = {"files": str(text), "tokenizer": TOKENIZER, "workers": workers}
     recipe.write_text(json.dumps({"data": data}))
-    command = [sys.executable, "-m", "kdjax", "prepare", str(recipe), "--out", str(here / "out")]
-    seconds, peak = watched(command)
-    manifest = Manifest.read(here / "out")
-    (here / "out" / NAME).unlink()
-    again, again_peak = watched(command)
-    assert Manifest.read(here / "out") == manifest
+    out = directory / "out"
+    command = [sys.executable, "-m", "kdjax", "prepare", str(recipe), "--out", str(out)]
+    seconds, peak = run_watched(command)
+
+    # Without its manifest a corpus counts as unfinished, though every block is there.
+    manifest = Manifest.read(out)
+    (out / NAME).unlink()
+    restart_seconds, restart_peak = run_watched(command)
+    assert Manifest.read(out) == manifest
     tokens = sum(manifest.text_tokens.values())
     return (
         f"{gigabytes:g}",
         f"{sum(manifest.documents.values()):,}",
         f"{tokens:,}",
-        f"{len(list((here / 'out' / 'shards').glob('part-*'))):,}",
+        f"{len(list((out / 'shards').glob('part-*'))):,}",
         f"{seconds:,.0f}",
         f"{tokens / seconds:,.0f}",
         f"{peak / 2**20:,.0f}",
-        f"{again:,.0f}",
-        f"{again_peak / 2**20:,.0f}",
+        f"{restart_seconds:,.0f}",
+        f"{restart_peak / 2**20:,.0f}",
     )
 
 
 def write_corpus(path: Path, size: int, most: int) -> None:
-    """Documents of 1 to `most` paragraphs drawn at random, until the file has the size."""
+    """Write documents of 1 to `most` paragraphs drawn at random, until the file has the size."""
     values = json.loads(sources.locate(TEXT).read_text(encoding="utf-8")).values()
     paragraphs = [value["extract"] for value in values if value.get("extract")]
     chance = random.Random(0)
@@ -103,32 +114,33 @@ def write_corpus(path: Path, size: int, most: int) -> None:
             number += 1
 
 
-def watched(command: list[str]) -> tuple[float, int]:
-    """Runs a command; its seconds, and the most bytes that it and all it started had at one
-    time."""
+def run_watched(command: list[str]) -> tuple[float, int]:
+    """Run a command, and return its seconds and the peak bytes of all its processes together."""
     start = time.monotonic()
     peak = 0
+    # Its memory is looked at while it runs; peaks between two looks are missed.
     process = subprocess.Popen(command)
     while process.poll() is None:
-        peak = max(peak, sum(map(proportional_set_size, tree(process.pid))))
+        peak = max(peak, sum(map(proportional_set_size, process_tree(process.pid))))
         time.sleep(INTERVAL)
     if process.returncode:
         sys.exit(f"{' '.join(command)}: ended with status {process.returncode}")
     return time.monotonic() - start, peak
 
 
-def tree(root: int) -> list[int]:
-    """A process and all that descend from it."""
-    found = [root]
-    for pid in found:
+def process_tree(root: int) -> list[int]:
+    """Return the ids of a process and all that descend from it."""
+    pids = [root]
+    # The list grows while it is walked: children are visited after their parents.
+    for pid in pids:
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):  # it has just ended
-                found += map(int, children.read_text().split())
-    return found
+                pids += map(int, children.read_text().split())
+    return pids
 
 
 def proportional_set_size(pid: int) -> int:
-    """Bytes; 0 of a process that has ended."""
+    """Return a process's bytes, with shared pages counted in shares; 0 after its end."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

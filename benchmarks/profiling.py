@@ -113,11 +113,13 @@ class Profile:
             by_kind[operation.kind] += spent
             by_source[operation.source, operation.kind] += spent
 
+        # A row for each kind, and one for all of them.
         sums = []
         for kind, spent in [*by_kind.most_common(), ("all", self.busy)]:
             parts = [f"{by_part[part, kind]:.1f}" for part in PARTS]
             sums.append([kind, *parts, f"{spent:.1f}", f"{100 * spent / self.busy:.0f}"])
         lines = []
+        # Source lines, then single operations: those that took most of the time.
         for (source, kind), spent in by_source.most_common(top // 2):
             lines.append([f"{spent:.1f}", f"{100 * spent / self.busy:.1f}", kind, source])
         largest = []
@@ -162,6 +164,7 @@ def profile(step: Callable[[], object], text: str, steps: int) -> Profile:
 def _capture(step: Callable[[], object]) -> list[Span]:
     """Run one step under the profiler and return its events."""
     options = jax.profiler.ProfileOptions()
+    # Python's own events would only slow the step down.
     options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as directory:
         jax.profiler.start_trace(directory, profiler_options=options)
@@ -269,7 +272,9 @@ def _computations(text: str) -> dict[str, list[_Instruction]]:
 def _fusion(instruction: _Instruction) -> str | None:
     """Return the name of the computation that a fusion runs; None for any other instruction."""
     called = _CALLED.search(instruction.rest)
-    return called[1] if called and instruction.opcode == "fusion" else None
+    if called is None or instruction.opcode != "fusion":
+        return None
+    return called[1]
 
 
 def _inside(
@@ -306,6 +311,7 @@ def _flops(instruction: _Instruction) -> int:
     if instruction.opcode != "dot":
         return 0
     left = _dims(instruction.rest)
+    # The result's dimensions, and of the left operand's those that are summed over.
     flops = 2 * math.prod(_dims(instruction.shape))
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
     if contracted:
@@ -315,6 +321,7 @@ def _flops(instruction: _Instruction) -> int:
 
 def _dims(shape: str) -> list[int]:
     """Return the dimensions of the first shape in a text."""
+    # A tuple's first array stands for it.
     match = _SHAPE.search(shape)
     return [int(n) for n in match[1].split(",") if n] if match else []
 
@@ -340,6 +347,7 @@ def _sources(text: str) -> dict[int, str]:
         location, parent = map(int, re.findall(r"=(\d+)", entry)[:2])
         frames[number] = (location, parent)
 
+    # The line of kdjax's that asked for an operation says more than a library's.
     sources = {}
     for number in frames:
         stack = _stack(number, frames, places)
@@ -351,8 +359,8 @@ def _sources(text: str) -> dict[int, str]:
 
 def _field(name: str, text: str) -> int:
     """Return the number that `name=` stands before; 0 where it does not."""
-    match = re.search(rf"{name}=(\d+)", text)
-    return int(match[1]) if match else 0
+    match = re.search(rf"{name}=(\d+)", text) or ("", 0)
+    return int(match[1])
 
 
 def _stack(

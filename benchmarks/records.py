@@ -1,166 +1,126 @@
-"""What watching a run costs: the same run with and without records, in turn, and the ratio of their
-seconds.
+"""Measure what watching a run costs: the same run with and without records, in turn.
 
-    python benchmarks/records.py --steps 300 --repeats 9
+    python -m benchmarks.records --steps 300 --repeats 9
 
 A small student (3 x 192, 8 x 64 tokens a step) on random tokens, so that the host's work counts for
 much. With records: the defaults, a record every 10 steps to metrics.jsonl and event files. Without:
-none. Runs alternate, which goes first too; a ratio is the median over pairs. Processor seconds, of
-all threads, are worth something on a busy machine too, wall-clock is not. What the training loop
-itself spends on a record is taken apart, over 1,000 of them.
+none. Runs alternate, which goes first too; a ratio of seconds is the median over pairs. Processor
+seconds, of all threads, are worth something on a busy machine too, wall-clock is not. What the
+training loop itself spends on a record is taken apart, over 1,000 of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from benchmarks import cases, runs
 from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
-from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.metrics import MetricsRecorder, PendingStep
 from kdjax.training.metrics_log import NAME, Log
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
 
 SHAPE = BatchShape(batch_size=8, seq_len=64, max_predictions=10)
 STUDENT = ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=30522, max_positions=64)
 EVERY = 10
 WATCHED = LogConfig(every=EVERY)
 UNWATCHED = LogConfig(every=10**9, tensorboard=False)
+RECORDS = 1000
+"""Records that the cost of one is measured over."""
 
 
-class Noise:
-    """Batches of random tokens, the same for every run."""
-
-    sequences = 10**9
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        tokens = (SHAPE.batch_size, SHAPE.seq_len)
-        slots = (SHAPE.batch_size, SHAPE.max_predictions)
-        self._batch = {
-            "tokens": rng.integers(0, STUDENT.vocab_size, tokens, np.int32),
-            "segments": np.ones(tokens, np.int32),
-            "positions": np.broadcast_to(np.arange(SHAPE.seq_len, dtype=np.int32), tokens),
-            "valid": np.ones(tokens, np.bool_),
-            "slots": np.broadcast_to(np.arange(SHAPE.max_predictions, dtype=np.int32), slots),
-            "labels": rng.integers(0, STUDENT.vocab_size, slots, np.int32),
-            "label_weights": np.ones(slots, np.float32),
-        }
-
-    def iterate(
-        self, seen: int, rows: Any = slice(None)
-    ) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-        while True:
-            yield seen, {name: array[rows] for name, array in self._batch.items()}
-            seen += SHAPE.batch_size
-
-
-def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[float, float]:
-    """Seconds of one run: of its steps by its own clock, and of processors, all of it."""
-    cost = price(phase, SHAPE)
+def run(phase: CompiledPhase, steps: int, log: LogConfig) -> tuple[float, float]:
+    """Return a run's seconds: of its steps by its own clock, and of processors, all of it."""
     before = time.process_time()
+    # Starting the model is in both kinds of run alike.
+    params = models.init(STUDENT, 0).params
+    flops = steps * phase.price.total
     with tempfile.TemporaryDirectory() as directory:
-        (outcome,) = train(
-            Trainer(
-                [CompiledPhase(phase, program, cost, Noise())],
-                Budget.flops(steps * cost.total),
-                start=models.init(STUDENT, 0).params,
-                seed=0,
-                config=TrainConfig(batch_size=SHAPE.batch_size, log=log, evaluations=1),
-                directory=Path(directory),
-            )
+        trainer = runs.trainer(
+            phase, flops, params, Path(directory), batch_size=SHAPE.batch_size, log=log
         )
-    return outcome.ledger.seconds["compute"] + outcome.ledger.seconds[
-        "input"
-    ], time.process_time() - before
+        (outcome,) = train(trainer)
+    return runs.loop_seconds(outcome.ledger), time.process_time() - before
 
 
-def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
-    """Of a record: seconds of the training loop to make it and hand it on, bytes of its line,
-    seconds to read it."""
-    cost = price(phase, SHAPE)
-    clock = Stopwatch({})
-    taken = []
-    ledger = Ledger.open(Budget.flops((records + 1) * cost.total))
-    groups = ("embeddings", *(f"layer_{n}" for n in range(1, STUDENT.layers + 1)), "head")
-    figures = {
-        "loss": 1.25,
-        "mlm": 1.25,
-        "grad_norm": 0.5,
-        **{f"grad_norm/{group}": 0.25 for group in groups},
-    }
-    meter = MetricsRecorder([phase], 1, ledger, clock, None)
+def record_cost(phase: CompiledPhase) -> tuple[float, float, float]:
+    """Return the seconds that writing a record takes, its bytes, and the seconds to read it."""
+    # The figures of a step are made up: how many there are is what counts.
+    metrics = {"loss": 1.25, "mlm": 1.25, "grad_norm": 0.5}
+    for group in ("embeddings", "head", *(f"layer_{n}" for n in range(1, STUDENT.layers + 1))):
+        metrics[f"grad_norm/{group}"] = 0.25
+    seconds = []
+    ledger = Ledger.open(Budget.flops((RECORDS + 1) * phase.price.total))
+    recorder = MetricsRecorder([phase.phase], 1, ledger, Stopwatch({}), None)
+    tokens = SHAPE.tokens_per_step
     with tempfile.TemporaryDirectory() as directory:
-        with contextlib.closing(Log(Path(directory), 0, WATCHED)) as log:
-            for step in range(1, records + 1):
-                ledger = ledger.charge(
-                    0,
-                    cost,
-                    SHAPE.tokens_per_step,
-                    SHAPE.tokens_per_step,
-                    SHAPE.tokens_per_step,
-                    SHAPE.batch_size,
-                )
-                started = time.perf_counter()
-                log.write(
-                    step,
-                    meter.record(PendingStep(ledger, 0, ScheduleInputs(0.5, 1e-3), {}), figures),
-                )
-                taken.append(time.perf_counter() - started)
+        log = Log(Path(directory), 0, WATCHED)
+        for step in range(1, RECORDS + 1):
+            ledger = ledger.charge(0, phase.price, tokens, tokens, tokens, SHAPE.batch_size)
+            pending = PendingStep(ledger, 0, ScheduleInputs(0.5, 1e-3), {})
+            started = time.perf_counter()
+            log.write(step, recorder.record(pending, metrics))
+            seconds.append(time.perf_counter() - started)
+        log.close()
+
+        # A run that goes on reads the records that it finds.
         started = time.perf_counter()
-        Log(Path(directory), records, WATCHED).close()
-        again = time.perf_counter() - started
+        Log(Path(directory), RECORDS, WATCHED).close()
+        reading = time.perf_counter() - started
         size = (Path(directory) / NAME).stat().st_size
-    return statistics.median(taken), size / records, again / records
+    return statistics.median(seconds), size / RECORDS, reading / RECORDS
 
 
 def main() -> None:
+    """Print what a record costs, and the ratios of runs with and without records."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    (phase,) = resolve("scratch", ArmConfig(), STUDENT, None, OptimizerConfig()).phases
-    program = Program(phase, SHAPE, Layout.of())
-    once, size, again = a_record(phase)
+
+    (arm_phase,) = resolve("scratch", ArmConfig(), STUDENT, None, OptimizerConfig()).phases
+    stream = cases.Same(cases.batch(SHAPE, STUDENT.vocab_size, 0), SHAPE.batch_size)
+    program = Program(arm_phase, SHAPE, Layout.of())
+    phase = CompiledPhase(arm_phase, program, price(arm_phase, SHAPE), stream)
+    writing, size, reading = record_cost(phase)
     print(
-        f"a record: {1e6 * once:.0f} microseconds of the training loop, {size:.0f} bytes; "
-        f"{1e6 * again:.0f} microseconds to read it once more when a run goes on",
+        f"a record: {1e6 * writing:.0f} microseconds of the training loop, {size:.0f} bytes; "
+        f"{1e6 * reading:.0f} microseconds to read it once more when a run goes on",
         flush=True,
     )
+
+    # The first runs pay for imports and first files, and are not counted.
+    seconds: dict[int, list[tuple[float, float]]] = {}
     for log in (WATCHED, UNWATCHED):
-        run(phase, program, EVERY, log)  # imports, first files
-    pairs = []
-    for n in range(options.repeats):
-        order = (WATCHED, UNWATCHED) if n % 2 else (UNWATCHED, WATCHED)
-        taken = {log.every: run(phase, program, options.steps, log) for log in order}
-        pairs.append((taken[WATCHED.every], taken[UNWATCHED.every]))
-    for kind, what in enumerate(("wall-clock", "processor seconds")):
-        ratios = sorted(watched[kind] / unwatched[kind] for watched, unwatched in pairs)
-        a_step = statistics.median(unwatched[kind] for _, unwatched in pairs) / options.steps
+        run(phase, EVERY, log)
+        seconds[log.every] = []
+    for number in range(options.repeats):
+        # Which of the two goes first alternates.
+        for log in sorted((WATCHED, UNWATCHED), key=lambda log: log.every, reverse=not number % 2):
+            seconds[log.every].append(run(phase, options.steps, log))
+    for column, clock in enumerate(("wall-clock", "processor seconds")):
+        watched = [run_seconds[column] for run_seconds in seconds[WATCHED.every]]
+        unwatched = [run_seconds[column] for run_seconds in seconds[UNWATCHED.every]]
+        ratios = sorted(a / b for a, b in zip(watched, unwatched, strict=True))
+        step_ms = 1e3 * statistics.median(unwatched) / options.steps
         print(
-            f"{what}: ratio {statistics.median(ratios):.4f} (from {ratios[0]:.4f} to "
-            f"{ratios[-1]:.4f}), "
-            f"{1e3 * a_step:.2f} ms a step without records"
+            f"{clock}: ratio {statistics.median(ratios):.4f} (from {ratios[0]:.4f} to "
+            f"{ratios[-1]:.4f}), {step_ms:.2f} ms a step without records"
         )
 
 

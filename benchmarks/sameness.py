@@ -1,5 +1,4 @@
-"""Whether two implementations of an arm's step compute the same: its loss and every gradient, from
-the same numbers."""
+"""Compare loss and gradients of an arm's step between kdjax and PyTorch."""
 
 from __future__ import annotations
 
@@ -25,49 +24,40 @@ def differences(
     *,
     other_teacher: Any = None,
 ) -> dict[str, float]:
-    """Relative differences between kdjax and PyTorch in float32, without dropout: of `loss`, and of
-    each gradient.
+    """Compute the relative differences of `loss` and of each gradient, in float32.
 
     Of a gradient: the norm of the difference over the norm, by PyTorch's name of the parameter.
     Where only one of the two has a gradient, infinity.
 
     Args:
         case: the arm; its student has no dropout.
-        params, teacher: of both models.
-        objective: of the terms.
-        batch: on the host.
+        params, teacher: parameters of both models.
+        objective: parameters of the terms.
+        batch: a batch on the host.
         other_teacher: PyTorch's teacher, where it is another one.
     """
     phase = case.phase
-    whole = {"model": params, "objective": objective}
-    given = phase.teacher_part(teacher)
-    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
-    loss, grads = graded(whole, given, dict(batch))
-    own = named(_where(phase.trained, grads))
-    other_loss, theirs = Torch(
-        case, params, other_teacher or teacher, [batch], objective=objective
-    ).gradients()
-    found = {"loss": abs(float(loss) - other_loss) / abs(float(loss))}
-    for name in sorted(own.keys() | theirs.keys()):
-        alone = name not in own or name not in theirs
-        found[name] = math.inf if alone else _relative(own[name], theirs[name])
-    return found
+    all_params = {"model": params, "objective": objective}
+    loss_and_grads = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
+    loss, grads = loss_and_grads(all_params, phase.teacher_part(teacher), dict(batch))
+    # What is frozen has a gradient in kdjax and none in PyTorch.
+    ours = named(_trained_leaves(phase.trained, grads))
+    torch_step = Torch(case, params, other_teacher or teacher, [batch], objective=objective)
+    torch_loss, theirs = torch_step.gradients()
+
+    relative = dict.fromkeys(sorted(ours.keys() | theirs.keys()), math.inf)
+    for name in ours.keys() & theirs.keys():
+        norm = np.linalg.norm(ours[name])
+        relative[name] = float(np.linalg.norm(ours[name] - theirs[name]) / norm)
+    return {"loss": abs(float(loss) - torch_loss) / abs(float(loss)), **relative}
 
 
-def _where(trained: Any, grads: Any) -> Any:
-    """Of nested dictionaries, the leaves that are trained."""
-    if isinstance(grads, dict):
-        return {
-            name: _where(trained[name], value)
-            for name, value in grads.items()
-            if _any(trained[name])
-        }
-    return grads
-
-
-def _any(trained: Any) -> bool:
-    return any(jax.tree.leaves(trained))
-
-
-def _relative(own: np.ndarray, other: np.ndarray) -> float:
-    return float(np.linalg.norm(own - other) / np.linalg.norm(own))
+def _trained_leaves(trained: Any, grads: Any) -> Any:
+    """Return the leaves of nested dictionaries that are trained."""
+    if not isinstance(grads, dict):
+        return grads
+    leaves = {}
+    for name, value in grads.items():
+        if any(jax.tree.leaves(trained[name])):
+            leaves[name] = _trained_leaves(trained[name], value)
+    return leaves

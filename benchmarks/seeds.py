@@ -1,13 +1,13 @@
-"""Seeds of an arm one after another against all of them side by side as one program.
+"""Compare seeds of an arm one after another with all of them side by side as one program.
 
     python -m benchmarks.seeds [--seeds N ...] [--arms NAME ...] [--dtype bfloat16]
 
 Step: of each of N seeds, the batch brought to the device included, by the program of one seed N
-    times or by the program
-of N seeds once. Loop: the same within whole runs (`kdjax.training.trainer`), with all that the host
-does for a step, but without compiling and the checkpoint at the end. Both ways run in turn, a ratio
-is of neighbours, its interval that of the median. Students read 8 x 64 tokens with 10 masked slots;
-the teacher is 6 x 384. Prints a Markdown table.
+times or by the program of N seeds once. Loop: the same within whole runs
+(`kdjax.training.trainer`), with all that the host does for a step, but without compiling and the
+checkpoint at the end. Both ways run in turn, a ratio is of neighbours, its interval that of the
+median. Students read 8 x 64 tokens with 10 masked slots; the teacher is 6 x 384. Prints a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -21,19 +21,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import cases, tables
-from benchmarks.cases import Same
+from benchmarks import runs, tables
+from benchmarks.cases import RATE, Same, batch
 from benchmarks.timing import in_turn, ratio
 from kdjax import memory, models
-from kdjax.budget.accounting import Budget
-from kdjax.config import (
-    ArmConfig,
-    ComputeConfig,
-    LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
@@ -41,7 +33,6 @@ from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
 
 SIZES = {"vocab_size": 30522, "max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
 STUDENTS = {
@@ -50,12 +41,23 @@ STUDENTS = {
 }
 TEACHER = ModelConfig(layers=6, width=384, heads=12, ffn=1536, **SIZES)
 SHAPE = BatchShape(batch_size=8, seq_len=64, max_predictions=10)
-MOMENT = ScheduleInputs(0.5, 1e-4)
-
-
-def batch(seed: int) -> dict[str, np.ndarray]:
-    """Return a batch of random tokens."""
-    return cases.batch(SHAPE, SIZES["vocab_size"], seed)
+SCHEDULE_INPUTS = ScheduleInputs(0.5, RATE)
+LOOPS = 5
+"""Whole runs of each way."""
+WAYS = ("one by one", "at once")
+HEADER = (
+    "student",
+    "arm",
+    "seeds",
+    *(f"step, {way}" for way in WAYS),
+    "ratio",
+    *(f"loop, {way}" for way in WAYS),
+    "ratio",
+    "compile, one",
+    "compile, all",
+    "device, one",
+    "device, all",
+)
 
 
 @dataclass
@@ -63,144 +65,136 @@ class Seeds:
     """Runs of some seeds, in groups of as many as the program takes.
 
     Attributes:
-        program: compiled.
-        states: of each group.
-        batches: of each group, on the host.
-        teacher: on the device.
+        phase: the arm's only phase.
+        program: the compiled step.
+        groups: the seeds of each group.
+        states: the training state of each group.
+        batches: the batches of each group, on the host.
+        teacher: the teacher's parameters on the device.
     """
 
+    phase: Phase
     program: Program
+    groups: list[range]
     states: list[Any]
     batches: list[list[dict[str, np.ndarray]]]
     teacher: Any
 
     def step(self) -> None:
-        """A step of each seed."""
-        for n, of_group in enumerate(self.batches):
-            self.states[n], _ = self.program.step(
-                self.states[n], self.teacher, self.program.stack_batches(of_group), MOMENT
+        """Begin a step of each seed."""
+        for number, group_batches in enumerate(self.batches):
+            stacked = self.program.stack_batches(group_batches)
+            self.states[number], _ = self.program.step(
+                self.states[number], self.teacher, stacked, SCHEDULE_INPUTS
             )
 
     def wait(self) -> None:
-        """Until the devices are done."""
+        """Wait until the devices are done."""
         jax.block_until_ready(self.states)
 
 
-def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seeds:
-    """Runs at their start."""
-    program = Program(
-        phase, SHAPE, Layout.of(devices=jax.devices()[:1]), compute=compute, lanes=at_once
-    )
-    teacher = program.place_teacher(models.init(TEACHER, 0).params if phase.teacher else None)
-    groups = [range(first, first + at_once) for first in range(0, seeds, at_once)]
-    states = [
-        program.stack(
-            [program.start(models.init(phase.student, seed).params, seed) for seed in group]
-        )
-        for group in groups
-    ]
-    return Seeds(program, states, [[batch(seed) for seed in group] for group in groups], teacher)
+def compile_seeds(phase: Phase, seeds: int, lanes: int, compute: ComputeConfig) -> Seeds:
+    """Compile the step of so many lanes, and start all seeds in groups of as many."""
+    layout = Layout.of(devices=jax.devices()[:1])
+    program = Program(phase, SHAPE, layout, compute=compute, lanes=lanes)
+    teacher = program.place_teacher(models.init(TEACHER, 0).params)
+    groups = [range(first, first + lanes) for first in range(0, seeds, lanes)]
+    # Both ways start every seed alike, whatever group it is in.
+    states = []
+    batches = []
+    for group in groups:
+        starts = [program.start(models.init(phase.student, seed).params, seed) for seed in group]
+        states.append(program.stack(starts))
+        batches.append([batch(SHAPE, SIZES["vocab_size"], seed) for seed in group])
+    return Seeds(phase, program, groups, states, batches, teacher)
 
 
-def loop(phase: Phase, made: Seeds, steps: int) -> float:
-    """Seconds that whole runs of so many steps take, by their own clocks."""
-    cost = price(phase, SHAPE)
+def loop(seeds: Seeds, steps: int) -> float:
+    """Return the seconds that whole runs of so many steps take, by their own clocks."""
+    cost = price(seeds.phase, SHAPE)
     seconds = 0.0
-    first = 0
-    for _ in made.states:
+    for group, group_batches in zip(seeds.groups, seeds.batches, strict=True):
+        # Each group is trained as one program, and the groups one after another.
         with tempfile.TemporaryDirectory() as directory:
-            outcomes = train(
-                *(
-                    Trainer(
-                        [
-                            CompiledPhase(
-                                phase,
-                                made.program,
-                                cost,
-                                Same(batch(seed), SHAPE.batch_size),
-                                made.teacher,
-                            )
-                        ],
-                        Budget.flops(steps * cost.total),
-                        start=models.init(phase.student, seed).params,
-                        seed=seed,
-                        config=TrainConfig(
-                            batch_size=SHAPE.batch_size,
-                            log=LogConfig(tensorboard=False),
-                            evaluations=1,
-                        ),
-                        directory=Path(directory) / str(seed),
-                    )
-                    for seed in range(first, first + made.program.lanes)
+            trainers = []
+            for seed, seed_batch in zip(group, group_batches, strict=True):
+                stream = Same(seed_batch, SHAPE.batch_size)
+                trainer = runs.trainer(
+                    CompiledPhase(seeds.phase, seeds.program, cost, stream, seeds.teacher),
+                    steps * cost.total,
+                    models.init(seeds.phase.student, seed).params,
+                    Path(directory) / str(seed),
+                    batch_size=SHAPE.batch_size,
+                    seed=seed,
+                    log=LogConfig(tensorboard=False),
                 )
-            )
-        first += made.program.lanes
-        seconds += sum(
-            one.ledger.seconds["compute"] + one.ledger.seconds["input"] for one in outcomes
-        )
+                trainers.append(trainer)
+            seconds += sum(runs.loop_seconds(outcome.ledger) for outcome in train(*trainers))
     return seconds
 
 
-def row(student: str, arm: str, seeds: int, options: argparse.Namespace) -> list[str]:
-    """A row of the table."""
+def row(student: str, arm: str, number: int, options: argparse.Namespace) -> list[str]:
+    """Measure both ways of training so many seeds of an arm.
+
+    Args:
+        student: a name of `STUDENTS`.
+        arm: name of the arm.
+        number: how many seeds.
+        options: the command line's.
+    """
     (phase,) = resolve(arm, ArmConfig(), STUDENTS[student], TEACHER, OptimizerConfig()).phases
     compute = ComputeConfig(dtype=options.dtype)
-    both = {"alone": runs(phase, seeds, 1, compute), "together": runs(phase, seeds, seeds, compute)}
-    times = in_turn(both, options.rounds, options.seconds)
-    each = {name: float(np.median(found.wall)) / seeds for name, found in times.items()}
-    steps = max(5, round(options.seconds / each["alone"]))
-    loops: dict[str, list[float]] = {name: [] for name in both}
-    for _ in range(options.loops):
-        for name, made in both.items():
-            loops[name].append(loop(phase, made, steps))
-    in_loop = {name: float(np.median(found)) / steps / seeds for name, found in loops.items()}
-    needed = [
-        1e-6 * made.program.memory["peak"] if made.program.memory else float("nan")
-        for made in both.values()
-    ]
+    seeds = {
+        "alone": compile_seeds(phase, number, 1, compute),
+        "together": compile_seeds(phase, number, number, compute),
+    }
+    times = in_turn(seeds, options.rounds, options.seconds)
+
+    # Loops of both ways have as many steps, about as long as a block.
+    step_seconds = {name: float(np.median(times[name].wall)) / number for name in seeds}
+    steps = max(5, round(options.seconds / step_seconds["alone"]))
+    loops: dict[str, list[float]] = {name: [] for name in seeds}
+    for _ in range(LOOPS):
+        for name, seconds in loops.items():
+            seconds.append(loop(seeds[name], steps))
+
+    in_loop = {name: float(np.median(loops[name])) / steps / number for name in seeds}
+    programs = [way.program for way in seeds.values()]
+    peaks = [1e-6 * (program.memory or {"peak": float("nan")})["peak"] for program in programs]
     return [
         student,
         arm,
-        str(seeds),
-        *(f"{1000 * each[name]:.2f} ms" for name in both),
+        str(number),
+        *(f"{1000 * seconds:.2f} ms" for seconds in step_seconds.values()),
         str(ratio(times["alone"].wall, times["together"].wall)),
-        *(f"{1000 * in_loop[name]:.2f} ms" for name in both),
+        *(f"{1000 * seconds:.2f} ms" for seconds in in_loop.values()),
         str(ratio(loops["alone"], loops["together"])),
-        *(f"{made.program.compile_seconds:.0f} s" for made in both.values()),
-        *(f"{megabytes:,.0f} MB" for megabytes in needed),
+        *(f"{program.compile_seconds:.0f} s" for program in programs),
+        *(f"{megabytes:,.0f} MB" for megabytes in peaks),
     ]
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 4], metavar="N")
-    parser.add_argument(
-        "--students", nargs="+", default=list(STUDENTS), choices=STUDENTS, metavar="SIZE"
-    )
-    parser.add_argument("--arms", nargs="+", default=["scratch", "logit"], metavar="NAME")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--rounds", type=int, default=9, help="blocks of each")
-    parser.add_argument("--loops", type=int, default=5, help="loops of each")
-    parser.add_argument(
-        "--seconds", type=float, default=1.0, help="of a block, and of a seed in a loop, one by one"
-    )
+    add = parser.add_argument
+    add("--seeds", type=int, nargs="+", default=[2, 4], metavar="N")
+    add("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS, metavar="SIZE")
+    add("--arms", nargs="+", default=["scratch", "logit"], metavar="NAME")
+    add("--dtype", default="float32", choices=("float32", "bfloat16"))
+    add("--rounds", type=int, default=9, help="blocks of each")
+    add("--seconds", type=float, default=1.0, help="of a block, and of a seed in a loop")
     options = parser.parse_args()
     memory.configure_malloc()  # as kdjax's commands do
-    print(
-        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one "
-        "seed\n"
-    )
-    both = ("one by one", "at once")
-    heads = [*(f"step, {way}" for way in both), "ratio", *(f"loop, {way}" for way in both), "ratio"]
-    heads += [f"{what}, {of}" for what in ("compile", "device") for of in ("one", "all")]
-    print(tables.head(["student", "arm", "seeds", *heads]))
+    device = jax.devices()[0].device_kind
+    print(f"{device}, JAX {jax.__version__}, {options.dtype}; a step of one seed\n")
+    print(tables.head(HEADER))
     for student in options.students:
         for arm in options.arms:
-            for seeds in options.seeds:
-                print(tables.row(row(student, arm, seeds, options)), flush=True)
+            for number in options.seeds:
+                print(tables.row(row(student, arm, number, options)), flush=True)
 
 
 if __name__ == "__main__":

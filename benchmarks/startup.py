@@ -1,4 +1,4 @@
-"""What a command does before its first step is done, each time in a process of its own.
+"""Time what a command does before its first step is done, each time in a process of its own.
 
     python -m benchmarks.startup [--pair small|large ...] [--arms NAME ...] [--rounds 3]
 
@@ -31,6 +31,7 @@ RECIPE = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
 
 def main() -> None:
+    """Print two rows for each arm of each pair of models."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +69,7 @@ def started(pair: str, arm: str, cache: str) -> Sequence[float]:
 
 
 def child(pair: str, arm: str) -> Iterator[None]:
-    """A command's beginning; a stage is done at each yield."""
+    """Do what a command does up to its first step; a stage is done at each yield."""
     from kdjax import recipes
 
     recipes.load(RECIPE)
@@ -81,30 +82,29 @@ def child(pair: str, arm: str) -> Iterator[None]:
     memory.configure_malloc()
     compiled.enable_compilation_cache()
     yield
-    from benchmarks.cases import PAIRS, RATE, Case, batch, start
+    from benchmarks.cases import PAIRS, RATE, Case
     from kdjax.parallel.layout import Layout
     from kdjax.training.phase import BatchShape
     from kdjax.training.program import Program
     from kdjax.training.step import ScheduleInputs
 
     models = PAIRS[pair]
-    case = Case(
-        arm, models, BatchShape(batch_size=16, seq_len=models.length, max_predictions=models.slots)
-    )
+    case = Case(arm, models, BatchShape(16, models.length, models.slots))
     assert case.price.total > 0
     yield
     program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]))
     yield
-    state = program.start(start(case.pair.student, 0), seed=0)
-    teacher = program.place_teacher(start(case.pair.teacher, 1))
+    state = program.start(case.student_params, seed=0)
+    teacher = program.place_teacher(case.teacher_params)
     yield
-    read = batch(case.shape, case.pair.student.vocab_size, seed=0)
-    jax.block_until_ready(program(state, teacher, read, ScheduleInputs(0.5, RATE)))
+    (batch,) = case.batches(1)
+    jax.block_until_ready(program(state, teacher, batch, ScheduleInputs(0.5, RATE)))
     yield
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
+        # The first stage began when the process was started, which its parent says.
         moments = [float(sys.argv[4]), *(time.time() for _ in child(sys.argv[2], sys.argv[3]))]
         print(json.dumps([after - before for before, after in itertools.pairwise(moments)]))
     else:

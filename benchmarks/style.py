@@ -37,7 +37,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted in some files.
+    """Counts over some files.
 
     Attributes:
         code: code lines.
@@ -141,8 +141,8 @@ def packages(path: Path, tree: Path) -> dict[str, list[Path]]:
         return {str(path): [root]}
     files: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*.py")):
-        below = file.relative_to(root).parts
-        package = path / below[0] if len(below) > 1 else path
+        # The directory directly below, or none: a package holds all that lies deeper.
+        package = path.joinpath(*file.relative_to(root).parts[:-1][:1])
         files.setdefault(str(package), []).append(file)
     return files
 
@@ -159,8 +159,7 @@ def count_packages(path: Path, tree: Path) -> dict[str, Counts]:
 
 
 def figures(counts: Counts | None) -> list[str]:
-    """Return what stands in the columns of a row behind its name; dashes where nothing was
-    counted."""
+    """Return a row's cells behind its name; dashes where nothing was counted."""
     if counts is None or not counts.code:
         return [ABSENT] * (len(HEADER) - 1)
     thousands = counts.code / 1000
@@ -176,7 +175,7 @@ def figures(counts: Counts | None) -> list[str]:
 
 
 def row(cells: Iterable[str]) -> str:
-    """Return a line of a Markdown table."""
+    """Return a line of a Markdown table; `benchmarks.tables` needs a library, and this does not."""
     return f"| {' | '.join(cells)} |"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -23,13 +24,18 @@ def markdown(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join([head(header), *map(row, rows)])
 
 
+def console(width: int) -> Console:
+    """Return the terminal; where the output is no terminal, one of this width."""
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
 def show(
     console: Console,
     title: str,
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
-    words: Iterable[str],
+    words: Sequence[str],
 ) -> None:
     """Print a table on a terminal.
 
@@ -40,10 +46,10 @@ def show(
         rows: cells of each row.
         words: the columns that hold words; all others hold figures and are set flush right.
     """
-    left = set(words)
+    # Figures are read by their last digits, words from their first letters.
     table = Table(title=title, title_justify="left")
     for name in header:
-        table.add_column(name, justify="left" if name in left else "right")
+        table.add_column(name, justify="left" if name in words else "right")
     for cells in rows:
         table.add_row(*cells)
     console.print(table)

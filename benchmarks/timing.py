@@ -1,5 +1,4 @@
-"""Timing that survives a busy machine: what is compared runs in turn, and ratios are made of
-neighbours."""
+"""Timing that survives a busy machine: runners take turns, and ratios are of neighbours."""
 
 from __future__ import annotations
 
@@ -20,10 +19,10 @@ class Runner(Protocol):
     """Something that makes steps."""
 
     def step(self) -> Any:
-        """Begins a step."""
+        """Begin a step."""
 
     def wait(self) -> None:
-        """Until all steps begun are done."""
+        """Wait until all steps begun are done."""
 
 
 @dataclass
@@ -57,8 +56,8 @@ class Ratio:
     """A median and its interval.
 
     Attributes:
-        median: of the ratios.
-        low, high: of the median, by bootstrap over the ratios.
+        median: median of the ratios.
+        low, high: the median's 95% interval, by bootstrap over the ratios.
     """
 
     median: float
@@ -72,10 +71,9 @@ class Ratio:
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     """Return the median of ratios of neighbours, and its 95% interval."""
     ratios = np.asarray(numerator) / np.asarray(denominator)
-    resampled = ratios[
-        np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
-    ]
-    low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
+    # Rounds are drawn anew with replacement, and the middle 95% of their medians are the interval.
+    rounds = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[rounds], axis=1), [2.5, 97.5])
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
@@ -96,10 +94,11 @@ def in_turn(
         chance: decides the orders.
     """
     chance = chance or random.Random(0)
+    # The first block pays for kernels, autotuning and allocations; the second times a step.
     steps = {}
     for name, runner in runners.items():
         first = Times()
-        first.block(runner, 1)  # compiled kernels, autotuning, first allocations
+        first.block(runner, 1)
         first.block(runner, 1)
         steps[name] = max(1, round(seconds / first.wall[-1]))
     times = {name: Times() for name in runners}
@@ -116,13 +115,13 @@ class MatmulRate:
     """The best rate of square matmuls right now, in FLOPs a second.
 
     Attributes:
-        found: by library, one entry a measurement.
+        rates: rates by library, one entry a measurement.
     """
 
     def __init__(
         self, libraries: Mapping[str, Callable[[int], Callable[[], None]]], sizes: Sequence[int]
-    ):
-        """Prepares the products.
+    ) -> None:
+        """Prepare the products.
 
         Args:
             libraries: by name, a function that takes a size and returns one that does a product and
@@ -132,12 +131,13 @@ class MatmulRate:
         self._products = {}
         for name, make in libraries.items():
             self._products[name] = {size: make(size) for size in sizes}
-        self.found: dict[str, list[float]] = {name: [] for name in libraries}
+        self.rates: dict[str, list[float]] = {name: [] for name in libraries}
 
     def __call__(self, repeats: int = 3) -> None:
         """Measure once more, size by size and library by library in turn."""
         best = dict.fromkeys(self._products, 0.0)
         for _ in range(repeats):
+            # Neighbours in time see the same load.
             for name, products in self._products.items():
                 for size, product in products.items():
                     product()
@@ -145,12 +145,12 @@ class MatmulRate:
                     product()
                     best[name] = max(best[name], 2 * size**3 / (time.perf_counter() - started))
         for name, rate in best.items():
-            self.found[name].append(rate)
+            self.rates[name].append(rate)
 
     @property
     def best(self) -> list[float]:
         """Return the faster library's rate, one entry a measurement."""
-        return [max(rates) for rates in zip(*self.found.values(), strict=True)]
+        return [max(rates) for rates in zip(*self.rates.values(), strict=True)]
 
 
 def xla_product(dtype: str) -> Callable[[int], Callable[[], None]]:

@@ -1,5 +1,4 @@
-"""Tokens a second, once: of `kdjax prepare`'s work, or of the tokenizer library alone.
-`benchmarks.input` runs it.
+"""Time `kdjax prepare`'s work or the tokenizer library alone, once, for `benchmarks.input`.
 
     python -m benchmarks.tokens ours TEXT.jsonl TOKENIZER OUT
     python -m benchmarks.tokens alone TEXT.jsonl TOKENIZER
@@ -27,40 +26,41 @@ AT_ONCE = 1000
 
 
 def alone(text: str, tokenizer: str) -> Callable[[], int]:
-    """The tokenizer on all cores; the text is in memory, and what it gives is counted and
-    dropped."""
+    """Return what tokenizes a text that is in memory on all cores, and counts the tokens."""
+    # The library has threads of its own; the preparation has processes.
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     backend = TextTokenizer.read(Path(tokenizer))._backend
     with Path(text).open(encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
 
     def run() -> int:
-        some = (texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE))
-        return sum(
-            len(found)
-            for each in some
-            for found in backend.encode_batch(each, add_special_tokens=False)
-        )
+        tokens = 0
+        for first in range(0, len(texts), AT_ONCE):
+            documents = texts[first : first + AT_ONCE]
+            encodings = backend.encode_batch(documents, add_special_tokens=False)
+            tokens += sum(map(len, encodings))
+        return tokens
 
     return run
 
 
 def ours(text: str, tokenizer: str, out: str) -> Callable[[], int]:
-    """The preparation, from the file to shards and manifest."""
-    return lambda: sum(
-        prepare(DataConfig(files=text), Path(tokenizer), Path(out)).text_tokens.values()
-    )
+    """Return what prepares a text, from the file to shards and manifest, and counts the tokens."""
+    config = DataConfig(files=text)
+    return lambda: sum(prepare(config, Path(tokenizer), Path(out)).text_tokens.values())
 
 
 def processors() -> float:
-    """Seconds of this process and of its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    """Return processor seconds of this process and of its children that have ended."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> None:
-    which, *rest = sys.argv[1:]
-    work = {"alone": alone, "ours": ours}[which](*rest)
+    """Print tokens, seconds, and processor seconds of the work that the command line names."""
+    name, *paths = sys.argv[1:]
+    # Reading the text for the tokenizer alone is not timed.
+    work = {"alone": alone, "ours": ours}[name](*paths)
     before = processors()
     clock = time.perf_counter()
     tokens = work()

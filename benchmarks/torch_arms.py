@@ -1,4 +1,4 @@
-"""The four arms in plain eager PyTorch: the baseline that the speed benchmark compares kdjax with.
+"""The four arms in plain eager PyTorch, which the speed benchmark compares kdjax with.
 
 The mathematics of `kdjax.models` and `kdjax.objectives` (default variants) as one would write it by
 hand: attention through `scaled_dot_product_attention` where nobody asks for scores, the MLM head at
@@ -11,12 +11,11 @@ Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,17 +29,15 @@ from kdjax.models.features import FeatureRequest
 from kdjax.objectives.relations import Relation
 
 Batch = Mapping[str, Tensor]
-AdamW = Literal["foreach", "fused"]
-Precision = Literal["float32", "autocast", "master"]
-"""How a step is computed: in float32; in bfloat16 by `torch.autocast`; or by a bfloat16 copy of
-float32 parameters."""
+ADAMW = {"cpu": "foreach", "cuda": "fused"}
+"""The faster implementation of `torch.optim.AdamW` on each device."""
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 
 @dataclass
 class Features:
-    """What a forward pass hands out; layer 1 is the first, hidden state 0 the embedding output."""
+    """The outputs of a forward pass; layer 1 is the first, hidden state 0 the embedding output."""
 
     scores: dict[int, Tensor] = field(default_factory=dict)
     query: dict[int, Tensor] = field(default_factory=dict)
@@ -51,7 +48,7 @@ class Features:
 
 
 class Embeddings(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.width)
         self.position = None
@@ -64,6 +61,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
+        # Packed segments only bound attention: every token has type 0.
         x = self.word(batch["tokens"]) + self.token_type.weight[0]
         if self.position is not None:
             x = x + self.position(batch["positions"])
@@ -71,8 +69,7 @@ class Embeddings(nn.Module):
 
 
 class Rotary(NamedTuple):
-    """The cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864), each `[B, 1, L,
-    d]`."""
+    """Tables of rotary positions `[B, 1, L, d]` (Su et al. 2021, arXiv 2104.09864)."""
 
     cos: Tensor
     sin: Tensor
@@ -88,15 +85,15 @@ def rotary_tables(config: ModelConfig, positions: Tensor) -> Rotary:
     half = config.head_width // 2
     exponents = torch.arange(half, device=positions.device) / half
     angles = positions[:, None, :, None] * config.rotary_base**-exponents
+    # Both halves of a head turn by the same angles.
     angles = torch.cat((angles, angles), dim=-1)
     return Rotary(angles.cos(), angles.sin())
 
 
 class Attention(nn.Module):
-    """Queries, keys and values come from one product: every arm needs all three of every layer it
-    runs."""
+    """Attention whose queries, keys and values come from one product: every arm needs all three."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.joined = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
@@ -105,11 +102,9 @@ class Attention(nn.Module):
         self.scale = 1 / math.sqrt(config.head_width)
 
     def parts(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
-        """Query, key, value `[B, H, L, d]` and, if wanted, the scores `[B, H, L, L]` before mask
-        and softmax."""
-        query, key, value = (
-            self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        )
+        """Return query, key, value `[B, H, L, d]` and, if asked for, raw scores `[B, H, L, L]`."""
+        projected = self.joined(x).unflatten(-1, (3, self.heads, -1))
+        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind()
         if rotary is not None:
             query = rotary.rotate(query)
             key = rotary.rotate(key)
@@ -119,11 +114,11 @@ class Attention(nn.Module):
         return parts
 
     def mix(self, parts: dict[str, Tensor], mask: Tensor) -> Tensor:
-        drop = self.drop if self.training else 0.0
+        # Scores that somebody reads have to exist; a fused attention makes none.
         if "scores" in parts:
             weights = F.softmax(parts["scores"] + mask, dim=-1)
-            if drop:
-                weights = F.dropout(weights, drop)
+            if self.drop and self.training:
+                weights = F.dropout(weights, self.drop)
             mixed = weights @ parts["value"]
         else:
             mixed = F.scaled_dot_product_attention(
@@ -131,14 +126,14 @@ class Attention(nn.Module):
                 parts["key"],
                 parts["value"],
                 attn_mask=mask,
-                dropout_p=drop,
+                dropout_p=self.drop * self.training,
                 scale=self.scale,
             )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.width, config.ffn)
         self.down = nn.Linear(config.ffn, config.width)
@@ -148,7 +143,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -168,13 +163,13 @@ class Layer(nn.Module):
         return self.ffn_norm(x + self.dropout(self.ffn(x))), parts
 
     def attend(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
-        """The attention's parts, and nothing after them."""
+        """Return the attention's parts, and run nothing after them."""
         attended = self.attention_norm(x) if self.pre_norm else x
         return self.attention.parts(attended, rotary, scores=scores)
 
 
 class MlmHead(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.width, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -187,7 +182,7 @@ class MlmHead(nn.Module):
 class Encoder(nn.Module):
     """BERT with the exact GELU; post-LN or pre-LN, learned or rotary positions."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
@@ -198,57 +193,65 @@ class Encoder(nn.Module):
         self.mlm = MlmHead(config)
 
     def forward(self, batch: Batch, request: FeatureRequest) -> Features:
-        """The features asked for; the layers above them are not run, nor the rest of the highest
-        one."""
-        found = Features()
+        """Return the requested features, and run no layer, nor part of one, that none needs."""
+        features = Features()
         top = len(self.layers) if request.head else request.depth
+        # The highest layer ends with its attention's parts, unless its output is read.
         whole = top if request.head or top in request.hidden else top - 1
+
         x = self.embeddings(batch)
         if 0 in request.hidden:
-            found.hidden[0] = x
+            features.hidden[0] = x
         mask = _additive(_same_segment(batch["segments"]), x.dtype)
         rotary = None
         if self.config.positions == "rotary":
             rotary = rotary_tables(self.config, batch["positions"])
         for n in range(1, top + 1):
             layer = self.layers[str(n)]
-            asked = request.attention(n)
+            requested = request.attention(n)
             if n <= whole:
-                x, parts = layer(x, mask, rotary, scores="scores" in asked)
+                x, parts = layer(x, mask, rotary, scores="scores" in requested)
             else:
-                parts = layer.attend(x, rotary, scores="scores" in asked)
+                parts = layer.attend(x, rotary, scores="scores" in requested)
             if n == len(self.layers) and n <= whole and self.final_norm is not None:
                 x = self.final_norm(x)
-            for name in asked:
-                getattr(found, name)[n] = parts[name]
+            for name in requested:
+                getattr(features, name)[n] = parts[name]
             if n in request.hidden:
-                found.hidden[n] = x
+                features.hidden[n] = x
+
+        # The head reads the masked slots alone.
         if request.head:
+            # Rows are counted out, so that each sequence is indexed by its own slots.
             slots = batch["slots"]
             at_slots = x[torch.arange(len(slots), device=slots.device)[:, None], slots]
-            found.logits = self.mlm(at_slots.flatten(0, 1), self.embeddings.word)
-        return found
+            features.logits = self.mlm(at_slots.flatten(0, 1), self.embeddings.word)
+        return features
 
 
 def scratch(
     student: Features, teacher: Features, batch: Batch, project: nn.Linear | None
 ) -> Tensor:
-    """The mean cross-entropy of the masked tokens."""
+    """Compute the mean cross-entropy of the masked tokens."""
     return F.cross_entropy(student.logits.float(), batch["labels"])
 
 
 def logit(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
-    """That, and the mean over the masked slots of KL(p_t‖p_s), at temperature 1."""
-    own = F.log_softmax(student.logits.float(), -1)
+    """Add the mean KL(p_t‖p_s) over the masked slots, at temperature 1, to the cross-entropy."""
+    log_probs = F.log_softmax(student.logits.float(), -1)
     weights = batch["weights"]
-    divergence = _kl(own, teacher.logits.float())
-    return F.nll_loss(own, batch["labels"]) + (divergence * weights).sum() / weights.sum()
+    divergence = _kl(log_probs, teacher.logits.float())
+    return F.nll_loss(log_probs, batch["labels"]) + (divergence * weights).sum() / weights.sum()
 
 
 def tinybert(
     student: Features, teacher: Features, batch: Batch, project: nn.Linear | None
 ) -> Tensor:
-    """Squared differences of attention scores and of projected hidden states, uniform layer map."""
+    """Sum squared differences of attention scores and of projected hidden states, layer by layer.
+
+    Layers of the student are mapped uniformly to the teacher's.
+    """
+    # Pairs of other segments and padding count for nothing, nor in the means.
     together = _together(batch)
     valid = batch["valid"]
     losses = []
@@ -256,13 +259,13 @@ def tinybert(
     pairs = together.sum()
     padding = ~valid[..., None]
     tokens = valid.sum()
-    for n, own in student.scores.items():
+    for n, scores in student.scores.items():
         target = teacher.scores[n * max(teacher.scores) // max(student.scores)]
-        difference = (own - target).float().masked_fill_(apart, 0)
-        losses.append(difference.square().sum() / (pairs * own.shape[1]))
-    for n, own in student.hidden.items():
+        difference = (scores - target).float().masked_fill_(apart, 0)
+        losses.append(difference.square().sum() / (pairs * scores.shape[1]))
+    for n, hidden in student.hidden.items():
         target = teacher.hidden[n * max(teacher.hidden) // max(student.hidden)]
-        difference = (project(own) - target).float().masked_fill_(padding, 0)
+        difference = (project(hidden) - target).float().masked_fill_(padding, 0)
         losses.append(difference.square().sum() / (tokens * target.shape[-1]))
     return torch.stack(losses).sum()
 
@@ -274,37 +277,37 @@ def minilm(
     project: nn.Linear | None,
     relation_heads: int = 0,
 ) -> Tensor:
-    """KL between the relations of queries, of keys and of values of the last layers."""
+    """Sum the KL between relations of queries, of keys and of values of the last layers."""
     apart = ~_together(batch)
     rows = batch["valid"][:, None].float()
     losses = []
     for kind in ("query", "key", "value"):
-        (own,) = getattr(student, kind).values()
+        # Each has one layer's vectors, split into its own heads; relations have heads in common.
+        (vectors,) = getattr(student, kind).values()
         (target,) = getattr(teacher, kind).values()
-        heads = Relation(relation_heads=relation_heads).heads(
-            own.shape[1] * own.shape[3], target.shape[1] * target.shape[3]
-        )
-        divergence = _kl(
-            F.log_softmax(_relation(own, heads, apart), dim=-1), _relation(target, heads, apart)
-        )
+        student_width = vectors.shape[1] * vectors.shape[3]
+        teacher_width = target.shape[1] * target.shape[3]
+        heads = Relation(relation_heads=relation_heads).heads(student_width, teacher_width)
+        log_probs = F.log_softmax(_relation(vectors, heads, apart), dim=-1)
+        divergence = _kl(log_probs, _relation(target, heads, apart))
         losses.append((divergence * rows).sum() / (rows.sum() * heads))
     return torch.stack(losses).sum()
 
 
 def _relation(x: Tensor, heads: int, apart: Tensor) -> Tensor:
-    """X X^T/√(D/heads) `[B, heads, L, L]`."""
+    """Compute X X^T/√(D/heads) `[B, heads, L, L]`; low where positions are apart."""
     x = x.transpose(1, 2).flatten(2).unflatten(-1, (heads, -1)).transpose(1, 2).float()
     scores = (x / math.sqrt(x.shape[-1])) @ x.transpose(-1, -2)
     return scores.masked_fill_(apart, -1e30)
 
 
-def _kl(own: Tensor, target: Tensor) -> Tensor:
-    """KL(target‖own) over the last axis, of log-probabilities and of scores.
+def _kl(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Compute KL(target‖student) over the last axis, of the student's log-probabilities and scores.
 
     A softmax of its own is faster than `F.kl_div`, whose exp of log-probabilities near -1e30 is
     slow on a CPU.
     """
-    return (F.softmax(target, -1) * (F.log_softmax(target, -1) - own)).sum(-1)
+    return (F.softmax(target, -1) * (F.log_softmax(target, -1) - log_probs)).sum(-1)
 
 
 def _same_segment(segments: Tensor) -> Tensor:
@@ -312,7 +315,7 @@ def _same_segment(segments: Tensor) -> Tensor:
 
 
 def _together(batch: Batch) -> Tensor:
-    """Which pairs of positions belong together, bool `[B, 1, L, L]`."""
+    """Return which pairs of positions belong together, bool `[B, 1, L, L]`."""
     valid = batch["valid"]
     return _same_segment(batch["segments"]) & valid[:, None, :, None] & valid[:, None, None, :]
 
@@ -333,10 +336,8 @@ class Torch:
 
     Attributes:
         student, teacher: the models; no teacher where none is needed.
-        project: TinyBERT's projection to the teacher's width.
+        project: TinyBERT's projection to the teacher's width, or None.
     """
-
-    name = "torch"
 
     def __init__(
         self,
@@ -347,148 +348,143 @@ class Torch:
         *,
         objective: Mapping[str, Any],
         device: str = "cpu",
-        precision: Precision = "float32",
-        adamw: AdamW = "foreach",
-    ):
-        """Builds it from kdjax's parameters.
+        bfloat16: bool = False,
+    ) -> None:
+        """Build models and optimizer from kdjax's parameters.
 
         Args:
             case: what to run.
             params, teacher: kdjax's parameters of both models.
-            batches: kdjax's, on the host.
+            batches: kdjax's batches, on the host.
             objective: kdjax's parameters of the terms.
-            device: where.
-            precision: how the step is computed.
-            adamw: the implementation of `torch.optim.AdamW`.
+            device: PyTorch's name of the device.
+            bfloat16: whether a bfloat16 copy of the float32 parameters computes the step.
         """
-        needs = case.phase.needs
         self._loss = LOSSES[case.arm]
-        self._needs = needs
-        self._precision = precision
+        self._needs = case.phase.needs
         self._device = device
         if case.arm == "minilm":
             self._loss = functools.partial(minilm, relation_heads=case.pair.relation_heads)
         self.student = _loaded(Encoder(case.pair.student), params).to(device).train()
         self.teacher = None
         if case.phase.teacher:
-            wide = torch.float32 if precision == "float32" else torch.bfloat16
-            self.teacher = (
-                _loaded(Encoder(case.pair.teacher), teacher)
-                .to(device, wide)
-                .eval()
-                .requires_grad_(False)
-            )
+            self.teacher = _loaded(Encoder(case.pair.teacher), teacher).to(device)
+            # A teacher has no dropout and no gradients.
+            self.teacher.eval().requires_grad_(False)
         self.project = None
         self._trained = nn.ModuleDict({"model": self.student})
-        for name, own in objective.items():
-            self.project = _loaded(
-                nn.Linear(case.pair.student.width, case.pair.teacher.width), own
-            ).to(device)
+        # TinyBERT's term is the only one with parameters: a projection.
+        for name, term_params in objective.items():
+            projection = nn.Linear(case.pair.student.width, case.pair.teacher.width)
+            self.project = _loaded(projection, term_params).to(device)
+            # Named as in kdjax, so that gradients have the same paths.
             self._trained["objective"] = nn.ModuleDict({name: self.project})
-        self.batches = [_placed(one, device) for one in batches]
-        self._master = None
-        if precision == "master":
-            self._master = [p.detach().clone().requires_grad_() for p in self._trained.parameters()]
-            self._trained.to(torch.bfloat16)
-        self._optimizer = self._adamw(adamw)
-        self._done = 0
+        self.batches = [_placed(host_batch, device) for host_batch in batches]
 
-    def _adamw(self, kind: AdamW) -> torch.optim.AdamW:
-        named = list(self._trained.named_parameters())
-        held = self._master or [parameter for _, parameter in named]
-        plain = [p for (name, _), p in zip(named, held, strict=True) if _undecayed(name)]
-        decayed = [p for (name, _), p in zip(named, held, strict=True) if not _undecayed(name)]
-        groups = [
-            {"params": decayed, "weight_decay": OPTIMIZER.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
+        # The optimizer updates float32 parameters; in bfloat16 the models compute with a copy.
+        parameters = list(self._trained.parameters())
+        self._master = None
+        if bfloat16:
+            parameters = [p.detach().clone().requires_grad_() for p in parameters]
+            self._master = parameters
+            for module in filter(None, (self._trained, self.teacher)):
+                module.to(torch.bfloat16)
+        self._optimizer = self._adamw(parameters)
+        self._steps = 0
+
+    def _adamw(self, parameters: list[Tensor]) -> torch.optim.AdamW:
+        """Return AdamW over parameters in the models' order; biases and norms do not decay."""
+        # As in kdjax, biases and normalization do not decay.
+        groups: dict[float, list[Tensor]] = {OPTIMIZER.weight_decay: [], 0.0: []}
+        for (name, _), parameter in zip(self._trained.named_parameters(), parameters, strict=True):
+            undecayed = name.endswith("bias") or "norm." in name
+            groups[OPTIMIZER.weight_decay * (not undecayed)].append(parameter)
         return torch.optim.AdamW(
-            groups, lr=RATE, betas=(OPTIMIZER.b1, OPTIMIZER.b2), eps=OPTIMIZER.eps, **{kind: True}
+            [{"params": group, "weight_decay": decay} for decay, group in groups.items()],
+            lr=RATE,
+            betas=(OPTIMIZER.b1, OPTIMIZER.b2),
+            eps=OPTIMIZER.eps,
+            **{ADAMW[self._device]: True},
         )
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of a placed batch."""
-        with self._cast():
-            target = Features()
-            if self.teacher is not None:
-                with torch.no_grad():
-                    target = self.teacher(batch, self._needs.teacher)
-            return self._loss(self.student(batch, self._needs.student), target, batch, self.project)
-
-    def _cast(self) -> contextlib.AbstractContextManager[Any]:
-        if self._precision != "autocast":
-            return contextlib.nullcontext()
-        return torch.autocast(torch.device(self._device).type, torch.bfloat16)
+        """Compute the loss of a placed batch."""
+        target = Features()
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = self.teacher(batch, self._needs.teacher)
+        return self._loss(self.student(batch, self._needs.student), target, batch, self.project)
 
     def step(self) -> Tensor:
-        """One step on the next batch; on a GPU it may still run when this returns."""
-        batch = self.batches[self._done % len(self.batches)]
+        """Begin a step on the next batch; on a GPU it may still run when this returns."""
+        batch = self.batches[self._steps % len(self.batches)]
         loss = self.loss(batch)
         loss.backward()
+        # A parameter that no loss reads has no gradient, and is not updated.
         if self._master is None:
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         else:
-            self._through_master()
-        self._done += 1
+            self._update_master()
+        self._steps += 1
         return loss.detach()
 
-    def _through_master(self) -> None:
-        """The update of the float32 parameters, and their copy in bfloat16."""
-        pairs = [
-            (m, p)
-            for m, p in zip(self._master, self._trained.parameters(), strict=True)
-            if p.grad is not None
-        ]
-        masters = [m for m, _ in pairs]
-        copies = [p for _, p in pairs]
-        for master, copy in pairs:
-            master.grad = copy.grad.float()
-            copy.grad = None
+    def _update_master(self) -> None:
+        """Update the float32 parameters, and copy them to the bfloat16 ones."""
+        masters = []
+        copies = []
+        for master, copy in zip(self._master, self._trained.parameters(), strict=True):
+            if copy.grad is not None:
+                master.grad = copy.grad.float()
+                copy.grad = None
+                masters.append(master)
+                copies.append(copy)
         self._optimizer.step()
         with torch.no_grad():
+            # One call for all parameters, as the optimizer makes.
             torch._foreach_copy_(copies, masters)
 
     def wait(self) -> None:
-        """Until all steps are done."""
+        """Wait until all steps are done."""
         if self._device != "cpu":
             torch.cuda.synchronize()
 
-    def gradients(self, batch: int = 0) -> tuple[float, dict[str, np.ndarray]]:
-        """The loss of one of the batches and its gradients, by kdjax's dotted paths and in its
-        layout."""
-        loss = self.loss(self.batches[batch])
+    def gradients(self) -> tuple[float, dict[str, np.ndarray]]:
+        """Compute the first batch's loss, and its gradients by PyTorch's names."""
+        loss = self.loss(self.batches[0])
         loss.backward()
-        found = {}
+        gradients = {}
         for name, parameter in self._trained.named_parameters():
             if parameter.grad is not None:
-                found[name] = parameter.grad.float().cpu().numpy()
+                gradients[name] = parameter.grad.float().cpu().numpy()
                 parameter.grad = None
-        return loss.item(), found
+        return loss.item(), gradients
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
-    """kdjax's parameters, or their gradients, by PyTorch's names and in its layout.
+    """Return kdjax's parameters, or their gradients, by PyTorch's names and in its layout.
 
     A query without its key and value has no place in the joined product, and stays as it is.
     """
-    found = {}
+    arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         *module, last = (str(key.key) for key in path)
         array = np.asarray(leaf, np.float32)
-        # Every nn.Module has a method `type`
+        # Every nn.Module has a method `type`.
         module = ["token_type" if name == "type" else name for name in module]
-        found[".".join([*module, _LEAVES[last]])] = array.T if last == "kernel" else array
-    for name in [name for name in found if ".query." in name]:
+        arrays[".".join([*module, _LEAVES[last]])] = array.T if last == "kernel" else array
+
+    # Query, key and value are the rows of one product.
+    for name in [name for name in arrays if ".query." in name]:
         parts = [name.replace(".query.", f".{kind}.") for kind in ("query", "key", "value")]
-        if all(part in found for part in parts):
-            found[name.replace(".query.", ".joined.")] = np.concatenate(
-                [found.pop(part) for part in parts]
-            )
-    return found
+        if all(part in arrays for part in parts):
+            joined = np.concatenate([arrays.pop(part) for part in parts])
+            arrays[name.replace(".query.", ".joined.")] = joined
+    return arrays
 
 
 def _loaded(module: nn.Module, params: Any) -> nn.Module:
+    """Load kdjax's parameters into a module; an encoder without a head loses its own."""
     state = {name: torch.tensor(array) for name, array in named(params).items()}
     if isinstance(module, Encoder) and not any(name.startswith("mlm.") for name in state):
         module.mlm = None
@@ -496,25 +492,22 @@ def _loaded(module: nn.Module, params: Any) -> nn.Module:
     return module
 
 
-def _undecayed(name: str) -> bool:
-    return name.endswith("bias") or "norm." in name
-
-
 def _placed(batch: Mapping[str, np.ndarray], device: str) -> dict[str, Tensor]:
-    """kdjax's batch as PyTorch likes it: indices of 64 bits, unused slots labelled -100."""
-    held = {name: torch.tensor(array, device=device) for name, array in batch.items()}
-    weights = held["label_weights"]
+    """Return a batch as PyTorch likes it: indices of 64 bits, unused slots labelled -100."""
+    tensors = {name: torch.tensor(array, device=device) for name, array in batch.items()}
+    # PyTorch leaves labels of -100 out of the mean.
+    weights = tensors["label_weights"]
     return {
-        **{name: held[name].long() for name in ("tokens", "positions", "slots")},
-        "segments": held["segments"],
-        "valid": held["valid"],
-        "labels": held["labels"].long().masked_fill(weights == 0, -100).flatten(),
+        **{name: tensors[name].long() for name in ("tokens", "positions", "slots")},
+        "segments": tensors["segments"],
+        "valid": tensors["valid"],
+        "labels": tensors["labels"].long().masked_fill(weights == 0, -100).flatten(),
         "weights": weights.flatten(),
     }
 
 
 def torch_product(device: str, dtype: torch.dtype) -> Callable[[int], Callable[[], None]]:
-    """As `benchmarks.timing.xla_product`, by PyTorch."""
+    """Return what makes products by PyTorch on a device."""
 
     def make(size: int) -> Callable[[], None]:
         square = torch.randn(size, size, device=device, dtype=dtype)

@@ -1,5 +1,4 @@
-"""The step in two programs, as frameworks without a fused one run it: the teacher hands its
-features to the student."""
+"""An arm's step in two programs: the teacher's hands its features to the student's."""
 
 from __future__ import annotations
 
@@ -26,8 +25,6 @@ class Unfused:
         teacher_memory, student_memory: bytes each program needs (`kdjax.budget.hardware.memory`).
     """
 
-    name = "unfused"
-
     def __init__(
         self,
         case: Case,
@@ -35,31 +32,35 @@ class Unfused:
         teacher: Any,
         batches: list[Mapping[str, np.ndarray]],
         fused: Program,
-    ):
-        """Compiles both programs.
+    ) -> None:
+        """Compile both programs.
 
         Args:
             case: what to run; its arm has a teacher.
-            params: the student's.
-            teacher: the teacher's, whole.
-            batches: on the host.
+            params: the student's parameters.
+            teacher: all of the teacher's parameters.
+            batches: batches on the host.
             fused: the fused step, which places everything.
         """
         phase = case.phase
         layout = Layout.of(devices=jax.devices()[:1])
         compute = case.compute
-        self._batches = [fused.place(one) for one in batches]
+        self._batches = [fused.place(host_batch) for host_batch in batches]
         self._state = fused.start(params, seed=0)
         self._teacher = fused.place_teacher(teacher)
         schedule_inputs = ScheduleInputs.abstract(layout.replicated)
 
-        look = phase.teacher_forward(compute)
-        assert look is not None
-        self._look = jax.jit(look).lower(self._teacher, self._batches[0]).compile()
-        seen = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.replicated),
-            jax.eval_shape(look, self._teacher, self._batches[0]),
+        # The teacher's program, whose results are an argument of the student's.
+        teacher_forward = phase.teacher_forward(compute)
+        assert teacher_forward is not None
+        self._teacher_forward = (
+            jax.jit(teacher_forward).lower(self._teacher, self._batches[0]).compile()
         )
+        features = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.replicated),
+            jax.eval_shape(teacher_forward, self._teacher, self._batches[0]),
+        )
+        # The student's step stands where the fused one has its teacher's forward pass.
         step = make_step(
             phase.student_forward(compute),
             lambda features, batch: features,
@@ -68,40 +69,40 @@ class Unfused:
             phase.trained,
             dropout_bits="threefry2x32" if phase.uses_dropout else None,
         )
+        # State and batches are placed as the fused step has them.
         state = fused.abstract_state()
         self._step = (
-            jit_step(step, layout, layout.param_sharding(state), seen)
-            .lower(state, seen, self._batches[0], schedule_inputs)
+            jit_step(step, layout, layout.param_sharding(state), features)
+            .lower(state, features, self._batches[0], schedule_inputs)
             .compile()
         )
-        self.handed_over = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(seen))
-        self.teacher_memory = memory(self._look)
+        self.handed_over = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(features))
+        self.teacher_memory = memory(self._teacher_forward)
         self.student_memory = memory(self._step)
-        self._moment = layout.place(
+        self._schedule_inputs = layout.place(
             jax.tree.map(np.float32, ScheduleInputs(0.5, RATE)), layout.replicated
         )
-        self._done = 0
+        self._steps = 0
 
     @property
     def peak(self) -> int | None:
-        """Bytes at most: the larger of the two programs, with what the other one needs lying beside
-        it."""
+        """Return the peak bytes of the two programs; what only the other needs lies beside each."""
         if self.teacher_memory is None or self.student_memory is None:
             return None
+        # While one program runs, the other one's arrays stay on the device.
         return max(
             self.teacher_memory["peak"] + sum(x.nbytes for x in jax.tree.leaves(self._state)),
             self.student_memory["peak"] + sum(x.nbytes for x in jax.tree.leaves(self._teacher)),
         )
 
     def step(self) -> dict[str, jax.Array]:
-        """One step on the next batch; it may still run when this returns."""
-        batch = self._batches[self._done % len(self._batches)]
-        self._state, metrics = self._step(
-            self._state, self._look(self._teacher, batch), batch, self._moment
-        )
-        self._done += 1
+        """Begin a step on the next batch; it may still run when this returns."""
+        batch = self._batches[self._steps % len(self._batches)]
+        features = self._teacher_forward(self._teacher, batch)
+        self._state, metrics = self._step(self._state, features, batch, self._schedule_inputs)
+        self._steps += 1
         return metrics
 
     def wait(self) -> None:
-        """Until all steps are done."""
+        """Wait until all steps are done."""
         jax.block_until_ready(self._state)

@@ -126,7 +126,7 @@ def batch(seed: int = 0, shape: BatchShape = SHAPE) -> dict[str, np.ndarray]:
 class Batches:
     """Batches like the loader's, without a corpus: the n-th is of its number."""
 
-    def __init__(self, seed: int = 0, shape: BatchShape = SHAPE, sequences: int = 40):
+    def __init__(self, seed: int = 0, shape: BatchShape = SHAPE, sequences: int = 40) -> None:
         self.seed = seed
         self.shape = shape
         self.sequences = sequences

@@ -1,4 +1,4 @@
-"""Time beside price, on made-up figures."""
+"""The growth benchmark fits, flags and shows made-up figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.timing import Ratio
 
 
 def points(power: float) -> list[Point]:
-    """Price grows with the size, time with a power of it."""
+    """Return points whose price grows with the size, and time with a power of it."""
     return [
         Point(
             "width",
@@ -30,19 +30,19 @@ def points(power: float) -> list[Point]:
 @pytest.mark.parametrize(
     ("power", "flagged"), [(0.8, False), (1.0, False), (1.05, False), (1.5, True)]
 )
-def test_what_grows_faster_than_its_price_is_flagged(power: float, flagged: bool) -> None:
-    assert [one.flagged for one in points(power)] == [False, False, flagged]
+def test_point_is_flagged_where_time_grows_faster_than_price(power: float, flagged: bool) -> None:
+    assert [point.flagged for point in points(power)] == [False, False, flagged]
     assert ("faster than its price" in markdown(points(power))) == flagged
 
 
-def test_the_exponents_are_those_of_the_figures() -> None:
+def test_exponents_are_those_of_the_figures() -> None:
     assert exponents(points(1.5))["width"] == (pytest.approx(1), pytest.approx(1.5))
 
 
-def test_every_point_has_a_row() -> None:
+def test_table_has_a_row_for_every_point() -> None:
     assert [row[1] for row in cells(points(1))] == ["32", "64 (base)", "128"]
 
 
-def test_the_plot_is_made(tmp_path: Path) -> None:
+def test_plot_is_written_as_png(tmp_path: Path) -> None:
     plot(points(1.5), "title", tmp_path / "new" / "growth.png")
     assert (tmp_path / "new" / "growth.png").read_bytes().startswith(b"\x89PNG")

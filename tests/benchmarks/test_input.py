@@ -57,6 +57,7 @@ LINES = {
 def test_part_prints_a_line_for_each_of_its_figures(
     part: str, lines: list[str], tmp_path: Path
 ) -> None:
-    found = list(benchmark.PARTS[part](tmp_path, OPTIONS))
-    assert len(found) == len(lines)
-    assert all(re.fullmatch(line, said) for line, said in zip(lines, found, strict=True)), found
+    printed = list(benchmark.PARTS[part](tmp_path, OPTIONS))
+    assert len(printed) == len(lines)
+    for pattern, line in zip(lines, printed, strict=True):
+        assert re.fullmatch(pattern, line)

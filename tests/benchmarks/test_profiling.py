@@ -9,11 +9,11 @@ import pytest
 from benchmarks.profiling import operations_of, profile, share_out
 
 
-def test_time_in_which_several_ran_is_shared() -> None:
+def test_time_in_which_several_operations_ran_is_shared() -> None:
     assert share_out([(0, 10, "a"), (4, 8, "b"), (20, 25, "a")]) == {"a": 4 + 2 + 2 + 5, "b": 2}
 
 
-def test_all_shares_add_up_to_the_time_in_which_anything_ran() -> None:
+def test_shares_add_up_to_the_time_in_which_anything_ran() -> None:
     shares = share_out([(0, 10, "a"), (2, 12, "b"), (3, 5, "b"), (30, 31, "c")])
     assert sum(shares.values()) == pytest.approx(13)
 
@@ -36,12 +36,12 @@ def test_operations_have_part_kind_source_and_flops() -> None:
     )
 
 
-def test_a_profile_accounts_for_the_matmuls() -> None:
+def test_profile_accounts_for_the_matmuls() -> None:
     w = jnp.ones((512, 512))
     x = jnp.ones((512, 512))
     compiled = jax.jit(jax.grad(loss)).lower(w, x).compile()
-    found = profile(lambda: compiled(w, x), compiled.as_text() or "", 2)
-    spent = {found.operations[name].kind for name, ms in found.milliseconds.items() if ms > 0}
+    profiled = profile(lambda: compiled(w, x), compiled.as_text() or "", 2)
+    spent = {profiled.operations[name].kind for name, ms in profiled.milliseconds.items() if ms > 0}
     assert "matmul" in spent
-    assert found.busy > 0
-    assert "| matmul |" in found.table()
+    assert profiled.busy > 0
+    assert "| matmul |" in profiled.table()

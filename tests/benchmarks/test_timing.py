@@ -13,7 +13,7 @@ from benchmarks.timing import MatmulRate, in_turn, ratio, xla_product
 class Sleeper:
     """A runner whose steps take a known time, and a record of when it ran."""
 
-    def __init__(self, name: str, seconds: float, record: list[str]):
+    def __init__(self, name: str, seconds: float, record: list[str]) -> None:
         self.name = name
         self.seconds = seconds
         self.record = record
@@ -26,25 +26,26 @@ class Sleeper:
         """Nothing runs on."""
 
 
-def test_the_ratio_is_of_neighbours_so_that_a_slow_moment_does_not_count() -> None:
+def test_ratio_of_neighbours_ignores_a_slow_moment() -> None:
     base = [1.0, 10.0, 1.0, 5.0, 1.0]
-    found = ratio([2 * seconds for seconds in base], base)
-    assert (found.median, found.low, found.high) == (2, 2, 2)
+    doubled = ratio([2 * seconds for seconds in base], base)
+    assert (doubled.median, doubled.low, doubled.high) == (2, 2, 2)
 
 
-def test_the_interval_holds_the_median_and_widens_with_the_spread() -> None:
+def test_interval_holds_the_median_and_widens_with_the_spread() -> None:
     chance = random.Random(0)
     ones = [1.0] * 15
-    narrow, wide = (ratio([chance.uniform(2 - r, 2 + r) for _ in ones], ones) for r in (0.01, 0.5))
+    narrow = ratio([chance.uniform(1.99, 2.01) for _ in ones], ones)
+    wide = ratio([chance.uniform(1.5, 2.5) for _ in ones], ones)
     assert narrow.low < narrow.median < narrow.high
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
 
 
-def test_runners_take_turns_in_orders_that_change() -> None:
+def test_runners_take_turns_in_changing_orders() -> None:
     record: list[str] = []
     runners = {name: Sleeper(name, 1e-4, record) for name in "abc"}
     times = in_turn(runners, rounds=6, seconds=1e-5)
-    assert all(len(found.wall) == len(found.processor) == 6 for found in times.values())
+    assert all(len(blocks.wall) == len(blocks.processor) == 6 for blocks in times.values())
     # A block is a warm-up and one step
     turns = [tuple(record[at : at + 6 : 2]) for at in range(12, len(record), 6)]
     assert len(turns) == 6
@@ -52,23 +53,23 @@ def test_runners_take_turns_in_orders_that_change() -> None:
     assert len(set(turns)) > 1
 
 
-def test_a_block_lasts_about_as_long_as_asked() -> None:
+def test_block_lasts_about_as_long_as_requested() -> None:
     record: list[str] = []
     in_turn({"a": Sleeper("a", 1e-3, record)}, rounds=1, seconds=0.02)
     assert 5 < len(record) - 5 < 25
 
 
-def test_the_best_matmul_rate_is_one_a_measurement() -> None:
-    made: list[int] = []
+def test_best_matmul_rate_has_one_entry_a_measurement() -> None:
+    sizes: list[int] = []
 
     def idle(size: int) -> object:
-        return lambda: made.append(size)
+        return lambda: sizes.append(size)
 
     rate = MatmulRate({"XLA": xla_product("float32"), "idle": idle}, (32, 64))  # type: ignore[dict-item]
     rate()
     rate()
-    assert set(made) == {32, 64}
+    assert set(sizes) == {32, 64}
     assert rate.best == [
-        pytest.approx(max(pair)) for pair in zip(*rate.found.values(), strict=True)
+        pytest.approx(max(pair)) for pair in zip(*rate.rates.values(), strict=True)
     ]
     assert len(rate.best) == 2

@@ -23,7 +23,7 @@ from typing import Any
 class Forks:
     """The process, from outside. A context manager: leaving it ends the process."""
 
-    def __init__(self, environment: Mapping[str, str]):
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.forks"],
             env=environment,

@@ -29,7 +29,7 @@ BOUND = 100.0
 class Hosts:
     """Commands of several processes that share four emulated devices."""
 
-    def __init__(self, recipe: Path, forks: Forks):
+    def __init__(self, recipe: Path, forks: Forks) -> None:
         self._recipe = recipe
         self._forks = forks
 
@@ -60,7 +60,7 @@ class Hosts:
 class Host:
     """A process, which ends with the test."""
 
-    def __init__(self, forks: Forks, process: int, errors: Path):
+    def __init__(self, forks: Forks, process: int, errors: Path) -> None:
         self._forks = forks
         self._process = process
         self._errors = errors

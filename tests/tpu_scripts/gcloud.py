@@ -130,7 +130,7 @@ def dumps(value: Any) -> str:
 class kept:
     """A JSON file of the world, as it is and as the block leaves it; others wait."""
 
-    def __init__(self, name: str, empty: Any):
+    def __init__(self, name: str, empty: Any) -> None:
         import fcntl
 
         self.path = f"{WORLD}/{name}.json"
@@ -163,7 +163,7 @@ def copy_file(source: str, target: str) -> None:
 class Slice:
     """A queued resource or an instance group, and its machines."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.name, self.place = name, f"{WORLD}/slices/{name}"
 
     @property

@@ -155,7 +155,7 @@ def test_budget_of_tokens_counts_positions_and_charges_flops(tmp_path: Path) -> 
 class SlowBatches(tiny.Batches):
     """Batches that take a second, by the patched clock."""
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Clock) -> None:
         super().__init__()
         self._clock = clock
 

@@ -42,7 +42,7 @@ def arm() -> Arm:
 class Seen(tiny.Batches):
     """Notes from which sequence on it is asked."""
 
-    def __init__(self, shape: BatchShape, asked: list[tuple[int, int]]):
+    def __init__(self, shape: BatchShape, asked: list[tuple[int, int]]) -> None:
         super().__init__(shape=shape)
         self._asked = asked
 
