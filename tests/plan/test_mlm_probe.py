@@ -1,5 +1,4 @@
-"""A plan takes the MLM probe's values from a pilot's runs as it does those of any other
-endpoint."""
+"""A plan is fitted to the MLM probe's values as to those of any other endpoint."""
 
 from __future__ import annotations
 
@@ -12,12 +11,11 @@ from kdjax.results.store import to_plain
 from tests.sweep.sweeps import recipe, sweep
 
 
-def test_a_plan_of_the_probe_is_fitted_to_the_runs_of_every_arm(tmp_path: Path) -> None:
-    found = json.dumps(to_plain(sweep(recipe())))
-    found = found.replace('"mlm_loss"', '"mlm_probe"').replace(
-        '"kind": "mlm"', '"kind": "mlm_probe"'
-    )
-    (tmp_path / "sweep.json").write_text(found, encoding="utf-8")
+def test_plan_of_the_mlm_probe_takes_the_runs_of_every_arm(tmp_path: Path) -> None:
+    # A sweep of the probe: the made-up sweep with its loss renamed.
+    text = json.dumps(to_plain(sweep(recipe())))
+    text = text.replace('"mlm_loss"', '"mlm_probe"').replace('"kind": "mlm"', '"kind": "mlm_probe"')
+    (tmp_path / "sweep.json").write_text(text, encoding="utf-8")
     config = recipe("--plan", json.dumps({"pilot": str(tmp_path), "endpoint": "mlm_probe"}))
     pilot = pilot_of(config)
     runs = runs_of(config, pilot)

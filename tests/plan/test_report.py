@@ -1,9 +1,9 @@
-"""A plan's page and its terminal summary: the answer first, the three sources apart, and where
-extrapolation begins."""
+"""A plan's page and terminal summary: the answer first, and where extrapolation begins."""
 
 from __future__ import annotations
 
 import io
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,9 +37,9 @@ LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.2, 340.0, 0.60), "mlm+minilm":
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    made = plan(sweep(recipe(), LAWS, noise=0.02), tmp_path_factory.mktemp("pilot"))
-    return read_again(made)
+def pilot_plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    directory = tmp_path_factory.mktemp("pilot")
+    return read_again(plan(sweep(recipe(), LAWS, noise=0.02), directory))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def bare() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def html(found: Plan) -> str:
-    return report.html(found)
+def html(pilot_plan: Plan) -> str:
+    return report.html(pilot_plan)
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +57,26 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-def contest(a: str, b: str, *verdicts: Verdict, means: Sequence[float] = ()) -> PairwiseComparison:
+def comparison(
+    a: str, b: str, *verdicts: Verdict, means: Sequence[float] = ()
+) -> PairwiseComparison:
     """Compare two arms at budgets 1, 10, 100, ..."""
     points = []
-    for n, told in enumerate(verdicts):
+    for n, outcome in enumerate(verdicts):
         mean = means[n] if means else 0.0
-        points.append(ComparedAt(10.0**n, mean, mean - 1, mean + 1, told))
+        points.append(ComparedAt(10.0**n, mean, mean - 1, mean + 1, outcome))
     never = CrossingForecast(None, None, None, 0.0, a)
     return PairwiseComparison(a, b, tuple(points), (), never)
 
 
-def contested(
-    found: Plan, *comparisons: PairwiseComparison, arms: Sequence[str] = ("x", "y", "z")
+def with_comparisons(
+    pilot_plan: Plan, *comparisons: PairwiseComparison, arms: Sequence[str] = ("x", "y", "z")
 ) -> FittedPlan:
     """Return a plan with these comparisons."""
-    arm = next(iter(found.arms.values()))
+    arm = next(iter(pilot_plan.arms.values()))
+    # Every arm is the same but for its name: only the comparisons rank them.
     changed = replace(
-        found,
+        pilot_plan,
         arms=dict.fromkeys(arms, arm),
         case="nothing",
         contests={"nothing": comparisons},
@@ -81,11 +84,11 @@ def contested(
     return fitted(changed)
 
 
-def fitted(found: Plan) -> FittedPlan:
+def fitted(pilot_plan: Plan) -> FittedPlan:
     """Return a plan with its pilot."""
-    plan = FittedPlan.of(found)
-    assert plan is not None
-    return plan
+    with_pilot = FittedPlan.of(pilot_plan)
+    assert with_pilot is not None
+    return with_pilot
 
 
 @pytest.mark.parametrize(
@@ -102,55 +105,59 @@ def fitted(found: Plan) -> FittedPlan:
         ("ties", "cannot tell", "ties", Ranking("open", ("x", "y", "z"))),
     ],
 )
-def test_who_is_ahead_of_all_follows_from_the_pairs(
-    found: Plan, xy: Verdict, xz: Verdict, yz: Verdict, expected: Ranking
+def test_ranking_follows_from_the_verdicts_on_pairs(
+    pilot_plan: Plan, xy: Verdict, xz: Verdict, yz: Verdict, expected: Ranking
 ) -> None:
-    pairs = contested(found, contest("x", "y", xy), contest("x", "z", xz), contest("y", "z", yz))
+    pairs = with_comparisons(
+        pilot_plan, comparison("x", "y", xy), comparison("x", "z", xz), comparison("y", "z", yz)
+    )
     assert ranking.ranking(pairs, 1.0) == expected
     (only,) = ranking.ranked_ranges(pairs)
     assert only.ranking == expected
 
 
-def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open(found: Plan) -> None:
-    pairs = contested(
-        found,
-        contest("x", "y", "cannot tell", "cannot tell", "a wins", "a wins"),
-        contest("x", "z", "cannot tell", "a wins", "a wins", "a wins"),
-        contest("y", "z", "cannot tell", "a wins", "a wins", "a wins"),
+def test_ranked_ranges_join_equal_neighbours_and_open_ones(pilot_plan: Plan) -> None:
+    pairs = with_comparisons(
+        pilot_plan,
+        comparison("x", "y", "cannot tell", "cannot tell", "a wins", "a wins"),
+        comparison("x", "z", "cannot tell", "a wins", "a wins", "a wins"),
+        comparison("y", "z", "cannot tell", "a wins", "a wins", "a wins"),
     )
-    assert [(one.ranking, one.low, one.high) for one in ranking.ranked_ranges(pairs)] == [
+    assert [(r.ranking, r.low, r.high) for r in ranking.ranked_ranges(pairs)] == [
         (Ranking("open", ("x", "y", "z")), 1.0, 10.0),
         (Ranking("wins", ("x",)), 100.0, 1000.0),
     ]
 
 
-def test_a_contest_between_two_budgets_it_was_asked_at() -> None:
-    one = contest("x", "y", "a wins", "a wins", "cannot tell", means=[1.0, 3.0, 7.0])
-    between = ranking.at(one, 10**0.25)
+def test_comparison_between_two_points_is_interpolated() -> None:
+    pair = comparison("x", "y", "a wins", "a wins", "cannot tell", means=[1.0, 3.0, 7.0])
+    between = ranking.at(pair, 10**0.25)
     assert between.mean == pytest.approx(1.5) and between.low == pytest.approx(0.5)
     assert between.verdict == "a wins"
-    assert ranking.at(one, 10**1.5).verdict == "cannot tell", "the two sides differ"
-    assert ranking.at(one, 10.0 * (1 + 1e-12)).mean == pytest.approx(3.0)
-    assert ranking.at(one, 100.0 * (1 + 1e-12)).verdict == "cannot tell"
-    assert ranking.at(one, 0.5) is None and ranking.at(one, 200.0) is None
+    assert ranking.at(pair, 10**1.5).verdict == "cannot tell", "the two sides differ"
+    assert ranking.at(pair, 10.0 * (1 + 1e-12)).mean == pytest.approx(3.0)
+    assert ranking.at(pair, 100.0 * (1 + 1e-12)).verdict == "cannot tell"
+    assert ranking.at(pair, 0.5) is None and ranking.at(pair, 200.0) is None
 
 
-def test_a_contest_is_read_from_either_side() -> None:
+def test_comparison_from_the_other_side_has_signs_and_verdicts_turned() -> None:
     ranges = (Range("a wins", 1.0, 1.0), Range("ties", 10.0, 10.0))
-    one = replace(contest("x", "y", "a wins", "ties", means=[2.0, 0.25]), ranges=ranges)
-    other = ranking.from_side(one, "y")
-    assert (other.a, other.b) == ("y", "x")
-    assert [(p.mean, p.low, p.high) for p in other.points] == [
+    from_x = replace(comparison("x", "y", "a wins", "ties", means=[2.0, 0.25]), ranges=ranges)
+    from_y = ranking.from_side(from_x, "y")
+    assert (from_y.a, from_y.b) == ("y", "x")
+    assert [(p.mean, p.low, p.high) for p in from_y.points] == [
         (-2.0, -3.0, -1.0),
         (-0.25, -1.25, 0.75),
     ]
     assert (
-        [p.verdict for p in other.points] == [r.verdict for r in other.ranges] == ["b wins", "ties"]
+        [p.verdict for p in from_y.points]
+        == [r.verdict for r in from_y.ranges]
+        == ["b wins", "ties"]
     )
-    assert ranking.from_side(one, "x") is one
+    assert ranking.from_side(from_x, "x") is from_x
 
 
-def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: Page) -> None:
+def test_page_is_well_formed_and_self_contained(page: Page) -> None:
     assert page.problems == [] and page.open == []
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
@@ -158,12 +165,12 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: Page) -> Non
     assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
 
 
-def test_the_answer_comes_first_and_the_rest_in_order(page: Page, found: Plan) -> None:
+def test_page_has_its_answer_first_and_sections_in_order(page: Page, pilot_plan: Plan) -> None:
     order = [
-        verdict.headline(found),
+        verdict.headline(pilot_plan),
         "Three sources, and what each says",
         "Against scratch",
-        *verdict.answers(fitted(found)).values(),
+        *verdict.answers(fitted(pilot_plan)).values(),
         "dashed where it may not be extrapolated",
         "What a fit that had not seen a budget predicted for it",
         "Who is forecast ahead",
@@ -177,22 +184,22 @@ def test_the_answer_comes_first_and_the_rest_in_order(page: Page, found: Plan) -
     assert -1 not in places and places == sorted(places)
 
 
-def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_begins(
-    found: Plan,
+def test_headline_names_leaders_by_range_and_where_extrapolation_begins(
+    pilot_plan: Plan,
 ) -> None:
-    price = {arm: found.arms[arm].prices[0].total / (8 * 64) for arm in ("scratch", "logit")}
+    price = {arm: pilot_plan.arms[arm].prices[0].total / (8 * 64) for arm in ("scratch", "logit")}
 
-    def gap(
-        budget: float,
-    ) -> float:  # by the planted laws; no text is repeated yet where they cross
+    # By the planted laws; no text is repeated yet where they cross.
+    def gap(budget: float) -> float:
         losses = [
             LAWS[arm][0] + LAWS[arm][1] * (budget / price[arm]) ** -LAWS[arm][2] for arm in price
         ]
         return losses[0] - losses[1]
 
-    head = verdict.headline(found)
+    head = verdict.headline(pilot_plan)
+    # The planted crossing lies where the plan leaves the lead open.
     planted = brentq(gap, 3e11, 5e12)
-    first, between, last = ranking.ranked_ranges(fitted(found))
+    first, between, last = ranking.ranked_ranges(fitted(pilot_plan))
     assert first.ranking == Ranking("wins", ("logit",)) and last.ranking == Ranking(
         "wins", ("scratch",)
     )
@@ -209,16 +216,16 @@ def flops(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found: Plan) -> None:
-    answer = verdict.answers(fitted(found))["logit"]
-    (one,) = [c for c in found.contests["inference"] if {c.a, c.b} == {"scratch", "logit"}]
+def test_answer_has_verdict_difference_and_crossing(pilot_plan: Plan) -> None:
+    answer = verdict.answers(fitted(pilot_plan))["logit"]
+    (pair,) = [c for c in pilot_plan.contests["inference"] if {c.a, c.b} == {"scratch", "logit"}]
     assert answer.startswith("logit against scratch: forecast ahead up to ")
-    last = one.points[-1]
+    last = pair.points[-1]
     shown = f"{-last.mean:+.3f} [{-last.high:+.3f}, {-last.low:+.3f}] at 1.00e15 FLOPs".replace(
         "-", "−"
     )
     assert shown in answer.replace("\N{NO-BREAK SPACE}", " ")
-    assert f"The fitted curves cross at {flops(one.crossing.value)} FLOPs" in answer
+    assert f"The fitted curves cross at {flops(pair.crossing.value)} FLOPs" in answer
     assert answer.endswith("beyond, that of scratch is the better one.")
 
 
@@ -231,34 +238,38 @@ def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found: Plan) 
         (None, None, "[open at both ends]"),
     ],
 )
-def test_an_open_end_of_a_crossing_is_called_that(
+def test_open_ends_of_a_crossing_are_written_out(
     low: float | None, high: float | None, words: str
 ) -> None:
+    # Beyond the largest budget compared the laws may cross later, or not at all.
     crossing = CrossingForecast(3.0, low, high, 0.5, "a")
     assert verdict.crossing_interval(crossing, (1.0, 10.0)) == words
 
 
-def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page: Page, found: Plan) -> None:
-    caption = "What each arm buys, and is forecast to reach"
-    _, *rows = page.tables[caption]
+def test_table_of_budgets_has_what_arms_buy_and_their_forecasts(
+    page: Page, pilot_plan: Plan
+) -> None:
+    _, *rows = page.tables["What each arm buys, and is forecast to reach"]
     assert len(rows) == 5 * 3
     for n, row in enumerate(rows):
-        budget = found.budgets[n // 3]
-        arm = list(found.arms)[n % 3]
-        bought = found.arms[arm].bought[n // 3]
-        (told,) = [p for p in found.fits[arm].predictions if p.flops == budget]
-        assert row[0] == (flops(budget) if n % 3 == 0 else "")
+        budget = pilot_plan.budgets[n // 3]
+        arm = list(pilot_plan.arms)[n % 3]
+        bought = pilot_plan.arms[arm].bought[n // 3]
+        (forecast,) = [p for p in pilot_plan.fits[arm].predictions if p.flops == budget]
+        # A budget's rows stand together, and only the first of them names it.
+        assert row[0] == (flops(budget), "", "")[n % 3]
         assert row[1].endswith(arm) and row[2] == f"{bought.steps:,}"
         assert float(row[4]) == pytest.approx(bought.tokens / 900_000, rel=0.01)
+        # What tokens are worth, and below it as a share of the tokens.
         worth = bought.effective_tokens
         prefix = f"{worth:,.0f}" if worth < 1e6 else flops(worth)
         share = float(row[5].removeprefix(prefix).removesuffix("%"))
         assert share == pytest.approx(100 * worth / bought.tokens, abs=0.06)
-        shown = f"{told.mean:.3f} [{told.low:.3f}, {told.high:.3f}]"
+        shown = f"{forecast.mean:.3f} [{forecast.low:.3f}, {forecast.high:.3f}]"
         assert row[6].replace("\N{NO-BREAK SPACE}", " ") == shown
 
 
-def test_verdicts_of_pairs_stand_budget_by_budget_with_extrapolated_ones_marked(page: Page) -> None:
+def test_table_of_verdicts_marks_extrapolated_budgets(page: Page) -> None:
     head, leaders, *pairs = page.tables["Who is forecast ahead"]
     assert head == [
         "FLOPs",
@@ -274,19 +285,22 @@ def test_verdicts_of_pairs_stand_budget_by_budget_with_extrapolated_ones_marked(
     assert pairs[0][-1].startswith("scratch ahead−") and pairs[2][1].startswith("logit ahead−")
 
 
-def test_held_out_predictions_are_all_shown_with_their_errors(page: Page, found: Plan) -> None:
-    checks = [row for check in found.held_out for row in (*check.arms, *check.differences)]
+def test_held_out_predictions_are_all_shown_with_errors(page: Page, pilot_plan: Plan) -> None:
+    # Rows stand check by check, arms before their differences.
+    checks = list(
+        itertools.chain.from_iterable((*c.arms, *c.differences) for c in pilot_plan.held_out)
+    )
     _, *rows = page.tables["Predictions of held-out budgets"]
     assert len(rows) == len(checks) == 6 + 12
     for row, check in zip(rows, checks, strict=True):
         assert row[0].endswith(check.name.replace(" - ", " − "))
         assert row[5] == f"{check.predicted - check.observed:+.3f}".replace("-", "−")
         assert row[6] == f"{abs(check.error) / check.noise:.1f}"
-        assert row[7] == ("yes" if check.low <= check.observed <= check.high else "no")
+        assert row[7] == {True: "yes", False: "no"}[check.low <= check.observed <= check.high]
 
 
-def test_the_check_is_summed_up_in_words(found: Plan) -> None:
-    row = found.held_out[0].arms[0]
+def test_held_out_check_is_summed_up_in_words(pilot_plan: Plan) -> None:
+    row = pilot_plan.held_out[0].arms[0]
     arms = (
         replace(row, flops=1e13, error=-0.05, relative=2.5, covered=True),
         replace(row, flops=1e13, error=0.125, relative=5.0, covered=False),
@@ -295,92 +309,104 @@ def test_the_check_is_summed_up_in_words(found: Plan) -> None:
         replace(row, covered=True, predicted=0.2, observed=0.1),
         replace(row, covered=False, predicted=0.2, observed=-0.1),
     )
-    given = replace(
-        found,
+    changed = replace(
+        pilot_plan,
         held_out=(HeldOutCheck(1, arms, pairs),),
         widening={"scratch": 1.0, "scratch - logit": 2.25},
     )
-    said, widened = verdict.sources(given)["Check on held-out budgets"]
-    assert "(1.00e13 FLOPs)" in said
-    assert "0.050 to 0.125 nats (2.5 to 5.0 standard deviations" in said
-    assert "1 of 2 lie in its intervals" in said
-    assert "2; in its intervals 1, with the right sign 1" in said
+    summary, widened = verdict.sources(changed)["Check on held-out budgets"]
+    assert "(1.00e13 FLOPs)" in summary
+    assert "0.050 to 0.125 nats (2.5 to 5.0 standard deviations" in summary
+    assert "1 of 2 lie in its intervals" in summary
+    assert "2; in its intervals 1, with the right sign 1" in summary
     assert "scratch − logit" in widened and "2.25 times" in widened
-    given = replace(found, held_out=(), widening={})
-    (none,) = verdict.sources(given)["Check on held-out budgets"]
+
+    # Without a check the page says so, and lacks the figure.
+    changed = replace(pilot_plan, held_out=(), widening={})
+    (none,) = verdict.sources(changed)["Check on held-out budgets"]
     assert "How far the fit can be trusted is not known" in none
-    assert Page(report.html(given)).tags["svg"] == 2
+    assert Page(report.html(changed)).tags["svg"] == 2
 
 
-def test_published_laws_are_labelled_and_say_which_arms_they_leave_out(
-    page: Page, found: Plan
+def test_published_laws_are_labelled_and_name_arms_without_a_law(
+    page: Page, pilot_plan: Plan
 ) -> None:
-    said = verdict.sources(found)["Published laws"]
-    losses = {arm: one.losses for arm, one in found.prior.arms.items()}
+    sentences = verdict.sources(pilot_plan)["Published laws"]
+    losses = {arm: prior.losses for arm, prior in pilot_plan.prior.arms.items()}
     below = all(a < b for a, b in zip(losses["logit"], losses["scratch"], strict=True))
-    assert below and said[1] == "They put the loss of logit below that of scratch at every budget."
-    assert said[0].startswith("Decoder language models, next-token loss, extrapolated")
-    assert said[2] == "There is no published law for mlm+minilm."
+    assert (
+        below
+        and sentences[1] == "They put the loss of logit below that of scratch at every budget."
+    )
+    assert sentences[0].startswith("Decoder language models, next-token loss, extrapolated")
+    assert sentences[2] == "There is no published law for mlm+minilm."
+    # The table has each loss, and below it the gap to the baseline arm.
     row = page.figures(
         "Loss by published laws, nats per token; below, the difference to scratch", "logit"
     )
     gap = losses["logit"][-1] - losses["scratch"][-1]
     assert row["1.00e15"] == f"{losses['logit'][-1]:.3f}{gap:+.3f}".replace("-", "−")
-    assert found.prior.assumption in page.text
-    assert found.prior.outside and all(sentence in page.text for sentence in found.prior.outside)
+    assert pilot_plan.prior.assumption in page.text
+    assert pilot_plan.prior.outside and all(
+        sentence in page.text for sentence in pilot_plan.prior.outside
+    )
 
 
-def test_laws_are_written_out_with_their_parameters_and_cautions(found: Plan) -> None:
-    law = found.fits["logit"]
-    parameters = {**law.parameters, "K": LawParameter(12345.0, 6.0, None)}
-    law = replace(law, cautions=("made up for this",), parameters=parameters)
-    given = replace(found, fits={**found.fits, "logit": law})
-    page = Page(report.html(given))
+def test_laws_are_shown_with_parameters_and_cautions(pilot_plan: Plan) -> None:
+    law = pilot_plan.fits["logit"]
+    law = replace(
+        law,
+        cautions=("made up for this",),
+        parameters={**law.parameters, "K": LawParameter(12345.0, 6.0, None)},
+    )
+    changed = replace(pilot_plan, fits={**pilot_plan.fits, "logit": law})
+    page = Page(report.html(changed))
     assert "E + K · D′⁻ᵏ" in page.text
     assert "K = 1.23e4 [6, ∞]" in page.text
     assert "Caution: made up for this." in page.text
     assert "Cautions: logit: made up for this." in page.text
 
 
-def test_every_case_of_who_pays_for_the_teacher(page: Page, found: Plan) -> None:
-    said = verdict.cases(fitted(found))
-    assert list(said) == ["nothing", "inference"]
+def test_page_shows_every_case_of_teacher_accounting(page: Page, pilot_plan: Plan) -> None:
+    sentences = verdict.cases(fitted(pilot_plan))
+    assert list(sentences) == ["nothing", "inference"]
     # Where the teacher comes free, logit buys as many steps as scratch.
-    assert said["nothing"] != said["inference"]
-    assert all(sentence in page.text for sentences in said.values() for sentence in sentences)
+    assert sentences["nothing"] != sentences["inference"]
+    for sentence in itertools.chain.from_iterable(sentences.values()):
+        assert sentence in page.text
     assert (
         page.text.count("what training the teacher cost is not set (teacher.training_flops)") == 2
     )
 
 
-def test_an_arm_that_gets_worse_is_not_forecast(tmp_path: Path) -> None:
+def test_arm_that_gets_worse_with_tokens_is_not_forecast(tmp_path: Path) -> None:
     laws = {**LAWS, "scratch": (9.0, -40.0, 0.25)}
-    found = plan(sweep(recipe(), laws), tmp_path, "--plan.resamples", "200")
-    assert not found.fits["scratch"].usable
+    pilot_plan = plan(sweep(recipe(), laws), tmp_path, "--plan.resamples", "200")
+    assert not pilot_plan.fits["scratch"].usable
     assert "Of scratch nothing is forecast: values get worse with more tokens." in verdict.headline(
-        found
+        pilot_plan
     )
     assert (
-        verdict.answers(fitted(found))["logit"]
+        verdict.answers(fitted(pilot_plan))["logit"]
         == "logit cannot be told from scratch: nothing is forecast of scratch."
     )
-    assert Page(report.html(found)).problems == []
+    assert Page(report.html(pilot_plan)).problems == []
 
 
-def test_budgets_that_do_not_buy_a_step(found: Plan, tmp_path: Path) -> None:
+def test_budgets_below_a_step_are_shown_as_such(pilot_plan: Plan, tmp_path: Path) -> None:
     budgets = ("--plan.budgets", "[1.0e10, 1.0e14]")
-    given = plan(sweep(recipe(), LAWS), tmp_path, *budgets, "--plan.resamples", "200")
-    assert given.arms["logit"].bought[0] is None
-    page = Page(report.html(given))
+    small = plan(sweep(recipe(), LAWS), tmp_path, *budgets, "--plan.resamples", "200")
+    assert small.arms["logit"].bought[0] is None
+    page = Page(report.html(small))
     assert page.problems == []
     assert page.text.count("less than a step") == sum(
-        arm.bought[0] is None for arm in given.arms.values()
+        arm.bought[0] is None for arm in small.arms.values()
     )
     head, leaders, *_ = page.tables["Who is forecast ahead"]
     assert head[1:] == ["1.00e10extrapolated", "1.00e14extrapolated"] and leaders[1] == "–"
 
 
-def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare: Plan) -> None:
+def test_plan_without_a_pilot_has_prices_budgets_and_prior(bare: Plan) -> None:
     page = Page(report.html(bare))
     assert page.problems == [] and page.tags["svg"] == 0
     assert "No pilot was fitted, so nothing is forecast" in page.text
@@ -396,39 +422,41 @@ def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare: P
     assert "None without a pilot." in printed and "less than a step" not in printed
 
 
-def test_the_same_plan_gives_the_same_bytes(
-    found: Plan, html: str, bare: Plan, tmp_path: Path
+def test_page_of_a_plan_read_again_has_the_same_bytes(
+    pilot_plan: Plan, html: str, bare: Plan, tmp_path: Path
 ) -> None:
-    report.write(read_again(found), tmp_path / "again.html")
+    report.write(read_again(pilot_plan), tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == html.encode()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"plan\.html"):
         report.write(bare, tmp_path / "file" / "plan.html")
 
 
-def test_names_from_outside_are_escaped_everywhere(found: Plan) -> None:
+def test_hostile_names_are_escaped_on_the_page(pilot_plan: Plan) -> None:
     hostile = "<script>alert('$x$')</script>"
-    given = to_plain(renamed(found, logit=hostile))
-    given["pilot"]["endpoint"]["label"] = given["device"] = given["pilot"]["directory"] = (
+    # The attack stands in names of arms, and in every text that comes from a pilot.
+    content = to_plain(renamed(pilot_plan, logit=hostile))
+    content["pilot"]["endpoint"]["label"] = content["device"] = content["pilot"]["directory"] = (
         "<b onclick=x>&amp;"
     )
-    given["fits"]["scratch"]["cautions"] = ["<img src=x>"]
-    check_escaped(report.html(from_plain(Plan, given, "plan.json:")), hostile)
+    content["fits"]["scratch"]["cautions"] = ["<img src=x>"]
+    check_escaped(report.html(from_plain(Plan, content, "plan.json:")), hostile)
 
 
-def shown(found: Plan) -> str:
+def shown(pilot_plan: Plan) -> str:
     console = Console(file=io.StringIO(), width=140)
-    console.print(table.summary(found))
+    console.print(table.summary(pilot_plan))
     return " ".join(console.file.getvalue().split())
 
 
-def test_terminal_summary(found: Plan) -> None:
-    printed = shown(renamed(found, logit="[red]logit[/red]"))
+def test_terminal_summary_has_headline_forecasts_and_sources(pilot_plan: Plan) -> None:
+    printed = shown(renamed(pilot_plan, logit="[red]logit[/red]"))
     assert printed.startswith(
-        " ".join(verdict.headline(found).replace("logit", "[red]logit[/red]").split())
+        " ".join(verdict.headline(pilot_plan).replace("logit", "[red]logit[/red]").split())
     )
-    told = found.fits["scratch"].predictions[-1]
-    assert f"1.00e15 {told.mean:.3f} [{told.low:.3f}, {told.high:.3f}]" in printed
+    # The table has the forecast, and below it every source speaks.
+    last = pilot_plan.fits["scratch"].predictions[-1]
+    assert f"1.00e15 {last.mean:.3f} [{last.low:.3f}, {last.high:.3f}]" in printed
     assert "extrapolated beyond 1.00e13 FLOPs" in printed
     for source in ("Fit of this pilot", "Check on held-out budgets", "Published laws"):
         assert f"{source}: " in printed

@@ -1,5 +1,4 @@
-"""A plausible sweep and plan, made up: the pilot recipe, and runs drawn from laws, joined by the
-project's own code."""
+"""A made-up sweep and plan: the pilot recipe with runs drawn from laws, joined by the product."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ SEEDS = 3
 Laws = Mapping[str, tuple[float, float, float]]
 T = TypeVar("T", SweepResults, Plan)
 PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
-# E, K, k
+# Arm -> E, K, k of its loss; at the pilot's budgets they put every arm behind scratch.
 LAWS = {
     "scratch": (5.0, 40.0, 0.25),
     "logit": (6.4, 40.0, 0.35),
@@ -51,7 +50,7 @@ def recipe(*overrides: str, seeds: int = SEEDS) -> Config:
 
 @functools.cache
 def _cells(text: str) -> list[Cell]:
-    """Return the studies of a recipe that is written out; nothing else takes as long here."""
+    """Return the studies of a recipe in JSON; cached, as nothing else takes as long here."""
     return cells_of(recipes.from_dict(json.loads(text)))
 
 
@@ -61,10 +60,10 @@ def sweep(
     """Make up a sweep.
 
     Args:
-        config: with a sweep.
+        config: recipe with a sweep.
         laws: arm -> E, K, k of its held-out loss E + K tokens**-k.
-        noise: of a run; a seed shifts all its runs by as much.
-        best: the size at which a student is best; losses grow with the square of the distance from
+        noise: standard deviation of a run, and of the shift that a seed gives to all its runs.
+        best: size at which a student is best; losses grow with the square of the distance from
             it in logarithm.
     """
     rng = np.random.default_rng(0)
@@ -77,7 +76,7 @@ def sweep(
 
 @functools.cache
 def whole_study() -> Results:
-    """Return a study of which only what a sweep reads is replaced."""
+    """Return a complete study, whose parts that a sweep reads are replaced."""
     return study(seeds=1)
 
 
@@ -90,12 +89,14 @@ def _results(
     best: float | None,
     rng: np.random.Generator,
 ) -> Results:
-    """Return one study of a sweep."""
+    """Return the results of one study of a sweep."""
     amount = next(value for name, value in cell.settings.items() if name.startswith("budget."))
-    kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix(
-        "budget."
+    kind = next(
+        name.removeprefix("budget.") for name in cell.settings if name.startswith("budget.")
     )
+    # Other kinds of budget stand for FLOPs of about the pilot's size.
     flops = {"flops": 1.0, "tokens": 1.5e7, "hours": 1e14}[kind] * amount
+    # Sizes are in proportion to layers.
     size = 222_045 * int(cell.settings.get("student.layers", 2))
     base = whole_study()
     budget = Budget(kind, amount)
@@ -107,6 +108,8 @@ def _results(
         )
         for arm in config.arms
     }
+
+    # The order of draws from the generator is part of what the tests hold.
     runs = []
     for seed in config.seeds:
         for arm in config.arms:
@@ -150,34 +153,34 @@ def _results(
     )
 
 
-def plan(found: SweepResults, directory: Path, *overrides: str) -> Plan:
+def plan(results: SweepResults, directory: Path, *overrides: str) -> Plan:
     """Make a plan with this sweep as its pilot.
 
     Args:
-        found: the sweep.
-        directory: where to put that.
-        overrides: of the recipe.
+        results: sweep that is fitted.
+        directory: directory that gets the sweep's file.
+        overrides: changes of the recipe.
     """
-    (directory / "sweep.json").write_text(json.dumps(to_plain(found)))
+    (directory / "sweep.json").write_text(json.dumps(to_plain(results)))
     return forecasts(recipe("--plan.pilot", str(directory), "--plan.resamples", "400", *overrides))
 
 
-def renamed(found: T, **names: str) -> T:
-    """Return a sweep or a plan with arms called otherwise, in every place that names them.
+def renamed(content: T, **names: str) -> T:
+    """Return a sweep or a plan with some arms renamed wherever they are named.
 
     Args:
-        found: the sweep or the plan.
-        names: former name -> new one.
+        content: sweep or plan.
+        names: old name -> new name.
     """
-    text = json.dumps(to_plain(found))
+    text = json.dumps(to_plain(content))
     for old, new in names.items():
         text = text.replace(json.dumps(old), json.dumps(new))
         # Pairs of arms are named by both.
         text = text.replace(f'"{old} - ', f'"{json.dumps(new)[1:-1]} - ')
         text = text.replace(f' - {old}"', f' - {json.dumps(new)[1:-1]}"')
-    return from_plain(type(found), json.loads(text), "made up:")
+    return from_plain(type(content), json.loads(text), "made up:")
 
 
-def read_again(found: T) -> T:
+def read_again(content: T) -> T:
     """Return a sweep or a plan as it is read back from its file."""
-    return from_plain(type(found), json.loads(json.dumps(to_plain(found))), "made up:")
+    return from_plain(type(content), json.loads(json.dumps(to_plain(content))), "made up:")

@@ -1,8 +1,8 @@
-"""A sweep and the plan fitted to it: studies share text, teacher and compiled steps, and nothing is
-made twice."""
+"""A trained sweep and the plan fitted to it: studies share text, teacher and compiled steps."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ BARE = {
 class Swept:
     recipe: Path
     out: Path
-    found: dict[str, Any]
+    results: dict[str, Any]
     compiled: int
 
 
@@ -55,39 +55,41 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     program._program.cache_clear()  # other tests of this process may have compiled the same steps
     ended = kdjax("sweep", recipe, "--out", here / "out")
     assert ended.status == 0, ended.err
-    found = json.loads((here / "out" / "sweep.json").read_text())
-    return Swept(recipe, here / "out", found, program._program.cache_info().misses)
+    results = json.loads((here / "out" / "sweep.json").read_text())
+    return Swept(recipe, here / "out", results, program._program.cache_info().misses)
 
 
-def test_there_is_a_run_for_every_budget_arm_and_seed(swept: Swept) -> None:
-    rows = [(row["budget"], row["arm"], row["seed"]) for row in swept.found["rows"]]
-    assert sorted(rows) == sorted(
-        (b, arm, seed) for b in BUDGETS for arm in ("scratch", "logit") for seed in (0, 1)
-    )
-    for row in swept.found["rows"]:
+def test_sweep_has_a_run_for_every_budget_arm_and_seed(swept: Swept) -> None:
+    rows = [(row["budget"], row["arm"], row["seed"]) for row in swept.results["rows"]]
+    assert sorted(rows) == sorted(itertools.product(BUDGETS, ("scratch", "logit"), (0, 1)))
+    for row in swept.results["rows"]:
         assert row["used"] <= row["budget"] and row["spent"]["charged"] == row["used"]
 
 
-def test_the_studies_share_what_they_can(swept: Swept) -> None:
-    made = sorted(path.name.partition("-")[0] for path in (swept.out / "shared").iterdir())
-    assert made == ["data", "references", "teacher"]
+def test_studies_share_text_teacher_and_compiled_steps(swept: Swept) -> None:
+    shared = sorted(path.name.partition("-")[0] for path in (swept.out / "shared").iterdir())
+    assert shared == ["data", "references", "teacher"]
     assert swept.compiled == 3  # the teacher's head, and a step an arm
-    starts = {row["seed"]: set() for row in swept.found["rows"]}
+    # Every run of a seed begins with the same text and student, whatever its budget.
+    starts = {row["seed"]: set() for row in swept.results["rows"]}
     for manifest in (swept.out / "cells").glob("*/runs/*/manifest.json"):
         values = json.loads(manifest.read_text())
         starts[values["seed"]].add((values["corpus"], json.dumps(values["config"]["student"])))
-    assert all(len(found) == 1 for found in starts.values())
+    assert all(len(start) == 1 for start in starts.values())
 
 
-def test_curves_and_differences_are_those_of_the_studies(swept: Swept) -> None:
-    (group,) = swept.found["groups"]
-    cells = {cell["budget"]["amount"]: cell["name"] for cell in swept.found["cells"]}
+def test_curves_and_differences_equal_those_of_the_studies(swept: Swept) -> None:
+    (group,) = swept.results["groups"]
+    cells = {cell["budget"]["amount"]: cell["name"] for cell in swept.results["cells"]}
+    # A point of a curve is the mean over the study's seeds.
     for point in group["curves"]["mlm_loss"]["logit"]:
         results = json.loads(
             (swept.out / "cells" / cells[point["budget"]] / "results.json").read_text()
         )
         values = [run["metrics"]["mlm_loss"] for run in results["runs"] if run["arm"] == "logit"]
         assert point["mean"] == pytest.approx(sum(values) / 2)
+
+    # A difference is that of the study's verdict, whose winner comes first.
     (pair,) = group["pairs"]
     for point in pair["points"]:
         results = json.loads(
@@ -98,7 +100,7 @@ def test_curves_and_differences_are_those_of_the_studies(swept: Swept) -> None:
         assert point["low"] <= point["difference"] <= point["high"]
 
 
-def test_the_same_command_again_trains_nothing(
+def test_sweep_repeated_trains_nothing_and_keeps_its_bytes(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -110,7 +112,7 @@ def test_the_same_command_again_trains_nothing(
     assert (swept.out / "sweep.json").read_bytes() == before
 
 
-def test_a_directory_of_another_recipe_is_refused_by_the_setting_that_differs(swept: Swept) -> None:
+def test_directory_of_another_recipe_is_refused_naming_the_setting(swept: Swept) -> None:
     ended = kdjax(
         "sweep", swept.recipe, "--out", swept.out, "--train.optimizer.learning_rate", "0.02"
     )
@@ -121,19 +123,20 @@ def test_a_directory_of_another_recipe_is_refused_by_the_setting_that_differs(sw
     )
 
 
-def test_an_audit_recounts_it_and_finds_what_was_changed(swept: Swept, tmp_path: Path) -> None:
+def test_audit_of_a_changed_sweep_names_the_changed_metric(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax("audit", swept.out)
     assert ended.status == 0, ended.out + ended.err
     shutil.copytree(swept.out, tmp_path / "changed")
     path = tmp_path / "changed" / "sweep.json"
-    found = json.loads(path.read_text())
-    found["rows"][0]["metrics"]["mlm_loss"] -= 0.5
-    path.write_text(json.dumps(found))
+    # One metric of one run is enough: every figure is counted again from the studies.
+    changed = json.loads(path.read_text())
+    changed["rows"][0]["metrics"]["mlm_loss"] -= 0.5
+    path.write_text(json.dumps(changed))
     ended = kdjax("audit", tmp_path / "changed")
     assert ended.status == 2 and "rows.0.metrics.mlm_loss" in ended.out
 
 
-def test_a_plan_is_fitted_to_it(swept: Swept, tmp_path: Path) -> None:
+def test_plan_of_a_finished_sweep_is_fitted_to_its_runs(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax(
         "plan",
         swept.recipe,
@@ -145,33 +148,36 @@ def test_a_plan_is_fitted_to_it(swept: Swept, tmp_path: Path) -> None:
         "200",
     )
     assert ended.status == 0, ended.err
-    found = json.loads((tmp_path / "plan.json").read_text())
-    assert found["budgets"] == [times * BUDGETS[-1] for times in (1, 3, 10, 30, 100)]
-    for arm, fit in found["fits"].items():
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["budgets"] == [times * BUDGETS[-1] for times in (1, 3, 10, 30, 100)]
+    for arm, fit in plan["fits"].items():
         assert len(fit["predictions"]) == 5
         assert all(p["low"] <= p["mean"] <= p["high"] for p in fit["predictions"])
-        bought = found["arms"][arm]["bought"][0]
+        # At the pilot's largest budget the plan counts what the run itself counted.
+        bought = plan["arms"][arm]["bought"][0]
         run = next(
-            row for row in swept.found["rows"] if (row["arm"], row["budget"]) == (arm, BUDGETS[-1])
+            row
+            for row in swept.results["rows"]
+            if (row["arm"], row["budget"]) == (arm, BUDGETS[-1])
         )
         assert bought["steps"] == run["steps"]
         assert bought["tokens"] == pytest.approx(run["tokens_seen"], rel=0.05)
-    (held,) = found["held_out"]
+    (held,) = plan["held_out"]
     assert held["budgets"] == 1 and {row["flops"] for row in held["arms"]} == {BUDGETS[-1]}
-    assert set(found["contests"]) == {"nothing", "inference"}
+    assert set(plan["contests"]) == {"nothing", "inference"}
     assert (tmp_path / "plan.html").read_text().startswith("<!doctype html>")
 
 
-def test_without_a_pilot_a_plan_has_prices_and_published_laws(swept: Swept, tmp_path: Path) -> None:
+def test_plan_without_a_pilot_has_prices_and_published_laws(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax("plan", swept.recipe, "--out", tmp_path, "--plan.budgets", "[1e8, 1e9]")
     assert ended.status == 0, ended.err
-    found = json.loads((tmp_path / "plan.json").read_text())
-    assert found["fits"] is None and found["contests"] is None
-    assert {arm: one["law"] for arm, one in found["prior"]["arms"].items()} == {
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["fits"] is None and plan["contests"] is None
+    assert {arm: prior["law"] for arm, prior in plan["prior"]["arms"].items()} == {
         "scratch": "supervised",
         "logit": "distillation",
     }
-    assert any("below the fit's range" in sentence for sentence in found["prior"]["outside"])
+    assert any("below the fit's range" in sentence for sentence in plan["prior"]["outside"])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_without_a_pilot_a_plan_has_prices_and_published_laws(swept: Swept, tmp_
         ),
     ],
 )
-def test_a_plan_that_cannot_be_made_is_refused(
+def test_plan_with_a_bad_setting_is_refused_in_one_line(
     swept: Swept, tmp_path: Path, changes: str, message: str
 ) -> None:
     words = changes.format(out=swept.out).split()
@@ -212,7 +218,7 @@ def test_a_plan_that_cannot_be_made_is_refused(
         ({"budget.flops": [1e8, "1e8"]}, "expected each value once"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(
+def test_sweep_with_bad_values_is_refused(
     tmp_path: Path, sweep: Mapping[str, Any], message: str
 ) -> None:
     recipe = small_study.write(tmp_path, **{**BARE, "sweep": dict(sweep)})
@@ -220,12 +226,12 @@ def test_a_sweep_that_cannot_be_is_refused(
         cells_of(recipes.load(recipe))
 
 
-def test_a_single_study_of_a_recipe_that_sweeps_is_refused(swept: Swept, tmp_path: Path) -> None:
+def test_compare_with_a_sweep_in_the_recipe_is_refused(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax("compare", swept.recipe, "--out", tmp_path / "out")
     assert ended.status == 2 and "expected `kdjax sweep`" in ended.err
 
 
-def test_values_may_be_of_any_setting_and_small_budgets_come_first(tmp_path: Path) -> None:
+def test_cells_of_several_settings_have_small_budgets_first(tmp_path: Path) -> None:
     several = {
         "student.layers": [1, 2],
         "budget.flops": [2e8, 1e8],
@@ -233,16 +239,16 @@ def test_values_may_be_of_any_setting_and_small_budgets_come_first(tmp_path: Pat
     }
     recipe = small_study.write(tmp_path, **{**BARE, "sweep": several})
     cells = cells_of(recipes.load(recipe))
-    told = [
+    settings = [
         (c.config.budget.flops, c.config.student.layers, c.config.train.optimizer.learning_rate)
         for c in cells
     ]
-    assert told == [(1e8, 1, 1e-3), (1e8, 2, 1e-3), (2e8, 1, 1e-3), (2e8, 2, 1e-3)]
+    assert settings == [(1e8, 1, 1e-3), (1e8, 2, 1e-3), (2e8, 1, 1e-3), (2e8, 2, 1e-3)]
     assert len({cell.name for cell in cells}) == 4
     assert yaml.safe_load(recipe.read_text())["sweep"] == several
 
 
-def test_the_optimum_of_an_isoflop_profile_is_a_parabolas_vertex() -> None:
+def test_isoflop_optimum_equals_the_vertex_of_a_planted_parabola() -> None:
     some_run = sweep(made_up_recipe()).rows[0]
 
     def row(size: int, seed: int, loss: float) -> SweepRow:
@@ -259,9 +265,8 @@ def test_the_optimum_of_an_isoflop_profile_is_a_parabolas_vertex() -> None:
     endpoint = Endpoint("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm", ("scratch",))
     # In log10 size: (x - 2)^2 + 1 of seed 0 and (x - 2.2)^2 + 1 of seed 1.
     rows = [
-        row(10**x, seed, (x - top) ** 2 + 1)
-        for seed, top in ((0, 2.0), (1, 2.2))
-        for x in (1, 2, 3)
+        row(10**x, seed, (x - best) ** 2 + 1)
+        for (seed, best), x in itertools.product(((0, 2.0), (1, 2.2)), (1, 2, 3))
     ]
     (profile,) = profiles(rows, [endpoint], 0.95)
     assert [point.parameters for point in profile.points] == [10, 100, 1000]
@@ -270,6 +275,8 @@ def test_the_optimum_of_an_isoflop_profile_is_a_parabolas_vertex() -> None:
     assert profile.optimum.parameters == pytest.approx(10**2.1)
     assert profile.optimum.low is not None and profile.optimum.high is not None
     assert profile.optimum.low < 10**2.1 < profile.optimum.high
+
+    # A loss that falls over all sizes has its best size beyond them, and one size has no profile.
     (falling,) = profiles([row(10**x, 0, -float(x)) for x in (1, 2, 3)], [endpoint], 0.95)
     assert falling.optimum is None
     assert profiles([row(10, seed, 1.0) for seed in (0, 1)], [endpoint], 0.95) == []
