@@ -1,6 +1,6 @@
 # make demo: a small fixed-budget comparison on real text, with a report. make test: the tests.
 # make test-unit: the tests but for those of whole commands, studies and processes.
-# make test-all: the tests and those that take minutes each. CONTRIBUTING.md lists what only it runs.
+# make test-all: the tests and those that take minutes each. docs/tests.md lists what only it runs.
 # make test-parity: transformers and PyTorch beside kdjax, live. The tests hold the same by recorded numbers.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
