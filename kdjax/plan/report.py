@@ -41,7 +41,7 @@ def html(plan: Plan) -> str:
         found=plan,
         fitted=fitted is not None,
         headline=verdict.headline(plan),
-        other=plan.baseline_arm,
+        baseline=plan.baseline_arm,
         sources=verdict.sources(plan),
         budgets=_heads(plan, fitted),
         rows=_rows(plan),

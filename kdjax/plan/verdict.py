@@ -266,7 +266,7 @@ def of_prior(plan: Plan) -> list[str]:
         below = [flops for flops, is_below in compared if is_below]
         not_below = [flops for flops, is_below in compared if not is_below]
         clauses = [
-            say(phrase, other=baseline, where=where(budgets, every, "flops"))
+            say(phrase, baseline=baseline, where=where(budgets, every, "flops"))
             for phrase, budgets in (("prior_below", below), ("prior_not_below", not_below))
             if budgets
         ]
