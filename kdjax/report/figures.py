@@ -74,7 +74,9 @@ def differences(results: Results) -> Markup | None:
         )
 
 
-def _forest(ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], baseline: str) -> None:
+def _forest(
+    ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], baseline: str
+) -> None:
     """Draw differences to one arm below one another, on one axis."""
     # What lies within the band is a tie by the recipe's margin.
     margin = results.config["evaluation"]["margin"]

@@ -217,7 +217,8 @@ PHRASES = {
     "vendor_peak": "{rates} FLOPs a second and device ({sources}); devices of a run: {devices}",
     # A sweep: verdicts over budgets.
     "sweep_nothing": (
-        "Nothing was compared with {baseline}: a difference needs two arms with an endpoint in common."
+        "Nothing was compared with {baseline}: a difference needs two arms with an endpoint in "
+        "common."
     ),
     "sweep_no_interval": (
         "This sweep cannot tell the arms apart: an interval needs at least two seeds that both "

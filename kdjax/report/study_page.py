@@ -8,21 +8,21 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
-from kdjax.report import figures as plots
 from kdjax.report import (
+    figures,
     mlm_probe,
     notes,
     numbers,
     page,
     primary_endpoint,
     reference_losses,
+    sentences,
     summary,
     svg,
     teacher_accounting,
     usage,
     wall_clock,
 )
-from kdjax.report import sentences as verdict
 from kdjax.report.phrases import say, sentence
 from kdjax.results.schema import Endpoint, PairVerdict, Results, head_loss, probed_layers
 
@@ -48,20 +48,20 @@ def html(results: Results) -> str:
         results.arms,
         results.config,
         results=results,
-        headline=verdict.headline(results),
+        headline=sentences.headline(results),
         basis=_basis(results),
         baseline=baseline,
         question=_question(results, baseline),
-        answers=verdict.answers(results),
+        answers=sentences.answers(results),
         tested=primary_endpoint.sentences(results),
         faint=svg.FAINT,
         parts=_parts(results),
         plots={
-            "differences": plots.differences(results),
-            "spending": plots.spending(results),
-            "learning": plots.learning(results),
-            "probe_learning": plots.learning(results, "mlm_probe"),
-            "layers": plots.layers(results),
+            "differences": figures.differences(results),
+            "spending": figures.spending(results),
+            "learning": figures.learning(results),
+            "probe_learning": figures.learning(results, "mlm_probe"),
+            "layers": figures.layers(results),
         },
         beside_teacher=_beside_teacher(results),
         mlm_probe=mlm_probe.probes(results),
