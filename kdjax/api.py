@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import kdjax.study.compare
+import kdjax.training.phase
+import kdjax.training.train
 from kdjax import recipes
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
@@ -29,7 +32,7 @@ from kdjax.config import (
 )
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
-from kdjax.data.prepare import local as preparing
+from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text import sources
 from kdjax.errors import InputError, nearest
@@ -38,14 +41,11 @@ from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
-from kdjax.study import compare as studies
 from kdjax.study.batches import HELD_OUT_SEED, PROBE_SEED
-from kdjax.training import phase as phases
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import program_of
-from kdjax.training.train import train as run_to_the_end
 from kdjax.training.trainer import Trainer
 
 
@@ -184,7 +184,7 @@ def price(
     if max_predictions is None:
         max_predictions = max(1, round(0.15 * seq_len))
     shape = BatchShape(batch_size, seq_len, max_predictions)
-    return phases.price(arm.definition.phases[phase], shape)
+    return kdjax.training.phase.price(arm.definition.phases[phase], shape)
 
 
 def prepare(
@@ -225,10 +225,10 @@ def prepare(
         validation=validation,
     )
     if isinstance(tokenizer, TokenizerConfig):
-        preparing.prepare(settings, None, out)
+        local.prepare(settings, None, out)
         return PreparedText(Corpus.open(out), settings, out / TOKENIZER)
     tokenizer_file = sources.locate(tokenizer)
-    preparing.prepare(settings, tokenizer_file, out)
+    local.prepare(settings, tokenizer_file, out)
     return PreparedText(Corpus.open(out), settings, tokenizer_file)
 
 
@@ -277,7 +277,7 @@ def train(
         )
         teacher = program.place_teacher(arm.teacher.params if arm.teacher else None)
         stream = _training_batches(data, phase_shape.batch_size, seed)
-        cost = phases.price(phase, phase_shape)
+        cost = kdjax.training.phase.price(phase, phase_shape)
         compiled_phases.append(CompiledPhase(phase, program, cost, stream, teacher))
         prices.append(cost)
 
@@ -299,7 +299,7 @@ def train(
             evaluate=lambda params: _mlm_loss(definition, held_out, params),
             watch=watch,
         )
-        (outcome,) = run_to_the_end(run)
+        (outcome,) = kdjax.training.train.train(run)
     return TrainedRun(arm, outcome.params, outcome.ledger, outcome.curve)
 
 
@@ -377,7 +377,7 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
     config = recipe if isinstance(recipe, Config) else recipes.load(recipe, overrides)
-    return studies.compare(config, Path(out))
+    return kdjax.study.compare.compare(config, Path(out))
 
 
 def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:

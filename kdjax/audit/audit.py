@@ -15,14 +15,14 @@ from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
 from kdjax.results.store import results_of, to_plain
-from kdjax.study import manifest as record
+from kdjax.study import manifest as study_manifest
 from kdjax.sweep import results, sweep
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.schema import sweep_of
 
 OF_A_SWEEP = (sweep.NAME, sweep.RECIPE, "cells")
 """A directory with one of these is a sweep's."""
-OF_A_STUDY = (record.NAME, RESULTS, "runs")
+OF_A_STUDY = (study_manifest.NAME, RESULTS, "runs")
 """A directory with one of these is a study's."""
 
 

@@ -29,12 +29,12 @@ from kdjax.models import zoo
 from kdjax.recipes import from_dict
 from kdjax.results.schema import CorpusFacts, TeacherFacts, Tuning
 from kdjax.results.store import from_plain, results_of, to_plain
-from kdjax.study import manifest as record
+from kdjax.study import manifest as study_manifest
 from kdjax.study.artifact_dirs import artifact_dirs
 from kdjax.study.batches import train_batches
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
-from kdjax.study.results import corpus_facts, judged, teacher_facts
+from kdjax.study.results import corpus_facts, judge, teacher_facts
 from kdjax.study.tuned import tuning_of
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
@@ -81,7 +81,7 @@ class StudyAudit:
         findings = self._findings
         runs = self._out / "runs"
         self._results = findings.read(self._out / RESULTS)
-        self._stored = findings.read(self._out / record.NAME)
+        self._stored = findings.read(self._out / study_manifest.NAME)
         manifests = [findings.read(path) for path in sorted(runs.glob("*/manifest.json"))]
         configs = [manifest.get("config") for manifest in manifests]
         self._recipes = [config for config in configs if isinstance(config, dict)]
@@ -104,7 +104,7 @@ class StudyAudit:
         others = ", ".join(sorted(recorded_under - {jax.__version__}))
         if others:
             self._note = f" (JAX {jax.__version__}; recorded under {others})"
-        path = self._out / record.NAME
+        path = self._out / study_manifest.NAME
         with findings.record_errors(path):
             stored = self._stored.get("config", {})
             expected = shared_part(plain(to_dict(self.config)), stored)
@@ -285,7 +285,11 @@ class StudyAudit:
         cost = Cost(tuple(counted), self._upfront(arm, recorded.get("upfront", {})))
         if recorded:
             self._findings.expect_equal(
-                self._out / record.NAME, recorded, cost.to_json(), f"costs.{arm.name}", self._note
+                self._out / study_manifest.NAME,
+                recorded,
+                cost.to_json(),
+                f"costs.{arm.name}",
+                self._note,
             )
             if self._note:
                 return Cost.from_json(recorded)
@@ -369,7 +373,7 @@ class StudyAudit:
             teacher = None
             if self.facts:
                 teacher = from_plain(TeacherFacts, dict(self.facts), f"{path}: teacher")
-            rebuilt = judged(
+            rebuilt = judge(
                 self.config,
                 self.arms,
                 self.costs,

@@ -113,7 +113,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
     return Count(round(flops), jaxpr_count, traced.out_info)
 
 
-def checked(count: Count, name: str) -> int:
+def check_agreement(count: Count, name: str) -> int:
     """Return XLA's count of a program, once the independent count agrees with it.
 
     Args:
@@ -145,7 +145,7 @@ def reconcile(whole: Count, **parts: int) -> Price:
         FlopCountError: XLA and the jaxpr count disagree on the whole, or the parts do not add up to
             it within 1%.
     """
-    flops = checked(whole, "a step")
+    flops = check_agreement(whole, "a step")
     parts_sum = sum(parts.values())
     if abs(parts_sum - flops) > AGREEMENT * flops:
         raise FlopCountError(

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kdjax.budget.price import checked, measure
+from kdjax.budget.price import check_agreement, measure
 from kdjax.config import MlmProbeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut, MlmResult, mean_of, over_slots
@@ -368,8 +368,8 @@ def _flops(form: ProbeHead, shape: BatchShape) -> tuple[int, int]:
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     forward_count = measure(form.states, encoder, batch)
     update_count = measure(form.update, state, states, word, batch, rate)
-    forward_flops = checked(forward_count, "an MLM probe's forward")
-    update_flops = checked(update_count, "an MLM probe's step")
+    forward_flops = check_agreement(forward_count, "an MLM probe's forward")
+    update_flops = check_agreement(update_count, "an MLM probe's step")
     return forward_flops, update_flops
 
 

@@ -289,12 +289,12 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         """Return the requested features; nothing that they do not need is traced."""
         # No layer above the highest one requested runs. That one runs whole only where its output
         # is read.
-        top = request.depth
+        last_layer = request.depth
         if request.head:
-            top = len(self.layers)
-        whole = top
-        if not request.head and top not in request.hidden:
-            whole = top - 1
+            last_layer = len(self.layers)
+        last_full_layer = last_layer
+        if not request.head and last_layer not in request.hidden:
+            last_full_layer = last_layer - 1
 
         # Mask and rotation are the same for all layers. Positions start anew in each segment, so
         # that packing changes nothing.
@@ -302,31 +302,33 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         if self.config.positions == "rotary":
             rotation = ops.rotation_of(self.config, batch["positions"])
         mask = None
-        if whole > 0:
+        if last_full_layer > 0:
             mask = ops.segment_mask(batch["segments"])
 
         x = self.embeddings(batch, fold(key, 0))
         hidden = {0: x}
         attention: dict[int, AttentionFeatures] = {}
-        for run in self._runs(request, whole):
-            last = run[-1]
-            if len(run) > 1:
-                x = self._loop(run, x, mask, rotation, key)
+        for layer_range in self._layer_ranges(request, last_full_layer):
+            last = layer_range[-1]
+            if len(layer_range) > 1:
+                x = self._loop(layer_range, x, mask, rotation, key)
             else:
                 layer = self._rematerialised(self.layers[str(last)], request.attention(last))
                 x, attention[last] = layer(last, x, mask, rotation, key)
             if self.final_norm is not None and last == len(self.layers):
                 x = self.final_norm(x)
             hidden[last] = x
-        if whole < top:
-            layer = self.layers[str(top)]
-            attention[top] = layer.attention_features(x, rotation, request.attention(top))
+        if last_full_layer < last_layer:
+            layer = self.layers[str(last_layer)]
+            attention[last_layer] = layer.attention_features(
+                x, rotation, request.attention(last_layer)
+            )
 
         # By name and then by layer, as `Features` has them.
-        by_name: dict[str, Any] = {
-            name: {n: attention[n][name] for n in sorted(getattr(request, name))}
-            for name in ATTENTION_FEATURES
-        }
+        by_name: dict[str, Any] = {}
+        for name in ATTENTION_FEATURES:
+            layers = sorted(getattr(request, name))
+            by_name[name] = {n: attention[n][name] for n in layers}
         slot_logits, token_logits = self._logits(x, batch, request)
         features = Features(
             **by_name,
@@ -337,26 +339,27 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         wide: Features = jax.tree.map(lambda feature: feature.astype(jnp.float32), features)
         return wide
 
-    def _runs(self, request: FeatureRequest, whole: int) -> list[range]:
-        """Return layers 1 to `whole` as they are computed: one by one, or several in a loop."""
+    def _layer_ranges(self, request: FeatureRequest, last_full_layer: int) -> list[range]:
+        """Return layers 1 to `last_full_layer` as they are computed: one by one, or several in a
+        loop."""
         if self.compute.scan:
-            return request.runs(whole)
-        return [range(n, n + 1) for n in range(1, whole + 1)]
+            return request.ranges(last_full_layer)
+        return [range(n, n + 1) for n in range(1, last_full_layer + 1)]
 
     def _rematerialised(
         self, layer: Layer, requested: frozenset[str], *, looped: bool = False
     ) -> Callable[..., Any]:
         """Return `layer`, of which the backward pass computes again what `remat` says."""
-        run = partial(layer, requested=requested)
+        call = partial(layer, requested=requested)
         if self.compute.remat == "none":
-            return run
+            return call
         # Unrolled, XLA would find the second computation equal to the first and keep that; a loop
         # hides it already.
-        return jax.checkpoint(run, policy=_SAVED[self.compute.remat], prevent_cse=not looped)
+        return jax.checkpoint(call, policy=_SAVED[self.compute.remat], prevent_cse=not looped)
 
     def _loop(
         self,
-        run: range,
+        layer_range: range,
         x: jax.Array,
         mask: ops.AttentionMask | None,
         rotation: ops.Rotation | None,
@@ -364,7 +367,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
     ) -> jax.Array:
         """Return the output of consecutive layers of which nothing is requested, as one loop over
         their stacked parameters."""
-        graphs, params = zip(*(nnx.split(self.layers[str(n)]) for n in run), strict=True)
+        graphs, params = zip(*(nnx.split(self.layers[str(n)]) for n in layer_range), strict=True)
         # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger
         # than that.
         stacked = jax.tree.map(lambda *layers: jnp.stack(layers, dtype=self.compute.dtype), *params)
@@ -374,7 +377,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             layer = self._rematerialised(nnx.merge(graphs[0], params), frozenset(), looped=True)
             return layer(n, x, mask, rotation, key)[0], None
 
-        return jax.lax.scan(body, x, (jnp.arange(run.start, run.stop), stacked))[0]
+        return jax.lax.scan(body, x, (jnp.arange(layer_range.start, layer_range.stop), stacked))[0]
 
     def _logits(
         self, hidden: jax.Array, batch: Batch, request: FeatureRequest

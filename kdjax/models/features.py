@@ -81,14 +81,14 @@ class FeatureRequest:
         """Return which of `scores`, `query`, `key`, `value` are requested of `layer`."""
         return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))
 
-    def runs(self, layers: int) -> list[range]:
+    def ranges(self, layers: int) -> list[range]:
         """Return layers 1 to `layers` in runs of consecutive ones of which no feature is requested;
         every other one by itself."""
         featureless = [not self.attention(n) and n not in self.hidden for n in range(layers + 1)]
-        runs: list[range] = []
+        ranges: list[range] = []
         for n in range(1, layers + 1):
-            if runs and featureless[n - 1] and featureless[n]:
-                runs[-1] = range(runs[-1].start, n + 1)
+            if ranges and featureless[n - 1] and featureless[n]:
+                ranges[-1] = range(ranges[-1].start, n + 1)
             else:
-                runs.append(range(n, n + 1))
-        return runs
+                ranges.append(range(n, n + 1))
+        return ranges

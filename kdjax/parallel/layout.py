@@ -202,7 +202,7 @@ class Layout:
         def cast_matrix(x: jax.Array) -> jax.Array:
             return cast(x, dtype) if x.ndim >= 2 else x
 
-        def run(params: Any, batch: Any, **arrays: Any) -> Any:
+        def sharded_forward(params: Any, batch: Any, **arrays: Any) -> Any:
             params = jax.tree.map(cast_matrix, params)
             if self.batch_parts == 1:
                 return forward(params, batch, **arrays)
@@ -229,7 +229,7 @@ class Layout:
             )
             return sharded(params, batch, arrays)
 
-        return run
+        return sharded_forward
 
     def all_gather(self, tree: Any) -> Any:
         """Return parameters no longer split over `fsdp`, inside a compiled function."""

@@ -27,10 +27,10 @@ from kdjax.plan.schema import (
     CrossingForecast,
     FittedLaw,
     Forecast,
+    ForecastComparison,
     HeldOutCheck,
     HeldOutRow,
     LawParameter,
-    PairwiseComparison,
     Pilot,
     Plan,
     PlannedArm,
@@ -296,13 +296,13 @@ def _held_out(row: forecast.HeldOutPrediction) -> HeldOutRow:
     return HeldOutRow(**asdict(row), relative=row.relative, widening=row.widening)
 
 
-def _comparison(pair: forecast.PairwiseComparison) -> PairwiseComparison:
+def _comparison(pair: forecast.PairwiseComparison) -> ForecastComparison:
     """Return two arms compared over budgets; 0 and infinity are open ends of a crossing."""
     columns = (pair.flops, pair.mean, pair.low, pair.high)
     # Column-wise in the forecast, and a row for each budget in the plan.
     rows = zip(*(column.tolist() for column in columns), pair.verdicts, strict=True)
     crossing = pair.crossing
-    return PairwiseComparison(
+    return ForecastComparison(
         pair.a,
         pair.b,
         points=tuple(ComparedAt(*row) for row in rows),

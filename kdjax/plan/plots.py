@@ -18,8 +18,8 @@ from kdjax.plan.schema import (
     CrossingForecast,
     FittedLaw,
     FittedPlan,
+    ForecastComparison,
     HeldOutRow,
-    PairwiseComparison,
 )
 from kdjax.report import numbers, reference_losses, summary, svg
 from kdjax.report.axes import WIDTH, compact_number, logarithmic, margin_text, truncate
@@ -179,7 +179,7 @@ def differences(fitted: FittedPlan) -> Markup | None:
         return svg.render(figure, "differences", description)
 
 
-def _difference(ax: Axes, fitted: FittedPlan, comparison: PairwiseComparison) -> None:
+def _difference(ax: Axes, fitted: FittedPlan, comparison: ForecastComparison) -> None:
     """Draw one arm's forecast difference with its interval, turned so that better is up."""
     endpoint = fitted.pilot.endpoint
     margin = fitted.plan.config["evaluation"]["margin"]

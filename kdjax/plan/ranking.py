@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
-from kdjax.plan.schema import ComparedAt, FittedPlan, PairwiseComparison, Verdict
+from kdjax.plan.schema import ComparedAt, FittedPlan, ForecastComparison, Verdict
 
 _SAME = 1e-9
 """Share of a budget within which another one counts as the same."""
@@ -46,7 +46,7 @@ class RankedRange:
     high: float
 
 
-def from_side(comparison: PairwiseComparison, arm: str) -> PairwiseComparison:
+def from_side(comparison: ForecastComparison, arm: str) -> ForecastComparison:
     """Return a comparison read from one arm's side: `a` is the arm."""
     if comparison.a == arm:
         return comparison
@@ -60,7 +60,7 @@ def from_side(comparison: PairwiseComparison, arm: str) -> PairwiseComparison:
     return replace(comparison, a=comparison.b, b=comparison.a, points=tuple(points), ranges=ranges)
 
 
-def against_baseline(fitted: FittedPlan) -> dict[str, PairwiseComparison]:
+def against_baseline(fitted: FittedPlan) -> dict[str, ForecastComparison]:
     """Return arm -> its comparison with the baseline arm, read from the arm's side."""
     baseline = fitted.plan.baseline_arm
     comparisons = {}
@@ -72,7 +72,7 @@ def against_baseline(fitted: FittedPlan) -> dict[str, PairwiseComparison]:
     return comparisons
 
 
-def at(comparison: PairwiseComparison, flops: float) -> ComparedAt | None:
+def at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
     """Return a comparison at a budget, interpolated between its points on either side.
 
     Args:

@@ -11,7 +11,7 @@ from kdjax.budget.price import PARTS
 from kdjax.files import write_text
 from kdjax.plan import plots, verdict
 from kdjax.plan.ranking import at, ranking
-from kdjax.plan.schema import FittedLaw, FittedPlan, PairwiseComparison, Plan
+from kdjax.plan.schema import FittedLaw, FittedPlan, ForecastComparison, Plan
 from kdjax.report import numbers, page
 from kdjax.report.phrases import say
 from kdjax.report.teacher_accounting import MEANINGS
@@ -41,7 +41,7 @@ def html(plan: Plan) -> str:
         found=plan,
         fitted=fitted is not None,
         headline=verdict.headline(plan),
-        other=plan.baseline_arm,
+        baseline=plan.baseline_arm,
         sources=verdict.sources(plan),
         budgets=_heads(plan, fitted),
         rows=_rows(plan),
@@ -123,7 +123,7 @@ def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
 
 
 def _verdicts(
-    comparison: PairwiseComparison, budgets: tuple[float, ...]
+    comparison: ForecastComparison, budgets: tuple[float, ...]
 ) -> tuple[str, list[tuple[str, str, str]]]:
     """Return a pair of arms, and at each budget the arm ahead, the difference and its interval."""
     words = {"a wins": f"{comparison.a} ahead", "b wins": f"{comparison.b} ahead"}

@@ -191,7 +191,7 @@ class CrossingForecast:
 
 
 @dataclass(frozen=True)
-class PairwiseComparison:
+class ForecastComparison:
     """Store two arms compared over budgets.
 
     Attributes:
@@ -247,7 +247,7 @@ class Plan:
     fits: dict[str, FittedLaw] | None = None
     held_out: tuple[HeldOutCheck, ...] | None = None
     widening: dict[str, float] | None = None
-    contests: dict[str, tuple[PairwiseComparison, ...]] | None = None
+    contests: dict[str, tuple[ForecastComparison, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class FittedPlan:
     fits: dict[str, FittedLaw]
     held_out: tuple[HeldOutCheck, ...]
     widening: dict[str, float]
-    comparisons: dict[str, tuple[PairwiseComparison, ...]]
+    comparisons: dict[str, tuple[ForecastComparison, ...]]
 
     @staticmethod
     def of(plan: Plan) -> FittedPlan | None:
@@ -281,7 +281,7 @@ class FittedPlan:
         """Return the pilot's largest budget: beyond it, forecasts extrapolate."""
         return max(self.pilot.budgets)
 
-    def of_case(self, case: str = "") -> tuple[PairwiseComparison, ...]:
+    def of_case(self, case: str = "") -> tuple[ForecastComparison, ...]:
         """Return the comparisons in a case of who pays for the teacher; empty where there are none.
 
         Args:

@@ -9,8 +9,8 @@ from kdjax.plan.schema import (
     ComparedAt,
     CrossingForecast,
     FittedPlan,
+    ForecastComparison,
     HeldOutCheck,
-    PairwiseComparison,
     Plan,
 )
 from kdjax.report import numbers
@@ -102,7 +102,7 @@ def answers(fitted: FittedPlan) -> dict[str, str]:
     return {arm: _answer(comparison, fitted) for arm, comparison in comparisons.items()}
 
 
-def _answer(comparison: PairwiseComparison, fitted: FittedPlan) -> str:
+def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
     """Say how a comparison's first arm is forecast to do against the second."""
     # A law that may not be extrapolated answers nothing.
     arms = {"arm": comparison.a, "other": comparison.b}
@@ -266,7 +266,7 @@ def of_prior(plan: Plan) -> list[str]:
         below = [flops for flops, is_below in compared if is_below]
         not_below = [flops for flops, is_below in compared if not is_below]
         clauses = [
-            say(phrase, other=baseline, where=where(budgets, every, "flops"))
+            say(phrase, baseline=baseline, where=where(budgets, every, "flops"))
             for phrase, budgets in (("prior_below", below), ("prior_not_below", not_below))
             if budgets
         ]

@@ -39,13 +39,13 @@ def differences(results: Results) -> Markup | None:
 
     Endpoints with the same unit share an axis, which is turned so that better lies to the right.
     """
-    other = results.baseline_arm
+    baseline = results.baseline_arm
     # Rows of each axis: an endpoint's label with None, then its arms with their differences.
     panels: dict[tuple[str, str], list[tuple[str, Row | None]]] = {}
     for endpoint in results.endpoints:
         rows: list[tuple[str, Row | None]] = []
         for arm in results.arms:
-            difference = summary.difference(results, endpoint, arm, other)
+            difference = summary.difference(results, endpoint, arm, baseline)
             if difference is not None and difference.mean is not None:
                 rows.append((arm, (endpoint, difference)))
         if rows:
@@ -60,9 +60,9 @@ def differences(results: Results) -> Markup | None:
             :, 0
         ]
         for ax, ((unit, better), rows) in zip(axes, panels.items(), strict=True):
-            _forest(ax, results, rows, other)
+            _forest(ax, results, rows, baseline)
             ax.set_xlabel(
-                f"difference to {truncate(other)} ({unit}); better than {truncate(other)} →",
+                f"difference to {truncate(baseline)} ({unit}); better than {truncate(baseline)} →",
                 loc="right",
             )
             if better == "lower":
@@ -70,11 +70,13 @@ def differences(results: Results) -> Markup | None:
         return svg.render(
             figure,
             "differences",
-            f"Paired differences to {other} with confidence intervals, by endpoint.",
+            f"Paired differences to {baseline} with confidence intervals, by endpoint.",
         )
 
 
-def _forest(ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], other: str) -> None:
+def _forest(
+    ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], baseline: str
+) -> None:
     """Draw differences to one arm below one another, on one axis."""
     # What lies within the band is a tie by the recipe's margin.
     margin = results.config["evaluation"]["margin"]
@@ -82,7 +84,7 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], 
     ax.axvline(0, color=svg.MUTED, linewidth=1)
     for y, (arm, row) in enumerate(rows):
         if row is not None:
-            _forest_row(ax, results, y, (arm, other), *row)
+            _forest_row(ax, results, y, (arm, baseline), *row)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
     # From top to bottom as in the tables; a row without a difference is a group's title.

@@ -20,13 +20,13 @@ PHRASES = {
     "ahead": "{arms} ahead of {others}",
     "separated": "{measures}: {relations}",
     "not_separated": "{measures}: no pair separated, {ties} of {count} comparisons tie",
-    "answer": "{arm} against {other}: {outcomes}.",
+    "answer": "{arm} against {baseline}: {outcomes}.",
     "beats": "wins on {measures}",
     "loses": "loses on {measures}",
     "ties": "ties on {measures}",
     "unclear": "undecided on {measures}",
     "distilling": "Does distilling beat pretraining from scratch?",
-    "against": "Against {other}",
+    "against": "Against {baseline}",
     "shuffled": "{label}, where visible words are shuffled: {costs} nats.",
     # What the verdicts of a study or a sweep rest on.
     "basis_none": (
@@ -217,15 +217,16 @@ PHRASES = {
     "vendor_peak": "{rates} FLOPs a second and device ({sources}); devices of a run: {devices}",
     # A sweep: verdicts over budgets.
     "sweep_nothing": (
-        "Nothing was compared with {other}: a difference needs two arms with an endpoint in common."
+        "Nothing was compared with {baseline}: a difference needs two arms with an endpoint in "
+        "common."
     ),
     "sweep_no_interval": (
         "This sweep cannot tell the arms apart: an interval needs at least two seeds that both "
         "arms share, and no pair has them."
     ),
-    "sweep_undecided": "This sweep cannot tell {arms} from {other} at any of its budgets.",
-    "sweep_endpoint": "Against {other} on {where}: {clauses}.",
-    "sweep_counted": "Against {other}, over all budgets, settings and endpoints: {clauses}.",
+    "sweep_undecided": "This sweep cannot tell {arms} from {baseline} at any of its budgets.",
+    "sweep_endpoint": "Against {baseline} on {where}: {clauses}.",
+    "sweep_counted": "Against {baseline}, over all budgets, settings and endpoints: {clauses}.",
     "sweep_arms": "{arms} {outcome}",
     "sweep_pair": "{a} against {b}: {outcome}.",
     "sweep_BEATS": "ahead",
@@ -309,8 +310,8 @@ PHRASES = {
     ),
     "prior": "Decoder language models, next-token loss, extrapolated",
     "prior_loss": "They put the loss of {arm} {clauses}.",
-    "prior_below": "below that of {other} {where}",
-    "prior_not_below": "not below that of {other} {where}",
+    "prior_below": "below that of {baseline} {where}",
+    "prior_not_below": "not below that of {baseline} {where}",
     "prior_lacking": "There is no published law for {arms}.",
     "plan_case_none": "No two of these budgets buy every arm a step.",
     "plan_case_unknown": (

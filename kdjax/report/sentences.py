@@ -47,11 +47,11 @@ def headline(results: Results) -> str:
 
 def answers(results: Results) -> dict[str, str]:
     """Say for each arm how it does against the baseline arm, with every interval."""
-    other = results.baseline_arm
+    baseline = results.baseline_arm
     sentences = {}
     for arm in results.arms:
-        if outcomes := _outcomes(results, arm, other):
-            sentences[arm] = say("answer", arm=arm, other=other, outcomes="; ".join(outcomes))
+        if outcomes := _outcomes(results, arm, baseline):
+            sentences[arm] = say("answer", arm=arm, baseline=baseline, outcomes="; ".join(outcomes))
     return sentences
 
 
@@ -108,7 +108,7 @@ def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
     return "; ".join(relations)
 
 
-def _outcomes(results: Results, arm: str, other: str) -> list[str]:
+def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
     """Say what each outcome of an arm against another was found on, with differences."""
     # In the order of sentences: what an arm wins comes before what it loses.
     grouped: dict[str, dict[str, list[str]]] = {
@@ -118,7 +118,7 @@ def _outcomes(results: Results, arm: str, other: str) -> list[str]:
         "unclear": {},
     }
     for endpoint in _ordered(results.endpoints):
-        difference = summary.difference(results, endpoint, arm, other)
+        difference = summary.difference(results, endpoint, arm, baseline)
         if difference is None:
             continue
         texts = [task_of(endpoint), "no shared seed"]

@@ -8,21 +8,21 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
-from kdjax.report import figures as plots
 from kdjax.report import (
+    figures,
     mlm_probe,
     notes,
     numbers,
     page,
     primary_endpoint,
     reference_losses,
+    sentences,
     summary,
     svg,
     teacher_accounting,
     usage,
     wall_clock,
 )
-from kdjax.report import sentences as verdict
 from kdjax.report.phrases import say, sentence
 from kdjax.results.schema import Endpoint, PairVerdict, Results, head_loss, probed_layers
 
@@ -42,31 +42,31 @@ def write(results: Results, path: Path) -> None:
 
 def html(results: Results) -> str:
     """Make the page."""
-    other = results.baseline_arm
+    baseline = results.baseline_arm
     return page.render(
         "report.html.j2",
         results.arms,
         results.config,
         results=results,
-        headline=verdict.headline(results),
+        headline=sentences.headline(results),
         basis=_basis(results),
-        other=other,
-        question=_question(results, other),
-        answers=verdict.answers(results),
+        baseline=baseline,
+        question=_question(results, baseline),
+        answers=sentences.answers(results),
         tested=primary_endpoint.sentences(results),
         faint=svg.FAINT,
         parts=_parts(results),
         plots={
-            "differences": plots.differences(results),
-            "spending": plots.spending(results),
-            "learning": plots.learning(results),
-            "probe_learning": plots.learning(results, "mlm_probe"),
-            "layers": plots.layers(results),
+            "differences": figures.differences(results),
+            "spending": figures.spending(results),
+            "learning": figures.learning(results),
+            "probe_learning": figures.learning(results, "mlm_probe"),
+            "layers": figures.layers(results),
         },
         beside_teacher=_beside_teacher(results),
         mlm_probe=mlm_probe.probes(results),
         shuffled=mlm_probe.shuffled(results),
-        scores=_scores(results, other),
+        scores=_scores(results, baseline),
         references=summary.references(results),
         reference_losses=reference_losses.rows(results.corpus.reference_losses, results.endpoints),
         reference_losses_meaning=reference_losses.MEANING,
@@ -85,13 +85,13 @@ def html(results: Results) -> str:
     )
 
 
-def _question(results: Results, other: str) -> str:
+def _question(results: Results, baseline: str) -> str:
     """Return the question that the answers stand under."""
     # Only against an arm that needs no teacher the question is whether to distil.
     distilled = any(summary.has_teacher(results, arm) for arm in results.arms)
-    if distilled and not results.arms[other].needs_teacher:
+    if distilled and not results.arms[baseline].needs_teacher:
         return say("distilling")
-    return say("against", other=other)
+    return say("against", baseline=baseline)
 
 
 def _basis(results: Results) -> str:
@@ -117,26 +117,26 @@ def _basis(results: Results) -> str:
     return sentence(basis, say("basis_scope"))
 
 
-def _scores(results: Results, other: str) -> dict[str, list[dict[str, Any]]]:
+def _scores(results: Results, baseline: str) -> dict[str, list[dict[str, Any]]]:
     """Return a row of cells for each arm, a cell for each endpoint."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for arm in results.arms:
-        rows[arm] = [_cell(results, arm, endpoint, other) for endpoint in results.endpoints]
+        rows[arm] = [_cell(results, arm, endpoint, baseline) for endpoint in results.endpoints]
     return rows
 
 
-def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[str, Any]:
+def _cell(results: Results, arm: str, endpoint: Endpoint, baseline: str) -> dict[str, Any]:
     """Return an arm's score on an endpoint, and how it compares with another arm's."""
     if arm not in endpoint.arms:
         return {"text": numbers.no_score(endpoint), "outcome": "", "faint": True}
     outcomes = {
-        "beats": f"beats {other}",
-        "loses": f"loses to {other}",
-        "ties": f"ties with {other}",
+        "beats": f"beats {baseline}",
+        "loses": f"loses to {baseline}",
+        "ties": f"ties with {baseline}",
     }
     # The verdict stands beside the score; an inconclusive one goes without words.
     outcome = ""
-    difference = summary.difference(results, endpoint, arm, other)
+    difference = summary.difference(results, endpoint, arm, baseline)
     if difference is not None:
         outcome = outcomes.get(difference.outcome, "")
     scores = summary.by_seed(results, arm, endpoint).values()

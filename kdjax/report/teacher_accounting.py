@@ -30,13 +30,13 @@ def costs(results: Results) -> Table:
 
 def _cost(results: Results, case: Case, arm: str) -> Cell:
     """Return an arm's cost in one case, relative to the baseline arm where that is known."""
-    other = results.baseline_arm
+    baseline = results.baseline_arm
     # An unknown teacher's training adds to what is known, so that is a lower bound.
     at_least = "≥ " if arm in case.unknown else ""
     flops = at_least + numbers.flops(case.costs[arm])
-    if other in case.unknown:
+    if baseline in case.unknown:
         return flops, ""
-    return at_least + numbers.times(case.costs[arm] / case.costs[other]), flops
+    return at_least + numbers.times(case.costs[arm] / case.costs[baseline]), flops
 
 
 def sentences(results: Results) -> dict[str, list[str]]:

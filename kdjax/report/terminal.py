@@ -7,8 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses
-from kdjax.report import sentences as verdict
+from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses, sentences
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
 from kdjax.report.usage import mean, or_dash, runs
@@ -56,8 +55,8 @@ def summary(results: Results) -> Group:
         scores = [or_dash(numbers.score, value) for value in values]
         table.add_row(Text(label), *map(Text, scores), "", style="dim")
     # Text, not markup: a name may hold square brackets.
-    headline = Text(verdict.headline(results), style="bold")
-    answers = [Text(answer) for answer in verdict.answers(results).values()]
+    headline = Text(sentences.headline(results), style="bold")
+    answers = [Text(answer) for answer in sentences.answers(results).values()]
     tested = [Text(sentence) for sentence in primary_endpoint.sentences(results)]
     order = [Text(sentence) for sentence in _order(results)]
     return Group(table, *tested, headline, *answers, *order)
@@ -65,14 +64,14 @@ def summary(results: Results) -> Group:
 
 def _order(results: Results) -> list[str]:
     """Say for each loss on the study's own text what shuffling the words costs each model."""
-    sentences = []
+    statements = []
     for endpoint, rows in mlm_probe.shuffled(results):
         costs = [
             f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference
         ]
         if not task_of(endpoint):
-            sentences.append(say("shuffled", label=endpoint.label, costs=", ".join(costs)))
-    return sentences
+            statements.append(say("shuffled", label=endpoint.label, costs=", ".join(costs)))
+    return statements
 
 
 def _cell(values: Spread | None) -> Text:

@@ -55,7 +55,7 @@ class Table:
 def measures(results: Results) -> Table:
     """Show a run's FLOPs, tokens and hours, whichever was enforced, and how much text it read."""
     budget = results.budget
-    other = results.baseline_arm
+    baseline = results.baseline_arm
     flops = {"flops": "FLOPs charged"}.get(budget.kind, "FLOPs")
     heads: dict[str, tuple[str, Callable[[float], str]]] = {
         "flops": (flops, numbers.flops),
@@ -66,9 +66,9 @@ def measures(results: Results) -> Table:
     for kind, (head, show) in heads.items():
         used = averages(results, functools.partial(used_of, results, kind=kind))
         # The enforced measure is held against the budget, the others against the baseline arm.
-        whole = used[other]
+        whole = used[baseline]
         share: Callable[[float], str] = numbers.times
-        note = f"relative to {other}"
+        note = f"relative to {baseline}"
         if kind == budget.kind:
             whole = budget.amount
             share = numbers.percent
@@ -83,15 +83,15 @@ def measures(results: Results) -> Table:
 
 def parts(results: Results) -> Table:
     """Show FLOPs of a step and of a run by account, without accounts that no run has."""
-    other = results.baseline_arm
+    baseline = results.baseline_arm
     paid = paid_for(results)
     counted = {"flops": "charged"}.get(results.budget.kind, "counted above")
     prices = {arm: _mean_price(described) for arm, described in results.arms.items()}
     steps = {}
     for arm, described in results.arms.items():
         phases = ", then ".join(numbers.flops(phase.price.total) for phase in described.phases)
-        steps[arm] = (phases, numbers.times(prices[arm] / prices[other]))
-    columns: list[tuple[Column, Cells]] = [(Column("a step", f"relative to {other}"), steps)]
+        steps[arm] = (phases, numbers.times(prices[arm] / prices[baseline]))
+    columns: list[tuple[Column, Cells]] = [(Column("a step", f"relative to {baseline}"), steps)]
 
     # What is charged is the whole that shares are of; other accounts stand back.
     total = averages(results, lambda run: math.fsum(run.spent[account] for account in paid))

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdjax.config import Config, TokenizerConfig
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare import local as prepare
+from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.data.text import sources
@@ -94,9 +94,9 @@ def _prepare(
     tokenizer = None if trains_tokenizer(config) else tokenizer_of(config)
     if beam is not None:
         optional("apache_beam", "beam", "--beam")
-        from kdjax.data.prepare import beam as pipeline  # noqa: PLC0415 - an extra
+        from kdjax.data.prepare.beam import prepare  # noqa: PLC0415 - an extra
 
-        pipeline.prepare(config.data, tokenizer, directory, beam)
+        prepare(config.data, tokenizer, directory, beam)
         return
 
     def show(documents: int, tokens: int, seconds: float) -> None:
@@ -104,7 +104,7 @@ def _prepare(
             f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s"
         )
 
-    prepare.prepare(config.data, tokenizer, directory, show)
+    local.prepare(config.data, tokenizer, directory, show)
 
 
 def _check_corpus(config: Config, corpus: Corpus) -> None:
@@ -191,7 +191,7 @@ def held_out_text(config: Config, corpus: Corpus, name: str, directory: Path) ->
     tokenizer = tokenizer_of(config, corpus)
     data = replace(config.data, files=config.evaluation.texts[name], tokenizer=str(tokenizer))
     try:
-        prepare.prepare(data, tokenizer, directory, held_out=True)
+        local.prepare(data, tokenizer, directory, held_out=True)
         return Corpus.open(directory)
     except InputError as e:
         raise InputError(f"evaluation.texts.{name}: {e}") from None

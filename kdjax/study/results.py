@@ -67,7 +67,7 @@ def collect(
     config = study.plan.config
     shared = study.artifacts
     corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
-    return judged(
+    return judge(
         config,
         study.plan.arms,
         study.costs,
@@ -92,7 +92,7 @@ def run_result(row: Mapping[str, Any]) -> RunResult:
     return from_plain(RunResult, row, f"runs/{name}/result.json:")
 
 
-def judged(
+def judge(
     config: Config,
     arms: Mapping[str, Arm],
     costs: Mapping[str, Cost],

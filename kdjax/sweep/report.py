@@ -54,7 +54,7 @@ def html(sweep: SweepResults) -> str:
         found=sweep,
         headline=verdict.headline(sweep),
         basis=_basis(sweep),
-        other=sweep.baseline_arm,
+        baseline=sweep.baseline_arm,
         sizes=", ".join(sizes),
         over=over,
         groups=[_group(sweep, n, group) for n, group in enumerate(sweep.groups)],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import chain
 
+from rich import console
 from rich.box import SIMPLE_HEAD
-from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +15,7 @@ from kdjax.sweep.schema import Group, SweepResults
 from kdjax.sweep.verdict import amounts, headline, sentences
 
 
-def summary(sweep: SweepResults) -> Stack:
+def summary(sweep: SweepResults) -> console.Group:
     """Return the headline, then a table for each endpoint and group, each with its sentences.
 
     Args:
@@ -27,7 +27,7 @@ def summary(sweep: SweepResults) -> Stack:
             parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
             parts += map(Text, sentences(sweep, group, endpoint))
-    return Stack(*parts)
+    return console.Group(*parts)
 
 
 def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:

@@ -75,11 +75,11 @@ def headline(sweep: SweepResults) -> str:
 
     # Where nothing can be told, one sentence says so.
     if not points:
-        return say("sweep_nothing", other=baseline)
+        return say("sweep_nothing", baseline=baseline)
     if all(point.n < 2 for point in points):
         return say("sweep_no_interval")
     if all(point.verdict == "INCONCLUSIVE" for point in points):
-        return say("sweep_undecided", arms=numbers.listed(list(arms)), other=baseline)
+        return say("sweep_undecided", arms=numbers.listed(list(arms)), baseline=baseline)
     if len(compared) > _FEW:
         return _counted(compared, baseline)
     return " ".join(_on(comparison, sweep.kind, baseline) for comparison in compared)
@@ -109,7 +109,7 @@ def _on(compared: _Compared, kind: str, baseline: str) -> str:
     # The endpoint is named, and the settings where other groups have other ones.
     settings = numbers.settings(compared.group.settings)
     place = ", ".join(filter(None, [measures([compared.endpoint]), settings]))
-    return say("sweep_endpoint", other=baseline, where=place, clauses="; ".join(clauses))
+    return say("sweep_endpoint", baseline=baseline, where=place, clauses="; ".join(clauses))
 
 
 def _counted(compared: Sequence[_Compared], baseline: str) -> str:
@@ -126,7 +126,7 @@ def _counted(compared: Sequence[_Compared], baseline: str) -> str:
             if verdict in every
         ]
         clauses.append(say("sweep_counts", arm=arm, counts=", ".join(counts), total=len(every)))
-    return say("sweep_counted", other=baseline, clauses="; ".join(clauses))
+    return say("sweep_counted", baseline=baseline, clauses="; ".join(clauses))
 
 
 def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str]:

@@ -27,7 +27,7 @@ from kdjax.errors import InputError
 from kdjax.files import digest
 from kdjax.parallel import hosts
 from kdjax.training.checksum import checksums, differing
-from kdjax.training.partition import flat
+from kdjax.training.partition import flatten
 
 # Orbax narrates every save, and each failure in each thread
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -347,7 +347,7 @@ def save_params(path: Path, params: Any) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flat(params).items()}
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(params).items()}
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
         save_file(tensors, unfinished)

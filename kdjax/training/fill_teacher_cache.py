@@ -20,7 +20,7 @@ from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
-from kdjax.teacher_cache import store as cache
+from kdjax.teacher_cache import store
 from kdjax.teacher_cache.manifest import CacheManifest, record_bytes
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.checksum import sha256
@@ -108,7 +108,7 @@ def build(
         return arrays, totals
 
     per_shard = max(1, SHARD_BYTES // (record_bytes(fields) * config.batch_size))
-    return cache.build(
+    return store.build(
         directory,
         identity=identity(teacher, request, config, data, corpus),
         fields=fields,

@@ -16,7 +16,7 @@ from jax.extend import core
 Flat = dict[str, Any]
 
 
-def flat(tree: Any) -> Flat:
+def flatten(tree: Any) -> Flat:
     """Return a nested mapping as one, dotted path -> leaf."""
     return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -33,10 +33,10 @@ def partition(params: Any, trained: Any) -> tuple[Flat, Flat]:
         params: nested parameters.
         trained: a tree like them, True where a parameter is trained.
     """
-    is_trained = flat(trained)
+    is_trained = flatten(trained)
     trainable: Flat = {}
     frozen: Flat = {}
-    for name, leaf in flat(params).items():
+    for name, leaf in flatten(params).items():
         if is_trained[name]:
             trainable[name] = leaf
         else:

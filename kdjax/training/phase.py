@@ -27,9 +27,11 @@ from kdjax.training.step import (
     Forward,
     ScheduleInputs,
     Step,
+    compute_loss,
     global_norm,
     init_state,
     make_step,
+    student_params,
 )
 from kdjax.training.teacher_source import TeacherSource
 
@@ -205,21 +207,17 @@ class Phase:
             dropout_key: a JAX key, or seeds of sequences; None: no dropout.
             budget_fraction: share of the budget spent before the step.
         """
-        teacher_forward = self.teacher_forward()
-        teacher_features = Features()
-        if teacher_forward is not None:
-            teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
-        student_params = self.student_params(params["model"], teacher_params)
-        student_features = self.student_forward()(student_params, batch, dropout_key=dropout_key)
-        return self.objective(
-            student_features, teacher_features, batch, params["objective"], budget_fraction
+        return compute_loss(
+            self.student_forward(),
+            self.teacher_forward(),
+            self.objective,
+            params,
+            teacher_params,
+            batch,
+            dropout_key,
+            budget_fraction,
+            frozen_encoder=self.frozen_encoder,
         )
-
-    def student_params(self, trained: Any, teacher_params: Any) -> Any:
-        """Return the student's whole parameters: those in the state, with a frozen encoder."""
-        if self.frozen_encoder:
-            return {**jax.lax.stop_gradient(teacher_params), **trained}
-        return trained
 
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""
@@ -327,7 +325,7 @@ def _price(phase: Phase, shape: BatchShape) -> Price:
 
     # The parts of a step, each as a program of its own
     def student_forward(model: Any, teacher_params: Any, batch: Any, key: Any) -> Features:
-        params = phase.student_params(model, teacher_params)
+        params = student_params(model, teacher_params, frozen_encoder=phase.frozen_encoder)
         return student(params, batch, dropout_key=key)
 
     def student_forward_and_backward(

@@ -19,7 +19,7 @@ from kdjax.training.optimizer import apply
 from kdjax.training.partition import (
     Flat,
     combine,
-    flat,
+    flatten,
     merge_optimizer_state,
     partition,
     select_optimizer_state,
@@ -70,7 +70,7 @@ class State:
 
 def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> State:
     """Return the state before the first step."""
-    return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flat(params)))
+    return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flatten(params)))
 
 
 def make_step(
@@ -124,23 +124,18 @@ def make_step(
             dropout_seeds: jax.Array | None,
             shares: Mapping[str, jax.Array] | None = None,
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            # The whole student, of which gradients are taken of the trainable part
-            params = combine(trainable, frozen, trained)
-            model = params["model"]
-            if frozen_encoder:
-                model = {**jax.lax.stop_gradient(teacher_params), **model}
-
-            # Both forward passes, each as far as the objective needs it
-            teacher_features = Features()
-            if teacher_forward is not None:
-                teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
-            student_features = student_forward(model, batch, dropout_key=dropout_seeds)
-
-            # The objective sees the batch as a whole.
-            projections = layout.all_gather(params["objective"])
-            fraction = schedule_inputs.budget_fraction
-            return objective(
-                student_features, teacher_features, batch, projections, fraction, shares
+            return compute_loss(
+                student_forward,
+                teacher_forward,
+                objective,
+                combine(trainable, frozen, trained),
+                teacher_params,
+                batch,
+                dropout_seeds,
+                schedule_inputs.budget_fraction,
+                frozen_encoder=frozen_encoder,
+                shares=shares,
+                layout=layout,
             )
 
         # The loss and its gradients; dropout is a pure function of (seed, step, sequence).
@@ -169,6 +164,56 @@ def make_step(
         return State(state.step + 1, state.seed, params, opt), metrics
 
     return step
+
+
+def compute_loss(
+    student_forward: Forward,
+    teacher_forward: Forward | None,
+    objective: Objective,
+    params: dict[str, Any],
+    teacher_params: Any,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    budget_fraction: float | jax.Array,
+    *,
+    frozen_encoder: bool,
+    shares: Mapping[str, jax.Array] | None = None,
+    layout: Layout | Unsharded = UNSHARDED,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the loss of a batch and each term by itself, float32 scalars.
+
+    Args:
+        student_forward, teacher_forward: as in `make_step`.
+        objective: the weighted sum of terms.
+        params: as in a `State`.
+        teacher_params: what the step is given of the teacher.
+        batch: the batch, or a part of one.
+        dropout_key: a JAX key, or seeds of sequences; None: no dropout.
+        budget_fraction: share of the budget spent before the step.
+        frozen_encoder: as in `make_step`.
+        shares: by what each term's value counts in a part of a batch; None: a whole batch.
+        layout: where parameters lie.
+    """
+    model = student_params(params["model"], teacher_params, frozen_encoder=frozen_encoder)
+
+    # Both forward passes, each as far as the objective needs it
+    teacher_features = Features()
+    if teacher_forward is not None:
+        teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
+    student_features = student_forward(model, batch, dropout_key=dropout_key)
+
+    # The objective sees the batch as a whole.
+    projections = layout.all_gather(params["objective"])
+    return objective(
+        student_features, teacher_features, batch, projections, budget_fraction, shares
+    )
+
+
+def student_params(trained: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
+    """Return the student's whole parameters: those in the state, with a frozen encoder."""
+    if frozen_encoder:
+        return {**jax.lax.stop_gradient(teacher_params), **trained}
+    return trained
 
 
 def accumulate_gradients(

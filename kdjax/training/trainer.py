@@ -94,24 +94,24 @@ class Trainer:
         state = self.restore()
         self.begin([self.clock])
         policy = CheckpointPolicy(self.config.checkpoint.seconds)
-        for number, phase in enumerate(self.compiled_phases):
+        for phase_number, phase in enumerate(self.compiled_phases):
             inputs = step_inputs(
-                phase.program, phase.stream, self.sequences_seen(number), policy.signals
+                phase.program, phase.stream, self.sequences_seen(phase_number), policy.signals
             )
-            while self.affords_step(number):
+            while self.affords_step(phase_number):
                 with self.profiled_step():
                     # The next batch, and where in the budget its step stands
                     with self.clock("input"):
                         step_input = next(inputs)
-                    self.check_fresh(number, step_input.counts)
-                    schedule_inputs = self.schedule_inputs(number)
+                    self.check_fresh(phase_number, step_input.counts)
+                    schedule_inputs = self.schedule_inputs(phase_number)
 
                     # The devices are busy with this step while the last one's metrics are reported.
                     with self.clock("compute"):
                         state, metrics = phase.program.step(
                             state, phase.teacher, step_input.batch, schedule_inputs
                         )
-                        self.charge(number, step_input.counts, schedule_inputs, metrics)
+                        self.charge(phase_number, step_input.counts, schedule_inputs, metrics)
                         self.report()
                     self.read_clock_of_step()
 
@@ -126,7 +126,7 @@ class Trainer:
                     policy.saved()
 
             # Before any step of the next phase is taken
-            self.end_phase(number, state)
+            self.end_phase(phase_number, state)
         return self.finish(state)
 
     def __post_init__(self) -> None:
@@ -217,28 +217,28 @@ class Trainer:
         self._profiler = Profiler(self.directory / "profile", profiled_steps, steps, self.warn)
         self._open_files.callback(lambda: self._profiler.close(self.ledger.steps))
 
-    def sequences_seen(self, number: int) -> int:
-        """Return how many sequences the run has seen, when phase `number` begins or goes on."""
-        return self.ledger.positions // self.compiled_phases[number].program.shape.seq_len
+    def sequences_seen(self, phase_number: int) -> int:
+        """Return how many sequences the run has seen, when the phase begins or goes on."""
+        return self.ledger.positions // self.compiled_phases[phase_number].program.shape.seq_len
 
-    def affords_step(self, number: int) -> bool:
-        """Return whether a step of phase `number` ends before the phase's share of the budget."""
-        phase = self.compiled_phases[number]
+    def affords_step(self, phase_number: int) -> bool:
+        """Return whether a step of the phase ends before its share of the budget."""
+        phase = self.compiled_phases[phase_number]
         return self.ledger.affords(
             phase.price, phase.program.shape.tokens_per_step, phase.phase.until
         )
 
-    def schedule_inputs(self, number: int) -> ScheduleInputs:
-        """Return where the next step, of phase `number`, stands in the budget."""
-        phase = self.compiled_phases[number]
+    def schedule_inputs(self, phase_number: int) -> ScheduleInputs:
+        """Return where the next step of the phase stands in the budget."""
+        phase = self.compiled_phases[phase_number]
         cost = self.ledger.step(phase.price, phase.program.shape.tokens_per_step)
         before = self.ledger.training_share
         after = before + cost / self.ledger.training_amount
         return ScheduleInputs(before, phase.phase.learning_rate(before, after))
 
-    def check_fresh(self, number: int, counts: BatchCounts) -> None:
-        """Raise InputError where a step of phase `number` repeats text that must not repeat."""
-        batch_size = self.compiled_phases[number].program.shape.batch_size
+    def check_fresh(self, phase_number: int, counts: BatchCounts) -> None:
+        """Raise InputError where a step of the phase repeats text that must not repeat."""
+        batch_size = self.compiled_phases[phase_number].program.shape.batch_size
         if counts.fresh < batch_size and not self.repeats:
             raise InputError(
                 f"{self.directory}: step {self.ledger.steps + 1} would repeat text, expected "
@@ -247,7 +247,7 @@ class Trainer:
 
     def charge(
         self,
-        number: int,
+        phase_number: int,
         counts: BatchCounts,
         schedule_inputs: ScheduleInputs,
         metrics: Mapping[str, jax.Array],
@@ -256,23 +256,25 @@ class Trainer:
         """Charge a step to the ledger, once the devices are at it.
 
         Args:
-            number: number of its phase.
+            phase_number: number of its phase.
             counts: what the run reads in it.
             schedule_inputs: where it stands in the budget.
             metrics: its metrics, on the devices.
             fetch: brings metrics to the host.
         """
-        phase = self.compiled_phases[number]
+        phase = self.compiled_phases[phase_number]
         self._ledger_before_step = self.ledger
         self.ledger = self.ledger.charge(
-            number,
+            phase_number,
             phase.price,
             phase.program.shape.tokens_per_step,
             int(counts.tokens),
             int(counts.unique),
             int(counts.masked),
         )
-        self._pending.append(PendingStep(self.ledger, number, schedule_inputs, metrics, fetch))
+        self._pending.append(
+            PendingStep(self.ledger, phase_number, schedule_inputs, metrics, fetch)
+        )
 
     def report(self, *, steps_ahead: int | None = None) -> None:
         """Hand out the metrics of the steps done.
@@ -289,18 +291,18 @@ class Trainer:
             steps_ahead = int(self.budget.countable)
         while len(self._pending) > steps_ahead:
             step = self._pending.pop(0)
-            number = step.ledger.steps
-            is_recorded = number % self.config.log.every == 0
+            step_number = step.ledger.steps
+            is_recorded = step_number % self.config.log.every == 0
             # Waits for the step, if the devices are still at it
             values = step.fetch_metrics(with_groups=is_recorded)
             if not np.isfinite(values["loss"]):
                 raise Diverged(
-                    f"{self.directory}: the loss is {values['loss']} at step {number}, expected a "
-                    "finite one; lower the optimizer's learning_rate or set its clip"
+                    f"{self.directory}: the loss is {values['loss']} at step {step_number}, "
+                    "expected a finite one; lower the optimizer's learning_rate or set its clip"
                 )
             self.watch(Progress(step.ledger, values))
             if is_recorded:
-                self._records.log.write(number, self._recorder.record(step, values))
+                self._records.log.write(step_number, self._recorder.record(step, values))
 
     def read_clock_of_step(self) -> None:
         """Put the seconds of a step on the ledger: a budget of hours affords by the last one."""
@@ -348,12 +350,12 @@ class Trainer:
         self._evaluated_step = self.ledger.steps
         self.read_clock()
 
-    def end_phase(self, number: int, state: State) -> None:
-        """Call `phase_ended` for phase `number`, unless the run is in a later one already."""
-        if self.phase_ended is None or any(self.ledger.phases[number + 1 :]):
+    def end_phase(self, phase_number: int, state: State) -> None:
+        """Call `phase_ended` for the phase, unless the run is in a later one already."""
+        if self.phase_ended is None or any(self.ledger.phases[phase_number + 1 :]):
             return
         self.finish_pending()
-        self.phase_ended(number, hosts.to_host(state.params["model"]), self.ledger)
+        self.phase_ended(phase_number, hosts.to_host(state.params["model"]), self.ledger)
 
     def save(self, state: State) -> None:
         """Begin a checkpoint (`CheckpointRetry.save`)."""

@@ -112,11 +112,11 @@ class VmappedTrainer:
         policy = CheckpointPolicy(first.config.checkpoint.seconds)
 
         # As `Trainer.run`, with a step that is of all lanes
-        for number in range(len(first.compiled_phases)):
-            inputs = self._step_inputs(number, policy)
-            while first.affords_step(number):
+        for phase_number in range(len(first.compiled_phases)):
+            inputs = self._step_inputs(phase_number, policy)
+            while first.affords_step(phase_number):
                 with first.profiled_step():
-                    signals = self._step(number, inputs)
+                    signals = self._step(phase_number, inputs)
                 if first.evaluation_is_due():
                     self._each_with_state(Trainer.measure_held_out)
                 if signals.stop:
@@ -125,7 +125,7 @@ class VmappedTrainer:
                 if policy.is_due(signals):
                     self._each_with_state(Trainer.save)
                     policy.saved()
-            self._end_phase(number)
+            self._end_phase(phase_number)
 
         outcomes: dict[Trainer, Outcome] = {}
 
@@ -135,44 +135,46 @@ class VmappedTrainer:
         self._each_with_state(finish)
         return {lane: outcomes[trainer] for lane, trainer in self._lanes.items()}
 
-    def _step_inputs(self, number: int, policy: CheckpointPolicy) -> Iterator[StepInput]:
-        """Return the stacked inputs of the steps of phase `number`."""
-        program = self._first.compiled_phases[number].program
+    def _step_inputs(self, phase_number: int, policy: CheckpointPolicy) -> Iterator[StepInput]:
+        """Return the stacked inputs of the steps of the phase."""
+        program = self._first.compiled_phases[phase_number].program
         streams = []
         for lane in self._filled:
-            streams.append(self._lanes[lane].compiled_phases[number].stream)
+            streams.append(self._lanes[lane].compiled_phases[phase_number].stream)
         stream = StackedStream(streams, program)
-        return step_inputs(program, stream, self._first.sequences_seen(number), policy.signals)
+        return step_inputs(
+            program, stream, self._first.sequences_seen(phase_number), policy.signals
+        )
 
-    def _step(self, number: int, inputs: Iterator[StepInput]) -> HostSignals:
-        """Do one step of phase `number` in all lanes; return what all processes ask for."""
+    def _step(self, phase_number: int, inputs: Iterator[StepInput]) -> HostSignals:
+        """Do one step of the phase in all lanes; return what all processes ask for."""
         first = self._first
-        phase = first.compiled_phases[number]
+        phase = first.compiled_phases[phase_number]
         # One stacked batch, and what each run reads of it
         with self._shared_clock("input"):
             step_input = next(inputs)
         counts = {lane: lane_counts(step_input.counts, lane) for lane in self._lanes}
         for lane, trainer in self._lanes.items():
-            trainer.check_fresh(number, counts[lane])
+            trainer.check_fresh(phase_number, counts[lane])
 
         # One step, charged to each ledger
-        schedule_inputs = first.schedule_inputs(number)
+        schedule_inputs = first.schedule_inputs(phase_number)
         with self._shared_clock("compute"):
             self._states, metrics = phase.program.step(
                 self._states, phase.teacher, step_input.batch, schedule_inputs
             )
             for lane, trainer in self._lanes.items():
                 fetch = functools.partial(fetch_lane, lane)
-                trainer.charge(number, counts[lane], schedule_inputs, metrics, fetch)
+                trainer.charge(phase_number, counts[lane], schedule_inputs, metrics, fetch)
             self._each(Trainer.report)
         for trainer in self._trainers:
             trainer.read_clock_of_step()
         return step_input.signals
 
-    def _end_phase(self, number: int) -> None:
-        """Tell who wants to know that phase `number` is done, before any step of the next."""
+    def _end_phase(self, phase_number: int) -> None:
+        """Tell who wants to know that the phase is done, before any step of the next."""
         if any(trainer.phase_ended for trainer in self._trainers):
-            self._each_with_state(lambda trainer, state: trainer.end_phase(number, state))
+            self._each_with_state(lambda trainer, state: trainer.end_phase(phase_number, state))
 
     def _each_with_state(self, act: Callable[[Trainer, State], None]) -> None:
         """Do something for every run with its state, once all steps are done."""

@@ -341,7 +341,7 @@ def test_optimized_forward_has_no_loop_and_computes_nothing_again() -> None:
 def test_layers_of_which_nothing_is_requested_are_one_loop(
     request_: FeatureRequest, layers: int, runs: list[range]
 ) -> None:
-    assert request_.runs(layers) == runs
+    assert request_.ranges(layers) == runs
     scans = [eqn for eqn in trace(request_, scan=True) if eqn.primitive.name == "scan"]
     assert [eqn.params["length"] for eqn in scans] == [len(run) for run in runs if len(run) > 1]
     assert all(

@@ -127,7 +127,7 @@ def test_tolerance_tells_a_batch_that_is_not_summed_over_the_mesh_from_rounding(
 def test_scan_microbatches_and_remat_on_mesh_equal_one_device() -> None:
     """Nothing is asked of the layers themselves, or they would be no loop."""
     plain = program((1, 1, 1), "mlm", "logit")
-    assert plain.phase.needs.student.runs(STUDENT.layers) == [range(1, STUDENT.layers + 1)]
+    assert plain.phase.needs.student.ranges(STUDENT.layers) == [range(1, STUDENT.layers + 1)]
     compute = ComputeConfig(remat="full", scan=True)
     looped = Program(
         plain.phase, SHAPE, Layout.of(MeshConfig(2, 2, 2)), microbatches=2, compute=compute

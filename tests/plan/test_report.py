@@ -22,9 +22,9 @@ from kdjax.plan.schema import (
     ComparedAt,
     CrossingForecast,
     FittedPlan,
+    ForecastComparison,
     HeldOutCheck,
     LawParameter,
-    PairwiseComparison,
     Plan,
     Verdict,
 )
@@ -59,18 +59,18 @@ def page(html: str) -> Page:
 
 def comparison(
     a: str, b: str, *verdicts: Verdict, means: Sequence[float] = ()
-) -> PairwiseComparison:
+) -> ForecastComparison:
     """Compare two arms at budgets 1, 10, 100, ..."""
     points = []
     for n, outcome in enumerate(verdicts):
         mean = means[n] if means else 0.0
         points.append(ComparedAt(10.0**n, mean, mean - 1, mean + 1, outcome))
     never = CrossingForecast(None, None, None, 0.0, a)
-    return PairwiseComparison(a, b, tuple(points), (), never)
+    return ForecastComparison(a, b, tuple(points), (), never)
 
 
 def with_comparisons(
-    pilot_plan: Plan, *comparisons: PairwiseComparison, arms: Sequence[str] = ("x", "y", "z")
+    pilot_plan: Plan, *comparisons: ForecastComparison, arms: Sequence[str] = ("x", "y", "z")
 ) -> FittedPlan:
     """Return a plan with these comparisons."""
     arm = next(iter(pilot_plan.arms.values()))

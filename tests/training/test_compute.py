@@ -39,7 +39,7 @@ def phase() -> Phase:
     )
     optimizer = OptimizerConfig(learning_rate=1e-3)
     (only,) = resolve("mixed", ArmConfig(terms=terms), STUDENT, TEACHER, optimizer).phases
-    assert [len(run) for run in only.needs.student.runs(STUDENT.layers)] == [2, 1]
+    assert [len(run) for run in only.needs.student.ranges(STUDENT.layers)] == [2, 1]
     return only
 
 

@@ -25,7 +25,7 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.outcome import Outcome
-from kdjax.training.partition import flat
+from kdjax.training.partition import flatten
 from kdjax.training.phase import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
@@ -155,7 +155,7 @@ def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     mu_after = after.opt[0].mu
     changed = {name for name in mu_before if np.any(mu_before[name] != mu_after[name])}
     assert changed == {
-        name for name, is_trained in flat(hidden.phase.trained).items() if is_trained
+        name for name, is_trained in flatten(hidden.phase.trained).items() if is_trained
     }
     assert not any(jax.tree.leaves(moved["model"]["mlm"])) and all(
         jax.tree.leaves(moved["objective"])

@@ -23,7 +23,7 @@ from kdjax.models.ops.dispatch import trace_reference
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays, learning_rate
-from kdjax.training.partition import flat, partition
+from kdjax.training.partition import flatten, partition
 from kdjax.training.phase import REFERENCE_BITS, BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs, State, init_state
@@ -228,7 +228,7 @@ def test_decay_spares_biases_and_norms() -> None:
     params = tiny.phase("scratch").abstract_params()
     for path, decayed in jax.tree_util.tree_leaves_with_path(decays(params)):
         assert decayed == (path[-1].key not in ("bias", "scale")), path
-    assert list(decays(flat(params)).values()) == jax.tree.leaves(decays(params))
+    assert list(decays(flatten(params)).values()) == jax.tree.leaves(decays(params))
 
 
 def test_params_without_gradient_cost_no_update() -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from kdjax.models.ops import dispatch
 from kdjax.models.ops.dropout import Key, dropout, fold, keep_mask
 from kdjax.models.ops.heads import merge_heads, split_heads
-from kdjax.models.ops.kernels import attention as tpu_kernel
+from kdjax.models.ops.kernels import attention as attention_kernel
 from kdjax.models.ops.sharding import BATCH_SHARDED, on_each_device
 
 Attended = tuple[jax.Array, jax.Array | None]
@@ -74,7 +74,7 @@ def attention(
     forms = {}
     length = query.shape[1]
     width = query.shape[2]
-    if kernels and tpu_kernel.fits(length, width, heads, scores=with_scores):
+    if kernels and attention_kernel.fits(length, width, heads, scores=with_scores):
         forms["tpu"] = on_tpu
     drops_out = dropout_key is not None and rate > 0
     plain = query.dtype == jnp.bfloat16 and not with_scores and not drops_out
@@ -256,7 +256,7 @@ def _kernel_forward(
     def kernel(
         joined: jax.Array, segments: jax.Array, seeds: jax.Array | None
     ) -> tuple[jax.Array, ...]:
-        return tpu_kernel.forward(
+        return attention_kernel.forward(
             joined, segments, heads, seeds=seeds, rate=rate, scores=with_scores
         )
 
@@ -277,7 +277,7 @@ def _kernel_backward(
         seeds: jax.Array | None,
         *grads_out: jax.Array,
     ) -> jax.Array:
-        return tpu_kernel.backward(
+        return attention_kernel.backward(
             joined, segments, *grads_out, heads=heads, seeds=seeds, rate=rate
         )
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from kdjax.models.ops import dispatch
 from kdjax.models.ops.dtypes import at_least_float32
-from kdjax.models.ops.kernels import layer_norm as tpu_kernel
+from kdjax.models.ops.kernels import layer_norm as layer_norm_kernel
 from kdjax.models.ops.sharding import BATCH_SHARDED, REPLICATED, on_each_device
 
 
@@ -28,7 +28,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
         epsilon: ε, what is added to the variance.
     """
     kernels = {}
-    if x.ndim == 3 and tpu_kernel.fits(x.shape[1], x.shape[2]):
+    if x.ndim == 3 and layer_norm_kernel.fits(x.shape[1], x.shape[2]):
         kernels["tpu"] = on_tpu
     return dispatch.choose(reference, optimized, **kernels)(x, scale, bias, epsilon)
 
@@ -82,7 +82,7 @@ def on_tpu(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> j
 
     def kernel(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         rows = x.reshape(-1, x.shape[-1])
-        return tpu_kernel.forward(rows, scale, bias, epsilon).reshape(x.shape)
+        return layer_norm_kernel.forward(rows, scale, bias, epsilon).reshape(x.shape)
 
     specs = (BATCH_SHARDED, REPLICATED, REPLICATED)
     out: jax.Array = on_each_device(kernel, specs, BATCH_SHARDED)(x, scale, bias)
@@ -100,7 +100,7 @@ def _tpu_backward(
 ) -> tuple[Any, ...]:
     def kernel(x: jax.Array, scale: jax.Array, grad_out: jax.Array) -> tuple[Any, ...]:
         width = x.shape[-1]
-        grad_x, *sums = tpu_kernel.backward(
+        grad_x, *sums = layer_norm_kernel.backward(
             x.reshape(-1, width), scale, grad_out.reshape(-1, width), epsilon
         )
         return grad_x.reshape(x.shape), *sums

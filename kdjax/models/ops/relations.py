@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from kdjax.models.ops import dispatch
 from kdjax.models.ops.attention import AttentionMask
 from kdjax.models.ops.heads import merge_heads, split_heads
-from kdjax.models.ops.kernels import relations as tpu_kernel
+from kdjax.models.ops.kernels import relations as relations_kernel
 from kdjax.models.ops.kl import kl
 from kdjax.models.ops.sharding import BATCH_SHARDED, on_each_device
 
@@ -53,7 +53,7 @@ def relation_kl(
     student = merge_heads(student)
     teacher = merge_heads(teacher)
     kernels = {}
-    if tpu_kernel.fits(student.shape[1], (student.shape[2], teacher.shape[2]), heads):
+    if relations_kernel.fits(student.shape[1], (student.shape[2], teacher.shape[2]), heads):
         kernels["tpu"] = on_tpu
     # Everywhere else what is optimized is the KL.
     return dispatch.choose(reference, reference, **kernels)(student, teacher, heads, mask)
@@ -83,7 +83,7 @@ def _by_kernel(
 def _kernel_forward(
     student: jax.Array, teacher: jax.Array, segments: jax.Array, heads: int
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    kernel = functools.partial(tpu_kernel.forward, heads=heads)
+    kernel = functools.partial(relations_kernel.forward, heads=heads)
     inputs = (student, teacher, segments)
     divergence: jax.Array = on_each_device(kernel, (BATCH_SHARDED,) * 3, BATCH_SHARDED)(*inputs)
     return divergence, inputs
@@ -92,7 +92,7 @@ def _kernel_forward(
 def _kernel_backward(
     heads: int, residuals: tuple[Any, ...], grad_out: jax.Array
 ) -> tuple[jax.Array, None, None]:
-    kernel = functools.partial(tpu_kernel.backward, heads=heads)
+    kernel = functools.partial(relations_kernel.backward, heads=heads)
     sharded = on_each_device(kernel, (BATCH_SHARDED,) * 4, BATCH_SHARDED)
     return sharded(*residuals, grad_out), None, None
 
