@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 STEPS = """
 import json, resource, sys
 import jax, jax.numpy as jnp
 from kdjax import memory
-
-pytestmark = pytest.mark.system
 
 kept = memory.configure_malloc() if sys.argv[1] == "kept" else False
 step = jax.jit(lambda x: (x @ x.T @ x).sum())  # 72 MB in between
