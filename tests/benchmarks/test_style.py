@@ -18,6 +18,7 @@ swapped = second, first
 pairs = [(a, b) for a in range(2) for b in range(2)]
 rows = [[a for a in range(2)] for _ in range(2)]
 plain = [a for a in range(2)]
+one, two = (a + 1 for a in range(2))
 larger = first if first > second else second  # a comment behind code
 
 
@@ -26,13 +27,14 @@ def double(x):
     return 2 * x
 '''
 COUNTS = style.Counts(
-    code=8,
+    code=9,
     comments=2,
     parallel_assignments=1,
+    unpacked_generators=1,
     nested_comprehensions=2,
     conditional_expressions=1,
     long_lines=0,
-    statements=8,
+    statements=9,
 )
 
 
@@ -67,9 +69,9 @@ def test_table_has_a_row_for_each_package_and_their_sum(tmp_path: Path) -> None:
     write(tmp_path, "code/inner/deep/file.py", SOURCE)
     counted = rows(style.table([Path("code")], tmp_path))
     assert counted.keys() == {"code", "code/inner", "**code, all**"}
-    assert counted["code"] == ["8", "8", "25.0", "125.0", "250.0", "125.0", "0.0"]
+    assert counted["code"] == ["9", "9", "22.2", "111.1", "111.1", "222.2", "111.1", "0.0"]
     assert counted["code/inner"] == counted["code"]
-    assert counted["**code, all**"] == ["16", "16", *counted["code"][2:]]
+    assert counted["**code, all**"] == ["18", "18", *counted["code"][2:]]
 
 
 def test_table_against_another_tree_shows_both_and_dashes_for_packages_of_one(
@@ -83,10 +85,10 @@ def test_table_against_another_tree_shows_both_and_dashes_for_packages_of_one(
     write(after, "code/new/file.py", "x = 1\n")
     counted = rows(style.table([Path("code")], after, before))
     assert list(counted) == ["code/former", "code/kept", "code/new", "**code, all**"]
-    assert counted["code/kept"][:3] == ["8 → 2", "8 → 2", "25.0 → 0.0"]
+    assert counted["code/kept"][:3] == ["9 → 2", "9 → 2", "22.2 → 0.0"]
     assert counted["code/former"][0] == "1 → –"
     assert counted["code/new"][1] == "– → 1"
-    assert counted["**code, all**"][1] == "9 → 3"
+    assert counted["**code, all**"][1] == "10 → 3"
 
 
 def test_path_that_no_tree_has_is_refused_in_one_line(
