@@ -489,13 +489,14 @@ def test_sweep_is_audited_study_by_study_and_as_a_whole(
     )
     limited = ["--data.regime", "limited", "--data.unique_tokens", "2000"]
     config = replace(recipes.load(recipe, limited), sweep={"budget.tokens": tokens})
-    few, many = [cell.name for cell in cells_of(config)]
+    cells = cells_of(config)
+    assert len(cells) == 2
     sweep(config, out)
     capsys.readouterr()
     audit_command(out)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        *(f"{out}/cells/{name}" for name in sorted((few, many))),
+        *(f"{out}/cells/{name}" for name in sorted(cell.name for cell in cells)),
         str(out),
     ]
     ran = json.loads((out / "cells" / many / "results.json").read_text())["runs"][0]

@@ -152,9 +152,8 @@ def test_matmuls_of_rotary_models_are_those_by_hand_too(preset: str) -> None:
     student = Model(1, 2, 8, 16, 50)
     teacher = Model(2, 2, 8, 24, 50)
     batch = Batch(3, 12, 2)
-    own, other = (
-        dataclasses.replace(config(model), positions="rotary") for model in (student, teacher)
-    )
+    own = dataclasses.replace(config(student), positions="rotary")
+    other = dataclasses.replace(config(teacher), positions="rotary")
     (phase,) = resolve(preset, ArmConfig(), own, other, OptimizerConfig()).phases
     actual = price(phase, BatchShape(*batch))
     check_sound(actual)
@@ -272,7 +271,8 @@ def test_an_objectives_matmuls_at_drawn_sizes_are_those_by_hand(
     objective: Objective, data: st.DataObject
 ) -> None:
     case = data.draw(cases())
-    own, other = (data.draw(st.integers(1, model.layers)) for model in case[:2])
+    own = data.draw(st.integers(1, case[0].layers))
+    other = data.draw(st.integers(1, case[1].layers))
     check_objective(objective, case, own, other)
 
 
@@ -289,10 +289,11 @@ def test_fitting_a_head_has_no_gradient_below_it() -> None:
 )
 def test_a_price_is_linear_in_the_batch_but_for_the_update(preset: str) -> None:
     student, teacher, batch = unlike(layers=1)
-    once, twice, thrice = (
-        prices(preset, (student, teacher, batch._replace(sequences=n * batch.sequences)))[0]
-        for n in (1, 2, 3)
-    )
+    double = batch._replace(sequences=2 * batch.sequences)
+    triple = batch._replace(sequences=3 * batch.sequences)
+    once = prices(preset, (student, teacher, batch))[0]
+    twice = prices(preset, (student, teacher, double))[0]
+    thrice = prices(preset, (student, teacher, triple))[0]
     # Matmuls are exactly linear.
     assert [twice.jaxpr_matmul, thrice.jaxpr_matmul] == [
         2 * once.jaxpr_matmul,
@@ -325,18 +326,16 @@ def test_a_price_grows_with_every_size(size: str) -> None:
         more = batch._replace(**{size: getattr(batch, size) + 1})
     else:
         larger = student._replace(**{size: getattr(student, size) + 1})
-    before, after = (
-        prices("scratch", (model, teacher, b))[0] for model, b in ((student, batch), (larger, more))
-    )
+    before = prices("scratch", (student, teacher, batch))[0]
+    after = prices("scratch", (larger, teacher, more))[0]
     assert after.total > before.total
 
 
 def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
     teacher = Model(1, 1, 8, 8, 30)
     batch = Batch(2, 6, 2)
-    one, four = (
-        prices("scratch", (Model(1, n, 8 // n, 12, 30), teacher, batch))[0] for n in (1, 4)
-    )
+    one = prices("scratch", (Model(1, 1, 8, 12, 30), teacher, batch))[0]
+    four = prices("scratch", (Model(1, 4, 2, 12, 30), teacher, batch))[0]
     assert one.jaxpr_matmul == four.jaxpr_matmul
     assert one.jaxpr_elementwise < four.jaxpr_elementwise  # a softmax for each head
 

@@ -205,9 +205,9 @@ def test_prepare_command_runs_beam_and_refuses_bad_options(
         (["--beam", "--", "--direct_num_workers=x"], "kdjax: --beam -- --direct_num_workers=x: "),
     ):
         assert kdjax(*command, *options) == 2
-        (line,) = [
-            line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING")
-        ]
+        said = capsys.readouterr().err.splitlines()
+        lines = [line for line in said if not line.startswith("WARNING")]
+        (line,) = lines
         assert line.startswith(message)
         assert not (tmp_path / "out").exists()
     assert kdjax(*command, "--beam", "--", "--runner", "FnApiRunner") == 0
