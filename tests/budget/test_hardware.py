@@ -47,11 +47,11 @@ def layers(unroll: int | bool) -> Callable[..., jax.Array]:
 
 
 @pytest.mark.parametrize("unroll", [1, 2, 4, True])
-def test_a_loop_counts_by_its_turns_however_far_it_is_unrolled(unroll: int | bool) -> None:
+def test_loop_counts_by_its_turns_however_far_it_is_unrolled(unroll: int | bool) -> None:
     assert flops(layers(unroll), X, WEIGHTS) == pytest.approx(LAYERS * MATMUL, rel=2e-3)
 
 
-def test_a_loop_in_a_loop_counts_by_the_product_of_turns() -> None:
+def test_loop_in_a_loop_counts_by_the_product_of_turns() -> None:
     def program(x: jax.Array, weights: jax.Array) -> jax.Array:
         def outer(x: jax.Array, _: None) -> tuple[jax.Array, None]:
             return layers(1)(x, weights) @ weights[0], None
@@ -214,7 +214,7 @@ def test_utilisation_is_the_share_of_what_all_devices_could_do() -> None:
     assert utilisation(6e12, 2.0, Peak(1e12, "bfloat16", "a data sheet"), 4) == 0.75
 
 
-def test_a_programs_memory_is_the_compilers_figure() -> None:
+def test_memory_of_a_program_is_the_compilers_figure() -> None:
     def program(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         return x + 1, jnp.sort(x @ y, axis=0)
 

@@ -130,7 +130,7 @@ def check_preset(preset: str, case: Case, clip: float) -> None:
 
 
 @pytest.mark.parametrize("preset", by_hand.PRESETS)
-def test_a_presets_matmuls_are_those_by_hand(preset: str) -> None:
+def test_matmuls_of_a_preset_are_those_by_hand(preset: str) -> None:
     layers = 1 if preset in WHOLE else 2
     case = unlike(layers=layers, same_width=preset in SAME_WIDTH, own_heads=preset in OWN_HEADS)
     check_preset(preset, case, clip=5.0 if preset in OWN_HEADS else 0.0)
@@ -140,7 +140,7 @@ def test_a_presets_matmuls_are_those_by_hand(preset: str) -> None:
 @pytest.mark.parametrize("preset", by_hand.PRESETS)
 @several
 @given(data=st.data())
-def test_a_presets_matmuls_at_drawn_sizes_are_those_by_hand(
+def test_matmuls_of_a_preset_at_drawn_sizes_are_those_by_hand(
     preset: str, data: st.DataObject
 ) -> None:
     case = data.draw(cases(same_width=preset in SAME_WIDTH, own_heads=preset in OWN_HEADS))
@@ -253,7 +253,7 @@ def check_objective(objective: Objective, case: Case, own: int, other: int) -> N
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_an_objectives_matmuls_are_those_by_hand(objective: Objective) -> None:
+def test_matmuls_of_an_objective_are_those_by_hand(objective: Objective) -> None:
     """Of the lower of two layers and the third of four, so that there are layers above that must
     not run."""
     check_objective(objective, unlike(), 1, 3)
@@ -267,7 +267,7 @@ def test_first_tokens_of_equal_width_are_compared_without_a_projection() -> None
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @several
 @given(data=st.data())
-def test_an_objectives_matmuls_at_drawn_sizes_are_those_by_hand(
+def test_matmuls_of_an_objective_at_drawn_sizes_are_those_by_hand(
     objective: Objective, data: st.DataObject
 ) -> None:
     case = data.draw(cases())
@@ -287,7 +287,7 @@ def test_fitting_a_head_has_no_gradient_below_it() -> None:
 @pytest.mark.parametrize(
     "preset", [pytest.param("logit", marks=pytest.mark.exhaustive), "minilm_v1"]
 )
-def test_a_price_is_linear_in_the_batch_but_for_the_update(preset: str) -> None:
+def test_price_is_linear_in_the_batch_but_for_the_update(preset: str) -> None:
     student, teacher, batch = unlike(layers=1)
     double = batch._replace(sequences=2 * batch.sequences)
     triple = batch._replace(sequences=3 * batch.sequences)
@@ -316,7 +316,7 @@ def test_a_price_is_linear_in_the_batch_but_for_the_update(preset: str) -> None:
         *(pytest.param(size, marks=pytest.mark.exhaustive) for size in OTHER_SIZES),
     ],
 )
-def test_a_price_grows_with_every_size(size: str) -> None:
+def test_price_grows_with_every_size(size: str) -> None:
     student = Model(1, 2, 4, 12, 30)
     teacher = Model(2, 2, 4, 12, 30)
     batch = Batch(2, 6, 2)

@@ -116,7 +116,7 @@ def test_unusable_text_is_one_line_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", ".preparation-scan.txt"])
-def test_a_directory_of_something_else_is_left_alone(
+def test_directory_of_something_else_is_left_alone(
     pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path, name: str
 ) -> None:
     out = tmp_path / "out"

@@ -37,7 +37,7 @@ def sizes_of(corpus: Corpus) -> np.ndarray:
 
 
 @given(sequences=st.integers(0, 500), seed=SEEDS)
-def test_a_permutation_has_every_number_once_and_depends_on_its_arguments_alone(
+def test_permutation_has_every_number_once_and_depends_on_its_arguments_alone(
     sequences: int, seed: int
 ) -> None:
     order = permutation(sequences, seed)
@@ -62,7 +62,7 @@ def test_permutation_equals_recorded_values() -> None:
 
 
 @given(sizes=SIZES, share=st.floats(0, 1), seed=SEEDS, block=st.integers(1, 50))
-def test_a_subset_ends_before_the_first_sequence_that_does_not_fit(
+def test_subset_ends_before_the_first_sequence_that_does_not_fit(
     sizes: list[int], share: float, seed: int, block: int
 ) -> None:
     limit = share * sum(sizes)
@@ -80,7 +80,7 @@ def test_a_subset_ends_before_the_first_sequence_that_does_not_fit(
 
 
 @given(sizes=SIZES, limits=st.tuples(st.integers(0, 400), st.integers(0, 400)), seed=SEEDS)
-def test_a_smaller_subset_is_the_start_of_a_larger_one(
+def test_smaller_subset_is_the_start_of_a_larger_one(
     sizes: list[int], limits: tuple[int, int], seed: int
 ) -> None:
     def read(numbers: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_no_more_is_read_than_is_needed_and_a_block_at_a_time(
 
 
 @given(share=st.floats(0.02, 1), seed=st.integers(0, 5))
-def test_a_limited_corpus_holds_at_most_so_many_tokens_and_one_sequence_more_would_be_too_much(
+def test_limited_corpus_has_no_room_for_one_sequence_more(
     corpus: Corpus, share: float, seed: int
 ) -> None:
     sizes = sizes_of(corpus)
@@ -141,7 +141,7 @@ def test_seeds_take_different_sequences(corpus: Corpus) -> None:
             assert len(numbers & other) < 0.6 * len(numbers)
 
 
-def test_a_subset_reads_the_sequences_it_has_chosen(corpus: Corpus) -> None:
+def test_subset_reads_the_sequences_it_has_chosen(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     actual = small.read("train", np.array([2, 0]))
     expected = corpus.read("train", numbers_of(small)[[2, 0]])
@@ -149,7 +149,7 @@ def test_a_subset_reads_the_sequences_it_has_chosen(corpus: Corpus) -> None:
         assert np.array_equal(rows, of_the_whole)
 
 
-def test_a_sequence_has_its_masks_in_every_subset(corpus: Corpus) -> None:
+def test_sequence_has_its_masks_in_every_subset(corpus: Corpus) -> None:
     epochs = np.arange(5)
     for limit in (900, 2000):
         small = corpus.limited(limit, 1)
@@ -225,7 +225,7 @@ def one_more(corpus: Corpus, small: Corpus) -> Corpus:
     return corpus.limited(small.tokens("train") + int(sizes_of(corpus)[following]), 1)
 
 
-def test_a_digest_is_that_of_the_sequences_taken(corpus: Corpus) -> None:
+def test_digest_is_that_of_the_sequences_taken(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     assert corpus.digest == corpus.manifest.digest
     assert small.digest == corpus.limited(900, 1).digest
@@ -242,7 +242,7 @@ def test_a_digest_is_that_of_the_sequences_taken(corpus: Corpus) -> None:
     assert corpus.limited(900, 1).manifest == corpus.manifest
 
 
-def test_a_corpus_with_too_few_tokens_says_how_many_are_missing(corpus: Corpus) -> None:
+def test_corpus_with_too_few_tokens_says_how_many_are_missing(corpus: Corpus) -> None:
     available = corpus.tokens("train")
     for more in (1, 12345, float("inf")):
         with pytest.raises(InputError) as caught:

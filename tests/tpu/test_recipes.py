@@ -34,7 +34,7 @@ def topology(recipe: Path) -> str:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_the_topology_is_that_of_the_slice(recipe: Path) -> None:
+def test_topology_is_that_of_the_slice(recipe: Path) -> None:
     chip, _, shape = topology(recipe).partition(":")
     generation, _, size = said(recipe, r"ACCELERATOR=(\S+) ")[0].partition("-")
     chips = math.prod(map(int, shape.split("x")))
@@ -50,7 +50,7 @@ def test_the_topology_is_that_of_the_slice(recipe: Path) -> None:
 @pytest.mark.tpu
 @pytest.mark.usefixtures("libtpu")
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_it_compiles_and_fits(recipe: Path) -> None:
+def test_recipe_compiles_and_fits_its_slice(recipe: Path) -> None:
     config = recipes.load(recipe)
     ended = run("-m", "kdjax", "compile", recipe, "--topology", topology(recipe), "--json")
     assert ended.status == 0, ended.err

@@ -52,7 +52,7 @@ def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
     assert sequences * devices == found.train.batch_size
 
 
-def test_the_steps_are_what_the_budget_buys() -> None:
+def test_steps_are_what_the_budget_buys() -> None:
     """Of all recipes at once, because they are one study."""
     steps = {arm: phase["steps"] for arm, (phase,) in prices(recipe("tpu/v5e-8")).items()}
     listed = ", ".join(f"{arm} {count:,}" for arm, count in steps.items())
