@@ -44,7 +44,7 @@ class Counts:
         code: code lines.
         comments: lines that hold a comment, alone or behind code.
         parallel_assignments: assignments of several values to several names, `a, b = x, y`.
-        unpacked_generators: comprehensions unpacked into names, `a, b = (f(x) for x in pair)`.
+        unpacked_generators: comprehensions and `map` unpacked into names, `a, b = map(f, pair)`.
         nested_comprehensions: comprehensions with more than one `for`, or within another.
         conditional_expressions: `x if condition else y`.
         long_lines: lines of more than 100 columns, docstrings included.
@@ -81,10 +81,13 @@ def is_parallel(node: ast.AST) -> bool:
 
 
 def is_unpacked(node: ast.AST) -> bool:
-    """Return whether a statement unpacks a generator or a list that a comprehension makes."""
-    if not isinstance(node, ast.Assign) or not isinstance(node.value, COMPREHENSIONS):
+    """Return whether a statement unpacks what a comprehension, `map` or `filter` makes."""
+    if not isinstance(node, ast.Assign):
         return False
-    return any(isinstance(target, ast.Tuple | ast.List) for target in node.targets)
+    made = isinstance(node.value, COMPREHENSIONS)
+    if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+        made = node.value.func.id in ("map", "filter")
+    return made and any(isinstance(target, ast.Tuple | ast.List) for target in node.targets)
 
 
 def nested_comprehensions(tree: ast.AST) -> int:

@@ -194,7 +194,7 @@ def test_study_as_it_was_made_has_no_difference(
     )
 
 
-def test_audit_writes_nothing(study: Path) -> None:
+def test_audit_of_a_study_leaves_its_files_untouched(study: Path) -> None:
     def stamps() -> dict[Path, tuple[int, int]]:
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in study.rglob("*")}
 

@@ -59,6 +59,21 @@ def test_count_does_not_depend_on_how_lines_are_wrapped() -> None:
     assert style.count(wrapped) == style.Counts(**{**vars(COUNTS), "code": COUNTS.code + 1})
 
 
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("a, b = (x for x in y)", 1),
+        ("[a, b] = [x for x in y]", 1),
+        ("(a,) = map(f, y)", 1),
+        ("a, b = y", 0),
+        ("a = [x for x in y]", 0),
+        ("a, b = f(x for x in y)", 0),
+    ],
+)
+def test_unpacked_generator_counts_whatever_makes_it(statement: str, expected: int) -> None:
+    assert style.count(f"{statement}\n").unpacked_generators == expected
+
+
 def test_long_line_counts_in_a_docstring_too() -> None:
     assert style.count(f'"""{"x" * 98}"""\n').long_lines == 1
     assert style.count(f'"""{"x" * 94}"""\n').long_lines == 0

@@ -147,7 +147,7 @@ from pathlib import Path
 from kdjax.config import DataConfig
 from kdjax.data.prepare.local import prepare
 
-def wait_to_be_killed(documents, tokens, seconds):
+def wait_to_be_killed(documents: int, tokens: int, seconds: float) -> None:
     print("one block done", flush=True)
     time.sleep(60)
 

@@ -130,7 +130,7 @@ def test_term_that_correlates_sequences_or_mixes_means_has_no_normalizer(
         ("hidden_mse bui2024", 3),
     ],
 )
-def test_normalizers_of_a_packed_batch(label: str, expected: int) -> None:
+def test_normalizer_of_a_packed_batch_equals_count_by_hand(label: str, expected: int) -> None:
     """Documents of 2, 3 and 1 tokens; of 6; of 2 and 2. Slots: 9, one of them unused."""
     batch = jax.tree.map(jnp.asarray, packed())
     assert TERMS[label].normalizer(batch) == expected

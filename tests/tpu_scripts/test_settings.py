@@ -125,7 +125,7 @@ def test_command_line_goes_before_the_file_and_the_file_before_the_environment(
     assert ended.commands[0][4:6] == ["delete", "filed"]
 
 
-def test_odd_paths_survive(cloud: Cloud) -> None:
+def test_paths_with_quotes_and_blanks_reach_the_slice_unchanged(cloud: Cloud) -> None:
     config = "it's a $HOME; recipe.yaml"
     out = 'my "results"; $(x)'
     (cloud.work / config).write_text("odd\n")

@@ -164,7 +164,9 @@ def test_vmapped_run_equals_run_alone(
     assert together[seed].params_sha256 == sha256(together[seed].params)
 
 
-def test_vmapped_seeds_differ(together: dict[int, Outcome]) -> None:
+def test_vmapped_seeds_end_with_params_and_tokens_of_their_own(
+    together: dict[int, Outcome],
+) -> None:
     assert len({outcome.params_sha256 for outcome in together.values()}) == len(SEEDS)
     assert len({outcome.ledger.tokens for outcome in together.values()}) == len(SEEDS)
 
