@@ -102,7 +102,7 @@ def test_texts_are_read_as_before(name: str, texts: Path) -> None:
     assert {turns for _, turns in executed(parse(text))} == ({1, 6} if name == "loop" else {1})
 
 
-def test_topologies_have_the_devices_that_slices_are_documented_with() -> None:
+def test_topology_has_as_many_devices_as_its_slice() -> None:
     assert (
         printed(f"print(json.dumps({{n: len(aot.slice_of(n).devices) for n in {list(SLICES)}}}))")
         == SLICES
