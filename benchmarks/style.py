@@ -27,6 +27,7 @@ HEADER = (
     "statements",
     "comments / 100",
     "parallel assignments",
+    "unpacked generators",
     "nested comprehensions",
     "conditional expressions",
     "long lines",
@@ -43,6 +44,7 @@ class Counts:
         code: code lines.
         comments: lines that hold a comment, alone or behind code.
         parallel_assignments: assignments of several values to several names, `a, b = x, y`.
+        unpacked_generators: comprehensions and `map` unpacked into names, `a, b = map(f, pair)`.
         nested_comprehensions: comprehensions with more than one `for`, or within another.
         conditional_expressions: `x if condition else y`.
         long_lines: lines of more than 100 columns, docstrings included.
@@ -52,6 +54,7 @@ class Counts:
     code: int = 0
     comments: int = 0
     parallel_assignments: int = 0
+    unpacked_generators: int = 0
     nested_comprehensions: int = 0
     conditional_expressions: int = 0
     long_lines: int = 0
@@ -75,6 +78,16 @@ def is_parallel(node: ast.AST) -> bool:
     if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
         return False
     return any(isinstance(target, ast.Tuple) for target in node.targets)
+
+
+def is_unpacked(node: ast.AST) -> bool:
+    """Return whether a statement unpacks what a comprehension, `map` or `filter` makes."""
+    if not isinstance(node, ast.Assign):
+        return False
+    made = isinstance(node.value, COMPREHENSIONS)
+    if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+        made = node.value.func.id in ("map", "filter")
+    return made and any(isinstance(target, ast.Tuple | ast.List) for target in node.targets)
 
 
 def nested_comprehensions(tree: ast.AST) -> int:
@@ -113,6 +126,7 @@ def count(source: str) -> Counts:
         code=code,
         comments=len(commented),
         parallel_assignments=sum(map(is_parallel, nodes)),
+        unpacked_generators=sum(map(is_unpacked, nodes)),
         nested_comprehensions=nested_comprehensions(tree),
         conditional_expressions=sum(isinstance(node, ast.IfExp) for node in nodes),
         long_lines=sum(len(line) > COLUMNS for line in lines),
@@ -168,6 +182,7 @@ def figures(counts: Counts | None) -> list[str]:
         f"{counts.statements:,}",
         f"{counts.comments / thousands / 10:.1f}",
         f"{counts.parallel_assignments / thousands:.1f}",
+        f"{counts.unpacked_generators / thousands:.1f}",
         f"{counts.nested_comprehensions / thousands:.1f}",
         f"{counts.conditional_expressions / thousands:.1f}",
         f"{counts.long_lines / thousands:.1f}",

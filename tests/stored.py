@@ -113,5 +113,5 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
         )
         seen = jax.device_get(_seen()(teacher().params, batch))
         found.append((seen.hidden[2], seen.logits, batch["label_weights"]))
-    hidden, logits, weights = (np.stack(part) for part in zip(*found, strict=True))
-    return hidden, logits, weights
+    hidden, logits, weights = zip(*found, strict=True)
+    return np.stack(hidden), np.stack(logits), np.stack(weights)

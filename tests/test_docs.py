@@ -151,7 +151,8 @@ def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> No
     config = replace(config, arms=own, budget=replace(config.budget, flops=LARGE))
     phase = priced(config)
     assert phase["teacher_forward"] > phase["student_forward"] > phase["objective"] > 0
-    (needs,) = (phase.needs for phase in arms_of(config)["own"].phases)
+    needed = [phase.needs for phase in arms_of(config)["own"].phases]
+    (needs,) = needed
     assert (needs.student.hidden, needs.teacher.hidden) == (frozenset({6}), frozenset({12}))
 
 
@@ -249,9 +250,10 @@ def test_each_named_arm_is_documented() -> None:
 def test_documented_cost_of_stored_outputs_is_current(
     named: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    (cells,) = [
+    matching = [
         cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"
     ]
+    (cells,) = matching
     settings = (
         f"data: {{mask_copies: 10}}\ncache: {code(cells[0])[0]}\narms: {code(cells[1])[0]}\ntrain: "
         f"{{batch_size: 1024}}\n"

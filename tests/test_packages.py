@@ -80,7 +80,7 @@ def test_every_package_has_its_floor() -> None:
 
 
 @pytest.mark.parametrize("package", FLOORS)
-def test_a_package_imports_only_what_is_below_it(package: str) -> None:
+def test_package_imports_only_what_is_below_it(package: str) -> None:
     single = ROOT / f"{package}.py"
     paths = [single] if single.exists() else sorted((ROOT / package).rglob("*.py"))
     for path in paths:

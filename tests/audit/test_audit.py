@@ -194,7 +194,7 @@ def test_study_as_it_was_made_has_no_difference(
     )
 
 
-def test_audit_writes_nothing(study: Path) -> None:
+def test_audit_of_a_study_leaves_its_files_untouched(study: Path) -> None:
     def stamps() -> dict[Path, tuple[int, int]]:
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in study.rglob("*")}
 
@@ -489,7 +489,10 @@ def test_sweep_is_audited_study_by_study_and_as_a_whole(
     )
     limited = ["--data.regime", "limited", "--data.unique_tokens", "2000"]
     config = replace(recipes.load(recipe, limited), sweep={"budget.tokens": tokens})
-    few, many = [cell.name for cell in cells_of(config)]
+    cells = cells_of(config)
+    assert len(cells) == 2
+    few = cells[0].name
+    many = cells[1].name
     sweep(config, out)
     capsys.readouterr()
     audit_command(out)

@@ -18,6 +18,7 @@ swapped = second, first
 pairs = [(a, b) for a in range(2) for b in range(2)]
 rows = [[a for a in range(2)] for _ in range(2)]
 plain = [a for a in range(2)]
+one, two = (a + 1 for a in range(2))
 larger = first if first > second else second  # a comment behind code
 
 
@@ -26,13 +27,14 @@ def double(x):
     return 2 * x
 '''
 COUNTS = style.Counts(
-    code=8,
+    code=9,
     comments=2,
     parallel_assignments=1,
+    unpacked_generators=1,
     nested_comprehensions=2,
     conditional_expressions=1,
     long_lines=0,
-    statements=8,
+    statements=9,
 )
 
 
@@ -57,6 +59,21 @@ def test_count_does_not_depend_on_how_lines_are_wrapped() -> None:
     assert style.count(wrapped) == style.Counts(**{**vars(COUNTS), "code": COUNTS.code + 1})
 
 
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("a, b = (x for x in y)", 1),
+        ("[a, b] = [x for x in y]", 1),
+        ("(a,) = map(f, y)", 1),
+        ("a, b = y", 0),
+        ("a = [x for x in y]", 0),
+        ("a, b = f(x for x in y)", 0),
+    ],
+)
+def test_unpacked_generator_counts_whatever_makes_it(statement: str, expected: int) -> None:
+    assert style.count(f"{statement}\n").unpacked_generators == expected
+
+
 def test_long_line_counts_in_a_docstring_too() -> None:
     assert style.count(f'"""{"x" * 98}"""\n').long_lines == 1
     assert style.count(f'"""{"x" * 94}"""\n').long_lines == 0
@@ -67,9 +84,9 @@ def test_table_has_a_row_for_each_package_and_their_sum(tmp_path: Path) -> None:
     write(tmp_path, "code/inner/deep/file.py", SOURCE)
     counted = rows(style.table([Path("code")], tmp_path))
     assert counted.keys() == {"code", "code/inner", "**code, all**"}
-    assert counted["code"] == ["8", "8", "25.0", "125.0", "250.0", "125.0", "0.0"]
+    assert counted["code"] == ["9", "9", "22.2", "111.1", "111.1", "222.2", "111.1", "0.0"]
     assert counted["code/inner"] == counted["code"]
-    assert counted["**code, all**"] == ["16", "16", *counted["code"][2:]]
+    assert counted["**code, all**"] == ["18", "18", *counted["code"][2:]]
 
 
 def test_table_against_another_tree_shows_both_and_dashes_for_packages_of_one(
@@ -83,10 +100,10 @@ def test_table_against_another_tree_shows_both_and_dashes_for_packages_of_one(
     write(after, "code/new/file.py", "x = 1\n")
     counted = rows(style.table([Path("code")], after, before))
     assert list(counted) == ["code/former", "code/kept", "code/new", "**code, all**"]
-    assert counted["code/kept"][:3] == ["8 → 2", "8 → 2", "25.0 → 0.0"]
+    assert counted["code/kept"][:3] == ["9 → 2", "9 → 2", "22.2 → 0.0"]
     assert counted["code/former"][0] == "1 → –"
     assert counted["code/new"][1] == "– → 1"
-    assert counted["**code, all**"][1] == "9 → 3"
+    assert counted["**code, all**"][1] == "10 → 3"
 
 
 def test_path_that_no_tree_has_is_refused_in_one_line(

@@ -111,9 +111,8 @@ def projection(student: Model, teacher: Model, batch: Batch, times: int) -> int:
 
 def relation(student: Model, teacher: Model, batch: Batch, heads: int) -> int:
     """X Xᵀ of both models, joined and split anew into `heads`."""
-    own, other = (
-        model._replace(heads=heads, head_width=model.width // heads) for model in (student, teacher)
-    )
+    own = student._replace(heads=heads, head_width=student.width // heads)
+    other = teacher._replace(heads=heads, head_width=teacher.width // heads)
     return pairs_of_positions(own, batch, STUDENT) + pairs_of_positions(other, batch, TEACHER)
 
 

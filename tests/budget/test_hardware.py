@@ -47,11 +47,11 @@ def layers(unroll: int | bool) -> Callable[..., jax.Array]:
 
 
 @pytest.mark.parametrize("unroll", [1, 2, 4, True])
-def test_a_loop_counts_by_its_turns_however_far_it_is_unrolled(unroll: int | bool) -> None:
+def test_loop_counts_by_its_turns_however_far_it_is_unrolled(unroll: int | bool) -> None:
     assert flops(layers(unroll), X, WEIGHTS) == pytest.approx(LAYERS * MATMUL, rel=2e-3)
 
 
-def test_a_loop_in_a_loop_counts_by_the_product_of_turns() -> None:
+def test_loop_in_a_loop_counts_by_the_product_of_turns() -> None:
     def program(x: jax.Array, weights: jax.Array) -> jax.Array:
         def outer(x: jax.Array, _: None) -> tuple[jax.Array, None]:
             return layers(1)(x, weights) @ weights[0], None
@@ -102,23 +102,17 @@ def test_hardware_flops_of_a_step_do_not_depend_on_loops() -> None:
     params = phase.abstract_params()
     batch = phase.abstract_batch(shape)
     state = jax.eval_shape(lambda params: init_state(params, phase.transformation, 0), params)
-    plain, looped = (
-        flops(
-            phase.step(microbatches=parts, compute=ComputeConfig(scan=scan)),
-            state,
-            None,
-            batch,
-            ScheduleInputs.abstract(),
-        )
-        for parts, scan in ((1, False), (2, True))
-    )
+    rest = (state, None, batch, ScheduleInputs.abstract())
+    plain = flops(phase.step(microbatches=1, compute=ComputeConfig(scan=False)), *rest)
+    looped = flops(phase.step(microbatches=2, compute=ComputeConfig(scan=True)), *rest)
     assert looped == pytest.approx(plain, rel=0.05)
     assert plain == pytest.approx(price(phase, shape).total, rel=0.05)
 
 
 def test_hardware_flops_of_eight_devices_equal_those_of_one() -> None:
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
-    rows, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
     shardings = {"in_shardings": (everywhere, rows), "out_shardings": everywhere}
     program = gradient(lambda x, w: (jnp.tanh(x @ w), None))
     # The batch is split, the weights are on every device.
@@ -142,9 +136,8 @@ def test_hardware_flops_are_none_without_a_count_of_the_backend(
 
 def test_hardware_flops_are_none_where_kernels_hide_the_matmuls() -> None:
     traced = jax.make_jaxpr(lambda x: x @ x)(jnp.zeros((10, 10)))
-    hidden, visible = (
-        SimpleNamespace(cost_analysis=lambda n=n: {"flops": n}) for n in (300.0, 2000.0)
-    )
+    hidden = SimpleNamespace(cost_analysis=lambda: {"flops": 300.0})
+    visible = SimpleNamespace(cost_analysis=lambda: {"flops": 2000.0})
     assert hardware_flops(hidden, traced, 1) is None
     assert hardware_flops(visible, traced, 1) == 2000
     assert hardware_flops(visible, traced, 4) == 8000
@@ -221,7 +214,7 @@ def test_utilisation_is_the_share_of_what_all_devices_could_do() -> None:
     assert utilisation(6e12, 2.0, Peak(1e12, "bfloat16", "a data sheet"), 4) == 0.75
 
 
-def test_a_programs_memory_is_the_compilers_figure() -> None:
+def test_memory_of_a_program_is_the_compilers_figure() -> None:
     def program(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         return x + 1, jnp.sort(x @ y, axis=0)
 

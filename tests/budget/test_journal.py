@@ -52,7 +52,7 @@ def test_reopened_journal_adds_after_its_last_entry(tmp_path: Path) -> None:
     )
 
 
-def test_a_line_cut_short_by_a_kill_is_dropped_and_nothing_else(tmp_path: Path) -> None:
+def test_line_cut_short_by_a_kill_is_dropped_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     before = written(path)
     # Half a line, as a kill leaves it.

@@ -54,7 +54,7 @@ def test_ledger_spends_to_the_budget_and_never_over(
 
 
 @given(PRICES, st.integers(1, 50), st.integers(0, POSITIONS - 1))
-def test_a_budget_of_tokens_buys_every_arm_the_same_steps(
+def test_budget_of_tokens_buys_every_arm_the_same_steps(
     price: Price, steps: int, rest: int
 ) -> None:
     budget = Budget("tokens", steps * POSITIONS + rest)
@@ -68,7 +68,7 @@ def test_a_budget_of_tokens_buys_every_arm_the_same_steps(
     assert ledger.total == steps * price.total + 10**18
 
 
-def test_a_budget_of_hours_counts_what_its_clock_names() -> None:
+def test_budget_of_hours_counts_what_its_clock_names() -> None:
     budget = Budget("hours", 1.0, clock=("compute", "compile"))
     ledger = Ledger(
         budget, seconds={"compute": 1800.0, "compile": 900.0, "evaluation": 1e6}, step_seconds=890.0
@@ -132,7 +132,7 @@ def test_ledger_survives_json_with_integers_beyond_64_bits() -> None:
     assert ledger.cache_bytes == 10**15 and ledger.phases == (0, 1)
 
 
-def test_a_budget_below_one_step_is_refused() -> None:
+def test_budget_below_one_step_is_refused() -> None:
     price = a_price(1, 2, 3, 4, 5)
     with pytest.raises(
         InputError, match=r"budget.flops is 14, expected at least the price of one step, 15"
@@ -148,7 +148,7 @@ def test_a_budget_below_one_step_is_refused() -> None:
         schedule_phases(Budget("tokens", 95), [(1.0, price)], POSITIONS, setting="budget.tokens")
 
 
-def test_the_four_cases_charge_what_their_name_says() -> None:
+def test_four_cases_charge_what_their_name_says() -> None:
     spent = {account: 10**place for place, account in enumerate(ACCOUNTS)}
     assert list(spent) == [*PARTS, "teacher_cache", "teacher_training", "mlm_probe"]
     assert charged(spent, "nothing") == 10_011_011
@@ -167,7 +167,7 @@ def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> 
     assert (tokens.used, tokens.training_amount, tokens.training_share) == (0, 100, 0)
 
 
-def test_a_recipes_budget_is_of_one_kind() -> None:
+def test_budget_of_no_kind_two_kinds_or_no_amount_is_refused() -> None:
     assert Budget.of(BudgetConfig(flops=1.5e12)) == Budget("flops", 1_500_000_000_000)
     assert Budget.of(BudgetConfig(hours=0.5, clock=("compute", "compile"))).clock == (
         "compute",

@@ -53,7 +53,7 @@ def test_long_documents_make_more_shards_of_the_same_documents(
     assert split.digest != whole.digest
 
 
-def test_a_part_of_other_documents_is_made_again(
+def test_part_prepared_from_other_documents_is_made_again(
     tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted preparation whose blocks were cut elsewhere."""

@@ -23,7 +23,7 @@ def copy(corpus: Corpus, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_a_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> None:
+def test_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> None:
     shard = copy / corpus.manifest.shards[1].file
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
@@ -41,7 +41,7 @@ def test_a_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> No
 
 
 @pytest.mark.parametrize("which", [0, -1])
-def test_a_flipped_bit_is_found_by_verifying_and_by_reading(
+def test_flipped_bit_is_found_by_verifying_and_by_reading(
     corpus: Corpus, copy: Path, which: int
 ) -> None:
     Corpus.open(copy).verify()
@@ -76,7 +76,7 @@ def test_directory_without_a_corpus_is_refused(tmp_path: Path) -> None:
         Corpus.open(tmp_path / "nowhere")
 
 
-def test_the_tokens_of_a_split_are_those_that_are_not_padding(corpus: Corpus) -> None:
+def test_tokens_of_a_split_are_those_that_are_not_padding(corpus: Corpus) -> None:
     for split in ("train", "validation"):
         _, segments = corpus.read(split, np.arange(corpus.sequences(split)))
         assert 0 < corpus.tokens(split) == np.count_nonzero(segments) < segments.size
@@ -92,7 +92,7 @@ def test_missing_tokens_are_those_of_the_missing_sequences(
     assert counted.missing_tokens(1) == 0
 
 
-def test_a_part_of_a_missing_token_counts_as_one() -> None:
+def test_part_of_a_missing_token_counts_as_one() -> None:
     manifest = _Counts({"train": 3}, {"train": 10})
     counted = Corpus(Path(), manifest, {})  # type: ignore[arg-type]
     assert [counted.missing_tokens(needed) for needed in (0, 3, 4, 5, 6)] == [0, 0, 4, 7, 10]

@@ -43,7 +43,7 @@ def test_evaluation_beside_another_covers_the_whole_split(
     assert np.diff([*chosen, available]).max() <= 3 * available / limit
 
 
-def test_a_second_evaluation_has_the_sequences_that_the_first_leaves(corpus: Corpus) -> None:
+def test_second_evaluation_has_the_sequences_that_the_first_leaves(corpus: Corpus) -> None:
     count = corpus.sequences("validation")
     first = numbers_in(corpus, 10, 0)
     second = numbers_in(corpus, 10**6, 10)

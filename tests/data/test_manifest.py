@@ -11,7 +11,7 @@ from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
 
 
-def test_a_changed_or_foreign_manifest_is_refused(tmp_path: Path, corpus: Corpus) -> None:
+def test_changed_or_foreign_manifest_is_refused(tmp_path: Path, corpus: Corpus) -> None:
     path = tmp_path / "manifest.json"
     good = (corpus.directory / "manifest.json").read_text()
     for text, message in (

@@ -34,7 +34,7 @@ def test_no_two_bins_could_have_been_one(sizes: list[int]) -> None:
     assert len(loads) < 2 or loads[0] + loads[1] > CAPACITY
 
 
-def test_an_item_goes_where_it_fits_best() -> None:
+def test_item_goes_where_it_fits_best() -> None:
     # 14 and 11 open a bin each; 6 fits both and fills the first exactly; 5 and 4 fill the second
     # exactly.
     assert best_fit([4, 14, 6, 11, 5], 20) == [[1, 2], [3, 4, 0]]
@@ -49,7 +49,7 @@ def test_chunks_are_the_document_in_order(ids: list[int], room: int) -> None:
 
 
 @pytest.mark.parametrize("vocab_size", [50, 2**16, 2**16 + 1])
-def test_a_record_is_read_as_it_was_written(vocab_size: int) -> None:
+def test_record_is_read_as_it_was_written(vocab_size: int) -> None:
     record_format = RecordFormat.smallest(12, vocab_size)
     # The largest id needs the widest type.
     top = vocab_size - 1

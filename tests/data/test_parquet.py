@@ -33,7 +33,7 @@ def test_rows_are_documents_in_their_order_over_many_row_groups(tmp_path: Path) 
     )
 
 
-def test_the_first_field_with_a_text_is_read_and_white_space_is_skipped(tmp_path: Path) -> None:
+def test_first_field_with_a_text_is_read_and_white_space_is_skipped(tmp_path: Path) -> None:
     columns = {"extract": ["a", None, " "], "text": ["b", "c", None], "title": ["t", "u", "v"]}
     path = write(tmp_path / "a.parquet", columns)
     assert read(path) == [Document("t", "b"), Document("u", "c")]
@@ -61,7 +61,7 @@ def test_unusable_rows_say_what_and_where(
     assert message in str(e.value)
 
 
-def test_damaged_files_and_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+def test_parquet_damaged_or_not_utf8_is_refused_with_its_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"text": ["some text"] * 5000}, use_dictionary=False)
     whole = path.read_bytes()
     for data in (

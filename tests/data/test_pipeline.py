@@ -116,7 +116,7 @@ def test_unusable_text_is_one_line_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", ".preparation-scan.txt"])
-def test_a_directory_of_something_else_is_left_alone(
+def test_directory_of_something_else_is_left_alone(
     pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path, name: str
 ) -> None:
     out = tmp_path / "out"
@@ -205,9 +205,9 @@ def test_prepare_command_runs_beam_and_refuses_bad_options(
         (["--beam", "--", "--direct_num_workers=x"], "kdjax: --beam -- --direct_num_workers=x: "),
     ):
         assert kdjax(*command, *options) == 2
-        (line,) = [
-            line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING")
-        ]
+        said = capsys.readouterr().err.splitlines()
+        lines = [line for line in said if not line.startswith("WARNING")]
+        (line,) = lines
         assert line.startswith(message)
         assert not (tmp_path / "out").exists()
     assert kdjax(*command, "--beam", "--", "--runner", "FnApiRunner") == 0

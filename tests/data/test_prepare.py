@@ -99,7 +99,7 @@ def test_no_token_is_lost_and_none_added(
     assert manifest.fill["train"] > 0.95
 
 
-def test_the_manifest_is_read_as_it_was_written(
+def test_manifest_is_read_as_it_was_written(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     written = prepare(config, tokenizer, tmp_path / "out")
@@ -112,7 +112,7 @@ def test_the_manifest_is_read_as_it_was_written(
     }
 
 
-def test_the_number_of_workers_changes_no_byte(
+def test_number_of_workers_changes_no_byte(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     for workers in (1, 2):
@@ -135,7 +135,9 @@ def test_where_the_text_lies_changes_no_digest(
 
 
 @pytest.mark.system
-def test_a_killed_preparation_goes_on(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_killed_preparation_goes_on_with_the_missing_blocks(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     config = replace(config, shard_documents=16, workers=2)
     whole = prepare(replace(config, workers=1), tokenizer, tmp_path / "whole")
     script = tmp_path / "script.py"
@@ -145,7 +147,7 @@ from pathlib import Path
 from kdjax.config import DataConfig
 from kdjax.data.prepare.local import prepare
 
-def wait_to_be_killed(documents, tokens, seconds):
+def wait_to_be_killed(documents: int, tokens: int, seconds: float) -> None:
     print("one block done", flush=True)
     time.sleep(60)
 
@@ -184,7 +186,7 @@ if __name__ == "__main__":
     assert 0 < progress[-1] < 240
 
 
-def test_a_finished_preparation_is_found_done_and_a_damaged_one_is_mended(
+def test_finished_preparation_is_found_done_and_a_damaged_one_is_mended(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     out = tmp_path / "out"
@@ -249,7 +251,7 @@ def test_another_preparation_s_directory_is_refused_and_left_alone(
     ).digest
 
 
-def test_a_directory_of_something_else_is_refused_and_left_alone(
+def test_directory_of_something_else_is_refused_and_left_alone(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -261,7 +263,7 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(
         prepare(config, tokenizer, tmp_path / "out" / "thesis.txt")
 
 
-def test_a_kill_before_the_plan_was_written_leaves_nothing_in_the_way(
+def test_kill_before_the_plan_was_written_leaves_nothing_in_the_way(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -270,7 +272,7 @@ def test_a_kill_before_the_plan_was_written_leaves_nothing_in_the_way(
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_a_directory_in_use_is_refused(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_directory_in_use_is_refused(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
     (tmp_path / "out").mkdir()
     # As another process would.
     handle = os.open(tmp_path / "out", os.O_RDONLY)

@@ -100,7 +100,7 @@ def test_trailing_comma_is_found_at_the_bracket_on_every_python(
 
 
 @pytest.mark.parametrize("buffer", [1, 2**20])
-def test_a_byte_that_is_not_utf8_is_counted_from_the_start(
+def test_byte_that_is_not_utf8_is_counted_from_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int
 ) -> None:
     monkeypatch.setattr(records, "BUFFER", buffer)

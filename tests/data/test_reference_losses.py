@@ -58,9 +58,13 @@ def markov(
     return list(drawn + 5), float(rate), float(marginal)
 
 
+def mean_loss(probs: np.ndarray) -> float:
+    return float(-np.log(probs).mean())
+
+
 def losses_of(model: NeighborModel, text: Neighborhoods) -> tuple[float, float, float]:
-    unigram, left, both = (float(-np.log(probs).mean()) for probs in model.probabilities(text))
-    return unigram, left, both
+    unigram, left, both = model.probabilities(text)
+    return mean_loss(unigram), mean_loss(left), mean_loss(both)
 
 
 def test_losses_of_a_planted_markov_source_are_its_entropies() -> None:

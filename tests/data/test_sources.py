@@ -28,7 +28,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_plain_path_is_itself_and_a_package_path_is_found_without_importing(
+def test_plain_path_is_itself_and_a_package_path_is_found_without_importing(
     package: Path,
 ) -> None:
     assert locate("some/file.txt") == Path("some/file.txt")
@@ -46,13 +46,13 @@ def test_a_plain_path_is_itself_and_a_package_path_is_found_without_importing(
         "package:../x",
     ],
 )
-def test_a_package_path_stays_inside_the_package(package: Path, uri: str) -> None:
+def test_package_path_stays_inside_the_package(package: Path, uri: str) -> None:
     with pytest.raises(InputError, match=r"a path inside it, without '\.\.'"):
         locate(uri)
 
 
 @pytest.mark.parametrize("name", ["no_such_package_here", "__main__"])
-def test_a_missing_package_says_what_to_install(name: str) -> None:
+def test_missing_package_says_what_to_install(name: str) -> None:
     with pytest.raises(InputError, match=f"'{name}' is not installed.*requirements-data.txt"):
         locate(f"package:{name}/data/a.txt")
 
@@ -80,7 +80,7 @@ def test_identity_is_the_key_else_id_else_title_else_the_text(tmp_path: Path) ->
     assert read(tmp_path / "c.json") == [Document("key", "a")]
 
 
-def test_the_first_text_field_present_is_read_and_only_whitespace_is_skipped(
+def test_first_text_field_present_is_read_and_only_whitespace_is_skipped(
     tmp_path: Path,
 ) -> None:
     rows = [{"extract": "e", "text": "t"}, {"extract": "f"}, {"text": " \n"}, {"text": "."}]
@@ -97,7 +97,7 @@ def test_globs_are_sorted_and_no_file_is_read_twice(tmp_path: Path) -> None:
     assert [path.name for path in found] == ["b.txt", "a.txt", "c.txt"]
 
 
-def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
+def test_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("x")
     (tmp_path / "a1.txt").write_text("y")
     assert [d.text for d in read(tmp_path / "a[1].txt")] == ["x"]

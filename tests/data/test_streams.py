@@ -33,7 +33,7 @@ compressions = pytest.mark.parametrize(
 
 
 @compressions
-def test_a_compressed_file_is_the_text_it_holds(
+def test_compressed_file_is_the_text_it_holds(
     tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
 ) -> None:
     (tmp_path / f"a.txt{suffix}").write_bytes(compress(TEXT))
@@ -54,7 +54,7 @@ def test_several_members_are_one_text(
 
 
 @compressions
-def test_a_damaged_archive_says_so(
+def test_damaged_archive_is_refused_with_its_place(
     tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
 ) -> None:
     whole = compress("".join(f"document {n}\n\n" for n in range(5000)).encode())
@@ -73,7 +73,7 @@ def test_a_damaged_archive_says_so(
 
 
 @compressions
-def test_an_endless_line_is_refused_before_it_is_held(
+def test_endless_line_is_refused_before_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, compress: Callable[[bytes], bytes]
 ) -> None:
     monkeypatch.setattr(streams, "LINE_BYTES", 2**10)
@@ -85,7 +85,7 @@ def test_an_endless_line_is_refused_before_it_is_held(
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
-def test_a_document_that_is_too_long_says_where_it_begins(
+def test_document_that_is_too_long_says_where_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(sources, "DOCUMENT_BYTES", 40)
@@ -102,7 +102,7 @@ def test_a_document_that_is_too_long_says_where_it_begins(
         next(stream)
 
 
-def test_a_record_that_is_too_long_is_refused_before_it_is_held(
+def test_record_that_is_too_long_is_refused_before_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "LINE_BYTES", 2**8)
@@ -120,7 +120,7 @@ def test_a_record_that_is_too_long_is_refused_before_it_is_held(
     ("name", "module", "extra"),
     [("a.txt.zst", streams.ZSTANDARD, "zstd"), ("a.parquet", "pyarrow.parquet", "parquet")],
 )
-def test_a_missing_library_is_named_with_its_extra_before_anything_is_read(
+def test_missing_library_is_named_with_its_extra_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)

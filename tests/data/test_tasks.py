@@ -84,7 +84,7 @@ def test_arrays_are_framed_padded_and_cut_to_length(tmp_path: Path, tokenizer: P
     assert task.train.labels.dtype == np.int32
 
 
-def test_a_file_sorted_by_label_gives_mixed_training_rows(tmp_path: Path, tokenizer: Path) -> None:
+def test_file_sorted_by_label_gives_mixed_training_rows(tmp_path: Path, tokenizer: Path) -> None:
     labels = load("t", TaskConfig(write_csv(tmp_path / "a.csv")), tokenizer, 16).train.labels
     assert 0.3 < labels[: len(labels) // 2].mean() < 0.7
 
@@ -99,7 +99,7 @@ def test_no_text_is_in_two_splits(tmp_path: Path, tokenizer: Path) -> None:
     assert not train & dev and not train & test and not dev & test
 
 
-def test_a_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(
+def test_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(
     tmp_path: Path, tokenizer: Path
 ) -> None:
     records = {f"title {n}": {**row, "id": n} for n, row in enumerate(ROWS)}
@@ -155,7 +155,7 @@ def test_rows_are_chosen_by_column_and_label(tmp_path: Path, tokenizer: Path) ->
     assert task.classes == ("neg", "pos")
 
 
-def test_a_regression_has_numbers_and_one_output(tmp_path: Path, tokenizer: Path) -> None:
+def test_regression_has_numbers_and_one_output(tmp_path: Path, tokenizer: Path) -> None:
     rows = [{"text": r["text"], "label": n / 8} for n, r in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = load("t", TaskConfig(str(tmp_path / "a.jsonl"), regression=True), tokenizer, 48)
@@ -165,7 +165,7 @@ def test_a_regression_has_numbers_and_one_output(tmp_path: Path, tokenizer: Path
     assert all(known[tokens] == label for tokens, label in rows_of(task.train))
 
 
-def test_the_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_class() -> None:
+def test_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_class() -> None:
     def split(*labels: int) -> Split:
         return Split({}, np.array(labels, np.int32))
 

@@ -56,7 +56,7 @@ def expected(first: int, stop: int) -> list[Document]:
         ("train[30:]+test", expected(30, 40) + expected(0, 10)),
     ],
 )
-def test_a_split_or_a_slice_of_it_is_read_in_order(
+def test_split_or_a_slice_of_it_is_read_in_order(
     prepared: Path, split: str, documents_: list[Document]
 ) -> None:
     assert list(documents(f"tfds:{prepared}:{split}", "text")) == documents_
@@ -111,7 +111,7 @@ def test_missing_tfds_split_or_directory_is_named(prepared: Path) -> None:
         list(documents(f"tfds:{prepared}:train", "label"))
 
 
-def test_a_damaged_directory_is_refused(prepared: Path, tmp_path: Path) -> None:
+def test_damaged_directory_is_refused(prepared: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(prepared, broken)
     next(broken.glob("*test*array_record*")).unlink()
@@ -122,7 +122,7 @@ def test_a_damaged_directory_is_refused(prepared: Path, tmp_path: Path) -> None:
         expand(f"tfds:{broken}:train")
 
 
-def test_a_format_that_needs_tensorflow_says_so(
+def test_format_that_needs_tensorflow_is_refused_with_what_to_install(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"

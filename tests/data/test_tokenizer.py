@@ -33,7 +33,7 @@ def test_other_special_tokens_count_as_special(tmp_path: Path) -> None:
     assert TextTokenizer.read(path).special_ids == (0, 1, 2, 3, 4, 5)
 
 
-def test_a_tokenizer_without_bert_s_special_tokens_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_without_bert_s_special_tokens_is_refused(tmp_path: Path) -> None:
     path = make_tokenizer(tmp_path / "tokenizer.json", special=("[PAD]", "[UNK]", "[CLS]"))
     with pytest.raises(
         InputError, match=r"tokenizer.json: has no \[SEP\], \[MASK\], expected a BERT tokenizer"
@@ -41,7 +41,7 @@ def test_a_tokenizer_without_bert_s_special_tokens_is_refused(tmp_path: Path) ->
         TextTokenizer.read(path)
 
 
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match=r"expected a Hugging Face tokenizer\.json"):
         TextTokenizer.read(tmp_path / "tokenizer.json")

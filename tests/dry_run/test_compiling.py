@@ -124,7 +124,8 @@ def test_step_that_does_not_fit_is_printed_and_refused(
     ended = command(recipe, "--arm", "scratch")
     assert ended.status == 2
     assert "too much" in ended.out
-    (line,) = [line for line in ended.err.splitlines() if line.startswith("kdjax: ")]
+    lines = [line for line in ended.err.splitlines() if line.startswith("kdjax: ")]
+    (line,) = lines
     assert (
         "scratch: do not fit" in line
         and "of HBM of a device of v5e:2x4, expected a larger slice" in line

@@ -24,25 +24,30 @@ def crossed(
 
 
 def test_crossing_lies_where_line_in_log_budget_is_zero() -> None:
-    ((at, low, high, rising),) = crossed([-3.0, -1.0, 1.0, 3.0], 0.5)
+    (crossing,) = crossed([-3.0, -1.0, 1.0, 3.0], 0.5)
+    at, low, high, rising = crossing
     assert at == pytest.approx(10**1.5)
     assert low == pytest.approx(10**1.25) and high == pytest.approx(10**1.75)
     assert rising
-    ((_, low, high, rising),) = crossed([3.0, 1.0, -1.0, -3.0], 0.5)
+    (crossing,) = crossed([3.0, 1.0, -1.0, -3.0], 0.5)
+    _, low, high, rising = crossing
     assert low == pytest.approx(10**1.25) and high == pytest.approx(10**1.75)
     assert not rising
 
 
 def test_interval_spans_budgets_without_significance() -> None:
-    ((at, low, high, _),) = crossed([-3.0, -0.1, 0.1, 3.0], 1.0)
+    (crossing,) = crossed([-3.0, -0.1, 0.1, 3.0], 1.0)
+    at, low, high, _ = crossing
     assert at == pytest.approx(10**1.5)
     assert low == pytest.approx(10 ** (2 / 2.9)) and high == pytest.approx(10 ** (3 - 2 / 2.9))
 
 
 def test_interval_is_open_where_nothing_beyond_is_significant() -> None:
-    ((_, low, high, rising),) = crossed([-3.0, -1.0, 0.2, 0.3], 0.5)
+    (crossing,) = crossed([-3.0, -1.0, 0.2, 0.3], 0.5)
+    _, low, high, rising = crossing
     assert low is not None and high is None and rising
-    ((_, low, high, rising),) = crossed([0.3, -0.1, -1.0, -3.0], 0.5)
+    (crossing,) = crossed([0.3, -0.1, -1.0, -3.0], 0.5)
+    _, low, high, rising = crossing
     assert low is None and high is not None and not rising
 
 
@@ -63,7 +68,8 @@ def test_difference_that_never_changes_side_has_no_crossing(
 
 
 def test_several_sign_changes_in_noise_give_the_last() -> None:
-    ((at, low, high, rising),) = crossed([0.1, -0.1, 0.1, -3.0], 0.5)
+    (crossing,) = crossed([0.1, -0.1, 0.1, -3.0], 0.5)
+    at, low, high, rising = crossing
     assert 100 < at < 1000 and low is None and high is not None and not rising
 
 

@@ -120,7 +120,8 @@ def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) ->
         doubled(monkeypatch, task, stored),
         ProbeConfig(),
     )
-    train, _, test = (s[:, 0].astype(np.float64) for s in stored)
+    train = stored[0][:, 0].astype(np.float64)
+    test = stored[2][:, 0].astype(np.float64)
     mean = train.mean(0)
     scale = train.std(0)
     x = (train - mean) / scale

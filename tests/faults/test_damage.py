@@ -50,7 +50,8 @@ def test_truncated_newest_checkpoint_resumes_from_the_one_before(
     entries = [
         json.loads(line) for line in (here.out / RUN / "ledger.jsonl").read_text().splitlines()
     ]
-    (restart,) = [entry for entry in entries if entry["event"] == "restart"]
+    restarts = [entry for entry in entries if entry["event"] == "restart"]
+    (restart,) = restarts
     assert restart["ledger"]["phases"] == [before] and restart["lost_steps"] > 0
     assert str(newest) in restart["damaged"][0]
     assert kdjax("audit", here.out).status == 0

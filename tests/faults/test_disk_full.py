@@ -104,7 +104,7 @@ FULL = """
     compiled.enable_compilation_cache()
     prices.keep()
     disk = Path("{disk}")
-    def fill(step):
+    def fill(step: int) -> None:
         if step == 3:
             with (disk / "filling").open("wb", buffering=0) as file:
                 try:

@@ -54,10 +54,8 @@ def hits(
     for factor in (3, 10):
         ahead = tokens[:, -1:] * factor
         real = truth.at(ahead)[..., 0]
-        one, two = (
-            model.at(theta, x, x)[..., 0]
-            for model, theta, x in zip(models, draws, ahead, strict=True)
-        )
+        one = models[0].at(draws[0], ahead[0], ahead[0])[..., 0]
+        two = models[1].at(draws[1], ahead[1], ahead[1])[..., 0]
         out[f"arm x{factor}"] = planted.covered(one, real[:, 0], NOMINAL)
         out[f"difference x{factor}"] = planted.covered(one - two, real[:, 0] - real[:, 1], NOMINAL)
         improvement = truth.at(tokens)[:, 0, 0] - truth.at(tokens)[:, 0, -1]
@@ -114,10 +112,8 @@ def test_paired_noise_narrows_differences_and_keeps_coverage() -> None:
         values = planted.observe(rng, truth, tokens, 3, noise, noise, shared)
         _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
         ahead = tokens[-1:] * 3
-        one, two = (
-            model.at(theta, ahead, ahead)[..., 0]
-            for model, theta in zip(models, draws, strict=True)
-        )
+        one = models[0].at(draws[0], ahead, ahead)[..., 0]
+        two = models[1].at(draws[1], ahead, ahead)[..., 0]
         real = truth.at(ahead)[..., 0]
         covered[shared] = planted.covered(one - two, real[:, 0] - real[:, 1], NOMINAL).mean()
         improvement = truth.at(tokens)[:, 0, 0] - truth.at(tokens)[:, 0, -1]
@@ -134,7 +130,8 @@ def test_plateau_gets_finite_interval_that_covers() -> None:
     truth = planted.Truth(truth.e, 0 * truth.amplitude, truth.k)
     tokens = planted.SMALLEST * np.geomspace(1, 30, 4)
     values = truth.at(tokens)[..., None] + 0.02 * rng.normal(size=(500, 1, 4, 3))
-    _, draws, _, (model,) = planted.refit(rng, values, tokens, DRAWS)
+    _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
+    (model,) = models
     ahead = tokens[-1:] * 10
     found = model.at(draws[0], ahead, ahead)[..., 0]
     assert 0.85 < planted.covered(found, truth.e[:, 0], NOMINAL).mean() < 0.97
@@ -168,7 +165,8 @@ def test_intervals_cover_under_other_noise(noise_kind: str) -> None:
         values = values + improvement * np.linspace(-1, 1, 4)[:, None] * 0.02 * rng.normal(
             size=(studies, 1, 1, 3)
         )
-    _, draws, _, (model,) = planted.refit(rng, values, tokens, DRAWS)
+    _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
+    (model,) = models
     ahead = tokens[-1:] * 3
     found = planted.covered(
         model.at(draws[0], ahead, ahead)[..., 0], truth.at(ahead)[:, 0, 0], NOMINAL

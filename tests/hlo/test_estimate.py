@@ -40,17 +40,17 @@ def cycles(count: int) -> str:
     ("name", "hertz"),
     [("v4", 1.05e9), ("v5e", 1.5e9), ("v5p", 1.75e9), ("v6e", 1.75e9), ("tpu7x", 2.2e9)],
 )
-def test_the_clock_follows_from_the_peak(name: str, hertz: float) -> None:
+def test_clock_follows_from_the_peak(name: str, hertz: float) -> None:
     assert chip(name).clock == pytest.approx(hertz, rel=0.005)
     assert chip(chip(name).kind) is CHIPS[name]
 
 
-def test_an_unknown_chip_is_refused() -> None:
+def test_unknown_chip_is_refused() -> None:
     with pytest.raises(InputError, match="'v9' is no TPU that is known, expected one of v4, v5e"):
         chip("v9")
 
 
-def test_a_loops_body_counts_as_often_as_it_turns() -> None:
+def test_body_of_a_loop_counts_as_often_as_it_turns() -> None:
     actual = of(read("loop"))
     assert actual.by_source["compute"] == pytest.approx(6 * (11234 + 3551) / CLOCK)
     assert actual.by_source["collectives"] == pytest.approx(6 * 1024 * 2 * 2 * 3 / 4 / 2 / LINK)
@@ -61,7 +61,7 @@ def test_a_loops_body_counts_as_often_as_it_turns() -> None:
     assert {cost.turns for cost in actual.costs} == {1, 6}
 
 
-def test_the_longest_operations_come_with_their_source() -> None:
+def test_longest_operations_come_with_their_source() -> None:
     first, second = of(read("loop")).top(2)
     assert (first.name, second.name) == ("fusion.12", "broadcast_add_fusion.2")
     assert first.op_name == "jit(loop)/while/body/closed_call/dot_general"
@@ -69,13 +69,13 @@ def test_the_longest_operations_come_with_their_source() -> None:
     assert first.seconds > second.seconds > 0
 
 
-def test_a_branch_counts_by_its_longest_side() -> None:
+def test_branch_counts_by_its_longest_side() -> None:
     actual = of(read("branch"))
     assert "6336" in read("branch")
     assert actual.by_source["compute"] == pytest.approx(17193 / CLOCK)
 
 
-def test_a_loop_of_unknown_length_leaves_no_estimate() -> None:
+def test_loop_of_unknown_length_leaves_no_estimate() -> None:
     actual = of(read("until"))
     assert actual.seconds is None
     (why,) = actual.unknown
@@ -86,7 +86,7 @@ def test_a_loop_of_unknown_length_leaves_no_estimate() -> None:
     assert of(noted).unknown == ()
 
 
-def test_a_gather_of_parameters_is_sent_once_around_the_ring() -> None:
+def test_gather_of_parameters_is_sent_once_around_the_ring() -> None:
     actual = of(read("fsdp"))
     whole = 4096 * 8192 * 2
     assert actual.by_source["collectives"] == pytest.approx(whole * 3 / 4 / 2 / LINK)
@@ -95,7 +95,7 @@ def test_a_gather_of_parameters_is_sent_once_around_the_ring() -> None:
     assert (only.collective.kind, only.collective.bytes, only.turns) == ("all-gather", whole, 1)
 
 
-def test_a_kernel_does_its_flops_at_half_the_peak() -> None:
+def test_kernel_does_its_flops_at_half_the_peak() -> None:
     actual = of(read("kernel"))
     assert (
         actual.seconds
@@ -104,7 +104,7 @@ def test_a_kernel_does_its_flops_at_half_the_peak() -> None:
     )
 
 
-def test_a_kernel_takes_at_least_as_long_as_its_bytes() -> None:
+def test_kernel_takes_at_least_as_long_as_its_bytes() -> None:
     few = read("kernel").replace('"flops":"134217728"', '"flops":"5"')
     assert of(few).seconds == pytest.approx(2 * 4 * 256 * 256 * 2 / HBM)
     # More bytes than its operands and results have.
@@ -112,7 +112,7 @@ def test_a_kernel_takes_at_least_as_long_as_its_bytes() -> None:
     assert of(many).seconds == pytest.approx(99999999 / HBM)
 
 
-def test_a_kernel_inside_a_fusion_is_a_kernel() -> None:
+def test_kernel_inside_a_fusion_is_a_kernel() -> None:
     alone = read("kernel")
     # The same program, as the body of a fusion.
     inner = alone[alone.index("ENTRY") :].replace("ENTRY %main.1", "%inner")
@@ -121,7 +121,7 @@ def test_a_kernel_inside_a_fusion_is_a_kernel() -> None:
     assert of(text).by_source == of(alone).by_source
 
 
-def test_a_kernel_of_unknown_flops_leaves_no_estimate() -> None:
+def test_kernel_of_unknown_flops_leaves_no_estimate() -> None:
     actual = of(read("kernel_without_cost"))
     assert actual.seconds is None
     assert "a kernel of unknown FLOPs" in actual.unknown[0]
@@ -168,7 +168,7 @@ def test_arrays_in_vmem_move_at_hbms_rate_or_count_less() -> None:
         )
 
 
-def test_an_asynchronous_copy_counts_at_its_start() -> None:
+def test_asynchronous_copy_counts_at_its_start() -> None:
     text = entry(
         "%x = f32[1024]{0:T(1024)} parameter(0)",
         "%s = (f32[1024]{0:T(1024)S(1)}, f32[1024]{0:T(1024)}, u32[]{:S(2)}) copy-start(%x)",
@@ -180,7 +180,7 @@ def test_an_asynchronous_copy_counts_at_its_start() -> None:
     assert [(c.name, c.seconds) for c in of(text).costs] == [("s", 4096 / HBM), ("t", 1024 / HBM)]
 
 
-def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None:
+def test_collective_in_several_fusions_counts_once_beside_their_work() -> None:
     """As the compiler overlaps a gather with matmuls: a fusion that starts it, some that go on with
     it, and an end."""
     part = """
@@ -226,7 +226,7 @@ def test_collective_takes_the_time_of_a_ring(kind: str, type_: str, moved: float
     assert of(text).seconds == pytest.approx(moved / 2 / LINK)
 
 
-def test_the_work_inside_a_fusion_is_the_fusions() -> None:
+def test_work_inside_a_fusion_is_the_fusions() -> None:
     before = """
 %inner (a: f32[8]) -> f32[8] {
   %a = f32[8] parameter(0)
@@ -281,7 +281,7 @@ def test_instructions_that_only_name_arrays_are_free() -> None:
     assert of(text).seconds == 0
 
 
-def test_a_call_of_the_compilers_that_does_something_moves_its_bytes() -> None:
+def test_call_of_the_compilers_that_does_something_moves_its_bytes() -> None:
     text = entry(
         "%x = f32[1024]{0:T(1024)} parameter(0)",
         'ROOT %c = f32[1024]{0:T(1024)} custom-call(%x), custom_call_target="TopK"',

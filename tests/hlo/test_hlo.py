@@ -95,6 +95,6 @@ ENTRY %main (x: f32[]) -> f32[] {
     ]
 
 
-def test_a_text_without_a_program_is_refused() -> None:
+def test_text_without_a_program_is_refused() -> None:
     with pytest.raises(ValueError, match="no compiled program"):
         parse("nothing")

@@ -27,7 +27,7 @@ def multiply(x: Any, out: Any) -> None:
     out[...] = x[...] @ x[...] + 1
 
 
-def test_a_kernels_matmuls_count_at_every_point_of_its_grid() -> None:
+def test_matmuls_of_a_kernel_count_at_every_point_of_its_grid() -> None:
     assert counted(multiply) == 3 * PRODUCT
     assert counted(multiply, grid=(2, 5)) == 10 * PRODUCT
     assert counted(lambda x, out: out.__setitem__(..., x[...] + 1)) == 0
@@ -44,7 +44,7 @@ def test_loops_count_by_their_turns_and_branches_by_their_larger_side() -> None:
     assert counted(sometimes) == 3 * PRODUCT
 
 
-def test_a_loop_of_unknown_length_is_left_out() -> None:
+def test_loop_of_unknown_length_is_left_out() -> None:
     def until(x: Any, out: Any) -> None:
         turns = x[0, 0].astype(jnp.int32)
         out[...] = jax.lax.fori_loop(0, turns, lambda _, y: y @ x[...], x[...])

@@ -428,10 +428,9 @@ def test_classify_pools_the_first_token(
     assert got.dtype == jnp.float32
     hidden = last_hidden(config, params, batch)
     np.testing.assert_allclose(got, classified(head, hidden[:, 0]), atol=1e-5)
-    dropped, again, otherwise = (
-        classify(config, params, head, batch, dropout_key=jax.random.key(seed))
-        for seed in (0, 0, 1)
-    )
+    dropped = classify(config, params, head, batch, dropout_key=jax.random.key(0))
+    again = classify(config, params, head, batch, dropout_key=jax.random.key(0))
+    otherwise = classify(config, params, head, batch, dropout_key=jax.random.key(1))
     np.testing.assert_array_equal(dropped, again)
     assert np.abs(dropped - got).max() > 1e-3
     assert np.abs(dropped - otherwise).max() > 1e-3

@@ -386,7 +386,8 @@ def test_rematerialised_loops_take_less_memory() -> None:
 def test_angles_of_rotary_positions_are_computed_once_in_float32(options: dict[str, Any]) -> None:
     eqns = trace(REQUESTS["a middle layer"], config=ROTARY, dropout=False, gradient=True, **options)
     for name in ("cos", "sin"):
-        (angles,) = [eqn.outvars[0].aval for eqn in eqns if eqn.primitive.name == name]
+        matching = [eqn.outvars[0].aval for eqn in eqns if eqn.primitive.name == name]
+        (angles,) = matching
         assert angles.shape == (3, LENGTH, 1, 3) and angles.dtype == jnp.float32
 
 

@@ -121,10 +121,8 @@ def test_pearson_over_heads_takes_each_pair_of_positions(make: MakeBatch, float6
     teacher = features(TEACHER, batch, 2)
     correlations = []
     for b, at in groups(batch):
-        p, q = (
-            softmax(np.asarray(x)[b][:, at[:, None], at])
-            for x in (student.scores[2], teacher.scores[4])
-        )
+        p = softmax(np.asarray(student.scores[2])[b][:, at[:, None], at])
+        q = softmax(np.asarray(teacher.scores[4])[b][:, at[:, None], at])
         if len(at) > 1:
             correlations += [
                 correlation(p[:, i, j], q[:, i, j]) for i, j in np.ndindex(len(at), len(at))

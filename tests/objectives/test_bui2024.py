@@ -59,9 +59,8 @@ def test_bui2024_terms_give_the_published_codes_numbers(
         "labels": jnp.asarray(golden["labels"])[None],
         "label_weights": jnp.ones((1, len(golden["labels"]))),
     }
-    student, teacher = (
-        golden_features(golden, who, masked=masked) for who in ("student", "teacher")
-    )
+    student = golden_features(golden, "student", masked=masked)
+    teacher = golden_features(golden, "teacher", masked=masked)
     expected = sum(float(golden[f"loss_{part}"]) for part in LOSSES[name])
     assert get(name, "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, abs=1e-6)
 

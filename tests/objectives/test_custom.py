@@ -200,7 +200,8 @@ def test_custom_term_declares_its_needs_and_its_normalizer(own: str, example: An
 
 
 def test_custom_term_is_frozen_and_equals_another_of_the_same_options(own: str) -> None:
-    one, two = (get(f"{own}:shifted", shape=shape) for shape in ([3, [4]], (3, (4,))))
+    one = get(f"{own}:shifted", shape=[3, [4]])
+    two = get(f"{own}:shifted", shape=(3, (4,)))
     assert one == two and hash(one) == hash(two) and one != get(f"{own}:shifted")
     with pytest.raises(AttributeError):
         one.options = ()  # type: ignore[attr-defined]

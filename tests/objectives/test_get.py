@@ -213,7 +213,8 @@ def test_term_uses_all_it_needs_and_nothing_else(label: str, float64: None) -> N
     alone = term(
         restricted(student, needs.student), restricted(teacher, needs.teacher), batch, params
     )
-    among_others, (by_student, by_teacher, _) = graded(term)(student, teacher, batch, params)
+    among_others, gradients = graded(term)(student, teacher, batch, params)
+    by_student, by_teacher, _ = gradients
     assert np.isfinite(alone) and alone == pytest.approx(float(among_others), rel=1e-12)
     for grads, request in ((by_student, needs.student), (by_teacher, needs.teacher)):
         used = {
@@ -339,7 +340,8 @@ def test_only_terms_with_projections_have_parameters(
 ) -> None:
     params = get(name).init(STUDENT, teacher, seed=3)
     assert {key: x.shape for key, x in params.items()} == shapes
-    again, otherwise = (get(name).init(STUDENT, teacher, seed) for seed in (3, 4))
+    again = get(name).init(STUDENT, teacher, 3)
+    otherwise = get(name).init(STUDENT, teacher, 4)
     for key in params:
         assert np.array_equal(params[key], again[key])
     assert not params or not np.array_equal(params["kernel"], otherwise["kernel"])

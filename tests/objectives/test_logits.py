@@ -50,9 +50,8 @@ def test_mlm_is_the_mean_cross_entropy_of_the_used_slots(example: Any) -> None:
 @pytest.mark.parametrize("temperature", [1, 2.0, 0.5])
 def test_logit_is_the_divergence_at_a_temperature(example: Any, temperature: float) -> None:
     student, teacher, batch = example
-    student_probs, teacher_probs = (
-        softmax(np.asarray(x.logits) / temperature) for x in (student, teacher)
-    )
+    student_probs = softmax(np.asarray(student.logits) / temperature)
+    teacher_probs = softmax(np.asarray(teacher.logits) / temperature)
     expected = temperature**2 * np.mean(
         [kl(teacher_probs[at], student_probs[at]) for at in used_slots(batch)]
     )
@@ -63,9 +62,8 @@ def test_logit_is_the_divergence_at_a_temperature(example: Any, temperature: flo
 
 def test_logit_at_all_positions_is_a_mean_over_the_valid_ones(example: Any) -> None:
     student, teacher, batch = example
-    student_probs, teacher_probs = (
-        softmax(np.asarray(x.token_logits) / 2) for x in (student, teacher)
-    )
+    student_probs = softmax(np.asarray(student.token_logits) / 2)
+    teacher_probs = softmax(np.asarray(teacher.token_logits) / 2)
     valid = batch["valid"]
     pairs = zip(teacher_probs[valid], student_probs[valid], strict=True)
     divergences = [kl(p, q) for p, q in pairs]
@@ -78,10 +76,8 @@ def test_logit_gradient_at_a_high_temperature_matches_centred_logits(example: An
     N slots here."""
     student, teacher, batch = example
     used = batch["label_weights"] > 0
-    z, v = (
-        np.asarray(x.logits) - np.asarray(x.logits).mean(-1, keepdims=True)
-        for x in (student, teacher)
-    )
+    z = np.asarray(student.logits) - np.asarray(student.logits).mean(-1, keepdims=True)
+    v = np.asarray(teacher.logits) - np.asarray(teacher.logits).mean(-1, keepdims=True)
     expected = np.where(used[..., None], (z - v) / STUDENT.vocab_size / used.sum(), 0)
     for temperature, tolerance in ((1e3, 1e-2), (1e5, 1e-4)):
         grads = jax.grad(get("logit", temperature=temperature))(student, teacher, batch, {})
@@ -91,7 +87,8 @@ def test_logit_gradient_at_a_high_temperature_matches_centred_logits(example: An
 
 def test_bui2024_logit_is_smaller_by_the_vocabulary(example: Any) -> None:
     student, teacher, batch = example
-    student_probs, teacher_probs = (softmax(np.asarray(x.logits)) for x in (student, teacher))
+    student_probs = softmax(np.asarray(student.logits))
+    teacher_probs = softmax(np.asarray(teacher.logits))
     crossed = [-(teacher_probs[at] * np.log(student_probs[at])).sum() for at in used_slots(batch)]
     expected = np.mean(crossed) / STUDENT.vocab_size
     assert get("logit", "bui2024")(student, teacher, batch, {}) == pytest.approx(

@@ -81,9 +81,8 @@ def test_losses_of_parts_weighed_by_normalizers_make_the_whole(
     label: str, lengths: list[tuple[int, int]], weights: list[int], order: list[int]
 ) -> None:
     with jax.enable_x64(True):
-        (loss, normalizer), *parts = split(
-            TERMS[label], unequal(lengths, [1, *weights]), [order[:1], order[1:]]
-        )
+        whole, *parts = split(TERMS[label], unequal(lengths, [1, *weights]), [order[:1], order[1:]])
+        loss, normalizer = whole
         normalizers = [float(n) for _, n in parts]
         assert (
             normalizer.dtype == np.float32
@@ -103,7 +102,8 @@ def test_term_that_correlates_sequences_or_mixes_means_has_no_normalizer(
     """And rightly so: neither rows, pairs nor sequences make the whole of the parts."""
     term = BY_BATCH[label]
     batch = unequal([(8, 0), (3, 1), (1, 1)], [1] * 4 * SLOTS)
-    (loss, normalizer), *parts = split(term, batch, [[0], [1, 2, 3]])
+    whole, *parts = split(term, batch, [[0], [1, 2, 3]])
+    loss, normalizer = whole
     assert normalizer is None
     values = [float(value) for value, _ in parts]
     for other_label in ("relation", "attention_mse", "attention_mse bui2024"):
@@ -130,7 +130,7 @@ def test_term_that_correlates_sequences_or_mixes_means_has_no_normalizer(
         ("hidden_mse bui2024", 3),
     ],
 )
-def test_normalizers_of_a_packed_batch(label: str, expected: int) -> None:
+def test_normalizer_of_a_packed_batch_equals_count_by_hand(label: str, expected: int) -> None:
     """Documents of 2, 3 and 1 tokens; of 6; of 2 and 2. Slots: 9, one of them unused."""
     batch = jax.tree.map(jnp.asarray, packed())
     assert TERMS[label].normalizer(batch) == expected

@@ -66,7 +66,9 @@ def test_objective_without_progress_is_at_the_beginning(
 
 
 def test_objective_is_scheduled_where_a_weight_or_an_option_is() -> None:
-    mlm, logit, heated = (part[2] for part in SCHEDULED.terms)
+    mlm = SCHEDULED.terms[0][2]
+    logit = SCHEDULED.terms[1][2]
+    heated = SCHEDULED.terms[2][2]
     assert SCHEDULED.scheduled
     assert Objective((("logit", FALLING, logit),)).scheduled
     assert Objective((("mlm", 1.0, mlm), ("logit", 1.0, heated))).scheduled

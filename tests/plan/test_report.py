@@ -218,7 +218,8 @@ def flops(value: float) -> str:
 
 def test_answer_has_verdict_difference_and_crossing(pilot_plan: Plan) -> None:
     answer = verdict.answers(fitted(pilot_plan))["logit"]
-    (pair,) = [c for c in pilot_plan.contests["inference"] if {c.a, c.b} == {"scratch", "logit"}]
+    matching = [c for c in pilot_plan.contests["inference"] if {c.a, c.b} == {"scratch", "logit"}]
+    (pair,) = matching
     assert answer.startswith("logit against scratch: forecast ahead up to ")
     last = pair.points[-1]
     shown = f"{-last.mean:+.3f} [{-last.high:+.3f}, {-last.low:+.3f}] at 1.00e15 FLOPs".replace(
@@ -255,7 +256,8 @@ def test_table_of_budgets_has_what_arms_buy_and_their_forecasts(
         budget = pilot_plan.budgets[n // 3]
         arm = list(pilot_plan.arms)[n % 3]
         bought = pilot_plan.arms[arm].bought[n // 3]
-        (forecast,) = [p for p in pilot_plan.fits[arm].predictions if p.flops == budget]
+        matching = [p for p in pilot_plan.fits[arm].predictions if p.flops == budget]
+        (forecast,) = matching
         # A budget's rows stand together, and only the first of them names it.
         assert row[0] == (flops(budget), "", "")[n % 3]
         assert row[1].endswith(arm) and row[2] == f"{bought.steps:,}"

@@ -83,13 +83,15 @@ class Page(HTMLParser):
 
     def row(self, heading: str, name: str) -> list[str]:
         """Return the cells of the row whose first cell ends with `name`."""
-        (found,) = [row for row in self.cells[heading] if row and row[0].strip().endswith(name)]
+        matching = [row for row in self.cells[heading] if row and row[0].strip().endswith(name)]
+        (found,) = matching
         return [cell.strip() for cell in found]
 
     def figures(self, caption: str, name: str) -> dict[str, str]:
         """Return the cells of an arm's row of the table with this caption, by column."""
         head, *rows = self.tables[caption]
-        (found,) = [row for row in rows if row[0].strip().endswith(name)]
+        matching = [row for row in rows if row[0].strip().endswith(name)]
+        (found,) = matching
         return {column.strip(): cell.strip() for column, cell in zip(head, found, strict=True)}
 
 

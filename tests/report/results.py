@@ -238,7 +238,7 @@ def _endpoints() -> list[dict]:
     return made
 
 
-def _arm(arm: str, run: dict) -> dict:
+def _arm(arm: str, run: dict[str, Any]) -> dict[str, Any]:
     price = dict(zip(PARTS, PRICES[arm], strict=True))
     counted = {"jaxpr_matmul": sum(price.values()), "jaxpr_elementwise": 0}
     mlm = arm in MLM
@@ -272,8 +272,13 @@ def _arm(arm: str, run: dict) -> dict:
 
 
 def _run(
-    arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np.random.Generator
-) -> dict:
+    arm: str,
+    seed: int,
+    budget: dict[str, Any],
+    training: int,
+    starts: dict[str, Any],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     price = PRICES[arm]
     kind = budget["kind"]
     amount = budget["amount"]
@@ -359,7 +364,7 @@ def _run(
     }
 
 
-def _layers(arm: str, best: float, rng: np.random.Generator) -> dict:
+def _layers(arm: str, best: float, rng: np.random.Generator) -> dict[str, Any]:
     falls = {
         "scratch": (-0.01, 0.0, -0.06, -0.17),
         "logit": (-0.02, 0.0, -0.03, -0.11),
@@ -423,7 +428,7 @@ def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
     return [*rows, {"name": "teacher", "seed": None, "metrics": teacher, "details": details}]
 
 
-def _config(seeds: int, budget: dict, students: int) -> dict:
+def _config(seeds: int, budget: dict[str, Any], students: int) -> dict[str, Any]:
     return {
         "data": {
             "files": "text/*.txt",

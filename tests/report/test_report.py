@@ -85,9 +85,10 @@ def test_page_has_sections_in_order_after_verdict(page: Page, results: Results) 
 
 
 def test_score_cell_is_mean_and_sd_of_runs(page: Page, results: Results) -> None:
-    (column,) = [
+    columns = [
         n for n, endpoint in enumerate(results.endpoints) if endpoint.name == "probe.sentiment"
     ]
+    (column,) = columns
     values = [run.metrics["probe.sentiment"] for run in results.runs if run.arm == "minilm"]
     mean = sum(values) / 3
     sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5

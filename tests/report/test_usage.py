@@ -47,7 +47,7 @@ def mean(results: Results, arm: str, figure: Callable[[RunResult], float]) -> fl
     return sum(found) / len(found)
 
 
-def test_measures_of_a_flops_budget(results: Results) -> None:
+def test_measures_under_a_flops_budget_show_its_share_and_each_arms_text(results: Results) -> None:
     table = usage.measures(results)
     scratch = cells(table, "scratch")
     minilm = cells(table, "minilm")
@@ -68,7 +68,7 @@ def test_measures_of_a_flops_budget(results: Results) -> None:
     ]
 
 
-def test_measures_of_a_token_budget() -> None:
+def test_measures_under_a_token_budget_show_its_share_and_flops_beside_it() -> None:
     given = study(kind="tokens")
     minilm = cells(usage.measures(given), "minilm")
     # 31 steps of 32 x 64 tokens; a step of minilm costs 61.69 / 28.4 times that of scratch.
@@ -77,7 +77,7 @@ def test_measures_of_a_token_budget() -> None:
     assert {usage.unspent(given, run) for run in given.runs} == {"0.250 steps"}
 
 
-def test_measures_of_an_hours_budget() -> None:
+def test_measures_under_an_hours_budget_show_its_share_of_the_clock() -> None:
     given = study(kind="hours")
     minilm = cells(usage.measures(given), "minilm")
     seconds = mean(given, "minilm", lambda run: 3600 * run.used)

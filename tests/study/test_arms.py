@@ -177,10 +177,8 @@ def test_price_with_cached_arm_says_when_the_cache_pays_off(study: Study) -> Non
         "--arms",
         "{stored: {preset: logit, teacher: cached}}",
     )
-    unknown, known = (
-        json.loads(kdjax(*words, *more).out)["stored"][0]
-        for more in ((), ("--data.prepared", study.out / "data"))
-    )
+    unknown = json.loads(kdjax(*words).out)["stored"][0]
+    known = json.loads(kdjax(*words, "--data.prepared", study.out / "data").out)["stored"][0]
     assert unknown["steps"] is None and unknown["cache"]["flops"] is None
     assert known["steps"] == study.run("stored")["steps"]
     assert known["cache"]["flops"] == study.results["cache"]["flops"]

@@ -493,6 +493,7 @@ def test_wall_clock_parts_add_up(study: Study) -> None:
         for run in study.results["runs"]
     )
     assert 0.5 * spent["compute"] < runs < sum(spent.values())
-    (line,) = (line for line in study.ended.err.splitlines() if line.startswith("wall-clock, "))
+    lines = [line for line in study.ended.err.splitlines() if line.startswith("wall-clock, ")]
+    (line,) = lines
     assert all(f"{kind} " in line for kind in (*spent, "report"))
     assert "Wall-clock of the study, " in (study.out / "report.html").read_text()

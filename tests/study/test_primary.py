@@ -105,7 +105,7 @@ def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:
     )
 
 
-def test_a_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back() -> None:
+def test_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back() -> None:
     won = study("probe.topic").primary
     assert won is not None
     logit, minilm, _ = won.comparisons

@@ -139,11 +139,11 @@ def test_arm_whose_trials_all_diverged_is_refused() -> None:
 
 
 def test_config_digest_follows_the_recipe() -> None:
-    first, same, changed = (
-        tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower").config_digest
-        for config in (CONFIG, replace(CONFIG), replace(CONFIG, seeds=(5,)))
-    )
-    assert first == same != changed
+    def digest(config: Config) -> str:
+        return tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower").config_digest
+
+    assert digest(CONFIG) == digest(replace(CONFIG))
+    assert digest(CONFIG) != digest(replace(CONFIG, seeds=(5,)))
     assert to_dict(CONFIG)["seeds"] == (0, 1, 2)
 
 
@@ -170,9 +170,10 @@ def test_tuning_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
     printed = io.StringIO()
     Console(width=120, file=printed).print(summary(written(tmp_path)))
     lines = printed.getvalue().splitlines()
-    (scratch,) = [line for line in lines if line.split()[:1] == ["scratch"]]
-    (logit,) = [line for line in lines if line.split()[:1] == ["logit"]]
-    assert scratch.split() == [
+    found = [line.split() for line in lines if line.split()[:1] in (["scratch"], ["logit"])]
+    assert len(found) == 2
+    rows = {words[0]: words for words in found}
+    assert rows["scratch"] == [
         "scratch",
         "3",
         "(1",
@@ -184,7 +185,7 @@ def test_tuning_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
         "4.000",
         "3.00e12",
     ]
-    assert logit.split() == [
+    assert rows["logit"] == [
         "logit",
         "3",
         "0.009",

@@ -74,7 +74,9 @@ def test_cross_entropies_of_the_text_are_shown_only_beside_losses(
     results: SweepResults, page: Page
 ) -> None:
     group = results.groups[0]
-    curve, probe = (plots.curves(results, group, endpoint, "x") for endpoint in results.endpoints)
+    assert len(results.endpoints) == 2
+    curve = plots.curves(results, group, results.endpoints[0], "x")
+    probe = plots.curves(results, group, results.endpoints[1], "x")
     for name, label in reference_losses.LABELS.items():
         assert page.row("All cells", label)[2:4] == [
             f"{getattr(group.reference_losses, name):.3f}",
@@ -123,7 +125,8 @@ def test_crossing_is_written_with_its_interval() -> None:
     signs = [ahead(results, "logit", budget) for budget in BUDGETS]
     assert signs[0] == -1 and signs[-1] == 1, signs
     key = ("mlm_loss", "scratch", "logit")
-    (pair,) = [p for p in results.groups[0].pairs if (p.endpoint, p.a, p.b) == key]
+    matching = [p for p in results.groups[0].pairs if (p.endpoint, p.a, p.b) == key]
+    (pair,) = matching
     (crossing,) = pair.crossings
     head = verdict.headline(results)
     text = (

@@ -95,7 +95,8 @@ def test_curves_and_differences_equal_those_of_the_studies(swept: Swept) -> None
         results = json.loads(
             (swept.out / "cells" / cells[point["budget"]] / "results.json").read_text()
         )
-        (verdict,) = [v for v in results["verdicts"] if v["endpoint"] == "mlm_loss"]
+        matching = [v for v in results["verdicts"] if v["endpoint"] == "mlm_loss"]
+        (verdict,) = matching
         assert abs(point["difference"]) == pytest.approx(abs(verdict["difference"]))
         assert point["low"] <= point["difference"] <= point["high"]
 

@@ -122,7 +122,7 @@ def test_every_record_comes_back_in_any_order(tmp_path: Path, block: int) -> Non
     assert opened.read(sequences[:0], views[:0])["ids"].shape == (0, 2, 5)
 
 
-def test_a_record_is_the_little_endian_bytes_of_its_fields_in_order(whole: Path) -> None:
+def test_record_is_the_little_endian_bytes_of_its_fields_in_order(whole: Path) -> None:
     number = 0
     for shard in CacheManifest.read(whole).shards:
         for record in ArrayRecordReader(str(whole / shard.file)).read_all():
@@ -152,7 +152,7 @@ def test_totals_are_exact_for_integers_that_no_float_holds(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("fail_at", [0, 10, 30])
-def test_an_interrupted_build_goes_on_with_the_missing_blocks(
+def test_interrupted_build_goes_on_with_the_missing_blocks(
     tmp_path: Path, whole: Path, fail_at: int
 ) -> None:
     calls: list[int] = []
@@ -193,7 +193,7 @@ def test_half_written_files_of_a_killed_build_are_made_again(tmp_path: Path, who
 
 
 @pytest.mark.system
-def test_a_killed_process_loses_the_block_it_was_making(tmp_path: Path, whole: Path) -> None:
+def test_killed_process_loses_the_block_it_was_making(tmp_path: Path, whole: Path) -> None:
     script = f"""
 import os, signal
 from pathlib import Path
@@ -216,7 +216,7 @@ build(Path({str(tmp_path)!r}), make=killed)
     assert contents(tmp_path) == contents(whole)
 
 
-def test_a_finished_cache_is_found_done_and_a_damaged_one_is_mended(
+def test_finished_cache_is_found_done_and_a_damaged_one_is_mended(
     tmp_path: Path, whole: Path
 ) -> None:
     calls: list[int] = []
@@ -273,7 +273,7 @@ def test_identity_may_have_tuples_and_any_order_of_keys(whole: Path) -> None:
     assert build(whole, identity=identity) == CacheManifest.read(whole)
 
 
-def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     thesis = tmp_path / "out" / "thesis.txt"
     thesis.parent.mkdir()
     thesis.write_text("years of work")
@@ -287,7 +287,7 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path)
             Cache.open(directory)
 
 
-def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+def test_directory_in_use_is_refused(tmp_path: Path) -> None:
     # As another process would.
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
@@ -297,7 +297,7 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     assert build(tmp_path).digest
 
 
-def test_a_truncated_missing_or_overwritten_shard_is_named(tmp_path: Path) -> None:
+def test_truncated_missing_or_overwritten_shard_is_named(tmp_path: Path) -> None:
     shard = tmp_path / build(tmp_path).shards[2].file
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
@@ -313,7 +313,7 @@ def test_a_truncated_missing_or_overwritten_shard_is_named(tmp_path: Path) -> No
         Cache.open(tmp_path)
 
 
-def test_a_flipped_bit_is_found_when_its_record_is_read_and_mended_as_told(
+def test_flipped_bit_is_found_when_its_record_is_read_and_mended_as_told(
     tmp_path: Path, whole: Path
 ) -> None:
     shard = tmp_path / build(tmp_path).shards[2].file
@@ -337,7 +337,7 @@ def test_a_flipped_bit_is_found_when_its_record_is_read_and_mended_as_told(
     assert contents(tmp_path) == contents(whole)
 
 
-def test_a_changed_or_foreign_manifest_is_refused(tmp_path: Path, whole: Path) -> None:
+def test_changed_or_foreign_manifest_is_refused(tmp_path: Path, whole: Path) -> None:
     path = tmp_path / "manifest.json"
     good = (whole / "manifest.json").read_text()
     for text, message in (

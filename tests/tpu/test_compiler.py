@@ -102,14 +102,14 @@ def test_texts_are_read_as_before(name: str, texts: Path) -> None:
     assert {turns for _, turns in executed(parse(text))} == ({1, 6} if name == "loop" else {1})
 
 
-def test_there_are_such_slices() -> None:
+def test_topology_has_as_many_devices_as_its_slice() -> None:
     assert (
         printed(f"print(json.dumps({{n: len(aot.slice_of(n).devices) for n in {list(SLICES)}}}))")
         == SLICES
     )
 
 
-def test_a_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> None:
+def test_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> None:
     slices = {name: f"{name}:{'2x2' if name in ('v5e', 'v6e') else '2x2x1'}" for name in CHIPS}
     said = printed(TOO_LARGE % list(slices.values()))
     for name, topology in slices.items():
@@ -129,7 +129,7 @@ def test_a_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> N
         ("tensor", {"all-gather", "all-reduce"}),
     ],
 )
-def test_a_mesh_of_a_slice_has_its_collectives(mesh: str, kinds: set[str], tmp_path: Path) -> None:
+def test_mesh_of_a_slice_has_its_collectives(mesh: str, kinds: set[str], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     sizes = {"data": 0, "fsdp": 1, "tensor": 1, mesh: 4}

@@ -34,15 +34,15 @@ def topology(recipe: Path) -> str:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_the_topology_is_that_of_the_slice(recipe: Path) -> None:
+def test_topology_is_that_of_the_slice(recipe: Path) -> None:
     chip, _, shape = topology(recipe).partition(":")
     generation, _, size = said(recipe, r"ACCELERATOR=(\S+) ")[0].partition("-")
     chips = math.prod(map(int, shape.split("x")))
     assert generation.replace("v5litepod", "v5e") == chip
     assert chips == int(size) // (2 if generation in CORES else 1)
-    sequences, devices = map(
-        int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
-    )
+    counts = said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
+    sequences = int(counts[0])
+    devices = int(counts[1])
     assert devices == chips * DEVICES.get(chip, 1)
     assert sequences * devices == recipes.load(recipe).train.batch_size
 
@@ -50,14 +50,14 @@ def test_the_topology_is_that_of_the_slice(recipe: Path) -> None:
 @pytest.mark.tpu
 @pytest.mark.usefixtures("libtpu")
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_it_compiles_and_fits(recipe: Path) -> None:
+def test_recipe_compiles_and_fits_its_slice(recipe: Path) -> None:
     config = recipes.load(recipe)
     ended = run("-m", "kdjax", "compile", recipe, "--topology", topology(recipe), "--json")
     assert ended.status == 0, ended.err
     found = json.loads(ended.out)
-    sequences, devices = map(
-        int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
-    )
+    counts = said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
+    sequences = int(counts[0])
+    devices = int(counts[1])
     assert found["devices"] == devices
     assert config.train.batch_size == sequences * devices
     assert found["arms"].keys() == config.arms.keys()

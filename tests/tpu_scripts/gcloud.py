@@ -354,7 +354,8 @@ def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
 
 
 def copy(words: list[str], flags: dict[str, str]) -> None:
-    source, target = map(in_world, words)
+    source = in_world(words[0])
+    target = in_world(words[1])
     if not os.path.isfile(source):
         fail(
             "ERROR: (gcloud.storage.cp) The following URLs matched no objects or "
@@ -369,7 +370,8 @@ def ls(words: list[str], flags: dict[str, str]) -> None:
 
 
 def rsync(words: list[str], flags: dict[str, str]) -> None:
-    source, target = map(in_world, words)
+    source = in_world(words[0])
+    target = in_world(words[1])
     if not os.path.isdir(source):
         fail(f"ERROR: (gcloud.storage.rsync) Did not find existing container at: {words[0]}")
     if not words[1].startswith("gs://") and not os.path.isdir(target):

@@ -27,7 +27,9 @@ exec env {environment} {python} -m kdjax "${{@//gs:\\/\\//$FAKE_CLOUD/bucket/}}"
 """
 
 
-def test_a_study_on_a_preempted_slice(cloud: Cloud, tmp_path: Path) -> None:
+def test_study_on_a_preempted_slice_ends_within_budget_and_with_its_report(
+    cloud: Cloud, tmp_path: Path
+) -> None:
     recipe = small_study.write(tmp_path / "recipe", **CHANGES)
     flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
     variables = {

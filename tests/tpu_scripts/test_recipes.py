@@ -45,14 +45,14 @@ def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
         train=replace(paper.train, compute=ComputeConfig(dtype="bfloat16"), mesh=found.train.mesh),
     )
     assert found == expected
-    sequences, devices = map(
-        int, said(name, r"(\d+) sequences of a batch on each of (\d+) devices")
-    )
+    counts = said(name, r"(\d+) sequences of a batch on each of (\d+) devices")
+    sequences = int(counts[0])
+    devices = int(counts[1])
     assert found.train.mesh == MeshConfig(fsdp=min(devices, 8), teacher="whole")
     assert sequences * devices == found.train.batch_size
 
 
-def test_the_steps_are_what_the_budget_buys() -> None:
+def test_steps_are_what_the_budget_buys() -> None:
     """Of all recipes at once, because they are one study."""
     steps = {arm: phase["steps"] for arm, (phase,) in prices(recipe("tpu/v5e-8")).items()}
     listed = ", ".join(f"{arm} {count:,}" for arm, count in steps.items())

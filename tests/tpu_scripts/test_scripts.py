@@ -21,7 +21,7 @@ def everything(directory: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_dry_run_prints_what_a_run_does_and_touches_nothing(cloud: Cloud, kind: str) -> None:
+def test_dry_run_prints_what_a_run_does_and_touches_nothing(cloud: Cloud, kind: str) -> None:
     settings: dict[str, Any] = {
         **KINDS[kind],
         "SPOT": 1,
@@ -54,7 +54,9 @@ def named(words: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_step_by_step(cloud: Cloud, kind: str) -> None:
+def test_scripts_run_step_by_step_refuse_early_steps_and_leave_what_is_running(
+    cloud: Cloud, kind: str
+) -> None:
     cloud.kdjax({"do": "run"}, {"do": "finish"})
     settings = KINDS[kind]
     for script in ("setup.sh", "launch.sh"):
@@ -80,7 +82,7 @@ def test_step_by_step(cloud: Cloud, kind: str) -> None:
         assert (cloud.world / "made.json").read_text() == "[]"
 
 
-def test_a_group_of_one_machine_needs_no_policy(cloud: Cloud) -> None:
+def test_group_of_one_machine_needs_no_policy(cloud: Cloud) -> None:
     assert cloud.run("create.sh", ACCELERATOR="tpu7x-8").status == 0
     assert cloud.called("workload-policy") == 0 and cloud.called("--size=1") == 1
     assert cloud.called("--max-run-duration=4500s") == 1  # an hour and 15 minutes
@@ -115,7 +117,7 @@ def test_set_up_says_what_failed_on_a_worker(cloud: Cloud) -> None:
     )
 
 
-def test_the_job_outlives_the_connection_and_stops_saving(cloud: Cloud) -> None:
+def test_job_outlives_the_connection_and_stops_saving(cloud: Cloud) -> None:
     cloud.kdjax(RUN)
     for script in ("create.sh", "setup.sh", "launch.sh"):
         assert cloud.run(script).status == 0
@@ -147,7 +149,7 @@ def test_scripts_can_be_run() -> None:
     assert all(os.access(SCRIPTS / script, os.X_OK) for script in (*ALL, "spread.sh"))
 
 
-def test_the_tests_named_in_the_documentation_are_there() -> None:
+def test_tests_named_in_the_documentation_are_there() -> None:
     page = (SCRIPTS.parent / "docs" / "tpu.md").read_text(encoding="utf-8")
     table = page.partition("## What goes wrong")[2].partition("\n\nAll of it")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")]

@@ -110,7 +110,7 @@ def test_bad_lines_of_a_file_are_named(cloud: Cloud) -> None:
     refused(cloud.run("watch.sh", "slice.env"), "slice.env, line 1: unknown setting ZNE")
 
 
-def test_the_command_line_goes_before_the_file_and_the_file_before_the_environment(
+def test_command_line_goes_before_the_file_and_the_file_before_the_environment(
     cloud: Cloud,
 ) -> None:
     (cloud.work / "my slice.env").write_text(
@@ -125,7 +125,7 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_environme
     assert ended.commands[0][4:6] == ["delete", "filed"]
 
 
-def test_odd_paths_survive(cloud: Cloud) -> None:
+def test_paths_with_quotes_and_blanks_reach_the_slice_unchanged(cloud: Cloud) -> None:
     config = "it's a $HOME; recipe.yaml"
     out = 'my "results"; $(x)'
     (cloud.work / config).write_text("odd\n")
@@ -170,7 +170,7 @@ def test_help_is_what_the_script_says_of_itself(script: str) -> None:
     assert f"tpu_scripts/{script} [--dry-run]" in ended.stdout and "set -euo" not in ended.stdout
 
 
-def test_the_example_is_a_settings_file(cloud: Cloud) -> None:
+def test_example_of_settings_is_read_as_a_settings_file(cloud: Cloud) -> None:
     example = (SCRIPTS / "slice.env.example").read_text()
     (cloud.work / "slice.env").write_text(
         example.replace("configs/tpu/v5e-8.yaml", "my recipe.yaml")

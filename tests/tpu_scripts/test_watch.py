@@ -15,7 +15,9 @@ KINDS = {"queued": {"ACCELERATOR": "v5litepod-8"}, "group": {"ACCELERATOR": "tpu
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_study_from_nothing_to_its_results(cloud: Cloud, kind: str) -> None:
+def test_study_watched_from_nothing_leaves_its_results_and_no_slice(
+    cloud: Cloud, kind: str
+) -> None:
     ended = cloud.run("watch.sh", "--", "--seeds", "[0, 1]", **KINDS[kind])
     assert ended.status == 0, ended.err
     assert (cloud.work / "runs/kd/study.json").read_text() == "arms: {scratch: {}}\n"
@@ -59,7 +61,7 @@ def test_no_capacity_is_waited_for(cloud: Cloud) -> None:
     )
 
 
-def test_a_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
+def test_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
     cloud.faults(
         {
             "command": "queued-resources create",
@@ -85,7 +87,7 @@ def test_waiting_ends_and_leaves_no_request(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(("lost", "spot"), [("SUSPENDED", 1), ("PREEMPTED", 0)])
-def test_a_preempted_slice_is_made_again_and_the_study_goes_on(
+def test_preempted_slice_is_made_again_and_the_study_goes_on(
     cloud: Cloud, lost: str, spot: int
 ) -> None:
     cloud.fates([*["ACTIVE"] * 4, lost], ["ACTIVE"])
@@ -101,7 +103,7 @@ def test_a_preempted_slice_is_made_again_and_the_study_goes_on(
     assert cloud.slices == []
 
 
-def test_a_lost_group_is_made_again(cloud: Cloud) -> None:
+def test_lost_group_is_made_again(cloud: Cloud) -> None:
     cloud.fates([*["ACTIVE"] * 4, "TERMINATED"], ["ACTIVE"])
     cloud.kdjax(RUN, FINISH)
     ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16", SPOT=1)
@@ -111,7 +113,7 @@ def test_a_lost_group_is_made_again(cloud: Cloud) -> None:
     assert cloud.called("--provisioning-model=SPOT") == 2 and cloud.slices == []
 
 
-def test_a_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
+def test_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
     dead = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255]."
     cloud.faults(
         {
@@ -132,7 +134,7 @@ def test_a_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
     assert cloud.called("queued-resources create") == 2 and len(cloud.starts(1)) == 2
 
 
-def test_a_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> None:
+def test_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> None:
     cloud.kdjax({"0": RUN, "1": {"do": "exit", "status": 137, "says": "Killed"}}, FINISH)
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
@@ -221,7 +223,7 @@ def test_what_waiting_cannot_help_ends_it(cloud: Cloud, fault: str, fate: str) -
     assert cloud.slices == []
 
 
-def test_a_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
+def test_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
     cloud.fates(
         [
             "WAITING_FOR_RESOURCES:ZONE_RESOURCE_POOL_EXHAUSTED",
@@ -236,7 +238,7 @@ def test_a_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
     assert cloud.slices == [] and (cloud.world / "made.json").read_text() == "[]"
 
 
-def test_a_cloud_that_does_not_answer_for_a_while_is_asked_again(cloud: Cloud) -> None:
+def test_cloud_that_does_not_answer_for_a_while_is_asked_again(cloud: Cloud) -> None:
     cloud.faults(
         {
             "command": "queued-resources describe",
@@ -249,7 +251,7 @@ def test_a_cloud_that_does_not_answer_for_a_while_is_asked_again(cloud: Cloud) -
     assert ended.err.count("503 UNAVAILABLE; looking again") == 2
 
 
-def test_an_account_that_has_expired_ends_it(cloud: Cloud) -> None:
+def test_account_that_has_expired_ends_it(cloud: Cloud) -> None:
     says = "ERROR: (gcloud) You do not currently have an active account selected."
     cloud.faults({"command": "queued-resources describe", "says": says, "times": 9})
     ended = cloud.run("watch.sh")
@@ -258,7 +260,7 @@ def test_an_account_that_has_expired_ends_it(cloud: Cloud) -> None:
     )
 
 
-def test_a_group_refused_halfway_leaves_nothing(cloud: Cloud) -> None:
+def test_group_refused_halfway_leaves_nothing(cloud: Cloud) -> None:
     cloud.faults(
         {"command": "managed create", "says": "ERROR: (gcloud) Quota 'TPUS' exceeded.", "times": 9}
     )
@@ -282,7 +284,7 @@ def test_hours_end_with_everything_saved(cloud: Cloud) -> None:
     assert more.status == 0 and cloud.starts()[-1]["step"] > 0
 
 
-def test_a_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
+def test_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
     cloud.kdjax({"do": "exit", "status": 1, "says": "x"})
     assert cloud.run("watch.sh", KEEP=1, RESTARTS=0).status == 1
     assert cloud.slices == ["kd"]
@@ -296,7 +298,7 @@ def test_a_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
     )
 
 
-def test_a_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
+def test_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
     cloud.kdjax(RUN)
     watcher = cloud.start("watch.sh")
     while not cloud.starts():
@@ -308,7 +310,7 @@ def test_a_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
     assert cloud.run("teardown.sh").status == 0
 
 
-def test_a_slice_that_is_kept(cloud: Cloud) -> None:
+def test_kept_slice_is_left_until_it_is_torn_down(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", KEEP=1)
     assert ended.status == 0 and cloud.slices == ["kd"]
     assert "KEEP=1: kd is left and costs money until teardown.sh" in ended.err
@@ -333,7 +335,7 @@ def test_results_that_cannot_be_fetched_do_not_keep_the_slice(cloud: Cloud) -> N
     assert cloud.run("fetch.sh").status == 0 and (cloud.work / "runs/kd/report.html").exists()
 
 
-def test_a_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
+def test_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
     cloud.faults(
         {"command": "queued-resources delete", "says": "ERROR: (gcloud) INTERNAL", "times": 9}
     )
@@ -344,7 +346,7 @@ def test_a_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
     )
 
 
-def test_a_study_on_several_slices(cloud: Cloud, tmp_path: Path) -> None:
+def test_study_on_several_slices_has_its_parts_merged(cloud: Cloud, tmp_path: Path) -> None:
     merged = cloud.world / "bin" / "kdjax"
     merged.write_text('#!/bin/sh\necho "$@" >merged\n')
     merged.chmod(0o755)
@@ -366,7 +368,7 @@ def test_a_study_on_several_slices(cloud: Cloud, tmp_path: Path) -> None:
     assert cloud.slices == []
 
 
-def test_a_dry_run_of_several_slices_is_that_of_each(cloud: Cloud) -> None:
+def test_dry_run_of_several_slices_is_that_of_each(cloud: Cloud) -> None:
     ended = cloud.run("spread.sh", "--dry-run", "PARTS=2")
     assert ended.status == 0 and cloud.calls == [] and not (cloud.work / "runs").exists()
     created = [words[5] for words in ended.commands if words[3:5] == ["queued-resources", "create"]]

@@ -171,7 +171,8 @@ def test_build_on_more_devices_stores_same_bytes(text: Text, draws: Path, tmp_pa
     assert len(eight.manifest.shards) == 1
     numbers = np.arange(text.sequences)
     for view in (np.zeros_like(numbers), np.ones_like(numbers)):
-        ids, its = (opened.read(numbers, view)["teacher.logits.ids"] for opened in (one, eight))
+        ids = one.read(numbers, view)["teacher.logits.ids"]
+        its = eight.read(numbers, view)["teacher.logits.ids"]
         # Where rounding differs, a draw on the edge between two entries may, too
         assert np.mean(ids == its) > 0.999
 
@@ -216,10 +217,9 @@ def open_changed(directory: Path, text: Text, **changes: Any) -> Cache:
     """Opens the cache of a recipe that differs in something."""
     data = dataclasses.replace(text.data, **changes.pop("data", {}))
     corpus = changes.pop("corpus", text.corpus)
-    model, request, config = (
-        changes.pop(name, own)
-        for name, own in (("teacher", teacher()), ("request", LOGITS), ("config", EXACT))
-    )
+    model = changes.pop("teacher", teacher())
+    request = changes.pop("request", LOGITS)
+    config = changes.pop("config", EXACT)
     return cache.open_cache(directory, model, request, config, data, corpus)
 
 

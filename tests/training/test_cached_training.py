@@ -129,7 +129,8 @@ def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, ex
 
 @pytest.mark.parametrize("name", ARMS)
 def test_step_on_stored_outputs_has_no_teacher_forward(name: str) -> None:
-    online, stored = (priced(name, source) for source in ("online", "cached"))
+    online = priced(name, "online")
+    stored = priced(name, "cached")
     assert stored.teacher_forward <= 1e-3 * online.teacher_forward
     assert stored.student_forward == pytest.approx(online.student_forward, rel=1e-3)
     assert online.total - stored.total == pytest.approx(online.teacher_forward, rel=0.01)

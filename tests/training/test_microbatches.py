@@ -108,7 +108,8 @@ def test_accumulate_gradients_gives_each_part_the_seeds_of_its_sequences() -> No
     batch = tiny.batch(0)
     seeds = jax.random.randint(jax.random.key(3), (len(batch["tokens"]), 2), 0, 9)
     result = accumulate_gradients(grad_fn, phase().objective, 2, 1.0, batch, seeds)
-    (value, _), gradient = result
+    figures, gradient = result
+    value, _ = figures
     assert float(value) == float(gradient) == np.sum(batch["tokens"][:, :1] * seeds)
 
 

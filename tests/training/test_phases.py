@@ -95,7 +95,8 @@ def test_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, fl
 
 
 def test_steps_have_terms_of_their_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
-    _, (first, second, _) = laid_out()
+    _, spans = laid_out()
+    first, second, _ = spans
     for line in straight[1]:
         phase = 0 if line["step"] <= first.stop else 1 if line["step"] <= second.stop else 2
         terms = {name.removeprefix("loss/") for name in line if name.startswith("loss/")}
@@ -105,7 +106,8 @@ def test_steps_have_terms_of_their_phase(straight: tuple[Outcome, list[dict[str,
 def test_scheduled_weights_follow_budget_fraction(
     straight: tuple[Outcome, list[dict[str, float]]],
 ) -> None:
-    budget, (first, *_) = laid_out()
+    budget, spans = laid_out()
+    first = spans[0]
     for line in straight[1][: first.stop]:
         progress = (line["step"] - 1) * first.price.total / budget.amount
         weight = 1.0 + (0.25 - 1.0) * (1 - np.cos(np.pi * progress)) / 2
@@ -120,7 +122,8 @@ def test_scheduled_weights_follow_budget_fraction(
 def test_resume_in_any_phase_keeps_params_bitwise(
     where: str, straight: tuple[Outcome, list[dict[str, float]]], tmp_path: Path
 ) -> None:
-    _, (first, second, third) = laid_out()
+    _, spans = laid_out()
+    first, second, third = spans
     stop_at = {
         "first": 2,
         "border": first.stop,
@@ -190,7 +193,8 @@ def test_phases_sharing_unequal_params_are_refused(
     for name, width in (("narrow_terms", 2), ("wide_terms", 3)):
         (tmp_path / f"{name}.py").write_text(MODULE.format(width=width))
     monkeypatch.syspath_prepend(tmp_path)
-    narrow, wide = ((TermConfig(f"{name}_terms:own"),) for name in ("narrow", "wide"))
+    narrow = (TermConfig("narrow_terms:own"),)
+    wide = (TermConfig("wide_terms:own"),)
     config = ArmConfig(phases=(PhaseConfig(wide, until=0.5), PhaseConfig(narrow)))
     with pytest.raises(
         InputError, match=r"arms.a: own: has parameters of other shapes in another phase"

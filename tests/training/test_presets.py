@@ -112,7 +112,8 @@ def test_preset_trains_on_demo_corpus_within_budget(
 
 def test_phase_without_teacher_pays_nothing_for_it() -> None:
     mlm, transfer = arm("two_stage").phases
-    scratch, minilm_v1 = (arm(name).phases[0] for name in ("scratch", "minilm_v1"))
+    scratch = arm("scratch").phases[0]
+    minilm_v1 = arm("minilm_v1").phases[0]
     assert price(mlm, SHAPE).total == price(scratch, SHAPE).total
     assert price(transfer, SHAPE).total == price(minilm_v1, SHAPE).total
     assert price(mlm, SHAPE).teacher_forward == 0 < price(transfer, SHAPE).teacher_forward

@@ -105,12 +105,13 @@ def scores_form(attention: Any, head: int, width: int, basis: Array | None = Non
     """The bilinear form of a head's scores on states [h, 1], those of the student where a basis is
     given."""
     part = slice(head * width, (head + 1) * width)
-    query, key = (
-        np.vstack([np.asarray(attention[name]["kernel"], np.float64), attention[name]["bias"]])[
-            :, part
-        ]
-        for name in ("query", "key")
-    )
+
+    def affine(name: str) -> Array:
+        kernel = np.asarray(attention[name]["kernel"], np.float64)
+        return np.vstack([kernel, attention[name]["bias"]])[:, part]
+
+    query = affine("query")
+    key = affine("key")
     form = query @ key.T / np.sqrt(width)
     return form if basis is None else bordered(basis).T @ form @ bordered(basis)
 
@@ -175,7 +176,8 @@ def test_equally_wide_heads_are_the_heaviest_of_teacher(
     made = start(student, Model(config, params))
     basis = basis_of(params, 12)
     for layer, heavy in (("1", (1, 3)), ("2", (0, 2))):
-        own, its = (one["layers"][layer]["attention"] for one in (made, params))
+        own = made["layers"][layer]["attention"]
+        its = params["layers"][layer]["attention"]
         for head, other in enumerate(heavy):
             np.testing.assert_allclose(form(own, head, 6), form(its, other, 6, basis), atol=1e-5)
         np.testing.assert_allclose(own["output"]["bias"], its["output"]["bias"] @ basis, atol=1e-5)
@@ -282,7 +284,8 @@ def test_projection_of_teacher_that_fits_reproduces_it() -> None:
     word = params["embeddings"]["word"]["embedding"]
     basis = np.linalg.lstsq(word, made["embeddings"]["word"]["embedding"], rcond=None)[0]
     for table in ("word", "position", "type"):
-        own, its = (p["embeddings"][table]["embedding"] for p in (made, params))
+        own = made["embeddings"][table]["embedding"]
+        its = params["embeddings"][table]["embedding"]
         np.testing.assert_allclose(own @ basis.T, its, atol=1e-9)
     states = rng.standard_normal((7, 16)) @ plane.T
     for layer in params["layers"]:
@@ -307,9 +310,13 @@ def linear(p: Any, x: Array) -> Array:
 
 def attend(p: Any, x: Array) -> tuple[Array, Array]:
     """Scores of two heads `[2, n, n]` and the output `[n, D]`."""
-    query, key, value = (
-        np.stack(np.split(linear(p[name], x), 2, axis=1)) for name in ("query", "key", "value")
-    )
+
+    def in_heads(name: str) -> Array:
+        return np.stack(np.split(linear(p[name], x), 2, axis=1))
+
+    query = in_heads("query")
+    key = in_heads("key")
+    value = in_heads("value")
     scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = weights / weights.sum(-1, keepdims=True) @ value

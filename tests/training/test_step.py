@@ -176,10 +176,12 @@ def test_step_equals_reference_program(name: str) -> None:
     (only,) = resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig()).phases
     trainable = by_gradient(only)
     rng = np.random.default_rng(0)
-    params, target = (
-        jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), shapes)
-        for shapes in (trainable.abstract_params(), trainable.abstract_teacher())
-    )
+
+    def drawn(shapes: Any) -> Any:
+        return jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), shapes)
+
+    params = drawn(trainable.abstract_params())
+    target = drawn(trainable.abstract_teacher())
     state = init_state(params, trainable.transformation, 3)
 
     def stepped() -> Any:

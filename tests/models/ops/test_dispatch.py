@@ -64,7 +64,7 @@ def test_choose_takes_no_kernel_where_devices_share_a_layer(
         assert dispatch.on_tpu() is (form == "tpu")
 
 
-def test_a_cpu_is_no_tpu() -> None:
+def test_on_tpu_is_false_on_a_cpu() -> None:
     assert not dispatch.on_tpu()
     with Layout.of().mesh_context():
         assert not dispatch.on_tpu()

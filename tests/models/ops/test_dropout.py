@@ -91,7 +91,7 @@ def test_dropout_scales_what_is_kept_and_its_gradient_too(dtype: str) -> None:
     np.testing.assert_array_equal(grad, 2 * out)
 
 
-def test_seeds_stay_seeds() -> None:
+def test_seeds_given_for_sequences_are_taken_as_they_are() -> None:
     assert sequence_seeds(SEEDS, SEQUENCES) is SEEDS
 
 

@@ -45,7 +45,7 @@ def test_kl_and_both_gradients_are_those_of_plain_jax(size: float, label: str) -
     )
 
 
-def test_kl_is_optaxs() -> None:
+def test_kl_equals_that_of_optax() -> None:
     student = scores(0)
     teacher = scores(1)
     want = optax.losses.kl_divergence_with_log_targets(

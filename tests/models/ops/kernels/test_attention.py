@@ -32,10 +32,14 @@ def plain(
     joined: jax.Array, segments: jax.Array, seeds: jax.Array | None = None, rate: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
     """Compute dropout(softmax(q kᵀ/√d)) v, and q kᵀ/√d."""
-    query, key, value = (
-        x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
-        for x in jnp.split(joined, 3, axis=-1)
-    )
+
+    def in_heads(x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
+
+    parts = jnp.split(joined, 3, axis=-1)
+    query = in_heads(parts[0])
+    key = in_heads(parts[1])
+    value = in_heads(parts[2])
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
     same_segment = segments[:, None, :, None] == segments[:, None, None]
     probs = jax.nn.softmax(jnp.where(same_segment, scores, -jnp.inf))
@@ -114,7 +118,8 @@ def test_position_sees_its_own_segment_alone() -> None:
 def test_kernel_takes_large_scores() -> None:
     joined, segment_ids, grad_context, grad_scores = inputs(2, F32)
     large = joined.at[..., : 2 * WIDTH].multiply(30)
-    (context, _), grad = run(large, segment_ids, grad_context, grad_scores)
+    out, grad = run(large, segment_ids, grad_context, grad_scores)
+    context, _ = out
     assert np.isfinite(grad).all()
     np.testing.assert_allclose(context, plain(large, segment_ids)[0], rtol=1e-3, atol=1e-3)
 

@@ -32,7 +32,8 @@ def test_kernel_computes_plain_layer_norm_whatever_the_blocks(
         return out, layer_norm.backward(x, scale, grad_out, EPSILON, interpret=True)
 
     assert grids(run, x, scale, bias, grad_out) == [(blocks,)] * 2
-    out, (grad_x, grad_scale, grad_bias) = run(x, scale, bias, grad_out)
+    out, grads = run(x, scale, bias, grad_out)
+    grad_x, grad_scale, grad_bias = grads
     assert out.dtype == grad_x.dtype == dtype
     assert grad_scale.dtype == grad_bias.dtype == F32
     want, pull = jax.vjp(plain, x.astype(F32), scale, bias)
