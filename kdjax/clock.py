@@ -21,7 +21,7 @@ class Mark:
     """A moment, and the seconds by kind until then.
 
     Attributes:
-        moment: by `time.perf_counter`.
+        moment: time by `time.perf_counter`.
         seconds: kind -> seconds.
     """
 

@@ -133,7 +133,7 @@ def _one_line_errors(source: str) -> Iterator[None]:
     All are about the user's values.
 
     Args:
-        source: where the values come from, for messages.
+        source: origin of the values, for messages.
     """
     try:
         yield
@@ -288,7 +288,7 @@ def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
 
     Args:
         config: the recipe.
-        values: its settings as plain values; changed in place.
+        values: settings of the recipe as plain values; changed in place.
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):
         for model in (values["student"], values["teacher"]["architecture"]):

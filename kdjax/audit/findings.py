@@ -27,8 +27,8 @@ class Difference:
 
     Attributes:
         where: the file, and what in it.
-        found: what is there.
-        expected: what follows from the recipe, the prices, the text or the other files.
+        found: value that is there.
+        expected: value that follows from the recipe, the prices, the text or the other files.
     """
 
     where: str

@@ -65,7 +65,7 @@ class Peak:
     Attributes:
         flops_per_second: FLOPs a second of one JAX device.
         dtype: type of the matmuls' factors.
-        source: whose figure it is; "measured" where it was found on this machine.
+        source: origin of the figure; "measured" where it was found on this machine.
     """
 
     flops_per_second: float
@@ -87,7 +87,7 @@ def hardware_flops(
 
     Args:
         compiled: the compiled program.
-        traced: the same program, traced: `jax.jit(program).trace(...).jaxpr`.
+        traced: trace of the same program: `jax.jit(program).trace(...).jaxpr`.
         devices: number of devices that the program runs on.
         repeated: FLOPs of elementwise work on a device that fusions repeat
             (`kdjax.hlo.fusion.repeated_flops`).

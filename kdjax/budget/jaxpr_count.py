@@ -97,7 +97,7 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
 
     Args:
         jaxpr: the program.
-        loops: what is done with a scan that is not unrolled whole.
+        loops: treatment of a scan that is not unrolled whole.
 
     Raises:
         FlopCountError: it holds a loop that is refused, a loop of unknown length, a branch or a

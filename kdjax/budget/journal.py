@@ -51,7 +51,7 @@ class Journal:
         """Add an entry; it is on the disk before this returns.
 
         Args:
-            event: what happened.
+            event: name of what happened.
             ledger: the ledger after it.
             facts: more about the event, as plain values.
 

@@ -49,11 +49,11 @@ def schedule_phases(
 
     Args:
         budget: a budget in FLOPs or tokens.
-        phases: for each phase, the share of the budget at which it ends (the last: 1) and the price
+        phases: share of the budget at which each phase ends (the last: 1), and the price
             of its steps.
         tokens_per_step: batch x length, one number for all phases or one for each.
         upfront: FLOPs spent before the first step, by account.
-        setting: where the budget was set, for messages.
+        setting: name of the setting that gave the budget, for messages.
 
     Raises:
         InputError: a phase has not a single step.
@@ -87,7 +87,7 @@ class Ledger:
     """What one run has spent; it travels in the checkpoint.
 
     Attributes:
-        budget: what the run may spend.
+        budget: budget of the run.
         spent: FLOPs that the run has caused, by account (`ACCOUNTS`), charged or not.
         phases: optimiser steps done in each phase.
         positions: batch x length, summed over the steps, padding included.

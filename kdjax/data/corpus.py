@@ -35,9 +35,9 @@ class Corpus:
     """A prepared corpus, or a subset of one, open for reading.
 
     Attributes:
-        directory: its directory.
-        manifest: what the whole of it consists of.
-        subset: what the training split is limited to; None: all of it.
+        directory: directory of the corpus.
+        manifest: description of all its files.
+        subset: part of the training split that is read; None: all of it.
     """
 
     directory: Path
@@ -118,7 +118,7 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """The manifest's digest, or one of that and the subset.
+        """Return the SHA-256 of what training reads: the manifest's, or with a subset one of both.
 
         Corpora of equal digests have equal sequences in the same order.
         """

@@ -23,10 +23,10 @@ class Shard:
     """One ArrayRecord file of a corpus or a teacher cache.
 
     Attributes:
-        file: its path in the directory.
+        file: path of the shard in the directory.
         split: `train` or `validation`.
         sequences: number of its records.
-        bytes: its size.
+        bytes: size of the shard.
         sha256: SHA-256 of its bytes, in hex.
     """
 
@@ -89,8 +89,8 @@ class SignedManifest:
             from_json: makes the manifest of the file's content.
             version: the version that is expected.
             kind: corpus or cache, for messages.
-            writer: what wrote the file, for messages.
-            remedy: what to do about another version, for messages.
+            writer: name of the writer of the file, for messages.
+            remedy: advice on another version, for messages.
 
         Raises:
             InputError: the file is of another version, was changed, or is no such manifest.

@@ -70,7 +70,7 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
     Args:
         config: the recipe.
         request: the outputs.
-        sequences: of the training text, of which all views are stored.
+        sequences: number of training sequences, of which all views are stored.
     """
     # A cache made before says what it cost.
     if config.cache.source:
@@ -102,10 +102,10 @@ def upfront_charges(
 
     Args:
         config: the recipe.
-        arms: all of them, which share the cost of stored outputs.
+        arms: all arms, which share the cost of stored outputs.
         arm: the run's.
-        train_sequences: of the training text, whose outputs are stored.
-        teacher: what the teacher cost; None where the run owes nothing for it.
+        train_sequences: number of training sequences, whose outputs are stored.
+        teacher: cost of the teacher; None where the run owes nothing for it.
 
     Raises:
         InputError: the teacher's training is charged and its cost is not known.

@@ -51,7 +51,7 @@ def compiled(
         config: the recipe.
         target: the slice.
         arms: names of those to look at; none: all.
-        top: how many of the longest operations of a step to list.
+        top: number of a step's longest operations to list.
 
     Returns:
         `topology`, `chips`, `devices`, of a device `kind`, `peak_flops` and `hbm` (bytes a program
@@ -226,7 +226,7 @@ def check_fits(rows: dict[str, Any]) -> None:
     """Check that every step fits in the memory of its devices.
 
     Args:
-        rows: from `compiled`.
+        rows: rows from `compiled`.
 
     Raises:
         InputError: one does not.

@@ -93,9 +93,9 @@ def _reach(
 
     Args:
         config: the recipe.
-        arms: all of them.
+        arms: all arms of the recipe.
         arm: the arm.
-        step_prices: of each phase.
+        step_prices: prices of a step, phase by phase.
         corpus: the prepared text, if any.
     """
     # A teacher's cost may take long to count, or not be known: only where it is charged.
@@ -123,9 +123,9 @@ def _cache(
 
     Args:
         config: the recipe.
-        arms: all of them.
-        arm: one that reads stored outputs.
-        step_prices: of each of its phases.
+        arms: all arms of the recipe.
+        arm: arm that reads stored outputs.
+        step_prices: prices of a step, one for each of its phases.
         corpus: the prepared text, if any.
     """
     teacher = zoo.resolve(config.teacher.architecture)

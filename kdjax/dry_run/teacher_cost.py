@@ -24,9 +24,9 @@ class TeacherCost:
     """FLOPs spent on a teacher before a study's runs.
 
     Attributes:
-        training: of pretraining it; 0: not known.
-        tuning: of training its encoder on, together with an MLM head.
-        head: of fitting an MLM head on a frozen encoder.
+        training: FLOPs of pretraining the teacher; 0: not known.
+        tuning: FLOPs of training its encoder on, together with an MLM head.
+        head: FLOPs of fitting an MLM head on a frozen encoder.
     """
 
     training: int = 0
@@ -60,7 +60,7 @@ class TeacherCost:
         """Check that what is to be paid is known.
 
         Args:
-            case: who pays for the teacher, a key of `kdjax.budget.accounting.CASES`.
+            case: way to pay for the teacher, a key of `kdjax.budget.accounting.CASES`.
 
         Raises:
             InputError: the case charges the teacher's training and nobody knows what it was.

@@ -181,7 +181,7 @@ class FittedProbe:
     """A head fitted on a frozen model, and its twin that had half of the tokens.
 
     Attributes:
-        form: which head was fitted.
+        form: kind of head that was fitted.
         encoder: the model's parameters without its own MLM head, on the device.
         head: parameters of the head.
         half: parameters of the twin, whose learning rate fell to 0 after half of the steps.

@@ -77,11 +77,11 @@ class Fit:
     Attributes:
         arm: name of the arm.
         formula: the law, in N (parameters) and D' (effective tokens).
-        reason: why the law has this form.
+        reason: sentence on why the law has this form.
         parameters: symbol -> estimate.
-        residual_sd: how much runs of one seed scatter around the law, in the endpoint's unit.
-        shift_sd: how much seeds differ in their means over budgets; 0 where there is one seed.
-        cautions: what to know before trusting the law, one sentence each.
+        residual_sd: standard deviation of one seed's runs around the law, in the endpoint's unit.
+        shift_sd: standard deviation of the seeds' means over budgets; 0 where there is one seed.
+        cautions: reasons to doubt the law, one sentence each.
         usable: whether the law may be extrapolated; not where values get worse with more tokens.
         sizes: smallest and largest N of the runs.
         tokens: smallest and largest D' of the runs.

@@ -49,10 +49,10 @@ class Slice:
     """A TPU slice to compile for.
 
     Attributes:
-        name: its topology, for instance v5e:2x4.
+        name: name of the topology, for instance v5e:2x4.
         chip: figures of each device.
         chips: number of chips.
-        devices: what programs are compiled for. They run nothing.
+        devices: devices that programs are compiled for. They run nothing.
     """
 
     name: str

@@ -18,7 +18,7 @@ class Collective:
     """One collective of a program.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: kind of collective, one of `KINDS`.
         arrays: number of arrays that it moves at once.
         bytes: bytes of the whole arrays, on one device: what an all-reduce sums, an all-gather ends
             with, a reduce-scatter starts with, the others move. What crosses the links follows from

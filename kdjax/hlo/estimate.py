@@ -92,8 +92,8 @@ class Cost:
 
     Attributes:
         name: name of the instruction.
-        opcode: what it does: fusion, copy-start, all-reduce...
-        source: where the figure comes from: one of `SOURCES`, or `HIDDEN`.
+        opcode: kind of operation: fusion, copy-start, all-reduce...
+        source: origin of the figure: one of `SOURCES`, or `HIDDEN`.
         turns: number of times it is executed.
         seconds: estimate for all turns.
         op_name: the JAX operation it comes from, with the scopes around it.
@@ -114,8 +114,8 @@ class Estimate:
     """The time of one run of a program.
 
     Attributes:
-        costs: every operation that takes time, in the order of execution.
-        unknown: what the text does not say, one line each; with any, there is no estimate of the
+        costs: all operations that take time, in the order of execution.
+        unknown: figures the text lacks, one line each; with any, there is no estimate of the
             whole.
     """
 

@@ -39,8 +39,8 @@ class Array:
     """An array in memory.
 
     Attributes:
-        dtype: as XLA writes it: bf16, f32, s32, pred...
-        dims: its shape.
+        dtype: type as XLA writes it: bf16, f32, s32, pred...
+        dims: shape of the array.
         space: the memory it lies in: `HBM`, `VMEM` or another.
         bytes: bytes it takes there, its padding to tiles included.
     """
@@ -63,10 +63,10 @@ class Instruction:
     Attributes:
         name: unique in the program.
         type: type of its result, as written.
-        opcode: what it does: fusion, while, copy-start...
+        opcode: kind of instruction: fusion, while, copy-start...
         operands: names of the instructions whose results it takes.
         attributes: the rest of its line, after the opening parenthesis.
-        root: whether its result is its computation's.
+        root: whether the instruction's result is its computation's.
     """
 
     name: str

@@ -153,7 +153,7 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     """Return the model that a config.json describes.
 
     Args:
-        raw: what the file holds.
+        raw: content of the file.
         where: the file, for messages.
 
     Raises:

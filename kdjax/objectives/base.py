@@ -131,7 +131,7 @@ class TeacherTerm(Term):
 
     @property
     def needs_teacher(self) -> bool:
-        """Return True."""
+        """Tell that this term needs a teacher: always."""
         return True
 
     def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:

@@ -89,9 +89,9 @@ def term(
     gives as a schedule {shape, points} comes as its value at the step.
 
     Args:
-        student: which of the student's features it looks at, from the student's config.
-        teacher: which of the teacher's features it looks at, from the teacher's config; None: none.
-        normalizer: what its loss is a mean over: the masked `slots` by their weights, the `valid`
+        student: function of the student's config to the student's features that the term looks at.
+        teacher: the same for the teacher's features; None: the term looks at none.
+        normalizer: divisor of the loss, a mean: the masked `slots` by their weights, the `valid`
             positions, or the `sequences`, padding included. None: something else, and then a batch
             cannot be split.
         params: (student config, teacher config, seed) -> the parameters it learns, a dict of

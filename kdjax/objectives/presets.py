@@ -19,10 +19,10 @@ class Preset:
     """A named arm.
 
     Attributes:
-        summary: what the arm does, in a line.
-        asks: what the teacher must have.
+        summary: line on what the arm does.
+        asks: features the teacher must have.
         source: the paper.
-        arm: its settings; `phases` and `start` are always set.
+        arm: settings of the arm; `phases` and `start` are always set.
     """
 
     summary: str

@@ -72,7 +72,7 @@ def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax
     after the last.
 
     Args:
-        setting: from `read`.
+        setting: schedule from `read`.
         progress: share of the budget spent, a scalar.
 
     Returns:

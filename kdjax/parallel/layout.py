@@ -152,7 +152,7 @@ class Layout:
 
         Args:
             tree: arrays.
-            shardings: where they go: one sharding, or a tree of them.
+            shardings: places for the arrays: one sharding, or a tree of them.
         """
         if jax.process_count() == 1:
             return jax.device_put(tree, shardings)

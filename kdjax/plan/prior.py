@@ -29,7 +29,7 @@ def published(
         config: recipe of the plan.
         spending: arm -> what budgets buy it.
         budgets: budgets in FLOPs.
-        case: who pays for the teacher.
+        case: way to pay for the teacher.
     """
     # The distillation law takes the teacher's loss, which is taken from the supervised law.
     teacher = count_params(abstract_params(zoo.resolve(config.teacher.architecture))).others

@@ -113,7 +113,7 @@ def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
     Args:
         fitted: plan with its pilot.
         flops: budget in FLOPs.
-        case: who pays for the teacher; empty: what the budget enforces.
+        case: way to pay for the teacher; empty: the one that the budget enforces.
     """
     verdicts: dict[tuple[str, str], Verdict] = {}
     for comparison in fitted.of_case(case):
@@ -130,7 +130,7 @@ def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
 
     Args:
         fitted: plan with its pilot.
-        case: who pays for the teacher; empty: what the budget enforces.
+        case: way to pay for the teacher; empty: the one that the budget enforces.
 
     Returns:
         Neighbouring budgets with one ranking are one range, as are those at which the lead is open.

@@ -50,7 +50,7 @@ class Spending:
 
         Args:
             flops: budget in FLOPs.
-            case: who pays for the teacher.
+            case: way to pay for the teacher.
 
         Raises:
             InputError: a phase without a single step.
@@ -89,7 +89,7 @@ class Spending:
 
         Args:
             flops: budget in FLOPs.
-            case: who pays for the teacher.
+            case: way to pay for the teacher.
         """
         if not self.affords(flops, case):
             return None

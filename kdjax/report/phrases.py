@@ -327,7 +327,7 @@ def say(name: str, **fields: object) -> str:
 
     Args:
         name: name of the phrase in the table.
-        fields: what its template names, already written for people.
+        fields: values that the phrase's template names, already written for people.
     """
     return PHRASES[name].format(**fields)
 

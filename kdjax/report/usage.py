@@ -27,7 +27,7 @@ class Column:
     """The head of a column.
 
     Attributes:
-        name: what the column holds.
+        name: title of the column.
         note: text in smaller letters below the name.
         faint: whether the column is drawn faint.
     """
@@ -42,7 +42,7 @@ class Table:
     """A table with a row for each arm.
 
     Attributes:
-        caption: what the table shows.
+        caption: sentence on what the table shows.
         columns: heads of all columns but the first, which is the arm.
         rows: arm -> its cells.
     """

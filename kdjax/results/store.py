@@ -106,7 +106,7 @@ def from_plain(kind: type[T], value: Any, where: str) -> T:
     Args:
         kind: a dataclass, or a type that a field of one may have: `int`, `float`, `str`, `bool`,
             `None`, `Any`, a union, a `Literal`, `dict[str, ...]` or `tuple[..., ...]`.
-        value: as JSON gives it.
+        value: plain value, as JSON gives it.
         where: the file and the field, for messages: `results.json: runs[0].seed`. A file alone ends
             in a colon.
 

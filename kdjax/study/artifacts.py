@@ -32,11 +32,11 @@ class Artifacts:
     """What the runs of a study share: each is made, or found and checked, when first asked for."""
 
     def __init__(self, plan: StudyPlan, reporter: Reporter):
-        """Make nothing yet.
+        """Take the plan; an artifact is made when it is first asked for.
 
         Args:
-            plan: of the study, with the directories of what is made.
-            reporter: told what goes on.
+            plan: plan of the study, with the directories of what is made.
+            reporter: receiver of reports on progress.
         """
         self._plan = plan
         self._config = plan.config

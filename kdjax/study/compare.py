@@ -114,7 +114,7 @@ def prepared_study(
     Args:
         config: the recipe.
         out: the study's directory.
-        reporter: told what goes on.
+        reporter: receiver of reports on progress.
         shared: a directory for what other studies use too.
 
     Raises:

@@ -34,7 +34,7 @@ def hardware_use(
     Args:
         compiled_phases: the run's phases.
         ledger: the run's account.
-        side_by_side: how many runs took their steps together, itself included.
+        side_by_side: number of runs that took their steps together, this one included.
 
     Returns:
         `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices

@@ -22,8 +22,8 @@ class Part:
     """A share of a study's runs.
 
     Attributes:
-        number: of the part, 1 to count.
-        count: how many parts there are.
+        number: number of the part, 1 to count.
+        count: number of parts.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Part:
 
         Args:
             spans: arm -> its phases as they lie in the budget, in the recipe's order.
-            seeds: of the recipe.
+            seeds: seeds of the recipe.
 
         Returns:
             Arm and seed of each run.

@@ -106,19 +106,21 @@ def judged(
     tuning: Tuning | None,
     wall_clock: Mapping[str, float],
 ) -> Results:
-    """Return a study's results: but for versions a function of the recipe, its runs and facts.
+    """Join what was measured with its verdicts: the content of results.json.
+
+    Apart from versions, all of it follows from the recipe, the runs and the facts given here.
 
     Args:
         config: the recipe.
-        arms: its arms, made ready.
-        costs: arm -> what its runs cost.
-        runs: every run.
-        references: every model that was not trained here.
+        arms: name -> arm of the recipe, made ready.
+        costs: arm -> cost of its runs.
+        runs: all runs.
+        references: all models that were not trained here.
         corpus: facts of the text.
-        endpoints: what is measured.
+        endpoints: measures of the models.
         teacher: facts of the teacher, or of all together; None where no arm needs one.
         cache: manifest of stored teacher outputs; None where no arm reads them.
-        tuning: how the arms were tuned; None where they were not.
+        tuning: tuning of the arms; None where they were not tuned.
         wall_clock: seconds by kind, of the study's commands.
     """
     values = plain(to_dict(config))

@@ -29,9 +29,9 @@ class Study:
     """A study in its directory, which `prepare` makes ready for runs.
 
     Attributes:
-        plan: what the recipe says.
-        artifacts: what the runs share.
-        reporter: told what goes on.
+        plan: what the study does, by its recipe.
+        artifacts: text, teachers and outputs that the runs share.
+        reporter: receiver of reports on progress.
     """
 
     def __init__(self, config: Config, out: Path, reporter: Reporter, shared: Path | None = None):
@@ -40,7 +40,7 @@ class Study:
         Args:
             config: the recipe.
             out: the study's directory.
-            reporter: told what goes on.
+            reporter: receiver of reports on progress.
             shared: a directory for what other studies use too; None: all lies in `out`.
 
         Raises:

@@ -25,11 +25,11 @@ class StudyPlan:
     Attributes:
         config: the recipe.
         out: the study's directory.
-        artifact_dirs: where corpus, teacher, stored outputs and references lie, by name.
+        artifact_dirs: directories of corpus, teacher, stored outputs and references, by name.
         arms: name -> arm.
-        shape: of a batch.
-        budget: of each run.
-        layout: of arrays on the devices.
+        shape: shape of a batch.
+        budget: budget of each run.
+        layout: layout of arrays on the devices.
     """
 
     def __init__(self, config: Config, out: Path, shared: Path | None = None):
@@ -95,9 +95,9 @@ class StudyPlan:
 
         Args:
             arm: the arm.
-            prices: of a step of each of its phases.
+            prices: prices of a step, one for each of its phases.
             train_sequences: training sequences of the corpus.
-            teacher: what the teacher cost; None where the arm needs none.
+            teacher: cost of the teacher; None where the arm needs none.
 
         Raises:
             InputError: the teacher's training is charged and its cost is not known.

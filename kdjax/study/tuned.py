@@ -90,7 +90,7 @@ def notes(tuning: Tuning | TuningResults) -> list[str]:
     """Say what a reader should know of a tuning.
 
     Args:
-        tuning: from `tuning_of`, or the content of tuning.json.
+        tuning: result of `tuning_of`, or the content of tuning.json.
     """
     endpoint = say("tuned_task", endpoint=tuning.endpoint)
     if tuning.endpoint in _LOSSES:

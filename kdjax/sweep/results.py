@@ -30,7 +30,7 @@ from kdjax.sweep.schema import (
 
 
 def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -> SweepResults:
-    """Join the studies of a sweep.
+    """Join the studies of a sweep; group them by setting and fit their profiles.
 
     Args:
         config: recipe of the sweep.

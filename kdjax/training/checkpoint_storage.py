@@ -47,7 +47,7 @@ class Restored:
     """What a checkpoint held.
 
     Attributes:
-        state: as it was saved.
+        state: state as it was saved.
         ledger: the ledger at that step.
         records: content of the run's records by then, by file name.
         damaged: newer checkpoints that could not be read: what is wrong with each, and where it
@@ -69,7 +69,7 @@ class CheckpointStorage:
     """
 
     def __init__(self, directory: Path | str, keep: int = KEEP):
-        """Nothing is opened yet; a directory is made when the first checkpoint is saved.
+        """Name the directory; it is made when the first checkpoint is saved.
 
         Args:
             directory: a path or gs://bucket/path.
@@ -285,7 +285,7 @@ def _reason(error: Exception, within: Any = None) -> str:
     array.
 
     Args:
-        error: what was raised.
+        error: exception that was raised.
         within: directory whose path is left out.
     """
     root = _root_cause(error)

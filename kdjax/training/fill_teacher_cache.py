@@ -71,7 +71,7 @@ def build(
         data: the recipe's data settings.
         corpus: the prepared corpus.
         layout: layout of the devices.
-        progress: called with records done and records in all.
+        progress: function called with records done and records in all.
 
     Raises:
         InputError: no mask views, a teacher without an MLM head, or a directory that holds

@@ -38,8 +38,8 @@ class StepInput:
 
     Attributes:
         batch: arrays as `Program.step` takes them.
-        counts: what the batch holds, over all processes.
-        signals: what any process asks for, as of when the batch was read.
+        counts: numbers of tokens and sequences in the batch, over all processes.
+        signals: requests of any process, as of when the batch was read.
     """
 
     batch: Mapping[str, Any]
@@ -56,7 +56,7 @@ def step_inputs(
         program: the compiled step.
         stream: the batches.
         sequences_seen: sequences that the run has seen before.
-        signals: called once a step; what this process asks for.
+        signals: function called once a step, which gives this process's requests.
     """
     if hosts.is_multiprocess():
         return _counted_on_devices(program, stream, sequences_seen, signals)

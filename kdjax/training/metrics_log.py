@@ -76,7 +76,7 @@ class Lines:
             self._append(durable=False)
 
     def flush(self) -> None:
-        """See to it that all lines are on the disk.
+        """Write all lines to the disk.
 
         Raises:
             OSError: they cannot be written.
@@ -122,7 +122,7 @@ class Log:
             step: steps that the run has done.
             config: settings of what is written.
             about: names of the run.
-            warn: called with a line about a sink that fails.
+            warn: function called with a line about a sink that fails.
 
         Raises:
             InputError: metrics.jsonl is damaged, or Weights & Biases cannot be had.
@@ -153,7 +153,7 @@ class Log:
         self._each(lambda sink: sink.write(step, written))
 
     def flush(self) -> None:
-        """See to it that all lines are on the disk.
+        """Write all lines to the disk.
 
         Raises:
             OSError: they cannot be written.

@@ -81,7 +81,7 @@ class Phase:
         name: name of the arm in the recipe.
         student: configuration of the student.
         teacher: configuration of the teacher; None when no term looks at one.
-        teacher_source: where the teacher's features come from; None without a teacher.
+        teacher_source: source of the teacher's features; None without a teacher.
         objective: weighted sum of terms that is minimised.
         optimizer: settings of the optimiser.
         until: share of the arm's budget at which the phase ends.
@@ -199,8 +199,8 @@ class Phase:
         """Return the loss of a batch and each term by itself, float32 scalars.
 
         Args:
-            params: as in a `State`.
-            teacher_params: what the step is given of the teacher.
+            params: parameters as in a `State`.
+            teacher_params: parameters of the teacher that the step is given.
             batch: arrays as in `abstract_batch`.
             dropout_key: a JAX key, or seeds of sequences; None: no dropout.
             budget_fraction: share of the budget spent before the step.
@@ -268,9 +268,9 @@ class Phase:
         Args:
             microbatches: parts in which a batch is taken, one after another.
             bits: generator of dropout's random bits, a name JAX knows.
-            compute: how both models are computed.
+            compute: way in which both models are computed.
             group_norms: whether metrics have the gradient norms of groups of parameters.
-            layout: where parameters lie.
+            layout: layout of the parameters on the devices.
         """
         return make_step(
             self.student_forward(compute),

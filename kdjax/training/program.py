@@ -32,7 +32,7 @@ class Program:
         layout: layout of the devices.
         lanes: runs whose steps it does at once.
         batch_fields: names of the arrays of a batch that the step takes.
-        compile_seconds: what compiling took.
+        compile_seconds: seconds of compiling.
         hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation
             and what every device does for itself included (`kdjax.budget.hardware.hardware_flops`);
             None where XLA does not say.
@@ -58,7 +58,7 @@ class Program:
             shape: shape of a batch.
             layout: layout of the devices.
             microbatches: parts in which a batch is taken.
-            compute: how the models are computed.
+            compute: way in which the models are computed.
             lanes: runs whose steps it does at once.
 
         Raises:
@@ -92,7 +92,7 @@ class Program:
         self.memory = memory(self._compiled)
 
     def _trace(self, step: Step) -> Any:
-        """Return the jitted step of all lanes, traced."""
+        """Trace the jitted step of all lanes."""
         # What the step of one run takes, then of all lanes
         state = self.abstract_state()
         state_sharding = self.layout.param_sharding(state)
@@ -184,7 +184,7 @@ class Program:
             batch: the arrays of `batch_fields`, with several lanes stacked along `BATCH_AXIS`;
                 placed, or on the host where there is one process: the call then places them, in a
                 fraction of the time.
-            schedule_inputs: where the step stands in its run, the same for all lanes.
+            schedule_inputs: place of the step in its run, the same for all lanes.
 
         Returns:
             The state after it, and its metrics: scalars, or `[lanes]`.

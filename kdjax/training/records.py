@@ -63,7 +63,7 @@ class RunRecords:
         self._journal.add("restart", ledger, **restart)
 
     def save_point(self, ledger: Ledger) -> None:
-        """See that all metrics are on the disk, and enter the steps done in the journal.
+        """Write all metrics to the disk, and enter the steps done in the journal.
 
         Raises:
             OSError: they cannot be written.

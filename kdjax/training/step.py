@@ -104,7 +104,7 @@ def make_step(
         dtype: type of activations and matmuls.
         group_norms: whether metrics have the gradient norms of groups of parameters; a price is
             counted without them.
-        layout: where parameters lie; changes results by rounding alone.
+        layout: layout of the parameters; changes results by rounding alone.
 
     Returns:
         A pure function, whose metrics are float32 scalars: `loss`, each term by its key,
@@ -189,7 +189,7 @@ def accumulate_gradients(
         grad_fn: `(params, batch, dropout_seeds, shares)` to the loss, its terms and gradients.
         objective: the objective, whose terms say what they are means over.
         parts: number of parts.
-        params: what gradients are taken of.
+        params: parameters that gradients are taken of.
         batch: the whole batch.
         dropout_seeds: seeds of its sequences, `[B, 2]`; None: no dropout.
     """
@@ -218,8 +218,8 @@ def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> A
     """Return the step jitted over a layout: the batch split over devices, the state donated.
 
     Args:
-        step: from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
-        layout: where arrays lie.
+        step: step from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
+        layout: layout of arrays on the devices.
         state_sharding: shardings of the state.
         teacher: the teacher's parameters, as shapes.
     """

@@ -56,7 +56,7 @@ def fit_head(
         directory: directory of the fit's checkpoints and metrics.
         layout: layout of the devices.
         evaluate: gives figures on held-out text for the whole teacher's parameters.
-        watch: called after every step.
+        watch: function called after every step.
 
     Returns:
         The teacher with its head, and the ledger of the fit.

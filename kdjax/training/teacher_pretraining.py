@@ -50,8 +50,8 @@ def pretraining_spans(
 
     Args:
         config: budget and checkpoints.
-        step_price: of one step.
-        shape: of a batch.
+        step_price: price of one step.
+        shape: shape of a batch.
 
     Raises:
         InputError: the budget buys no step before one of the checkpoints.

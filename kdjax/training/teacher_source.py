@@ -90,7 +90,7 @@ class CachedTeacher(TeacherSource):
     Attributes:
         teacher: the teacher's configuration.
         request: features that are stored.
-        config: how they are stored.
+        config: settings of the stored outputs.
     """
 
     teacher: ModelConfig

@@ -109,7 +109,7 @@ def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int,
 
     Args:
         scan: the directory to write to.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
         numbered: the source's number among all, and the source.
     """
     number, source = numbered
@@ -144,7 +144,7 @@ def read_documents(
 
     Args:
         directory: the corpus's directory.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
         starts: see `_block_starts`.
         numbered: the source and the number of its first document.
     """

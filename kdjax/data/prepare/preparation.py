@@ -40,7 +40,7 @@ class Preparation:
 
     Attributes:
         sources: sources of its text, in the order in which they are read.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
         max_documents: the most documents of a block.
         tokenizer: the tokenizer; None: one is trained first, see `with_tokenizer`.
         blocks: settings of every block.

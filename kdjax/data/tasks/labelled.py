@@ -41,7 +41,7 @@ class Task:
     """A labelled task.
 
     Attributes:
-        name: its name in the recipe.
+        name: name of the task in the recipe.
         classes: names of the classes in the order of their indices; empty for a regression.
         train, dev, test: the splits, each in an order that says nothing of the label.
     """
@@ -91,7 +91,7 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
 
     Args:
         name: name of the task.
-        config: its file and columns.
+        config: file and columns of the task.
         tokenizer: a tokenizer.json.
         length: tokens of a row.
 

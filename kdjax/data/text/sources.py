@@ -31,7 +31,8 @@ class Document:
     """One document of a corpus.
 
     Attributes:
-        identity: what decides its split: the record's key, `id` or `title`, else the text.
+        identity: string that decides the document's split: the record's key, `id` or `title`, else
+            text.
         text: never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
     """
 
@@ -120,7 +121,7 @@ def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> I
 
     Args:
         files: paths, globs or TFDS splits, see `expand`.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
 
     Raises:
         TextError: no file matches, a file without documents, not UTF-8, malformed or damaged, a

@@ -26,7 +26,7 @@ def relation_scores(x: jax.Array, width: int | None = None) -> jax.Array:
 
     Args:
         x: X, `[B, H, L, d]`.
-        width: what stands for d in the scale; None: d.
+        width: number that stands for d in the scale; None: d.
 
     Returns:
         `[B, H, L, L]`.
@@ -45,7 +45,7 @@ def relation_kl(
         student: X of the student, `[B, H, L, d]`; its heads are joined and split anew.
         teacher: X of the teacher, likewise; no gradient on TPUs.
         heads: A.
-        mask: which positions a row relates to.
+        mask: positions that a row relates to.
 
     Returns:
         `[B, A, L]`, or its mean over the relation heads, `[B, 1, L]`.

@@ -56,12 +56,12 @@ def _call(
 
     Args:
         body: the kernel.
-        arrays: what it takes block by block, `[R, D]`.
-        vectors: what it takes whole, `[D]`.
-        results: what is like its results: `[R, D]`, made block by block, or sums over all rows
+        arrays: arguments taken block by block, `[R, D]`.
+        vectors: arguments taken whole, `[D]`.
+        results: shapes and types of the results: `[R, D]`, by blocks, or sums over all rows
             `[1, D]`, which stay in place.
         interpret: whether it runs as plain JAX.
-        name: of the kernel.
+        name: name of the kernel.
     """
     rows, width = arrays[0].shape
     limit = _BLOCK_BYTES // (width * arrays[0].dtype.itemsize)
