@@ -253,8 +253,8 @@ def train(
         seed: random seed of the data order, masks, dropout and the objective's projections.
         out: the run's directory, with ledger.jsonl, metrics.jsonl and checkpoints, in which a call
             that was interrupted goes on; None: a temporary one.
-        settings: settings for computing, saving and logging. The batch is `batch_size`, the optimiser
-            the arm's.
+        settings: settings for computing, saving and logging. The batch is `batch_size`, the
+            optimiser the arm's.
         watch: function called after every step with the ledger and the step's losses.
 
     Raises:

@@ -105,7 +105,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a value as JSON, whatever the order of its keys."""
+    """Compute the SHA-256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -77,7 +77,7 @@ class Budget:
 
     @property
     def countable(self) -> bool:
-        """Whether the number of steps follows from the price, and not from a clock."""
+        """Return whether the number of steps follows from the price, and not from a clock."""
         return self.kind != "hours"
 
     def charges(self, spent: Mapping[str, int]) -> int:

@@ -135,7 +135,7 @@ def vendor_peak(kind: str) -> Peak | None:
 
 @cache
 def peak(device: jax.Device) -> Peak:
-    """Return the vendor's figure for a device's kind, or measure the peak of an unknown kind.
+    """Look up the vendor's figure for a device's kind, or measure the peak of an unknown kind.
 
     Vendors' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured
     one is the best of half a second of float32 matmuls.
@@ -151,7 +151,7 @@ def peak(device: jax.Device) -> Peak:
 
 
 def utilisation(flops: float, seconds: float, peak: Peak, devices: int) -> float:
-    """Return the share of the devices' peak that was used, 0 to 1.
+    """Compute the share of the devices' peak that was used, 0 to 1.
 
     Args:
         flops: FLOPs done by all devices together.

@@ -44,7 +44,7 @@ class Journal:
 
     @property
     def head(self) -> str:
-        """The hash of the last entry; empty where there is none."""
+        """Return the hash of the last entry; empty where there is none."""
         return str(self.entries[-1]["sha256"]) if self.entries else ""
 
     def add(self, event: str, ledger: Ledger, **facts: Any) -> None:

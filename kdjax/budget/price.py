@@ -114,7 +114,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
 
 
 def checked(count: Count, name: str) -> int:
-    """Return XLA's count of a program, once the independent count agrees with it.
+    """Check XLA's count of a program against the independent count, and return it.
 
     Args:
         count: both counts of the program.

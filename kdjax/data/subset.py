@@ -56,8 +56,10 @@ def take(
 
 
 def permutation(sequences: int, seed: int) -> np.ndarray:
-    """Return the numbers from 0 to `sequences - 1`, `[sequences]` int64, in an order that depends
-    on the arguments alone."""
+    """Draw the numbers from 0 to `sequences - 1`, `[sequences]` int64, in a random order.
+
+    The order depends on the arguments alone.
+    """
     # Not `Generator.permutation`: NumPy promises the same raw bits in every version, and no more.
     # The key is an array of its own type: a list with a number from 2^63 on would become floats.
     key = np.array([seed % 2**64, sequences], np.uint64)

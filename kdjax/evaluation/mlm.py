@@ -121,7 +121,7 @@ class HeldOut:
 
     @functools.cached_property
     def _predictions(self) -> tuple[MlmResult, list[NDArray[np.float32]]]:
-        """The teacher's result, and its log-probabilities `[B, S, V]` for each batch."""
+        """Compute the teacher's result, and its log-probabilities `[B, S, V]` for each batch."""
         assert self._teacher is not None  # callers have checked
         sums = []
         targets = []
@@ -179,7 +179,7 @@ def _measure(
 def _predict(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the teacher's log-probabilities on a batch, and its own sums."""
+    """Compute the teacher's log-probabilities on a batch, and its own sums."""
     log_probs = _log_probs(config, params, batch)
     return log_probs, over_slots(log_probs, batch, None)
 

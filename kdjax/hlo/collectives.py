@@ -83,7 +83,7 @@ def chain_of(instruction: Instruction) -> str | None:
 
 
 def total(listed: Iterable[Collective], kind: str) -> int:
-    """Return the bytes of all collectives of a kind."""
+    """Sum the bytes of all collectives of a kind."""
     return sum(collective.bytes for collective in listed if collective.kind == kind)
 
 

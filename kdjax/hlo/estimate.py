@@ -124,8 +124,10 @@ class Estimate:
 
     @cached_property
     def seconds(self) -> float | None:
-        """Seconds of one run, as if nothing but asynchronous copies overlapped; None where
-        something is unknown."""
+        """Estimate the seconds of a run; None where something is unknown.
+
+        Nothing but asynchronous copies is taken to overlap.
+        """
         if self.unknown:
             return None
         return math.fsum(self.by_source.values())
@@ -235,7 +237,7 @@ class _Pricing:
         return any(inner.does in KINDS for inner in fused(self.module, instruction))
 
     def _kernel_seconds(self, kernel: Instruction) -> float:
-        """Return the seconds of a Pallas kernel: by its FLOPs or its bytes, whichever is longer."""
+        """Compute the seconds of a Pallas kernel: by its FLOPs or its bytes, whichever is longer."""
         # FLOPs by the author's note in the text, or counted in the traced program:
         # op_name="jit(f)/square/pallas_call"
         # backend_config={... "cost_estimate":{"flops":"134217728", "bytes_accessed":"1048576"}}
@@ -276,8 +278,7 @@ def _is_kernel(instruction: Instruction) -> bool:
 
 
 def _bytes_over_a_link(collective: Collective) -> float:
-    """Return the bytes that a device sends to each neighbour, on a ring that goes both ways
-    round."""
+    """Compute the bytes a device sends to each neighbour, on a ring that goes both ways round."""
     if collective.kind not in _RING:
         return collective.bytes
     rounds = _RING[collective.kind] * (collective.group - 1) / collective.group

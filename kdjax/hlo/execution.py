@@ -76,7 +76,7 @@ def called(module: Module, instruction: Instruction) -> Iterator[tuple[str, int]
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-    """Return the turns of a while loop; None where the text does not say."""
+    """Read the turns of a while loop; None where the text does not say."""
     # What the compiler notes:
     # while(%state), body=%b, backend_config={"known_trip_count":{"n":"6"}}
     known = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')

@@ -78,7 +78,7 @@ class Instruction:
 
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
-        """The arrays of its result; a tuple's one after another."""
+        """Return the arrays of its result; a tuple's one after another."""
         return parse_arrays(self.type)
 
     @cached_property
@@ -118,7 +118,7 @@ class Module:
 
     @cached_property
     def by_name(self) -> dict[str, Instruction]:
-        """Every instruction by its name."""
+        """Map every instruction's name to the instruction."""
         return {
             instruction.name: instruction
             for instruction in itertools.chain.from_iterable(self.computations.values())
@@ -129,8 +129,7 @@ class Module:
         return tuple(self.by_name[name] for name in instruction.operands if name in self.by_name)
 
     def place(self, instruction: Instruction) -> str:
-        """Return an instruction's place in the source as file:line; empty where the text does not
-        say."""
+        """Return an instruction's place in the source as file:line; empty where it is not said."""
         # metadata={op_name="jit(f)/add" stack_frame_id=2}, or in older versions of XLA
         # metadata={op_name="jit(f)/add" source_file="model.py" source_line=30}
         frame = instruction.attribute(r"\bstack_frame_id=(\d+)")
@@ -201,7 +200,7 @@ def parse_arrays(type_: str) -> tuple[Array, ...]:
 
 
 def _bytes(dtype: str, dims: tuple[int, ...], layout: str = "") -> int:
-    """Return the bytes of an array, its innermost axes padded to whole tiles."""
+    """Compute the bytes of an array, its innermost axes padded to whole tiles."""
     # 3,2,1,0:T(8,128)(2,1): the axes from the innermost outwards, the two innermost in tiles of
     # 8 x 128
     axes, _, tiling = layout.partition(":")

@@ -252,7 +252,7 @@ def _raised_by_worker(error: Exception) -> str | None:
 
 
 def _read_counts(scan: Path, found: Sequence[Source]) -> tuple[list[str], list[int]]:
-    """Return the digest of every source, and its number of documents.
+    """Read the digest of every source, and its number of documents.
 
     Raises:
         InputError: the first one that is unusable says why.

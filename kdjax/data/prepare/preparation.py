@@ -89,7 +89,7 @@ class Preparation:
 
     @property
     def out(self) -> Path:
-        """The corpus's directory."""
+        """Return the corpus's directory."""
         return self.blocks.directory
 
     def plan(self, digests: Sequence[str]) -> dict[str, Any]:
@@ -114,8 +114,7 @@ class Preparation:
         }
 
     def with_tokenizer(self) -> Preparation:
-        """Return the preparation with its tokenizer: the given one, or the one trained on this
-        text, now or before.
+        """Add the tokenizer: the given one, or the one trained on this text, now or before.
 
         A trained one lies in the corpus's directory, and its digest in the plan there, before any
         block is made.

@@ -160,7 +160,7 @@ def _continues(tokenizer: tokenizers.Tokenizer, character: str) -> bool:
 
 
 def _tokenizer_json(vocabulary: dict[str, int]) -> str:
-    """Return the tokenizer.json of a BERT tokenizer with these entries."""
+    """Build the tokenizer.json of a BERT tokenizer with these entries."""
     model = models.WordPiece(
         vocabulary,
         unk_token="[UNK]",

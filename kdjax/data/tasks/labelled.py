@@ -54,18 +54,20 @@ class Task:
 
     @property
     def regression(self) -> bool:
-        """Whether the labels are numbers."""
+        """Return whether the labels are numbers."""
         return not self.classes
 
     @property
     def outputs(self) -> int:
-        """Number of outputs that a head needs: one per class, or one number."""
+        """Return the number of outputs that a head needs: one per class, or one number."""
         return max(1, len(self.classes))
 
     @property
     def baseline(self) -> float:
-        """Test score without the text: the accuracy of the most frequent training class; Pearson's
-        r 0 for numbers."""
+        """Score guessing without the text, on the test rows.
+
+        That is the accuracy of the most frequent training class; Pearson's r 0 for numbers.
+        """
         if self.regression:
             return 0.0
         frequent = np.bincount(self.train.labels, minlength=len(self.classes)).argmax()
@@ -164,7 +166,7 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
 
 
 def _records(path: Path) -> Iterator[Record]:
-    """Return the records of a file of any kind."""
+    """Read the records of a file of any kind."""
     if path.suffix in (".jsonl", ".json"):
         return records(path)
     if path.suffix == ".csv":
@@ -198,8 +200,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Return the rows of a .tsv file with their lines; quotation marks are text, as in GLUE's
-    files."""
+    """Read the rows of a .tsv file with their lines; quotation marks are text, as in GLUE."""
     return ((number, line.split("\t")) for number, line in lines(path) if line)
 
 

@@ -32,7 +32,7 @@ class Document:
 
     Attributes:
         identity: string that decides the document's split: the record's key, `id` or `title`, else
-            text.
+            its text.
         text: never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
     """
 
@@ -54,7 +54,7 @@ class Document:
 
 
 def split_fraction(identity: str) -> float:
-    """Return a number in [0, 1) that is the same for an identity everywhere.
+    """Compute a number in [0, 1) that is the same for an identity everywhere.
 
     A document or row is held out where it is below the share of those that are.
     """
@@ -63,8 +63,7 @@ def split_fraction(identity: str) -> float:
 
 
 def locate(uri: str) -> Path:
-    """Return the path that a setting names: a plain path, or `package:NAME/PATH` inside an
-    installed package.
+    """Find the path a setting names: a plain path, or `package:NAME/PATH` in a package.
 
     The package is found, not imported. Whether the path exists is not looked at.
 
@@ -151,7 +150,7 @@ def documents_of(source: Source, text_fields: Sequence[str]) -> Iterator[Documen
 
 
 def digest(source: Source) -> str:
-    """Return the SHA-256 of a source's content, in hex: of a file, its bytes on disk.
+    """Compute the SHA-256 of a source's content, in hex: of a file, its bytes on disk.
 
     Raises:
         InputError: it cannot be read.

@@ -122,7 +122,7 @@ def read_text(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as they are on disk, in hex.
+    """Compute the SHA-256 of a file's bytes, as they are on disk, in hex.
 
     Raises:
         InputError: it cannot be read.

@@ -36,7 +36,7 @@ class TfdsSplit:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the split's name and of its files.
+        """Compute the SHA-256 of the split's name and of its files.
 
         Raises:
             InputError: a file is missing.
