@@ -118,8 +118,7 @@ def flops(amount: float, teacher: str = "inference") -> Budget:
 
 
 def tokens(amount: float) -> Budget:
-    """Make a budget of tokens that the student sees: batch times length a step, padding
-    included."""
+    """Make a budget of tokens that the student sees: batch times length, padding included."""
     return Budget("tokens", int(amount))
 
 
@@ -347,8 +346,9 @@ def evaluate(
 
 
 def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | None = None) -> None:
-    """Write a directory that `kdjax.models.from_pretrained` reads, and transformers where it has a
-    class of this architecture.
+    """Write a directory that `kdjax.models.from_pretrained` reads.
+
+    So does transformers where it has a class of this architecture.
 
     Args:
         run: a trained run, or a model.

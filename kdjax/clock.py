@@ -37,7 +37,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        """Start, with `SETTING_UP`."""
+        """Start the clock, with `SETTING_UP`."""
         self._kinds = [SETTING_UP]
         self._whole = False
         self._seconds: dict[str, float] = {}

@@ -32,7 +32,7 @@ class AuditedStudy(Protocol):
 
     @property
     def costs(self) -> Mapping[str, Cost]:
-        """Arm -> what a run costs."""
+        """Map each arm to what a run costs."""
 
     @property
     def budget(self) -> Budget:
@@ -52,7 +52,7 @@ class AuditedStudy(Protocol):
 
     @property
     def sequences(self) -> int:
-        """Sequences of the training split."""
+        """Return the number of sequences of the training split."""
 
     def facts_for(self, seed: int) -> Any:
         """Return the recorded facts of a seed's teacher."""

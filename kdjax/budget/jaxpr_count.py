@@ -88,7 +88,7 @@ class JaxprCount:
 
     @property
     def total(self) -> int:
-        """Matmuls and elementwise work."""
+        """Sum matmuls and elementwise work."""
         return self.matmul + self.elementwise
 
 
@@ -129,7 +129,7 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
 
 
 def dot_flops(eqn: core.JaxprEqn) -> int:
-    """Count the FLOPs of a `dot_general`: a multiply-add, 2, for each element and contracted index."""
+    """Count the FLOPs of a `dot_general`: a multiply-add, 2, for each element and contraction."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
     left: Any = eqn.invars[0].aval
     width: int = math.prod(left.shape[axis] for axis in contracted)

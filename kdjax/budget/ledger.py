@@ -127,7 +127,7 @@ class Ledger:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps done."""
+        """Count the optimiser steps done."""
         return sum(self.phases)
 
     @property
@@ -169,7 +169,7 @@ class Ledger:
 
     @property
     def _probe(self) -> int:
-        """Compute what a charged MLM probe takes of the budget: nothing of one in tokens or hours."""
+        """Compute a charged MLM probe's part of the budget: nothing of one in tokens or hours."""
         if self.budget.kind != "flops":
             return 0
         return self.spent.get("mlm_probe", 0)

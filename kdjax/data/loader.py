@@ -56,8 +56,7 @@ class CacheSizes(Protocol):
 
 
 class StoredArrays(Protocol):
-    """Arrays that belong to masked sequences, read by sequence and view
-    (`kdjax.teacher_cache.store.Cache`)."""
+    """Arrays of masked sequences by sequence and view (`kdjax.teacher_cache.store.Cache`)."""
 
     @property
     def directory(self) -> Path:

@@ -160,7 +160,7 @@ class Manifest(SignedManifest):
 
     @property
     def record_format(self) -> RecordFormat:
-        """Layout of a record's bytes."""
+        """Return the layout of a record's bytes."""
         return RecordFormat(self.length, self.token_dtype, self.segment_dtype)
 
     @staticmethod

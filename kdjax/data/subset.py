@@ -29,8 +29,7 @@ class Subset:
 def take(
     sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]
 ) -> Subset:
-    """Take sequences from the start of the seed's permutation, as many as hold at most
-    `unique_tokens` tokens together.
+    """Take sequences in the seed's order until the next would exceed `unique_tokens` tokens.
 
     Under one seed a smaller subset is the start of a larger one. Tokens are counted in blocks, and
     only as far as the subset reaches.

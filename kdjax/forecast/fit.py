@@ -137,7 +137,7 @@ class Fit:
         return _interval(values, draws, self.confidence)
 
     def fresh_noise(self, runs: int) -> Array:
-        """Return `[draws]` of the noise in the mean of `runs` new runs with the study's seeds."""
+        """Draw the noise, `[draws]`, in the mean of `runs` new runs with the study's seeds."""
         return np.asarray(self._fresh / np.sqrt(runs))
 
 
@@ -287,7 +287,7 @@ def _estimates(
 
 
 def _interval(value: Array, draws: Array, confidence: float) -> Prediction:
-    """Return a value `[m]` with the percentile interval of its draws `[draws, m]`."""
+    """Compute the percentile interval of draws `[draws, m]` around a value `[m]`."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     # A bound can hold the draws on one side of the estimate; the interval then reaches to the
     # estimate.

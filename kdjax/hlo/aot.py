@@ -73,8 +73,7 @@ def offline() -> None:
 
 @contextmanager
 def uncached() -> Iterator[None]:
-    """Keep JAX from storing what it compiles in the block: only a slice can read programs for it
-    again."""
+    """Keep JAX from storing the block's programs: only a slice can read them again."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # it looks at the setting once

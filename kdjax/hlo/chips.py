@@ -37,7 +37,7 @@ class Chip:
 
     @property
     def clock(self) -> float:
-        """Cycles a second: at the peak, every matrix unit is busy in each."""
+        """Return the cycles a second: at the peak, every matrix unit is busy in each."""
         return self.peak.flops_per_second / (2 * self.multiplies)
 
 

@@ -134,12 +134,12 @@ class Estimate:
 
     @cached_property
     def hidden(self) -> float:
-        """Seconds of asynchronous copies between HBM and VMEM, which are not in `seconds`."""
+        """Sum the seconds of asynchronous copies between HBM and VMEM, not part of `seconds`."""
         return self._seconds_of(HIDDEN)
 
     @cached_property
     def by_source(self) -> dict[str, float]:
-        """Seconds of each source, without what is unknown."""
+        """Sum the seconds of each source, without what is unknown."""
         return {source: self._seconds_of(source) for source in SOURCES}
 
     def _seconds_of(self, source: str) -> float:
@@ -237,7 +237,7 @@ class _Pricing:
         return any(inner.does in KINDS for inner in fused(self.module, instruction))
 
     def _kernel_seconds(self, kernel: Instruction) -> float:
-        """Compute the seconds of a Pallas kernel: by its FLOPs or its bytes, whichever is longer."""
+        """Compute the seconds of a Pallas kernel: by FLOPs or bytes, whichever are longer."""
         # FLOPs by the author's note in the text, or counted in the traced program:
         # op_name="jit(f)/square/pallas_call"
         # backend_config={... "cost_estimate":{"flops":"134217728", "bytes_accessed":"1048576"}}

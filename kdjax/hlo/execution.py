@@ -45,8 +45,7 @@ def executed(
 
 
 def executed_collectives(module: Module) -> list[ExecutedCollective]:
-    """List the collectives that a program executes, each once, in however many fusions the compiler
-    writes it."""
+    """List the collectives a program executes, each once, in however many fusions it is written."""
     listed = []
     chains: set[str | None] = set()
     for instruction, turns in executed(module):

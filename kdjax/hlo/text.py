@@ -52,7 +52,7 @@ class Array:
 
     @property
     def unpadded_bytes(self) -> int:
-        """Bytes of its elements alone."""
+        """Compute the bytes of its elements alone."""
         return _bytes(self.dtype, self.dims)
 
 
@@ -83,7 +83,7 @@ class Instruction:
 
     @cached_property
     def called(self) -> dict[str, tuple[str, ...]]:
-        """Computations it names, by their role: calls, body, condition, to_apply..."""
+        """Return the computations it names, by role: calls, body, condition, to_apply..."""
         # while(%state), condition=%cond.3, body=%body.4
         # conditional(%which, ...), branch_computations={%small.1, %large.2}
         names = {}
@@ -93,7 +93,7 @@ class Instruction:
 
     @property
     def does(self) -> str:
-        """Its opcode; that of an asynchronous start without `-start`."""
+        """Return its opcode; that of an asynchronous start without `-start`."""
         return self.opcode.removesuffix("-start")
 
     def attribute(self, pattern: str) -> str | None:

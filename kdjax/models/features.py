@@ -82,8 +82,7 @@ class FeatureRequest:
         return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))
 
     def runs(self, layers: int) -> list[range]:
-        """Return layers 1 to `layers` in runs of consecutive ones of which no feature is requested;
-        every other one by itself."""
+        """Group layers 1 to `layers`: runs of which no feature is requested, and single ones."""
         featureless = [not self.attention(n) and n not in self.hidden for n in range(layers + 1)]
         runs: list[range] = []
         for n in range(1, layers + 1):

@@ -121,7 +121,7 @@ class CustomTerm(Term):
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """Return the function's name."""
         return self.function.name
 
     @property
@@ -131,7 +131,7 @@ class CustomTerm(Term):
 
     @property
     def temperature(self) -> float | Schedule:
-        """The option of this name, if the function has one, or 1."""
+        """Return the option of this name, if the function has one, or 1."""
         temperature: float | Schedule = dict(self.options).get("temperature", 1.0)
         return temperature
 
@@ -244,7 +244,7 @@ def make(kind: Kind, options: Mapping[str, Any]) -> Term:
 
 
 def find(name: str) -> Kind:
-    """Return what `module:attribute` names; the module is imported, which runs it.
+    """Import a module and find what `module:attribute` names in it.
 
     Raises:
         InputError: no such module, one that cannot be imported, no such attribute, or one that is

@@ -17,7 +17,7 @@ RULES = ("last", "uniform", "spread", "lower", "upper")
 
 
 def read_map(layers: Any) -> LayerMap:
-    """Return a layer map from a recipe: a rule's name or a list of [student, teacher] pairs.
+    """Read a layer map from a recipe: a rule's name or a list of [student, teacher] pairs.
 
     Raises:
         InputError: it is neither.

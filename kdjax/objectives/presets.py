@@ -36,8 +36,10 @@ def _arm(*terms: TermConfig, start: StartConfig = StartConfig(), **settings: Any
 
 
 def _as_run(*terms: TermConfig) -> ArmConfig:
-    """Return an arm of the published scripts, whose student, learning rate and fine-tuning depend
-    on whether it distils."""
+    """Build an arm of the published scripts.
+
+    Its student, learning rate and fine-tuning depend on whether it distils.
+    """
     if any(term.name != "mlm" for term in terms):
         return _arm(
             *terms,

@@ -73,7 +73,7 @@ def against_baseline(fitted: FittedPlan) -> dict[str, PairwiseComparison]:
 
 
 def at(comparison: PairwiseComparison, flops: float) -> ComparedAt | None:
-    """Return a comparison at a budget, interpolated between its points on either side.
+    """Interpolate a comparison at a budget between its points on either side.
 
     Args:
         comparison: comparison of two arms.
@@ -108,7 +108,7 @@ def at(comparison: PairwiseComparison, flops: float) -> ComparedAt | None:
 
 
 def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
-    """Return which arms are ahead at a budget; None where nothing was compared there.
+    """Rank the arms at a budget; None where nothing was compared there.
 
     Args:
         fitted: plan with its pilot.
@@ -126,7 +126,7 @@ def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
 
 
 def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
-    """Return which arms are ahead over all budgets compared, small ones first.
+    """Rank the arms over all budgets compared, small ones first.
 
     Args:
         fitted: plan with its pilot.
@@ -157,7 +157,7 @@ def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
 
 
 def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:
-    """Return which arms are ahead by the verdicts on pairs of arms."""
+    """Rank the arms by the verdicts on pairs of them."""
     beaten_by: dict[str, set[str]] = {arm: set() for arm in chain.from_iterable(verdicts)}
     for (a, b), verdict in verdicts.items():
         if verdict == "a wins":

@@ -29,7 +29,7 @@ def versions() -> dict[str, Any]:
 def hardware_use(
     compiled_phases: Sequence[CompiledPhase], ledger: Ledger, side_by_side: int
 ) -> dict[str, Any]:
-    """Return what a run's steps did to the devices.
+    """Compute what a run's steps did to the devices.
 
     Args:
         compiled_phases: the run's phases.

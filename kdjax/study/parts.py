@@ -109,7 +109,7 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
 
 
 def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
-    """Return the `study.json` of several directories of one study.
+    """Merge the `study.json` of several directories of one study.
 
     Raises:
         InputError: one has none, or they differ.
@@ -138,7 +138,7 @@ def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
 
 
 def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
-    """Return the finished runs of several directories: path within a study -> where it is.
+    """Find the finished runs of several directories: path within a study -> where it is.
 
     Raises:
         InputError: they are of different text or teachers, or one run ended differently in two

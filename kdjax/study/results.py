@@ -83,7 +83,7 @@ def collect(
 
 
 def run_result(row: Mapping[str, Any]) -> RunResult:
-    """Return the content of a run's result.json as its row.
+    """Read the content of a run's result.json as its row.
 
     Raises:
         InputError: it lacks a field that a run's has.
@@ -178,7 +178,7 @@ def judged(
 
 
 def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
-    """Return what is known of a study's teacher, or of its teachers together.
+    """Gather the facts of a study's teacher, or of its teachers together.
 
     Args:
         teachers: facts of each, in the order in which students take them; empty where no arm
@@ -208,7 +208,7 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
 def corpus_facts(
     config: Config, corpus: Corpus, losses: ReferenceLosses, texts: Mapping[str, Corpus]
 ) -> CorpusFacts:
-    """Return what is known of a study's text.
+    """Gather the facts of a study's text.
 
     Args:
         config: the recipe.
@@ -234,7 +234,7 @@ def corpus_facts(
 
 
 def _text_facts(text: Corpus) -> TextFacts:
-    """Return what is known of a held-out text from elsewhere."""
+    """Gather the facts of a held-out text from elsewhere."""
     return TextFacts(
         documents=text.manifest.documents["validation"],
         sequences=text.sequences("validation"),

@@ -80,7 +80,7 @@ class RunBackup:
         self.checkpoints = (self.directory or hosts.shared_dir(self._run_dir)) / CHECKPOINTS
 
     def local_manifest(self) -> Any:
-        """Return the manifest in the run's own directory; None: there is none.
+        """Read the manifest in the run's own directory; None: there is none.
 
         Raises:
             InputError: it is not whole.
@@ -90,7 +90,7 @@ class RunBackup:
         return read_json(self.manifest_path)
 
     def stored_manifest(self) -> Any:
-        """Return the manifest in the backup; None: there is none.
+        """Read the manifest in the backup; None: there is none.
 
         Raises:
             InputError: the backup cannot be read.

@@ -45,13 +45,13 @@ class Teacher:
 
     @property
     def seed(self) -> int | None:
-        """The seed of its training; None where kdjax did not train it."""
+        """Return the seed of its training; None where kdjax did not train it."""
         seed: int | None = self.facts.get("pretraining", {}).get("seed")
         return seed
 
     @property
     def cost(self) -> TeacherCost:
-        """FLOPs that were spent on it before the study's runs."""
+        """Return the FLOPs that were spent on it before the study's runs."""
         return TeacherCost.of_facts(self.facts)
 
 

@@ -71,11 +71,11 @@ class TeacherCheckpoints:
 
     @cached_property
     def held_out(self) -> HeldOut:
-        """The text that each is measured on."""
+        """Build the text that each is measured on."""
         return HeldOut(held_out_batches(self._config, self._corpus))
 
     def missing(self) -> list[str]:
-        """Return the folders that are not here, or not whole."""
+        """List the folders that are not here, or not whole."""
         folders = self._folders
         return [name for name in folders if not (self._directory / name / CARD).exists()]
 

@@ -26,7 +26,7 @@ _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 
 
 def tuning_of(config: Config) -> Tuning | None:
-    """Return how a recipe's arms were tuned, from the tuning.json that `tuning` names.
+    """Read how a recipe's arms were tuned, from the tuning.json that `tuning` names.
 
     Returns:
         None where the recipe names none.

@@ -237,7 +237,7 @@ def read_sweep(path: Path) -> SweepResults:
 
 
 def sweep_of(content: Any, path: Path) -> SweepResults:
-    """Return the content of a sweep.json as a sweep.
+    """Read the content of a sweep.json as a sweep.
 
     Args:
         content: plain values, as JSON gives them.

@@ -16,7 +16,7 @@ from kdjax.sweep.verdict import amounts, headline, sentences
 
 
 def summary(sweep: SweepResults) -> Stack:
-    """Return the headline, then a table for each endpoint and group, each with its sentences.
+    """Write the headline, then a table for each endpoint and group, each with its sentences.
 
     Args:
         sweep: sweep to show.

@@ -42,17 +42,17 @@ class Field:
 
     @property
     def stored(self) -> np.dtype[Any]:
-        """The type in the file: little-endian on every machine."""
+        """Return the type in the file: little-endian on every machine."""
         return np.dtype(self.dtype).newbyteorder("<")
 
     @property
     def count(self) -> int:
-        """Numbers in the array."""
+        """Compute how many numbers are in the array."""
         return math.prod(self.shape)
 
 
 def record_bytes(fields: Iterable[Field]) -> int:
-    """Return the bytes of one record. ArrayRecord adds some 40 a record and up to 2^17 a shard."""
+    """Sum the bytes of one record. ArrayRecord adds some 40 a record and up to 2^17 a shard."""
     return sum(field.count * field.stored.itemsize for field in fields)
 
 

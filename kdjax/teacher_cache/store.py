@@ -274,7 +274,7 @@ def _record_path(directory: Path, index: int) -> Path:
 
 
 def _encode(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: int) -> list[bytes]:
-    """Return the bytes of each record, once the arrays are those of the fields.
+    """Check the arrays against the fields and encode each record as bytes.
 
     Raises:
         ValueError: names, types or shapes differ.

@@ -211,8 +211,7 @@ def _phase(
 
 
 def _check_shared(phases: list[Phase]) -> None:
-    """Raise InputError where terms of one name, which share their parameters over an arm's phases,
-    have unequal ones."""
+    """Raise InputError where terms of one name have unequal parameters over an arm's phases."""
     shapes: dict[str, Any] = {}
     for phase in phases:
         init = functools.partial(phase.objective.init, phase.student, phase.teacher, 0)

@@ -28,8 +28,7 @@ class Stream(Protocol):
         """Return how many sequences there are before they repeat."""
 
     def iterate(self, seen: int, rows: Any = ...) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-        """Yield the batches that follow on `seen` sequences, without end, each with how many were
-        seen before it."""
+        """Yield the batches that follow on `seen` sequences, without end, with the number seen."""
 
 
 @dataclass(frozen=True)
@@ -106,5 +105,5 @@ def _agreed_input(batch: Mapping[str, jax.Array], fresh: int, sums: Any) -> Step
 
 
 def _fresh(program: Program, stream: Stream, seen: int) -> int:
-    """Return how many sequences of a batch are new; they repeat only after all were seen."""
+    """Count the new sequences of a batch; they repeat only after all were seen."""
     return min(program.shape.batch_size, max(0, stream.sequences - seen))

@@ -93,8 +93,7 @@ class MetricsRecorder:
         self._last = self._now(ledger)
 
     def record(self, step: PendingStep, figures: Mapping[str, float]) -> dict[str, Any]:
-        """Return the record of a step that is done; what is per second is a mean over the steps
-        since the last record.
+        """Build the record of a done step; rates are means over the steps since the last record.
 
         Args:
             step: the step.

@@ -67,8 +67,7 @@ class Lines:
         os.truncate(path, end)
 
     def write(self, step: int, record: Record) -> None:
-        """Append a line, or keep it for the next time if it cannot be written; `flush` raises what
-        stays wrong."""
+        """Append a line, or keep it if it cannot be written; `flush` raises what stays wrong."""
         line = {"step": step, **record}
         self._notice(line)
         self._waiting += json.dumps(line, allow_nan=False) + "\n"
@@ -98,8 +97,9 @@ class Lines:
 
 
 class Log:
-    """A run's records, on their way to `metrics.jsonl` and, from the main process, to TensorBoard
-    and Weights & Biases.
+    """A run's records, on their way to `metrics.jsonl`, TensorBoard and Weights & Biases.
+
+    Only the main process writes to the latter two.
 
     If one of these two fails, the run goes on without it, and says so.
 
@@ -161,7 +161,7 @@ class Log:
         self._lines.flush()
 
     def curve(self) -> list[dict[str, float]]:
-        """Return the lines with a held-out loss."""
+        """Read the lines with a held-out loss."""
         return list(self._lines.curve)
 
     def close(self) -> None:
@@ -183,8 +183,7 @@ class Log:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield the lines of a log and where in the file each ends, in bytes; a kill may have cut the
-    last one short."""
+    """Yield a log's lines and where each ends, in bytes; a kill may have cut the last one."""
     if not path.exists():
         return
     end = 0

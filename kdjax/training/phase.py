@@ -74,8 +74,7 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of an arm's budget with its own objective: all that its step depends on besides
-    shapes.
+    """A stretch of an arm's budget with its own objective: all that its step depends on but shapes.
 
     Attributes:
         name: name of the arm in the recipe.
@@ -106,13 +105,14 @@ class Phase:
     frozen_encoder: bool = False
 
     def student_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward:
-        """Return the student's forward pass, `(params, batch, dropout_key=None) -> Features`, which
-        computes what the objective needs and nothing else."""
+        """Build the student's forward pass, `(params, batch, dropout_key=None) -> Features`.
+
+        It computes what the objective needs and nothing else.
+        """
         return functools.partial(forward, self.student, request=self.needs.student, compute=compute)
 
     def teacher_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward | None:
-        """Return what gives the teacher's features, `(teacher_params, batch) -> Features`; None
-        where no term looks at a teacher."""
+        """Build the teacher's `(teacher_params, batch) -> Features`; None: no term looks at one."""
         if self.teacher_source is None:
             return None
         return functools.partial(
@@ -141,8 +141,7 @@ class Phase:
         return params
 
     def abstract_teacher(self) -> Any:
-        """Return what the step is given and does not train, as shapes; None where no teacher
-        runs."""
+        """Return what the step is given and does not train, as shapes; None: no teacher runs."""
         if self.frozen_encoder:
             return abstract_params(self.student, mlm=False)
         if self.teacher_source is None:
@@ -173,8 +172,10 @@ class Phase:
         return self.student.dropout > 0 or self.student.attention_dropout > 0
 
     def init_objective(self, seed: int) -> dict[str, Any]:
-        """Return the projections of all the arm's phases; a term that comes again under the same
-        name goes on with its own."""
+        """Initialise the projections of all the arm's phases.
+
+        A term that comes again under the same name goes on with its own.
+        """
         projections: dict[str, Any] = {}
         for objective in reversed(self.others):
             teacher = self.others_teacher if objective.needs_teacher else None
@@ -196,7 +197,7 @@ class Phase:
         dropout_key: jax.Array | None = None,
         budget_fraction: float | jax.Array = 0.0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the loss of a batch and each term by itself, float32 scalars.
+        """Compute the loss of a batch and each term by itself, float32 scalars.
 
         Args:
             params: parameters as in a `State`.
@@ -230,12 +231,12 @@ class Phase:
 
     @cached_property
     def trained(self) -> Any:
-        """Return which parameters the objective gives a gradient: a tree of booleans."""
+        """Trace which parameters the objective gives a gradient: a tree of booleans."""
         return _trained(self.compile_key)
 
     @property
     def transformation(self) -> optax.GradientTransformation:
-        """Return the optimiser, but for the learning rate."""
+        """Build the optimiser, but for the learning rate."""
         return adamw(self.optimizer)
 
     @property
@@ -262,8 +263,7 @@ class Phase:
         group_norms: bool = True,
         layout: Layout | Unsharded = UNSHARDED,
     ) -> Step:
-        """Return the pure step `(state, teacher_params, batch, schedule_inputs) -> (state,
-        metrics)`.
+        """Build `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`, a pure step.
 
         Args:
             microbatches: parts in which a batch is taken, one after another.
@@ -294,8 +294,7 @@ class Phase:
 
 @cache
 def _trained(phase: Phase) -> Any:
-    """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the
-    answer."""
+    """Trace the loss of a phase once, for `Phase.trained` of all that compute the same."""
     batch = phase.abstract_batch(BatchShape(1, 8, 1))
     return parameters_in_use(
         phase.loss, phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
@@ -303,8 +302,7 @@ def _trained(phase: Phase) -> Any:
 
 
 def price(phase: Phase, shape: BatchShape) -> Price:
-    """Return the FLOPs of one step of a phase, by part: XLA's count of the reference program,
-    checked by the jaxpr count.
+    """Count the FLOPs of a step by part: XLA's count, checked by the jaxpr count.
 
     Needs no weights and no data. See `kdjax.budget.price`.
 
@@ -320,7 +318,7 @@ def price(phase: Phase, shape: BatchShape) -> Price:
 
 @cache
 def _price(phase: Phase, shape: BatchShape) -> Price:
-    """Return what `price` does, once for all phases that compute the same."""
+    """Count what `price` does, once for all phases that compute the same."""
     student = phase.student_forward()
     teacher = phase.teacher_forward()
     optimizer = phase.transformation

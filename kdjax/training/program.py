@@ -23,8 +23,9 @@ from kdjax.training.step import ScheduleInputs, State, Step, init_state, jit_ste
 
 
 class Program:
-    """A phase compiled for a layout and a batch shape; it does not depend on the budget, the seed
-    or the learning rate.
+    """A phase compiled for a layout and a batch shape.
+
+    It does not depend on the budget, the seed or the learning rate.
 
     Attributes:
         phase: the phase.
@@ -141,7 +142,7 @@ class Program:
         return placed
 
     def start(self, model: Any, seed: int) -> State:
-        """Return a run's state before its first step, from the student's starting parameters."""
+        """Build a run's state before its first step, from the student's starting parameters."""
         params = {"model": model, "objective": self.phase.init_objective(seed)}
         # A copy: the first step takes the memory of what it is given.
         params = jax.tree.map(jnp.array, params)
@@ -150,8 +151,12 @@ class Program:
         return placed
 
     def place_teacher(self, params: Any) -> Any:
-        """Return what the step takes of a teacher's parameters, on the devices in the type that is
-        computed in; None where no teacher runs."""
+        """Place what the step takes of a teacher on the devices; None where no teacher runs.
+
+        The parameters are cast to the type that is computed in.
+
+        It is in the type that is computed in.
+        """
         # Cast once here, and not in every step
         needed = self.phase.teacher_part(params)
         needed = jax.tree.map(lambda x: x.astype(self._compute.dtype), needed)
@@ -200,8 +205,7 @@ class Program:
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        """Do one step on a batch that is on the host, and may have more arrays than the step
-        takes."""
+        """Do one step on a batch on the host, which may have more arrays than the step takes."""
         return self.step(state, teacher, self.place(batch), schedule_inputs)
 
     def stack(self, states: Sequence[State]) -> State:
@@ -217,8 +221,7 @@ class Program:
         return self._unstack(states, np.int32(lane))  # type: ignore[no-any-return]
 
     def stack_batches(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Return the batches of as many runs as there are lanes, as the step takes them, on the
-        host."""
+        """Stack a batch for each lane, on the host, as the step takes them."""
         if self.lanes == 1:
             return {name: batches[0][name] for name in self.batch_fields}
         stacked = {}
@@ -247,8 +250,10 @@ def program_of(
     compute: ComputeConfig = ComputeConfig(),
     lanes: int = 1,
 ) -> Program:
-    """Compile a phase, or return what was compiled before in this process: runs that differ in
-    budget, seed, learning rate or the arm's name share it."""
+    """Compile a phase, or take what was compiled before in this process.
+
+    Runs that differ in budget, seed, learning rate or the arm's name share it.
+    """
     return _program(phase.compile_key, shape, layout, microbatches, compute, lanes)
 
 

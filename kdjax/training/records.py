@@ -77,13 +77,14 @@ class RunRecords:
         return self._journal.head
 
     def read(self) -> dict[str, str]:
-        """Return the content of both files, by file name."""
+        """Read the content of both files, by file name."""
         return {name: (self._directory / name).read_text(encoding="utf-8") for name in FILES}
 
 
 def restore(directory: Path, records: Mapping[str, str]) -> None:
-    """Put a checkpoint's records in their place, unless the files there begin with them: a kill may
-    have undone steps that the journal has on record.
+    """Put a checkpoint's records in their place, unless the files there begin with them.
+
+    A kill may have undone steps that the journal has on record.
 
     They do not on another machine, or where the run went on elsewhere meanwhile.
 

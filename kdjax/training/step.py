@@ -69,7 +69,7 @@ class State:
 
 
 def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> State:
-    """Return the state before the first step."""
+    """Build the state before the first step."""
     return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flat(params)))
 
 
@@ -87,7 +87,7 @@ def make_step(
     group_norms: bool = True,
     layout: Layout | Unsharded = UNSHARDED,
 ) -> Step:
-    """Return the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
+    """Build the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
 
     Args:
         student: `(params, batch, dropout_key=seeds)` to the student's features.
@@ -215,7 +215,7 @@ def accumulate_gradients(
 
 
 def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> Any:
-    """Return the step jitted over a layout: the batch split over devices, the state donated.
+    """Jit the step over a layout: the batch split over devices, the state donated.
 
     Args:
         step: step from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
@@ -237,22 +237,22 @@ def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> A
 
 
 def global_norm(tree: Flat) -> jax.Array:
-    """Return the Euclidean norm over all leaves, a float32 scalar."""
+    """Compute the Euclidean norm over all leaves, a float32 scalar."""
     return root_of_sum(sums_of_squares(tree))
 
 
 def sums_of_squares(tree: Flat) -> Flat:
-    """Return the sum of squares of each leaf, a float32 scalar."""
+    """Compute the sum of squares of each leaf, a float32 scalar."""
     return {name: jnp.sum(jnp.square(leaf)) for name, leaf in tree.items()}
 
 
 def root_of_sum(squares: Flat) -> jax.Array:
-    """Return the root of a sum of scalars, added in the order of their names."""
+    """Compute the root of a sum of scalars, added in the order of their names."""
     return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.float32(0)))
 
 
 def gradient_norms(squares: Flat) -> dict[str, jax.Array]:
-    """Return the gradient norms of groups of parameters.
+    """Compute the gradient norms of groups of parameters.
 
     Args:
         squares: sums of squares, by the parameters' dotted paths.
@@ -267,7 +267,7 @@ def gradient_norms(squares: Flat) -> dict[str, jax.Array]:
 
 
 def _dropout_seeds(state: State, bits: str | None, sequences: int) -> jax.Array | None:
-    """Return a dropout seed for each sequence of the state's next step; None without dropout."""
+    """Draw a dropout seed for each sequence of the state's next step; None without dropout."""
     if bits is None:
         return None
     key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)

@@ -96,7 +96,7 @@ def search(
 
 
 def best_of(trials: Sequence[Trial], better: Better) -> Trial | None:
-    """Return the best trial, the first of equals; None where all diverged."""
+    """Choose the best trial, the first of equals; None where all diverged."""
     ended = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
     if not ended:
         return None
@@ -107,7 +107,7 @@ def best_of(trials: Sequence[Trial], better: Better) -> Trial | None:
 
 
 def _sampler(tune: TuneConfig) -> BaseSampler:
-    """Return the sampler of one arm."""
+    """Build the sampler of one arm."""
     if tune.sampler == "tpe":
         return TPESampler(seed=tune.sampler_seed)
     if tune.sampler == "random":

@@ -104,8 +104,7 @@ def prepare(
 
 
 def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int, Source]) -> None:
-    """Write how many documents a source has, the bytes of each, and the source's digest; or why it
-    is unusable.
+    """Write a source's digest and the bytes of each document; or why it is unusable.
 
     Args:
         scan: the directory to write to.

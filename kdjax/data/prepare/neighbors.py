@@ -164,7 +164,7 @@ class NeighborModel:
         self._predict(events, fit=True)
 
     def probabilities(self, events: Neighborhoods) -> tuple[Floats, Floats, Floats]:
-        """Compute each token's probability `[n]` by frequency, given its left neighbour, given both."""
+        """Compute each token's probability: by frequency, given its left neighbour, given both."""
         return self._predict(events, fit=False)
 
     def _predict(self, events: Neighborhoods, *, fit: bool) -> tuple[Floats, Floats, Floats]:
@@ -243,8 +243,10 @@ def _bucket(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _even(predictors: int) -> Floats:
-    """Return even weights of every bucket, `[BUCKETS, predictors]`; the last predictor has none
-    where its context was never seen."""
+    """Build even weights of every bucket, `[BUCKETS, predictors]`.
+
+    The last predictor has none where its context was never seen.
+    """
     weights = np.ones((BUCKETS, predictors))
     weights[0, -1] = 0.0
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))

@@ -187,8 +187,7 @@ def preparing(out: Path) -> Iterator[None]:
 
 
 def check_ours(out: Path) -> None:
-    """Raise an InputError where a directory holds something else than a corpus or the beginnings of
-    one."""
+    """Raise an InputError where a directory holds neither a corpus nor the beginnings of one."""
     if not (out / PLAN).exists() and any(entry.name != SCAN for entry in out.iterdir()):
         raise InputError(
             f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory"

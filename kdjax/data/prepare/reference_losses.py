@@ -166,7 +166,7 @@ def compute(
 
 
 def spread(available: int, most: int) -> NDArray[np.int64]:
-    """Choose at most `most` of `available` sequences' numbers, ascending and evenly; at least one."""
+    """Choose at most `most` of `available` sequences, evenly spread; at least one."""
     count = min(available, max(1, most))
     return np.arange(count, dtype=np.int64) * available // count
 

@@ -48,8 +48,9 @@ class TrainedTokenizer:
 
 
 def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer:
-    """Train a lowercase WordPiece tokenizer with BERT's normalizer, which strips accents, and its
-    word splitter.
+    """Train a lowercase WordPiece tokenizer, with BERT's word splitter and normalizer.
+
+    The normalizer strips accents.
 
     Entries are, in this order: the special tokens, the most frequent characters by code point, the
     same characters as they continue a word, and what the trainer merges of these.

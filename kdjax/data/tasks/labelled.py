@@ -85,8 +85,7 @@ class _Row:
 
 
 def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
-    """Read a task and split it by `split_fraction`: test below `test`, dev below `test + dev`, else
-    train.
+    """Read a task; split it by `split_fraction` at `test` and `test + dev`, the rest is train.
 
     Within a split, rows are in the order of their hash. Text beyond `length` tokens, [CLS] and
     [SEP] included, is cut.

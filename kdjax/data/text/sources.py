@@ -41,7 +41,7 @@ class Document:
 
     @property
     def size(self) -> int:
-        """Bytes of its text in UTF-8."""
+        """Count the bytes of its text in UTF-8."""
         return len(self.text.encode())
 
     def is_held_out(self, share: float) -> bool:

@@ -39,7 +39,7 @@ class AttentionMask(NamedTuple):
 
 
 def segment_mask(segments: jax.Array) -> AttentionMask:
-    """Return the mask that keeps attention inside segments, int32 `[B, L]`."""
+    """Build the mask that keeps attention inside segments, int32 `[B, L]`."""
     return AttentionMask(segments, segments[:, None, :, None] == segments[:, None, None, :])
 
 

@@ -60,8 +60,10 @@ def relation_kl(
 
 
 def reference(student: jax.Array, teacher: jax.Array, heads: int, mask: AttentionMask) -> jax.Array:
-    """Compute `relation_kl` of `[B, L, D]` from scores `[B, A, L, L]`, whose KL is the operation
-    that has an optimized form."""
+    """Compute `relation_kl` of `[B, L, D]` from scores `[B, A, L, L]`.
+
+    Its KL is the operation that has an optimized form.
+    """
     student_scores = relation_scores(split_heads(student, heads))
     teacher_scores = relation_scores(split_heads(teacher, heads))
     return kl(student_scores, teacher_scores, mask.allowed)

@@ -127,7 +127,7 @@ def _backward(
 
 
 def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """Return rows with mean 0 and variance 1, and the inverse of their standard deviations."""
+    """Normalise rows to mean 0 and variance 1; return the inverse standard deviations too."""
     wide = x.astype(jnp.float32)
     centred = wide - jnp.mean(wide, axis=1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=1, keepdims=True) + epsilon)

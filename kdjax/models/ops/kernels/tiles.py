@@ -34,7 +34,7 @@ def dot(x: jax.Array, y: jax.Array, axes: Any) -> jax.Array:
 
 
 def largest_block(size: int, limit: int, multiple: int = 1) -> int:
-    """Return the largest divisor of `size` up to `limit` that is a multiple of `multiple`.
+    """Find the largest divisor of `size` up to `limit` that is a multiple of `multiple`.
 
     Args:
         size: number of sequences or rows.
