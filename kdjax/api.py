@@ -348,7 +348,7 @@ def evaluate(
 def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | None = None) -> None:
     """Write a directory that `kdjax.models.from_pretrained` reads.
 
-    So does transformers where it has a class of this architecture.
+    transformers reads it too, where it has a class of this architecture.
 
     Args:
         run: a trained run, or a model.

@@ -60,11 +60,11 @@ class StoredArrays(Protocol):
 
     @property
     def directory(self) -> Path:
-        """Their directory."""
+        """Return the directory of the arrays."""
 
     @property
     def manifest(self) -> CacheSizes:
-        """Their number."""
+        """Return the numbers of sequences and views."""
 
     def read(self, sequences: np.ndarray, views: np.ndarray) -> Mapping[str, np.ndarray]:
         """Read the arrays of some sequences, each under its view."""

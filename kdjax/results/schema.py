@@ -381,7 +381,7 @@ class CorpusFacts:
     """The facts of a study's text.
 
     Attributes:
-        regime: amount of unique text, in words.
+        regime: name of the regime, which says how much unique text there is.
         documents, sequences, tokens: split -> number that runs see.
         whole: size of the whole text.
         digest: SHA-256 that identifies the text.

@@ -154,8 +154,6 @@ class Program:
         """Place what the step takes of a teacher on the devices; None where no teacher runs.
 
         The parameters are cast to the type that is computed in.
-
-        It is in the type that is computed in.
         """
         # Cast once here, and not in every step
         needed = self.phase.teacher_part(params)

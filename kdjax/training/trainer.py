@@ -56,7 +56,7 @@ class Trainer:
         repeats: whether text may be seen again once all of it was.
         evaluate: gives figures on held-out text for the student's parameters.
         watch: function called after every step.
-        phase_ended: function called between a phase's last step and the next one's first, with the
+        phase_ended: function called after a phase's last step, before any of a later one, with the
             phase's number from 0, the student's parameters on the host and the ledger. A run that
             is resumed there calls it again.
         checkpoints: directory of the checkpoints, a path or gs://bucket/path; None: in `directory`.
