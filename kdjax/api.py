@@ -247,7 +247,7 @@ def train(
     Args:
         arm: the arm.
         data: text to train on; repeated where the budget outlasts it.
-        budget: never overspent, and underspent by less than one step.
+        budget: amount to spend; never overspent, and underspent by less than one step.
         batch_size: sequences of a step.
         seed: random seed of the data order, masks, dropout and the objective's projections.
         out: the run's directory, with ledger.jsonl, metrics.jsonl and checkpoints, in which a call

@@ -142,7 +142,7 @@ class Reporter:
         Args:
             ledger: the run's account.
             rate: amount of its budget that it spends in a second; 0: nothing.
-            begun: when its first step ended.
+            begun: time at which its first step ended.
         """
         run_seconds = 0.0
         words = "? left"

@@ -86,7 +86,7 @@ class SignedManifest:
 
         Args:
             path: the file.
-            from_json: makes the manifest of the file's content.
+            from_json: function from the file's content to the manifest.
             version: the version that is expected.
             kind: corpus or cache, for messages.
             writer: name of the writer of the file, for messages.

@@ -90,7 +90,7 @@ class References:
             name: name of the model, for people.
             seed: seed of an untrained start; None: it is a teacher.
             model: the model's configuration.
-            make_params: makes the model's parameters, when they are needed.
+            make_params: function that makes the model's parameters, when they are needed.
             evaluation: evaluation that measures it.
         """
         path = self._plan.artifact_dirs["references"] / directory / RESULT

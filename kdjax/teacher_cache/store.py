@@ -139,7 +139,7 @@ def build(
         views: number of mask views of each sequence (`data.mask_copies`).
         block: number of records that are made together and make a shard: the most that a kill
             loses.
-        make: makes a block. It is a pure function: then the same bytes come about however often the
+        make: pure function that makes a block: then the same bytes come about however often the
             build was interrupted.
         progress: function called after each block with the number of records done, those of earlier
             builds included, and of all.

@@ -40,7 +40,7 @@ class PendingStep:
         phase: number of its phase, from 0.
         schedule_inputs: place of the step in the budget.
         metrics: `loss`, `grad_norm`, `grad_norm/GROUP` and each term by its key, on the devices.
-        fetch: brings metrics to the host.
+        fetch: function that brings metrics to the host.
     """
 
     ledger: Ledger

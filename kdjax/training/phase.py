@@ -45,7 +45,7 @@ class BatchShape:
     Attributes:
         batch_size: number of sequences.
         seq_len: tokens of a sequence.
-        max_predictions: most masked positions of a sequence.
+        max_predictions: largest number of masked positions in a sequence.
     """
 
     batch_size: int

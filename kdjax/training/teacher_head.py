@@ -55,7 +55,7 @@ def fit_head(
         stream: training batches.
         directory: directory of the fit's checkpoints and metrics.
         layout: layout of the devices.
-        evaluate: gives figures on held-out text for the whole teacher's parameters.
+        evaluate: function that measures the whole teacher's parameters on held-out text.
         watch: function called after every step.
 
     Returns:

@@ -54,7 +54,7 @@ class Trainer:
             cost.
         cache_bytes: size of the stored teacher outputs that it reads.
         repeats: whether text may be seen again once all of it was.
-        evaluate: gives figures on held-out text for the student's parameters.
+        evaluate: function that measures the student's parameters on held-out text.
         watch: function called after every step.
         phase_ended: function called after a phase's last step, before any of a later one, with the
             phase's number from 0, the student's parameters on the host and the ledger. A run that
@@ -260,7 +260,7 @@ class Trainer:
             counts: numbers of tokens and sequences that the run reads in the step.
             schedule_inputs: place of the step in the budget.
             metrics: metrics of the step, on the devices.
-            fetch: brings metrics to the host.
+            fetch: function that brings metrics to the host.
         """
         phase = self.compiled_phases[number]
         self._ledger_before_step = self.ledger

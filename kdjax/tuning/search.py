@@ -69,7 +69,7 @@ def search(
         space: setting -> the distribution that it is drawn from.
         tune: number of trials, and the sampler.
         better: whether lower or higher values of the endpoint are better.
-        run: makes the trial of an arm, number and settings, or reads it where it was made before.
+        run: function that makes a trial (arm, number, settings), or reads it if made before.
     """
     # Samplers have state: each arm gets one of its own, so that no arm learns from another.
     with _quiet():

@@ -33,7 +33,7 @@ class Document:
     Attributes:
         identity: string that decides the document's split: the record's key, `id` or `title`, else
             its text.
-        text: never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
+        text: content of the document, never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
     """
 
     identity: str
