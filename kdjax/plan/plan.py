@@ -245,7 +245,7 @@ def _law(
     case: str,
     widening: float,
 ) -> FittedLaw:
-    """Fit an arm's law and predict with widened intervals."""
+    """Predict by an arm's fitted law, with widened intervals."""
     parameters = {}
     for name, estimate in fit.parameters.items():
         ends = (_finite(estimate.low), _finite(estimate.high))

@@ -53,7 +53,7 @@ class Artifacts:
 
     @cached_property
     def texts(self) -> dict[str, Corpus]:
-        """Name -> held-out text from elsewhere, prepared."""
+        """Prepare the held-out texts from elsewhere, by name."""
         directory = self._plan.artifact_dirs["texts"]
         texts = {}
         with CLOCK("text"):

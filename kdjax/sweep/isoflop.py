@@ -72,7 +72,7 @@ def _point(rows: Sequence[SweepRow], size: int, endpoint: str) -> SizePoint:
 def _optimum(
     rows: Sequence[SweepRow], sizes: Sequence[int], endpoint: Endpoint, confidence: float
 ) -> Optimum | None:
-    """Fit the best size between the sizes tried; None where a seed does not show one."""
+    """Fit a parabola for each seed; return the best size, None where a seed does not show one."""
     if len(sizes) < FEWEST:
         return None
     vertices = []

@@ -99,9 +99,8 @@ class Lines:
 class Log:
     """A run's records, on their way to `metrics.jsonl`, TensorBoard and Weights & Biases.
 
-    Only the main process writes to the latter two.
-
-    If one of these two fails, the run goes on without it, and says so.
+    Only the main process writes to the latter two. If one of them fails, the run goes on without
+    it, and says so.
 
     Attributes:
         reached: last step that a line had been written for.

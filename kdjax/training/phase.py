@@ -318,7 +318,7 @@ def price(phase: Phase, shape: BatchShape) -> Price:
 
 @cache
 def _price(phase: Phase, shape: BatchShape) -> Price:
-    """Count what `price` does, once for all phases that compute the same."""
+    """Count the FLOPs for `price`, once for all phases that compute the same."""
     student = phase.student_forward()
     teacher = phase.teacher_forward()
     optimizer = phase.transformation

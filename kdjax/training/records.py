@@ -84,9 +84,8 @@ class RunRecords:
 def restore(directory: Path, records: Mapping[str, str]) -> None:
     """Put a checkpoint's records in their place, unless the files there begin with them.
 
-    A kill may have undone steps that the journal has on record.
-
-    They do not on another machine, or where the run went on elsewhere meanwhile.
+    A kill may have undone steps that the journal has on record. Files begin otherwise on another
+    machine, or where the run went on elsewhere meanwhile.
 
     Args:
         directory: directory of the run.
