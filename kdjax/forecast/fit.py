@@ -137,7 +137,7 @@ class Fit:
         return _interval(values, draws, self.confidence)
 
     def fresh_noise(self, runs: int) -> Array:
-        """Scale the drawn noise, `[draws]`, to the mean of `runs` new runs with the study's seeds."""
+        """Scale the drawn noise, `[draws]`, to the mean of `runs` new runs of the study's seeds."""
         return np.asarray(self._fresh / np.sqrt(runs))
 
 
