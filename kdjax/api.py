@@ -84,9 +84,9 @@ class TrainedRun:
     """A run that has spent its budget.
 
     Attributes:
-        arm: what was trained.
+        arm: arm that was trained.
         params: the student's final parameters, on the host.
-        ledger: what was spent, by part.
+        ledger: account of what was spent, by part.
         curve: figures along the budget: step, flops, share of the budget, mlm_loss.
     """
 
@@ -97,7 +97,7 @@ class TrainedRun:
 
     @property
     def model(self) -> Model:
-        """The trained student."""
+        """Return the trained student."""
         return Model(self.arm.student.config, self.params)
 
 
@@ -106,8 +106,8 @@ def flops(amount: float, teacher: str = "inference") -> Budget:
 
     Args:
         amount: FLOPs.
-        teacher: what of the teacher is charged: nothing, inference, training or both (Busbridge et
-            al. 2025, arXiv 2502.08606).
+        teacher: charged part of the teacher's cost: nothing, inference, training or both (Busbridge
+            et al. 2025, arXiv 2502.08606).
 
     Raises:
         InputError: an unknown way to charge the teacher.
@@ -118,8 +118,7 @@ def flops(amount: float, teacher: str = "inference") -> Budget:
 
 
 def tokens(amount: float) -> Budget:
-    """Make a budget of tokens that the student sees: batch times length a step, padding
-    included."""
+    """Make a budget of tokens that the student sees: batch times length, padding included."""
     return Budget("tokens", int(amount))
 
 
@@ -176,7 +175,7 @@ def price(
         batch_size: sequences of a step.
         seq_len: tokens of a sequence.
         max_predictions: masked positions of a sequence, at most; None: 15% of them.
-        phase: which of the arm's phases, from 0.
+        phase: number of the arm's phase, from 0.
 
     Raises:
         FlopCountError: XLA's count cannot be trusted for this objective.
@@ -247,15 +246,15 @@ def train(
 
     Args:
         arm: the arm.
-        data: what it is trained on; repeated where the budget outlasts it.
-        budget: never overspent, and underspent by less than one step.
+        data: text to train on; repeated where the budget outlasts it.
+        budget: amount to spend; never overspent, and underspent by less than one step.
         batch_size: sequences of a step.
-        seed: of the order of the data, the masks, dropout and the objective's projections.
+        seed: random seed of the data order, masks, dropout and the objective's projections.
         out: the run's directory, with ledger.jsonl, metrics.jsonl and checkpoints, in which a call
             that was interrupted goes on; None: a temporary one.
-        settings: how it computes, saves and logs. The batch is `batch_size`, the optimiser the
-            arm's.
-        watch: called after every step with the ledger and the step's losses.
+        settings: settings for computing, saving and logging. The batch is `batch_size`, the
+            optimiser the arm's.
+        watch: function called after every step with the ledger and the step's losses.
 
     Raises:
         Diverged: the loss is not finite.
@@ -314,7 +313,7 @@ def evaluate(
 
     Args:
         run: a trained run, or a model.
-        data: its validation split is measured on; an MLM probe is fitted on its training split.
+        data: text whose validation split is measured; an MLM probe is fitted on its training split.
         sequences: held-out sequences, at most.
         mlm_probe: the probe's settings; without tokens there is none.
 
@@ -347,8 +346,9 @@ def evaluate(
 
 
 def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | None = None) -> None:
-    """Write a directory that `kdjax.models.from_pretrained` reads, and transformers where it has a
-    class of this architecture.
+    """Write a directory that `kdjax.models.from_pretrained` reads.
+
+    transformers reads it too, where it has a class of this architecture.
 
     Args:
         run: a trained run, or a model.
@@ -368,7 +368,7 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
     Args:
         recipe: a YAML file, or the settings themselves.
         out: the study's directory.
-        overrides: of a YAML file's settings, for instance `["--budget.flops", "1e12"]`.
+        overrides: settings that replace a YAML file's, for instance `["--budget.flops", "1e12"]`.
 
     Returns:
         What results.json says.
@@ -381,6 +381,7 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
 
 
 def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:
+    """Raise InputError where the text's tokenizer has more entries than the student's table."""
     entries = data.corpus.manifest.vocab_size
     rows = arm.student.config.vocab_size
     if entries > rows:
@@ -391,6 +392,7 @@ def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:
 
 
 def _training_batches(data: PreparedText, batch_size: int, seed: int) -> Batches:
+    """Read the training split in batches, by the text's own masking settings."""
     return Batches(
         data.corpus,
         "train",
@@ -402,6 +404,7 @@ def _training_batches(data: PreparedText, batch_size: int, seed: int) -> Batches
 
 
 def _held_out(data: PreparedText, sequences: int) -> HeldOut:
+    """Take up to `sequences` sequences of the validation split, masked alike for every model."""
     batches = fixed_batches(
         data.corpus,
         "validation",

@@ -21,7 +21,7 @@ class Mark:
     """A moment, and the seconds by kind until then.
 
     Attributes:
-        moment: by `time.perf_counter`.
+        moment: time by `time.perf_counter`.
         seconds: kind -> seconds.
     """
 
@@ -37,7 +37,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        """Start, with `SETTING_UP`."""
+        """Start the clock, with `SETTING_UP`."""
         self._kinds = [SETTING_UP]
         self._whole = False
         self._seconds: dict[str, float] = {}

@@ -94,7 +94,7 @@ class CacheDirectory:
         """Open it.
 
         Args:
-            directory: of this kind of machine, beside those of others.
+            directory: directory of this kind of machine, beside those of others.
             limit: bytes that all of them take at most, -1: no limit. The entry that was not used
                 for longest is deleted first.
         """

@@ -40,7 +40,7 @@ def append_text(path: Path, text: str, *, durable: bool) -> None:
 
     Args:
         path: the file.
-        text: what is added.
+        text: text to add.
         durable: whether it is on the disk before this returns, with all that was added before.
 
     Raises:
@@ -82,7 +82,7 @@ def remove_on_input_error(*directories: Path, unless: str = "") -> Iterator[None
     Those that were there before stay, and so does work that is `Unfinished`.
 
     Args:
-        directories: what the block makes.
+        directories: directories that the block makes.
         unless: a pattern of paths within one of them; where any is there, work that took long is
             done, and nothing at all is deleted.
     """
@@ -105,7 +105,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a value as JSON, whatever the order of its keys."""
+    """Compute the SHA-256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -96,7 +96,7 @@ class Reporter:
         """Set what all runs from now on may spend together, from which the time left follows.
 
         Args:
-            budget: in the unit of the runs' budgets.
+            budget: size of the budget in the unit of the runs' budgets.
         """
         self._budget = budget
         self._spent = 0
@@ -106,7 +106,7 @@ class Reporter:
         """Return what shows a run's budget, loss, speed and time left after each step.
 
         Args:
-            name: of the run, for people.
+            name: name of the run, for people.
         """
         begun = 0.0
         first: Ledger | None = None
@@ -141,8 +141,8 @@ class Reporter:
 
         Args:
             ledger: the run's account.
-            rate: what it spends in a second, in its budget's unit; 0: nothing.
-            begun: when its first step ended.
+            rate: amount of its budget that it spends in a second; 0: nothing.
+            begun: time at which its first step ended.
         """
         run_seconds = 0.0
         words = "? left"

@@ -31,7 +31,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 @functools.cache
 def parser() -> ArgumentParser:
-    """Return the parser of a recipe's settings."""
+    """Build the parser of a recipe's settings."""
     recipe_parser = ArgumentParser(prog="kdjax", exit_on_error=False, add_help=False)
     recipe_parser.add_class_arguments(Config)
     recipe_parser.add_argument("--config", action="config", help="The recipe.")
@@ -133,7 +133,7 @@ def _one_line_errors(source: str) -> Iterator[None]:
     All are about the user's values.
 
     Args:
-        source: where the values come from, for messages.
+        source: origin of the values, for messages.
     """
     try:
         yield
@@ -147,7 +147,7 @@ def _one_line_errors(source: str) -> Iterator[None]:
 
 
 def dump(config: Config) -> str:
-    """Return the resolved config as YAML that `load` reads back to an equal one."""
+    """Write the resolved config as YAML that `load` reads back to an equal one."""
     return yaml.safe_dump(plain(to_dict(config)), sort_keys=False, allow_unicode=True)
 
 
@@ -288,7 +288,7 @@ def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
 
     Args:
         config: the recipe.
-        values: its settings as plain values; changed in place.
+        values: settings of the recipe as plain values; changed in place.
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):
         for model in (values["student"], values["teacher"]["architecture"]):

@@ -27,7 +27,7 @@ OF_A_STUDY = (study_manifest.NAME, RESULTS, "runs")
 
 
 def audit(directory: Path) -> list[Difference]:
-    """Return all that does not fit together in the directory of a study or a sweep; empty: nothing.
+    """Find all that does not fit together in the directory of a study or a sweep; empty: nothing.
 
     Raises:
         InputError: the directory holds neither.
@@ -51,7 +51,7 @@ def audit_command(directory: Path) -> None:
 
 
 def _audited(directory: Path) -> AuditFindings:
-    """Return what an audit of a directory finds."""
+    """Audit a directory and return the findings."""
     findings = AuditFindings()
     if any((directory / name).exists() for name in OF_A_SWEEP):
         _audit_sweep(directory, findings)

@@ -27,8 +27,8 @@ class Difference:
 
     Attributes:
         where: the file, and what in it.
-        found: what is there.
-        expected: what follows from the recipe, the prices, the text or the other files.
+        found: value that is there.
+        expected: value that follows from the recipe, the prices, the text or the other files.
     """
 
     where: str
@@ -127,7 +127,7 @@ class AuditFindings:
             self.add(where, f"{type(error).__name__}: {error}", WRITTEN)
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Return a file's JSON object; empty where there is none, which is a difference."""
+        """Read a file's JSON object; empty where there is none, which is a difference."""
         try:
             value = read_json(path)
         except InputError:
@@ -139,7 +139,7 @@ class AuditFindings:
         return {}
 
     def intact(self, directory: Path, shards: Sequence[Shard]) -> bool:
-        """Return whether all shards have the bytes of the manifest; each is read once."""
+        """Read each shard once and return whether all have the bytes of the manifest."""
         for shard in shards:
             path = directory / shard.file
             # Studies of a sweep share their text, and hashing it is most of an audit.

@@ -32,27 +32,27 @@ class AuditedStudy(Protocol):
 
     @property
     def costs(self) -> Mapping[str, Cost]:
-        """Arm -> what a run costs."""
+        """Map each arm to what a run costs."""
 
     @property
     def budget(self) -> Budget:
-        """The budget of a run."""
+        """Return the budget of a run."""
 
     @property
     def shape(self) -> BatchShape:
-        """The shape of a batch."""
+        """Return the shape of a batch."""
 
     @property
     def corpus(self) -> Corpus | None:
-        """The text; None where it is not there any more."""
+        """Return the text; None where it is not there any more."""
 
     @property
     def cache(self) -> CacheManifest | None:
-        """The stored teacher outputs; None where there are none."""
+        """Return the stored teacher outputs; None where there are none."""
 
     @property
     def sequences(self) -> int:
-        """Sequences of the training split."""
+        """Return the number of sequences of the training split."""
 
     def facts_for(self, seed: int) -> Any:
         """Return the recorded facts of a seed's teacher."""
@@ -146,7 +146,7 @@ class RunAudit:
         self._findings.expect_fields(path, {**manifest, "config": config}, expected)
 
     def _account(self, phases: Sequence[int]) -> dict[str, Any]:
-        """Return the account that a ledger must show after so many steps of each phase."""
+        """Compute the account that a ledger must show after so many steps of each phase."""
         # Every step of a phase costs the same and sees as many sequences.
         steps = sum(phases)
         sequences = 0
@@ -175,7 +175,7 @@ class RunAudit:
         return account
 
     def _phases(self, steps: int) -> list[int]:
-        """Return how many of so many steps are of each phase; empty where a clock decides."""
+        """Count how many of so many steps are of each phase; empty where a clock decides."""
         return [min(max(steps - span.first, 0), span.steps) for span in self._spans]
 
     def _audit_ledger(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:

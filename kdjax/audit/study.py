@@ -139,7 +139,7 @@ class StudyAudit:
         return self._results
 
     def _recipe(self) -> dict[str, Any]:
-        """Return the recipe by results.json.
+        """Read the recipe from results.json.
 
         Where that does not match its digest, it is a run's but for arms and seeds.
         """
@@ -278,7 +278,7 @@ class StudyAudit:
         return int(self._results["corpus"]["sequences"]["train"])
 
     def _cost(self, arm: Arm) -> Cost:
-        """Return what a run of an arm costs; under another JAX than the study's, as recorded."""
+        """Compute what a run of an arm costs; under another JAX than the study's, as recorded."""
         counted = [price(phase, phase.shape(self.shape)) for phase in arm.phases]
         self._prices += len(counted)
         recorded = self._stored["costs"][arm.name] if self._stored else {}
@@ -296,7 +296,7 @@ class StudyAudit:
         return cost
 
     def _upfront(self, arm: Arm, stored: Mapping[str, int]) -> dict[str, int]:
-        """Return the FLOPs charged before the first step: probe, stored outputs and teacher."""
+        """Sum the FLOPs charged before the first step: probe, stored outputs and teacher."""
         upfront = probe_charge(self.config, arm)
         if arm.stored:
             # Arms and seeds may have joined since the share was fixed: any share that follows from

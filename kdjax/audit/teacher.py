@@ -100,7 +100,7 @@ class TeacherAudit:
     def _account(
         self, phases: Sequence[int], price: Price, counts: Counts | None
     ) -> dict[str, Any]:
-        """Return the account that a ledger must show after so many steps up to each checkpoint."""
+        """Compute the account that a ledger must show after so many steps up to each checkpoint."""
         steps = sum(phases)
         parts = price.parts()
         account: dict[str, Any] = {

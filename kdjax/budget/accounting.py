@@ -38,8 +38,8 @@ class Budget:
 
     Attributes:
         kind: flops, tokens or hours.
-        amount: in that unit; FLOPs and tokens are whole numbers.
-        teacher: which case of teacher accounting is enforced, a key of `CASES`.
+        amount: size of the budget in its unit; FLOPs and tokens are whole numbers.
+        teacher: case of teacher accounting that is enforced, a key of `CASES`.
         clock: the kinds of wall-clock that a budget of hours counts.
     """
 
@@ -77,7 +77,7 @@ class Budget:
 
     @property
     def countable(self) -> bool:
-        """Whether the number of steps follows from the price, and not from a clock."""
+        """Return whether the number of steps follows from the price, and not from a clock."""
         return self.kind != "hours"
 
     def charges(self, spent: Mapping[str, int]) -> int:

@@ -65,7 +65,7 @@ class Peak:
     Attributes:
         flops_per_second: FLOPs a second of one JAX device.
         dtype: type of the matmuls' factors.
-        source: whose figure it is; "measured" where it was found on this machine.
+        source: origin of the figure; "measured" where it was found on this machine.
     """
 
     flops_per_second: float
@@ -87,7 +87,7 @@ def hardware_flops(
 
     Args:
         compiled: the compiled program.
-        traced: the same program, traced: `jax.jit(program).trace(...).jaxpr`.
+        traced: trace of the same program: `jax.jit(program).trace(...).jaxpr`.
         devices: number of devices that the program runs on.
         repeated: FLOPs of elementwise work on a device that fusions repeat
             (`kdjax.hlo.fusion.repeated_flops`).
@@ -135,7 +135,7 @@ def vendor_peak(kind: str) -> Peak | None:
 
 @cache
 def peak(device: jax.Device) -> Peak:
-    """Return the vendor's figure for a device's kind, or measure the peak of an unknown kind.
+    """Look up the vendor's figure for a device's kind, or measure the peak of an unknown kind.
 
     Vendors' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured
     one is the best of half a second of float32 matmuls.
@@ -151,7 +151,7 @@ def peak(device: jax.Device) -> Peak:
 
 
 def utilisation(flops: float, seconds: float, peak: Peak, devices: int) -> float:
-    """Return the share of the devices' peak that was used, 0 to 1.
+    """Compute the share of the devices' peak that was used, 0 to 1.
 
     Args:
         flops: FLOPs done by all devices together.

@@ -88,7 +88,7 @@ class JaxprCount:
 
     @property
     def total(self) -> int:
-        """Matmuls and elementwise work."""
+        """Sum matmuls and elementwise work."""
         return self.matmul + self.elementwise
 
 
@@ -97,7 +97,7 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
 
     Args:
         jaxpr: the program.
-        loops: what is done with a scan that is not unrolled whole.
+        loops: treatment of a scan that is not unrolled whole.
 
     Raises:
         FlopCountError: it holds a loop that is refused, a loop of unknown length, a branch or a
@@ -129,8 +129,7 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
 
 
 def dot_flops(eqn: core.JaxprEqn) -> int:
-    """Return the FLOPs of a `dot_general`: 2, a multiply-add, for each element and contracted
-    index."""
+    """Count the FLOPs of a `dot_general`: a multiply-add, 2, for each element and contraction."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
     left: Any = eqn.invars[0].aval
     width: int = math.prod(left.shape[axis] for axis in contracted)
@@ -159,7 +158,7 @@ def _turns(eqn: core.JaxprEqn, loops: Loops) -> int:
 
 
 def _live(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
-    """Return the equations that the program's results depend on: XLA counts nothing else."""
+    """Find the equations that the program's results depend on: XLA counts nothing else."""
     needed = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
     live = []
     for eqn in reversed(jaxpr.eqns):
@@ -170,7 +169,7 @@ def _live(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
 
 
 def _elementwise_flops(eqn: core.JaxprEqn) -> int:
-    """Return one FLOP an element of the result, but for what XLA counts otherwise."""
+    """Count one FLOP an element of the result, but for what XLA counts otherwise."""
     name = eqn.primitive.name
     size = _size(eqn.outvars[0])
     # A reduction of n elements to one takes n - 1 operations.
@@ -189,8 +188,11 @@ def _elementwise_flops(eqn: core.JaxprEqn) -> int:
 
 
 def _bounds_check_flops(gather: core.JaxprEqn) -> int:
-    """Return the FLOPs of a look-up: those of its bounds check, where it fills what is out of
-    range; any other look-up only moves data."""
+    """Count the FLOPs of a look-up.
+
+    Those are of its bounds check, where it fills what is out of range; any other look-up only moves
+    data.
+    """
     if gather.params["mode"] != jax.lax.GatherScatterMode.FILL_OR_DROP:
         return 0
     coordinates: Any = gather.invars[1].aval

@@ -44,14 +44,14 @@ class Journal:
 
     @property
     def head(self) -> str:
-        """The hash of the last entry; empty where there is none."""
+        """Return the hash of the last entry; empty where there is none."""
         return str(self.entries[-1]["sha256"]) if self.entries else ""
 
     def add(self, event: str, ledger: Ledger, **facts: Any) -> None:
         """Add an entry; it is on the disk before this returns.
 
         Args:
-            event: what happened.
+            event: name of what happened.
             ledger: the ledger after it.
             facts: more about the event, as plain values.
 

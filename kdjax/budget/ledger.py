@@ -32,7 +32,7 @@ class PhaseSpan:
 
     @property
     def stop(self) -> int:
-        """Number of the step after its last."""
+        """Return the number of the step after its last."""
         return self.first + self.steps
 
 
@@ -49,11 +49,11 @@ def schedule_phases(
 
     Args:
         budget: a budget in FLOPs or tokens.
-        phases: for each phase, the share of the budget at which it ends (the last: 1) and the price
+        phases: share of the budget at which each phase ends (the last: 1), and the price
             of its steps.
         tokens_per_step: batch x length, one number for all phases or one for each.
         upfront: FLOPs spent before the first step, by account.
-        setting: where the budget was set, for messages.
+        setting: name of the setting that gave the budget, for messages.
 
     Raises:
         InputError: a phase has not a single step.
@@ -87,7 +87,7 @@ class Ledger:
     """What one run has spent; it travels in the checkpoint.
 
     Attributes:
-        budget: what the run may spend.
+        budget: budget of the run.
         spent: FLOPs that the run has caused, by account (`ACCOUNTS`), charged or not.
         phases: optimiser steps done in each phase.
         positions: batch x length, summed over the steps, padding included.
@@ -127,17 +127,17 @@ class Ledger:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps done."""
+        """Count the optimiser steps done."""
         return sum(self.phases)
 
     @property
     def total(self) -> int:
-        """FLOPs charged, in the budget's case of teacher accounting."""
+        """Sum the FLOPs charged, in the budget's case of teacher accounting."""
         return self.budget.charges(self.spent)
 
     @property
     def used(self) -> float:
-        """How much of the budget is used up, in its unit."""
+        """Compute how much of the budget is used up, in its unit."""
         if self.budget.kind == "hours":
             return self.counted_seconds / 3600
         used = {"flops": self.total, "tokens": self.positions}
@@ -145,22 +145,22 @@ class Ledger:
 
     @property
     def counted_seconds(self) -> float:
-        """Wall-clock of the kinds that the budget's clock counts."""
+        """Sum the wall-clock of the kinds that the budget's clock counts."""
         return sum(self.seconds.get(kind, 0.0) for kind in self.budget.clock)
 
     @property
     def share(self) -> float:
-        """The share of the budget that is used up."""
+        """Compute the share of the budget that is used up."""
         return self.used / self.budget.amount
 
     @property
     def training_amount(self) -> float:
-        """What training may spend, in the budget's unit: all but a charged MLM probe."""
+        """Compute what training may spend, in the budget's unit: all but a charged MLM probe."""
         return self.budget.amount - self._probe
 
     @property
     def training_share(self) -> float:
-        """The share of `training_amount` that is used up.
+        """Compute the share of `training_amount` that is used up.
 
         Learning rate and schedules follow it: they begin at 0 although the probe, which comes last,
         is charged first.
@@ -169,14 +169,14 @@ class Ledger:
 
     @property
     def _probe(self) -> int:
-        """What a charged MLM probe takes of the budget: nothing of one in tokens or hours."""
+        """Compute a charged MLM probe's part of the budget: nothing of one in tokens or hours."""
         if self.budget.kind != "flops":
             return 0
         return self.spent.get("mlm_probe", 0)
 
     @property
     def remaining(self) -> float:
-        """What is left, in the budget's unit."""
+        """Compute what is left, in the budget's unit."""
         return self.budget.amount - self.used
 
     def step(self, price: Price, tokens_per_step: int) -> float:

@@ -75,7 +75,7 @@ class Count:
     Attributes:
         flops: XLA's count.
         jaxpr_count: the independent count.
-        outputs: what the program returns, as shapes; for what is counted next and takes it.
+        outputs: shapes that the program returns, for the next count, which takes them.
     """
 
     flops: int
@@ -88,7 +88,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
 
     Args:
         program: a pure function.
-        shapes: its arguments as `jax.ShapeDtypeStruct`.
+        shapes: arguments of the program as `jax.ShapeDtypeStruct`.
 
     Raises:
         FlopCountError: XLA gives no usable count, or the program holds a loop, a branch or a

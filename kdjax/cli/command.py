@@ -41,10 +41,10 @@ class Command:
     """A command of `kdjax`.
 
     Attributes:
-        name: its word on the command line.
-        summary: what it does, for the help.
+        name: word for the command on the command line.
+        summary: sentence on what the command does, for the help.
         run: runs it; it imports what it needs, so that help and errors come at once.
-        usage: what follows its name in the help.
+        usage: text that follows the command's name in the help.
         add_arguments: adds its arguments to its parser.
         takes_recipe: whether it reads a recipe, whose settings its help lists.
         multiprocess: whether several processes run it as one; else the first alone runs it.

@@ -56,7 +56,7 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
     """Read a command line.
 
     Args:
-        words: all after `kdjax`.
+        words: all words after `kdjax`.
 
     Returns:
         The command, and its arguments. Their `config` is the recipe with the overrides applied;

@@ -76,8 +76,8 @@ def _joins(command: Command, options: Options) -> bool:
     """Set up the process, and the other processes' way to it; return whether it takes part.
 
     Args:
-        command: to be run.
-        options: its arguments; its output directory becomes this process's own.
+        command: command to run.
+        options: arguments of the command; its output directory becomes this process's own.
     """
     from kdjax import compiled, memory  # JAX is loaded only now
 

@@ -56,5 +56,5 @@ class BudgetConfig:
 
     @property
     def kind(self) -> str:
-        """The kind of budget that is set; flops where none is."""
+        """Return the kind of budget that is set; flops where none is."""
         return next((name for name in KINDS if getattr(self, name)), "flops")

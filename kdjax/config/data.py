@@ -46,7 +46,7 @@ class TokenizerConfig:
 
     @property
     def characters(self) -> int:
-        """The most characters that get entries of their own."""
+        """Return the most characters that get entries of their own."""
         return self.alphabet or max(64, self.size // 8)
 
 

@@ -95,8 +95,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class MlmProbeConfig:
-    """The MLM probe: a fresh MLM head on the frozen model, for a held-out loss that every arm
-    has."""
+    """A fresh MLM head on the frozen model, for a held-out loss that every arm has."""
 
     tokens: float = 0.0
     """Tokens of the training text that it is fitted on, batch x length a step, padding included.

@@ -96,7 +96,7 @@ class ModelConfig(ModelOptions):
 
     @property
     def head_width(self) -> int:
-        """Width of one attention head."""
+        """Compute the width of one attention head."""
         return self.width // self.heads
 
 

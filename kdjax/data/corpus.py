@@ -35,9 +35,9 @@ class Corpus:
     """A prepared corpus, or a subset of one, open for reading.
 
     Attributes:
-        directory: its directory.
-        manifest: what the whole of it consists of.
-        subset: what the training split is limited to; None: all of it.
+        directory: directory of the corpus.
+        manifest: description of all its files.
+        subset: part of the training split that is read; None: all of it.
     """
 
     directory: Path
@@ -81,8 +81,7 @@ class Corpus:
                 )
 
     def limited(self, unique_tokens: float, seed: int) -> Corpus:
-        """Return the corpus with a seeded subset of its training split: whole sequences in a
-        random order.
+        """Limit the training split to a seeded subset: whole sequences in a random order.
 
         Under one seed a smaller subset is the start of a larger one. The validation split is the
         same. A sequence has the masks in every subset that it has in the whole corpus.
@@ -118,7 +117,7 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """The manifest's digest, or one of that and the subset.
+        """Return the SHA-256 of what training reads: the manifest's, or with a subset one of both.
 
         Corpora of equal digests have equal sequences in the same order.
         """
@@ -134,15 +133,13 @@ class Corpus:
         return len(self.subset.numbers)
 
     def tokens(self, split: str) -> int:
-        """Return the number of tokens of a split, or of the subset of it; [CLS] and [SEP] are
-        counted, padding is not."""
+        """Count the tokens of a split or of the subset of it, [CLS] and [SEP] too, padding not."""
         if self.subset is None or split != "train":
             return self.manifest.tokens[split]
         return self.subset.tokens
 
     def missing_tokens(self, sequences: int) -> int:
-        """Estimate how many tokens a budget lacks if none may be seen twice; 0 when there are
-        enough.
+        """Estimate how many tokens a budget lacks if none may be seen twice; 0: there are enough.
 
         The sequences that are missing are taken to be as full as those that are there.
 
@@ -232,8 +229,9 @@ class Corpus:
         mlm_probability: float,
         max_predictions: int,
     ) -> Batch:
-        """Read a batch of sequences, each masked for its view: a view has the same masks for every
-        run and for the teacher's stored outputs.
+        """Read a batch of sequences, each masked for its view.
+
+        A view has the same masks for every run and for the teacher's stored outputs.
 
         Args:
             split: `train` or `validation`.

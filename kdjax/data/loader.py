@@ -48,24 +48,23 @@ class CacheSizes(Protocol):
 
     @property
     def sequences(self) -> int:
-        """Number of sequences."""
+        """Return the number of sequences."""
 
     @property
     def views(self) -> int:
-        """Number of mask views of each sequence."""
+        """Return the number of mask views of each sequence."""
 
 
 class StoredArrays(Protocol):
-    """Arrays that belong to masked sequences, read by sequence and view
-    (`kdjax.teacher_cache.store.Cache`)."""
+    """Arrays of masked sequences by sequence and view (`kdjax.teacher_cache.store.Cache`)."""
 
     @property
     def directory(self) -> Path:
-        """Their directory."""
+        """Return the directory of the arrays."""
 
     @property
     def manifest(self) -> CacheSizes:
-        """Their number."""
+        """Return the numbers of sequences and views."""
 
     def read(self, sequences: np.ndarray, views: np.ndarray) -> Mapping[str, np.ndarray]:
         """Read the arrays of some sequences, each under its view."""
@@ -130,7 +129,7 @@ class Batches:
 
     @property
     def sequences(self) -> int:
-        """Number of sequences before they repeat."""
+        """Return the number of sequences before they repeat."""
         return self._corpus.sequences(self._split)
 
     def __getitem__(self, number: int) -> Batch:
@@ -233,8 +232,10 @@ def fixed_batches(
 
 
 def evenly_spaced(available: int, limit: int, besides: int = 0) -> np.ndarray:
-    """Return at most `limit` numbers below `available`, ascending, and none of those that the limit
-    `besides` gives."""
+    """Choose at most `limit` numbers below `available`, ascending and evenly spaced.
+
+    None is one of those that the limit `besides` gives.
+    """
     numbers = np.arange(available)
     if besides:
         numbers = np.setdiff1d(numbers, evenly_spaced(available, besides))

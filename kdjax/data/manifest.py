@@ -23,10 +23,10 @@ class Shard:
     """One ArrayRecord file of a corpus or a teacher cache.
 
     Attributes:
-        file: its path in the directory.
+        file: path of the shard in the directory.
         split: `train` or `validation`.
         sequences: number of its records.
-        bytes: its size.
+        bytes: size of the shard.
         sha256: SHA-256 of its bytes, in hex.
     """
 
@@ -86,11 +86,11 @@ class SignedManifest:
 
         Args:
             path: the file.
-            from_json: makes the manifest of the file's content.
+            from_json: function from the file's content to the manifest.
             version: the version that is expected.
             kind: corpus or cache, for messages.
-            writer: what wrote the file, for messages.
-            remedy: what to do about another version, for messages.
+            writer: name of the writer of the file, for messages.
+            remedy: advice on another version, for messages.
 
         Raises:
             InputError: the file is of another version, was changed, or is no such manifest.
@@ -160,7 +160,7 @@ class Manifest(SignedManifest):
 
     @property
     def record_format(self) -> RecordFormat:
-        """Layout of a record's bytes."""
+        """Return the layout of a record's bytes."""
         return RecordFormat(self.length, self.token_dtype, self.segment_dtype)
 
     @staticmethod

@@ -20,8 +20,7 @@ def mask(
     special_ids: Sequence[int],
     mask_id: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mask one sequence for masked language modelling (Devlin et al. 2019, arXiv 1810.04805,
-    section 3.1).
+    """Mask a sequence for language modelling (Devlin et al. 2019, arXiv 1810.04805, section 3.1).
 
     Of m maskable tokens, `min(max_predictions, max(1, round(mlm_probability * m)))` are chosen
     (none if m is 0); each is replaced by [MASK] with probability 0.8, by a token drawn from all but

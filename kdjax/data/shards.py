@@ -31,7 +31,7 @@ def locked(directory: Path, plan: str, work: str) -> Iterator[None]:
     Args:
         directory: the directory.
         plan: name of the file that is written first.
-        work: what is done here, for messages.
+        work: name of the work done here, for messages.
 
     Raises:
         InputError: it cannot be made, or another process holds it.
@@ -96,7 +96,7 @@ def check_shard(directory: Path, shard: Shard, remedy: str) -> None:
     Args:
         directory: directory of the corpus or cache.
         shard: the shard as it was written.
-        remedy: what to do about a damaged one, for messages.
+        remedy: advice on a damaged shard, for messages.
 
     Raises:
         InputError: it is missing, truncated or damaged.

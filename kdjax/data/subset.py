@@ -29,8 +29,7 @@ class Subset:
 def take(
     sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]
 ) -> Subset:
-    """Take sequences from the start of the seed's permutation, as many as hold at most
-    `unique_tokens` tokens together.
+    """Take sequences in the seed's order until the next would exceed `unique_tokens` tokens.
 
     Under one seed a smaller subset is the start of a larger one. Tokens are counted in blocks, and
     only as far as the subset reaches.
@@ -56,8 +55,10 @@ def take(
 
 
 def permutation(sequences: int, seed: int) -> np.ndarray:
-    """Return the numbers from 0 to `sequences - 1`, `[sequences]` int64, in an order that depends
-    on the arguments alone."""
+    """Draw the numbers from 0 to `sequences - 1`, `[sequences]` int64, in a random order.
+
+    The order depends on the arguments alone.
+    """
     # Not `Generator.permutation`: NumPy promises the same raw bits in every version, and no more.
     # The key is an array of its own type: a list with a number from 2^63 on would become floats.
     key = np.array([seed % 2**64, sequences], np.uint64)

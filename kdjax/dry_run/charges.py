@@ -39,7 +39,7 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """Return what a run of an arm is charged for its MLM probe, by account.
+    """Compute what a run of an arm is charged for its MLM probe, by account.
 
     Nothing, unless the recipe says so.
     """
@@ -58,19 +58,19 @@ def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
 
 
 def sharing(config: Config, arms: Mapping[str, Arm]) -> int:
-    """Return how many runs share the cost of stored outputs."""
+    """Count the runs that share the cost of stored outputs."""
     cached_arms = [arm for arm in arms.values() if arm.stored]
     # A recipe may say that runs of other studies share it as well.
     return config.cache.shared_by or len(config.seeds) * len(cached_arms)
 
 
 def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
-    """Return the FLOPs of storing the teacher's outputs, or what storing them has cost.
+    """Compute the FLOPs of storing the teacher's outputs, or read what storing them has cost.
 
     Args:
         config: the recipe.
         request: the outputs.
-        sequences: of the training text, of which all views are stored.
+        sequences: number of training sequences, of which all views are stored.
     """
     # A cache made before says what it cost.
     if config.cache.source:
@@ -98,14 +98,14 @@ def upfront_charges(
     train_sequences: int,
     teacher: TeacherCost | None,
 ) -> dict[str, int]:
-    """Return the FLOPs that a run spends before its first step, by account.
+    """Compute the FLOPs that a run spends before its first step, by account.
 
     Args:
         config: the recipe.
-        arms: all of them, which share the cost of stored outputs.
+        arms: all arms, which share the cost of stored outputs.
         arm: the run's.
-        train_sequences: of the training text, whose outputs are stored.
-        teacher: what the teacher cost; None where the run owes nothing for it.
+        train_sequences: number of training sequences, whose outputs are stored.
+        teacher: cost of the teacher; None where the run owes nothing for it.
 
     Raises:
         InputError: the teacher's training is charged and its cost is not known.

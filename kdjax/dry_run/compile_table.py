@@ -28,8 +28,8 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
     """Print compiled steps, a row for each phase, and what the estimates rest on.
 
     Args:
-        rows: from `kdjax.dry_run.compiling.compiled`.
-        seeds: how many runs each arm has.
+        rows: rows from `kdjax.dry_run.compiling.compiled`.
+        seeds: number of runs of each arm.
     """
     table = Table(
         box=SIMPLE_HEAD,

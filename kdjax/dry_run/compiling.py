@@ -51,7 +51,7 @@ def compiled(
         config: the recipe.
         target: the slice.
         arms: names of those to look at; none: all.
-        top: how many of the longest operations of a step to list.
+        top: number of a step's longest operations to list.
 
     Returns:
         `topology`, `chips`, `devices`, of a device `kind`, `peak_flops` and `hbm` (bytes a program
@@ -156,7 +156,7 @@ def _attention(
 def _estimated(
     program: Program, target: Slice, devices: int, price: int, top: int
 ) -> dict[str, Any]:
-    """Return the estimate of a step's time, and of how well it uses the devices."""
+    """Estimate a step's time, and how well it uses the devices."""
     step = estimate(program.text, target.chip, program.kernels)
     # One operation of unknown time leaves the step's unknown.
     share_of_peak = None
@@ -175,7 +175,7 @@ def _estimated(
 
 
 def _collectives(module: Module) -> dict[str, dict[str, int]]:
-    """Return arrays and bytes of each kind of collective that a step executes."""
+    """Count arrays and bytes of each kind of collective that a step executes."""
     counts: dict[str, dict[str, int]] = {}
     for transfer in executed_collectives(module):
         collective = transfer.collective
@@ -186,7 +186,7 @@ def _collectives(module: Module) -> dict[str, dict[str, int]]:
 
 
 def out_of_memory(message: str) -> int | None:
-    """Return the bytes of HBM that a program which does not fit needs at least.
+    """Read from the error the bytes of HBM that a program which does not fit needs at least.
 
     None where the compiler's message says something else.
     """
@@ -226,7 +226,7 @@ def check_fits(rows: dict[str, Any]) -> None:
     """Check that every step fits in the memory of its devices.
 
     Args:
-        rows: from `compiled`.
+        rows: rows from `compiled`.
 
     Raises:
         InputError: one does not.

@@ -64,7 +64,7 @@ def arms_table(config: Config, rows: dict[str, dict[str, Any]]) -> None:
 
     Args:
         config: the recipe between whose models they are priced.
-        rows: from `named_arms`.
+        rows: rows from `named_arms`.
     """
     shape = shape_of(config)
     table = Table(

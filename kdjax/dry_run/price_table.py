@@ -42,7 +42,7 @@ def price_table(config: Config, rows: Rows) -> None:
 
 
 def _table(config: Config, rows: Rows) -> Table:
-    """Return the table: FLOPs of a step by part, and what the budget buys."""
+    """Build the table: FLOPs of a step by part, and what the budget buys."""
     shape = shape_of(config)
     first_arm, first_phases = next(iter(rows.items()))
     table = Table(

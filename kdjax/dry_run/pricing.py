@@ -30,7 +30,7 @@ from kdjax.training.teacher_source import CachedTeacher, OnlineTeacher
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
-    """Return per arm and phase FLOPs of a step, and the steps, tokens and epochs the budget buys.
+    """Compute per arm and phase the FLOPs of a step, and what the budget buys in steps and tokens.
 
     FLOPs are by part, in all and charged. Tokens are positions of the sequences, padding included,
     when no prepared corpus tells how full they are; epochs are None then. Under a budget of hours
@@ -89,13 +89,13 @@ def _reach(
     step_prices: list[Price],
     corpus: Corpus | None,
 ) -> list[dict[str, Any]]:
-    """Return steps, tokens and epochs of each phase of an arm.
+    """Compute steps, tokens and epochs of each phase of an arm.
 
     Args:
         config: the recipe.
-        arms: all of them.
+        arms: all arms of the recipe.
         arm: the arm.
-        step_prices: of each phase.
+        step_prices: prices of a step, phase by phase.
         corpus: the prepared text, if any.
     """
     # A teacher's cost may take long to count, or not be known: only where it is charged.
@@ -119,13 +119,13 @@ def _reach(
 def _cache(
     config: Config, arms: dict[str, Arm], arm: Arm, step_prices: list[Price], corpus: Corpus | None
 ) -> dict[str, Any]:
-    """Return what stored outputs cost a run, and when they are cheaper than the teacher itself.
+    """Compute what stored outputs cost a run, and when they are cheaper than the teacher itself.
 
     Args:
         config: the recipe.
-        arms: all of them.
-        arm: one that reads stored outputs.
-        step_prices: of each of its phases.
+        arms: all arms of the recipe.
+        arm: arm that reads stored outputs.
+        step_prices: prices of a step, one for each of its phases.
         corpus: the prepared text, if any.
     """
     teacher = zoo.resolve(config.teacher.architecture)
@@ -162,7 +162,7 @@ def _cache(
 
 
 def _saved_an_epoch(config: Config, arm: Arm, step_prices: list[Price]) -> Fraction:
-    """Return the FLOPs that stored outputs save a sequence in an epoch, over the arm's phases."""
+    """Compute the FLOPs that stored outputs save a sequence in an epoch, over the arm's phases."""
     # Phases count by their shares of the budget.
     saved = Fraction(0)
     begin = 0.0

@@ -24,9 +24,9 @@ class TeacherCost:
     """FLOPs spent on a teacher before a study's runs.
 
     Attributes:
-        training: of pretraining it; 0: not known.
-        tuning: of training its encoder on, together with an MLM head.
-        head: of fitting an MLM head on a frozen encoder.
+        training: FLOPs of pretraining the teacher; 0: not known.
+        tuning: FLOPs of training its encoder on, together with an MLM head.
+        head: FLOPs of fitting an MLM head on a frozen encoder.
     """
 
     training: int = 0
@@ -46,7 +46,7 @@ class TeacherCost:
 
     @property
     def known(self) -> bool:
-        """Whether the cost of pretraining is known."""
+        """Return whether the cost of pretraining is known."""
         return self.training > 0
 
     def charged_to(self, arm: Arm) -> int:
@@ -60,7 +60,7 @@ class TeacherCost:
         """Check that what is to be paid is known.
 
         Args:
-            case: who pays for the teacher, a key of `kdjax.budget.accounting.CASES`.
+            case: way to pay for the teacher, a key of `kdjax.budget.accounting.CASES`.
 
         Raises:
             InputError: the case charges the teacher's training and nobody knows what it was.
@@ -74,7 +74,7 @@ class TeacherCost:
 
 
 def cost_by_recipe(config: Config) -> TeacherCost:
-    """Return what a recipe's teacher will have cost, from settings and the source's card, if any.
+    """Compute what a recipe's teacher will have cost, from settings and any card of the source.
 
     Of a teacher that is trained here, and of a head that is fitted, it is exact: the number of
     steps times their price.
@@ -100,7 +100,7 @@ def cost_by_recipe(config: Config) -> TeacherCost:
 
 
 def fit_flops(config: Config) -> int:
-    """Return the FLOPs of fitting the recipe's MLM head: the number of steps times their price.
+    """Compute the FLOPs of fitting the recipe's MLM head: its steps times their price.
 
     Raises:
         InputError: its budget buys no step.
@@ -118,7 +118,7 @@ def fit_flops(config: Config) -> int:
 
 
 def _card(config: Config) -> Mapping[str, Any]:
-    """Return the card beside the source's weights; empty where either is not on this machine."""
+    """Read the card beside the source's weights; empty where either is not on this machine."""
     try:
         directory = source_directories(config)[0].path
     except InputError:

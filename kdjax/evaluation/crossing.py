@@ -55,7 +55,7 @@ def crossings(
     significant: list[int | None] = [n for n, sign in enumerate(signs) if sign]
 
     def interval_end(index: int | None, direction: int) -> float | None:
-        """Return where the interval beside a significant budget first holds 0."""
+        """Find where the interval beside a significant budget first holds 0."""
         if index is None:
             return None
         ends = {1: lows, -1: highs}[signs[index]]
@@ -93,5 +93,5 @@ def crossings(
 
 
 def _zero_of_line(left: float, right: float, at_left: float, at_right: float) -> float:
-    """Return where a straight line is 0."""
+    """Compute where a straight line is 0."""
     return left + (right - left) * at_left / (at_left - at_right)

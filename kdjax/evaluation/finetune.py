@@ -115,7 +115,7 @@ def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDAr
 
 
 def optimizer_of(settings: FinetuneConfig) -> OptimizerConfig:
-    """Return the optimiser of a fine-tuning.
+    """Build the optimiser of a fine-tuning.
 
     Adam's betas are 0.9 and 0.999, as BERT's (Devlin et al. 2019, arXiv 1810.04805). A warm-up
     given as a number of steps becomes a fraction of them; one as long as the run, or longer, lasts

@@ -56,7 +56,7 @@ class HeldOut:
 
     Attributes:
         batches: MLM batches on the host.
-        shuffled: the same sequences with their visible tokens shuffled, a control
+        shuffled: copies of the sequences with their visible tokens shuffled, a control
             (`kdjax.evaluation.shuffle`); None where nothing is measured on them.
     """
 
@@ -72,7 +72,7 @@ class HeldOut:
             batches: MLM batches; unused slots and padded rows have `label_weights` 0.
             teacher: model that others are compared with; one without an MLM head predicts nothing,
                 and counts as none.
-            shuffled: the same batches with their visible tokens shuffled, if there are any.
+            shuffled: copies of the batches with their visible tokens shuffled, if there are any.
         """
         self.batches = [dict(batch) for batch in batches]
         self.shuffled = shuffled
@@ -121,7 +121,7 @@ class HeldOut:
 
     @functools.cached_property
     def _predictions(self) -> tuple[MlmResult, list[NDArray[np.float32]]]:
-        """The teacher's result, and its log-probabilities `[B, S, V]` for each batch."""
+        """Compute the teacher's result, and its log-probabilities `[B, S, V]` for each batch."""
         assert self._teacher is not None  # callers have checked
         sums = []
         targets = []
@@ -143,8 +143,8 @@ def mean_of(sums: list[dict[str, jax.Array]], measured: str) -> MlmResult:
     """Turn the sums of all batches (`over_slots`) into means.
 
     Args:
-        sums: what `over_slots` returned for each batch.
-        measured: what was measured, for messages.
+        sums: results of `over_slots`, one for each batch.
+        measured: name of what was measured, for messages.
 
     Raises:
         InputError: no slot has a weight above 0, or a mean is not finite.
@@ -179,7 +179,7 @@ def _measure(
 def _predict(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the teacher's log-probabilities on a batch, and its own sums."""
+    """Compute the teacher's log-probabilities on a batch, and its own sums."""
     log_probs = _log_probs(config, params, batch)
     return log_probs, over_slots(log_probs, batch, None)
 

@@ -181,7 +181,7 @@ class FittedProbe:
     """A head fitted on a frozen model, and its twin that had half of the tokens.
 
     Attributes:
-        form: which head was fitted.
+        form: kind of head that was fitted.
         encoder: the model's parameters without its own MLM head, on the device.
         head: parameters of the head.
         half: parameters of the twin, whose learning rate fell to 0 after half of the steps.
@@ -196,7 +196,7 @@ class FittedProbe:
 
     @property
     def layer_weights(self) -> list[float]:
-        """Return the weight of each layer, from the embeddings on; they add up to 1."""
+        """Compute the weight of each layer, from the embeddings on; they add up to 1."""
         if self.form.features == "last":
             return [0.0] * self.form.model.layers + [1.0]
         return [float(weight) for weight in jax.nn.softmax(self.head["mix"])]
@@ -351,7 +351,7 @@ def standardized(x: jax.Array) -> jax.Array:
 
 
 def _rate(settings: MlmProbeConfig, number: int, steps: int) -> np.float32:
-    """Return the learning rate of a step, counted from 0."""
+    """Compute the learning rate of a step, counted from 0."""
     schedule = OptimizerConfig(learning_rate=settings.learning_rate, warmup=WARMUP)
     return np.float32(learning_rate(schedule, number / steps, (number + 1) / steps))
 

@@ -163,7 +163,7 @@ def _probe_layer(
     task: Task,
     strengths: Sequence[float],
 ) -> tuple[LayerProbe, int]:
-    """Return a layer's best probe, and how many fits did not converge.
+    """Fit a layer's probes; return the best, and how many fits did not converge.
 
     Args:
         layer: number of the layer.
@@ -202,7 +202,7 @@ def _logistic(
 
 
 def _best(probes: Sequence[LayerProbe]) -> LayerProbe:
-    """Return the probe with the best dev score, the first of equals."""
+    """Choose the probe with the best dev score, the first of equals."""
     return max(probes, key=lambda probe: probe.dev)
 
 

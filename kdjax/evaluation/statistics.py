@@ -169,7 +169,7 @@ class BaselineComparison:
             shared seeds.
         n: number of shared seeds.
         p_value: two-sided p-value of the paired t-test; None with fewer than two shared seeds.
-        p_adjusted: the same after Holm's adjustment over all arms that are tested; None where
+        p_adjusted: `p_value` after Holm's adjustment over all arms that are tested; None where
             `p_value` is.
         verdict: TIES where the interval lies within the margin, as in `paired`; BEATS or LOSES,
             read from the arm's side, where the adjusted p-value is at most 1 - confidence;
@@ -289,7 +289,8 @@ def against_baseline(
 
 
 def expected_false(count: int, confidence: float) -> float:
-    """Compute how many of `count` unadjusted intervals leave out 0 on average, were all arms alike.
+    """Compute how many unadjusted intervals leave out 0 on average, were all arms alike.
+
     By linearity of expectation this holds although pairs share runs and are not independent. It is
     an upper bound on the expected number of false `BEATS`, since some of these intervals lie within
     the margin and are ties.

@@ -32,8 +32,8 @@ class Draws:
     """Bootstrap draws of every arm, draw r of one arm belonging with draw r of every other.
 
     Attributes:
-        theta: for each arm `[..., draws, size]`: refitted parameters.
-        fresh: for each arm `[..., draws]`: noise of one more run of a seed that is in the study.
+        theta: refitted parameters of each arm, `[..., draws, size]`.
+        fresh: noise of one more run of a seed that is in the study, for each arm `[..., draws]`.
         residual_sd: `[..., arms]`: standard deviation of a run within its seed.
         shift_sd: `[..., arms]`: standard deviation of a seed's mean; 0 where there is one seed.
     """
@@ -62,11 +62,11 @@ def joint(
         rng: the only source of randomness.
         count: number of draws.
         laws: the law of each arm.
-        fits: for each arm the robust fit of its law to data sets `[..., n]`.
-        seeds: for each arm `[n]`: index of each run's seed among the arm's own seeds.
-        cells: for each arm `[n]`: index of each run's cell. Runs of two arms in one cell are
+        fits: robust fit of each arm's law to data sets `[..., n]`.
+        seeds: index of each run's seed among the arm's own seeds, for each arm `[n]`.
+        cells: index of each run's cell, for each arm `[n]`. Runs of two arms in one cell are
             paired.
-        study_seeds: for each arm the indices of its seeds among the study's seeds.
+        study_seeds: indices of each arm's seeds among the study's seeds.
         cell_seed: `[cells]`: index of each cell's seed among the study's seeds.
         same_seeds: whether the question is about these very seeds rather than about seeds at large;
             their shifts are then part of the answer and not noise.

@@ -89,7 +89,7 @@ def hold_out(
 
     Args:
         runs: pilot runs of one endpoint.
-        budgets: how many of the largest budgets to hold out.
+        budgets: number of the largest budgets to hold out.
         better, best, confidence, draws, seed: as for `fit`.
 
     Raises:

@@ -77,11 +77,11 @@ class Fit:
     Attributes:
         arm: name of the arm.
         formula: the law, in N (parameters) and D' (effective tokens).
-        reason: why the law has this form.
+        reason: sentence on why the law has this form.
         parameters: symbol -> estimate.
-        residual_sd: how much runs of one seed scatter around the law, in the endpoint's unit.
-        shift_sd: how much seeds differ in their means over budgets; 0 where there is one seed.
-        cautions: what to know before trusting the law, one sentence each.
+        residual_sd: standard deviation of one seed's runs around the law, in the endpoint's unit.
+        shift_sd: standard deviation of the seeds' means over budgets; 0 where there is one seed.
+        cautions: reasons to doubt the law, one sentence each.
         usable: whether the law may be extrapolated; not where values get worse with more tokens.
         sizes: smallest and largest N of the runs.
         tokens: smallest and largest D' of the runs.
@@ -137,7 +137,7 @@ class Fit:
         return _interval(values, draws, self.confidence)
 
     def fresh_noise(self, runs: int) -> Array:
-        """Return `[draws]` of the noise in the mean of `runs` new runs with the study's seeds."""
+        """Scale the drawn noise, `[draws]`, to the mean of `runs` new runs of the study's seeds."""
         return np.asarray(self._fresh / np.sqrt(runs))
 
 
@@ -287,7 +287,7 @@ def _estimates(
 
 
 def _interval(value: Array, draws: Array, confidence: float) -> Prediction:
-    """Return a value `[m]` with the percentile interval of its draws `[draws, m]`."""
+    """Compute the percentile interval of draws `[draws, m]` around a value `[m]`."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     # A bound can hold the draws on one side of the estimate; the interval then reaches to the
     # estimate.

@@ -29,7 +29,7 @@ class Form:
     Attributes:
         law: the law at the arm's runs.
         formula: the law in symbols.
-        reason: why the runs carry this law.
+        reason: sentence on why the runs carry this law.
     """
 
     law: Law

@@ -282,7 +282,7 @@ def _discount(count: Array, full_worth: Array, decay: Array) -> Array:
 
 
 def _positive(name: str, value: ArrayLike) -> Array:
-    """Return an argument as an array; refuse what is not above 0."""
+    """Convert an argument to an array; refuse what is not above 0."""
     array = np.asarray(value, np.float64)
     if not (array > 0).all():
         raise InputError(f"{name}: found {array[~(array > 0)].flat[0]:g}, expected numbers above 0")

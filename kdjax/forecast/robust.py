@@ -102,7 +102,7 @@ def degrees_of_freedom(law: Law, seed: NDArray[np.intp]) -> int:
 
 
 def _residuals(law: Law, theta: Array, shifts: Array, member: Array, y: Array) -> Array:
-    """Return what law and shifts leave of the values, `[..., n]`."""
+    """Compute what law and shifts leave of the values, `[..., n]`."""
     return np.asarray(y - law.values(theta) - shifts @ member.T)
 
 
@@ -115,6 +115,6 @@ def _reweighted(
 
 
 def _shifts(residuals: Array, weights: Array, member: Array) -> Array:
-    """Return the weighted mean residual of each seed, `[..., seeds]`, summing to zero."""
+    """Compute the weighted mean residual of each seed, `[..., seeds]`, summing to zero."""
     means = (weights * residuals) @ member / (weights @ member)
     return np.asarray(means - means.mean(-1, keepdims=True))

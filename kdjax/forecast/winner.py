@@ -58,7 +58,7 @@ class PairwiseComparison:
             pointwise interval.
         verdicts: a verdict for each budget.
         ranges: neighbouring budgets with the same verdict, merged.
-        crossing: where the two arms change places.
+        crossing: budget at which the two arms change places.
     """
 
     a: str

@@ -49,10 +49,10 @@ class Slice:
     """A TPU slice to compile for.
 
     Attributes:
-        name: its topology, for instance v5e:2x4.
+        name: name of the topology, for instance v5e:2x4.
         chip: figures of each device.
         chips: number of chips.
-        devices: what programs are compiled for. They run nothing.
+        devices: devices that programs are compiled for. They run nothing.
     """
 
     name: str
@@ -73,8 +73,7 @@ def offline() -> None:
 
 @contextmanager
 def uncached() -> Iterator[None]:
-    """Keep JAX from storing what it compiles in the block: only a slice can read programs for it
-    again."""
+    """Keep JAX from storing the block's programs: only a slice can read them again."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # it looks at the setting once

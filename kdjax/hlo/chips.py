@@ -11,8 +11,7 @@ from kdjax.errors import InputError
 
 @dataclass(frozen=True)
 class Chip:
-    """A JAX device of a kind of TPU: a chip, or on TPU7x one of a chip's two cores, with half of
-    its memory.
+    """A TPU as JAX sees one: a chip, or on TPU7x one of its two cores, with half of the memory.
 
     Attributes:
         kind: the kind's name in JAX (`jax.Device.device_kind`).
@@ -31,14 +30,14 @@ class Chip:
 
     @property
     def peak(self) -> Peak:
-        """The vendor's figure of its peak."""
+        """Return the vendor's figure of its peak."""
         peak = vendor_peak(self.kind)
         assert peak is not None
         return peak
 
     @property
     def clock(self) -> float:
-        """Cycles a second: at the peak, every matrix unit is busy in each."""
+        """Return the cycles a second: at the peak, every matrix unit is busy in each."""
         return self.peak.flops_per_second / (2 * self.multiplies)
 
 

@@ -18,7 +18,7 @@ class Collective:
     """One collective of a program.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: kind of collective, one of `KINDS`.
         arrays: number of arrays that it moves at once.
         bytes: bytes of the whole arrays, on one device: what an all-reduce sums, an all-gather ends
             with, a reduce-scatter starts with, the others move. What crosses the links follows from
@@ -83,7 +83,7 @@ def chain_of(instruction: Instruction) -> str | None:
 
 
 def total(listed: Iterable[Collective], kind: str) -> int:
-    """Return the bytes of all collectives of a kind."""
+    """Sum the bytes of all collectives of a kind."""
     return sum(collective.bytes for collective in listed if collective.kind == kind)
 
 

@@ -92,8 +92,8 @@ class Cost:
 
     Attributes:
         name: name of the instruction.
-        opcode: what it does: fusion, copy-start, all-reduce...
-        source: where the figure comes from: one of `SOURCES`, or `HIDDEN`.
+        opcode: kind of operation: fusion, copy-start, all-reduce...
+        source: origin of the figure: one of `SOURCES`, or `HIDDEN`.
         turns: number of times it is executed.
         seconds: estimate for all turns.
         op_name: the JAX operation it comes from, with the scopes around it.
@@ -114,8 +114,8 @@ class Estimate:
     """The time of one run of a program.
 
     Attributes:
-        costs: every operation that takes time, in the order of execution.
-        unknown: what the text does not say, one line each; with any, there is no estimate of the
+        costs: all operations that take time, in the order of execution.
+        unknown: figures the text lacks, one line each; with any, there is no estimate of the
             whole.
     """
 
@@ -124,20 +124,22 @@ class Estimate:
 
     @cached_property
     def seconds(self) -> float | None:
-        """Seconds of one run, as if nothing but asynchronous copies overlapped; None where
-        something is unknown."""
+        """Estimate the seconds of a run; None where something is unknown.
+
+        Nothing but asynchronous copies is taken to overlap.
+        """
         if self.unknown:
             return None
         return math.fsum(self.by_source.values())
 
     @cached_property
     def hidden(self) -> float:
-        """Seconds of asynchronous copies between HBM and VMEM, which are not in `seconds`."""
+        """Sum the seconds of asynchronous copies between HBM and VMEM, not part of `seconds`."""
         return self._seconds_of(HIDDEN)
 
     @cached_property
     def by_source(self) -> dict[str, float]:
-        """Seconds of each source, without what is unknown."""
+        """Sum the seconds of each source, without what is unknown."""
         return {source: self._seconds_of(source) for source in SOURCES}
 
     def _seconds_of(self, source: str) -> float:
@@ -235,7 +237,7 @@ class _Pricing:
         return any(inner.does in KINDS for inner in fused(self.module, instruction))
 
     def _kernel_seconds(self, kernel: Instruction) -> float:
-        """Return the seconds of a Pallas kernel: by its FLOPs or its bytes, whichever is longer."""
+        """Compute the seconds of a Pallas kernel: by FLOPs or bytes, whichever are longer."""
         # FLOPs by the author's note in the text, or counted in the traced program:
         # op_name="jit(f)/square/pallas_call"
         # backend_config={... "cost_estimate":{"flops":"134217728", "bytes_accessed":"1048576"}}
@@ -276,8 +278,7 @@ def _is_kernel(instruction: Instruction) -> bool:
 
 
 def _bytes_over_a_link(collective: Collective) -> float:
-    """Return the bytes that a device sends to each neighbour, on a ring that goes both ways
-    round."""
+    """Compute the bytes a device sends to each neighbour, on a ring that goes both ways round."""
     if collective.kind not in _RING:
         return collective.bytes
     rounds = _RING[collective.kind] * (collective.group - 1) / collective.group

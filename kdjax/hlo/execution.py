@@ -45,8 +45,7 @@ def executed(
 
 
 def executed_collectives(module: Module) -> list[ExecutedCollective]:
-    """List the collectives that a program executes, each once, in however many fusions the compiler
-    writes it."""
+    """List the collectives a program executes, each once, in however many fusions it is written."""
     listed = []
     chains: set[str | None] = set()
     for instruction, turns in executed(module):
@@ -76,7 +75,7 @@ def called(module: Module, instruction: Instruction) -> Iterator[tuple[str, int]
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-    """Return the turns of a while loop; None where the text does not say."""
+    """Read the turns of a while loop; None where the text does not say."""
     # What the compiler notes:
     # while(%state), body=%b, backend_config={"known_trip_count":{"n":"6"}}
     known = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')

@@ -188,7 +188,7 @@ class _Numbering:
         return " ".join(f"{inner.opcode} {inner.root}" for inner in self.module.computations[name])
 
     def _flops(self, instruction: Instruction) -> int:
-        """Return the FLOPs of an elementwise operation or a reduction, by XLA's rules."""
+        """Count the FLOPs of an elementwise operation or a reduction, by XLA's rules."""
         elements = math.prod(instruction.arrays[0].dims)
         if instruction.opcode in _COUNTED:
             return elements

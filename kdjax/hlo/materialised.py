@@ -44,8 +44,9 @@ class Materialised:
 def materialised(
     module: Module, sequences: int, heads: Iterable[int], length: int
 ) -> list[Materialised]:
-    """Find the arrays [.., length, length] that are written to HBM: scores, probabilities, and
-    their gradients, by type.
+    """Find the arrays [.., length, length] written to HBM, by type.
+
+    They are scores, probabilities, and their gradients.
 
     They are told by their shape: two last axes of `length`, and before them as many elements as
     sequences times heads, or a multiple or whole part of that. Where other arrays have the same

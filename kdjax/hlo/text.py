@@ -39,8 +39,8 @@ class Array:
     """An array in memory.
 
     Attributes:
-        dtype: as XLA writes it: bf16, f32, s32, pred...
-        dims: its shape.
+        dtype: type as XLA writes it: bf16, f32, s32, pred...
+        dims: shape of the array.
         space: the memory it lies in: `HBM`, `VMEM` or another.
         bytes: bytes it takes there, its padding to tiles included.
     """
@@ -52,7 +52,7 @@ class Array:
 
     @property
     def unpadded_bytes(self) -> int:
-        """Bytes of its elements alone."""
+        """Compute the bytes of its elements alone."""
         return _bytes(self.dtype, self.dims)
 
 
@@ -63,10 +63,10 @@ class Instruction:
     Attributes:
         name: unique in the program.
         type: type of its result, as written.
-        opcode: what it does: fusion, while, copy-start...
+        opcode: kind of instruction: fusion, while, copy-start...
         operands: names of the instructions whose results it takes.
         attributes: the rest of its line, after the opening parenthesis.
-        root: whether its result is its computation's.
+        root: whether the instruction's result is its computation's.
     """
 
     name: str
@@ -78,12 +78,12 @@ class Instruction:
 
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
-        """The arrays of its result; a tuple's one after another."""
+        """Return the arrays of its result; a tuple's one after another."""
         return parse_arrays(self.type)
 
     @cached_property
     def called(self) -> dict[str, tuple[str, ...]]:
-        """Computations it names, by their role: calls, body, condition, to_apply..."""
+        """Return the computations it names, by role: calls, body, condition, to_apply..."""
         # while(%state), condition=%cond.3, body=%body.4
         # conditional(%which, ...), branch_computations={%small.1, %large.2}
         names = {}
@@ -93,7 +93,7 @@ class Instruction:
 
     @property
     def does(self) -> str:
-        """Its opcode; that of an asynchronous start without `-start`."""
+        """Return its opcode; that of an asynchronous start without `-start`."""
         return self.opcode.removesuffix("-start")
 
     def attribute(self, pattern: str) -> str | None:
@@ -118,7 +118,7 @@ class Module:
 
     @cached_property
     def by_name(self) -> dict[str, Instruction]:
-        """Every instruction by its name."""
+        """Map every instruction's name to the instruction."""
         return {
             instruction.name: instruction
             for instruction in itertools.chain.from_iterable(self.computations.values())
@@ -129,8 +129,7 @@ class Module:
         return tuple(self.by_name[name] for name in instruction.operands if name in self.by_name)
 
     def place(self, instruction: Instruction) -> str:
-        """Return an instruction's place in the source as file:line; empty where the text does not
-        say."""
+        """Return an instruction's place in the source as file:line; empty where it is not said."""
         # metadata={op_name="jit(f)/add" stack_frame_id=2}, or in older versions of XLA
         # metadata={op_name="jit(f)/add" source_file="model.py" source_line=30}
         frame = instruction.attribute(r"\bstack_frame_id=(\d+)")
@@ -201,7 +200,7 @@ def parse_arrays(type_: str) -> tuple[Array, ...]:
 
 
 def _bytes(dtype: str, dims: tuple[int, ...], layout: str = "") -> int:
-    """Return the bytes of an array, its innermost axes padded to whole tiles."""
+    """Compute the bytes of an array, its innermost axes padded to whole tiles."""
     # 3,2,1,0:T(8,128)(2,1): the axes from the innermost outwards, the two innermost in tiles of
     # 8 x 128
     axes, _, tiling = layout.partition(":")

@@ -14,8 +14,9 @@ _WRITE_IN_PART = {"scatter", "dynamic-update-slice"}
 
 
 def moved_bytes(module: Module, instruction: Instruction) -> int:
-    """Return the bytes that an instruction moves to or from HBM; where all it touches lies in VMEM,
-    its bytes there.
+    """Count the bytes that an instruction moves to or from HBM.
+
+    Where all it touches lies in VMEM, they are its bytes there.
 
     Of an array that is read or written in part, only as much as is taken out or put in.
     """
@@ -32,8 +33,7 @@ def moved_bytes(module: Module, instruction: Instruction) -> int:
 
 
 def results(instruction: Instruction, inputs: int) -> Sequence[Array]:
-    """Return the arrays that an instruction writes; an asynchronous start's type also has those it
-    takes.
+    """Return the arrays an instruction writes; an asynchronous start's type adds those it takes.
 
     Args:
         instruction: the instruction.

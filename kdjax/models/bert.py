@@ -28,7 +28,7 @@ class Model(NamedTuple):
     """An encoder.
 
     Attributes:
-        config: its configuration.
+        config: configuration of the model.
         params: `{"embeddings": …, "layers": {"1": …, …}, "final_norm": … for pre-LN, "mlm": …}`;
             "mlm" is absent where a checkpoint has no MLM head.
     """
@@ -51,7 +51,7 @@ def init(config: ModelConfig | str, seed: int) -> Model:
 
     Args:
         config: a configuration, or a named size (`kdjax.models.zoo`).
-        seed: what the parameters are a pure function of, with the configuration.
+        seed: random seed; with the configuration it determines the parameters.
 
     Raises:
         InputError: an unknown size.
@@ -97,10 +97,10 @@ def forward(
         batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`;
             `types` int32 `[B, L]` where token types are not all 0. Attention stays inside a
             segment.
-        request: which features.
+        request: features to compute.
         dropout_key: a JAX key, or seeds of sequences (`kdjax.models.ops.dropout`); None: there is
             no dropout.
-        compute: how features are computed. Dropout's random numbers do not depend on it.
+        compute: way to compute features. Dropout's random numbers do not depend on it.
 
     Raises:
         InputError: a layer the model does not have, logits without an MLM head, sequences longer
@@ -131,7 +131,7 @@ def classify(
         params: the model's parameters.
         head: the head's parameters, from `init_task_head`.
         batch: as for `forward`; for the mean also `valid` bool `[B, L]`.
-        pool: what the head reads: the first token, as BERT does, or the mean over valid tokens.
+        pool: input of the head: the first token, as BERT does, or the mean over valid tokens.
         dropout_key: as for `forward`; the head drops out its pooled input too.
 
     Returns:

@@ -157,7 +157,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
     def features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
     ) -> AttentionFeatures:
-        """Return the requested features and compute nothing that they do not need.
+        """Compute the requested features, and nothing that they do not need.
 
         Queries and keys are those that are compared: where positions are rotary, after the
         rotation.
@@ -231,7 +231,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
     def attention_features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
     ) -> AttentionFeatures:
-        """Return the requested features of the attention, and compute nothing after them."""
+        """Compute the requested features of the attention, and nothing after them."""
         return self.attention.features(self._attention_input(x), rotation, requested)
 
     def _attention_input(self, x: jax.Array) -> jax.Array:
@@ -382,7 +382,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
     def _logits(
         self, hidden: jax.Array, batch: Batch, request: FeatureRequest
     ) -> tuple[jax.Array | None, jax.Array | None]:
-        """Return logits at the slots and at all tokens, as requested; the MLM head runs once."""
+        """Compute logits at the slots and at all tokens, as requested; the MLM head runs once."""
         if not request.head:
             return None, None
         if not request.token_logits:

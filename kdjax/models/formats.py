@@ -126,7 +126,7 @@ def format_of(config: ModelConfig) -> Format | None:
 
 
 def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
-    """Return the content of a model's config.json.
+    """Build the content of a model's config.json.
 
     Args:
         config: the model.
@@ -150,10 +150,10 @@ def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
 
 
 def from_json(raw: Any, where: object) -> ModelConfig:
-    """Return the model that a config.json describes.
+    """Read the model that a config.json describes.
 
     Args:
-        raw: what the file holds.
+        raw: content of the file.
         where: the file, for messages.
 
     Raises:
@@ -190,8 +190,7 @@ def from_json(raw: Any, where: object) -> ModelConfig:
 
 
 def rows_before_positions(raw: Mapping[str, Any]) -> int:
-    """Return how many rows of the position table come before that of position 0, from
-    config.json."""
+    """Read from config.json how many rows of the position table precede position 0's."""
     stored_as = FORMATS.get(raw.get("model_type", ""))
     if stored_as is None or stored_as.pad_token_id is None:
         return 0
@@ -213,8 +212,10 @@ def neighbours_of_halves(array: np.ndarray, heads: int) -> np.ndarray:
 
 
 def sine_table(config: ModelConfig) -> np.ndarray:
-    """Return RoFormer's table of its rotation, which its checkpoints hold: sines, then cosines,
-    `[L, d]`."""
+    """Compute RoFormer's table of its rotation, as its checkpoints hold it, `[L, d]`.
+
+    Sines come first, then cosines.
+    """
     planes = np.arange(config.head_width // 2)
     frequencies = config.rotary_base ** (-2.0 * planes / config.head_width)
     angles = np.arange(config.max_positions)[:, None] * frequencies

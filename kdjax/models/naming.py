@@ -55,8 +55,8 @@ class Naming:
     """The names of tensors in one kind of checkpoint.
 
     Attributes:
-        prefix: what precedes the encoder's tensors in a model with an MLM head.
-        head: what precedes the MLM head's tensors.
+        prefix: name that precedes the encoder's tensors in a model with an MLM head.
+        head: name that precedes the MLM head's tensors.
         modules: a module's path in `Model.params` (in its layer, for a layer's) -> its name; empty:
             the dotted path itself, and nothing transposed.
     """

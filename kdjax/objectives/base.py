@@ -45,7 +45,7 @@ class Term(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The term's name in recipes."""
+        """Return the term's name in recipes."""
 
     @property
     def needs_teacher(self) -> bool:
@@ -54,7 +54,7 @@ class Term(ABC):
 
     @property
     def temperature(self) -> float | Schedule:
-        """The temperature at which the term reads distributions over the vocabulary."""
+        """Return the temperature at which the term reads distributions over the vocabulary."""
         return 1.0
 
     @property
@@ -131,7 +131,7 @@ class TeacherTerm(Term):
 
     @property
     def needs_teacher(self) -> bool:
-        """Return True."""
+        """Return True, as it compares the student with a teacher."""
         return True
 
     def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:

@@ -89,9 +89,9 @@ def term(
     gives as a schedule {shape, points} comes as its value at the step.
 
     Args:
-        student: which of the student's features it looks at, from the student's config.
-        teacher: which of the teacher's features it looks at, from the teacher's config; None: none.
-        normalizer: what its loss is a mean over: the masked `slots` by their weights, the `valid`
+        student: function of the student's config to the student's features that the term looks at.
+        teacher: the same for the teacher's features; None: the term looks at none.
+        normalizer: divisor of the loss, a mean: the masked `slots` by their weights, the `valid`
             positions, or the `sequences`, padding included. None: something else, and then a batch
             cannot be split.
         params: (student config, teacher config, seed) -> the parameters it learns, a dict of
@@ -121,7 +121,7 @@ class CustomTerm(Term):
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """Return the function's name."""
         return self.function.name
 
     @property
@@ -131,7 +131,7 @@ class CustomTerm(Term):
 
     @property
     def temperature(self) -> float | Schedule:
-        """The option of this name, if the function has one, or 1."""
+        """Return the option of this name, if the function has one, or 1."""
         temperature: float | Schedule = dict(self.options).get("temperature", 1.0)
         return temperature
 
@@ -244,7 +244,7 @@ def make(kind: Kind, options: Mapping[str, Any]) -> Term:
 
 
 def find(name: str) -> Kind:
-    """Return what `module:attribute` names; the module is imported, which runs it.
+    """Import a module and find what `module:attribute` names in it.
 
     Raises:
         InputError: no such module, one that cannot be imported, no such attribute, or one that is

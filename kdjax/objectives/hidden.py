@@ -214,7 +214,7 @@ def _joined(features: Features) -> jax.Array:
 
 
 def _direction(x: jax.Array) -> jax.Array:
-    """Return vectors of length 1; 0 stays 0."""
+    """Scale vectors to length 1; 0 stays 0."""
     x = ops.at_least_float32(x)
     squared_length = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     # Bounded below, so that the gradient at 0 is finite.

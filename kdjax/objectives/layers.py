@@ -17,7 +17,7 @@ RULES = ("last", "uniform", "spread", "lower", "upper")
 
 
 def read_map(layers: Any) -> LayerMap:
-    """Return a layer map from a recipe: a rule's name or a list of [student, teacher] pairs.
+    """Read a layer map from a recipe: a rule's name or a list of [student, teacher] pairs.
 
     Raises:
         InputError: it is neither.
@@ -44,7 +44,7 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
     pairs the two last layers alone.
 
     Args:
-        layers: from `read_map`.
+        layers: layer map from `read_map`.
         student: n_s. When a term is called, the largest layer among the student's features.
         teacher: n_t, or the largest layer among the teacher's features. `lower` asks for no more
             than n_s of them.

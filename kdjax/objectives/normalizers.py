@@ -11,25 +11,25 @@ from kdjax.objectives.reductions import valid_pairs
 
 
 def number(where: jax.Array) -> jax.Array:
-    """Return how many are True."""
+    """Count how many are True."""
     return jnp.sum(where, dtype=jnp.int32).astype(jnp.float32)
 
 
 def masked_slots(batch: Batch) -> jax.Array:
-    """Return the number of masked slots, by their weights."""
+    """Count the masked slots, by their weights."""
     return jnp.sum(at_least_float32(batch["label_weights"])).astype(jnp.float32)
 
 
 def valid_positions(batch: Batch) -> jax.Array:
-    """Return the number of valid positions, which are also the rows of attention and relations."""
+    """Count the valid positions, which are also the rows of attention and relations."""
     return number(batch["valid"])
 
 
 def pairs(batch: Batch) -> jax.Array:
-    """Return the number of pairs of valid positions of one segment."""
+    """Count the pairs of valid positions of one segment."""
     return number(valid_pairs(batch))
 
 
 def sequences(batch: Batch) -> jax.Array:
-    """Return the number of sequences, for means over all of a batch, padding included."""
+    """Count the sequences, for means over all of a batch, padding included."""
     return jnp.asarray(batch["valid"].shape[0], jnp.float32)

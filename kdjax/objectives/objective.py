@@ -93,7 +93,7 @@ class Objective:
             batch: the batch, as for a term.
             params: the terms' own parameters, from `init`.
             progress: the share of the arm's budget spent before this step, which schedules go by.
-            shares: for a part of a batch, each term's share of the whole batch's normalizer: its
+            shares: each term's share, in a part of a batch, of the whole batch's normalizer: its
                 value is multiplied by it, so that the losses of all parts add up to that of the
                 whole.
 

@@ -90,8 +90,7 @@ class Pearson(TeacherTerm):
 
 @dataclass(frozen=True)
 class PearsonBui2024(TeacherTerm):
-    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the
-    axis), padding too.
+    """Σ_axis (1 − mean Pearson correlation of the last attention along the axis), padding too.
 
     The published code of arXiv 2404.19319 (`pear_col`): along keys, queries, heads and the
     sequences of the batch, with 1e-8 added to the product of the lengths. Padded rows and columns
@@ -124,12 +123,12 @@ def _comparable_pairs(batch: Batch) -> jax.Array:
 
 
 def _probs(scores: jax.Array, where: jax.Array) -> jax.Array:
-    """Return attention probabilities `[B, H, L, L]`, 0 outside `where`."""
+    """Compute attention probabilities `[B, H, L, L]`, 0 outside `where`."""
     return jnp.where(where, jnp.exp(ops.log_softmax(scores, where)), 0)
 
 
 def _read_axes(axes: Any, known: Sequence[str] | dict[str, int]) -> list[str]:
-    """Return the names in a list such as `key,query`.
+    """Read the names in a list such as `key,query`.
 
     Raises:
         InputError: a name that is not known, or one that comes twice.
@@ -148,21 +147,20 @@ def _read_axes(axes: Any, known: Sequence[str] | dict[str, int]) -> list[str]:
 
 
 def _deviations(p: jax.Array, axis: int, where: jax.Array, count: jax.Array) -> jax.Array:
-    """Return differences from the mean of what is at `where`, 0 elsewhere; `p` is 0 there
-    already."""
+    """Compute differences from the mean at `where`, 0 elsewhere; `p` is 0 there already."""
     average = jnp.sum(p, axis=axis, keepdims=True) / jnp.maximum(count, 1)
     return jnp.where(where, p - average, 0)
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:
-    """Return vectors of length 1 along an axis; 0 stays 0."""
+    """Scale vectors to length 1 along an axis; 0 stays 0."""
     squared_length = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
     # Bounded below, so that the gradient at 0 is finite.
     return x * jax.lax.rsqrt(jnp.maximum(squared_length, _FLAT))
 
 
 def _length(x: jax.Array, axis: int) -> jax.Array:
-    """Return the length of vectors along an axis, with gradient 0 where it is 0."""
+    """Compute the length of vectors along an axis, with gradient 0 where it is 0."""
     squared = jnp.sum(jnp.square(x), axis=axis)
     # The root's gradient is infinite at 0, and 0 times that would be NaN.
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)

@@ -19,10 +19,10 @@ class Preset:
     """A named arm.
 
     Attributes:
-        summary: what the arm does, in a line.
-        asks: what the teacher must have.
+        summary: line on what the arm does.
+        asks: features the teacher must have.
         source: the paper.
-        arm: its settings; `phases` and `start` are always set.
+        arm: settings of the arm; `phases` and `start` are always set.
     """
 
     summary: str
@@ -36,8 +36,10 @@ def _arm(*terms: TermConfig, start: StartConfig = StartConfig(), **settings: Any
 
 
 def _as_run(*terms: TermConfig) -> ArmConfig:
-    """Return an arm of the published scripts, whose student, learning rate and fine-tuning depend
-    on whether it distils."""
+    """Build an arm of the published scripts.
+
+    Its student, learning rate and fine-tuning depend on whether it distils.
+    """
     if any(term.name != "mlm" for term in terms):
         return _arm(
             *terms,

@@ -20,7 +20,7 @@ _SHAPES = get_args(get_type_hints(Schedule)["shape"])
 
 
 def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule:
-    """Return a number or a schedule, as a recipe gives it.
+    """Read a number or a schedule, as a recipe gives it.
 
     Args:
         setting: a number, a `Schedule`, or a mapping {shape, points} with points [share of the
@@ -65,14 +65,14 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
 
 
 def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax.Array:
-    """Return the number at a point of the budget; pure, and may be traced.
+    """Compute the number at a point of the budget; pure, and may be traced.
 
     Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v -
     u)(1 - cos πt)/2; `step` u, until the next point is reached. Constant before the first point and
     after the last.
 
     Args:
-        setting: from `read`.
+        setting: schedule from `read`.
         progress: share of the budget spent, a scalar.
 
     Returns:
@@ -104,7 +104,7 @@ def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
 
 
 def current(setting: float | Schedule, batch: Mapping[str, Any]) -> float | jax.Array:
-    """Return the number at the batch's `progress`; at 0 if it has none."""
+    """Compute the number at the batch's `progress`; at 0 if it has none."""
     return value(setting, batch.get("progress", 0.0))
 
 
@@ -113,7 +113,7 @@ def _is_point(point: Any) -> bool:
 
 
 def _fraction(shape: str, at: jax.Array, start: float, end: float) -> jax.Array:
-    """Return how much of the way between two points' values is behind, 0…1."""
+    """Compute how much of the way between two points' values is behind, 0…1."""
     if shape == "step":
         return (at >= end).astype(at.dtype)
     fraction = jnp.clip((at - start) / (end - start), 0, 1)

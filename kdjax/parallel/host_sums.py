@@ -65,7 +65,7 @@ def count_on_host(valid: np.ndarray, label_weights: np.ndarray, fresh: int) -> B
 
 @functools.cache
 def count_on_devices(layout: Layout) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Return a compiled function that sums counts and signals over all hosts.
+    """Build a compiled function that sums counts and signals over all hosts.
 
     It takes the arrays of `count_on_host`, placed, and those of `place_signals`. It returns tokens,
     unique and masked tokens `[3]` or `[3, N]`, and the signals `[2]`, on every host.

@@ -68,8 +68,7 @@ def start() -> None:
 
 
 def peer_lost(error: BaseException | None) -> bool:
-    """Return whether an error comes from a process that is no longer there, as far as its message
-    tells."""
+    """Return whether an error's message says that it comes from a process that is gone."""
     if not jax.distributed.is_initialized():
         return False
     while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
@@ -140,16 +139,20 @@ def check_same(facts: Mapping[str, Any]) -> None:
 
 
 def process_dir(directory: Path) -> Path:
-    """Return where this process writes what the main process writes to a directory: the same, or a
-    hidden one next to it."""
+    """Return where this process writes what the main process writes to a directory.
+
+    That is the same, or a hidden one next to it.
+    """
     if is_main_process():
         return directory
     return directory.with_name(f".{directory.name}.process-{jax.process_index()}")
 
 
 def shared_dir(directory: Any) -> Any:
-    """Return the main process's name for a path below a `process_dir`: where all processes write to
-    the same files."""
+    """Return the main process's name for a path below a `process_dir`.
+
+    All processes write to the same files there.
+    """
     parts = [re.sub(r"^\.(.+)\.process-\d+(.*)$", r"\1\2", part) for part in directory.parts]
     if tuple(parts) == directory.parts:
         return directory
@@ -157,8 +160,10 @@ def shared_dir(directory: Any) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-    """Return arrays that lie on the devices of all hosts as NumPy arrays on this one; all processes
-    call this at the same point."""
+    """Copy arrays from the devices of all hosts to NumPy arrays on this one.
+
+    All processes call this at the same point.
+    """
     if is_multiprocess():
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.device_get(tree)

@@ -152,7 +152,7 @@ class Layout:
 
         Args:
             tree: arrays.
-            shardings: where they go: one sharding, or a tree of them.
+            shardings: places for the arrays: one sharding, or a tree of them.
         """
         if jax.process_count() == 1:
             return jax.device_put(tree, shardings)
@@ -180,8 +180,9 @@ class Layout:
     def shard_forward(
         self, forward: Callable[..., Any], dtype: str, *, of_teacher: bool = False
     ) -> Callable[..., Any]:
-        """Return a forward pass that each group of devices does for its own sequences, for use
-        inside a compiled function.
+        """Build a forward pass that each group of devices does for its own sequences.
+
+        It is for use inside a compiled function.
 
         Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are
         gradients summed: once for each parameter, however often it is used, and over `fsdp` each
@@ -247,8 +248,7 @@ class Layout:
         return context
 
     def check_batch(self, batch: int, microbatches: int = 1) -> None:
-        """Raise InputError unless a batch splits evenly over the devices and, on each, over the
-        microbatches."""
+        """Raise InputError unless a batch splits evenly over the devices and their microbatches."""
         if batch % (self.batch_parts * microbatches):
             times = f" times {microbatches} microbatches" if microbatches > 1 else ""
             raise InputError(

@@ -25,8 +25,10 @@ class Preemption:
 
     @contextmanager
     def sigterm_handler(self) -> Iterator[None]:
-        """Let SIGTERM end the block with `Stopped`; in a thread other than the main one, which
-        alone gets signals, nothing changes."""
+        """Let SIGTERM end the block with `Stopped`.
+
+        Nothing changes in a thread other than the main one, which alone gets signals.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return

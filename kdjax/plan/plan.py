@@ -74,7 +74,7 @@ def plan(config: Config, out: Path) -> Plan:
 
 
 def forecasts(config: Config) -> Plan:
-    """Return the content of `plan.json`.
+    """Compute the content of `plan.json`.
 
     Args:
         config: recipe of the plan.
@@ -131,7 +131,7 @@ def _fitted(
     runs: Sequence[forecast.PilotRun],
     spending: Mapping[str, Spending],
 ) -> Plan:
-    """Return the plan with what the pilot's runs say."""
+    """Fit the pilot's runs and add to the plan what they say."""
     budgets = without_pilot.budgets
     case = without_pilot.case
     endpoint = endpoint_of(config, pilot)
@@ -193,7 +193,7 @@ def _compared(
     case: str,
     widening: Mapping[str, float],
 ) -> tuple[forecast.PairwiseComparison, ...]:
-    """Return pairs of arms over the budgets that buy every arm a step in a case."""
+    """Compare pairs of arms over the budgets that buy every arm a step in a case."""
     affordable = [
         flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)
     ]
@@ -245,7 +245,7 @@ def _law(
     case: str,
     widening: float,
 ) -> FittedLaw:
-    """Return an arm's law and its predictions, with widened intervals."""
+    """Predict by an arm's fitted law, with widened intervals."""
     parameters = {}
     for name, estimate in fit.parameters.items():
         ends = (_finite(estimate.low), _finite(estimate.high))
@@ -283,7 +283,7 @@ def _finite(value: float) -> float | None:
 
 
 def _check(check: forecast.CrossValidation) -> HeldOutCheck:
-    """Return a check on held-out budgets, in the form that is stored."""
+    """Convert a check on held-out budgets to the form that is stored."""
     return HeldOutCheck(
         check.budgets,
         tuple(_held_out(row) for row in check.arms),

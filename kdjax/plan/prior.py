@@ -19,7 +19,7 @@ TEACHER_TOKENS_PER_PARAMETER = 20
 def published(
     config: Config, spending: Mapping[str, Spending], budgets: Sequence[float], case: str
 ) -> Prior:
-    """Return what published laws say at the recipe's sizes and budgets.
+    """Compute what published laws say at the recipe's sizes and budgets.
 
     An arm without a teacher follows the supervised law, one with a term on the teacher's logits the
     distillation law, both of Busbridge et al. 2025 (arXiv 2502.08606), at the effective tokens of
@@ -29,7 +29,7 @@ def published(
         config: recipe of the plan.
         spending: arm -> what budgets buy it.
         budgets: budgets in FLOPs.
-        case: who pays for the teacher.
+        case: way to pay for the teacher.
     """
     # The distillation law takes the teacher's loss, which is taken from the supervised law.
     teacher = count_params(abstract_params(zoo.resolve(config.teacher.architecture))).others
@@ -82,7 +82,7 @@ def _law(arm: Arm) -> Literal["supervised", "distillation"] | None:
 
 
 def _loss(law: str | None, parameters: float, tokens: float, teacher_loss: float) -> float | None:
-    """Return the loss by a law, in nats a token; None without a law."""
+    """Compute the loss by a law, in nats a token; None without a law."""
     if law is None:
         return None
     if law == "supervised":

@@ -108,12 +108,12 @@ def at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
 
 
 def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
-    """Return which arms are ahead at a budget; None where nothing was compared there.
+    """Rank the arms at a budget; None where nothing was compared there.
 
     Args:
         fitted: plan with its pilot.
         flops: budget in FLOPs.
-        case: who pays for the teacher; empty: what the budget enforces.
+        case: way to pay for the teacher; empty: the one that the budget enforces.
     """
     verdicts: dict[tuple[str, str], Verdict] = {}
     for comparison in fitted.of_case(case):
@@ -126,11 +126,11 @@ def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
 
 
 def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
-    """Return which arms are ahead over all budgets compared, small ones first.
+    """Rank the arms over all budgets compared, small ones first.
 
     Args:
         fitted: plan with its pilot.
-        case: who pays for the teacher; empty: what the budget enforces.
+        case: way to pay for the teacher; empty: the one that the budget enforces.
 
     Returns:
         Neighbouring budgets with one ranking are one range, as are those at which the lead is open.
@@ -157,7 +157,7 @@ def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
 
 
 def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:
-    """Return which arms are ahead by the verdicts on pairs of arms."""
+    """Rank the arms by the verdicts on pairs of them."""
     beaten_by: dict[str, set[str]] = {arm: set() for arm in chain.from_iterable(verdicts)}
     for (a, b), verdict in verdicts.items():
         if verdict == "a wins":

@@ -32,7 +32,7 @@ def write(plan: Plan, path: Path) -> None:
 
 
 def html(plan: Plan) -> str:
-    """Return the page."""
+    """Build the page."""
     fitted = FittedPlan.of(plan)
     return page.render(
         "plan.html.j2",

@@ -14,14 +14,14 @@ Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
 
 @dataclass(frozen=True)
 class Bought:
-    """Store what a budget buys an arm.
+    """The training that a budget buys an arm.
 
     Attributes:
         flops: budget in FLOPs.
-        steps: optimiser steps.
-        tokens: tokens seen, padding not counted.
-        epochs: passes over the text; None where the text has no end.
-        effective_tokens: new tokens that are worth as much as these, some of them repeated.
+        steps: number of optimiser steps.
+        tokens: number of tokens seen, padding not counted.
+        epochs: number of passes over the text; None where the text has no end.
+        effective_tokens: number of new tokens worth as much as these, some of them repeated.
     """
 
     flops: float
@@ -33,7 +33,7 @@ class Bought:
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """Store an arm's size, the prices of its phases, and what each budget buys (None: no step)."""
+    """An arm's size, the prices of its phases, and what each budget buys (None: no step)."""
 
     parameters_without_embeddings: int
     prices: tuple[Price, ...]
@@ -42,7 +42,7 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class PriorArm:
-    """Store the published law of an arm, if any, and its loss at each budget; None: no step."""
+    """The published law of an arm, if any, and its loss at each budget; None: no step."""
 
     law: Literal["supervised", "distillation"] | None
     losses: tuple[float | None, ...]
@@ -50,14 +50,14 @@ class PriorArm:
 
 @dataclass(frozen=True)
 class Prior:
-    """Store what published laws say.
+    """The forecasts of published laws.
 
     Attributes:
-        sources: law -> where it is from.
+        sources: law -> its publication.
         teacher_loss: loss of the teacher by the supervised law, in nats a token.
-        assumption: what that loss assumes of the teacher.
+        assumption: sentence on what that loss assumes of the teacher.
         arms: arm -> its published law.
-        outside: how far the recipe is from where the laws were fitted, in sentences.
+        outside: sentences on how far the recipe is from where the laws were fitted.
     """
 
     sources: dict[str, Source]
@@ -69,7 +69,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class Pilot:
-    """Store the sweep whose runs are fitted.
+    """The sweep whose runs are fitted.
 
     Attributes:
         directory: directory of the sweep.
@@ -90,7 +90,7 @@ class Pilot:
 
 @dataclass(frozen=True)
 class LawParameter:
-    """Store a fitted parameter and its interval; an end that is None is open."""
+    """A fitted parameter and its interval; an end that is None is open."""
 
     value: float
     low: float | None
@@ -99,7 +99,7 @@ class LawParameter:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Store what a law says of a budget."""
+    """A law's forecast at a budget."""
 
     flops: float
     mean: float
@@ -109,11 +109,11 @@ class Forecast:
 
 @dataclass(frozen=True)
 class FittedLaw:
-    """Store an arm's law; see `kdjax.forecast.Fit`.
+    """An arm's fitted law; see `kdjax.forecast.Fit`.
 
     Attributes:
         formula: form of the law.
-        reason: why this form was chosen.
+        reason: sentence on why this form was chosen.
         parameters: symbol -> estimate.
         residual_sd: standard deviation of runs around the law.
         shift_sd: standard deviation of the shifts that seeds give to all their runs.
@@ -142,8 +142,7 @@ class FittedLaw:
 
 @dataclass(frozen=True)
 class HeldOutRow:
-    """Store a prediction of a held-out budget beside what was reached; see
-    `kdjax.forecast.HeldOutPrediction`."""
+    """A held-out budget, predicted and reached; see `kdjax.forecast.HeldOutPrediction`."""
 
     name: str
     flops: float
@@ -161,7 +160,7 @@ class HeldOutRow:
 
 @dataclass(frozen=True)
 class HeldOutCheck:
-    """Store a check with some of the largest budgets held out, of arms and of their differences."""
+    """A check with some of the largest budgets held out, of arms and of their differences."""
 
     budgets: int
     arms: tuple[HeldOutRow, ...]
@@ -170,7 +169,7 @@ class HeldOutCheck:
 
 @dataclass(frozen=True)
 class ComparedAt:
-    """Store the forecast difference of two arms at a budget, a less b, and its verdict."""
+    """The forecast difference of two arms at a budget, a less b, and its verdict."""
 
     flops: float
     mean: float
@@ -181,7 +180,7 @@ class ComparedAt:
 
 @dataclass(frozen=True)
 class CrossingForecast:
-    """Store where two laws change places; see `kdjax.forecast.Crossing`. None: an open end."""
+    """The budget where two laws change places; see `kdjax.forecast.Crossing`. None: an open end."""
 
     value: float | None
     low: float | None
@@ -198,7 +197,7 @@ class ForecastComparison:
         a, b: names of the arms.
         points: differences at ascending budgets.
         ranges: neighbouring budgets with one verdict.
-        crossing: where the two change places.
+        crossing: budget at which the two change places.
     """
 
     a: str
@@ -210,24 +209,24 @@ class ForecastComparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """Store a plan: the content of plan.json.
+    """A plan: the content of plan.json.
 
     Attributes:
-        kdjax, jax, python, device: what the numbers were made with.
-        config: the resolved recipe as plain values.
+        kdjax, jax, python, device: versions and device the numbers were made with.
+        config: resolved recipe as plain values.
         config_digest: SHA-256 of the recipe.
         endpoint: name of the endpoint that is forecast.
-        case: who pays for the teacher.
+        case: way to pay for the teacher, a key of `kdjax.budget.accounting.CASES`.
         budgets: budgets that are forecast, in FLOPs.
-        unique_tokens: tokens of text there are; None where the text has no end.
-        baseline_arm: the arm that the others are held against.
-        arms: what budgets buy.
-        prior: what published laws say.
+        unique_tokens: number of tokens of text; None where the text has no end.
+        baseline_arm: arm that the others are held against.
+        arms: arm -> its size, its prices and what the budgets buy it.
+        prior: forecasts of published laws.
         pilot: sweep that was fitted; None without one, as is everything below.
         fits: arm -> its fitted law.
         held_out: checks of how far the fit can be trusted.
         widening: arm, or `a - b` -> factor by which the checks widened intervals.
-        contests: who pays for the teacher -> comparisons of pairs of arms.
+        contests: way to pay for the teacher -> comparisons of pairs of arms.
     """
 
     kdjax: str
@@ -255,7 +254,7 @@ class FittedPlan:
     """A plan with its pilot: nothing here is None.
 
     Attributes:
-        plan: plan as it is stored.
+        plan: plan as plan.json has it.
         pilot, fits, held_out, widening: fields of the plan.
         comparisons: the plan's `contests`.
     """
@@ -285,6 +284,6 @@ class FittedPlan:
         """Return the comparisons in a case of who pays for the teacher; empty where there are none.
 
         Args:
-            case: who pays for the teacher; empty: what the budget enforces.
+            case: way to pay for the teacher; empty: the one that the budget enforces.
         """
         return self.comparisons.get(case or self.plan.case, ())

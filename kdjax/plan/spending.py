@@ -50,7 +50,7 @@ class Spending:
 
         Args:
             flops: budget in FLOPs.
-            case: who pays for the teacher.
+            case: way to pay for the teacher.
 
         Raises:
             InputError: a phase without a single step.
@@ -75,7 +75,7 @@ class Spending:
         return True
 
     def tokens(self, flops: float, case: str) -> float:
-        """Return the tokens that the arm sees in a budget, padding not counted."""
+        """Compute the tokens that the arm sees in a budget, padding not counted."""
         spans = self.spans(flops, case)
         return sum(span.steps * span.tokens_per_step for span in spans) * self.fill
 
@@ -85,11 +85,11 @@ class Spending:
         return forecast.Point(self.parameters, tokens, self.unique)
 
     def bought(self, flops: float, case: str) -> Bought | None:
-        """Return what a budget buys; None where that is less than a step.
+        """Compute what a budget buys; None where that is less than a step.
 
         Args:
             flops: budget in FLOPs.
-            case: who pays for the teacher.
+            case: way to pay for the teacher.
         """
         if not self.affords(flops, case):
             return None

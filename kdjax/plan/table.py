@@ -14,7 +14,7 @@ from kdjax.report import numbers
 
 
 def summary(plan: Plan) -> Group:
-    """Return the answer, a table of the budgets, and what each of the three sources says.
+    """Write the answer, a table of the budgets, and what each of the three sources says.
 
     Args:
         plan: plan to show.

@@ -62,7 +62,7 @@ def logarithmic(
 
     Args:
         ax: the plot.
-        label: what the amounts are.
+        label: name of what the amounts are.
         show: function that writes an amount.
         places: amounts that are drawn, ascending; marked if they are few and clear of one another.
     """

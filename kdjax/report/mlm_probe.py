@@ -15,14 +15,14 @@ class ProbeRow:
 
     Attributes:
         name: the arm, or the model.
-        reference: whether it is a model for reference.
+        reference: whether the row is a model for reference.
         loss: held-out loss in nats, over seeds.
-        accuracy: on the same masks, over seeds.
-        gain: by how many nats the second half of the tokens lowered the loss, over seeds.
-        converged: how many probes had converged.
-        count: how many there are.
-        tokens: that each was fitted on.
-        flops: of one probe.
+        accuracy: accuracy on the same masks, over seeds.
+        gain: nats by which the second half of the tokens lowered the loss, over seeds.
+        converged: number of probes that had converged.
+        count: number of probes.
+        tokens: number of tokens each probe was fitted on.
+        flops: FLOPs of fitting one probe.
         layers: mean weight of each layer, from the embeddings on.
     """
 
@@ -44,10 +44,10 @@ class ShuffledRow:
 
     Attributes:
         name: the arm, or the model for reference.
-        reference: whether it is a model for reference.
-        loss: in nats, over seeds.
+        reference: whether the row is a model for reference.
+        loss: cross-entropy in nats, over seeds.
         shuffled: loss on shuffled words.
-        difference: what shuffling costs, seed by seed.
+        difference: increase of the loss by shuffling, seed by seed.
     """
 
     name: str

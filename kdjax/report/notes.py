@@ -26,7 +26,7 @@ def general(config: Config, count: int, false: float, teacher: TeacherFacts | No
         config: the recipe.
         count: number of intervals.
         false: number of intervals that leave out 0 by chance, on average.
-        teacher: what is known of the teacher; None without one.
+        teacher: facts of the teacher; None without one.
     """
     teachers: Sequence[TeacherFacts] = ()
     if teacher:

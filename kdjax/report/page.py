@@ -21,7 +21,7 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
         template: file of the template.
         arms: names of the arms, in the order that gives each its colour and marker.
         config: the resolved recipe.
-        values: what else the template names.
+        values: further values that the template names.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

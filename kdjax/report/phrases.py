@@ -324,17 +324,17 @@ PHRASES = {
 
 
 def say(name: str, **fields: object) -> str:
-    """Return a phrase with its fields filled in.
+    """Fill in the fields of a phrase.
 
     Args:
         name: name of the phrase in the table.
-        fields: what its template names, already written for people.
+        fields: values that the phrase's template names, already written for people.
     """
     return PHRASES[name].format(**fields)
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a number of things: `1 seed`, `3 seeds`, `2 studies`."""
+    """Write a number of things: `1 seed`, `3 seeds`, `2 studies`."""
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {plural or noun + 's'}"

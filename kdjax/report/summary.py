@@ -37,7 +37,7 @@ class Difference:
             without a shared seed.
         low, high: ends of the mean's confidence interval; None with fewer than two shared seeds.
         n: number of shared seeds.
-        outcome: what the verdict says about the first arm.
+        outcome: phrase for what the verdict says about the first arm.
     """
 
     mean: float | None

@@ -117,7 +117,7 @@ def render(figure: Figure, name: str, description: str) -> Markup:
     Args:
         figure: drawn and rendered within `style()`.
         name: unique on the page; every id starts with it.
-        description: what the figure shows, for those who cannot see it.
+        description: text on what the figure shows, for those who cannot see it.
     """
     # Ids follow from the name and no date is written, so that the bytes are the same every time.
     buffer = io.BytesIO()

@@ -27,7 +27,7 @@ class Column:
     """The head of a column.
 
     Attributes:
-        name: what the column holds.
+        name: title of the column.
         note: text in smaller letters below the name.
         faint: whether the column is drawn faint.
     """
@@ -42,7 +42,7 @@ class Table:
     """A table with a row for each arm.
 
     Attributes:
-        caption: what the table shows.
+        caption: sentence on what the table shows.
         columns: heads of all columns but the first, which is the arm.
         rows: arm -> its cells.
     """
@@ -233,18 +233,18 @@ def runs(results: Results, arm: str) -> list[RunResult]:
 
 
 def averages(results: Results, figure: Callable[[RunResult], float]) -> dict[str, float]:
-    """Return the mean of a figure over the runs of each arm."""
+    """Compute the mean of a figure over the runs of each arm."""
     return {arm: mean(map(figure, runs(results, arm))) for arm in results.arms}
 
 
 def mean(values: Iterable[float]) -> float:
-    """Return the mean of one or more values."""
+    """Compute the mean of one or more values."""
     amounts = list(values)
     return math.fsum(amounts) / len(amounts)
 
 
 def known(values: Iterable[float | None]) -> float | None:
-    """Return the mean of some values; None where one of them is not known."""
+    """Compute the mean of some values; None where one of them is not known."""
     # A mean of the others would pass for one of all.
     amounts = []
     for value in values:

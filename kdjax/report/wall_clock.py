@@ -21,7 +21,7 @@ def record(out: Path, begun: Mark) -> Iterator[None]:
 
     Args:
         out: directory of the study.
-        begun: when the command began to work on the study.
+        begun: time at which the command began to work on the study.
     """
     try:
         yield

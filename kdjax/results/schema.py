@@ -42,14 +42,14 @@ def rest() -> Any:
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """Store how a model's own MLM head did on held-out text.
+    """The result of a model's own MLM head on held-out text.
 
     Attributes:
         accuracy: share of masked positions predicted right.
-        positions: masked positions measured.
+        positions: number of masked positions measured.
         teacher_kl: KL divergence from the teacher at temperature 1; None without a comparable one.
         teacher_agreement: share of masked positions predicted as the teacher does.
-        shuffled: the loss on shuffled words; None where the recipe does not ask for it.
+        shuffled: loss on shuffled words; None where the recipe does not ask for it.
     """
 
     accuracy: float
@@ -61,12 +61,12 @@ class HeadLoss:
 
 @dataclass(frozen=True)
 class ProbeLoss:
-    """Store how an MLM probe did on held-out text.
+    """The result of an MLM probe on held-out text.
 
     Attributes:
         accuracy: share of masked positions predicted right.
-        positions: masked positions measured.
-        shuffled: the loss on shuffled words; None where the recipe does not ask for it.
+        positions: number of masked positions measured.
+        shuffled: loss on shuffled words; None where the recipe does not ask for it.
     """
 
     accuracy: float
@@ -76,21 +76,21 @@ class ProbeLoss:
 
 @dataclass(frozen=True)
 class ProbeFit:
-    """Store how an MLM probe was fitted, and how it did on the study's own text.
+    """The fit of an MLM probe, and its result on the study's own text.
 
     Attributes:
         accuracy: share of masked positions predicted right.
-        positions: masked positions measured.
-        half: the loss after half of the tokens.
-        gain: how much the second half lowered it.
-        tolerance: the largest gain of a probe that has converged.
-        converged: whether it has.
-        tokens: that it was fitted on.
-        steps: that it was fitted for.
-        flops: of fitting it.
-        layer_weights: the learned weight of each layer, from the embeddings on.
-        curve: the loss along its steps.
-        shuffled: the loss on shuffled words; None where the recipe does not ask for it.
+        positions: number of masked positions measured.
+        half: loss after half of the tokens.
+        gain: drop of the loss over the second half of the tokens.
+        tolerance: largest gain of a probe that has converged.
+        converged: whether the gain is within the tolerance.
+        tokens: number of tokens the probe was fitted on.
+        steps: number of optimiser steps of the fit.
+        flops: FLOPs of fitting the probe.
+        layer_weights: learned weight of each layer, from the embeddings on.
+        curve: losses along the steps of the fit.
+        shuffled: loss on shuffled words; None where the recipe does not ask for it.
     """
 
     accuracy: float
@@ -109,7 +109,7 @@ class ProbeFit:
 
 @dataclass(frozen=True)
 class LayerScore:
-    """Store a linear probe of one layer: its regularisation, its score on dev and test rows."""
+    """A linear probe of one layer: its regularisation, its score on dev and test rows."""
 
     layer: int
     strength: float
@@ -119,13 +119,13 @@ class LayerScore:
 
 @dataclass(frozen=True)
 class ProbedLayers:
-    """Store a task's linear probes, one on each layer.
+    """A task's linear probes, one on each layer.
 
     Attributes:
-        layer: the one chosen on the dev rows.
-        strength: of its regularisation.
+        layer: layer chosen on the dev rows.
+        strength: regularisation strength of that layer's probe.
         last_layer: test score of the last layer.
-        layers: the scores of every layer, from the embeddings on.
+        layers: scores of every layer, from the embeddings on.
     """
 
     layer: int
@@ -143,7 +143,7 @@ Details = dict[str, HeadLoss | ProbeFit | ProbeLoss | ProbedLayers]
 
 @dataclass(frozen=True)
 class RunPhase:
-    """Store what a run did in one phase: its steps, sequences of a batch, and FLOPs."""
+    """One phase of a run: its steps, sequences of a batch, and FLOPs."""
 
     steps: int
     batch: int
@@ -152,7 +152,7 @@ class RunPhase:
 
 @dataclass(frozen=True)
 class HardwareUse:
-    """Store what a run's steps did to the devices; see `kdjax.study.machine.hardware_use`."""
+    """The use a run's steps made of the devices; see `kdjax.study.machine.hardware_use`."""
 
     model_flops: int
     hardware_flops: int | None
@@ -168,29 +168,31 @@ class HardwareUse:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Store a finished run: a row of results.json, and the content of its own result.json.
+    """A finished run: a row of results.json.
+
+    It is the content of the run's own result.json, too.
 
     Attributes:
         arm: name of its arm.
-        seed: its seed.
-        budget: what it could spend.
-        used: what it spent of that, in the budget's unit.
-        spent: FLOPs by account; `total` of all of them, and `charged` to a budget of FLOPs.
-        cache_bytes: size of the stored teacher outputs that it read.
-        steps: optimiser steps.
-        phases: what it did in each of them.
+        seed: random seed of the run.
+        budget: budget of the run.
+        used: amount spent of the budget, in its unit.
+        spent: FLOPs by account; `total` sums them, `charged` is the part a budget of FLOPs pays.
+        cache_bytes: size of the stored teacher outputs that the run read.
+        steps: number of optimiser steps.
+        phases: steps, batch and FLOPs of each phase.
         positions: batch x length, summed over steps.
-        tokens_seen: padding not counted.
-        tokens_unique: of these, seen for the first time.
-        tokens_masked: of these, predicted.
-        epochs: how often the text was seen.
-        wall_clock: by kind.
-        hardware: what its steps did to the devices.
+        tokens_seen: tokens of all batches, padding not counted.
+        tokens_unique: tokens seen for the first time.
+        tokens_masked: tokens masked and predicted.
+        epochs: number of passes over the text.
+        wall_clock: seconds by kind of work.
+        hardware: use of the devices by the run's steps.
         metrics: endpoint -> value.
-        details: endpoint -> how that came about.
+        details: endpoint -> how its value came about.
         curve: figures along the run, each with `step`, `flops` and `share` of the budget.
-        params_sha256: of the parameters it ended with.
-        ledger_sha256: of the last entry of its ledger's journal.
+        params_sha256: SHA-256 of the final parameters.
+        ledger_sha256: SHA-256 of the last entry of the ledger's journal.
     """
 
     arm: str
@@ -217,13 +219,13 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Reference:
-    """Store a model measured beside the runs: an untrained start, or a teacher.
+    """A model measured beside the runs: an untrained start, or a teacher.
 
     Attributes:
         name: `untrained start`, `teacher`, or one of several.
-        seed: of the start; None of a teacher.
+        seed: random seed of an untrained start; None for a teacher.
         metrics: endpoint -> value.
-        details: endpoint -> how that came about.
+        details: endpoint -> how its value came about.
     """
 
     name: str
@@ -237,14 +239,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class ArmPhase:
-    """Store a phase of an arm as it ran.
+    """A phase of an arm as it ran.
 
     Attributes:
-        terms: its objective.
-        until: share of the budget at which it ends.
-        price: of a step.
-        batch: sequences of a step.
-        steps: of the arm's first run.
+        terms: terms of the phase's objective.
+        until: share of the budget at which the phase ends.
+        price: FLOPs of a step, by part.
+        batch: number of sequences in a step.
+        steps: number of steps in the arm's first run.
     """
 
     terms: tuple[TermConfig, ...]
@@ -256,19 +258,19 @@ class ArmPhase:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """Store an arm as it ran; what depends on the run is of its first one.
+    """An arm as it ran; what depends on the run is taken from its first one.
 
     Attributes:
-        phases: of its budget.
-        start: where the student's parameters start.
-        student, optimizer, finetune: settings of its own.
-        teacher: where the teacher's features come from; None: it looks at no teacher.
-        steps, spent, tokens, epochs: of the run.
-        parameters: of the student.
-        parameters_without_embeddings: the same without the embedding tables.
+        phases: phases of the arm, in order.
+        start: source of the student's first parameters.
+        student, optimizer, finetune: settings that are the arm's own.
+        teacher: source of the teacher's features; None: the arm looks at no teacher.
+        steps, spent, tokens, epochs: figures of the arm's first run; see `RunResult`.
+        parameters: number of the student's parameters.
+        parameters_without_embeddings: number of them outside the embedding tables.
         trains_mlm_head: whether the objective gives the MLM head a gradient.
-        needs_teacher: whether it looks at a teacher or starts from one.
-        untrained: the largest parts of the student without a gradient.
+        needs_teacher: whether the arm looks at a teacher or starts from one.
+        untrained: largest parts of the student that get no gradient.
     """
 
     phases: tuple[ArmPhase, ...]
@@ -290,7 +292,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """Store the size of the first arm's student."""
+    """The size of the first arm's student."""
 
     layers: int
     width: int
@@ -303,7 +305,7 @@ class StudentFacts:
 
 @dataclass(frozen=True)
 class PretrainingFacts:
-    """Store how kdjax pretrained a teacher: seed, share of the budget, budget, tokens seen."""
+    """The pretraining of a teacher by kdjax: seed, share of the budget, budget, tokens seen."""
 
     seed: int
     at: float
@@ -314,20 +316,20 @@ class PretrainingFacts:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """Store what is known of a teacher; of several together, the first one's with mean losses.
+    """The facts of a teacher; of several together, the first one's with mean losses.
 
     Attributes:
-        source: where it was read from; empty: it was trained here.
-        training_flops: of pretraining it; 0: not known.
-        head_flops: of fitting an MLM head to its frozen encoder.
-        mlm_loss: held-out loss of its own MLM head; None without one.
-        mlm_accuracy: the same head's accuracy.
-        tuning_flops: of training its encoder on.
-        note: what the recipe says of it.
-        architecture: its model's settings.
-        pretraining: how kdjax pretrained it; None where it did not.
-        teachers: each of several; None where there is one.
-        others: what else its card says.
+        source: path or name the teacher was read from; empty: it was trained here.
+        training_flops: FLOPs of pretraining the teacher; 0: not known.
+        head_flops: FLOPs of fitting an MLM head to its frozen encoder.
+        mlm_loss: held-out loss of the teacher's own MLM head; None without one.
+        mlm_accuracy: held-out accuracy of that head.
+        tuning_flops: FLOPs of training its encoder on.
+        note: remark of the recipe on the teacher.
+        architecture: settings of the teacher's model.
+        pretraining: facts of its pretraining by kdjax; None where kdjax did not pretrain it.
+        teachers: facts of each of several teachers; None where there is one.
+        others: further entries of the teacher's card.
     """
 
     source: str
@@ -345,7 +347,7 @@ class TeacherFacts:
 
 @dataclass(frozen=True)
 class CountedLosses:
-    """Store a text's own cross-entropies; see `kdjax.data.prepare.reference_losses`."""
+    """A text's own cross-entropies; see `kdjax.data.prepare.reference_losses`."""
 
     unigram: float
     left_neighbor: float
@@ -358,7 +360,7 @@ class CountedLosses:
 
 @dataclass(frozen=True)
 class WholeText:
-    """Store the size of a text of which runs may see a subset: by split."""
+    """The size, by split, of a text of which runs may see a subset."""
 
     sequences: dict[str, int]
     tokens: dict[str, int]
@@ -366,7 +368,7 @@ class WholeText:
 
 @dataclass(frozen=True)
 class TextFacts:
-    """Store what is known of a held-out text from elsewhere."""
+    """The facts of a held-out text from elsewhere."""
 
     documents: int
     sequences: int
@@ -376,18 +378,18 @@ class TextFacts:
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """Store what is known of a study's text.
+    """The facts of a study's text.
 
     Attributes:
-        regime: how much unique text there is.
-        documents, sequences, tokens: by split, of what runs see.
-        whole: of the whole text.
-        digest: of the text.
-        length: tokens of a sequence.
-        views: mask copies of a sequence; 0: new masks in every epoch.
-        vocabulary: entries of the tokenizer.
-        tokenizer: its SHA-256.
-        reference_losses: the text's own cross-entropies.
+        regime: name of the regime, which says how much unique text there is.
+        documents, sequences, tokens: split -> number that runs see.
+        whole: size of the whole text.
+        digest: SHA-256 that identifies the text.
+        length: number of tokens in a sequence.
+        views: number of mask copies of a sequence; 0: new masks in every epoch.
+        vocabulary: number of the tokenizer's entries.
+        tokenizer: SHA-256 of the tokenizer.
+        reference_losses: cross-entropies of the text itself; None where not counted.
         texts: name -> held-out text from elsewhere.
     """
 
@@ -407,15 +409,15 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class StoredOutputs:
-    """Store what is known of stored teacher outputs.
+    """The facts of stored teacher outputs.
 
     Attributes:
-        views: mask copies that are stored.
-        sequences: of the text.
-        flops: of the passes that made them.
-        bytes: on disk.
-        bias: how far they are off the teacher, a position.
-        settings: how they are stored.
+        views: number of mask copies stored.
+        sequences: number of the text's sequences.
+        flops: FLOPs of the teacher's passes that made the outputs.
+        bytes: size on disk.
+        bias: mean deviation from the teacher at a position, by measure.
+        settings: settings they are stored with.
     """
 
     views: int
@@ -431,15 +433,15 @@ class StoredOutputs:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Store what models are measured by.
+    """One measure of a model, with its unit and direction.
 
     Attributes:
-        name: for instance `mlm_loss` or `probe.TASK`.
-        label: for people.
-        unit: of its values.
-        better: which values are.
-        kind: mlm, mlm_probe, probe or finetune.
-        arms: those for which it means something.
+        name: key of the endpoint, for instance `mlm_loss` or `probe.TASK`.
+        label: name for people.
+        unit: unit of the values.
+        better: whether lower or higher values are better.
+        kind: kind of measurement: mlm, mlm_probe, probe or finetune.
+        arms: arms for which the endpoint means something.
     """
 
     name: str
@@ -452,7 +454,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class MeasuredEndpoint(Endpoint):
-    """Store an endpoint of a study, with its held-out rows and the score of the majority class."""
+    """An endpoint of a study, with its held-out rows and the score of the majority class."""
 
     rows: int
     baseline: float | None
@@ -460,7 +462,7 @@ class MeasuredEndpoint(Endpoint):
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """Store an endpoint's verdict on two arms; see `kdjax.evaluation.statistics.Comparison`."""
+    """An endpoint's verdict on two arms; see `kdjax.evaluation.statistics.Comparison`."""
 
     endpoint: str
     a: str
@@ -474,7 +476,7 @@ class PairVerdict:
 
 @dataclass(frozen=True)
 class PrimaryResult:
-    """Store the tests of every arm against the baseline arm on the primary endpoint."""
+    """The tests of every arm against the baseline arm on the primary endpoint."""
 
     endpoint: str
     baseline: str
@@ -483,13 +485,13 @@ class PrimaryResult:
 
 @dataclass(frozen=True)
 class CaseVerdict:
-    """Store what a verdict becomes in one way to pay for the teacher.
+    """A verdict restated for one way to pay for the teacher.
 
     Attributes:
-        endpoint: its endpoint.
-        a, b: the arms.
-        verdict: BEATS, TIES, AT LEAST TIES, OPEN or INCONCLUSIVE.
-        ratio: a's cost over b's.
+        endpoint: name of the endpoint.
+        a, b: names of the arms.
+        verdict: one of BEATS, TIES, AT LEAST TIES, OPEN and INCONCLUSIVE.
+        ratio: cost of a over cost of b.
     """
 
     endpoint: str
@@ -501,10 +503,10 @@ class CaseVerdict:
 
 @dataclass(frozen=True)
 class SharedCaseVerdict(CaseVerdict):
-    """Store a verdict that depends on how many students share the teacher's training.
+    """A restated verdict that depends on how many students share the teacher's training.
 
     Attributes:
-        students: the fewest for which a beats b; None: no number would do.
+        students: smallest number for which a beats b; None: no number would do.
     """
 
     students: int | None
@@ -512,14 +514,14 @@ class SharedCaseVerdict(CaseVerdict):
 
 @dataclass(frozen=True)
 class Case:
-    """Store one way to pay for the teacher.
+    """The study's costs and verdicts under one way to pay for the teacher.
 
     Attributes:
-        case: a key of `kdjax.budget.accounting.CASES`.
-        enforced: whether the budget was held against it.
-        costs: arm -> mean FLOPs of a run.
-        unknown: arms whose cost is at least that.
-        verdicts: of the study's verdicts in their order, what they become.
+        case: name of the way to pay, a key of `kdjax.budget.accounting.CASES`.
+        enforced: whether the study's budget charges the teacher this way.
+        costs: mean FLOPs of a run, by arm.
+        unknown: arms whose true cost may be higher than in `costs`.
+        verdicts: the study's verdicts in their order, each restated for these costs.
     """
 
     case: str
@@ -535,7 +537,7 @@ class Case:
 
 @dataclass(frozen=True)
 class BestTrial:
-    """Store an arm's best trial: its number, the settings tried and the endpoint's value."""
+    """An arm's best trial: its number, the settings tried and the endpoint's value."""
 
     number: int
     settings: dict[str, Any]
@@ -544,13 +546,13 @@ class BestTrial:
 
 @dataclass(frozen=True)
 class ArmTuning:
-    """Store what the trials of an arm came to.
+    """A summary of an arm's trials.
 
     Attributes:
-        diverged: how many did.
-        best: the best one.
-        edges: setting -> the end of its range, `low` or `high`, at which the best lies.
-        charged, total, steps, seconds: over all its trials.
+        diverged: number of trials that diverged.
+        best: trial with the best value.
+        edges: setting -> end of its range, `low` or `high`, at which the best trial lies.
+        charged, total, steps, seconds: sums over all trials.
     """
 
     diverged: int
@@ -564,14 +566,14 @@ class ArmTuning:
 
 @dataclass(frozen=True)
 class ArmTrialValues(ArmTuning):
-    """Store what the trials of an arm came to, with their values in order; None: diverged."""
+    """A summary of an arm's trials, with their values in order; None: diverged."""
 
     values: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """Store a trial: its number, the settings tried, its value (None: diverged) and its costs."""
+    """A trial: its number, the settings tried, its value (None: diverged) and its costs."""
 
     number: int
     settings: dict[str, Any]
@@ -584,14 +586,14 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class ArmTrials(ArmTuning):
-    """Store what the trials of an arm came to, and the trials themselves."""
+    """A summary of an arm's trials, and the trials themselves."""
 
     trials: tuple[TrialRow, ...]
 
 
 @dataclass(frozen=True)
 class TuningTerms:
-    """Store what was alike for every arm that was tuned; see `kdjax.config.TuneConfig`."""
+    """The terms that were alike for every tuned arm; see `kdjax.config.TuneConfig`."""
 
     endpoint: str
     better: Better
@@ -606,11 +608,11 @@ class TuningTerms:
 
 @dataclass(frozen=True)
 class Tuning(TuningTerms):
-    """Store how the arms of a study were tuned, as results.json has it.
+    """The tuning of a study's arms, as results.json has it.
 
     Attributes:
-        file: the tuning.json.
-        arms: arm -> what its trials came to.
+        file: path of the tuning.json.
+        arms: arm -> summary of its trials.
     """
 
     file: str
@@ -619,13 +621,14 @@ class Tuning(TuningTerms):
 
 @dataclass(frozen=True)
 class TuningResults(TuningTerms):
-    """Store a tuning: the content of tuning.json.
+    """A tuning: the content of tuning.json.
 
     Attributes:
-        kdjax, jax, python, device, optuna: what the numbers were made with.
+        kdjax, jax, python, device, optuna: versions and device the numbers were made with.
         config_digest: SHA-256 of the resolved recipe.
         arms: arm -> its trials.
-        reference_losses: of the trials' text; None in a file from before they were counted.
+        reference_losses: cross-entropies of the trials' text; None in a file from before they were
+            counted.
     """
 
     kdjax: str
@@ -643,7 +646,7 @@ class TuningResults(TuningTerms):
 
 @dataclass(frozen=True)
 class SettingRow:
-    """Store a setting in which arms differ: its name, and arm -> what it is there, in words."""
+    """A setting in which arms differ: its name, and arm -> what it is there, in words."""
 
     setting: str
     values: dict[str, str]
@@ -651,31 +654,31 @@ class SettingRow:
 
 @dataclass(frozen=True)
 class Results:
-    """Store a study's results: the content of results.json.
+    """A study's results: the content of results.json.
 
     Attributes:
-        version: of the file.
-        kdjax, jax, python, device: what the numbers were made with.
-        wall_clock: of the study's commands, by kind.
-        config: the resolved recipe as plain values (`kdjax.recipes.from_dict` reads it).
-        config_digest: its SHA-256.
-        budget: of each run.
-        corpus: the text.
-        teacher: None where no arm needs one.
-        cache: stored teacher outputs; None where no arm reads any.
-        student: of the first arm.
-        arms: in the recipe's order.
-        baseline_arm: the arm that the others are held against.
-        differences: in what arms differ.
-        same: what they share, in words.
-        endpoints: what is measured.
-        runs: seed by seed, arm by arm.
-        references: untrained starts and teachers.
-        verdicts: every pair of arms on every endpoint.
-        primary: the tests on the primary endpoint; None without one.
-        tuning: how the arms were tuned; None where they were not.
-        cases: ways to pay for the teacher.
-        notes: what a reader has to know, in sentences.
+        version: version of the file's format.
+        kdjax, jax, python, device: versions and device the numbers were made with.
+        wall_clock: seconds of the study's commands, by kind.
+        config: resolved recipe as plain values (`kdjax.recipes.from_dict` reads it).
+        config_digest: SHA-256 of the resolved recipe.
+        budget: budget of each run.
+        corpus: facts of the text.
+        teacher: facts of the teacher; None where no arm needs one.
+        cache: facts of the stored teacher outputs; None where no arm reads any.
+        student: size of the first arm's student.
+        arms: name -> arm as it ran, in the recipe's order.
+        baseline_arm: arm that the others are held against.
+        differences: settings in which arms differ.
+        same: settings that the arms share, in words.
+        endpoints: measures of the models.
+        runs: finished runs, seed by seed, arm by arm.
+        references: measured untrained starts and teachers.
+        verdicts: verdicts on every pair of arms on every endpoint.
+        primary: tests on the primary endpoint; None without one.
+        tuning: tuning of the arms; None where they were not tuned.
+        cases: costs and verdicts under each way to pay for the teacher.
+        notes: remarks a reader has to know, in sentences.
     """
 
     kdjax: str
@@ -719,8 +722,8 @@ def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | N
     """Return how a task's linear probes did on a model; None where it was not probed.
 
     Args:
-        row: a run, or a model for reference.
-        endpoint: for instance `probe.topic`.
+        row: row of a run, or of a model for reference.
+        endpoint: name of the endpoint, for instance `probe.topic`.
     """
     return _details(row, endpoint, ProbedLayers)
 

@@ -44,7 +44,7 @@ def read_results(path: Path) -> Results:
 
 
 def results_of(content: Any, path: Path) -> Results:
-    """Return the content of a results.json, of this version or an earlier one, as results.
+    """Read the content of a results.json, of this version or an earlier one.
 
     Args:
         content: plain values, as JSON gives them.
@@ -81,7 +81,7 @@ def _second_version(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Return a tree of dataclasses, mappings and sequences as plain values for JSON."""
+    """Convert a tree of dataclasses, mappings and sequences to plain values for JSON."""
     if is_dataclass(value):
         plain: dict[str, Any] = {}
         for field in fields(value):
@@ -101,12 +101,12 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], value: Any, where: str) -> T:
-    """Return plain values as an instance of a type, checked all the way down.
+    """Read plain values as an instance of a type, checked all the way down.
 
     Args:
         kind: a dataclass, or a type that a field of one may have: `int`, `float`, `str`, `bool`,
             `None`, `Any`, a union, a `Literal`, `dict[str, ...]` or `tuple[..., ...]`.
-        value: as JSON gives it.
+        value: plain value, as JSON gives it.
         where: the file and the field, for messages: `results.json: runs[0].seed`. A file alone ends
             in a colon.
 
@@ -141,7 +141,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 
 
 def _read_dataclass(kind: Any, values: dict[str, Any], where: str) -> Any:
-    """Return a mapping as an instance of a dataclass."""
+    """Read a mapping as an instance of a dataclass."""
     by_name, rest = _fields(kind)
     hints = _hints(kind)
     known: dict[str, Any] = {}

@@ -32,11 +32,11 @@ class Artifacts:
     """What the runs of a study share: each is made, or found and checked, when first asked for."""
 
     def __init__(self, plan: StudyPlan, reporter: Reporter):
-        """Make nothing yet.
+        """Take the plan; an artifact is made when it is first asked for.
 
         Args:
-            plan: of the study, with the directories of what is made.
-            reporter: told what goes on.
+            plan: plan of the study, with the directories of what is made.
+            reporter: receiver of reports on progress.
         """
         self._plan = plan
         self._config = plan.config
@@ -46,14 +46,14 @@ class Artifacts:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The prepared corpus."""
+        """Prepare the corpus, or open it."""
         # What is made counts as the command's time of its kind.
         with CLOCK("text"):
             return study_corpus(self._config, self._plan.artifact_dirs["data"], self._reporter)
 
     @cached_property
     def texts(self) -> dict[str, Corpus]:
-        """Name -> held-out text from elsewhere, prepared."""
+        """Prepare the held-out texts from elsewhere, by name."""
         directory = self._plan.artifact_dirs["texts"]
         texts = {}
         with CLOCK("text"):
@@ -63,7 +63,7 @@ class Artifacts:
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
-        """The downstream tasks."""
+        """Read the downstream tasks."""
         # Only a trained tokenizer needs the corpus, which may take long to prepare.
         corpus = self.corpus if trains_tokenizer(self._config) else None
         tokenizer = tokenizer_of(self._config, corpus)
@@ -76,7 +76,7 @@ class Artifacts:
 
     @cached_property
     def teachers(self) -> tuple[Teacher, ...]:
-        """The teachers in ascending order of their seeds; none where no arm needs one."""
+        """Make or open the teachers, by ascending seeds; none where no arm needs one."""
         if not self._plan.needs_teacher:
             return ()
         corpus = self.corpus  # its time is the text's, not the teacher's
@@ -109,7 +109,7 @@ class Artifacts:
 
     @cached_property
     def cache(self) -> Cache | None:
-        """The teacher's stored outputs; None where no arm reads them."""
+        """Make or open the teacher's stored outputs; None where no arm reads them."""
         request = stored_by(self._plan.arms)
         if not request or not self.teachers:
             return None
@@ -135,7 +135,7 @@ class Artifacts:
 
     @cached_property
     def mlm_probe(self) -> MlmProbe | None:
-        """The probe that every model gets; None where the recipe has none."""
+        """Return the probe that every model gets; None where the recipe has none."""
         settings = self._config.evaluation.mlm_probe
         if not settings.tokens:
             return None
@@ -144,7 +144,7 @@ class Artifacts:
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """One evaluation beside each teacher, alike in all else; one where there is no teacher."""
+        """Build an evaluation beside each teacher, alike in all else; one without a teacher."""
         texts = {name: held_out(self._config, text) for name, text in self.texts.items()}
         # Read and shuffled once: only the teacher whose predictions stand beside them differs.
         study_text = held_out(self._config, self.corpus)

@@ -28,7 +28,7 @@ def train_batches(
         config: the recipe.
         corpus: the study's text.
         batch_size: sequences of a batch.
-        seed: of order and masks.
+        seed: random seed of order and masks.
         cache: stored teacher outputs, which then come with the batches.
     """
     return Batches(
@@ -84,7 +84,7 @@ def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict
     Args:
         config: the recipe.
         corpus: the text.
-        skip: how many of its held-out sequences to pass over first.
+        skip: number of its held-out sequences to pass over first.
     """
     return fixed_batches(
         corpus,

@@ -35,10 +35,10 @@ def study_cache(
     Args:
         config: the recipe.
         request: the outputs that its arms read.
-        teacher: whose they are.
+        teacher: teacher whose outputs they are.
         corpus: the study's text.
-        directory: of outputs to be made.
-        layout: of the devices.
+        directory: directory of outputs to be made.
+        layout: layout of arrays on the devices.
         reporter: shows how the making goes on.
 
     Raises:

@@ -35,7 +35,7 @@ def cases(
     enforced: str | None,
     students: int = 1,
 ) -> tuple[Case, ...]:
-    """Return each case with what a run of each arm costs, and what the study's verdicts become.
+    """Compute each case: the costs of every arm's runs, and the study's verdicts restated.
 
     Args:
         arms: name -> arm.
@@ -87,7 +87,7 @@ class Costs:
         teacher: TeacherFacts | None,
         students: int,
     ) -> Costs:
-        """Return what the runs of a study cost in a case."""
+        """Compute the mean cost of each arm's runs under one way to pay for the teacher."""
         means: dict[str, float] = {}
         training: dict[str, float] = {}
         for arm in arms:
@@ -142,24 +142,28 @@ class Costs:
 
 
 def _mean(flops: Iterable[int]) -> float:
-    """Return the mean of whole FLOPs, rounded once: they can be more than a float tells apart."""
+    """Compute the mean of whole FLOPs, rounded once: they can be more than a float tells apart."""
     amounts = list(flops)
     return sum(amounts) / len(amounts)
 
 
 def _dearest_step(arm: ArmResult, case: str) -> int:
-    """Return what the dearest step of an arm's phases is charged in a case."""
+    """Compute what the dearest step of an arm's phases is charged in a case."""
     return max(charged(phase.price.parts(), case) for phase in arm.phases)
 
 
 def _case(costs: Costs, verdicts: Sequence[PairVerdict], enforced: bool) -> Case:
-    """Return a case with what verdicts become in it."""
+    """Restate a study's verdicts for one way to pay for the teacher."""
     rows = tuple(_case_verdict(verdict, costs) for verdict in verdicts)
     return Case(costs.case, enforced, costs.runs, costs.unknown, rows)
 
 
 def _case_verdict(verdict: PairVerdict, costs: Costs) -> CaseVerdict:
-    """Return what a verdict becomes in a case."""
+    """Restate a verdict for one way to pay for the teacher.
+
+    It stands where the winner costs no more, else it is OPEN; a tie becomes AT LEAST TIES for the
+    cheaper arm.
+    """
     a = verdict.a
     b = verdict.b
     outcome: str = verdict.verdict

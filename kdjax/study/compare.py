@@ -39,7 +39,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         config: the recipe.
         out: the study's directory. It gets `results.json` and `report.html`, and holds
             `runs/ARM-seedN/` and the corpus and the teacher made for the study.
-        begun: when the command began; None: now.
+        begun: time at which the command began; None: now.
 
     Returns:
         What `results.json` holds.
@@ -114,7 +114,7 @@ def prepared_study(
     Args:
         config: the recipe.
         out: the study's directory.
-        reporter: told what goes on.
+        reporter: receiver of reports on progress.
         shared: a directory for what other studies use too.
 
     Raises:
@@ -133,7 +133,7 @@ def finish(study: Study, begun: Mark) -> Results:
 
     Args:
         study: the study, prepared.
-        begun: when the work on it began.
+        begun: time at which the work on it began.
 
     Returns:
         What `results.json` holds.

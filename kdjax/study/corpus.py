@@ -30,7 +30,7 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
 
     Args:
         config: the recipe.
-        corpus: its text, which holds the tokenizer that was trained on it; None where the recipe
+        corpus: text with the tokenizer that was trained on it; None where the recipe
             trains none.
 
     Raises:
@@ -66,7 +66,7 @@ def study_corpus(
 
     Args:
         config: the recipe.
-        directory: of a corpus to be prepared.
+        directory: directory of a corpus to be prepared.
         reporter: shows how the preparation goes on.
         beam: options of Apache Beam, where it shall prepare.
 
@@ -161,8 +161,8 @@ def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -
     Args:
         config: the recipe.
         corpus: the text.
-        setting: that the run comes from, for messages, such as `arms.minilm`.
-        sequences: how many the run reads.
+        setting: setting that the run comes from, for messages, such as `arms.minilm`.
+        sequences: number of sequences that the run reads.
 
     Raises:
         InputError: text would repeat where it is to be unlimited.
@@ -182,8 +182,8 @@ def held_out_text(config: Config, corpus: Corpus, name: str, directory: Path) ->
     Args:
         config: the recipe.
         corpus: the study's text, which holds the tokenizer where it was trained on it.
-        name: of the text.
-        directory: of the prepared text.
+        name: name of the text.
+        directory: directory of the prepared text.
 
     Raises:
         InputError: unusable text, or a damaged directory.

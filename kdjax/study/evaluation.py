@@ -80,9 +80,9 @@ class Evaluation:
         Args:
             model: the model's configuration.
             params: the model's parameters.
-            seed: of fine-tuning: its head, order and dropout.
+            seed: random seed of fine-tuning: its head, order and dropout.
             mlm: whether the MLM head was trained, so that the held-out loss means something.
-            finetuning: how the model is fine-tuned as well; None: not at all.
+            finetuning: settings of fine-tuning the model as well; None: it is not fine-tuned.
 
         Returns:
             Endpoints by name, and details of each.

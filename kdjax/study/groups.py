@@ -15,7 +15,7 @@ def groups(
     Args:
         runs: arm and seed of each.
         max_size: the most runs of a group.
-        teacher_number: of an arm and a seed, the number of the teacher that the run learns from.
+        teacher_number: (arm, seed) -> the number of the teacher that the run learns from.
             All of a group share one teacher, which their program is given once.
 
     Yields:

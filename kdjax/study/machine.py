@@ -29,12 +29,12 @@ def versions() -> dict[str, Any]:
 def hardware_use(
     compiled_phases: Sequence[CompiledPhase], ledger: Ledger, side_by_side: int
 ) -> dict[str, Any]:
-    """Return what a run's steps did to the devices.
+    """Compute what a run's steps did to the devices.
 
     Args:
         compiled_phases: the run's phases.
         ledger: the run's account.
-        side_by_side: how many runs took their steps together, itself included.
+        side_by_side: number of runs that took their steps together, this one included.
 
     Returns:
         `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices

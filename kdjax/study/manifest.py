@@ -23,7 +23,7 @@ class Cost:
     """What a run of an arm costs, as first counted; later starts hold on to it.
 
     Attributes:
-        prices: of a step of each phase.
+        prices: prices of a step, phase by phase.
         upfront: FLOPs spent before the first step, by account: the run's share of stored teacher
             outputs and of the teacher's training.
     """

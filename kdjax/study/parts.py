@@ -22,8 +22,8 @@ class Part:
     """A share of a study's runs.
 
     Attributes:
-        number: of the part, 1 to count.
-        count: how many parts there are.
+        number: number of the part, 1 to count.
+        count: number of parts.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Part:
 
         Args:
             spans: arm -> its phases as they lie in the budget, in the recipe's order.
-            seeds: of the recipe.
+            seeds: seeds of the recipe.
 
         Returns:
             Arm and seed of each run.
@@ -109,7 +109,7 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
 
 
 def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
-    """Return the `study.json` of several directories of one study.
+    """Merge the `study.json` of several directories of one study.
 
     Raises:
         InputError: one has none, or they differ.
@@ -138,7 +138,7 @@ def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
 
 
 def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
-    """Return the finished runs of several directories: path within a study -> where it is.
+    """Find the finished runs of several directories: path within a study -> where it is.
 
     Raises:
         InputError: they are of different text or teachers, or one run ended differently in two

@@ -20,9 +20,9 @@ def primary_endpoint(
 
     Args:
         evaluation: the recipe's settings.
-        endpoints: what is measured.
+        endpoints: measures of the models.
         baseline: the baseline arm.
-        runs: of the study.
+        runs: runs of the study.
 
     Returns:
         The tests; None where the recipe names no primary endpoint, or the baseline arm or every

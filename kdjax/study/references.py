@@ -19,7 +19,7 @@ class References:
     """The untrained starts of each seed and the teachers, measured like the runs."""
 
     def __init__(self, study: Study):
-        """Measure nothing yet.
+        """Take the study; `measure` does the work.
 
         Args:
             study: the study, prepared.
@@ -86,12 +86,12 @@ class References:
         """Measure a reference, or read how it was measured before.
 
         Args:
-            directory: of its result, among the references'.
-            name: for people.
-            seed: of an untrained start; None: it is a teacher.
+            directory: directory of its result, among the references'.
+            name: name of the model, for people.
+            seed: seed of an untrained start; None: it is a teacher.
             model: the model's configuration.
-            make_params: makes the model's parameters, when they are needed.
-            evaluation: what it is measured by.
+            make_params: function that makes the model's parameters, when they are needed.
+            evaluation: evaluation that measures it.
         """
         path = self._plan.artifact_dirs["references"] / directory / RESULT
         if not path.exists():

@@ -83,7 +83,7 @@ def collect(
 
 
 def run_result(row: Mapping[str, Any]) -> RunResult:
-    """Return the content of a run's result.json as its row.
+    """Read the content of a run's result.json as its row.
 
     Raises:
         InputError: it lacks a field that a run's has.
@@ -106,19 +106,21 @@ def judge(
     tuning: Tuning | None,
     wall_clock: Mapping[str, float],
 ) -> Results:
-    """Return a study's results: but for versions a function of the recipe, its runs and facts.
+    """Join what was measured with its verdicts: the content of results.json.
+
+    Apart from versions, all of it follows from the recipe, the runs and the facts given here.
 
     Args:
         config: the recipe.
-        arms: its arms, made ready.
-        costs: arm -> what its runs cost.
-        runs: every run.
-        references: every model that was not trained here.
+        arms: name -> arm of the recipe, made ready.
+        costs: arm -> cost of its runs.
+        runs: all runs.
+        references: all models that were not trained here.
         corpus: facts of the text.
-        endpoints: what is measured.
+        endpoints: measures of the models.
         teacher: facts of the teacher, or of all together; None where no arm needs one.
         cache: manifest of stored teacher outputs; None where no arm reads them.
-        tuning: how the arms were tuned; None where they were not.
+        tuning: tuning of the arms; None where they were not tuned.
         wall_clock: seconds by kind, of the study's commands.
     """
     values = plain(to_dict(config))
@@ -176,7 +178,7 @@ def judge(
 
 
 def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
-    """Return what is known of a study's teacher, or of its teachers together.
+    """Gather the facts of a study's teacher, or of its teachers together.
 
     Args:
         teachers: facts of each, in the order in which students take them; empty where no arm
@@ -206,7 +208,7 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
 def corpus_facts(
     config: Config, corpus: Corpus, losses: ReferenceLosses, texts: Mapping[str, Corpus]
 ) -> CorpusFacts:
-    """Return what is known of a study's text.
+    """Gather the facts of a study's text.
 
     Args:
         config: the recipe.
@@ -232,7 +234,7 @@ def corpus_facts(
 
 
 def _text_facts(text: Corpus) -> TextFacts:
-    """Return what is known of a held-out text from elsewhere."""
+    """Gather the facts of a held-out text from elsewhere."""
     return TextFacts(
         documents=text.manifest.documents["validation"],
         sequences=text.sequences("validation"),

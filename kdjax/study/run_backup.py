@@ -80,7 +80,7 @@ class RunBackup:
         self.checkpoints = (self.directory or hosts.shared_dir(self._run_dir)) / CHECKPOINTS
 
     def local_manifest(self) -> Any:
-        """Return the manifest in the run's own directory; None: there is none.
+        """Read the manifest in the run's own directory; None: there is none.
 
         Raises:
             InputError: it is not whole.
@@ -90,7 +90,7 @@ class RunBackup:
         return read_json(self.manifest_path)
 
     def stored_manifest(self) -> Any:
-        """Return the manifest in the backup; None: there is none.
+        """Read the manifest in the backup; None: there is none.
 
         Raises:
             InputError: the backup cannot be read.
@@ -104,7 +104,7 @@ class RunBackup:
         """Write a run's manifest to its directory and its backup, where they have none.
 
         Args:
-            manifest: of the run.
+            manifest: manifest of the run.
 
         Raises:
             InputError: one cannot be written, or the run's checkpoints are where the recipe said
@@ -212,7 +212,7 @@ def _copy_missing(source: Any, target: Any, last: str, names: Sequence[str] = ()
         source: the directory to copy from.
         target: the directory to copy to, made where there is none.
         last: the file that is written last: a directory that has it has all.
-        names: of the files; none: all in `source`.
+        names: names of the files; none: all in `source`.
     """
     if (target / last).exists() or not (source / last).exists():
         return

@@ -19,8 +19,8 @@ def register_run(study: Study, arm: str, seed: int, backup: RunBackup) -> None:
     Args:
         study: the run's study.
         arm: name of the run's arm.
-        seed: of the run.
-        backup: where its files lie besides its directory.
+        seed: seed of the run.
+        backup: place of its files besides its directory.
 
     Raises:
         InputError: the directory or the backup holds another run.
@@ -55,10 +55,10 @@ def _check_same_run(
     """Check that a manifest that was stored before, if any, is of the same run.
 
     Args:
-        place: where it is stored.
-        stored: its content; None: there is none.
-        manifest: of the run as the recipe has it.
-        setting: that names another place.
+        place: place of the stored manifest.
+        stored: content of the stored manifest; None: there is none.
+        manifest: manifest of the run as the recipe has it.
+        setting: name of a setting that gives another place.
 
     Raises:
         InputError: it is another run's.

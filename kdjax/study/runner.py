@@ -33,7 +33,7 @@ class StudyRunner:
     """The maker of a study's runs, each to its end, however far it had come."""
 
     def __init__(self, study: Study):
-        """Train nothing yet.
+        """Take the study; `run_all` trains.
 
         Args:
             study: the study, prepared.
@@ -74,7 +74,7 @@ class StudyRunner:
 
         Args:
             arm: the arm's name.
-            seeds: of the runs; students that learn from the same teacher.
+            seeds: seeds of the runs; students that learn from the same teacher.
 
         Returns:
             Their rows of `results.json`.

@@ -29,9 +29,9 @@ class Study:
     """A study in its directory, which `prepare` makes ready for runs.
 
     Attributes:
-        plan: what the recipe says.
-        artifacts: what the runs share.
-        reporter: told what goes on.
+        plan: what the study does, by its recipe.
+        artifacts: text, teachers and outputs that the runs share.
+        reporter: receiver of reports on progress.
     """
 
     def __init__(self, config: Config, out: Path, reporter: Reporter, shared: Path | None = None):
@@ -40,7 +40,7 @@ class Study:
         Args:
             config: the recipe.
             out: the study's directory.
-            reporter: told what goes on.
+            reporter: receiver of reports on progress.
             shared: a directory for what other studies use too; None: all lies in `out`.
 
         Raises:
@@ -68,7 +68,7 @@ class Study:
 
     @cached_property
     def costs(self) -> dict[str, Cost]:
-        """Arm -> what its runs cost, as counted when the study first started."""
+        """Map each arm to what its runs cost, as counted when the study first started."""
         # Stored costs hold: another XLA may count otherwise, and a teacher's card may change.
         costs = dict(self._manifest.costs)
         sequences = self.artifacts.corpus.sequences("train")
@@ -80,7 +80,7 @@ class Study:
 
     @cached_property
     def spans(self) -> dict[str, tuple[PhaseSpan, ...]]:
-        """Arm -> its phases as they lie in the budget; empty where a clock decides."""
+        """Map each arm to its phases as they lie in the budget; empty where a clock decides."""
         arms = self.plan.arms.items()
         return {name: self.plan.schedule(arm, self.costs[name]) for name, arm in arms}
 

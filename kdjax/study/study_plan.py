@@ -25,11 +25,11 @@ class StudyPlan:
     Attributes:
         config: the recipe.
         out: the study's directory.
-        artifact_dirs: where corpus, teacher, stored outputs and references lie, by name.
+        artifact_dirs: directories of corpus, teacher, stored outputs and references, by name.
         arms: name -> arm.
-        shape: of a batch.
-        budget: of each run.
-        layout: of arrays on the devices.
+        shape: shape of a batch.
+        budget: budget of each run.
+        layout: layout of arrays on the devices.
     """
 
     def __init__(self, config: Config, out: Path, shared: Path | None = None):
@@ -57,19 +57,19 @@ class StudyPlan:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """Arm and seed of every run, in the order in which they are made: seed by seed."""
+        """List arm and seed of every run, in the order in which they are made: seed by seed."""
         return [(arm, seed) for seed, arm in product(self.config.seeds, self.config.arms)]
 
     @property
     def vmapped_seeds(self) -> int:
-        """How many seeds of an arm train together at most; under a budget of hours each alone."""
+        """Return how many seeds of an arm train together at most; one under a budget of hours."""
         if not self.budget.countable:
             return 1
         return self.config.train.vmapped_seeds
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any arm needs the teacher's parameters."""
+        """Return whether any arm needs the teacher's parameters."""
         return any(arm.needs_teacher for arm in self.arms.values())
 
     def run_dir(self, arm: str, seed: int) -> Path:
@@ -91,13 +91,13 @@ class StudyPlan:
     def cost(
         self, arm: Arm, prices: tuple[Price, ...], train_sequences: int, teacher: TeacherCost | None
     ) -> Cost:
-        """Return what a run of an arm costs, its shares of what the study makes before included.
+        """Compute what a run of an arm costs, its shares of what the study makes before included.
 
         Args:
             arm: the arm.
-            prices: of a step of each of its phases.
+            prices: prices of a step, one for each of its phases.
             train_sequences: training sequences of the corpus.
-            teacher: what the teacher cost; None where the arm needs none.
+            teacher: cost of the teacher; None where the arm needs none.
 
         Raises:
             InputError: the teacher's training is charged and its cost is not known.

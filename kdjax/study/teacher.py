@@ -45,13 +45,13 @@ class Teacher:
 
     @property
     def seed(self) -> int | None:
-        """The seed of its training; None where kdjax did not train it."""
+        """Return the seed of its training; None where kdjax did not train it."""
         seed: int | None = self.facts.get("pretraining", {}).get("seed")
         return seed
 
     @property
     def cost(self) -> TeacherCost:
-        """FLOPs that were spent on it before the study's runs."""
+        """Return the FLOPs that were spent on it before the study's runs."""
         return TeacherCost.of_facts(self.facts)
 
 
@@ -60,7 +60,7 @@ def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) 
 
     Args:
         config: the recipe.
-        directory: of the teacher.
+        directory: directory of the teacher.
         corpus: the study's text; None: it is not prepared yet, and a tokenizer that is trained on
             it not compared.
 
@@ -103,8 +103,8 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
     Args:
         config: the recipe.
         corpus: the study's text.
-        directory: of the teacher.
-        source: what the facts call it.
+        directory: directory of the teacher.
+        source: name of its source in the facts.
 
     Raises:
         InputError: as `read_checked`.
@@ -155,9 +155,9 @@ def single_teacher(
     Args:
         config: the recipe.
         corpus: the study's text.
-        directory: of the teacher with its fitted head, where it is found again.
-        layout: of the devices.
-        reporter: told what goes on.
+        directory: directory of the teacher with its fitted head, where it is found again.
+        layout: layout of arrays on the devices.
+        reporter: receiver of reports on progress.
 
     Raises:
         InputError: as `read_checked`; or the directory holds a teacher fitted in another way.

@@ -23,7 +23,7 @@ def fitted_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
     """Return the model card of an encoder with a fitted MLM head.
 
     Args:
-        facts: what is known of the teacher.
+        facts: facts of the teacher.
         corpus: the text it was fitted on, whose own cross-entropies stand beside its loss.
     """
     encoder, fitted, account = _FITTED[facts["encoder"]]
@@ -53,7 +53,7 @@ def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
     """Return the model card of a teacher that was trained from scratch.
 
     Args:
-        facts: what is known of the teacher.
+        facts: facts of the teacher.
         corpus: the text it was trained on, whose own cross-entropies stand beside its loss.
     """
     model = facts["architecture"]

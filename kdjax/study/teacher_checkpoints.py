@@ -32,7 +32,7 @@ def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str
     Args:
         config: the recipe.
         seed: the teacher's.
-        corpus_digest: of the text.
+        corpus_digest: digest of the text.
     """
     settings: dict[str, Any] = plain(to_dict(config.teacher.train))
     del settings["seeds"]  # a teacher is not another for those trained beside it
@@ -52,14 +52,14 @@ class TeacherCheckpoints:
     def __init__(
         self, config: Config, corpus: Corpus, directory: Path, seed: int, backup: RunBackup
     ):
-        """Save nothing yet.
+        """Take the training whose teachers are saved.
 
         Args:
             config: the recipe.
             corpus: the study's text.
-            directory: of the training.
-            seed: of the training.
-            backup: where the training's files lie besides.
+            directory: directory of the training.
+            seed: seed of the training.
+            backup: place of the training's files besides its directory.
         """
         self._config = config
         self._corpus = corpus
@@ -71,11 +71,11 @@ class TeacherCheckpoints:
 
     @cached_property
     def held_out(self) -> HeldOut:
-        """The text that each is measured on."""
+        """Build the text that each is measured on."""
         return HeldOut(held_out_batches(self._config, self._corpus))
 
     def missing(self) -> list[str]:
-        """Return the folders that are not here, or not whole."""
+        """List the folders that are not here, or not whole."""
         folders = self._folders
         return [name for name in folders if not (self._directory / name / CARD).exists()]
 
@@ -88,10 +88,10 @@ class TeacherCheckpoints:
         """Save the teacher at the end of a phase of its training, which is a share of its budget.
 
         Args:
-            number: of the phase, from 0.
+            number: number of the phase, from 0.
             params: the teacher's parameters.
-            ledger: what the training has spent.
-            step_price: of the training.
+            ledger: account of what the training has spent.
+            step_price: price of a step of the training.
         """
         # A run that is resumed at the end of a phase saves it a second time.
         target = self._directory / self._folders[number]

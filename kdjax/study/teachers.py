@@ -44,9 +44,9 @@ def study_teachers(
     Args:
         config: the recipe.
         corpus: the study's text.
-        directory: of teachers that are made here.
-        layout: of the devices.
-        reporter: told what goes on.
+        directory: directory of teachers that are made here.
+        layout: layout of arrays on the devices.
+        reporter: receiver of reports on progress.
 
     Raises:
         InputError: as `kdjax.study.teacher.single_teacher` and

@@ -80,10 +80,10 @@ def trained_teacher(
     Args:
         config: the recipe.
         corpus: the study's text.
-        directory: where the seeds' directories lie.
+        directory: directory that holds the seeds' directories.
         seed: the teacher's.
-        layout: of the devices.
-        reporter: told what goes on.
+        layout: layout of arrays on the devices.
+        reporter: receiver of reports on progress.
 
     Returns:
         The teacher as it was at `teacher.at` of its budget.
@@ -129,8 +129,8 @@ class _Training:
     """One teacher's training in its directory.
 
     Attributes:
-        directory: of the seed.
-        backup: where its files lie besides.
+        directory: directory of the seed.
+        backup: place of its files besides its directory.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 
 
 def tuning_of(config: Config) -> Tuning | None:
-    """Return how a recipe's arms were tuned, from the tuning.json that `tuning` names.
+    """Read how a recipe's arms were tuned, from the tuning.json that `tuning` names.
 
     Returns:
         None where the recipe names none.
@@ -90,7 +90,7 @@ def notes(tuning: Tuning | TuningResults) -> list[str]:
     """Say what a reader should know of a tuning.
 
     Args:
-        tuning: from `tuning_of`, or the content of tuning.json.
+        tuning: result of `tuning_of`, or the content of tuning.json.
     """
     endpoint = say("tuned_task", endpoint=tuning.endpoint)
     if tuning.endpoint in _LOSSES:

@@ -24,7 +24,7 @@ FEWEST = 3
 def profiles(
     rows: Sequence[SweepRow], endpoints: Sequence[Endpoint], confidence: float
 ) -> list[Profile]:
-    """Return the profiles of a sweep; none where it has students of one size only.
+    """Fit the profiles of a sweep; none where it has students of one size only.
 
     Args:
         rows: runs of the sweep.
@@ -62,7 +62,7 @@ def _others(row: SweepRow) -> dict[str, Any]:
 
 
 def _point(rows: Sequence[SweepRow], size: int, endpoint: str) -> SizePoint:
-    """Return an endpoint's spread over seeds at a size that some run has."""
+    """Compute an endpoint's spread over seeds at a size that some run has."""
     of_size = (row for row in rows if row.parameters_without_embeddings == size)
     spread = summary.spread(row.metrics[endpoint] for row in of_size)
     assert spread is not None
@@ -72,7 +72,7 @@ def _point(rows: Sequence[SweepRow], size: int, endpoint: str) -> SizePoint:
 def _optimum(
     rows: Sequence[SweepRow], sizes: Sequence[int], endpoint: Endpoint, confidence: float
 ) -> Optimum | None:
-    """Return the best size between the sizes tried; None where a seed does not show one."""
+    """Fit a parabola for each seed; return the best size, None where a seed does not show one."""
     if len(sizes) < FEWEST:
         return None
     vertices = []
@@ -95,7 +95,7 @@ def _optimum(
 
 
 def _vertex(sizes: Sequence[int], values: Sequence[float], has_minimum: bool) -> float | None:
-    """Return the logarithm of the size at a parabola's vertex; None where it is no optimum.
+    """Fit a parabola; return the logarithm of the size at its vertex, None where no optimum.
 
     Args:
         sizes: sizes, ascending.

@@ -149,7 +149,7 @@ def limit_height(
         ax: plot to limit.
         heights: heights that must be shown.
         ends: ends of intervals.
-        beyond: how far ends may go on either side, as a share of the span of the heights.
+        beyond: distance that ends may go on either side, as a share of the span of the heights.
         room: empty room on either side, as a share of what is shown.
     """
     span = max(heights) - min(heights) or 1.0

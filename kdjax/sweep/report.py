@@ -35,7 +35,7 @@ def write(sweep: SweepResults, path: Path) -> None:
 
 
 def html(sweep: SweepResults) -> str:
-    """Return the page."""
+    """Build the page."""
     # What the page's first line counts.
     budgets = sorted({cell.budget.amount for cell in sweep.cells})
     over = numbers.span(budgets, lambda budget: amounts([budget], sweep.kind))

@@ -30,7 +30,7 @@ from kdjax.sweep.schema import (
 
 
 def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -> SweepResults:
-    """Join the studies of a sweep.
+    """Join the studies of a sweep; group them by setting and fit their profiles.
 
     Args:
         config: recipe of the sweep.
@@ -129,7 +129,7 @@ def _group(
 
 
 def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[CurvePoint, ...]:
-    """Return an arm's values over the budgets at which it has any."""
+    """Compute an arm's values over the budgets at which it has any."""
     points = []
     for study in members:
         spread = summary.spread(summary.by_seed(study, arm, endpoint).values())
@@ -141,7 +141,7 @@ def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[Cu
 def _pair(
     config: Config, members: Sequence[Results], endpoint: Endpoint, a: str, b: str
 ) -> ArmPair:
-    """Return the paired difference a - b at each budget, and where it is 0."""
+    """Compute the paired difference a - b at each budget, and where it is 0."""
     points = []
     for study in members:
         comparison = paired(

@@ -26,7 +26,7 @@ _OTHER_WAY: dict[Verdict, Verdict] = {
 
 @dataclass(frozen=True)
 class SweptStudy:
-    """Store a study of a sweep.
+    """A study of a sweep.
 
     Attributes:
         name: name of the study's directory.
@@ -43,12 +43,12 @@ class SweptStudy:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """Store a run with its study's settings; see `kdjax.results.schema.RunResult`.
+    """A run with its study's settings; see `kdjax.results.schema.RunResult`.
 
     Attributes:
         cell: name of the run's study.
         budget: amount of the budget.
-        unique_tokens: tokens of text there are to repeat.
+        unique_tokens: number of tokens of text there are to repeat.
         seconds: seconds of wall-clock.
     """
 
@@ -73,7 +73,7 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Store an arm's values at a budget: mean, sd (None for a single seed) and n over seeds."""
+    """An arm's values at a budget: mean, sd (None for a single seed) and n over seeds."""
 
     budget: float
     mean: float
@@ -83,7 +83,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class PairPoint:
-    """Store the paired difference of two arms at a budget, read from the first arm's side."""
+    """The paired difference of two arms at a budget, read from the first arm's side."""
 
     budget: float
     difference: float | None
@@ -107,13 +107,13 @@ class PairPoint:
 
 @dataclass(frozen=True)
 class ArmPair:
-    """Store two arms on an endpoint over the budgets.
+    """Two arms on an endpoint over the budgets.
 
     Attributes:
         endpoint: name of the endpoint.
         a, b: names of the arms.
         points: difference of the arms, a's value less b's, small budgets first.
-        crossings: where the mean difference changes sign.
+        crossings: budgets at which the mean difference changes sign.
     """
 
     endpoint: str
@@ -125,7 +125,7 @@ class ArmPair:
 
 @dataclass(frozen=True)
 class StudentSize:
-    """Store the size of an arm's student."""
+    """The size of an arm's student."""
 
     parameters: int
     parameters_without_embeddings: int
@@ -133,14 +133,14 @@ class StudentSize:
 
 @dataclass(frozen=True)
 class Group:
-    """Store studies that differ in their budget only.
+    """Studies that differ in their budget only.
 
     Attributes:
         settings: swept setting other than the budget -> its value in these studies.
         reference_losses: cross-entropies of counts of the text alone; None where not counted.
         parameters: arm -> size of the student.
         curves: endpoint -> arm -> the arm's values, small budgets first.
-        pairs: every pair of arms on every endpoint.
+        pairs: comparisons of every pair of arms on every endpoint.
     """
 
     settings: dict[str, Any]
@@ -152,7 +152,7 @@ class Group:
 
 @dataclass(frozen=True)
 class SizePoint:
-    """Store an arm's values at a size: mean, sd (None for a single seed) and n over seeds."""
+    """An arm's values at a size: mean, sd (None for a single seed) and n over seeds."""
 
     parameters: int
     mean: float
@@ -162,7 +162,7 @@ class SizePoint:
 
 @dataclass(frozen=True)
 class Optimum:
-    """Store the best size of a student, and its interval over seeds; None for a single seed."""
+    """The best size of a student, and its interval over seeds; None for a single seed."""
 
     parameters: float
     low: float | None
@@ -171,10 +171,10 @@ class Optimum:
 
 @dataclass(frozen=True)
 class Profile:
-    """Store how an endpoint depends on the student's size at one budget.
+    """The dependence of an endpoint on the student's size at one budget.
 
     Attributes:
-        endpoint, arm, budget: what was measured, of which arm, at which budget.
+        endpoint, arm, budget: names of the endpoint and the arm, and the budget's amount.
         settings: swept setting other than size and budget -> its value here.
         points: values at each size, small sizes first.
         optimum: best size; None where there is none between the sizes tried.
@@ -190,21 +190,21 @@ class Profile:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """Store a sweep: the content of sweep.json.
+    """A sweep: the content of sweep.json.
 
     Attributes:
-        kdjax, jax, python, device: what the numbers were made with.
-        config: the resolved recipe as plain values.
+        kdjax, jax, python, device: versions and device the numbers were made with.
+        config: resolved recipe as plain values.
         config_digest: SHA-256 of the recipe.
         kind: kind of the budget: flops, tokens or hours.
         fields: swept setting -> its values.
-        cells: the studies, small budgets first.
+        cells: studies of the sweep, small budgets first.
         arms: names of the arms.
-        baseline_arm: the arm that the others are held against.
-        endpoints: what is measured.
-        rows: every run.
-        groups: the studies by what else than the budget was swept.
-        profiles: dependence on the student's size; none where there is one size.
+        baseline_arm: arm that the others are held against.
+        endpoints: measures of the models.
+        rows: all runs.
+        groups: studies grouped by all swept settings but the budget.
+        profiles: dependences on the student's size; none where there is one size.
     """
 
     kdjax: str
@@ -237,7 +237,7 @@ def read_sweep(path: Path) -> SweepResults:
 
 
 def sweep_of(content: Any, path: Path) -> SweepResults:
-    """Return the content of a sweep.json as a sweep.
+    """Read the content of a sweep.json as a sweep.
 
     Args:
         content: plain values, as JSON gives them.

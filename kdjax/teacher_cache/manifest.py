@@ -27,9 +27,9 @@ class Field:
     """One array of a record.
 
     Attributes:
-        name: its name in a batch.
+        name: name of the array in a batch.
         dtype: NumPy's name of a numeric type, such as `float16`.
-        shape: its shape, without the batch axis.
+        shape: shape of the array, without the batch axis.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Field:
 
     @property
     def stored(self) -> np.dtype[Any]:
-        """The type in the file: little-endian on every machine."""
+        """Return the type in the file: little-endian on every machine."""
         return np.dtype(self.dtype).newbyteorder("<")
 
     @property
     def count(self) -> int:
-        """Numbers in the array."""
+        """Compute how many numbers are in the array."""
         return math.prod(self.shape)
 
 
 def record_bytes(fields: Iterable[Field]) -> int:
-    """Return the bytes of one record. ArrayRecord adds some 40 a record and up to 2^17 a shard."""
+    """Sum the bytes of one record. ArrayRecord adds some 40 a record and up to 2^17 a shard."""
     return sum(field.count * field.stored.itemsize for field in fields)
 
 
@@ -62,8 +62,8 @@ class CacheManifest(SignedManifest):
 
     Attributes:
         version: version of this format.
-        identity: what the arrays depend on besides sequence and view, such as the teacher's digest;
-            plain JSON values.
+        identity: values the arrays depend on besides sequence and view, such as the teacher's
+            digest; plain JSON values.
         fields: the arrays of a record, in the order of their bytes.
         sequences: number of sequences of the training split.
         views: number of mask views of each sequence (`data.mask_copies`).

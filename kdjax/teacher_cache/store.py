@@ -41,8 +41,8 @@ class Cache:
     """A finished cache, open for reading.
 
     Attributes:
-        manifest: what it consists of.
-        directory: its directory.
+        manifest: description of the cache.
+        directory: directory of the cache.
     """
 
     manifest: CacheManifest
@@ -133,15 +133,15 @@ def build(
 
     Args:
         directory: new, empty, or an earlier build of the same.
-        identity: what `make` depends on, as plain JSON values; another one is another cache.
+        identity: values that `make` depends on, as plain JSON; other values make another cache.
         fields: the arrays of a record.
         sequences: number of sequences of the training split.
         views: number of mask views of each sequence (`data.mask_copies`).
         block: number of records that are made together and make a shard: the most that a kill
             loses.
-        make: makes a block. It is a pure function: then the same bytes come about however often the
+        make: pure function that makes a block: then the same bytes come about however often the
             build was interrupted.
-        progress: called after each block with the number of records that are done, those of earlier
+        progress: function called after each block with the number of records done, those of earlier
             builds included, and of all.
 
     Raises:
@@ -274,7 +274,7 @@ def _record_path(directory: Path, index: int) -> Path:
 
 
 def _encode(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: int) -> list[bytes]:
-    """Return the bytes of each record, once the arrays are those of the fields.
+    """Check the arrays against the fields and encode each record as bytes.
 
     Raises:
         ValueError: names, types or shapes differ.

@@ -151,7 +151,7 @@ def resolve(
         student: the recipe's student.
         teacher: the recipe's teacher; None: there is none, and no objective may look at one.
         optimizer: the recipe's optimiser.
-        cache: how teacher outputs are stored, for an arm that reads them.
+        cache: settings of stored teacher outputs, for an arm that reads them.
 
     Raises:
         InputError: an unknown preset, term or setting, or an objective or start these two models do
@@ -211,8 +211,7 @@ def _phase(
 
 
 def _check_shared(phases: list[Phase]) -> None:
-    """Raise InputError where terms of one name, which share their parameters over an arm's phases,
-    have unequal ones."""
+    """Raise InputError where terms of one name have unequal parameters over an arm's phases."""
     shapes: dict[str, Any] = {}
     for phase in phases:
         init = functools.partial(phase.objective.init, phase.student, phase.teacher, 0)

@@ -33,13 +33,13 @@ class CheckpointRetry:
         patience: float,
         warn: Callable[[str], None],
     ):
-        """Nothing has failed yet.
+        """Take the storage and the way to warn.
 
         Args:
-            storage: where checkpoints are written.
+            storage: storage that checkpoints are written to.
             directory: directory of the run, for messages.
             patience: seconds that the run may go on while nothing can be written.
-            warn: called with a line about each failure.
+            warn: function called with a line about each failure.
         """
         self._storage = storage
         self._directory = directory

@@ -47,7 +47,7 @@ class Restored:
     """What a checkpoint held.
 
     Attributes:
-        state: as it was saved.
+        state: state as it was saved.
         ledger: the ledger at that step.
         records: content of the run's records by then, by file name.
         damaged: newer checkpoints that could not be read: what is wrong with each, and where it
@@ -61,15 +61,16 @@ class Restored:
 
 
 class CheckpointStorage:
-    """The checkpoints of one run in one directory, as a context manager: leaving it waits for the
-    save in progress.
+    """The checkpoints of one run in one directory, as a context manager.
+
+    Leaving it waits for the save in progress.
 
     A checkpoint is written in the background, under a temporary name until it is whole; a kill or a
     full disk leaves those before it. The newest `keep` stay.
     """
 
     def __init__(self, directory: Path | str, keep: int = KEEP):
-        """Nothing is opened yet; a directory is made when the first checkpoint is saved.
+        """Name the directory; it is made when the first checkpoint is saved.
 
         Args:
             directory: a path or gs://bucket/path.
@@ -160,8 +161,7 @@ class CheckpointStorage:
         return True
 
     def restore(self, like: Any) -> Restored | None:
-        """Return the newest checkpoint that is whole, and move newer ones aside; None: there is no
-        checkpoint.
+        """Restore the newest whole checkpoint, and move newer ones aside; None: there is none.
 
         Args:
             like: a state of `jax.ShapeDtypeStruct` with the shardings to restore to, whatever they
@@ -187,14 +187,14 @@ class CheckpointStorage:
         )
 
     def _steps(self) -> list[int]:
-        """Return the steps of the checkpoints that were finished, the newest first."""
+        """List the steps of the checkpoints that were finished, the newest first."""
         if not self._directory.exists():
             return []
         checkpoints = ocp.path.step.standard_name_format().find_all(self._directory)
         return sorted((checkpoint.step for checkpoint in checkpoints), reverse=True)
 
     def _read(self, step: int, like: Any) -> Restored | str:
-        """Return a checkpoint, or what is wrong with it: damaged on one process is on all."""
+        """Read a checkpoint, or say what is wrong with it: damaged on one process is on all."""
         path = self._directory / str(step)
         reason = ""
         state = None
@@ -216,8 +216,7 @@ class CheckpointStorage:
         return Restored(state, Ledger.from_json(facts["ledger"]), facts["records"])
 
     def _move_aside(self, step: int, reason: str) -> str:
-        """Give a damaged checkpoint another name, so that its step can be saved again; return a
-        message about it."""
+        """Rename a damaged checkpoint, so that its step can be saved again; return a message."""
         path = self._directory / str(step)
         aside = self._directory / f"{step}{DAMAGED}"
         if hosts.is_main_process():
@@ -255,8 +254,7 @@ class _Damaged(Exception):
 
 
 def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
-    """Return the coroutines of Orbax that were not started, or not ended, in the order in which
-    they were made."""
+    """Find Orbax's coroutines that were not started, or not ended, in the order they were made."""
     waiting = (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
     abandoned: list[Coroutine[Any, Any, Any]] = []
     for candidate in gc.get_objects():
@@ -270,8 +268,7 @@ def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
 
 
 def _close_abandoned_reads() -> None:
-    """Close what Orbax left of a load of which another part had failed; else Python warns of it
-    when it is collected.
+    """Close what Orbax left of a failed load; else Python warns of it when it is collected.
 
     Nothing else of Orbax's is under way: a run reads its checkpoints before it writes any.
     """
@@ -281,11 +278,10 @@ def _close_abandoned_reads() -> None:
 
 
 def _reason(error: Exception, within: Any = None) -> str:
-    """Return why something failed, in a few words: the system's, or those that name a file or an
-    array.
+    """Return in a few words why something failed: the system's, or the file or array it names.
 
     Args:
-        error: what was raised.
+        error: exception that was raised.
         within: directory whose path is left out.
     """
     root = _root_cause(error)
@@ -312,8 +308,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep Orbax's and TensorStore's threads from printing what goes wrong in them; the exception
-    says it too."""
+    """Keep Orbax's and TensorStore's threads from printing errors; the exception says them too."""
     log = logging.getLogger("asyncio")
     level = log.level
     log.setLevel(logging.CRITICAL)

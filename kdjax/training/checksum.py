@@ -19,7 +19,7 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
 def sha256(tree: Any) -> str:
-    """Return the SHA-256 over the paths, types, shapes and bytes of a tree's arrays."""
+    """Compute the SHA-256 over the paths, types, shapes and bytes of a tree's arrays."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
@@ -29,7 +29,7 @@ def sha256(tree: Any) -> str:
 
 
 def checksums(tree: Any) -> dict[str, str]:
-    """Return the type, shape and checksum of every array in a tree, by path.
+    """Compute the type, shape and checksum of every array in a tree, by path.
 
     Arrays stay on their devices and are read once; no sum is rounded, so it does not matter how
     they are split over devices. Two arrays that differ in a single element never have the same
@@ -49,15 +49,16 @@ def checksums(tree: Any) -> dict[str, str]:
 
 
 def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
-    """Return the paths of arrays whose checksums are not those expected, or that only one of the
-    two has."""
+    """Find the arrays, by path, that only one side has or whose checksums differ."""
     actual = checksums(tree)
     return [path for path in {**expected, **actual} if actual.get(path) != expected.get(path)]
 
 
 def _replicated(array: Any) -> Sharding | None:
-    """Return a sharding on every device of an array's mesh: then a host that has only a part of the
-    array can read its sum."""
+    """Return a sharding on every device of an array's mesh.
+
+    Then a host that has only a part of the array can read its sum.
+    """
     sharding = getattr(array, "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return None
@@ -71,7 +72,7 @@ def _compiled_checksum(result_sharding: Sharding | None) -> Any:
 
 
 def _checksum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return two sums modulo 2^32 over an array's words, each mixed with its place first.
+    """Compute two sums modulo 2^32 over an array's words, each mixed with its place first.
 
     For each place the first mix is one-to-one in the word, so a word that changes changes the first
     sum. Its constants are MurmurHash3's (Austin Appleby, public domain).

@@ -16,10 +16,10 @@ class CompiledPhase:
     """A phase of a run.
 
     Attributes:
-        phase: what it does, and where in the budget it ends.
-        program: its compiled step, for as many lanes as runs are trained at once.
+        phase: phase with its objective and its end in the budget.
+        program: compiled step of the phase, for as many lanes as runs are trained at once.
         price: price of one step.
-        stream: its batches.
+        stream: batches of the phase.
         teacher: the teacher's parameters on the devices (`Program.place_teacher`), or None.
     """
 

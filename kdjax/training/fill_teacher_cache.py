@@ -33,7 +33,7 @@ SHARD_BYTES = 64 * 2**20
 
 @functools.cache
 def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: BatchShape) -> int:
-    """Return the FLOPs of one forward pass of the teacher over a batch, by XLA's count.
+    """Count the FLOPs of one forward pass of the teacher over a batch, as XLA does.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
     """
@@ -42,7 +42,7 @@ def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: BatchShape
 
 
 def passes(sequences: int, views: int, batch: int) -> int:
-    """Return how many forward passes store all views of a corpus."""
+    """Count the forward passes that store all views of a corpus."""
     return -(-sequences * views // batch)
 
 
@@ -71,7 +71,7 @@ def build(
         data: the recipe's data settings.
         corpus: the prepared corpus.
         layout: layout of the devices.
-        progress: called with records done and records in all.
+        progress: function called with records done and records in all.
 
     Raises:
         InputError: no mask views, a teacher without an MLM head, or a directory that holds
@@ -148,7 +148,7 @@ class _Encoder:
     def encode(
         self, numbers: np.ndarray, views: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-        """Return the arrays to store, and what they add to the totals.
+        """Encode the arrays to store; return them and what they add to the totals.
 
         Args:
             numbers: numbers of the sequences, at most as many as a batch has.
@@ -211,8 +211,7 @@ def open_cache(
     data: DataConfig,
     corpus: Corpus,
 ) -> Cache:
-    """Open stored outputs, and check that they are this teacher's on these masks and hold what is
-    requested.
+    """Open stored outputs; check that they are this teacher's, on these masks, and hold enough.
 
     Raises:
         InputError: they are not, or the directory is unfinished or damaged.
@@ -257,8 +256,7 @@ def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
 
 
 def _program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any]:
-    """Return the compiled forward pass: `(params, batch)` to the arrays to store, and how far those
-    are off."""
+    """Compile the forward pass: `(params, batch)` to the arrays to store, and their errors."""
     request = teacher_source.request
     dtypes = {field.name: field.dtype for field in teacher_source.fields(1, 1)}
 
@@ -286,8 +284,7 @@ def _errors(
     decoded: Features,
     batch: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """Return sums over positions of the differences between the teacher's distributions and the
-    stored ones."""
+    """Sum over positions how far the stored distributions are off the teacher's."""
     kind = teacher_source.config.logits
     if kind == "all" or not teacher_source.request.head:
         return {}

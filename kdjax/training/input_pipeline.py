@@ -28,8 +28,7 @@ class Stream(Protocol):
         """Return how many sequences there are before they repeat."""
 
     def iterate(self, seen: int, rows: Any = ...) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-        """Yield the batches that follow on `seen` sequences, without end, each with how many were
-        seen before it."""
+        """Yield the batches that follow on `seen` sequences, without end, with the number seen."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class StepInput:
 
     Attributes:
         batch: arrays as `Program.step` takes them.
-        counts: what the batch holds, over all processes.
-        signals: what any process asks for, as of when the batch was read.
+        counts: numbers of tokens and sequences in the batch, over all processes.
+        signals: requests of any process, as of when the batch was read.
     """
 
     batch: Mapping[str, Any]
@@ -56,7 +55,7 @@ def step_inputs(
         program: the compiled step.
         stream: the batches.
         sequences_seen: sequences that the run has seen before.
-        signals: called once a step; what this process asks for.
+        signals: function called once a step, which gives this process's requests.
     """
     if hosts.is_multiprocess():
         return _counted_on_devices(program, stream, sequences_seen, signals)
@@ -106,5 +105,5 @@ def _agreed_input(batch: Mapping[str, jax.Array], fresh: int, sums: Any) -> Step
 
 
 def _fresh(program: Program, stream: Stream, seen: int) -> int:
-    """Return how many sequences of a batch are new; they repeat only after all were seen."""
+    """Count the new sequences of a batch; they repeat only after all were seen."""
     return min(program.shape.batch_size, max(0, stream.sequences - seen))

@@ -26,7 +26,7 @@ def vmap_step(step: Step) -> Step:
 
 
 def stack(trees: Sequence[Any], axis: int = 0) -> Any:
-    """Return trees of arrays as one, along a new axis."""
+    """Stack trees of arrays into one, along a new axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *trees)
 
 

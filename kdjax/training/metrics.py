@@ -25,7 +25,7 @@ from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 
 MEASURED = ("time", "speed/", "seconds/", "memory/")
-"""How the names of figures begin that are another each time a step is step."""
+"""Prefixes of the figures that differ each time a step is done."""
 
 _NOT_OF_STEPS = ("evaluation", "checkpoint", "profile")
 """Kinds of seconds between two steps that do not count as theirs."""
@@ -38,9 +38,9 @@ class PendingStep:
     Attributes:
         ledger: the ledger with it.
         phase: number of its phase, from 0.
-        schedule_inputs: where it stood in the budget.
+        schedule_inputs: place of the step in the budget.
         metrics: `loss`, `grad_norm`, `grad_norm/GROUP` and each term by its key, on the devices.
-        fetch: brings metrics to the host.
+        fetch: function that brings metrics to the host.
     """
 
     ledger: Ledger
@@ -50,10 +50,10 @@ class PendingStep:
     fetch: Callable[[Mapping[str, jax.Array]], Mapping[str, Any]] = jax.device_get
 
     def fetch_metrics(self, *, with_groups: bool) -> dict[str, float]:
-        """Return the metrics, once the step is step.
+        """Return the metrics, once the step is done.
 
         Args:
-            with_groups: with the norms of groups, which only a record needs.
+            with_groups: whether to include the norms of groups, which only a record needs.
         """
         chosen = {}
         for name, metric in self.metrics.items():
@@ -79,8 +79,8 @@ class MetricsRecorder:
         Args:
             phases: phases of the run.
             devices: number of devices it runs on.
-            ledger: its ledger now.
-            clock: its stopwatch.
+            ledger: ledger of the run as it is now.
+            clock: stopwatch of the run.
             peak: peak of a device; None: not known, and records have no utilisation.
             clocks: stopwatches of all runs that share the devices, its own included; time that
                 passes is shared evenly among them. Empty: its own alone.
@@ -93,12 +93,11 @@ class MetricsRecorder:
         self._last = self._now(ledger)
 
     def record(self, step: PendingStep, figures: Mapping[str, float]) -> dict[str, Any]:
-        """Return the record of a step that is done; what is per second is a mean over the steps
-        since the last record.
+        """Build the record of a done step; rates are means over the steps since the last record.
 
         Args:
             step: the step.
-            figures: its metrics, from `fetch_metrics`.
+            figures: metrics of the step, from `fetch_metrics`.
         """
         ledger = step.ledger
         record: dict[str, Any] = {

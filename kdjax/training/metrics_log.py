@@ -67,8 +67,7 @@ class Lines:
         os.truncate(path, end)
 
     def write(self, step: int, record: Record) -> None:
-        """Append a line, or keep it for the next time if it cannot be written; `flush` raises what
-        stays wrong."""
+        """Append a line, or keep it if it cannot be written; `flush` raises what stays wrong."""
         line = {"step": step, **record}
         self._notice(line)
         self._waiting += json.dumps(line, allow_nan=False) + "\n"
@@ -76,7 +75,7 @@ class Lines:
             self._append(durable=False)
 
     def flush(self) -> None:
-        """See to it that all lines are on the disk.
+        """Write all lines to the disk.
 
         Raises:
             OSError: they cannot be written.
@@ -98,10 +97,10 @@ class Lines:
 
 
 class Log:
-    """A run's records, on their way to `metrics.jsonl` and, from the main process, to TensorBoard
-    and Weights & Biases.
+    """A run's records, on their way to `metrics.jsonl`, TensorBoard and Weights & Biases.
 
-    If one of these two fails, the run goes on without it, and says so.
+    Only the main process writes to the latter two. If one of them fails, the run goes on without
+    it, and says so.
 
     Attributes:
         reached: last step that a line had been written for.
@@ -122,7 +121,7 @@ class Log:
             step: steps that the run has done.
             config: settings of what is written.
             about: names of the run.
-            warn: called with a line about a sink that fails.
+            warn: function called with a line about a sink that fails.
 
         Raises:
             InputError: metrics.jsonl is damaged, or Weights & Biases cannot be had.
@@ -153,7 +152,7 @@ class Log:
         self._each(lambda sink: sink.write(step, written))
 
     def flush(self) -> None:
-        """See to it that all lines are on the disk.
+        """Write all lines to the disk.
 
         Raises:
             OSError: they cannot be written.
@@ -161,7 +160,7 @@ class Log:
         self._lines.flush()
 
     def curve(self) -> list[dict[str, float]]:
-        """Return the lines with a held-out loss."""
+        """Read the lines with a held-out loss."""
         return list(self._lines.curve)
 
     def close(self) -> None:
@@ -183,8 +182,7 @@ class Log:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield the lines of a log and where in the file each ends, in bytes; a kill may have cut the
-    last one short."""
+    """Yield a log's lines and where each ends, in bytes; a kill may have cut the last one."""
     if not path.exists():
         return
     end = 0

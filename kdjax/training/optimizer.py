@@ -11,8 +11,7 @@ from kdjax.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, before: float, after: float) -> float:
-    """Return a step's learning rate: a line up to the peak over the warm-up, then one down to 0 at
-    the end of the budget.
+    """Compute a step's learning rate: linear up to the peak, then linear down to 0 at the end.
 
     Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, (n - i) /
     (n - w)).
@@ -39,7 +38,7 @@ def decays(params: Any) -> Any:
 
 
 def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
+    """Build AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
 
     What it returns is still to be multiplied by the step's learning rate (`apply`).
     """
@@ -53,7 +52,7 @@ def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
 def apply(
     optimizer: optax.GradientTransformation, grads: Any, opt: Any, params: Any, rate: jax.Array
 ) -> tuple[Any, Any]:
-    """Return the parameters and the optimiser's state after one update.
+    """Update the parameters and the optimiser's state once.
 
     Args:
         optimizer: the optimiser, but for the learning rate.

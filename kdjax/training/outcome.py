@@ -14,7 +14,7 @@ class Outcome:
 
     Attributes:
         params: the student's final parameters, on the host.
-        ledger: what the run spent.
+        ledger: account of what the run spent.
         curve: figures on held-out text along the budget: step, flops, share (of the budget),
             mlm_loss, …
         params_sha256: SHA-256 of the final parameters.

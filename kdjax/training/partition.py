@@ -73,7 +73,7 @@ def merge_optimizer_state(opt: Any, new: Any) -> Any:
 
 
 def parameters_in_use(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
-    """Return which parameters a loss depends on: a tree like `params` of booleans.
+    """Trace a loss and find the parameters it depends on: a tree like `params` of booleans.
 
     Read from the traced program: a parameter that no equation mentions gets no gradient. Arguments
     are shapes.

@@ -47,7 +47,7 @@ class BatchShape:
     Attributes:
         batch_size: number of sequences.
         seq_len: tokens of a sequence.
-        max_predictions: most masked positions of a sequence.
+        max_predictions: largest number of masked positions in a sequence.
     """
 
     batch_size: int
@@ -76,14 +76,13 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of an arm's budget with its own objective: all that its step depends on besides
-    shapes.
+    """A stretch of an arm's budget with its own objective: all that its step depends on but shapes.
 
     Attributes:
         name: name of the arm in the recipe.
         student: configuration of the student.
         teacher: configuration of the teacher; None when no term looks at one.
-        teacher_source: where the teacher's features come from; None without a teacher.
+        teacher_source: source of the teacher's features; None without a teacher.
         objective: weighted sum of terms that is minimised.
         optimizer: settings of the optimiser.
         until: share of the arm's budget at which the phase ends.
@@ -108,13 +107,14 @@ class Phase:
     frozen_encoder: bool = False
 
     def student_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward:
-        """Return the student's forward pass, `(params, batch, dropout_key=None) -> Features`, which
-        computes what the objective needs and nothing else."""
+        """Build the student's forward pass, `(params, batch, dropout_key=None) -> Features`.
+
+        It computes what the objective needs and nothing else.
+        """
         return functools.partial(forward, self.student, request=self.needs.student, compute=compute)
 
     def teacher_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward | None:
-        """Return what gives the teacher's features, `(teacher_params, batch) -> Features`; None
-        where no term looks at a teacher."""
+        """Build the teacher's `(teacher_params, batch) -> Features`; None: no term looks at one."""
         if self.teacher_source is None:
             return None
         return functools.partial(
@@ -143,8 +143,7 @@ class Phase:
         return params
 
     def abstract_teacher(self) -> Any:
-        """Return what the step is given and does not train, as shapes; None where no teacher
-        runs."""
+        """Return what the step is given and does not train, as shapes; None: no teacher runs."""
         if self.frozen_encoder:
             return abstract_params(self.student, mlm=False)
         if self.teacher_source is None:
@@ -175,8 +174,10 @@ class Phase:
         return self.student.dropout > 0 or self.student.attention_dropout > 0
 
     def init_objective(self, seed: int) -> dict[str, Any]:
-        """Return the projections of all the arm's phases; a term that comes again under the same
-        name goes on with its own."""
+        """Initialize the projections of all the arm's phases.
+
+        A term that comes again under the same name goes on with its own.
+        """
         projections: dict[str, Any] = {}
         for objective in reversed(self.others):
             teacher = self.others_teacher if objective.needs_teacher else None
@@ -198,11 +199,11 @@ class Phase:
         dropout_key: jax.Array | None = None,
         budget_fraction: float | jax.Array = 0.0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the loss of a batch and each term by itself, float32 scalars.
+        """Compute the loss of a batch and each term by itself, float32 scalars.
 
         Args:
-            params: as in a `State`.
-            teacher_params: what the step is given of the teacher.
+            params: parameters as in a `State`.
+            teacher_params: parameters of the teacher that the step is given.
             batch: arrays as in `abstract_batch`.
             dropout_key: a JAX key, or seeds of sequences; None: no dropout.
             budget_fraction: share of the budget spent before the step.
@@ -228,12 +229,12 @@ class Phase:
 
     @cached_property
     def trained(self) -> Any:
-        """Return which parameters the objective gives a gradient: a tree of booleans."""
+        """Trace which parameters the objective gives a gradient: a tree of booleans."""
         return _trained(self.compile_key)
 
     @property
     def transformation(self) -> optax.GradientTransformation:
-        """Return the optimiser, but for the learning rate."""
+        """Build the optimiser, but for the learning rate."""
         return adamw(self.optimizer)
 
     @property
@@ -260,15 +261,14 @@ class Phase:
         group_norms: bool = True,
         layout: Layout | Unsharded = UNSHARDED,
     ) -> Step:
-        """Return the pure step `(state, teacher_params, batch, schedule_inputs) -> (state,
-        metrics)`.
+        """Build `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`, a pure step.
 
         Args:
             microbatches: parts in which a batch is taken, one after another.
             bits: generator of dropout's random bits, a name JAX knows.
-            compute: how both models are computed.
+            compute: way in which both models are computed.
             group_norms: whether metrics have the gradient norms of groups of parameters.
-            layout: where parameters lie.
+            layout: layout of the parameters on the devices.
         """
         return make_step(
             self.student_forward(compute),
@@ -292,8 +292,7 @@ class Phase:
 
 @cache
 def _trained(phase: Phase) -> Any:
-    """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the
-    answer."""
+    """Trace the loss of a phase once, for `Phase.trained` of all that compute the same."""
     batch = phase.abstract_batch(BatchShape(1, 8, 1))
     return parameters_in_use(
         phase.loss, phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
@@ -301,8 +300,7 @@ def _trained(phase: Phase) -> Any:
 
 
 def price(phase: Phase, shape: BatchShape) -> Price:
-    """Return the FLOPs of one step of a phase, by part: XLA's count of the reference program,
-    checked by the jaxpr count.
+    """Count the FLOPs of a step by part: XLA's count, checked by the jaxpr count.
 
     Needs no weights and no data. See `kdjax.budget.price`.
 
@@ -318,7 +316,7 @@ def price(phase: Phase, shape: BatchShape) -> Price:
 
 @cache
 def _price(phase: Phase, shape: BatchShape) -> Price:
-    """Return what `price` does, once for all phases that compute the same."""
+    """Count the FLOPs for `price`, once for all phases that compute the same."""
     student = phase.student_forward()
     teacher = phase.teacher_forward()
     optimizer = phase.transformation

@@ -17,13 +17,13 @@ class Profiler:
     def __init__(
         self, directory: Path, steps: tuple[int, ...], done: int, warn: Callable[[str], None]
     ):
-        """Nothing is captured yet.
+        """Take the steps to capture.
 
         Args:
             directory: directory of the captures.
             steps: the first and the last step to capture, counted from 1; empty: none.
             done: steps that the run has done before.
-            warn: called with a line that says why nothing is captured.
+            warn: function called with a line that says why nothing is captured.
         """
         self._directory = directory
         self._steps = steps

@@ -23,8 +23,9 @@ from kdjax.training.step import ScheduleInputs, State, Step, init_state, jit_ste
 
 
 class Program:
-    """A phase compiled for a layout and a batch shape; it does not depend on the budget, the seed
-    or the learning rate.
+    """A phase compiled for a layout and a batch shape.
+
+    It does not depend on the budget, the seed or the learning rate.
 
     Attributes:
         phase: the phase.
@@ -32,7 +33,7 @@ class Program:
         layout: layout of the devices.
         lanes: runs whose steps it does at once.
         batch_fields: names of the arrays of a batch that the step takes.
-        compile_seconds: what compiling took.
+        compile_seconds: seconds of compiling.
         hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation
             and what every device does for itself included (`kdjax.budget.hardware.hardware_flops`);
             None where XLA does not say.
@@ -58,7 +59,7 @@ class Program:
             shape: shape of a batch.
             layout: layout of the devices.
             microbatches: parts in which a batch is taken.
-            compute: how the models are computed.
+            compute: way in which the models are computed.
             lanes: runs whose steps it does at once.
 
         Raises:
@@ -92,7 +93,7 @@ class Program:
         self.memory = memory(self._compiled)
 
     def _trace(self, step: Step) -> Any:
-        """Return the jitted step of all lanes, traced."""
+        """Trace the jitted step of all lanes."""
         # What the step of one run takes, then of all lanes
         state = self.abstract_state()
         state_sharding = self.layout.param_sharding(state)
@@ -141,7 +142,7 @@ class Program:
         return placed
 
     def start(self, model: Any, seed: int) -> State:
-        """Return a run's state before its first step, from the student's starting parameters."""
+        """Build a run's state before its first step, from the student's starting parameters."""
         params = {"model": model, "objective": self.phase.init_objective(seed)}
         # A copy: the first step takes the memory of what it is given.
         params = jax.tree.map(jnp.array, params)
@@ -150,8 +151,10 @@ class Program:
         return placed
 
     def place_teacher(self, params: Any) -> Any:
-        """Return what the step takes of a teacher's parameters, on the devices in the type that is
-        computed in; None where no teacher runs."""
+        """Place what the step takes of a teacher on the devices; None where no teacher runs.
+
+        The parameters are cast to the type that is computed in.
+        """
         # Cast once here, and not in every step
         needed = self.phase.teacher_part(params)
         needed = jax.tree.map(lambda x: x.astype(self._compute.dtype), needed)
@@ -184,7 +187,7 @@ class Program:
             batch: the arrays of `batch_fields`, with several lanes stacked along `BATCH_AXIS`;
                 placed, or on the host where there is one process: the call then places them, in a
                 fraction of the time.
-            schedule_inputs: where the step stands in its run, the same for all lanes.
+            schedule_inputs: place of the step in its run, the same for all lanes.
 
         Returns:
             The state after it, and its metrics: scalars, or `[lanes]`.
@@ -200,8 +203,7 @@ class Program:
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        """Do one step on a batch that is on the host, and may have more arrays than the step
-        takes."""
+        """Do one step on a batch on the host, which may have more arrays than the step takes."""
         return self.step(state, teacher, self.place(batch), schedule_inputs)
 
     def stack(self, states: Sequence[State]) -> State:
@@ -217,8 +219,7 @@ class Program:
         return self._unstack(states, np.int32(lane))  # type: ignore[no-any-return]
 
     def stack_batches(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Return the batches of as many runs as there are lanes, as the step takes them, on the
-        host."""
+        """Stack a batch for each lane, on the host, as the step takes them."""
         if self.lanes == 1:
             return {name: batches[0][name] for name in self.batch_fields}
         stacked = {}
@@ -247,8 +248,10 @@ def program_of(
     compute: ComputeConfig = ComputeConfig(),
     lanes: int = 1,
 ) -> Program:
-    """Compile a phase, or return what was compiled before in this process: runs that differ in
-    budget, seed, learning rate or the arm's name share it."""
+    """Compile a phase, or take what was compiled before in this process.
+
+    Runs that differ in budget, seed, learning rate or the arm's name share it.
+    """
     return _program(phase.compile_key, shape, layout, microbatches, compute, lanes)
 
 

@@ -24,7 +24,7 @@ Params = dict[str, Any]
 
 
 def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Params:
-    """Return the parameters of a student, from those of a teacher with as many layers.
+    """Project the parameters of a student from those of a teacher with as many layers.
 
     Where the two have the same width, heads and feed-forward width they are the teacher's own. A
     student with fewer heads keeps those whose values and outputs weigh most, one with a narrower
@@ -75,8 +75,10 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
 
 
 def stream_basis(params: Params, width: int) -> Array:
-    """Return P, orthonormal columns `[D_t, width]`: the word embedding's leading directions, turned
-    for the LayerNorms."""
+    """Compute P, `[D_t, width]`: the word embedding's leading directions, for the LayerNorms.
+
+    Its columns are orthonormal.
+    """
     norms = [params["embeddings"].get("norm"), params.get("final_norm")]
     for layer in params["layers"].values():
         norms += [layer["attention_norm"], layer["ffn_norm"]]
@@ -89,15 +91,14 @@ def stream_basis(params: Params, width: int) -> Array:
 
 
 def leading_directions(table: Array, count: int) -> Array:
-    """Return the leading right singular vectors of a table `[V, D]`, as orthonormal columns
-    `[D, count]` with fixed signs."""
+    """Compute the leading right singular vectors `[D, count]` of a table, with fixed signs."""
     wide = table.astype(np.float64)
     _, vectors = np.linalg.eigh(wide.T @ wide)  # ascending
     return _signed(vectors[:, ::-1][:, :count])
 
 
 def factors(left: Array, right: Array, rank: int) -> tuple[Array, Array]:
-    """Return the best approximation of left · rightᵀ of a rank, split evenly.
+    """Compute the best approximation of left · rightᵀ of a rank, split evenly.
 
     Args:
         left: matrix `[m, d]`.
@@ -118,13 +119,13 @@ def factors(left: Array, right: Array, rank: int) -> tuple[Array, Array]:
 
 
 def _norm(p: Params, basis: Array) -> Params:
-    """Return a LayerNorm in the new basis, of whose scale the diagonal is kept."""
+    """Project a LayerNorm to the new basis, keeping the diagonal of its scale."""
     scale = np.einsum("ij,i,ij->j", basis, p["scale"], basis)
     return {"scale": scale, "bias": p["bias"] @ basis}
 
 
 def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConfig) -> Params:
-    """Return attention's matrices in the new basis, with the student's heads."""
+    """Project attention's matrices to the new basis, with the student's heads."""
     # Queries, keys and values of each head, with the bias as a last row: [D_s + 1, d_t]
     heads = {}
     for name in ("query", "key", "value"):
@@ -161,7 +162,7 @@ def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConf
 
 
 def _feed_forward(p: Params, basis: Array, width: int) -> Params:
-    """Return a feed-forward block in the new basis, with the neurons that weigh most."""
+    """Project a feed-forward block to the new basis, with the neurons that weigh most."""
     up = basis.T @ p["up"]["kernel"]
     down = p["down"]["kernel"] @ basis
     chosen = _largest(np.linalg.norm(up, axis=0) * np.linalg.norm(down, axis=1), width)

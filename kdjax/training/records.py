@@ -63,7 +63,7 @@ class RunRecords:
         self._journal.add("restart", ledger, **restart)
 
     def save_point(self, ledger: Ledger) -> None:
-        """See that all metrics are on the disk, and enter the steps done in the journal.
+        """Write all metrics to the disk, and enter the steps done in the journal.
 
         Raises:
             OSError: they cannot be written.
@@ -77,15 +77,15 @@ class RunRecords:
         return self._journal.head
 
     def read(self) -> dict[str, str]:
-        """Return the content of both files, by file name."""
+        """Read the content of both files, by file name."""
         return {name: (self._directory / name).read_text(encoding="utf-8") for name in FILES}
 
 
 def restore(directory: Path, records: Mapping[str, str]) -> None:
-    """Put a checkpoint's records in their place, unless the files there begin with them: a kill may
-    have undone steps that the journal has on record.
+    """Put a checkpoint's records in their place, unless the files there begin with them.
 
-    They do not on another machine, or where the run went on elsewhere meanwhile.
+    A kill may have undone steps that the journal has on record. Files begin otherwise on another
+    machine, or where the run went on elsewhere meanwhile.
 
     Args:
         directory: directory of the run.

@@ -17,7 +17,7 @@ class About:
         study: name of the study's directory.
         arm: name of the arm.
         seed: seed of the run.
-        recipe: every setting, as plain values.
+        recipe: all settings, as plain values.
     """
 
     study: str

@@ -93,7 +93,7 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
 def start_params(
     config: StartConfig, student: ModelConfig, teacher: Model | None, seed: int
 ) -> dict[str, Any]:
-    """Return the student's parameters before the first step, float32.
+    """Build the student's parameters before the first step, float32.
 
     Args:
         config: random, or which of the teacher's layers.

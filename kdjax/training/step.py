@@ -87,7 +87,7 @@ def make_step(
     group_norms: bool = True,
     layout: Layout | Unsharded = UNSHARDED,
 ) -> Step:
-    """Return the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
+    """Build the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
 
     Args:
         student: `(params, batch, dropout_key=seeds)` to the student's features.
@@ -104,7 +104,7 @@ def make_step(
         dtype: type of activations and matmuls.
         group_norms: whether metrics have the gradient norms of groups of parameters; a price is
             counted without them.
-        layout: where parameters lie; changes results by rounding alone.
+        layout: layout of the parameters; changes results by rounding alone.
 
     Returns:
         A pure function, whose metrics are float32 scalars: `loss`, each term by its key,
@@ -234,7 +234,7 @@ def accumulate_gradients(
         grad_fn: `(params, batch, dropout_seeds, shares)` to the loss, its terms and gradients.
         objective: the objective, whose terms say what they are means over.
         parts: number of parts.
-        params: what gradients are taken of.
+        params: parameters that gradients are taken of.
         batch: the whole batch.
         dropout_seeds: seeds of its sequences, `[B, 2]`; None: no dropout.
     """
@@ -260,11 +260,11 @@ def accumulate_gradients(
 
 
 def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> Any:
-    """Return the step jitted over a layout: the batch split over devices, the state donated.
+    """Jit the step over a layout: the batch split over devices, the state donated.
 
     Args:
-        step: from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
-        layout: where arrays lie.
+        step: step from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
+        layout: layout of arrays on the devices.
         state_sharding: shardings of the state.
         teacher: the teacher's parameters, as shapes.
     """
@@ -282,22 +282,22 @@ def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> A
 
 
 def global_norm(tree: Flat) -> jax.Array:
-    """Return the Euclidean norm over all leaves, a float32 scalar."""
+    """Compute the Euclidean norm over all leaves, a float32 scalar."""
     return root_of_sum(sums_of_squares(tree))
 
 
 def sums_of_squares(tree: Flat) -> Flat:
-    """Return the sum of squares of each leaf, a float32 scalar."""
+    """Compute the sum of squares of each leaf, a float32 scalar."""
     return {name: jnp.sum(jnp.square(leaf)) for name, leaf in tree.items()}
 
 
 def root_of_sum(squares: Flat) -> jax.Array:
-    """Return the root of a sum of scalars, added in the order of their names."""
+    """Compute the root of a sum of scalars, added in the order of their names."""
     return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.float32(0)))
 
 
 def gradient_norms(squares: Flat) -> dict[str, jax.Array]:
-    """Return the gradient norms of groups of parameters.
+    """Compute the gradient norms of groups of parameters.
 
     Args:
         squares: sums of squares, by the parameters' dotted paths.
@@ -312,7 +312,7 @@ def gradient_norms(squares: Flat) -> dict[str, jax.Array]:
 
 
 def _dropout_seeds(state: State, bits: str | None, sequences: int) -> jax.Array | None:
-    """Return a dropout seed for each sequence of the state's next step; None without dropout."""
+    """Draw a dropout seed for each sequence of the state's next step; None without dropout."""
     if bits is None:
         return None
     key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)

@@ -73,7 +73,7 @@ def read_teacher(directory: Path) -> Model:
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """Return what the card of a teacher says; nothing where it has none.
+    """Read what the card of a teacher says; nothing where it has none.
 
     Raises:
         InputError: the card is not a JSON object, or says no number of FLOPs where it must.
@@ -95,8 +95,7 @@ def read_card(directory: Path) -> dict[str, Any]:
 
 
 def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
-    """Return the directories that `teacher.source` means: itself, or one for each seed in ascending
-    order.
+    """List the directories of `teacher.source`: itself, or one for each seed, ascending.
 
     Raises:
         InputError: `teacher.source` is empty or names a package that is not installed; a seed has
@@ -125,8 +124,7 @@ def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
 
 
 def teacher_seeds(config: Config) -> Sequence[int | None]:
-    """Return the seeds of a recipe's teachers in ascending order; [None] for a single one that is
-    read.
+    """List the seeds of a recipe's teachers, ascending; [None] for a single one that is read.
 
     It is [None] too where the source is not on this machine: prices need no weights.
     """

@@ -55,8 +55,8 @@ def fit_head(
         stream: training batches.
         directory: directory of the fit's checkpoints and metrics.
         layout: layout of the devices.
-        evaluate: gives figures on held-out text for the whole teacher's parameters.
-        watch: called after every step.
+        evaluate: function that measures the whole teacher's parameters on held-out text.
+        watch: function called after every step.
 
     Returns:
         The teacher with its head, and the ledger of the fit.

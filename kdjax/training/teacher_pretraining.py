@@ -39,7 +39,7 @@ def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> 
 def pretraining_price(
     architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape
 ) -> Price:
-    """Return the price of one step: FLOPs by part."""
+    """Count the FLOPs of one step, by part."""
     return price(pretraining_phases(architecture, config)[0], shape)
 
 
@@ -50,8 +50,8 @@ def pretraining_spans(
 
     Args:
         config: budget and checkpoints.
-        step_price: of one step.
-        shape: of a batch.
+        step_price: price of one step.
+        shape: shape of a batch.
 
     Raises:
         InputError: the budget buys no step before one of the checkpoints.
@@ -63,7 +63,7 @@ def pretraining_spans(
 
 
 def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: float) -> int:
-    """Return how many steps a teacher has taken when it is saved at a share of its budget.
+    """Count the steps that a teacher has taken when it is saved at a share of its budget.
 
     Raises:
         InputError: no checkpoint is saved there.
@@ -78,8 +78,9 @@ def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: fl
 def pretraining_flops(
     architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape, share: float
 ) -> int:
-    """Return the FLOPs that one teacher has cost when it is saved at a share of its budget: steps
-    times their price.
+    """Compute the FLOPs of a teacher when it is saved at a share of its budget.
+
+    They are its steps times their price.
 
     Raises:
         InputError: as `pretraining_spans` and `steps_at`.
@@ -90,8 +91,7 @@ def pretraining_flops(
 
 
 def stream_seed(seed: int) -> int:
-    """Return the seed that a teacher's start, order, masks and dropout follow from: of 31 bits, by
-    SHA-256.
+    """Compute the 31-bit seed of a teacher's start, order, masks and dropout, by SHA-256.
 
     It is not the teacher's own number, so that the teacher of seed 0 and the student of seed 0
     share neither the order of the text nor its masks.

@@ -90,7 +90,7 @@ class CachedTeacher(TeacherSource):
     Attributes:
         teacher: the teacher's configuration.
         request: features that are stored.
-        config: how they are stored.
+        config: settings of the stored outputs.
     """
 
     teacher: ModelConfig
@@ -160,7 +160,7 @@ class CachedTeacher(TeacherSource):
         return Features(**features)
 
     def _decode(self, name: str, batch: Batch) -> jax.Array:
-        """Return logits `[B, S, V]` in float32 whose softmax is the stored distribution."""
+        """Decode logits `[B, S, V]` in float32 whose softmax is the stored distribution."""
         if self.config.logits == "all":
             return batch[name].astype(jnp.float32)
         ids = batch[f"{name}.ids"].astype(jnp.int32)
@@ -178,7 +178,7 @@ class CachedTeacher(TeacherSource):
         )
 
     def encode(self, features: Features, records: jax.Array) -> dict[str, jax.Array]:
-        """Return the arrays to store of features.
+        """Encode features as the arrays to store.
 
         Args:
             features: the teacher's features of `request`.
@@ -195,7 +195,7 @@ class CachedTeacher(TeacherSource):
         return stored
 
     def _encode(self, name: str, logits: jax.Array, records: jax.Array) -> dict[str, jax.Array]:
-        """Return the arrays to store of logits `[B, S, V]`."""
+        """Encode logits `[B, S, V]` as the arrays to store."""
         config = self.config
         if config.logits == "all":
             return {name: logits}

@@ -24,7 +24,7 @@ def train(*trainers: Trainer) -> list[Outcome]:
     counted, except in the journal.
 
     Args:
-        trainers: one, or as many as the programs of their phases have lanes.
+        trainers: runs to train: one, or as many as the programs of their phases have lanes.
 
     Raises:
         Diverged: the loss of a run is not finite; the others that train with it are saved.

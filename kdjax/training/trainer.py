@@ -44,7 +44,7 @@ class Trainer:
 
     Attributes:
         compiled_phases: the arm's phases, one after another.
-        budget: what may be spent.
+        budget: budget of the run.
         start: the student's starting parameters.
         seed: seed of dropout and of the objective's projections.
         config: training settings.
@@ -54,17 +54,17 @@ class Trainer:
             cost.
         cache_bytes: size of the stored teacher outputs that it reads.
         repeats: whether text may be seen again once all of it was.
-        evaluate: gives figures on held-out text for the student's parameters.
-        watch: called after every step.
-        phase_ended: called when the last step of a phase is done and none of a later one, with the
+        evaluate: function that measures the student's parameters on held-out text.
+        watch: function called after every step.
+        phase_ended: function called after a phase's last step, before any of a later one, with the
             phase's number from 0, the student's parameters on the host and the ledger. A run that
             is resumed there calls it again.
         checkpoints: directory of the checkpoints, a path or gs://bucket/path; None: in `directory`.
-        warn: called with a line about what goes wrong and does not stop the run.
+        warn: function called with a line about what goes wrong and does not stop the run.
         about: names of study, arm and seed, for those who look at many runs.
         peak: peak of a device; None: not known, and utilisation is not reported.
-        ledger: what the run has spent so far.
-        clock: where its time went.
+        ledger: account of what the run has spent so far.
+        clock: stopwatch of where its time went.
     """
 
     compiled_phases: Sequence[CompiledPhase]

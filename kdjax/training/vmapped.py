@@ -81,8 +81,9 @@ class VmappedTrainer:
     """
 
     def __init__(self, trainers: Mapping[int, Trainer], states: Mapping[int, State]):
-        """Put the states into lanes. A lane without a run computes what the first run does, for
-        nobody.
+        """Put the states into lanes.
+
+        A lane without a run computes what the first run does, for nobody.
 
         Args:
             trainers: lane -> run, ascending.

@@ -69,7 +69,7 @@ def search(
         space: setting -> the distribution that it is drawn from.
         tune: number of trials, and the sampler.
         better: whether lower or higher values of the endpoint are better.
-        run: makes the trial of an arm, number and settings, or reads it where it was made before.
+        run: function that makes a trial (arm, number, settings), or reads it if made before.
     """
     # Samplers have state: each arm gets one of its own, so that no arm learns from another.
     with _quiet():
@@ -96,7 +96,7 @@ def search(
 
 
 def best_of(trials: Sequence[Trial], better: Better) -> Trial | None:
-    """Return the best trial, the first of equals; None where all diverged."""
+    """Choose the best trial, the first of equals; None where all diverged."""
     ended = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
     if not ended:
         return None
@@ -107,7 +107,7 @@ def best_of(trials: Sequence[Trial], better: Better) -> Trial | None:
 
 
 def _sampler(tune: TuneConfig) -> BaseSampler:
-    """Return the sampler of one arm."""
+    """Build the sampler of one arm."""
     if tune.sampler == "tpe":
         return TPESampler(seed=tune.sampler_seed)
     if tune.sampler == "random":

@@ -62,7 +62,7 @@ def with_settings(arm: ArmConfig, settings: Mapping[str, Any]) -> ArmConfig:
     """Return an arm with some of its own settings replaced.
 
     Args:
-        arm: as the recipe has it.
+        arm: settings of the arm in the recipe.
         settings: dotted setting (`optimizer.learning_rate`) -> value.
     """
     sections: dict[str, Any] = {section: dict(getattr(arm, section)) for section in SECTIONS}
@@ -77,7 +77,7 @@ def edge_of(values: RangeConfig, value: Any) -> str | None:
 
     Args:
         values: the range, or choices: of numbers the least and the most are its ends.
-        value: one of them.
+        value: value of the setting.
     """
     low = values.low
     high = values.high

@@ -33,7 +33,7 @@ NAME = "trial.json"
 
 
 def recipe_of(config: Config) -> Config:
-    """Return the recipe of trials: tuning's seeds and share of the budget, one endpoint."""
+    """Build the recipe of trials: tuning's seeds and share of the budget, one endpoint."""
     tune = config.tune
     budget = config.budget
     evaluation = config.evaluation
@@ -144,7 +144,7 @@ class Trials:
         return Outcome(value, **_sum([*map(_cost, rows)]))
 
     def _prepared_study(self, arm: str, directory: Path, settings: dict[str, Any]) -> Study:
-        """Return a trial's study, prepared, with the artifacts of the first trial."""
+        """Prepare a trial's study, with the artifacts of the first trial."""
         tried = with_settings(self._config.arms[arm], settings)
         config = replace(self._recipe, arms={**self._config.arms, arm: tried})
         with remove_on_input_error(directory):
@@ -252,7 +252,7 @@ class _AtTheEnd(Evaluation):
 
 
 def _value(endpoint: str, row: dict[str, Any]) -> float:
-    """Return a run's value: its held-out loss, or its best linear probe on the dev rows."""
+    """Read a run's value: its held-out loss, or its best linear probe on the dev rows."""
     # Dev, not test: settings chosen on test rows would make the study's scores too good.
     if endpoint in ("mlm_loss", "mlm_probe"):
         return float(row["metrics"][endpoint])
@@ -278,7 +278,7 @@ def _spent(ledger: Ledger | None) -> dict[str, Any]:
 
 
 def _sum(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the sum of several costs."""
+    """Sum several costs."""
     total: dict[str, Any] = dict.fromkeys(_COSTS, 0)
     for part in parts:
         for name in _COSTS:

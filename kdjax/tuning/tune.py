@@ -74,7 +74,7 @@ def tuning_of_trials(
     better: Better,
     losses: CountedLosses | None = None,
 ) -> TuningResults:
-    """Return the content of tuning.json.
+    """Build the content of tuning.json.
 
     Args:
         config: the recipe.

@@ -104,12 +104,11 @@ def prepare(
 
 
 def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int, Source]) -> None:
-    """Write how many documents a source has, the bytes of each, and the source's digest; or why it
-    is unusable.
+    """Write a source's digest and the bytes of each document; or why it is unusable.
 
     Args:
         scan: the directory to write to.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
         numbered: the source's number among all, and the source.
     """
     number, source = numbered
@@ -144,7 +143,7 @@ def read_documents(
 
     Args:
         directory: the corpus's directory.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
         starts: see `_block_starts`.
         numbered: the source and the number of its first document.
     """
@@ -252,7 +251,7 @@ def _raised_by_worker(error: Exception) -> str | None:
 
 
 def _read_counts(scan: Path, found: Sequence[Source]) -> tuple[list[str], list[int]]:
-    """Return the digest of every source, and its number of documents.
+    """Read the digest of every source, and its number of documents.
 
     Raises:
         InputError: the first one that is unusable says why.

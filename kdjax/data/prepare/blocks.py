@@ -131,8 +131,7 @@ def make_block(block: Block) -> FinishedBlock:
 
 
 def read_block(directory: Path, index: int) -> FinishedBlock | None:
-    """Read the record of a finished block; None where there is none. Its shards are not looked
-    at."""
+    """Read the record of a finished block, without its shards; None where there is none."""
     path = _record_path(directory, index)
     if not path.exists():
         return None
@@ -142,8 +141,7 @@ def read_block(directory: Path, index: int) -> FinishedBlock | None:
 
 
 def find_finished(directory: Path, index: int, documents: int) -> FinishedBlock | None:
-    """Read a block's record if it is of so many documents, and all its shards are whole; else
-    return None."""
+    """Read a block's record if its shards are whole and hold so many documents; else None."""
     record = read_block(directory, index)
     if record is None or sum(record.documents.values()) != documents:
         return None

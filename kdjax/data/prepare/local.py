@@ -48,7 +48,7 @@ def prepare(
             in `out`.
         out: the directory: new, empty, or an earlier preparation of the same text with the same
             settings.
-        progress: called after each block.
+        progress: function called after each block.
         held_out: whether all of the text goes into the validation split, and the training split is
             empty.
 

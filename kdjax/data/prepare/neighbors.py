@@ -67,7 +67,7 @@ class Mixture:
     buckets: NDArray[np.int64]
 
     def mix(self, weights: Floats) -> Floats:
-        """Return the weighted sum of the predictors, `[n]`.
+        """Compute the weighted sum of the predictors, `[n]`.
 
         Args:
             weights: `[BUCKETS, predictors]`.
@@ -164,8 +164,7 @@ class NeighborModel:
         self._predict(events, fit=True)
 
     def probabilities(self, events: Neighborhoods) -> tuple[Floats, Floats, Floats]:
-        """Return the probability of each token: by its frequency, given its left neighbour, given
-        both; each `[n]`."""
+        """Compute each token's probability: by frequency, given its left neighbour, given both."""
         return self._predict(events, fit=False)
 
     def _predict(self, events: Neighborhoods, *, fit: bool) -> tuple[Floats, Floats, Floats]:
@@ -205,8 +204,7 @@ class NeighborModel:
         return Mixture(np.stack([*base, relative], axis=1), _bucket(contexts))
 
     def _code(self, *ids: Ids) -> NDArray[np.int64]:
-        """Return one number for several ids: the digits of a number to the base of the vocabulary's
-        size."""
+        """Encode several ids as one number: its digits to the base of the vocabulary's size."""
         code = np.zeros(len(ids[0]), np.int64)
         for digits in ids:
             code *= self.vocab_size
@@ -231,7 +229,7 @@ class CountTable:
         self._counts = np.diff(starts, append=len(codes))
 
     def count(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how often each of `codes` occurred; 0 where it never did."""
+        """Look up how often each of `codes` occurred; 0 where it never did."""
         if not len(self._codes):
             return np.zeros(len(codes), np.int64)
         places = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
@@ -239,15 +237,16 @@ class CountTable:
 
 
 def _bucket(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return 0 where a context was never seen, else 1 + floor(log2(count)), at most `BUCKETS -
-    1`."""
+    """Compute 1 + floor(log2(count)), at most `BUCKETS - 1`; 0 where a context was never seen."""
     exponents = np.frexp(counts.astype(np.float64))[1]
     return np.minimum(np.where(counts > 0, exponents, 0), BUCKETS - 1).astype(np.int64)
 
 
 def _even(predictors: int) -> Floats:
-    """Return even weights of every bucket, `[BUCKETS, predictors]`; the last predictor has none
-    where its context was never seen."""
+    """Build even weights of every bucket, `[BUCKETS, predictors]`.
+
+    The last predictor has none where its context was never seen.
+    """
     weights = np.ones((BUCKETS, predictors))
     weights[0, -1] = 0.0
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))

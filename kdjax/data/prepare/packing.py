@@ -18,8 +18,7 @@ def chunks(ids: np.ndarray, room: int) -> list[np.ndarray]:
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Pack items into bins: the longest first, each into the fullest bin that has room (best fit
-    decreasing).
+    """Pack items into bins by best fit decreasing: longest first, into the fullest with room.
 
     Args:
         sizes: sizes of the items, each 1 to `capacity`.
@@ -69,8 +68,7 @@ def position_ids(segments: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """A sequence as a byte string of fixed size: token ids, then segment numbers, both
-    little-endian.
+    """A sequence as bytes of fixed size: token ids, then segment numbers, little-endian.
 
     Attributes:
         length: tokens of a sequence.
@@ -92,7 +90,7 @@ class RecordFormat:
 
     @property
     def size(self) -> int:
-        """Bytes of a record."""
+        """Compute the bytes of a record."""
         token_bytes = np.dtype(self.token_dtype).itemsize
         return self.length * (token_bytes + np.dtype(self.segment_dtype).itemsize)
 

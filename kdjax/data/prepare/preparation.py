@@ -40,7 +40,7 @@ class Preparation:
 
     Attributes:
         sources: sources of its text, in the order in which they are read.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
         max_documents: the most documents of a block.
         tokenizer: the tokenizer; None: one is trained first, see `with_tokenizer`.
         blocks: settings of every block.
@@ -89,7 +89,7 @@ class Preparation:
 
     @property
     def out(self) -> Path:
-        """The corpus's directory."""
+        """Return the corpus's directory."""
         return self.blocks.directory
 
     def plan(self, digests: Sequence[str]) -> dict[str, Any]:
@@ -114,8 +114,7 @@ class Preparation:
         }
 
     def with_tokenizer(self) -> Preparation:
-        """Return the preparation with its tokenizer: the given one, or the one trained on this
-        text, now or before.
+        """Add the tokenizer: the given one, or the one trained on this text, now or before.
 
         A trained one lies in the corpus's directory, and its digest in the plan there, before any
         block is made.
@@ -188,8 +187,7 @@ def preparing(out: Path) -> Iterator[None]:
 
 
 def check_ours(out: Path) -> None:
-    """Raise an InputError where a directory holds something else than a corpus or the beginnings of
-    one."""
+    """Raise an InputError where a directory holds neither a corpus nor the beginnings of one."""
     if not (out / PLAN).exists() and any(entry.name != SCAN for entry in out.iterdir()):
         raise InputError(
             f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory"

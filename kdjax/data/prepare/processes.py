@@ -27,7 +27,7 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
     One job alone, or one worker, needs no other process and gets none.
 
     Args:
-        function: does a job; it is sent to the workers.
+        function: function that does a job; it is sent to the workers.
         jobs: taken one by one, so that few are held.
         workers: number of processes.
 

@@ -166,8 +166,7 @@ def compute(
 
 
 def spread(available: int, most: int) -> NDArray[np.int64]:
-    """Return the numbers of at most `most` of `available` sequences, ascending and evenly spread;
-    at least one."""
+    """Choose at most `most` of `available` sequences, evenly spread; at least one."""
     count = min(available, max(1, most))
     return np.arange(count, dtype=np.int64) * available // count
 
@@ -191,5 +190,5 @@ def _read_neighborhoods(
 
 
 def _cross_entropy(probs: Floats) -> float:
-    """Return the mean of -log p in nats, rounded."""
+    """Compute the mean of -log p in nats, rounded."""
     return round(float(-np.log(probs).mean()), 6)

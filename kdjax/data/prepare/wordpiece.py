@@ -48,8 +48,9 @@ class TrainedTokenizer:
 
 
 def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer:
-    """Train a lowercase WordPiece tokenizer with BERT's normalizer, which strips accents, and its
-    word splitter.
+    """Train a lowercase WordPiece tokenizer, with BERT's word splitter and normalizer.
+
+    The normalizer strips accents.
 
     Entries are, in this order: the special tokens, the most frequent characters by code point, the
     same characters as they continue a word, and what the trainer merges of these.
@@ -160,7 +161,7 @@ def _continues(tokenizer: tokenizers.Tokenizer, character: str) -> bool:
 
 
 def _tokenizer_json(vocabulary: dict[str, int]) -> str:
-    """Return the tokenizer.json of a BERT tokenizer with these entries."""
+    """Build the tokenizer.json of a BERT tokenizer with these entries."""
     model = models.WordPiece(
         vocabulary,
         unk_token="[UNK]",

@@ -41,7 +41,7 @@ class Task:
     """A labelled task.
 
     Attributes:
-        name: its name in the recipe.
+        name: name of the task in the recipe.
         classes: names of the classes in the order of their indices; empty for a regression.
         train, dev, test: the splits, each in an order that says nothing of the label.
     """
@@ -54,18 +54,20 @@ class Task:
 
     @property
     def regression(self) -> bool:
-        """Whether the labels are numbers."""
+        """Return whether the labels are numbers."""
         return not self.classes
 
     @property
     def outputs(self) -> int:
-        """Number of outputs that a head needs: one per class, or one number."""
+        """Return the number of outputs that a head needs: one per class, or one number."""
         return max(1, len(self.classes))
 
     @property
     def baseline(self) -> float:
-        """Test score without the text: the accuracy of the most frequent training class; Pearson's
-        r 0 for numbers."""
+        """Score guessing without the text, on the test rows.
+
+        That is the accuracy of the most frequent training class; Pearson's r 0 for numbers.
+        """
         if self.regression:
             return 0.0
         frequent = np.bincount(self.train.labels, minlength=len(self.classes)).argmax()
@@ -83,15 +85,14 @@ class _Row:
 
 
 def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
-    """Read a task and split it by `split_fraction`: test below `test`, dev below `test + dev`, else
-    train.
+    """Read a task; split it by `split_fraction` at `test` and `test + dev`, the rest is train.
 
     Within a split, rows are in the order of their hash. Text beyond `length` tokens, [CLS] and
     [SEP] included, is cut.
 
     Args:
         name: name of the task.
-        config: its file and columns.
+        config: file and columns of the task.
         tokenizer: a tokenizer.json.
         length: tokens of a row.
 
@@ -164,7 +165,7 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
 
 
 def _records(path: Path) -> Iterator[Record]:
-    """Return the records of a file of any kind."""
+    """Read the records of a file of any kind."""
     if path.suffix in (".jsonl", ".json"):
         return records(path)
     if path.suffix == ".csv":
@@ -198,8 +199,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Return the rows of a .tsv file with their lines; quotation marks are text, as in GLUE's
-    files."""
+    """Read the rows of a .tsv file with their lines; quotation marks are text, as in GLUE."""
     return ((number, line.split("\t")) for number, line in lines(path) if line)
 
 

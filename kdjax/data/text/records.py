@@ -22,7 +22,7 @@ class Record:
 
     Attributes:
         where: file and line, key or row, for messages.
-        key: its key in a .json mapping, else None.
+        key: key of the record in a .json mapping, else None.
         fields: values by the fields' names.
     """
 

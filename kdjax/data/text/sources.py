@@ -31,8 +31,9 @@ class Document:
     """One document of a corpus.
 
     Attributes:
-        identity: what decides its split: the record's key, `id` or `title`, else the text.
-        text: never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
+        identity: string that decides the document's split: the record's key, `id` or `title`, else
+            its text.
+        text: content of the document, never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
     """
 
     identity: str
@@ -40,7 +41,7 @@ class Document:
 
     @property
     def size(self) -> int:
-        """Bytes of its text in UTF-8."""
+        """Count the bytes of its text in UTF-8."""
         return len(self.text.encode())
 
     def is_held_out(self, share: float) -> bool:
@@ -53,7 +54,7 @@ class Document:
 
 
 def split_fraction(identity: str) -> float:
-    """Return a number in [0, 1) that is the same for an identity everywhere.
+    """Compute a number in [0, 1) that is the same for an identity everywhere.
 
     A document or row is held out where it is below the share of those that are.
     """
@@ -62,8 +63,7 @@ def split_fraction(identity: str) -> float:
 
 
 def locate(uri: str) -> Path:
-    """Return the path that a setting names: a plain path, or `package:NAME/PATH` inside an
-    installed package.
+    """Find the path a setting names: a plain path, or `package:NAME/PATH` in a package.
 
     The package is found, not imported. Whether the path exists is not looked at.
 
@@ -120,7 +120,7 @@ def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> I
 
     Args:
         files: paths, globs or TFDS splits, see `expand`.
-        text_fields: of a record's fields, the first one present holds the text.
+        text_fields: fields of a record, of which the first one present holds the text.
 
     Raises:
         TextError: no file matches, a file without documents, not UTF-8, malformed or damaged, a
@@ -150,7 +150,7 @@ def documents_of(source: Source, text_fields: Sequence[str]) -> Iterator[Documen
 
 
 def digest(source: Source) -> str:
-    """Return the SHA-256 of a source's content, in hex: of a file, its bytes on disk.
+    """Compute the SHA-256 of a source's content, in hex: of a file, its bytes on disk.
 
     Raises:
         InputError: it cannot be read.

@@ -86,8 +86,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a UTF-8 file with their numbers from 1, without line ends and a byte-order
-    mark.
+    """Yield a UTF-8 file's lines, numbered from 1, without line ends and a byte-order mark.
 
     Raises:
         TextError: cannot be read, a line of more than `LINE_BYTES`, or not UTF-8; says the byte.
@@ -122,7 +121,7 @@ def read_text(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as they are on disk, in hex.
+    """Compute the SHA-256 of a file's bytes, as they are on disk, in hex.
 
     Raises:
         InputError: it cannot be read.

@@ -36,7 +36,7 @@ class TfdsSplit:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the split's name and of its files.
+        """Compute the SHA-256 of the split's name and of its files.
 
         Raises:
             InputError: a file is missing.
@@ -49,8 +49,7 @@ class TfdsSplit:
 
 
 def find(uri: str) -> TfdsSplit:
-    """Find the split that `tfds:DIRECTORY:SPLIT` names; `tfds:DIRECTORY` is enough for a data set
-    with one split.
+    """Find the split of `tfds:DIRECTORY:SPLIT`; the directory is enough where there is one split.
 
     Raises:
         InputError: TFDS, or the TensorFlow this directory's format needs, is not installed.
@@ -89,8 +88,7 @@ def find(uri: str) -> TfdsSplit:
 
 
 def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
-    """Yield the examples of a split in the order they are stored, each with those of the features
-    that it has.
+    """Yield a split's examples as stored, each with those of the features that it has.
 
     array_record needs no TensorFlow; other formats are read with it.
 

@@ -39,7 +39,7 @@ class AttentionMask(NamedTuple):
 
 
 def segment_mask(segments: jax.Array) -> AttentionMask:
-    """Return the mask that keeps attention inside segments, int32 `[B, L]`."""
+    """Build the mask that keeps attention inside segments, int32 `[B, L]`."""
     return AttentionMask(segments, segments[:, None, :, None] == segments[:, None, None, :])
 
 
@@ -59,7 +59,7 @@ def attention(
 
     Args:
         query, key, value: `[B, L, D]`, heads side by side.
-        mask: which positions each may look at.
+        mask: positions that each position may look at.
         heads: H.
         rate: dropout probability of the attention probabilities.
         dropout_key: the layer's dropout key; None: there is no dropout.

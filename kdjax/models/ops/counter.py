@@ -28,8 +28,7 @@ def hash_counter(count: jax.Array, seed: jax.Array) -> jax.Array:
 
 
 def is_kept(hashed: jax.Array, rate: float) -> jax.Array:
-    """Return which elements dropout keeps, by their hashes: all but a share `rate`, to within
-    2⁻²⁵."""
+    """Decide by hashes which elements dropout keeps: all but a share `rate`, to within 2⁻²⁵."""
     keep: jax.Array = _right(hashed, 32 - _BITS) >= round(rate * 2**_BITS)
     return keep
 

@@ -35,8 +35,8 @@ def linear_each(
 
     Args:
         x: `[..., D]`.
-        kernels: of each layer W, `[D, E]`.
-        biases: of each layer b, `[E]`.
+        kernels: matrix W of each layer, `[D, E]`.
+        biases: vector b of each layer, `[E]`.
 
     Returns:
         Of each layer `[..., E]`.

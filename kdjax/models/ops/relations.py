@@ -26,7 +26,7 @@ def relation_scores(x: jax.Array, width: int | None = None) -> jax.Array:
 
     Args:
         x: X, `[B, H, L, d]`.
-        width: what stands for d in the scale; None: d.
+        width: number that stands for d in the scale; None: d.
 
     Returns:
         `[B, H, L, L]`.
@@ -45,7 +45,7 @@ def relation_kl(
         student: X of the student, `[B, H, L, d]`; its heads are joined and split anew.
         teacher: X of the teacher, likewise; no gradient on TPUs.
         heads: A.
-        mask: which positions a row relates to.
+        mask: positions that a row relates to.
 
     Returns:
         `[B, A, L]`, or its mean over the relation heads, `[B, 1, L]`.
@@ -60,8 +60,10 @@ def relation_kl(
 
 
 def reference(student: jax.Array, teacher: jax.Array, heads: int, mask: AttentionMask) -> jax.Array:
-    """Compute `relation_kl` of `[B, L, D]` from scores `[B, A, L, L]`, whose KL is the operation
-    that has an optimized form."""
+    """Compute `relation_kl` of `[B, L, D]` from scores `[B, A, L, L]`.
+
+    Its KL is the operation that has an optimized form.
+    """
     student_scores = relation_scores(split_heads(student, heads))
     teacher_scores = relation_scores(split_heads(teacher, heads))
     return kl(student_scores, teacher_scores, mask.allowed)

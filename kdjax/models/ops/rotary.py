@@ -55,7 +55,7 @@ def rotate(x: jax.Array, rotation: Rotation, heads: int) -> jax.Array:
 
     Args:
         x: `[B, L, D]`, heads side by side.
-        rotation: of the positions of `x`.
+        rotation: rotation of the positions of `x`.
         heads: H.
 
     Returns:

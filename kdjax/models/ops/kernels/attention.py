@@ -41,8 +41,7 @@ enough for VMEM."""
 
 
 def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
-    """Return whether the kernel takes such sequences: whole tiles, and no longer than memory
-    allows."""
+    """Return whether the kernel takes such sequences: whole tiles that fit into memory."""
     whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
     if scores and heads * length**2 > MAX_SCORES:
         return False
@@ -250,7 +249,7 @@ def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def _probs(scores: jax.Array, masked: jax.Array) -> jax.Array:
-    """Return the attention probabilities of a head, float32 `[L, L]`."""
+    """Compute the attention probabilities of a head, float32 `[L, L]`."""
     masked_scores = jnp.where(masked, -jnp.inf, scores)
     numerators = jnp.exp(masked_scores - jnp.max(masked_scores, axis=1, keepdims=True))
     return numerators / jnp.sum(numerators, axis=1, keepdims=True)

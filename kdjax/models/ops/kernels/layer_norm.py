@@ -56,12 +56,12 @@ def _call(
 
     Args:
         body: the kernel.
-        arrays: what it takes block by block, `[R, D]`.
-        vectors: what it takes whole, `[D]`.
-        results: what is like its results: `[R, D]`, made block by block, or sums over all rows
+        arrays: arguments taken block by block, `[R, D]`.
+        vectors: arguments taken whole, `[D]`.
+        results: shapes and types of the results: `[R, D]`, by blocks, or sums over all rows
             `[1, D]`, which stay in place.
         interpret: whether it runs as plain JAX.
-        name: of the kernel.
+        name: name of the kernel.
     """
     rows, width = arrays[0].shape
     limit = _BLOCK_BYTES // (width * arrays[0].dtype.itemsize)
@@ -127,7 +127,7 @@ def _backward(
 
 
 def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """Return rows with mean 0 and variance 1, and the inverse of their standard deviations."""
+    """Normalise rows to mean 0 and variance 1; return the inverse standard deviations too."""
     wide = x.astype(jnp.float32)
     centred = wide - jnp.mean(wide, axis=1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=1, keepdims=True) + epsilon)

@@ -78,8 +78,7 @@ def _call(
     products: int,
     interpret: bool,
 ) -> jax.Array:
-    """Run one of the two kernels over blocks of sequences; `products` is the width of all its
-    products of `[L, L]`."""
+    """Run one of the kernels over sequences; `products` is the width of all products `[L, L]`."""
     batch, length, _ = arrays[1].shape
     block = largest_block(batch, _BLOCK)
     moved: list[Any] = [*arrays, result]
@@ -141,7 +140,7 @@ def _head(x: Any, n: jax.Array, h: int, heads: int) -> Any:
 
 
 def _log_relation(x: jax.Array, masked: jax.Array) -> jax.Array:
-    """Return log R of a head, transposed: `[L, L]`, each column a distribution."""
+    """Compute log R of a head, transposed: `[L, L]`, each column a distribution."""
     scores = jnp.where(masked, _MASKED, dot(x, x, X_YT) * (1 / math.sqrt(x.shape[1])))
     shifted = scores - jnp.max(scores, axis=0, keepdims=True)
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=0, keepdims=True))

@@ -21,7 +21,7 @@ def different_segment(segments: jax.Array) -> jax.Array:
     """Return which pairs of positions do not see each other, bool `[L, L]`.
 
     Args:
-        segments: of one sequence, int32 `[1, L]`.
+        segments: segment numbers of one sequence, int32 `[1, L]`.
     """
     of_keys = jnp.broadcast_to(segments, (segments.shape[1],) * 2)
     return of_keys != of_keys.T
@@ -34,12 +34,12 @@ def dot(x: jax.Array, y: jax.Array, axes: Any) -> jax.Array:
 
 
 def largest_block(size: int, limit: int, multiple: int = 1) -> int:
-    """Return the largest divisor of `size` up to `limit` that is a multiple of `multiple`.
+    """Find the largest divisor of `size` up to `limit` that is a multiple of `multiple`.
 
     Args:
-        size: how many sequences or rows there are.
-        limit: how many a step of a kernel's grid takes at most.
-        multiple: how many make a tile.
+        size: number of sequences or rows.
+        limit: largest number that a step of a kernel's grid takes.
+        multiple: number that makes a tile.
     """
     block = multiple
     for candidate in range(multiple, max(multiple, limit) + 1, multiple):
