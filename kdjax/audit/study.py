@@ -127,7 +127,7 @@ class StudyAudit:
                 self._entries += run.entries
         self._audit_results(rows)
 
-        # The line says what was worked out, so that no difference is not taken for no audit.
+        # Counts tell a clean result from an audit that looked at nothing.
         tokens = "counted"
         if self.corpus is None:
             tokens = f"not counted, there is no whole text in {self._text}"

@@ -44,13 +44,11 @@ class Materialised:
 def materialised(
     module: Module, sequences: int, heads: Iterable[int], length: int
 ) -> list[Materialised]:
-    """Find the arrays [.., length, length] written to HBM, by type.
+    """Find scores, probabilities and their gradients written to HBM, by type.
 
-    They are scores, probabilities, and their gradients.
-
-    They are told by their shape: two last axes of `length`, and before them as many elements as
-    sequences times heads, or a multiple or whole part of that. Where other arrays have the same
-    shape (a width that is `length`), they count.
+    An array counts as one of these by its shape: two last axes of `length`, and before them as many
+    elements as sequences times heads, or a multiple or whole part of that. Other arrays of the same
+    shape (a width that is `length`) are counted with them.
 
     Args:
         module: a program compiled for TPUs (`kdjax.hlo.text.parse`).

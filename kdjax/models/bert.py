@@ -45,7 +45,7 @@ class Parameters(NamedTuple):
 
 
 def init(config: ModelConfig | str, seed: int) -> Model:
-    """Initialize a model as BERT: kernels and embeddings truncated normal, biases 0, scales 1.
+    """Make a model as BERT starts: kernels and embeddings truncated normal, biases 0, scales 1.
 
     The normal's standard deviation is BERT's 0.02, or goes by the width (`kdjax.models.starts`).
 
@@ -62,12 +62,12 @@ def init(config: ModelConfig | str, seed: int) -> Model:
 
 
 def init_mlm_head(config: ModelConfig, seed: int) -> Params:
-    """Initialize an MLM head as BERT's: what `params["mlm"]` holds."""
+    """Make an MLM head as BERT starts: what `params["mlm"]` holds."""
     return _params(MlmHead(config, nnx.Rngs(seed), ComputeConfig()))
 
 
 def init_task_head(config: ModelConfig, outputs: int, seed: int) -> Params:
-    """Initialize a head for `classify` with `outputs` classes, or 1 output for a regression."""
+    """Make a head for `classify` with `outputs` classes, or 1 output for a regression."""
     return _params(TaskHead(config, outputs, nnx.Rngs(seed)))
 
 

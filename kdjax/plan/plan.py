@@ -245,7 +245,7 @@ def _law(
     case: str,
     widening: float,
 ) -> FittedLaw:
-    """Predict by an arm's fitted law, with widened intervals."""
+    """Describe an arm's fitted law for plan.json; intervals of predictions are widened."""
     parameters = {}
     for name, estimate in fit.parameters.items():
         ends = (_finite(estimate.low), _finite(estimate.high))

@@ -324,7 +324,7 @@ class TeacherFacts:
         head_flops: FLOPs of fitting an MLM head to its frozen encoder.
         mlm_loss: held-out loss of the teacher's own MLM head; None without one.
         mlm_accuracy: held-out accuracy of that head.
-        tuning_flops: FLOPs of training its encoder on.
+        tuning_flops: FLOPs of training the teacher's encoder further, with its head.
         note: remark of the recipe on the teacher.
         architecture: settings of the teacher's model.
         pretraining: facts of its pretraining by kdjax; None where kdjax did not pretrain it.

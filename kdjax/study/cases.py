@@ -111,9 +111,10 @@ class Costs:
         )
 
     def near(self, a: str, b: str) -> float:
-        """Return by how much the costs of two arms that spend the same budget may differ.
+        """Return the difference of costs that counts as none.
 
-        It leaves each arm less than one of its steps.
+        That is the dearer of the two arms' steps, since a budget leaves less than one of them, or
+        `SAME` of the cheaper run where that is more.
         """
         return max(self.steps[a], self.steps[b], SAME * min(self.runs[a], self.runs[b]))
 

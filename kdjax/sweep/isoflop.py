@@ -72,7 +72,11 @@ def _point(rows: Sequence[SweepRow], size: int, endpoint: str) -> SizePoint:
 def _optimum(
     rows: Sequence[SweepRow], sizes: Sequence[int], endpoint: Endpoint, confidence: float
 ) -> Optimum | None:
-    """Fit a parabola for each seed; return the best size, None where a seed does not show one."""
+    """Fit a parabola for each seed; return the geometric mean of their best sizes.
+
+    Returns:
+        The mean with its interval; None where a seed shows no best size or lacks a size.
+    """
     if len(sizes) < FEWEST:
         return None
     vertices = []

@@ -1,1 +1,1 @@
-"""Training: the fused step, the arm, the run."""
+"""Training: the arm, the step, the run."""

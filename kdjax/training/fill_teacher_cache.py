@@ -148,7 +148,7 @@ class _Encoder:
     def encode(
         self, numbers: np.ndarray, views: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-        """Encode the arrays to store; return them and what they add to the totals.
+        """Run the teacher on some sequences; return the arrays to store, and their part of totals.
 
         Args:
             numbers: numbers of the sequences, at most as many as a batch has.

@@ -174,7 +174,7 @@ class Phase:
         return self.student.dropout > 0 or self.student.attention_dropout > 0
 
     def init_objective(self, seed: int) -> dict[str, Any]:
-        """Initialize the projections of all the arm's phases.
+        """Make the first projections of all the arm's phases.
 
         A term that comes again under the same name goes on with its own.
         """

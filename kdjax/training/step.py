@@ -111,7 +111,9 @@ def make_step(
         `grad_norm` and `grad_norm/GROUP`.
     """
     student_forward = layout.shard_forward(student, dtype)
-    teacher_forward = teacher and layout.shard_forward(teacher, dtype, of_teacher=True)
+    teacher_forward = None
+    if teacher is not None:
+        teacher_forward = layout.shard_forward(teacher, dtype, of_teacher=True)
 
     def step(
         state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
@@ -191,7 +193,8 @@ def compute_loss(
         dropout_key: a JAX key, or seeds of sequences; None: no dropout.
         budget_fraction: share of the budget spent before the step.
         frozen_encoder: as in `make_step`.
-        shares: by what each term's value counts in a part of a batch; None: a whole batch.
+        shares: share of each term's normalizer that lies in a part of a batch, by which its value
+            is multiplied; None: a whole batch.
         layout: where parameters lie.
     """
     model = student_params(params["model"], teacher_params, frozen_encoder=frozen_encoder)
@@ -202,18 +205,18 @@ def compute_loss(
         teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
     student_features = student_forward(model, batch, dropout_key=dropout_key)
 
-    # The objective sees the batch as a whole.
+    # Projections are stored split; the objective needs them whole.
     projections = layout.all_gather(params["objective"])
     return objective(
         student_features, teacher_features, batch, projections, budget_fraction, shares
     )
 
 
-def student_params(trained: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
+def student_params(in_state: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
     """Return the student's whole parameters: those in the state, with a frozen encoder."""
     if frozen_encoder:
-        return {**jax.lax.stop_gradient(teacher_params), **trained}
-    return trained
+        return {**jax.lax.stop_gradient(teacher_params), **in_state}
+    return in_state
 
 
 def accumulate_gradients(

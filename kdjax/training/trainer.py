@@ -229,7 +229,7 @@ class Trainer:
         )
 
     def schedule_inputs(self, phase_number: int) -> ScheduleInputs:
-        """Return where the next step of the phase stands in the budget."""
+        """Return the inputs of the phase's next step: share of the budget, learning rate."""
         phase = self.compiled_phases[phase_number]
         cost = self.ledger.step(phase.price, phase.program.shape.tokens_per_step)
         before = self.ledger.training_share
@@ -280,9 +280,9 @@ class Trainer:
         """Hand out the metrics of the steps done.
 
         Args:
-            steps_ahead: the last steps, of which it does not, since the devices may be busy with
-                them. None: one, so that they never wait, but none under a budget of hours, which
-                waits for each step before it looks at the clock.
+            steps_ahead: number of the latest steps whose metrics are left for later, so that the
+                devices never wait. None: 1, or 0 under a budget of hours, which waits for each
+                step before it looks at the clock.
 
         Raises:
             Diverged: a loss is not finite.

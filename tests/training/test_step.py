@@ -1,5 +1,4 @@
-"""The fused step on a mesh: sharding changes nothing, gradients are averaged, the teacher stays as
-it is."""
+"""The training step: equal on any mesh and to its reference form; the teacher stays as it is."""
 
 from __future__ import annotations
 
