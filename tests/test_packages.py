@@ -115,3 +115,13 @@ def test_modules_import_one_another_in_no_circle() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_readme_and_the_picture_name_each_package() -> None:
+    repository = ROOT.parent
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## What is where")[1].split("##")[0]
+    picture = (repository / "docs" / "images" / "packages.svg").read_text(encoding="utf-8")
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert {name for name in packages if f"{name}/" in section} == packages
+    assert {name for name in packages if f">{name}</text>" in picture} == packages
