@@ -27,7 +27,7 @@ def points(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
 
 
 def check_same(run: Path) -> EventAccumulator:
-    """Every figure of every line is a point, and there are no others."""
+    """Assert that every figure of every line is a point, and that there are no others."""
     events = read(run)
     expected: dict[str, list[tuple[int, float]]] = {}
     for line in metrics.lines(run):
