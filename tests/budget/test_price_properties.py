@@ -165,7 +165,8 @@ def term(name: str, weight: float = 1.0, **options: object) -> TermConfig:
 
 
 def attention_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Count one pair's attention: layers above the pair are not run, nor the rest of its own."""
+    """Return terms and matmuls of one pair's attention: layers above the pair are not run, nor the
+    rest of its own."""
     student, teacher, batch = case
     matmuls = by_hand.up_to(student, batch, own, SCORES, STUDENT) + by_hand.up_to(
         teacher, batch, other, SCORES, TEACHER
@@ -174,8 +175,8 @@ def attention_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermCo
 
 
 def hidden_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Count one pair's hidden states: the embedding output where `own` is 1, so that no layer of
-    the student runs at all."""
+    """Return terms and matmuls of one pair's hidden states: the embedding output where `own` is 1,
+    so that no layer of the student runs at all."""
     student, teacher, batch = case
     matmuls = by_hand.encoder(student, batch, own - 1, (), STUDENT) + by_hand.encoder(
         teacher, batch, other, (), TEACHER
@@ -186,8 +187,8 @@ def hidden_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfi
 
 
 def values_alone(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Count relations without queries and keys, to a layer of the teacher's that is not its
-    last."""
+    """Return terms and matmuls of relations without queries and keys, to a layer of the teacher's
+    that is not its last."""
     student, teacher, batch = case
     matmuls = by_hand.up_to(student, batch, student.layers, ("value",), STUDENT)
     matmuls += by_hand.up_to(teacher, batch, other, ("value",), TEACHER)
@@ -208,7 +209,8 @@ def minilm_v1_to_a_middle_layer(case: Case, own: int, other: int) -> tuple[list[
 
 
 def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Count TinyBERT's bottom map: the teacher stops after as many layers as the student has."""
+    """Return terms and matmuls of TinyBERT's bottom map: the teacher stops after as many layers as
+    the student has."""
     student, teacher, batch = case
     matmuls = by_hand.everything(student, batch, STUDENT) + by_hand.encoder(
         teacher, batch, student.layers, (), TEACHER
@@ -220,8 +222,8 @@ def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], i
 def joined_layers_and_first_tokens(
     case: Case, own: int, other: int
 ) -> tuple[list[TermConfig], int]:
-    """Count two projections; that of the first tokens is there only where the widths differ, and
-    then at all positions."""
+    """Return terms and matmuls of two projections; that of the first tokens is there only where the
+    widths differ, and then at all positions."""
     student, teacher, batch = case
     # All layers side by side, as one wide one.
     widths = student.layers * student.width, teacher.layers * teacher.width
@@ -231,7 +233,8 @@ def joined_layers_and_first_tokens(
 
 
 def attention_besides_logits(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Count logits alone: scores come on the way to them and cost no matmul more."""
+    """Return terms and matmuls of logits and attention: scores come on the way to the logits and
+    cost no matmul more."""
     return [term("logit", temperature=2.0), term("pearson", 0.5)], by_hand.logit(*case)
 
 

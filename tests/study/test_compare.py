@@ -197,8 +197,8 @@ def test_learning_curve_ends_at_the_budget(study: Study) -> None:
 
 
 def test_metrics_compare_each_run_with_the_teacher(study: Study) -> None:
-    """The figures are the teacher's loss as a constant, the divergence from it at temperature 1, and
-    how often both predict the same token."""
+    """The figures are the teacher's loss as a constant, the divergence from it at temperature 1,
+    and how often both predict the same token."""
     loss = study.results["teacher"]["mlm_loss"]
     for arm in ARMS:
         figures = [line for line in study.lines(arm, 0) if "teacher_mlm_loss" in line]

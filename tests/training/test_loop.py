@@ -35,7 +35,7 @@ def phase(learning_rate: float = LEARNING_RATE) -> Phase:
 
 @functools.cache
 def compiled() -> Program:
-    """Compile the phase once for every learning rate."""
+    """Compile the phase; one program serves every learning rate."""
     return Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 
 

@@ -102,7 +102,8 @@ def go(
 
 
 def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:
-    """End all runs when a seed has done a step; by then all have begun the next one."""
+    """Return a watcher that ends all runs when a seed has done a step; by then all have begun the
+    next one."""
 
     def watch(of: int, progress: Progress) -> None:
         if (of, progress.ledger.steps) == (seed, step):
