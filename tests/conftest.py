@@ -75,8 +75,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
-    """Figures are laid out and not drawn, where nobody looks at the pages of studies: a tenth of a
-    second each."""
+    """Lay figures out and draw none, where nobody looks at the pages of studies: drawing takes a
+    tenth of a second each."""
     from kdjax.report import svg
 
     with pytest.MonkeyPatch.context() as patch:
@@ -146,7 +146,7 @@ class PeaksOfWorkers:
             self._peaks[node.gateway.id] = output["peak_memory"]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line a worker."""
+        """Print one line a worker."""
         for worker, peak in sorted(self._peaks.items()):
             terminalreporter.write_line(
                 f"{worker}: at most {peak['own']:.2f} GB of memory, a process it started "
@@ -183,8 +183,8 @@ theirs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of whole commands, and puts the longest files first: no worker is left with
-    one at the end."""
+    """Mark the tests of whole commands, and put the longest files first: no worker is left with one
+    at the end."""
     order = [*SYSTEM, "training"]
 
     def place(item: pytest.Item) -> int:

@@ -17,8 +17,8 @@ VOCABULARY = len(SPECIAL) + len(WORDS)
 def make_tokenizer(
     path: Path, special: tuple[str, ...] = SPECIAL, words: tuple[str, ...] = WORDS
 ) -> Path:
-    """A tokenizer.json of whole words; its truncation and padding are on, as in files found in the
-    wild."""
+    """Write a tokenizer.json of whole words; its truncation and padding are on, as in files found
+    in the wild."""
     vocabulary = {token: n for n, token in enumerate((*special, *words))}
     made = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
@@ -36,13 +36,13 @@ def make_tokenizer(
 
 
 def texts(documents: int, seed: int = 0, longest: int = 40) -> list[str]:
-    """Random documents of 1 to `longest` words."""
+    """Draw random documents of 1 to `longest` words."""
     rng = np.random.default_rng(seed)
     return [" ".join(rng.choice(WORDS, rng.integers(1, longest + 1))) for _ in range(documents)]
 
 
 def make_corpus(path: Path, documents: int = 200, seed: int = 0, longest: int = 40) -> Path:
-    """A .jsonl file of random documents with ids."""
+    """Write a .jsonl file of random documents with ids."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {"id": f"document {n}", "text": text}

@@ -10,7 +10,7 @@ from kdjax.training.metrics import MEASURED
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """As they are."""
+    """Read the lines of metrics.jsonl."""
     return [
         json.loads(line)
         for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -18,7 +18,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def same_each_time(run: Path) -> list[dict[str, Any]]:
-    """Without what was measured: a run that was stopped and went on has the same."""
+    """Read the lines without what was measured: a run that was stopped and went on has the same."""
     return [
         {name: figure for name, figure in line.items() if not name.startswith(MEASURED)}
         for line in lines(run)

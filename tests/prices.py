@@ -21,11 +21,12 @@ from kdjax.training.phase import BatchShape, Phase
 
 
 class Strangers(Exception):
-    """What is priced has code that is none of kdjax's: its name does not tell what it does."""
+    """Raised where what is priced has code that is none of kdjax's: its name does not tell what it
+    does."""
 
 
 class KeyPickler(pickle.Pickler):
-    """Writes out what a price is of; refuses code from anywhere but kdjax."""
+    """Write out what a price is of; refuse code from anywhere but kdjax."""
 
     def reducer_override(self, value: Any) -> Any:
         code = value if isinstance(value, type) or callable(value) else type(value)
@@ -40,7 +41,7 @@ class KeyPickler(pickle.Pickler):
 
 
 def key(phase: Phase, shape: BatchShape) -> str | None:
-    """A name for what has this price; None where it has code of its own."""
+    """Name what has this price; None where it has code of its own."""
     written = io.BytesIO()
     try:
         KeyPickler(written).dump((phase, shape))
@@ -50,7 +51,7 @@ def key(phase: Phase, shape: BatchShape) -> str | None:
 
 
 def keep() -> None:
-    """From now on, a price that another process of this run has found is read from its file."""
+    """Read a price that another process of this run has found from its file, from now on."""
     found = phases._price
 
     @functools.cache

@@ -49,7 +49,7 @@ TEACHER = {
 def make_teacher(
     directory: Path, *, head: bool = False, config: ModelConfig = tiny.SHALLOW_TEACHER
 ) -> Path:
-    """A Hugging Face directory of an untrained encoder with its tokenizer."""
+    """Make a Hugging Face directory of an untrained encoder with its tokenizer."""
     config, params = models.init(config, 9)
     kept = {name: part for name, part in params.items() if head or name != "mlm"}
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -59,13 +59,14 @@ def make_teacher(
 
 
 def with_head(directory: Path) -> dict[str, Any]:
-    """The recipe's section `teacher` with one that has its MLM head: there is nothing to fit."""
+    """Make the recipe's section `teacher` with one that has its MLM head: there is nothing to
+    fit."""
     return {"source": str(make_teacher(directory / "encoder", head=True)), "architecture": TEACHER}
 
 
 def deeper(directory: Path) -> dict[str, Any]:
-    """The recipe's sections `student` and `teacher` with models of 2 and 4 layers, which take twice
-    as long."""
+    """Make the recipe's sections `student` and `teacher` with models of 2 and 4 layers, which take
+    twice as long."""
     source = make_teacher(directory / "encoder", config=tiny.TEACHER)
     return {
         "student": {**STUDENT, "layers": tiny.STUDENT.layers},
@@ -78,8 +79,8 @@ def deeper(directory: Path) -> dict[str, Any]:
 
 
 def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
-    """The recipe's sections `student` and `teacher` as they are, the teacher with or without its
-    MLM head."""
+    """Make the recipe's usual sections `student` and `teacher`, the teacher with or without its MLM
+    head."""
     made = with_head(directory)
     if not head:
         make_teacher(directory / "encoder")
@@ -88,8 +89,8 @@ def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
 
 
 def make_task(path: Path, task: str, rows: int = 160) -> Path:
-    """Short texts labelled by their first word: which half of the vocabulary it is from, or its
-    parity."""
+    """Write short texts labelled by their first word: which half of the vocabulary it is from, or
+    its parity."""
     rng = np.random.default_rng(TASKS.index(task))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -102,7 +103,7 @@ def make_task(path: Path, task: str, rows: int = 160) -> Path:
 
 
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
-    """The recipe as plain values, its files made in `directory`; `changes` replaces whole
+    """Make the recipe as plain values, its files in `directory`; `changes` replaces whole
     sections."""
     return {
         "data": {
@@ -146,7 +147,7 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
 
 
 def write(directory: Path, **changes: Any) -> Path:
-    """The recipe's file, with all it names beside it."""
+    """Write the recipe's file, with all it names beside it."""
     directory.mkdir(parents=True, exist_ok=True)
     recipe = directory / "recipe.yaml"
     recipe.write_text(

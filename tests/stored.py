@@ -37,7 +37,8 @@ SAMPLED = CacheConfig(logits="sampled", k=48, batch_size=8)
 
 @functools.cache
 def teacher(seed: int = 9) -> Model:
-    """A teacher that is surer than an untrained one, so that its distributions are not flat."""
+    """Make a teacher that is surer than an untrained one, so that its distributions are not
+    flat."""
     config, params = models.init(TEACHER, seed)
     head = {
         **params["mlm"],
@@ -59,7 +60,7 @@ class Text:
 
 
 def prepared(directory: Path, seed: int = 0) -> Text:
-    """About 65 training sequences under two views; no whole number of batches."""
+    """Prepare about 65 training sequences under two views; no whole number of batches."""
     data = DataConfig(
         files=str(make_corpus(directory / "text.jsonl", 44, seed)),
         seq_len=SHAPE.seq_len,
@@ -85,7 +86,7 @@ def build(
 
 
 def records(directory: Path, text: Text) -> dict[str, Array]:
-    """What is stored, `[2, n, …]`."""
+    """Read what is stored, `[2, n, …]`."""
     opened = Cache.open(directory)
     numbers = np.arange(text.sequences)
     read = [opened.read(numbers, np.full_like(numbers, view)) for view in range(2)]
@@ -98,8 +99,8 @@ def _seen() -> Callable[..., Any]:
 
 
 def everything(text: Text) -> tuple[Array, Array, Array]:
-    """Last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher itself,
-    a view at a time."""
+    """Compute last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher
+    itself, a view at a time."""
     data = text.data
     numbers = np.arange(text.sequences)
     found = []

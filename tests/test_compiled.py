@@ -36,7 +36,7 @@ SETTINGS = (
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user who has compiled nothing yet."""
+    """The cache home of a user who has compiled nothing yet."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     store = compiled.private_store()
     opener = getattr(store, "get_file_cache", None)
@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def again() -> None:
-    """As a new process would: nothing is in memory."""
+    """Forget what is in memory, as a new process would have it."""
     compilation_cache.reset_cache()
     jax.clear_caches()
 
@@ -68,7 +68,7 @@ def cached_files(home: Path) -> list[Path]:
 
 
 def train_three_steps() -> dict[str, Any]:
-    """What a program says of itself, and the parameters after three steps."""
+    """Return what a program says of itself, and the parameters after three steps."""
     compilation_cache.reset_cache()
     program = Program(tiny.phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
     teacher = program.place_teacher(None)
@@ -184,7 +184,7 @@ def test_cache_size_zero_disables_the_cache(home: Path, monkeypatch: pytest.Monk
 
 
 def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> None:
-    """The limit is for all machines together."""
+    """The limit counts the entries of all machines together."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     here = CacheDirectory(tmp_path / "a", 3 * (100 + 32))
@@ -224,7 +224,7 @@ def test_cache_directory_differs_between_machines(
 
 
 def test_concurrent_processes_share_the_cache(home: Path) -> None:
-    """They compile the same programs together, and each gets the right result."""
+    """The processes compile the same programs together, and each gets the right result."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
     script = (
         "import jax; from kdjax import compiled; compiled.enable_compilation_cache(); "

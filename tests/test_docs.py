@@ -226,7 +226,7 @@ def test_documented_prices_of_all_named_arms_are_current() -> None:
 
 
 def test_documented_untrained_parts_of_named_arms_are_current() -> None:
-    """Whatever the number of layers: two and four here, which are traced sooner than the
+    """The number of layers makes no difference: two and four here, which are traced sooner than the
     paper's."""
     table = arms_in_table()
     teacher = replace(PAPER.teacher, architecture=replace(PAPER.teacher.architecture, layers=4))

@@ -34,8 +34,8 @@ PAGES = 4243 * 4243 * 4 // os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def faults(how: str, **environment: str) -> tuple[bool, bool, int]:
-    """Whether memory is said to be kept, whether JAX has threads of its own for steps, and page
-    faults of a step, the median."""
+    """Return whether memory is said to be kept, whether JAX has threads of its own for steps, and
+    the median page faults of a step."""
     own = {
         name: value
         for name, value in os.environ.items()

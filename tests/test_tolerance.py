@@ -27,7 +27,7 @@ def in_lanes(numbers: np.ndarray, lanes: int) -> np.float32:
 
 
 def orders(numbers: np.ndarray) -> list[np.float32]:
-    """The sum in many orders: forwards, backwards, by size, in pairs, in lanes."""
+    """Add up in many orders: forwards, backwards, by size, in pairs, in lanes."""
     by_size = np.sort(numbers)
     chains = [one_after_another(each) for each in (numbers, numbers[::-1], by_size, by_size[::-1])]
     return [*chains, np.sum(numbers), *(in_lanes(numbers, lanes) for lanes in (2, 4, 8, 16))]
@@ -54,7 +54,8 @@ def test_tolerance_is_no_more_than_a_few_hundred_times_the_rounding_seen() -> No
 
 @pytest.mark.parametrize("fault", ["scale", "part", "type"])
 def test_wrong_sum_is_outside_the_tolerance(fault: str) -> None:
-    """A mean over one too many, one part dropped of eight, or added up in bfloat16."""
+    """The wrong sum is a mean over one too many, has one part dropped of eight, or is added up in
+    bfloat16."""
     numbers = np.abs(drawn(SUMMANDS))
     mean = float(np.mean(numbers))
     wrong = {
@@ -68,8 +69,8 @@ def test_wrong_sum_is_outside_the_tolerance(fault: str) -> None:
 
 
 def divergence(classes: int, distance: float, *, lanes: int) -> tuple[float, float]:
-    """KL(p‖q) of two distributions that are as near as `distance`: added up in float32 lanes, and
-    in float64."""
+    """Compute KL(p‖q) of two distributions that are as near as `distance`, added up in float32
+    lanes and in float64."""
     logits = drawn(classes)
     moved = logits + np.float32(distance) * drawn(classes, seed=1)
 
@@ -99,7 +100,7 @@ def test_divergence_of_near_distributions_is_within_the_tolerance_of_its_parts(l
 
 
 def adam(gradients: list[np.ndarray]) -> np.ndarray:
-    """Parameters after Adam's steps from 0, at a learning rate of 1."""
+    """Return parameters after Adam's steps from 0, at a learning rate of 1."""
     params = np.zeros_like(gradients[0])
     first = 0.0
     second = 0.0

@@ -61,7 +61,7 @@ def arm(
     teacher: ModelConfig = TEACHER,
     **optimizer: Any,
 ) -> Arm:
-    """A preset between the tiny models."""
+    """Resolve a preset between the tiny models."""
     return resolve(
         name, ArmConfig(), student, teacher, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer})
     )
@@ -73,7 +73,7 @@ def phase(
     teacher: ModelConfig = TEACHER,
     **optimizer: Any,
 ) -> Phase:
-    """A preset's only phase."""
+    """Return a preset's only phase."""
     (only,) = arm(name, student, teacher, **optimizer).phases
     return only
 
@@ -89,20 +89,20 @@ def spread(params: Any, factor: float = 8.0) -> Any:
 
 
 def schedule_inputs(phase: Phase, step: int, steps: int) -> ScheduleInputs:
-    """Where step `step` of a phase stands in a run of `steps` steps of the same price."""
+    """Return where step `step` of a phase stands in a run of `steps` steps of the same price."""
     return ScheduleInputs(step / steps, phase.learning_rate(step / steps, (step + 1) / steps))
 
 
 def compiled_phase(
     phase: Phase, program: Program, stream: Stream, teacher: Any = None
 ) -> CompiledPhase:
-    """A phase of a run, at its price."""
+    """Make a phase of a run, at its price."""
     return CompiledPhase(phase, program, price(phase, program.shape), stream, teacher)
 
 
 def batch(seed: int = 0, shape: BatchShape = SHAPE) -> dict[str, np.ndarray]:
-    """A random batch: two packed segments and some padding in every sequence, and now and then an
-    unused slot."""
+    """Make a random batch: two packed segments and some padding in every sequence, and now and then
+    an unused slot."""
     rng = np.random.default_rng(seed)
     b = shape.batch_size
     length = shape.seq_len

@@ -19,7 +19,7 @@ from tests import tiny
 
 
 class Interrupted(Exception):
-    """A run ended in the middle, as by a kill."""
+    """Raised to end a run in the middle, as a kill does."""
 
 
 def bias_sum(params: Any) -> dict[str, float]:

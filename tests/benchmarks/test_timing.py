@@ -23,7 +23,7 @@ class Sleeper:
         time.sleep(self.seconds)
 
     def wait(self) -> None:
-        """Nothing runs on."""
+        """Return at once, as nothing runs on."""
 
 
 def test_ratio_of_neighbours_ignores_a_slow_moment() -> None:

@@ -53,7 +53,7 @@ def matmul(m: int, k: int, n: int, gradients: int) -> int:
 
 
 def pairs_of_positions(model: Model, batch: Batch, gradients: int) -> int:
-    """Each head's `[L, d]` with `[d, L]`, or its `[L, L]` with `[L, d]`: in either order the
+    """Count each head's `[L, d]` with `[d, L]`, or its `[L, L]` with `[L, d]`: in either order the
     same."""
     return (
         batch.sequences
@@ -72,8 +72,8 @@ def attention_parts(model: Model, batch: Batch, parts: Iterable[str], gradients:
 
 
 def layer(model: Model, batch: Batch, gradients: int) -> int:
-    """A whole layer: query, key, value, scores; their mixing of the values, the output; up and
-    down."""
+    """Count a whole layer: query, key, value, scores; their mixing of the values, the output; up
+    and down."""
     return (
         attention_parts(model, batch, (*QKV, "scores"), gradients)
         + pairs_of_positions(model, batch, gradients)
@@ -84,7 +84,7 @@ def layer(model: Model, batch: Batch, gradients: int) -> int:
 
 
 def encoder(model: Model, batch: Batch, whole: int, parts: Iterable[str], gradients: int) -> int:
-    """`whole` layers, and of the one above them some parts of the attention."""
+    """Count `whole` layers, and of the one above them some parts of the attention."""
     return whole * layer(model, batch, gradients) + attention_parts(model, batch, parts, gradients)
 
 
@@ -93,24 +93,24 @@ def everything(model: Model, batch: Batch, gradients: int) -> int:
 
 
 def up_to(model: Model, batch: Batch, last: int, parts: Iterable[str], gradients: int) -> int:
-    """Some parts of the attention of layer `last`, and all the layers below it."""
+    """Count some parts of the attention of layer `last`, and all the layers below it."""
     return encoder(model, batch, last - 1, parts, gradients)
 
 
 def head(model: Model, places: int, gradients: int) -> int:
-    """The MLM head: its dense layer, and the decoder."""
+    """Count the MLM head: its dense layer, and the decoder."""
     return matmul(places, model.width, model.width, gradients) + matmul(
         places, model.width, model.vocabulary, gradients
     )
 
 
 def projection(student: Model, teacher: Model, batch: Batch, times: int) -> int:
-    """The student's hidden states at the teacher's width, by a learned matrix."""
+    """Count a learned matrix that takes the student's hidden states to the teacher's width."""
     return times * matmul(batch.tokens, student.width, teacher.width, STUDENT)
 
 
 def relation(student: Model, teacher: Model, batch: Batch, heads: int) -> int:
-    """X Xᵀ of both models, joined and split anew into `heads`."""
+    """Count X Xᵀ of both models, joined and split anew into `heads`."""
     own = student._replace(heads=heads, head_width=student.width // heads)
     other = teacher._replace(heads=heads, head_width=teacher.width // heads)
     return pairs_of_positions(own, batch, STUDENT) + pairs_of_positions(other, batch, TEACHER)
@@ -121,15 +121,15 @@ def scratch(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def logit(student: Model, teacher: Model, batch: Batch) -> int:
-    """Both models whole, both heads at the masked slots; comparing two distributions is
+    """Count both models whole, both heads at the masked slots; comparing two distributions is
     elementwise."""
     target = everything(teacher, batch, TEACHER) + head(teacher, batch.masked, TEACHER)
     return scratch(student, teacher, batch) + target
 
 
 def distilbert(student: Model, teacher: Model, batch: Batch) -> int:
-    """Both heads at every position, once; the masked slots are looked up in that. The cosine is
-    elementwise."""
+    """Count both heads at every position, once; the masked slots are looked up in that. The cosine
+    is elementwise."""
     own = everything(student, batch, STUDENT) + head(student, batch.tokens, STUDENT)
     return own + everything(teacher, batch, TEACHER) + head(teacher, batch.tokens, TEACHER)
 
@@ -139,7 +139,8 @@ def both_encoders(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def tinybert(student: Model, teacher: Model, batch: Batch) -> int:
-    """Scores come on the way; the embedding output and every layer's are projected."""
+    """Count both models; scores come on the way; the embedding output and every layer's are
+    projected."""
     return both_encoders(student, teacher, batch) + projection(
         student, teacher, batch, student.layers + 1
     )
@@ -155,7 +156,7 @@ def at_last(student: Model, teacher: Model, batch: Batch, parts: Iterable[str]) 
 
 
 def attention_transfer(student: Model, teacher: Model, batch: Batch) -> int:
-    """Both stop at the last layer's scores: no values, no output, no feed-forward."""
+    """Count both models up to the last layer's scores: no values, no output, no feed-forward."""
     return at_last(student, teacher, batch, SCORES)
 
 
@@ -166,8 +167,8 @@ def minilm_v1(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def minilm(student: Model, teacher: Model, batch: Batch) -> int:
-    """Both stop at the last layer's queries, keys and values. How many heads relate makes no
-    difference: 1 here."""
+    """Count both models up to the last layer's queries, keys and values. How many heads relate
+    makes no difference: 1 here."""
     return at_last(student, teacher, batch, QKV) + 3 * relation(student, teacher, batch, 1)
 
 
@@ -178,8 +179,8 @@ def minilm_as_run(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def head_on_frozen_encoder(model: Model, batch: Batch) -> int:
-    """Nothing else is trained: the dense layer has no gradient of its input, the decoder none of
-    the table."""
+    """Count the head alone as trained: the dense layer has no gradient of its input, the decoder
+    none of the table."""
     dense = matmul(batch.masked, model.width, model.width, 1)
     return (
         everything(model, batch, TEACHER)

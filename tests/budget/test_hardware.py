@@ -94,8 +94,8 @@ def test_rematerialised_work_counts_again() -> None:
 
 
 def test_hardware_flops_of_a_step_do_not_depend_on_loops() -> None:
-    """A wide enough model: in a very small one the most is elementwise work, of which XLA makes
-    more or less."""
+    """The model is wide enough: in a very small one the most is elementwise work, of which XLA
+    makes more or less."""
     student = dataclasses.replace(tiny.STUDENT, layers=2, width=128, ffn=512)
     phase = tiny.phase("scratch", student=student)
     shape = BatchShape(batch_size=8, seq_len=16, max_predictions=3)

@@ -18,7 +18,7 @@ PRICE = Price(15, 1, 2, 3, 4, 5, jaxpr_matmul=0, jaxpr_elementwise=0)
 
 
 def written(path: Path) -> list[dict]:
-    """Four entries."""
+    """Write a journal of four entries."""
     ledger = Ledger.open(Budget.flops(100))
     journal = Journal(path)
     journal.add("open", ledger, prices=[PRICE.to_json()])

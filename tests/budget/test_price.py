@@ -31,7 +31,7 @@ def paper_price(name: str) -> Price:
 
 
 def encoder_matmuls(layers: int, width: int, ffn: int) -> int:
-    """Forward matmul FLOPs of an encoder, written out; 2 FLOPs a multiply-add."""
+    """Count forward matmul FLOPs of an encoder, written out; 2 FLOPs a multiply-add."""
     tokens = PAPER.batch_size * PAPER.seq_len
     projections = 4 * 2 * width * width  # query, key, value, output
     attention = 2 * 2 * PAPER.seq_len * width  # scores, and their mixing of the values
@@ -40,7 +40,7 @@ def encoder_matmuls(layers: int, width: int, ffn: int) -> int:
 
 
 def head_matmuls(width: int, vocabulary: int = 30522) -> int:
-    """Forward matmul FLOPs of an MLM head on the masked slots."""
+    """Count forward matmul FLOPs of an MLM head on the masked slots."""
     return PAPER.batch_size * PAPER.max_predictions * (2 * width * width + 2 * width * vocabulary)
 
 

@@ -50,7 +50,7 @@ formula."""
 
 @st.composite
 def cases(draw: st.DrawFn, *, same_width: bool = False, own_heads: bool = False) -> Case:
-    """A student, a teacher of the same vocabulary and a whole multiple of its layers, and a
+    """Draw a student, a teacher of the same vocabulary and a whole multiple of its layers, and a
     batch."""
 
     def number(low: int, high: int) -> int:
@@ -71,8 +71,8 @@ def cases(draw: st.DrawFn, *, same_width: bool = False, own_heads: bool = False)
 
 
 def unlike(*, layers: int = 2, same_width: bool = False, own_heads: bool = False) -> Case:
-    """One case that stands for many: no two sizes are alike, so that none can stand in for another
-    in a formula."""
+    """Make one case that stands for many: no two sizes are alike, so that none can stand in for
+    another in a formula."""
     student = Model(layers, 3, 5, 19, 47)
     teacher = Model(2 * layers, 2 if own_heads else 3, 7, 29, 47)
     if same_width:
@@ -165,7 +165,8 @@ def term(name: str, weight: float = 1.0, **options: object) -> TermConfig:
 
 
 def attention_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Layers above the pair are not run, nor the rest of its own."""
+    """Return terms and matmuls of one pair's attention: layers above the pair are not run, nor the
+    rest of its own."""
     student, teacher, batch = case
     matmuls = by_hand.up_to(student, batch, own, SCORES, STUDENT) + by_hand.up_to(
         teacher, batch, other, SCORES, TEACHER
@@ -174,7 +175,8 @@ def attention_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermCo
 
 
 def hidden_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """The embedding output where `own` is 1, so that no layer of the student runs at all."""
+    """Return terms and matmuls of one pair's hidden states: the embedding output where `own` is 1,
+    so that no layer of the student runs at all."""
     student, teacher, batch = case
     matmuls = by_hand.encoder(student, batch, own - 1, (), STUDENT) + by_hand.encoder(
         teacher, batch, other, (), TEACHER
@@ -185,7 +187,8 @@ def hidden_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfi
 
 
 def values_alone(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Relations without queries and keys, to a layer of the teacher's that is not its last."""
+    """Return terms and matmuls of relations without queries and keys, to a layer of the teacher's
+    that is not its last."""
     student, teacher, batch = case
     matmuls = by_hand.up_to(student, batch, student.layers, ("value",), STUDENT)
     matmuls += by_hand.up_to(teacher, batch, other, ("value",), TEACHER)
@@ -206,7 +209,8 @@ def minilm_v1_to_a_middle_layer(case: Case, own: int, other: int) -> tuple[list[
 
 
 def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """TinyBERT's bottom map: the teacher stops after as many layers as the student has."""
+    """Return terms and matmuls of TinyBERT's bottom map: the teacher stops after as many layers as
+    the student has."""
     student, teacher, batch = case
     matmuls = by_hand.everything(student, batch, STUDENT) + by_hand.encoder(
         teacher, batch, student.layers, (), TEACHER
@@ -218,8 +222,8 @@ def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], i
 def joined_layers_and_first_tokens(
     case: Case, own: int, other: int
 ) -> tuple[list[TermConfig], int]:
-    """Two projections; that of the first tokens is there only where the widths differ, and then at
-    all positions."""
+    """Return terms and matmuls of two projections; that of the first tokens is there only where the
+    widths differ, and then at all positions."""
     student, teacher, batch = case
     # All layers side by side, as one wide one.
     widths = student.layers * student.width, teacher.layers * teacher.width
@@ -229,7 +233,8 @@ def joined_layers_and_first_tokens(
 
 
 def attention_besides_logits(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
-    """Scores come on the way to the logits: they cost no matmul more."""
+    """Return terms and matmuls of logits and attention: scores come on the way to the logits and
+    cost no matmul more."""
     return [term("logit", temperature=2.0), term("pearson", 0.5)], by_hand.logit(*case)
 
 
@@ -254,8 +259,8 @@ def check_objective(objective: Objective, case: Case, own: int, other: int) -> N
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_matmuls_of_an_objective_are_those_by_hand(objective: Objective) -> None:
-    """Of the lower of two layers and the third of four, so that there are layers above that must
-    not run."""
+    """The pair is the lower of two layers and the third of four, so that there are layers above
+    that must not run."""
     check_objective(objective, unlike(), 1, 3)
 
 
@@ -341,8 +346,8 @@ def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
 
 
 def test_packing_and_padding_do_not_change_the_price() -> None:
-    """Shapes do not know of them: a batch of several segments a sequence, and padding, costs what a
-    full one does."""
+    """Shapes know nothing of them: a batch of several segments a sequence, and padding, costs what
+    a full one does."""
     names = [field.name for field in dataclasses.fields(BatchShape)]
     assert names == ["batch_size", "seq_len", "max_predictions"]
     phase = tiny.phase("minilm_v1")
@@ -406,8 +411,8 @@ def test_flop_count_error_says_what_was_expected(monkeypatch: pytest.MonkeyPatch
 
 
 def test_pricing_models_as_wide_as_bert_large_takes_no_weights() -> None:
-    """Their 254 million parameters, of which the words' tables are most, would be 1 GB; a layer of
-    each is enough."""
+    """Weights of 254 million parameters, most of them the words' tables, would be 1 GB; a layer of
+    each model is enough."""
     unit = 1 if sys.platform == "darwin" else 1024
 
     def resident() -> int:

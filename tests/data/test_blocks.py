@@ -56,7 +56,7 @@ def test_long_documents_make_more_shards_of_the_same_documents(
 def test_part_prepared_from_other_documents_is_made_again(
     tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interrupted preparation whose blocks were cut elsewhere."""
+    """The interrupted preparation's blocks were cut elsewhere."""
     out = tmp_path / "out"
     expected = prepare(config, tokenizer, tmp_path / "expected")
     with monkeypatch.context() as patched:

@@ -41,7 +41,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def order(corpus: Corpus, seed: int, epochs: int) -> list[bytes]:
-    """The first sequences of a stream, as many as `epochs` epochs have."""
+    """Return the first sequences of a stream, as many as `epochs` epochs have."""
     stream = batches(corpus, seed, batch_size=1)
     return [originals(stream[step])[0] for step in range(epochs * stream.sequences)]
 
@@ -237,7 +237,7 @@ def test_mask_copies_do_not_change_the_order(corpus: Corpus) -> None:
 
 @pytest.fixture(scope="module")
 def stored(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """What a teacher of two views might leave: the masked tokens, and twice the labels."""
+    """Records that a teacher of two views might leave: the masked tokens, and twice the labels."""
     directory = tmp_path_factory.mktemp("cache")
 
     def make(

@@ -15,7 +15,7 @@ VOCABULARY = 1000
 
 
 def sequence(number: int = 0, length: int = 128, padding: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Two segments framed by special tokens 2 and 3, one unknown token, padding."""
+    """Make two segments framed by special tokens 2 and 3, one unknown token, padding."""
     rng = np.random.default_rng(number)
     tokens = rng.integers(len(SPECIAL), VOCABULARY, length)
     segments = np.where(np.arange(length) < 50, 1, 2)

@@ -30,7 +30,7 @@ def pipeline() -> ModuleType:
 
 @pytest.fixture
 def config(tmp_path: Path) -> DataConfig:
-    """Five sources; blocks span several of them."""
+    """Settings for five sources; blocks span several of them."""
     for n, documents in enumerate((100, 3, 1, 120, 40)):
         make_corpus(tmp_path / "text" / f"{n}.jsonl", documents, seed=n)
     files = f"{tmp_path}/text/*.jsonl"

@@ -46,7 +46,7 @@ def config(tmp_path: Path) -> DataConfig:
 
 
 def sequences(directory: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Token ids and segment numbers, read without the loader: 24 uint16, then 24 uint8."""
+    """Read token ids and segment numbers without the loader: 24 uint16, then 24 uint8."""
     for shard in Manifest.read(directory).shards:
         if shard.split == split:
             reader = ArrayRecordReader(str(directory / shard.file))
@@ -56,7 +56,7 @@ def sequences(directory: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndar
 
 
 def segments(directory: Path, split: str) -> list[tuple[int, ...]]:
-    """The tokens of every segment between its [CLS] (2) and [SEP] (3)."""
+    """Return the tokens of every segment between its [CLS] (2) and [SEP] (3)."""
     pieces_found = []
     for tokens, numbers in sequences(directory, split):
         used = int((numbers > 0).sum())

@@ -29,7 +29,7 @@ SEP = 3
 
 
 def text_of(documents: list[np.ndarray]) -> Neighborhoods:
-    """Documents of ids as one long sequence of segments, each between [CLS] and [SEP]."""
+    """Lay out documents of ids as one long sequence of segments, each between [CLS] and [SEP]."""
     flat = np.concatenate([np.array([CLS, *document, SEP], np.int32) for document in documents])
     return neighborhoods(flat[None], np.ones((1, len(flat)), np.int32), SPECIAL)
 
@@ -37,8 +37,8 @@ def text_of(documents: list[np.ndarray]) -> Neighborhoods:
 def markov(
     documents: int, length: int, size: int, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], float, float]:
-    """Documents of a planted bigram source over ids from 5; the entropies of its chain and of its
-    stationary law."""
+    """Draw documents of a planted bigram source over ids from 5; return them and the entropies of
+    its chain and of its stationary law."""
     chain = rng.dirichlet(np.full(size, 0.3), size)
     # The stationary law is the chain's eigenvector of eigenvalue 1.
     values, vectors = np.linalg.eig(chain.T)
@@ -113,7 +113,7 @@ def test_probabilities_sum_to_one_over_the_vocabulary() -> None:
 def by_dictionaries(
     counted: list[np.ndarray], held_back: list[np.ndarray], measured: list[np.ndarray], size: int
 ) -> list[float]:
-    """The three losses in plain Python: the same estimator, written anew."""
+    """Compute the three losses in plain Python: the same estimator, written anew."""
 
     def events(documents: list[np.ndarray]) -> list[tuple[int, int, int]]:
         triples: list[tuple[int, int, int]] = []
@@ -140,7 +140,7 @@ def by_dictionaries(
         return over / under if under else 0.0
 
     def fitted(rows: list[tuple[int, list[float]]]) -> dict[int, list[float]]:
-        """Bucket -> weights, by expectation maximisation."""
+        """Fit bucket -> weights, by expectation maximisation."""
         parts = len(rows[0][1])
         start = {
             b: [1 / (parts - (b == 0))] * (parts - 1) + [0.0 if b == 0 else 1 / parts]

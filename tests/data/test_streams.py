@@ -21,7 +21,7 @@ ROWS = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n'
 
 
 def zst(data: bytes) -> bytes:
-    """With a checksum, as the command line tool writes it."""
+    """Compress with a checksum, as the command line tool does."""
     zstd = pytest.importorskip(streams.ZSTANDARD)
     compressed: bytes = zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
     return compressed

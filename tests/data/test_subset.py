@@ -31,7 +31,7 @@ def numbers_of(corpus: Corpus) -> np.ndarray:
 
 
 def sizes_of(corpus: Corpus) -> np.ndarray:
-    """Tokens of each training sequence."""
+    """Count the tokens of each training sequence."""
     _, segments = corpus.read("train", np.arange(corpus.sequences("train")))
     return np.array([np.count_nonzero(row) for row in segments])
 
@@ -219,7 +219,7 @@ def test_stored_outputs_of_a_subset_come_with_its_sequences(corpus: Corpus, tmp_
 
 
 def one_more(corpus: Corpus, small: Corpus) -> Corpus:
-    """The subset that has one sequence more."""
+    """Return the subset that has one sequence more."""
     count = small.sequences("train")
     following = permutation(corpus.sequences("train"), 1)[count]
     return corpus.limited(small.tokens("train") + int(sizes_of(corpus)[following]), 1)

@@ -45,7 +45,7 @@ def texts_of(split: Split) -> set[tuple[int, ...]]:
 
 
 def ids(text: str, length: int) -> tuple[int, ...]:
-    """w0 is token 5; [CLS] is 2 and [SEP] is 3."""
+    """Return the ids of a text: w0 is token 5; [CLS] is 2 and [SEP] is 3."""
     return (2, *(int(word[1:]) + 5 for word in text.split()[: length - 2]), 3)
 
 

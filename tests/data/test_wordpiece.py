@@ -33,13 +33,15 @@ HELD_OUT_WORD = "qzxqzx"
 
 
 def word(rng: np.random.Generator) -> str:
-    """A random word: letters have different frequencies, and many pairs of letters the same one."""
+    """Draw a random word: letters have different frequencies, and many pairs of letters the same
+    one."""
     return "".join(LETTERS[int(n)] for n in rng.zipf(1.6, rng.integers(1, 9)) % len(LETTERS))
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> DataConfig:
-    """600 documents with ids; one word stands in every held-out document and in no other."""
+    """Settings for 600 documents with ids; one word stands in every held-out document and in no
+    other."""
     rng = np.random.default_rng(0)
     rows = []
     for n in range(600):

@@ -54,7 +54,7 @@ def a_slice(of: Chip = V5E) -> Slice:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command compiles for devices of this machine, and leaves this process as it is."""
+    """Make the command compile for devices of this machine, and leave this process as it is."""
     monkeypatch.setattr(aot, "offline", lambda: None)
     monkeypatch.setattr(aot, "slice_of", lambda topology: a_slice())
 
@@ -219,7 +219,7 @@ def test_unknown_topology_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_offline_compiling_ignores_local_accelerators() -> None:
-    """Whatever JAX was told to use before."""
+    """JAX_PLATFORMS may have named others before."""
     program = (
         "from kdjax.hlo import aot; aot.offline(); import jax; print(jax.devices()[0].platform)"
     )

@@ -216,7 +216,7 @@ def test_teacher_leaves_loss_and_is_measured_like_a_student() -> None:
     assert held_out.teacher.agreement is None
 
 
-def test_teacher_beside_itself_has_no_kl() -> None:
+def test_kl_of_teacher_to_itself_is_zero() -> None:
     found = HeldOut([unequal(0), unequal(1, rows=5)], TEACHER).measure(*TEACHER)
     assert found.kl == pytest.approx(0, abs=1e-5)
     assert found.agreement == 1

@@ -42,7 +42,7 @@ def model() -> Model:
 
 
 def text(seed: int, count: int, *, planted: bool) -> list[dict[str, np.ndarray]]:
-    """Batches whose labels are the tokens that stand at the slots, or drawn by themselves."""
+    """Make batches whose labels are the tokens that stand at the slots, or drawn by themselves."""
     rng = np.random.default_rng([seed, planted])
     batches = []
     for number in range(count):

@@ -52,7 +52,7 @@ def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
-    """gs:// with a server of this machine behind it that speaks Google Cloud Storage's protocol."""
+    """A gs:// bucket whose server, on this machine, speaks Google Cloud Storage's protocol."""
     from gcp_storage_emulator.server import create_server
 
     for name in ("gcsfs", "gcp_storage_emulator"):

@@ -21,7 +21,8 @@ from typing import Any
 
 
 class Forks:
-    """The process, from outside. A context manager: leaving it ends the process."""
+    """The process that starts others, seen from outside. A context manager: leaving it ends the
+    process."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -73,7 +74,7 @@ class Forks:
 
 
 def run(words: Sequence[str], errors: str, environment: Mapping[str, str]) -> None:
-    """In the new process: the command, to its end."""
+    """Run the command to its end, in the new process."""
     from kdjax.cli.main import main as kdjax
 
     os.environ.update(environment)

@@ -52,13 +52,13 @@ def run(
 
 @functools.cache
 def straight(directory: Path) -> Outcome:
-    """The run without a fault."""
+    """Train the run without a fault."""
     return run(directory)
 
 
 def check_same(outcome: Outcome, directory: Path, straight_directory: Path) -> None:
-    """The same parameters, account, curve and metrics as without the fault, and a journal whose
-    hashes hold."""
+    """Assert the same parameters, account, curve and metrics as without the fault, and a journal
+    whose hashes hold."""
     expected = straight(straight_directory)
     assert outcome.params_sha256 == expected.params_sha256
     assert (

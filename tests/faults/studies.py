@@ -20,7 +20,7 @@ OFTEN = ("--train.checkpoint.seconds", "0")
 
 @dataclass(frozen=True)
 class Machine:
-    """One whose recipe is there and whose --out is empty."""
+    """A machine where the recipe is there and --out is empty."""
 
     recipe: Path
     out: Path
@@ -42,7 +42,7 @@ class Machine:
 
 
 def ended_after(machine: Machine, saves: int, backup: str) -> None:
-    """The process ends once so many checkpoints were begun."""
+    """End the process once so many checkpoints were begun."""
     saves_left = iter(range(saves))
     save = CheckpointStorage.save
 

@@ -23,7 +23,7 @@ def steps(directory: Path) -> list[int]:
 
 
 def in_half(checkpoint: Path) -> None:
-    """Of each file with arrays the half is left."""
+    """Cut each file with arrays in half."""
     for path in checkpoint.glob("state/**/d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -79,7 +79,8 @@ def test_truncated_checkpoints_all_are_refused_until_moved_away(
 def test_damaged_shard_is_prepared_again(
     machine: Callable[[], Machine], straight_study: dict[str, Any]
 ) -> None:
-    """One that is damaged while a run reads it is named (tests/data/test_corpus.py)."""
+    """The error for a shard that is damaged while a run reads it is tested in
+    tests/data/test_corpus.py."""
     here = machine()
     ended_after(here, 2, "")
     corpus = Corpus.open(here.out / "data")

@@ -124,7 +124,7 @@ FULL = """
 
 
 def test_run_on_a_full_file_system_stops_and_resumes(tmp_path: Path) -> None:
-    """On a file system of 2 MiB, mounted where only this test's process sees it."""
+    """The file system has 2 MiB, and is mounted where only this test's process sees it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]

@@ -29,7 +29,7 @@ def told_at(step: int) -> Callable[[int], None]:
 def test_run_on_sigterm_saves_between_steps_and_ends_the_same(
     tmp_path: Path, straight: Path
 ) -> None:
-    """By its clock no checkpoint is ever due."""
+    """The clock never makes a checkpoint due."""
     with PREEMPTION.sigterm_handler(), pytest.raises(Stopped) as stopped:
         runs.run(tmp_path, told_at(2), seconds=1e9)
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()

@@ -27,7 +27,7 @@ def of(text: str) -> Estimate:
 
 
 def entry(*lines: str, before: str = "") -> str:
-    """A program of these instructions."""
+    """Write a program of these instructions."""
     body = "\n".join(f"  {line}" for line in lines)
     return f"HloModule jit_f\n{before}\nENTRY %main (x: f32[]) -> f32[] {{\n{body}\n}}\n"
 
@@ -181,7 +181,7 @@ def test_asynchronous_copy_counts_at_its_start() -> None:
 
 
 def test_collective_in_several_fusions_counts_once_beside_their_work() -> None:
-    """As the compiler overlaps a gather with matmuls: a fusion that starts it, some that go on with
+    """The compiler overlaps a gather with matmuls so: a fusion that starts it, some that go on with
     it, and an end."""
     part = """
 %{0} (a: bf16[8,128]) -> bf16[32,128] {{
@@ -249,7 +249,7 @@ def test_work_inside_a_fusion_is_the_fusions() -> None:
 
 
 def test_work_on_another_core_counts() -> None:
-    """As TPU7x's compiler gives look-ups to its SparseCores, whose cycles it does not know."""
+    """TPU7x's compiler gives look-ups to its SparseCores, whose cycles it does not know."""
     inner = f"ROOT %g = f32[8]{{0:T(256)}} gather(%t, %r), {cycles(2**63 - 1)}"
     before = f"""
 %core (t: f32[9], r: s32[8]) -> f32[8] {{

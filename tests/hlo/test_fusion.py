@@ -112,8 +112,8 @@ def test_programs_for_tpus_are_read(name: str) -> None:
 
 
 def chain(x: jax.Array, weights: jax.Array) -> list[jax.Array]:
-    """A residual stream that every block's matmul reads: XLA fuses all of it into each of its
-    readers."""
+    """Compute a residual stream that every block's matmul reads: XLA fuses all of it into each of
+    its readers."""
     outputs = []
     for weight in weights:
         product = x @ weight

@@ -9,7 +9,7 @@ from tests.hlo.tpu_programs import TEXTS, read
 
 
 def result_arrays(line: str) -> tuple[Array, ...]:
-    """The arrays of an instruction's result."""
+    """Return the arrays of an instruction's result."""
     module = parse(f"ENTRY %main () -> f32[] {{\n  {line}\n}}\n")
     (instruction,) = module.computations["main"]
     return instruction.arrays

@@ -17,7 +17,7 @@ PRODUCT = 2 * 16 * 16 * 16
 
 
 def counted(body: Callable[..., None], grid: tuple[int, ...] = (3,)) -> int | None:
-    """What is counted of a kernel over one 16 x 16 array."""
+    """Return what is counted of a kernel over one 16 x 16 array."""
     shape = jax.ShapeDtypeStruct((16, 16), jnp.float32)
     kernel = pl.pallas_call(body, shape, grid=grid, name="mine")
     return kernels(jax.make_jaxpr(kernel)(shape)).get(("mine", ((16, 16),)))

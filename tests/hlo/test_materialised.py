@@ -17,13 +17,13 @@ def of(text: str) -> list[Materialised]:
 
 
 def written(type_: str, opcode: str = "add") -> list[Materialised]:
-    """What is found of one instruction with such a result, of one array."""
+    """Return what is found of one instruction with such a result, of one array."""
     operand = "%x = f32[8,4,512,512]{3,2,1,0:T(8,128)} parameter(0)"
     return of(f"ENTRY %main () -> f32[] {{\n  {operand}\n  ROOT %a = {type_} {opcode}(%x)\n}}\n")
 
 
 def test_scores_and_probabilities_that_are_results_are_found() -> None:
-    """Of the program, both; what it keeps on the chip on the way is not counted."""
+    """Both are results of the program; what it keeps on the chip on the way is not counted."""
     assert of(read("attention")) == [
         Materialised("bf16", 1, 2 * SCORES),
         Materialised("f32", 1, 4 * SCORES),

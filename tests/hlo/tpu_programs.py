@@ -26,12 +26,12 @@ ALL = PartitionSpec()
 
 
 def read(name: str) -> str:
-    """The text of a program, as it is kept."""
+    """Read the text of a program, as it is kept."""
     return (TEXTS / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def loop(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """Six layers as one loop, and in each a sum over the batch, which lies on four devices."""
+    """Run six layers as one loop, and in each a sum over the batch, which lies on four devices."""
 
     def layer(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, None]:
         activated = jnp.tanh(x @ weight)
@@ -41,28 +41,28 @@ def loop(x: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def branch(x: jax.Array, weight: jax.Array, which: jax.Array) -> jax.Array:
-    """Two matmuls, or one sum."""
+    """Compute two matmuls, or one sum."""
     return jax.lax.cond(which > 0, lambda x: jnp.tanh(x @ weight @ weight), lambda x: x + 1, x)
 
 
 def until(x: jax.Array, weight: jax.Array, turns: jax.Array) -> jax.Array:
-    """A loop of a length that only its caller knows."""
+    """Run a loop of a length that only its caller knows."""
     return jax.lax.fori_loop(0, turns, lambda _, x: jnp.tanh(x @ weight), x)
 
 
 def look_up(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """Some rows of a table."""
+    """Look up some rows of a table."""
     return table[rows]
 
 
 def attention(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Scores and probabilities, both of them results."""
+    """Compute scores and probabilities, both of them results."""
     scores = jnp.einsum("BHQD,BHKD->BHQK", query, key)
     return scores, jax.nn.softmax(scores.astype(jnp.float32), -1)
 
 
 def squares(x: jax.Array, cost: pl.CostEstimate | None = None) -> jax.Array:
-    """A Pallas kernel: each of some matrices times itself."""
+    """Multiply each of some matrices by itself, in a Pallas kernel."""
 
     def square(x: Any, out: Any) -> None:
         out[...] = jnp.dot(x[...], x[...], preferred_element_type=jnp.float32).astype(out.dtype)
@@ -83,7 +83,7 @@ def squares(x: jax.Array, cost: pl.CostEstimate | None = None) -> jax.Array:
 
 
 def squares_noted(x: jax.Array) -> jax.Array:
-    """The same, whose author notes what it costs."""
+    """Call `squares` with a cost estimate."""
     noted = pl.CostEstimate(
         flops=2 * x.size * x.shape[-1], bytes_accessed=2 * 2 * x.size, transcendentals=0
     )
@@ -91,7 +91,7 @@ def squares_noted(x: jax.Array) -> jax.Array:
 
 
 def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct, ...]]]:
-    """Every program, and what it takes."""
+    """Return every program, and what it takes."""
     mesh = Mesh(np.array(aot.slice_of("v5e:2x2").devices), ("data",))
 
     def given(
@@ -104,7 +104,7 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct
         return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=where)
 
     def fsdp(x: jax.Array, weight: jax.Array) -> jax.Array:
-        """A matmul with a weight that lies on four devices, and is gathered first."""
+        """Multiply by a weight that lies on four devices, and is gathered first."""
         return x @ jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, ALL))
 
     number = given(dtype=jnp.int32)
@@ -121,7 +121,7 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct
 
 
 def _shortened(text: str) -> str:
-    """A text without what nobody reads: kernels' code, layouts of arguments, most of the backend's
+    """Strip a text of what nobody reads: kernels' code, layouts of arguments, most of the backend's
     notes, paths."""
     text = re.sub(r'"body":"[^"]*"', '"body":""', text)
     text = re.sub(r", backend_config=\{.*$", _notes, text, flags=re.MULTILINE)

@@ -35,7 +35,7 @@ def config() -> ConfigWith:
 
 @pytest.fixture
 def batch_of() -> BatchOf:
-    """Builds a batch from rows, each a list of packed documents' lengths; the rest of a row is
+    """Build a batch from rows, each a list of packed documents' lengths; the rest of a row is
     padding."""
 
     def build(
@@ -72,7 +72,7 @@ def batch_of() -> BatchOf:
 
 @pytest.fixture
 def scrambled() -> Scramble:
-    """Moves every parameter of a tree away from its start, so that biases and LayerNorms count."""
+    """Move every parameter of a tree away from its start, so that biases and LayerNorms count."""
 
     def move(params: Any) -> Any:
         import jax

@@ -37,7 +37,7 @@ def everything(config: ModelConfig) -> FeatureRequest:
 
 
 def plain(config: ModelConfig, params: Any, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-    """All features of one row at a time, in float64, from the definitions."""
+    """Compute all features of one row at a time, in float64, from the definitions."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
     def linear(w: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -234,8 +234,9 @@ def test_without_dropout_features_are_far_from_those_with_it(rate: str) -> None:
 
 
 def assert_near_reference(config: ModelConfig, name: str, **compute: Any) -> None:
-    """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow
-    one another."""
+    """Assert that features and gradient in bfloat16 are those in float32 but for rounding: a
+    bfloat16 has 8 significant bits, so that a rounding errs by up to 2^-8, and dozens of them
+    follow one another."""
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
     for part, expected in zip(got, of_reference(config, name), strict=True):
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(part))
@@ -357,16 +358,16 @@ def test_every_layer_that_runs_whole_is_rematerialised() -> None:
 
 @pytest.mark.parametrize(("remat", "again"), [("dots", 2), ("full", OPTIMIZED)])
 def test_backward_pass_computes_again_what_remat_says(remat: str, again: int) -> None:
-    """Under dots only the scores and the mixing, whose memory grows with the square of the
-    length."""
+    """Rematerialising dots computes again only the scores and the mixing, whose memory grows with
+    the square of the length."""
     stored = trace(REQUESTS["logits only"], gradient=True)
     recomputed = trace(REQUESTS["logits only"], gradient=True, remat=remat)
     assert count(recomputed, "dot_general") == count(stored, "dot_general") + 5 * again
 
 
 def test_rematerialised_loops_take_less_memory() -> None:
-    """In a loop, as the CPU's compiler undoes it elsewhere: it finds the second computation equal
-    to the first."""
+    """The layers are in a loop, as the CPU's compiler undoes rematerialisation elsewhere: it finds
+    the second computation equal to the first."""
 
     def temporary(remat: str) -> int:
         def loss(params: Any) -> Any:
@@ -401,7 +402,7 @@ def test_rotary_positions_add_no_matmul() -> None:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> SetPlatform:
-    """Sets the platform that programs are traced for."""
+    """Set the platform that programs are traced for."""
 
     def of(kind: str) -> None:
         monkeypatch.setattr(dispatch, "platform", lambda: kind)

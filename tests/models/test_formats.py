@@ -72,8 +72,8 @@ def test_saved_model_reads_back_bit_for_bit(
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_model_saved_as_a_class_of_transformers_has_its_logits(model_type: str) -> None:
-    """Recorded by `python -m tests.golden.record_hf_classes`: transformers reads what was saved, in
-    PyTorch."""
+    """The logits were recorded by `python -m tests.golden.record_hf_classes`: transformers reads
+    what was saved, in PyTorch."""
     config = CONFIGS[model_type]
     assert formats.to_json(config, mlm=True)["model_type"] == model_type
     got = forward(config, params_of(config), BATCH, FeatureRequest(token_logits=True)).token_logits

@@ -37,7 +37,7 @@ MASKED_LM = pytorch.DIRECTORY / "masked_lm"
 
 
 def as_batch(recorded: dict[str, np.ndarray], slots: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
-    """kdjax's batch of a recorded one: a document a row, logits at `slots` of each row."""
+    """Make kdjax's batch of a recorded one: a document a row, logits at `slots` of each row."""
     tokens = recorded["tokens"]
     return {
         "tokens": tokens.astype(np.int32),
@@ -50,7 +50,7 @@ def as_batch(recorded: dict[str, np.ndarray], slots: tuple[int, ...] = ()) -> di
 
 
 def with_settings(directory: Path, **changes: Any) -> Path:
-    """A copy of the recorded masked language model with other settings in its config.json."""
+    """Copy the recorded masked language model with other settings in its config.json."""
     shutil.copytree(MASKED_LM, directory)
     path = directory / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -68,7 +68,7 @@ def test_padded_batches_equal_pytorch(tmp_path: Path, act: str) -> None:
 
 
 def packed(recorded: dict[str, np.ndarray], name: str, length: int) -> np.ndarray:
-    """An array of the recorded documents, packed into rows as `PACKED` says; the rest of a row is
+    """Pack an array of the recorded documents into rows as `PACKED` says; the rest of a row is
     0."""
     rows = np.zeros((len(pytorch.PACKED), length), np.int32)
     documents = iter(recorded[name])
@@ -128,7 +128,7 @@ def test_pretrained_config_reads_every_setting(tmp_path: Path) -> None:
 
 
 def rewritten(directory: Path, change: Callable[[Tensors], Tensors]) -> Path:
-    """A copy of the recorded masked language model with other tensors; `change` takes and returns a
+    """Copy the recorded masked language model with other tensors; `change` takes and returns a
     dict."""
     shutil.copytree(MASKED_LM, directory)
     path = directory / "model.safetensors"

@@ -76,23 +76,24 @@ PUBLISHED = (
 
 
 def every_term() -> dict[str, Term]:
-    """All terms, both variants, by a label."""
+    """Make all terms, both variants, by a label."""
     original = {label: get(name, **options) for label, (name, options) in ORIGINAL.items()}
     return {**original, **{f"{name} bui2024": get(name, "bui2024") for name in PUBLISHED}}
 
 
 def padded() -> dict[str, np.ndarray]:
-    """One document a sequence: a whole one, a shorter one, a single token."""
+    """Make a batch of one document a sequence: a whole one, a shorter one, a single token."""
     return batch_of([[1] * LENGTH, [1] * 4, [1]])
 
 
 def packed() -> dict[str, np.ndarray]:
-    """Several documents a sequence, one of them a single token, and some padding."""
+    """Make a batch of several documents a sequence, one of them a single token, and some
+    padding."""
     return batch_of([[1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 1, 1], [1, 1, 2, 2]])
 
 
 def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
-    """A batch with these segments, padded; one of the slots is unused, with a label that is no
+    """Make a batch with these segments, padded; one of the slots is unused, with a label that is no
     word."""
     rng = np.random.default_rng(seed)
     ids = np.array([row + [0] * (LENGTH - len(row)) for row in segments], np.int32)
@@ -105,7 +106,7 @@ def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
 def features(
     config: ModelConfig, batch: dict[str, np.ndarray], seed: int, dtype: Any = np.float64
 ) -> Features:
-    """Random features of every layer."""
+    """Draw random features of every layer."""
     rng = np.random.default_rng(seed)
     b, length = batch["valid"].shape
 
@@ -129,7 +130,7 @@ def features(
 def params_of(
     term: Term, student: ModelConfig, teacher: ModelConfig, dtype: Any = np.float64
 ) -> dict[str, Any]:
-    """The term's parameters, random all over."""
+    """Draw the term's parameters, random all over."""
     rng = np.random.default_rng(8)
     return {
         name: jnp.asarray(rng.normal(size=x.shape), dtype)
@@ -138,7 +139,7 @@ def params_of(
 
 
 def restricted(features: Features, request: FeatureRequest) -> Features:
-    """What a forward pass asked with `request` hands out."""
+    """Return what a forward pass asked with `request` hands out."""
     kept = {
         kind: {n: getattr(features, kind)[n] for n in getattr(request, kind)}
         for kind in ("scores", "query", "key", "value", "hidden")
@@ -154,25 +155,25 @@ def restricted(features: Features, request: FeatureRequest) -> Features:
 def graded(
     term: Term,
 ) -> Callable[..., tuple[jax.Array, tuple[Features, Features, dict[str, jax.Array]]]]:
-    """The loss and its gradients to the student's features, the teacher's and the params,
-    compiled."""
+    """Compile the loss and its gradients to the student's features, the teacher's and the
+    params."""
     quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(jax.value_and_grad(term, (0, 1, 3)), compiler_options=quickly)
 
 
 def groups(batch: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """(sequence, positions) of every document."""
+    """List (sequence, positions) of every document."""
     for b, ids in enumerate(batch["segments"]):
         for segment in np.unique(ids[ids > 0]):
             yield b, np.flatnonzero(ids == segment)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Compute the softmax over the last axis."""
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
 def kl(target: np.ndarray, own: np.ndarray) -> float:
-    """KL(target‖own) of two distributions without zeros."""
+    """Compute KL(target‖own) of two distributions without zeros."""
     return float((target * (np.log(target) - np.log(own))).sum())

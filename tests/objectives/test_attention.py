@@ -25,7 +25,7 @@ MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
 def blocks(model_features: Any, layer: int, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Scores of each document and head: what is inside a document, and nothing else."""
+    """Return scores of each document and head: what is inside a document, and nothing else."""
     scores = np.asarray(model_features.scores[layer])
     inside: list[np.ndarray] = []
     for b, at in groups(batch):

@@ -28,8 +28,8 @@ LOSSES = {
 
 
 def golden_features(golden: dict[str, np.ndarray], who: str, *, masked: bool) -> Features:
-    """One model's features; its scores with the published code's -10000 at padded keys, or raw as
-    kdjax has them."""
+    """Return one model's features; its scores with the published code's -10000 at padded keys, or
+    raw as kdjax has them."""
 
     def layers(kind: str, first: int) -> dict[int, Any]:
         return {n: jnp.asarray(x) for n, x in enumerate(golden[f"{who}_{kind}"], start=first)}

@@ -72,8 +72,8 @@ def test_logit_at_all_positions_is_a_mean_over_the_valid_ones(example: Any) -> N
 
 
 def test_logit_gradient_at_a_high_temperature_matches_centred_logits(example: Any) -> None:
-    """Hinton et al. 2015, section 2.1: T² times the gradient tends to (z - v)/V, both centred; over
-    N slots here."""
+    """T² times the gradient tends to (z - v)/V, both centred (Hinton et al. 2015, section 2.1);
+    over N slots here."""
     student, teacher, batch = example
     used = batch["label_weights"] > 0
     z = np.asarray(student.logits) - np.asarray(student.logits).mean(-1, keepdims=True)

@@ -37,7 +37,7 @@ FULL = [1] * (LENGTH // 2) + [2] * (LENGTH // 2)
 
 
 def unequal(lengths: list[tuple[int, int]], weights: list[int]) -> dict[str, np.ndarray]:
-    """A full sequence and three of two documents each, of these lengths; slots of unequal
+    """Make a full sequence and three of two documents each, of these lengths; slots of unequal
     weight."""
     batch = batch_of([FULL, *([1] * a + [2] * b for a, b in lengths)])
     batch["label_weights"] = np.reshape(weights, (-1, SLOTS)).astype(np.float32) / 4
@@ -47,7 +47,7 @@ def unequal(lengths: list[tuple[int, int]], weights: list[int]) -> dict[str, np.
 
 @cache
 def valued(term: Term) -> Callable[..., tuple[jax.Array, jax.Array | None]]:
-    """Loss and count, compiled."""
+    """Compile loss and count."""
     quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(lambda *args: (term(*args), term.normalizer(args[2])), compiler_options=quickly)
 
@@ -55,7 +55,7 @@ def valued(term: Term) -> Callable[..., tuple[jax.Array, jax.Array | None]]:
 def split(
     term: Term, batch: dict[str, np.ndarray], parts: list[list[int]]
 ) -> list[tuple[Any, Any]]:
-    """Loss and count of the whole batch, then those of its parts."""
+    """Return loss and count of the whole batch, then those of its parts."""
     needs: FeatureNeeds = term.needs(STUDENT, TEACHER)
     student = restricted(features(STUDENT, batch, 1), needs.student)
     teacher = restricted(features(TEACHER, batch, 2), needs.teacher)
@@ -99,7 +99,8 @@ def test_losses_of_parts_weighed_by_normalizers_make_the_whole(
 def test_term_that_correlates_sequences_or_mixes_means_has_no_normalizer(
     label: str, float64: None
 ) -> None:
-    """And rightly so: neither rows, pairs nor sequences make the whole of the parts."""
+    """Neither rows, pairs nor sequences make the whole of the parts, so that no normaliser is
+    right."""
     term = BY_BATCH[label]
     batch = unequal([(8, 0), (3, 1), (1, 1)], [1] * 4 * SLOTS)
     whole, *parts = split(term, batch, [[0], [1, 2, 3]])
@@ -131,6 +132,7 @@ def test_term_that_correlates_sequences_or_mixes_means_has_no_normalizer(
     ],
 )
 def test_normalizer_of_a_packed_batch_equals_count_by_hand(label: str, expected: int) -> None:
-    """Documents of 2, 3 and 1 tokens; of 6; of 2 and 2. Slots: 9, one of them unused."""
+    """The batch has documents of 2, 3 and 1 tokens; of 6; of 2 and 2. One of its 9 slots is
+    unused."""
     batch = jax.tree.map(jnp.asarray, packed())
     assert TERMS[label].normalizer(batch) == expected

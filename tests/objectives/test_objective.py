@@ -36,7 +36,7 @@ def example() -> tuple[Any, Any, Any]:
 
 @pytest.fixture(scope="module")
 def values(example: Any) -> tuple[float, ...]:
-    """mlm, logit at temperature 1 and logit at temperature 3."""
+    """The values of mlm, logit at temperature 1 and logit at temperature 3."""
     terms = (get("mlm"), get("logit"), get("logit", temperature=3))
     return tuple(float(term(*example, {})) for term in terms)
 

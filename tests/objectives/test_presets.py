@@ -15,7 +15,7 @@ LOGIT = TermConfig("logit")
 
 
 def terms(name: str) -> list[list[tuple[str, float, str, dict[str, Any]]]]:
-    """Phase by phase: (name, weight, variant, options) of each term of a preset."""
+    """List phase by phase (name, weight, variant, options) of each term of a preset."""
     return [
         [(t.name, t.weight, t.variant, t.options) for t in phase.terms]
         for phase in PRESETS[name].arm.phases

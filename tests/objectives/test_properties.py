@@ -59,7 +59,7 @@ def example(
 
 @pytest.mark.parametrize("label", TERMS)
 def test_gradients_are_differences_of_the_loss(label: str, float64: None) -> None:
-    """The slope along a random direction of everything, by central differences."""
+    """The slope is along a random direction of everything, by central differences."""
     batch = packed()
     term, *point = example(label, batch, np.float64)
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_student_that_equals_its_teacher_has_no_loss_and_no_gradient(
 def test_bui2024_logit_is_least_where_the_student_equals_its_teacher(
     float64: None,
 ) -> None:
-    """A cross-entropy, so that its least value is the teacher's entropy."""
+    """The term is a cross-entropy, so that its least value is the teacher's entropy."""
     batch = packed()
     term = TERMS["logit bui2024"]
     student = features(STUDENT, batch, 1)

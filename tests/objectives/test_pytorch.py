@@ -15,7 +15,7 @@ TOLERANCE = 1e-4
 @pytest.mark.parametrize("pair", arms.PAIRS)
 @pytest.mark.parametrize("arm", ARMS)
 def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
-    """With packing, padding and unused slots in the batch."""
+    """The batch has packing, padding and unused slots."""
     computed = arms.loss_and_gradients(arms.inputs(arm, pair))
     recorded = arms.recorded(arm, pair)
     assert computed.keys() == recorded.keys() and len(computed) >= 20

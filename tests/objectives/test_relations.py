@@ -31,7 +31,7 @@ MakeBatch = Callable[[], dict[str, np.ndarray]]
 def divergence(
     student_x: np.ndarray, teacher_x: np.ndarray, heads: int, batch: dict[str, np.ndarray]
 ) -> float:
-    """Mean over relation heads and valid rows, from vectors `[B, H, L, d]`."""
+    """Compute the mean over relation heads and valid rows, from vectors `[B, H, L, d]`."""
     total = 0.0
     rows = 0
     for b, at in groups(batch):
@@ -83,7 +83,7 @@ def test_relation_weighs_query_key_value_and_takes_a_named_teacher_layer(float64
 def test_relation_of_a_large_teacher_takes_its_upper_middle_layer(
     layers: int, chosen: int, float64: None
 ) -> None:
-    """Also next to terms that ask for other layers. No other term makes this choice."""
+    """No other term makes this choice, and it holds next to terms that ask for other layers."""
     batch = packed()
     teacher_config = dataclasses.replace(TEACHER, layers=layers)
     needs = get("relation").needs(STUDENT, teacher_config)

@@ -83,7 +83,7 @@ def test_is_zero_over_a_span_means_zero_at_each_point_of_it(
 
 
 def plain_value(setting: Schedule, at: float) -> float:
-    """The same in plain Python."""
+    """Compute the same in plain Python."""
     shares, numbers = zip(*setting.points, strict=True)
     if setting.shape == "step":
         return ([numbers[0], *(v for s, v in setting.points if s <= at)])[-1]

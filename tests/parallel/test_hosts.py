@@ -109,7 +109,7 @@ def alone(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The first run of each is the same."""
+    """Assert that the first run of each is the same."""
     a = found["runs"][0]
     b = expected["runs"][0]
     for name in (
@@ -161,7 +161,7 @@ def test_two_processes_train_vmapped_seeds(
 def test_resume_on_another_number_of_hosts_keeps_result(
     hosts: Hosts, alone: dict[str, Any], tmp_path: Path, stops: list[tuple[int, int]]
 ) -> None:
-    """So many hosts, of which the last is told to stop at a step; then two, of which the second
+    """The last of so many hosts is told to stop at a step; then there are two, of which the second
     dies; then one."""
     out = tmp_path / "out"
 

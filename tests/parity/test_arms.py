@@ -13,7 +13,7 @@ from tests.golden import arms, record_pytorch
 @pytest.mark.parametrize("pair", arms.PAIRS)
 @pytest.mark.parametrize("arm", ARMS)
 def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
-    """With packing, padding and unused slots in the batch."""
+    """The batch has packing, padding and unused slots."""
     given = arms.inputs(arm, pair)
     found = sameness.differences(
         given.case, given.student, given.teacher, given.objective, given.batch

@@ -29,8 +29,8 @@ def test_recorded_numbers_are_what_pytorch_computes(name: str) -> None:
 
 
 def test_recorded_models_are_what_transformers_writes(tmp_path: Path) -> None:
-    """The names of files, tensors and settings; random numbers may differ between versions of
-    PyTorch."""
+    """The names of files, tensors and settings are compared; random numbers may differ between
+    versions of PyTorch."""
     record_pytorch.save_models(tmp_path)
     for directory in ("masked_lm", "encoder", "pretraining"):
         found = bert.stored(tmp_path / directory)

@@ -31,8 +31,8 @@ NOT_NEEDED = (
 
 
 def run(arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command on a pair of tiny models, in a process of its own, where `NOT_NEEDED` cannot be
-    imported."""
+    """Run the command on a pair of tiny models, in a process of its own, where `NOT_NEEDED` cannot
+    be imported."""
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))

@@ -11,7 +11,8 @@ VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, ids, references, text, and tables by their heading."""
+    """A page as a browser would see it: elements, ids, references, text, and tables by their
+    heading."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

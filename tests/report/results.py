@@ -199,7 +199,7 @@ def study(
 
 
 def _charged(arm: str, teacher: str) -> int:
-    """What a step is charged."""
+    """Compute what a step is charged."""
     return sum(PRICES[arm]) - (PRICES[arm][2] if teacher in ("nothing", "training") else 0)
 
 

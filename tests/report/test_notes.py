@@ -82,7 +82,7 @@ def test_unpaid_encoder_tuning_is_named() -> None:
 
 
 def trained(seed: int, at: float) -> TeacherFacts:
-    """The facts of a teacher that a study trained."""
+    """Make the facts of a teacher that a study trained."""
     pretraining = PretrainingFacts(seed, at, budget=6_000_000_000_000, tokens=2_000_000)
     return replace(TEACHER, head_flops=0, training_flops=1_500_000_000_000, pretraining=pretraining)
 

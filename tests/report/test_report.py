@@ -42,7 +42,7 @@ def page(html: str) -> Page:
 
 
 def renamed(results: Results, **names: str) -> Results:
-    """The same results with arms called otherwise, in every place that names them."""
+    """Return results with arms called otherwise, in every place that names them."""
     text = json.dumps(to_plain(results))
     for old, new in names.items():
         text = text.replace(json.dumps(old), json.dumps(new))

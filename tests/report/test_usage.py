@@ -33,12 +33,12 @@ def results() -> Results:
 
 
 def cells(table: Table, arm: str) -> dict[str, Cell]:
-    """Column -> the cell of an arm, its figure and what stands below."""
+    """Return column -> the cell of an arm, its figure and what stands below."""
     return {column.name: cell for column, cell in zip(table.columns, table.rows[arm], strict=True)}
 
 
 def noted(table: Table) -> dict[str, str]:
-    """Columns that have a note."""
+    """Return the columns that have a note."""
     return {column.name: column.note for column in table.columns if column.note}
 
 
@@ -196,8 +196,8 @@ def test_costs_table_has_every_case(results: Results) -> None:
 
 
 def bars(results: Results) -> dict[str, dict[str, tuple[float, bool]]]:
-    """The figure of what was spent: of each arm's bar, account -> its width in points, and whether
-    it is faint."""
+    """Read the figure of what was spent: of each arm's bar, account -> its width in points, and
+    whether it is faint."""
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
     found = {}
     for left, top, right, style, part in re.findall(path, plots.spending(results)):

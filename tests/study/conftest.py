@@ -14,7 +14,7 @@ from kdjax.cli.main import main
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, and what it printed."""
+    """A command's exit status, and what it printed."""
 
     status: int
     out: str
@@ -22,7 +22,7 @@ class Ended:
 
 
 def kdjax(*words: str | Path) -> Ended:
-    """Runs a command line in this process."""
+    """Run a command line in this process."""
     out = io.StringIO()
     err = io.StringIO()
     with (

@@ -46,7 +46,7 @@ class Study:
     scope="module", params=["shallow", pytest.param("deeper", marks=pytest.mark.exhaustive)]
 )
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """With models of 1 and 2 layers, and of 2 and 4."""
+    """A study with models of 1 and 2 layers, or of 2 and 4."""
     here = tmp_path_factory.mktemp("arms")
     settings = small_study.settings(here)
     changes = {

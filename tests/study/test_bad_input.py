@@ -30,7 +30,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(message: str, *words: str | Path) -> None:
-    """The command ends with status 2 and one line that says this."""
+    """Assert that the command ends with status 2 and one line that says this."""
     ended = kdjax(*words)
     assert ended.status == 2, ended.err
     complaints = [line for line in ended.err.splitlines() if line.startswith("kdjax: ")]
@@ -45,7 +45,7 @@ def written(path: Path, content: str) -> Path:
 
 
 def teacher(recipe: Path, to: Path, change: Callable[[Path], object]) -> Path:
-    """A copy of the recipe's teacher with something changed."""
+    """Copy the recipe's teacher with something changed."""
     shutil.copytree(recipe.parent / "encoder", to)
     change(to)
     return to

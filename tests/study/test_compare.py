@@ -44,7 +44,7 @@ class Study:
         return next(run for run in self.results["runs"] if (run["arm"], run["seed"]) == (arm, seed))
 
     def price(self, arm: str) -> dict[str, int]:
-        """Of a step of the arm's only phase."""
+        """Return the price of a step of the arm's only phase."""
         (phase,) = self.results["arms"][arm]["phases"]
         return phase["price"]
 
@@ -69,7 +69,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def scratch_only(study: Study) -> Path:
-    """The same recipe with one arm, which needs no teacher, and one seed."""
+    """The study's recipe with one arm, which needs no teacher, and one seed."""
     settings = yaml.safe_load(study.recipe.read_text())
     recipe = study.recipe.with_name("scratch.yaml")
     recipe.write_text(
@@ -83,7 +83,7 @@ def no_training(*args: object, **kwargs: object) -> None:
 
 
 def written(directory: Path) -> dict[Path, tuple[int, int]]:
-    """When each file was last written, and its identity: an untouched file keeps both."""
+    """Return when each file was last written, and its identity: an untouched file keeps both."""
     stats = {
         path.relative_to(directory): path.stat() for path in directory.rglob("*") if path.is_file()
     }
@@ -197,8 +197,8 @@ def test_learning_curve_ends_at_the_budget(study: Study) -> None:
 
 
 def test_metrics_compare_each_run_with_the_teacher(study: Study) -> None:
-    """Its loss as a constant, its divergence at temperature 1, and how often both predict the same
-    token."""
+    """The figures are the teacher's loss as a constant, the divergence from it at temperature 1,
+    and how often both predict the same token."""
     loss = study.results["teacher"]["mlm_loss"]
     for arm in ARMS:
         figures = [line for line in study.lines(arm, 0) if "teacher_mlm_loss" in line]

@@ -37,7 +37,7 @@ SEED = 11
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is on the disk of a study now, and what was when its process started.
+    """The paths of a study on disk now, and those when its process started.
 
     Attributes:
         out: its directory.
@@ -67,7 +67,7 @@ def paths(out: Path) -> set[str]:
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill.
+    """A moment to kill at.
 
     Attributes:
         phase: what is going on then.
@@ -140,7 +140,7 @@ FEW = [
 
 
 def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: float) -> None:
-    """Starts the command and kills it so many seconds after a moment has come."""
+    """Start the command and kill it so many seconds after a moment has come."""
     snapshot = Snapshot.at_start(out)
     process = forks.start(words, out.with_name("errors"))
     limit = time.monotonic() + 120
@@ -157,7 +157,7 @@ def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: 
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    """One device, and programs compiled once."""
+    """A server of processes with one device, whose programs are compiled once."""
     flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
     with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as server:
         yield server
@@ -171,12 +171,12 @@ class Study:
     straight: Path
 
     def words(self, out: Path, seconds: float) -> list[str]:
-        """The command, with a checkpoint due every so many seconds."""
+        """Return the command, with a checkpoint due every so many seconds."""
         saved = ["--train.checkpoint.seconds", str(seconds)]
         return ["compare", str(self.recipe), "--out", str(out), *WORDS.split(), *saved]
 
     def check_same(self, out: Path) -> None:
-        """Another one has ended as the undisturbed one did."""
+        """Assert that another one has ended as the undisturbed one did."""
         row = result(out)
         expected = result(self.straight)
         for name in (
@@ -231,7 +231,7 @@ def test_study_killed_repeatedly_ends_with_the_same_results(
 def test_compare_on_sigterm_exits_75_and_resumes(
     tmp_path: Path, forks: Forks, study: Study
 ) -> None:
-    """What one process does then is in tests/faults/test_sigterm.py."""
+    """Each process's own part in this is tested in tests/faults/test_sigterm.py."""
     stopped = tmp_path / "stopped"
     errors = tmp_path / "errors"
     words = study.words(stopped, 1e9)

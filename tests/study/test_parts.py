@@ -102,7 +102,7 @@ def test_merge_skips_unfinished_runs(parts: list[Path], tmp_path: Path) -> None:
 
 
 def edited(part: Path, to: Path, file: str, *keys: str, value: object) -> Path:
-    """A copy of a part with one value in one of its JSON files changed."""
+    """Copy a part with one value in one of its JSON files changed."""
     shutil.copytree(part, to)
     content = json.loads((to / file).read_text())
     inner = content

@@ -26,7 +26,7 @@ TOKENIZER = {"train": "wordpiece", "size": SIZE, "alphabet": 12}
 
 
 def recipe_in(directory: Path, **data: object) -> Path:
-    """A recipe of two arms' worth of settings whose vocabulary is its own: one arm without a
+    """Write a recipe of two arms' worth of settings whose vocabulary is its own: one arm without a
     teacher, one seed."""
     directory.mkdir(parents=True, exist_ok=True)
     settings = small_study.settings(directory)
@@ -46,7 +46,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(ended: Ended) -> str:
-    """What a command said of bad input, in one line, after those of the text's preparation."""
+    """Return what a command said of bad input, in one line, after those of the text's
+    preparation."""
     assert ended.status == 2
     *before, line = ended.err.strip().splitlines()
     assert all(line.startswith("prepare: ") for line in before)

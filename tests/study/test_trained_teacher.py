@@ -45,7 +45,7 @@ teacher, the second.
 
 
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
-    """A recipe that trains two teachers."""
+    """Make the settings of a recipe that trains two teachers."""
     tokenizer = make_tokenizer(directory / "tokenizer.json")
     plain = small_study.settings(directory)
     return {
@@ -82,7 +82,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teachers(recipe: Path) -> Path:
-    """What `kdjax teacher` makes of the recipe, in one go."""
+    """The directory that `kdjax teacher` makes of the recipe, in one go."""
     out = recipe.parent / "teachers"
     ended = kdjax("teacher", recipe, "--out", out)
     assert ended.status == 0, ended.err

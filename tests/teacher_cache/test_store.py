@@ -45,7 +45,7 @@ IDENTITY = {
 
 
 def row(field: Field, sequence: int, view: int) -> np.ndarray:
-    """What a record of this sequence and view holds: any bytes that make finite numbers."""
+    """Make what a record of this sequence and view holds: any bytes that make finite numbers."""
     rng = np.random.default_rng([FIELDS.index(field), sequence, view])
     if field.dtype.startswith("float"):
         return rng.normal(size=field.shape).astype(field.dtype)
@@ -83,7 +83,7 @@ def build(directory: Path, **changes: Any) -> CacheManifest:
 
 
 def recorded(calls: list[int], fail_at: int = -1) -> Callable[..., Any]:
-    """`make` that notes each block's first record, and fails at one of them."""
+    """Return a `make` that notes each block's first record, and fails at one of them."""
 
     def making(sequences: np.ndarray, views: np.ndarray) -> Any:
         calls.append(int(views[0] * SEQUENCES + sequences[0]))

@@ -25,7 +25,7 @@ def libtpu() -> None:
 
 
 def run(*words: str | Path) -> Ended:
-    """Runs Python as a user does: with none of the settings by which tests compile faster."""
+    """Run Python as a user does: with none of the settings by which tests compile faster."""
     environment = {
         name: value
         for name, value in os.environ.items()

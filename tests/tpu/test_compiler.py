@@ -77,7 +77,7 @@ print(json.dumps(said))
 
 
 def printed(program: str) -> Any:
-    """What a program prints, offline."""
+    """Return what a program prints, offline."""
     ended = run("-c", OFFLINE + program)
     assert ended.status == 0, ended.err
     return json.loads(ended.out)

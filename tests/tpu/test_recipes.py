@@ -20,7 +20,7 @@ DEVICES = {"tpu7x": 2}
 
 
 def said(recipe: Path, pattern: str) -> tuple[str, ...]:
-    """What a recipe's header says."""
+    """Find what a recipe's header says."""
     header = recipe.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n#", "")
     found = re.search(pattern, header)
     assert found is not None, (recipe, pattern)
@@ -28,7 +28,7 @@ def said(recipe: Path, pattern: str) -> tuple[str, ...]:
 
 
 def topology(recipe: Path) -> str:
-    """The slice that a recipe is for, as its header has it for `kdjax compile`."""
+    """Find the slice that a recipe is for, as its header has it for `kdjax compile`."""
     (found,) = said(recipe, rf"kdjax compile configs/tpu/{recipe.name} --topology (\S+)")
     return found
 

@@ -28,7 +28,7 @@ esac
 
 @dataclass(frozen=True)
 class Ended:
-    """How a script ended."""
+    """A script's exit status, and what it printed."""
 
     status: int
     out: str
@@ -36,7 +36,7 @@ class Ended:
 
     @property
     def commands(self) -> list[list[str]]:
-        """What it printed, as words: the commands of a dry run."""
+        """The words of each line that it printed: the commands of a dry run."""
         return [shlex.split(line) for line in self.out.splitlines()]
 
 
@@ -56,7 +56,7 @@ class Cloud:
         limit: float = 120,
         **settings: object,
     ) -> Ended:
-        """Runs a script to its end, in a directory of its own."""
+        """Run a script to its end, in a directory of its own."""
         process = self.start(script, *words, without=without, **settings)
         out, err = process.communicate(timeout=limit)
         return Ended(process.returncode, out, err)
@@ -64,7 +64,7 @@ class Cloud:
     def start(
         self, script: str, *words: str, without: tuple[str, ...] = (), **settings: object
     ) -> subprocess.Popen[str]:
-        """Starts a script."""
+        """Start a script."""
         given = {**self.settings, **{name: str(value) for name, value in settings.items()}}
         environment = {"HOME": str(self.work), "PATH": f"{self.world / 'bin'}:{os.environ['PATH']}"}
         environment |= {"FAKE_CLOUD": str(self.world)}
@@ -83,15 +83,15 @@ class Cloud:
         (self.world / f"{name}.json").write_text(json.dumps(value))
 
     def fates(self, *fates: list[str]) -> None:
-        """The states the slices to come go through."""
+        """Set the states that the slices to come go through."""
         self.write("fates", fates)
 
     def faults(self, *faults: dict[str, Any]) -> None:
-        """Calls that fail."""
+        """Set the calls that fail."""
         self.write("faults", [{"times": 1, **fault} for fault in faults])
 
     def kdjax(self, *plan: dict[str, Any]) -> None:
-        """What kdjax does, start by start."""
+        """Set what kdjax does, start by start."""
         self.write("kdjax", plan)
 
     @property
@@ -101,11 +101,11 @@ class Cloud:
         return json.loads(path.read_text()) if path.exists() else []
 
     def called(self, *words: str) -> int:
-        """How many calls have these words in this order."""
+        """Count the calls that have these words in this order."""
         return sum(" ".join(words) in " ".join(call) for call in self.calls)
 
     def starts(self, worker: int = 0, part: int = 1) -> list[dict[str, Any]]:
-        """The starts of kdjax on a worker."""
+        """Read the starts of kdjax on a worker."""
         path = self.world / f"starts-{part}-{worker}.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

@@ -109,7 +109,7 @@ def write(path: str, text: str) -> None:
 
 
 def loads(text: str) -> Any:
-    """JSON of nothing but lists, objects, texts and whole numbers, which is Python too."""
+    """Read JSON of nothing but lists, objects, texts and whole numbers, which is Python too."""
     return eval(text, {"__builtins__": {}})
 
 
@@ -187,7 +187,7 @@ class Slice:
         return f"{self.place}/workers/{worker}"
 
     def look(self) -> str:
-        """What a look at it shows; machines of a slice that is lost lose their processes."""
+        """Return what a look at it shows; machines of a slice that is lost lose their processes."""
         fate = loads(read(f"{self.place}/fate.json"))
         looks = int(read(f"{self.place}/looks"))
         state, _, pattern = fate[min(looks, len(fate) - 1)].partition(" until ")
@@ -199,7 +199,7 @@ class Slice:
         return str(state)
 
     def power_off(self) -> None:
-        """SIGTERM to everything on its machines, time to save, SIGKILL."""
+        """Send SIGTERM to everything on its machines, allow time to save, send SIGKILL."""
         import time
 
         groups = []
@@ -221,14 +221,14 @@ class Slice:
 
 
 def matches(pattern: str) -> bool:
-    """Whether there is a file of the world of this pattern."""
+    """Return whether there is a file of the world of this pattern."""
     import glob
 
     return bool(glob.glob(f"{WORLD}/{pattern}"))
 
 
 def groups_running() -> set[int]:
-    """Groups of processes that have not ended."""
+    """Return the groups of processes that have not ended."""
     found = set()
     for number in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -245,7 +245,7 @@ def in_world(path: str) -> str:
 
 
 def ssh(home: str, command: str, worker: int) -> NoReturn:
-    """Runs a command on a machine: a login shell in its home."""
+    """Run a command on a machine: a login shell in its home."""
     os.makedirs(home, exist_ok=True)
     environment = {
         "HOME": home,
@@ -384,7 +384,7 @@ def rsync(words: list[str], flags: dict[str, str]) -> None:
 
 
 def matched(pattern: str, text: str) -> bool:
-    """Whether a text begins with what a regular expression describes."""
+    """Return whether a text begins with what a regular expression describes."""
     import re
 
     return bool(re.match(pattern, text))

@@ -25,7 +25,7 @@ HEADERS = {
 
 
 def said(name: str, pattern: str) -> tuple[str, ...]:
-    """What a recipe's header says, line breaks aside."""
+    """Find what a recipe's header says, line breaks aside."""
     found = re.search(pattern, HEADERS[name].replace("\n#", ""))
     assert found is not None, (name, pattern)
     return found.groups()
@@ -53,7 +53,7 @@ def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
 
 
 def test_steps_are_what_the_budget_buys() -> None:
-    """Of all recipes at once, because they are one study."""
+    """The recipes are tested all at once, because they are one study."""
     steps = {arm: phase["steps"] for arm, (phase,) in prices(recipe("tpu/v5e-8")).items()}
     listed = ", ".join(f"{arm} {count:,}" for arm, count in steps.items())
     for header in HEADERS.values():

@@ -49,7 +49,7 @@ def test_dry_run_prints_what_a_run_does_and_touches_nothing(cloud: Cloud, kind: 
 
 
 def named(words: list[str]) -> list[str]:
-    """Machines of a group have names that a dry run cannot know."""
+    """Replace the names of machines: those of a group's a dry run cannot know."""
     return ["MACHINE" if word in ("kd-0", "kd-1", "kd-w", "kd-x") else word for word in words]
 
 

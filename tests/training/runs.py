@@ -25,7 +25,7 @@ TEACHER = tiny.SHALLOW_TEACHER
 
 @functools.cache
 def compiled() -> Program:
-    """With a projection, so that every group of parameters has a gradient."""
+    """Compile a phase with a projection, so that every group of parameters has a gradient."""
     phase = tiny.phase("tinybert", dataclasses.replace(tiny.STUDENT, dropout=0.1), TEACHER)
     return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 

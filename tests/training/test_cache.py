@@ -59,7 +59,7 @@ def exact(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def draws(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In several shards."""
+    """A cache of draws in several shards."""
     directory = tmp_path_factory.mktemp("draws")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "SHARD_BYTES", SHARD_BYTES)
@@ -88,8 +88,8 @@ def test_build_stores_every_view_of_every_sequence(text: Text, exact: Path) -> N
 
 
 def test_draws_differ_between_records(text: Text, draws: Path) -> None:
-    """Those of its number, view by view; where rounding differs, one on the edge between two
-    entries may, too."""
+    """A record holds the draws of its number, view by view; where rounding differs, one on the
+    edge between two entries may, too."""
     _, logits, _ = everything(text)
     teacher_source = CachedTeacher(TEACHER, LOGITS, SAMPLED)
     numbers = np.arange(text.sequences)
@@ -214,7 +214,7 @@ def test_build_in_directory_of_another_cache_is_refused(text: Text, top_k: Path)
 
 
 def open_changed(directory: Path, text: Text, **changes: Any) -> Cache:
-    """Opens the cache of a recipe that differs in something."""
+    """Open the cache of a recipe that differs in something."""
     data = dataclasses.replace(text.data, **changes.pop("data", {}))
     corpus = changes.pop("corpus", text.corpus)
     model = changes.pop("teacher", teacher())
@@ -304,7 +304,7 @@ def test_cache_of_subset_serves_its_sequences_and_no_other_subset(
 def test_open_cache_with_other_meaning_of_entries_is_refused(
     text: Text, draws: Path, top_k: Path
 ) -> None:
-    """The fields are the same, or there: draws at another temperature, or the ids of the largest
+    """The fields are there, but hold draws at another temperature, or the ids of the largest
     probabilities."""
     assert open_changed(draws, text, config=SAMPLED).manifest.views == 2
     with pytest.raises(

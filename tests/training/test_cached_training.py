@@ -55,7 +55,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
 
 @pytest.fixture(scope="module")
 def exact(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What both arms ask for."""
+    """A cache of what both arms ask for."""
     directory = tmp_path_factory.mktemp("exact")
     build(directory, text, BOTH)
     return directory
@@ -82,8 +82,8 @@ def priced(name: str, source: str) -> Price:
 def trained(
     name: str, source: str, stored: Cache | None, text: Text
 ) -> tuple[Any, list[dict[str, float]], Any]:
-    """Ten steps: the final parameters, the losses, and what the compiled step took for a
-    teacher."""
+    """Train ten steps; return the final parameters, the losses, and what the compiled step took for
+    a teacher."""
     (phase,) = arm(name, source).phases
     program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
     given = program.place_teacher(teacher().params)
@@ -142,7 +142,7 @@ def log_softmax(logits: Array) -> Array:
 
 
 def off(log_p: Array, q: Array) -> dict[str, float]:
-    """The means over positions, by their definitions. log_p, q: `[positions, V]`."""
+    """Compute the means over positions by their definitions. log_p, q: `[positions, V]`."""
     p = np.exp(log_p)
     return {
         "total_variation": np.abs(p - q).sum(-1).mean() / 2,
@@ -152,8 +152,8 @@ def off(log_p: Array, q: Array) -> dict[str, float]:
 
 
 def positions(text: Text) -> tuple[Array, Array]:
-    """Log-probabilities of all masked positions `[positions, V]`, and where those are among all
-    slots."""
+    """Return log-probabilities of all masked positions `[positions, V]`, and where those are among
+    all slots."""
     _, logits, weights = everything(text)
     there = weights > 0
     assert 0 < there.sum() < there.size

@@ -39,7 +39,7 @@ ONE = NamedSharding(mesh(1), PartitionSpec())
 
 
 def state(step: int = 0, sharding: NamedSharding = ONE) -> Any:
-    """Arrays large enough to have a file of their own."""
+    """Make a state whose arrays are large enough to have a file of their own."""
     rng = np.random.default_rng(step)
     arrays = {
         "kernel": rng.normal(size=(48, 40)).astype(np.float32),
@@ -133,7 +133,7 @@ def a_bit_flipped(data: Path) -> None:
 
 
 def arrays(checkpoint: Path) -> Path:
-    """The file with the arrays' content."""
+    """Find the file with the arrays' content."""
     return max(
         (path for path in checkpoint.rglob("*") if path.is_file()),
         key=lambda path: path.stat().st_size,

@@ -23,7 +23,7 @@ def one(array: Any) -> str:
 
 
 def by_hand(words: np.ndarray) -> str:
-    """The same sums in NumPy, over unsigned 32-bit words."""
+    """Compute the same sums in NumPy, over unsigned 32-bit words."""
     place = np.arange(words.size, dtype=np.uint32)
     h = words.reshape(-1) ^ (place * np.uint32(0x9E3779B1))
     h = (h ^ (h >> 16)) * np.uint32(0x85EBCA6B)

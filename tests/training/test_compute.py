@@ -31,7 +31,8 @@ VERSIONS = {
 
 @functools.cache
 def phase() -> Phase:
-    """Logits and a hidden state: layers below it are alike, so that they can be one loop."""
+    """Make a phase that needs logits and a hidden state: layers below it are alike, so that they
+    can be one loop."""
     terms = (
         TermConfig("mlm"),
         TermConfig("logit"),
@@ -53,7 +54,7 @@ def program(version: str) -> Program:
 
 @functools.cache
 def trained(version: str) -> tuple[Any, list[float]]:
-    """The student after a few steps, and its losses."""
+    """Train the student for a few steps; return it and its losses."""
     made = program(version)
     teacher = made.place_teacher(tiny.params(TEACHER, 9))
     state = made.start(tiny.params(STUDENT, 0), seed=1)

@@ -28,14 +28,14 @@ LEARNING_RATE = 1e-2
 
 @functools.cache
 def phase(learning_rate: float = LEARNING_RATE) -> Phase:
-    """The logit arm's, with dropout."""
+    """Make the logit arm's phase, with dropout."""
     student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
     return tiny.phase("logit", student, tiny.SHALLOW_TEACHER, learning_rate=learning_rate)
 
 
 @functools.cache
 def compiled() -> Program:
-    """For every learning rate."""
+    """Compile the phase; one program serves every learning rate."""
     return Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 
 

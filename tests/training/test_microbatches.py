@@ -30,8 +30,8 @@ TERMS = ("mlm", "attention_mse", "hidden_mse", "relation")
 
 @functools.cache
 def phase() -> Phase:
-    """One objective with terms of every kind of normaliser: slots, positions, pairs, rows; with
-    dropout."""
+    """Make one objective with terms of every kind of normaliser: slots, positions, pairs, rows;
+    with dropout."""
     config = ArmConfig(terms=tuple(TermConfig(name) for name in TERMS))
     student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1, attention_dropout=0.2)
     (only,) = resolve(
@@ -55,8 +55,8 @@ def started(program: Program) -> State:
 def stepped(
     devices: int, microbatches: int, dropped: int | None = None
 ) -> tuple[Any, dict[str, float]]:
-    """Parameters and metrics after two steps, with the sequences of one part empty where one is
-    dropped."""
+    """Return parameters and metrics after two steps, with the sequences of one part empty where one
+    is dropped."""
     program = compiled(devices, microbatches)
     teacher = program.place_teacher(tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9)))
     state = started(program)

@@ -120,7 +120,7 @@ def test_phase_without_teacher_pays_nothing_for_it() -> None:
 
 
 def test_token_logits_cost_heads_at_every_position() -> None:
-    """At the paper's widths; a layer of the student and two of the teacher stand for all."""
+    """Widths are the paper's; a layer of the student and two of the teacher stand for all."""
     paper = [dataclasses.replace(zoo.get("base"), layers=layers) for layers in (1, 2)]
     shape = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
     found = price(resolve("distilbert", ArmConfig(), *paper, OptimizerConfig()).phases[0], shape)

@@ -15,7 +15,7 @@ from tests.training import runs
 
 
 def captured(run: Path) -> list[set[int]]:
-    """The steps in each capture, in order."""
+    """List the steps in each capture, in order."""
     found = []
     for path in sorted((run / "profile").glob("plugins/profile/*/perfetto_trace.json.gz")):
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]

@@ -70,8 +70,8 @@ def test_projected_embeddings_are_coordinates_along_leading_directions() -> None
 
 
 def basis_of(params: Any, count: int) -> Array:
-    """The student's basis by another way: a singular value decomposition of the table, then one of
-    the mean scale."""
+    """Compute the student's basis by another way: a singular value decomposition of the table, then
+    one of the mean scale."""
     _, _, vt = np.linalg.svd(
         np.asarray(params["embeddings"]["word"]["embedding"], np.float64), full_matrices=False
     )
@@ -93,7 +93,7 @@ def basis_of(params: Any, count: int) -> Array:
 
 
 def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every mapping below a tree with its dotted path."""
+    """Yield every mapping below a tree with its dotted path."""
     for name, below in tree.items():
         if isinstance(below, dict):
             where = f"{path}.{name}" if path else name
@@ -102,8 +102,8 @@ def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def scores_form(attention: Any, head: int, width: int, basis: Array | None = None) -> Array:
-    """The bilinear form of a head's scores on states [h, 1], those of the student where a basis is
-    given."""
+    """Compute the bilinear form of a head's scores on states [h, 1], those of the student where a
+    basis is given."""
     part = slice(head * width, (head + 1) * width)
 
     def affine(name: str) -> Array:
@@ -117,7 +117,7 @@ def scores_form(attention: Any, head: int, width: int, basis: Array | None = Non
 
 
 def output_form(attention: Any, head: int, width: int, basis: Array | None = None) -> Array:
-    """What a head makes of a state [h, 1] that it looks at alone."""
+    """Compute what a head makes of a state [h, 1] that it looks at alone."""
     part = slice(head * width, (head + 1) * width)
     value = np.vstack(
         [np.asarray(attention["value"]["kernel"], np.float64), attention["value"]["bias"]]
@@ -127,7 +127,7 @@ def output_form(attention: Any, head: int, width: int, basis: Array | None = Non
 
 
 def bordered(basis: Array) -> Array:
-    """The basis with a coordinate of its own for the constant 1 that biases multiply."""
+    """Give the basis a coordinate of its own for the constant 1 that biases multiply."""
     rows, columns = basis.shape
     whole = np.zeros((rows + 1, columns + 1))
     whole[:rows, :columns] = basis
@@ -247,15 +247,15 @@ def test_projected_mlm_head_is_teacher_head_in_new_basis() -> None:
 
 
 def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:
-    """A teacher whose states stay in the span of `plane` `[24, 16]`, with heads of an inner width
-    of `rank`."""
+    """Make a teacher whose states stay in the span of `plane` `[24, 16]`, with heads of an inner
+    width of `rank`."""
     config = tiny.TEACHER
 
     def normal(*shape: int) -> Array:
         return rng.standard_normal(shape)
 
     def heads(rows: int) -> Array:
-        """`[rows, 24]`: of each head's 12 columns, combinations of the same `rank`."""
+        """Draw `[rows, 24]`: of each head's 12 columns, combinations of the same `rank`."""
         return np.hstack([normal(rows, rank) @ bases[head] for head in range(config.heads)])
 
     params = jax.tree.map(np.copy, tiny.params(config, 9))
@@ -309,7 +309,7 @@ def linear(p: Any, x: Array) -> Array:
 
 
 def attend(p: Any, x: Array) -> tuple[Array, Array]:
-    """Scores of two heads `[2, n, n]` and the output `[n, D]`."""
+    """Compute scores of two heads `[2, n, n]` and the output `[n, D]`."""
 
     def in_heads(name: str) -> Array:
         return np.stack(np.split(linear(p[name], x), 2, axis=1))

@@ -40,7 +40,7 @@ def arm() -> Arm:
 
 
 class Seen(tiny.Batches):
-    """Notes from which sequence on it is asked."""
+    """Batches that note from which sequence on they are asked."""
 
     def __init__(self, shape: BatchShape, asked: list[tuple[int, int]]) -> None:
         super().__init__(shape=shape)

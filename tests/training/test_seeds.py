@@ -49,7 +49,7 @@ PARTS = {
 
 
 def beginning(student: ModelConfig, seed: int) -> Any:
-    """The student before its first step."""
+    """Make the student as it is before its first step."""
     return tiny.spread(tiny.params(student, seed))
 
 
@@ -59,7 +59,7 @@ def teacher_params() -> Any:
 
 @functools.cache
 def phase() -> Phase:
-    """Distilling, with dropout."""
+    """Make a phase that distils, with dropout."""
     return tiny.phase("logit", dataclasses.replace(STUDENT, dropout=0.1), tiny.SHALLOW_TEACHER)
 
 
@@ -80,7 +80,7 @@ def go(
     log: LogConfig = LogConfig(every=1, tensorboard=False),
     saves: float = tiny.AT_THE_END,
 ) -> dict[int, Outcome]:
-    """Runs of these seeds side by side, each in a directory of its name."""
+    """Train runs of these seeds side by side, each in a directory of its name."""
     program = compiled(len(seeds))
     teacher = program.place_teacher(teacher_params())
     runs = []
@@ -102,7 +102,8 @@ def go(
 
 
 def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:
-    """Ends all when a seed has done a step; by then all have begun the next one."""
+    """Return a watcher that ends all runs when a seed has done a step; by then all have begun the
+    next one."""
 
     def watch(of: int, progress: Progress) -> None:
         if (of, progress.ledger.steps) == (seed, step):
@@ -122,8 +123,8 @@ def check_params(found: Any, expected: Any, start: Any) -> None:
 def check_same(
     found: Outcome, expected: Outcome, directory: Path, expected_directory: Path, seed: int
 ) -> None:
-    """The same account to the token, and within rounding the same figures of every step, curve and
-    parameters."""
+    """Assert the same account to the token, and within rounding the same figures of every step,
+    curve and parameters."""
     for name in EXACT:
         assert getattr(found.ledger, name) == getattr(expected.ledger, name), name
     lines = metrics.same_each_time(directory)
@@ -202,7 +203,8 @@ def test_vmapped_resume_keeps_params_bitwise(
 def test_vmapped_resume_at_different_steps_keeps_params_bitwise(
     together: dict[int, Outcome], tmp_path: Path
 ) -> None:
-    """As if killed while the checkpoints were being written: one of three was not."""
+    """The process was killed, as it were, while the checkpoints were being written: one of three
+    was not."""
     with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
     newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
@@ -217,7 +219,8 @@ def test_vmapped_resume_at_different_steps_keeps_params_bitwise(
 def test_vmapped_resume_beside_finished_runs_keeps_params_bitwise(
     together: dict[int, Outcome], here: Path, tmp_path: Path
 ) -> None:
-    """As if killed while the last checkpoints were being written: one of three was not."""
+    """The process was killed, as it were, while the last checkpoints were being written: one of
+    three was not."""
     with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(0, STEPS), saves=tiny.EVERY_STEP)
     for seed in (0, 2):
@@ -232,7 +235,7 @@ def test_vmapped_resume_beside_finished_runs_keeps_params_bitwise(
 def test_vmapped_resume_with_other_lanes_equals_run_alone(
     here: Path, alone: dict[int, Outcome], tmp_path: Path
 ) -> None:
-    """One alone from the start; then all together; then one of them alone and the others
+    """One runs alone from the start; then all together; then one of them alone and the others
     together."""
     with pytest.raises(trainers.Interrupted):
         go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
@@ -281,7 +284,7 @@ def test_vmapped_profile_lies_with_first_run(tmp_path: Path) -> None:
 def stepped(
     name: str, seeds: int, first: int, devices: int, microbatches: int
 ) -> tuple[list[Any], list[Any]]:
-    """Parameters and metrics of seeds after two steps."""
+    """Return parameters and metrics of seeds after two steps."""
     of = tiny.phase(name, STUDENT, tiny.SHALLOW_TEACHER)
     program = compiled(seeds, of, devices, microbatches)
     chosen = range(first, first + seeds)
@@ -309,7 +312,7 @@ def test_vmapped_step_equals_step_alone(name: str, devices: int, microbatches: i
 
 
 def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -> None:
-    """As lanes would differ that are given each other's batches, or share one normaliser."""
+    """Wrong lanes are given each other's batches, or share one normaliser."""
     params, figures = stepped("logit", 2, 0, 1, 1)
     with pytest.raises(AssertionError, match="logit"):
         check_figures(figures[0], figures[1])

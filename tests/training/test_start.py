@@ -27,7 +27,7 @@ EVERYTHING = FeatureRequest(
 
 @functools.cache
 def teacher(**changes: Any) -> Model:
-    """A teacher in which no bias is 0 and no LayerNorm scale 1."""
+    """Make a teacher in which no bias is 0 and no LayerNorm scale 1."""
     config = dataclasses.replace(tiny.TEACHER, **changes)
     leaves, tree = jax.tree.flatten(tiny.params(config, 9))
     rng = np.random.default_rng(5)
@@ -39,7 +39,7 @@ def teacher(**changes: Any) -> Model:
 
 
 def narrow(of: ModelConfig = tiny.TEACHER, **changes: Any) -> ModelConfig:
-    """A student of two layers."""
+    """Make a student of two layers."""
     return dataclasses.replace(of, layers=2, **changes)
 
 
@@ -196,7 +196,7 @@ def test_rotary_start_has_no_position_table_and_any_length() -> None:
 
 
 def test_narrower_rotary_start_keeps_head_coordinates() -> None:
-    """Any others would turn at other speeds."""
+    """Other coordinates would turn at other speeds."""
     given = Model(ROTARY, tiny.params(ROTARY, 3))
     made = start(narrow(ROTARY, width=12, heads=1), given)
     word = np.asarray(given.params["embeddings"]["word"]["embedding"], np.float64)

@@ -36,8 +36,8 @@ TEACHER = tiny.SHALLOW_TEACHER
 
 @functools.cache
 def phase(name: str) -> Phase:
-    """An arm's; the student of `logit` drops out, and that of `minilm` has a layer of which its
-    objective sees half."""
+    """Make an arm's phase; the student of `logit` drops out, and that of `minilm` has a layer of
+    which its objective sees half."""
     rate = 0.2 if name == "logit" else 0.0
     layers = 2 if name == "minilm" else 1
     student = dataclasses.replace(tiny.STUDENT, layers=layers, dropout=rate, attention_dropout=rate)
@@ -46,18 +46,18 @@ def phase(name: str) -> Phase:
 
 @functools.cache
 def program(name: str, devices: int) -> Program:
-    """An arm compiled for some of the emulated devices."""
+    """Compile an arm for some of the emulated devices."""
     return Program(phase(name), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]))
 
 
 def started(program: Program) -> State:
-    """The state before the first step."""
+    """Make the state before the first step."""
     return program.start(tiny.spread(tiny.params(program.phase.student, 0)), seed=3)
 
 
 @functools.cache
 def run(name: str, devices: int) -> tuple[Any, list[dict[str, float]], Any]:
-    """Trains a few steps: final params, losses, and the teacher's params after."""
+    """Train a few steps; return final params, losses, and the teacher's params after."""
     compiled = program(name, devices)
     teacher = compiled.place_teacher(tiny.spread(tiny.params(TEACHER, 9)))
     state = started(compiled)
@@ -118,7 +118,7 @@ def test_steps_lower_loss_of_every_arm(name: str) -> None:
 
 
 def by_gradient(phase: Phase) -> Phase:
-    """The phase with plain SGD for an optimiser: at a rate of 1 a step moves parameters by their
+    """Give the phase plain SGD for an optimiser: at a rate of 1 a step moves parameters by their
     gradients."""
 
     class Sgd(Phase):
@@ -169,8 +169,8 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
 
 @pytest.mark.parametrize("name", [pytest.param("scratch", marks=pytest.mark.exhaustive), *ARMS[1:]])
 def test_step_equals_reference_program(name: str) -> None:
-    """The one that is priced: the same parameters after it, the same figures, the same units
-    dropped."""
+    """The program that is priced gives the same parameters, the same figures, and drops the same
+    units."""
     student = dataclasses.replace(phase(name).student, dropout=0.2, attention_dropout=0.0)
     (only,) = resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig()).phases
     trainable = by_gradient(only)

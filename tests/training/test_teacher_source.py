@@ -39,7 +39,7 @@ K = 6
 
 @functools.cache
 def seen() -> Features:
-    """All that the teacher hands out of a batch."""
+    """Compute all that the teacher hands out of a batch."""
     params = tiny.params(tiny.TEACHER, 9)
     return jax.jit(lambda p, b: forward(tiny.TEACHER, p, b, EVERYTHING))(params, tiny.batch())
 
@@ -51,7 +51,7 @@ def cached(request: FeatureRequest = LOGITS, **how: Any) -> CachedTeacher:
 def through(
     teacher_source: CachedTeacher, features: Features, records: Any
 ) -> tuple[dict[str, Array], Features]:
-    """What is stored of features, in its types, and what is read back."""
+    """Return what is stored of features, in its types, and what is read back."""
     dtypes = {
         f.name: f.dtype
         for f in teacher_source.fields(tiny.SHAPE.seq_len, tiny.SHAPE.max_predictions)
@@ -183,8 +183,8 @@ SLOTS = 4
 
 @functools.cache
 def drawn(temperature: float, seed: int = 0) -> tuple[Array, Array, Features]:
-    """One distribution at every slot of many records: its logits, the draws and what is read
-    back."""
+    """Draw from one distribution at every slot of many records; return its logits, the draws and
+    what is read back."""
     (row,) = some_logits(1, spread=1.5, seed=seed)
     logits = np.broadcast_to(row, (RECORDS, SLOTS, V))
     teacher_source = cached(logits="sampled", temperature=temperature)
@@ -240,8 +240,8 @@ def test_draws_depend_on_record_number_alone() -> None:
 
 
 def gradient(read: Features, own: Array, temperature: float) -> Array:
-    """Of the logit term with respect to the student's logits `own` `[V]`, the same at every
-    position."""
+    """Compute the logit term's gradient with respect to the student's logits `own` `[V]`, the same
+    at every position."""
     term = get("logit", temperature=temperature)
     places = read.logits.shape
 
@@ -257,7 +257,7 @@ def gradient(read: Features, own: Array, temperature: float) -> Array:
 
 
 def true_gradient(row: Array, own: Array, temperature: float) -> tuple[Array, Array]:
-    """T·(p_s − p_t), and how far the mean over all the draws may be off it: its standard
+    """Compute T·(p_s − p_t), and how far the mean over all the draws may be off it: its standard
     deviation."""
     p = softmax(row / temperature)
     q = softmax(own / temperature)
@@ -274,7 +274,7 @@ def test_gradient_from_draws_is_unbiased(temperature: float) -> None:
 
 
 def test_gradient_from_top_k_of_flat_teacher_is_biased() -> None:
-    """By far more than that of all those draws: no number of records averages it away."""
+    """The bias is far above that of all those draws: no number of records averages it away."""
     row, _, _ = drawn(1.0)
     own = some_logits(seed=3)
     _, read = through(cached(logits="top_k"), Features(logits=row[None, None]), [0])

@@ -27,7 +27,8 @@ def points(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
 
 
 def check_same(run: Path) -> EventAccumulator:
-    """Every figure of every line is a point, and there are no others."""
+    """Assert that every figure of every line is a point, and that there are no others; return what
+    was read."""
     events = read(run)
     expected: dict[str, list[tuple[int, float]]] = {}
     for line in metrics.lines(run):

@@ -23,7 +23,7 @@ PROJECT = LogConfig(every=1, tensorboard=False, wandb="mine")
 
 
 class Server:
-    """Stands for the package and what is at the other end: it drops steps that it has already, as
+    """Stand in for the package and what is at the other end: it drops steps that it has already, as
     theirs does."""
 
     class Error(Exception):
@@ -78,7 +78,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 def sent(run: Path) -> dict[int, dict[str, Any]]:
-    """What should be there: all figures of a step together."""
+    """Return what should be there: all figures of a step together."""
     steps: dict[int, dict[str, Any]] = {}
     for line in metrics.lines(run):
         steps.setdefault(line.pop("step"), {}).update(line)

@@ -37,7 +37,8 @@ def outcome(value: float | None) -> Outcome:
 
 
 def loss(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
-    """Lowest, 1, at the arm's optimum and without weight decay; diverges far above it."""
+    """Return a loss that is lowest, 1, at the arm's optimum and without weight decay, and diverges
+    far above it."""
     off = math.log10(settings["optimizer.learning_rate"] / OPTIMA[arm])
     if off > 0.8:
         return outcome(None)
@@ -80,7 +81,7 @@ def test_arms_take_turns(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_samplers_that_do_not_learn_give_every_arm_the_same_points(sampler: str) -> None:
-    """Also where one of the arms begins with trials that diverge."""
+    """The points are the same also where one of the arms begins with trials that diverge."""
 
     def diverge_first(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
         if arm == "logit" and number < 3:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 def test_cross_entropy_computes_optaxs(
     monkeypatch: pytest.MonkeyPatch, size: float, platform: str
 ) -> None:
-    """On TPUs the label's logit is found by another program."""
+    """The label's logit is found by another program on TPUs."""
     monkeypatch.setattr(dispatch, "platform", lambda: platform)
     logits = scores(0, size)
     labels = jnp.asarray(np.random.default_rng(1).integers(0, SHAPE[-1], SHAPE[:2]))

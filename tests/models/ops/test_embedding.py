@@ -47,7 +47,7 @@ def test_tied_logits_computes_plain_logits_in_float32(dtype: Any) -> None:
 
 
 def test_tied_logits_sums_the_bias_gradient_in_float32() -> None:
-    """In bfloat16 a sum of ones stands still at 256."""
+    """A bfloat16 sum of ones stands still at 256."""
     x = jnp.ones((1, 3000, 1), BF16)
     logits, pull = jax.vjp(lambda bias: ops.tied_logits(x, jnp.ones((1, 1)), bias), jnp.zeros(1))
     np.testing.assert_array_equal(pull(jnp.ones_like(logits))[0], [3000])

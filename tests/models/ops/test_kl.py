@@ -69,7 +69,7 @@ def test_reference_and_optimized_losses_are_the_same(size: float) -> None:
 
 
 def test_kl_outside_where_gives_no_gradient_whatever_the_scores_hold() -> None:
-    """As padding does: scores that are NaN beyond `where`."""
+    """Scores that are NaN beyond `where` stand for padding."""
     where = WHERE["other entries of each row"]
     student = jnp.where(where, scores(0), jnp.nan)
     teacher = jnp.where(where, scores(1), jnp.nan)

@@ -31,7 +31,7 @@ def test_layer_norm_computes_plain_layer_norm(dtype: Any) -> None:
 
 
 def test_layer_norm_of_rows_far_from_zero_keeps_their_variance() -> None:
-    """E[x²] − E[x]² would cancel."""
+    """The difference E[x²] − E[x]² would cancel."""
     x = 300 + drawn(2, 5, 64)
     out = ops.layer_norm(x, jnp.ones(64), jnp.zeros(64), 1e-12)
     wide = np.asarray(x, np.float64)

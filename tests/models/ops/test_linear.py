@@ -34,7 +34,7 @@ def test_linear_computes_plain_linear_on_every_platform(
 
 
 def test_linear_to_a_smaller_width_computes_plain_linear() -> None:
-    """On CPUs the weight's gradient is computed transposed where the input is the wider one."""
+    """The weight's gradient is computed transposed on CPUs where the input is the wider one."""
     assert_computes(ops.linear, plain, drawn(3, 10, 12), drawn(12, 8, seed=1), drawn(8, seed=2))
 
 
@@ -49,7 +49,7 @@ def test_linear_each_computes_every_layer(form: Any) -> None:
 
 
 def test_bias_gradient_is_summed_in_float32() -> None:
-    """In bfloat16 a sum of ones stands still at 256."""
+    """A bfloat16 sum of ones stands still at 256."""
     x = jnp.ones((1, 3000, 1), BF16)
     kernel = jnp.ones((1, 1))
     out, pull = jax.vjp(lambda bias: ops.linear(x, kernel, bias), jnp.zeros(1))

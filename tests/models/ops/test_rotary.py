@@ -117,8 +117,7 @@ def test_gradient_of_a_rotation_is_the_rotation_back() -> None:
 
 
 def test_rotary_model_knows_the_order_of_tokens() -> None:
-    """Without any positions a mean over the sequence would not: attention is the same for any
-    order."""
+    """A mean over the sequence would not without positions: attention is the same for any order."""
     params = init(dataclasses.replace(CONFIG, init_std=0.3), 0).params
     tokens = np.array([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]], np.int32)
     batch = {"tokens": tokens, "segments": np.ones_like(tokens)}
