@@ -108,7 +108,7 @@ def without_kernels() -> tuple[Any, float]:
     [
         (MeshConfig(fsdp=2), 8, {}),
         (MeshConfig(), 2, {"compute": ComputeConfig(scan=True, remat="full")}),
-        (MeshConfig(), 2, {"seeds": 2}),
+        (MeshConfig(), 2, {"lanes": 2}),
     ],
     ids=["over eight devices", "as a loop, rematerialised", "two vmapped runs"],
 )
