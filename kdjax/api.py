@@ -25,13 +25,13 @@ from kdjax.config import (
     ArmConfig,
     Config,
     DataConfig,
+    EvaluationConfig,
     MlmProbeConfig,
     OptimizerConfig,
     TokenizerConfig,
     TrainConfig,
 )
 from kdjax.data.corpus import Corpus
-from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text import sources
@@ -41,7 +41,7 @@ from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
-from kdjax.study.batches import HELD_OUT_SEED, PROBE_SEED
+from kdjax.study.batches import held_out_batches, probe_batches, train_batches
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
@@ -275,7 +275,7 @@ def train(
             phase, phase_shape, layout, settings.grad_accum_steps, settings.compute
         )
         teacher = program.place_teacher(arm.teacher.params if arm.teacher else None)
-        stream = _training_batches(data, phase_shape.batch_size, seed)
+        stream = train_batches(_recipe(data), data.corpus, phase_shape.batch_size, seed)
         cost = kdjax.training.phase.price(phase, phase_shape)
         compiled_phases.append(CompiledPhase(phase, program, cost, stream, teacher))
         prices.append(cost)
@@ -339,7 +339,7 @@ def evaluate(
         shape = BatchShape(
             mlm_probe.batch_size, data.settings.seq_len, data.settings.max_predictions
         )
-        batches = _training_batches(data, mlm_probe.batch_size, PROBE_SEED)
+        batches = probe_batches(_recipe(data, mlm_probe=mlm_probe), data.corpus)
         fitted = MlmProbe(mlm_probe, batches, shape).fit(model.config, model.params)
         figures["mlm_probe"] = fitted.measure(held_out).loss
     return figures
@@ -391,30 +391,17 @@ def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:
         )
 
 
-def _training_batches(data: PreparedText, batch_size: int, seed: int) -> Batches:
-    """Read the training split in batches, by the text's own masking settings."""
-    return Batches(
-        data.corpus,
-        "train",
-        batch_size=batch_size,
-        seed=seed,
-        mlm_probability=data.settings.mlm_probability,
-        max_predictions=data.settings.max_predictions,
-    )
+def _recipe(
+    data: PreparedText, sequences: int = 256, mlm_probe: MlmProbeConfig = MlmProbeConfig()
+) -> Config:
+    """Return the settings by which a study would read this text."""
+    evaluation = EvaluationConfig(mlm_sequences=sequences, mlm_probe=mlm_probe)
+    return Config(data=data.settings, train=TrainConfig(batch_size=32), evaluation=evaluation)
 
 
 def _held_out(data: PreparedText, sequences: int) -> HeldOut:
-    """Take up to `sequences` sequences of the validation split, masked alike for every model."""
-    batches = fixed_batches(
-        data.corpus,
-        "validation",
-        batch_size=32,
-        limit=sequences,
-        seed=HELD_OUT_SEED,
-        mlm_probability=data.settings.mlm_probability,
-        max_predictions=data.settings.max_predictions,
-    )
-    return HeldOut(batches)
+    """Read the held-out sequences with the masks that they have in every study."""
+    return HeldOut(held_out_batches(_recipe(data, sequences), data.corpus))
 
 
 def _mlm_loss(definition: Arm, held_out: HeldOut, params: Any) -> dict[str, float]:
