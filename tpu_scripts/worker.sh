@@ -81,17 +81,21 @@ start() {
 }
 
 status() {
-  local line
-  line=$(tail -c 2000 "$HERE/log" 2>/dev/null | tr '\r' '\n' | grep -v '^[[:space:]]*$' | tail -n 1 || true)
-  if [[ -f $HERE/rc ]]; then
-    echo "exited $(cat "$HERE/rc") $line"
-  elif alive; then
-    echo "running - $line"
+  local state line
+  # Alive comes first: a job that ends while this looks has written its exit status by the time it is gone.
+  if alive; then
+    state="running -"
+  elif [[ -f $HERE/rc ]]; then
+    state="exited $(cat "$HERE/rc")"
   elif [[ -f $HERE/job.pid ]]; then
-    echo "dead - vanished, last said: $line"
+    state="dead - vanished, last said:"
   else
     echo "idle -"
+    return
   fi
+  # The log comes after the state: what an ended job said last is in it by then.
+  line=$(tail -c 2000 "$HERE/log" 2>/dev/null | tr '\r' '\n' | grep -v '^[[:space:]]*$' | tail -n 1 || true)
+  echo "$state $line"
 }
 
 stop() {

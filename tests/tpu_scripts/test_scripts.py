@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tpu_scripts.conftest import SCRIPTS, Cloud
+from tests.tpu_scripts.conftest import SCRIPTS, Cloud, program
 from tests.tpu_scripts.test_watch import KINDS, RUN
 
 ALL = ("create.sh", "setup.sh", "launch.sh", "watch.sh", "fetch.sh", "teardown.sh")
@@ -117,32 +118,53 @@ def test_set_up_says_what_failed_on_a_worker(cloud: Cloud) -> None:
     )
 
 
+def ask_worker(cloud: Cloud, *words: str) -> str:
+    """Run worker.sh in the home of the first worker and return what it prints."""
+    ended = subprocess.run(
+        ["bash", str(SCRIPTS / "worker.sh"), *words],
+        env={
+            "HOME": str(cloud.world / "slices/kd/workers/0"),
+            "PATH": f"{cloud.world / 'bin'}:{os.environ['PATH']}",
+            "FAKE_CLOUD": str(cloud.world),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ended.stdout.strip()
+
+
 def test_job_outlives_the_connection_and_stops_saving(cloud: Cloud) -> None:
     cloud.kdjax(RUN)
     for script in ("create.sh", "setup.sh", "launch.sh"):
         assert cloud.run(script).status == 0
     home = cloud.world / "slices/kd/workers/0"
-    worker = ["bash", str(SCRIPTS / "worker.sh")]
-    environment = {
-        "HOME": str(home),
-        "PATH": f"{cloud.world / 'bin'}:{os.environ['PATH']}",
-        "FAKE_CLOUD": str(cloud.world),
-    }
-
-    def ask(*words: str) -> str:
-        ended = subprocess.run(
-            [*worker, *words], env=environment, capture_output=True, text=True, check=True
-        )
-        return ended.stdout.strip()
-
-    while not (said := ask("status")).endswith("step 0"):
+    while not (said := ask_worker(cloud, "status")).endswith("step 0"):
         assert said == "running -"
     assert said == "running - going on from step 0"
-    assert ask("stop", "5").startswith("exited 75 saved at step")
+    assert ask_worker(cloud, "stop", "5").startswith("exited 75 saved at step")
     assert int((cloud.bucket("kd") / "runs/part1/checkpoints/step").read_text()) > 0
-    assert ask("stop", "5").startswith("exited 75")  # again is fine
+    assert ask_worker(cloud, "stop", "5").startswith("exited 75")  # again is fine
     (home / "kdjax/rc").unlink()
-    assert ask("status").startswith("dead - vanished, last said: saved at step")
+    assert ask_worker(cloud, "status").startswith("dead - vanished, last said: saved at step")
+
+
+def test_job_that_ends_while_its_status_is_asked_for_has_exited(cloud: Cloud) -> None:
+    cloud.kdjax(RUN)
+    for script in ("create.sh", "setup.sh", "launch.sh"):
+        assert cloud.run(script).status == 0
+    home = cloud.world / "slices/kd/workers/0/kdjax"
+    while ask_worker(cloud, "status") == "running -":
+        continue
+    # worker.sh reads the job's command line through this tr, which lets the job end before it.
+    program(
+        cloud.world / "bin/tr",
+        "#!/bin/bash\n"
+        f"kill -TERM $(cat {home}/kdjax.pid) 2>/dev/null\n"
+        f"while kill -0 $(cat {home}/job.pid) 2>/dev/null; do sleep 0.02; done\n"
+        f'exec {shutil.which("tr")} "$@"\n',
+    )
+    assert ask_worker(cloud, "status").startswith("exited 75 saved at step")
 
 
 def test_scripts_can_be_run() -> None:
