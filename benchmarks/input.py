@@ -149,7 +149,7 @@ def host(directory: Path, options: argparse.Namespace) -> Iterator[str]:
         run_directory = Path(tempfile.mkdtemp(dir=directory))
         with Reporter() as reporter:
             before = time.thread_time()
-            run = runs.trainer(
+            spec = runs.run_spec(
                 phase,
                 steps * case.price.total,
                 params,
@@ -157,7 +157,7 @@ def host(directory: Path, options: argparse.Namespace) -> Iterator[str]:
                 batch_size=DEMO.batch_size,
                 watch=reporter.track("host"),
             )
-            train(run)
+            train(spec)
             return time.thread_time() - before
 
     thread_seconds("all", FEW)  # imports, first files

@@ -49,10 +49,10 @@ def run(phase: CompiledPhase, steps: int, log: LogConfig) -> tuple[float, float]
     params = models.init(STUDENT, 0).params
     flops = steps * phase.price.total
     with tempfile.TemporaryDirectory() as directory:
-        trainer = runs.trainer(
+        spec = runs.run_spec(
             phase, flops, params, Path(directory), batch_size=SHAPE.batch_size, log=log
         )
-        (outcome,) = train(trainer)
+        (outcome,) = train(spec)
     return runs.loop_seconds(outcome.ledger), time.process_time() - before
 
 

@@ -13,7 +13,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
-from kdjax.training.trainer import Trainer
+from kdjax.training.run_spec import RunSpec
 
 MLM_PROBABILITY = 0.15
 
@@ -30,7 +30,7 @@ def training_batches(corpus: Corpus, shape: BatchShape, seed: int = 0) -> Batche
     )
 
 
-def trainer(
+def run_spec(
     phase: CompiledPhase,
     flops: float,
     params: Mapping[str, Any],
@@ -41,7 +41,7 @@ def trainer(
     log: LogConfig = LogConfig(),
     optimizer: OptimizerConfig = OptimizerConfig(),
     **options: Any,
-) -> Trainer:
+) -> RunSpec:
     """Return a run of one phase that is evaluated at its end alone.
 
     Args:
@@ -53,11 +53,11 @@ def trainer(
         seed: seed of the run.
         log: what is recorded.
         optimizer: settings of the optimizer.
-        options: other arguments of `Trainer`.
+        options: other arguments of `RunSpec`.
     """
     # Evaluations on the way would be timed as well.
     config = TrainConfig(batch_size=batch_size, optimizer=optimizer, log=log, evaluations=1)
-    return Trainer(
+    return RunSpec(
         [phase],
         Budget.flops(flops),
         start=params,

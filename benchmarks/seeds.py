@@ -116,10 +116,10 @@ def loop(seeds: Seeds, steps: int) -> float:
     for group, group_batches in zip(seeds.groups, seeds.batches, strict=True):
         # Each group is trained as one program, and the groups one after another.
         with tempfile.TemporaryDirectory() as directory:
-            trainers = []
+            specs = []
             for seed, seed_batch in zip(group, group_batches, strict=True):
                 stream = Same(seed_batch, SHAPE.batch_size)
-                trainer = runs.trainer(
+                spec = runs.run_spec(
                     CompiledPhase(seeds.phase, seeds.program, cost, stream, seeds.teacher),
                     steps * cost.total,
                     models.init(seeds.phase.student, seed).params,
@@ -128,8 +128,8 @@ def loop(seeds: Seeds, steps: int) -> float:
                     seed=seed,
                     log=LogConfig(tensorboard=False),
                 )
-                trainers.append(trainer)
-            seconds += sum(runs.loop_seconds(outcome.ledger) for outcome in train(*trainers))
+                specs.append(spec)
+            seconds += sum(runs.loop_seconds(outcome.ledger) for outcome in train(*specs))
     return seconds
 
 

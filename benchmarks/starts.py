@@ -192,7 +192,7 @@ def trained(
     (phase,) = resolve("scratch", arm, config, config, optimizer).phases
     program = program_of(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
     stream = runs.training_batches(text.corpus, SHAPE, seed)
-    run = runs.trainer(
+    spec = runs.run_spec(
         CompiledPhase(phase, program, price(phase, SHAPE), stream),
         size.flops,
         init(config, seed).params,
@@ -202,7 +202,7 @@ def trained(
         log=LogConfig(tensorboard=False),
         optimizer=optimizer,
     )
-    (outcome,) = train(run)
+    (outcome,) = train(spec)
     result = {
         "loss": held_out_loss(config, outcome.params, text.held_out).loss,
         "steps": outcome.ledger.steps,

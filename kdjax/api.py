@@ -43,10 +43,9 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.study.batches import held_out_batches, probe_batches, train_batches
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.phase import BatchShape
-from kdjax.training.program import program_of
-from kdjax.training.trainer import Trainer
+from kdjax.training.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -267,17 +266,16 @@ def train(
 
     # Compile each phase, and place the teacher on the devices.
     definition = arm.definition.ramped(settings.batch_ramp)
-    compiled_phases = []
+    teacher_params = arm.teacher.params if arm.teacher else None
+    compiled_phases: list[CompiledPhase] = []
     prices = []
     for phase in definition.phases:
         phase_shape = phase.shape(shape)
-        program = program_of(
-            phase, phase_shape, layout, settings.grad_accum_steps, settings.compute
-        )
-        teacher = program.place_teacher(arm.teacher.params if arm.teacher else None)
         stream = train_batches(_recipe(data), data.corpus, phase_shape.batch_size, seed)
         cost = kdjax.training.phase.price(phase, phase_shape)
-        compiled_phases.append(CompiledPhase(phase, program, cost, stream, teacher))
+        compiled_phases += compile_phase(
+            phase, cost, phase_shape, [stream], layout, settings, teacher_params
+        )
         prices.append(cost)
 
     # A budget that does not afford one step of each phase is refused before anything is written.
@@ -288,7 +286,7 @@ def train(
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdjax-"))
         held_out = _held_out(data, sequences=256)
-        run = Trainer(
+        spec = RunSpec(
             compiled_phases,
             budget,
             start=arm.student.params,
@@ -298,7 +296,7 @@ def train(
             evaluate=lambda params: _mlm_loss(definition, held_out, params),
             watch=watch,
         )
-        (outcome,) = kdjax.training.train.train(run)
+        (outcome,) = kdjax.training.train.train(spec)
     return TrainedRun(arm, outcome.params, outcome.ledger, outcome.curve)
 
 

@@ -13,8 +13,8 @@ from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.progress import Progress
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
+from kdjax.training.run_spec import RunSpec
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
 from tests import tiny
 
 
@@ -37,7 +37,7 @@ def interrupting(step: int | None) -> Callable[[Progress], None]:
     return watch
 
 
-def trainer(
+def run_spec(
     directory: Path,
     compiled_phases: Sequence[CompiledPhase],
     budget: Budget,
@@ -47,7 +47,7 @@ def trainer(
     log: LogConfig = LogConfig(every=1),
     checkpoint: CheckpointConfig | None = None,
     **settings: Any,
-) -> Trainer:
+) -> RunSpec:
     """Return a run, ready to be trained.
 
     Args:
@@ -58,7 +58,7 @@ def trainer(
         evaluations: evenly spaced evaluations.
         log: what is written down.
         checkpoint: when it saves; None: as `tiny.saving`.
-        settings: further arguments of `Trainer`, or others than those made here.
+        settings: further arguments of `RunSpec`, or others than those made here.
     """
     config = TrainConfig(
         batch_size=tiny.SHAPE.batch_size,
@@ -73,9 +73,9 @@ def trainer(
         "directory": directory,
         "watch": interrupting(stop_at),
     }
-    return Trainer(compiled_phases, budget, **{**made, **settings})
+    return RunSpec(compiled_phases, budget, **{**made, **settings})
 
 
 def train_one(*args: Any, **settings: Any) -> Outcome:
-    """Train a run (`trainer`), and return what it came to."""
-    return train(trainer(*args, **settings))[0]
+    """Train a run (`run_spec`), and return what it came to."""
+    return train(run_spec(*args, **settings))[0]

@@ -16,8 +16,8 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead
-from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.encoder import Encoder, MlmHead, TaskHead
+from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.models.ops.dropout import fold, sequence_seeds
 from kdjax.models.starts import ShapesOnly
 

@@ -7,7 +7,7 @@ is a dropout key (`kdjax.models.ops.dropout`); every layer and site folds its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,10 @@ from flax import nnx
 
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.models import ops
-from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.models.ops.dropout import Key, fold
 from kdjax.models.starts import initializer
 
-Batch = Mapping[str, jax.Array]
 AttentionFeatures = dict[str, jax.Array]
 """What a layer's attention computes on its way, by the names in `ATTENTION_FEATURES`."""
 
@@ -134,8 +133,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
         biases = [layer.bias[...] for layer in layers]
         # One product, as they have the same input.
         projected = dict(zip(_PROJECTIONS, ops.linear_each(x, kernels, biases), strict=True))
-        for name in ("query", "key"):
-            projected[name] = self._rotated(projected[name], rotation)
+        projected = self._rotated(projected, rotation)
         context, scores = ops.attention(
             **projected,
             mask=mask,
@@ -165,21 +163,25 @@ class Attention(nnx.Module):  # type: ignore[misc]
         needed = requested
         if "scores" in requested:
             needed = requested | {"query", "key"}
+        projected = {name: getattr(self, name)(x) for name in _PROJECTIONS if name in needed}
         features = {}
-        for name in _PROJECTIONS:
-            if name in needed:
-                projected = getattr(self, name)(x)
-                if name != "value":
-                    projected = self._rotated(projected, rotation)
-                features[name] = ops.split_heads(projected, self.heads)
+        for name, projection in self._rotated(projected, rotation).items():
+            features[name] = ops.split_heads(projection, self.heads)
         if "scores" in requested:
             features["scores"] = ops.attention_scores(features["query"], features["key"])
         return {name: features[name] for name in requested}
 
-    def _rotated(self, x: jax.Array, rotation: ops.Rotation | None) -> jax.Array:
+    def _rotated(
+        self, projected: dict[str, jax.Array], rotation: ops.Rotation | None
+    ) -> dict[str, jax.Array]:
+        """Return the projections by name, queries and keys rotated where positions are rotary."""
         if rotation is None:
-            return x
-        return ops.rotate(x, rotation, self.heads)
+            return projected
+        rotated = dict(projected)
+        for name in ("query", "key"):
+            if name in projected:
+                rotated[name] = ops.rotate(projected[name], rotation, self.heads)
+        return rotated
 
 
 class FeedForward(nnx.Module):  # type: ignore[misc]

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 import jax
+
+Batch = Mapping[str, jax.Array]
+"""The arrays of a batch, all of them or those that a function names. B batch, L length, S slots.
+
+- `tokens`: int32 `[B, L]`, masked tokens replaced.
+- `segments`: int32 `[B, L]`: which text of a packed sequence a token is of, from 1; 0 is padding.
+- `positions`: int32 `[B, L]`, position within the segment, from 0.
+- `types`: int32 `[B, L]`, token types; without them all are 0.
+- `valid`: bool `[B, L]`, False at padding.
+- `slots`: int32 `[B, S]`, where the masked tokens are.
+- `labels`: int32 `[B, S]`, the tokens that were masked.
+- `label_weights`: float32 `[B, S]`, 1 at a masked token and 0 at an unused slot.
+"""
 
 ATTENTION_FEATURES = ("scores", "query", "key", "value")
 """The features that a layer's attention computes on its way."""

@@ -11,12 +11,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from kdjax.config import ModelConfig
 from kdjax.models import ops
-from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
-from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal, check_whole
+from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm, check_equal, check_whole
 from kdjax.objectives.layers import LayerMap, Pairs, last, last_pair, pairs, read_map
 from kdjax.objectives.reductions import mean, mse, valid_pairs
 
@@ -73,7 +74,8 @@ class AttentionMse(TeacherTerm):
         """Return the number of valid pairs of positions."""
         return normalizers.pairs(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         where = valid_pairs(batch)
@@ -104,7 +106,8 @@ class AttentionMseBui2024(TeacherTerm):
         """Return the number of sequences."""
         return normalizers.sequences(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         student_scores = masked_scores(student, batch)
@@ -131,7 +134,8 @@ class FirstScoresMseBui2024(TeacherTerm):
         """Return the number of sequences."""
         return normalizers.sequences(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         return mse(student.scores[1], teacher.scores[1])
@@ -160,7 +164,8 @@ class AttentionKl(TeacherTerm):
         """Return the number of valid rows."""
         return normalizers.valid_positions(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         student_layer, teacher_layer = last_pair(
@@ -191,7 +196,8 @@ class AttentionKlBui2024(TeacherTerm):
         """Return the number of sequences."""
         return normalizers.sequences(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         student_log_probs = ops.log_softmax(masked_scores(student, batch))

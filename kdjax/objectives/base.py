@@ -13,10 +13,9 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
-from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.models.ops import at_least_float32
 
-Batch = Mapping[str, jax.Array]
 Params = Mapping[str, Any]
 
 
@@ -88,6 +87,7 @@ class Term(ABC):
         """
         return None
 
+    @abstractmethod
     def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
@@ -97,33 +97,14 @@ class Term(ABC):
             student: the student's features, at least those `needs` asks for.
             teacher: the teacher's features, likewise.
             batch: `valid` bool `[B, L]`, `segments` int32 `[B, L]` (0 is padding), `labels` int32
-                `[B, S]` and `label_weights` float32 `[B, S]` (0 at an unused slot). `progress`,
-                float32 scalar: the share of the arm's budget spent before this step, which
-                schedules among the options go by; absent means 0.
+                `[B, S]` and `label_weights` float32 `[B, S]` (0 at an unused slot).
+                `budget_fraction`, float32 scalar: the share of the arm's budget spent before this
+                step, which schedules among the options go by; absent means 0.
             params: the term's own parameters, from `init`.
 
         Returns:
-            A scalar, float32 or wider.
-
-        Raises:
-            InputError: the term, one of a user's own, computes no scalar.
+            A scalar, of any floating type.
         """
-        loss = self._loss(student, teacher, batch, params)
-        # A user's function may return anything.
-        if isinstance(loss, (int, float)):
-            loss = jnp.asarray(loss)
-        if not hasattr(loss, "shape"):
-            kind = type(loss).__name__
-            raise InputError(f"{self.name}: its loss is a {kind}, expected a scalar")
-        if loss.shape != ():
-            raise InputError(f"{self.name}: its loss has the shape {loss.shape}, expected a scalar")
-        return at_least_float32(jnp.asarray(loss))
-
-    @abstractmethod
-    def _loss(
-        self, student: Features, teacher: Features, batch: Batch, params: Params
-    ) -> jax.Array:
-        """Compute the loss, of any floating type."""
 
 
 class TeacherTerm(Term):
@@ -151,6 +132,26 @@ class TeacherTerm(Term):
     @abstractmethod
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         """Return what `needs` does where there is a teacher."""
+
+
+def as_scalar(name: str, loss: Any) -> jax.Array:
+    """Return a term's loss as a scalar, float32 or wider.
+
+    Args:
+        name: name of the term, for the message.
+        loss: what the term returned; a term of a user's own may return anything.
+
+    Raises:
+        InputError: it is no scalar.
+    """
+    if isinstance(loss, (int, float)):
+        loss = jnp.asarray(loss)
+    if not hasattr(loss, "shape"):
+        kind = type(loss).__name__
+        raise InputError(f"{name}: its loss is a {kind}, expected a scalar")
+    if loss.shape != ():
+        raise InputError(f"{name}: its loss has the shape {loss.shape}, expected a scalar")
+    return at_least_float32(jnp.asarray(loss))
 
 
 def check_equal(what: str, student: int, teacher: int) -> None:

@@ -11,12 +11,13 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, cast
 
 import jax
+from typing_extensions import override
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError, nearest
-from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
-from kdjax.objectives.base import Batch, FeatureNeeds, Params, Term
+from kdjax.objectives.base import FeatureNeeds, Params, Term
 from kdjax.objectives.schedule import current, read
 
 _NORMALIZERS = {
@@ -166,7 +167,8 @@ class CustomTerm(Term):
             return None
         return _NORMALIZERS[self.function.normalizer](batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         # Schedules become their values at this step.

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import ops
-from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
-from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
+from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm, check_equal
 from kdjax.objectives.layers import LayerMap, Pairs, last, pairs, read_map
 from kdjax.objectives.reductions import mean, mse
 
@@ -41,7 +42,8 @@ class Cosine(TeacherTerm):
         """Return the number of valid positions."""
         return normalizers.valid_positions(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         products = _direction(last(student.hidden)) * _direction(last(teacher.hidden))
@@ -77,7 +79,8 @@ class HiddenMse(TeacherTerm):
         """Return the number of valid positions."""
         return normalizers.valid_positions(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         where = batch["valid"][..., None]
@@ -108,7 +111,8 @@ class HiddenMseBui2024(TeacherTerm):
         """Return the number of sequences."""
         return normalizers.sequences(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         return mse(last(student.hidden), last(teacher.hidden))
@@ -139,7 +143,8 @@ class HiddenCls(TeacherTerm):
         """Return the number of segments."""
         return normalizers.number(_segment_starts(batch))
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         hidden = last(student.hidden)
@@ -171,7 +176,8 @@ class HiddenConcat(TeacherTerm):
         """Return the number of valid positions."""
         return normalizers.valid_positions(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         return mse(_project(_joined(student), params), _joined(teacher), batch["valid"][..., None])

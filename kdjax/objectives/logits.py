@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
 from kdjax.models import ops
-from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
-from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
+from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm, check_equal
 from kdjax.objectives.reductions import mean, require_logits, weighted_mean
 from kdjax.objectives.schedule import current, read
 
@@ -56,7 +57,8 @@ class Logit(TeacherTerm):
             return normalizers.valid_positions(batch)
         return normalizers.masked_slots(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         # A schedule's value at this step.
@@ -91,7 +93,8 @@ class LogitBui2024(TeacherTerm):
         """Return the number of masked slots, by their weights."""
         return normalizers.masked_slots(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         student_log_probs = ops.log_softmax(require_logits(student.logits))

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+from typing_extensions import override
 
 from kdjax.config import ModelConfig
 from kdjax.models import ops
-from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
-from kdjax.objectives.base import Batch, FeatureNeeds, Params, Term
+from kdjax.objectives.base import FeatureNeeds, Params, Term
 from kdjax.objectives.reductions import require_logits, weighted_mean
 
 
@@ -32,7 +33,8 @@ class Mlm(Term):
         """Return the number of masked slots, by their weights."""
         return normalizers.masked_slots(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         losses = ops.cross_entropy(require_logits(student.logits), batch["labels"])

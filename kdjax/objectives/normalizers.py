@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kdjax.models.features import Batch
 from kdjax.models.ops import at_least_float32
-from kdjax.objectives.base import Batch
 from kdjax.objectives.reductions import valid_pairs
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
 from kdjax.models.features import FeatureRequest, Features
-from kdjax.objectives.base import FeatureNeeds, Term
+from kdjax.objectives.base import FeatureNeeds, Term, as_scalar
 from kdjax.objectives.schedule import current
 
 
@@ -82,7 +82,7 @@ class Objective:
         teacher: Features,
         batch: Mapping[str, jax.Array],
         params: Mapping[str, Any],
-        progress: float | jax.Array = 0.0,
+        budget_fraction: float | jax.Array = 0.0,
         shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Compute the loss of a batch.
@@ -92,20 +92,24 @@ class Objective:
             teacher: the teacher's features, likewise.
             batch: the batch, as for a term.
             params: the terms' own parameters, from `init`.
-            progress: the share of the arm's budget spent before this step, which schedules go by.
+            budget_fraction: the share of the arm's budget spent before this step, which schedules
+                go by.
             shares: each term's share, in a part of a batch, of the whole batch's normalizer: its
                 value is multiplied by it, so that the losses of all parts add up to that of the
                 whole.
 
         Returns:
             The sum, and each term by itself before its weight; float32 scalars.
+
+        Raises:
+            InputError: a term, one of a user's own, computes no scalar.
         """
         # Where terms read their schedules.
-        batch = {**batch, "progress": jnp.asarray(progress, jnp.float32)}
+        batch = {**batch, "budget_fraction": jnp.asarray(budget_fraction, jnp.float32)}
         total = jnp.float32(0)
         losses = {}
         for key, weight, term in self.terms:
-            loss = term(student, teacher, batch, params.get(key, {}))
+            loss = as_scalar(term.name, term(student, teacher, batch, params.get(key, {})))
             # Losses of parts add up to that of the whole batch.
             if shares is not None:
                 loss = shares[key] * loss

@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError, nearest
 from kdjax.models import ops
-from kdjax.models.features import Features
+from kdjax.models.features import Batch, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.attention import masked_scores, scores_needs
-from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm
+from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm
 from kdjax.objectives.layers import last
 from kdjax.objectives.reductions import mean, valid_pairs
 
@@ -66,7 +67,8 @@ class Pearson(TeacherTerm):
             return None
         return normalizers.number(where)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         pairs = _comparable_pairs(batch)
@@ -102,7 +104,8 @@ class PearsonBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         student_probs = jnp.exp(ops.log_softmax(masked_scores(student, batch)))

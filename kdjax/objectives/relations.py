@@ -12,15 +12,15 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import ops
-from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.attention import FLOOR
 from kdjax.objectives.base import (
-    Batch,
     FeatureNeeds,
     Params,
     TeacherTerm,
@@ -104,7 +104,8 @@ class Relation(TeacherTerm):
         """Return the number of valid rows."""
         return normalizers.valid_positions(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         mask = ops.AttentionMask(batch["segments"], valid_pairs(batch))
@@ -150,7 +151,8 @@ class RelationBui2024(TeacherTerm):
         """Return the number of sequences."""
         return normalizers.sequences(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         losses = []
@@ -186,7 +188,8 @@ class ValueRelation(TeacherTerm):
         """Return the number of valid rows."""
         return normalizers.valid_positions(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         student_layer, teacher_layer = last_pair(
@@ -215,7 +218,8 @@ class ValueRelationBui2024(TeacherTerm):
         """Return the number of sequences."""
         return normalizers.sequences(batch)
 
-    def _loss(
+    @override
+    def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         student_values = last(student.value)

@@ -64,7 +64,7 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
         raise InputError(f"{what}: {e}") from None
 
 
-def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax.Array:
+def value(setting: float | Schedule, budget_fraction: float | jax.Array) -> float | jax.Array:
     """Compute the number at a point of the budget; pure, and may be traced.
 
     Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v -
@@ -73,14 +73,14 @@ def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax
 
     Args:
         setting: schedule from `read`.
-        progress: share of the budget spent, a scalar.
+        budget_fraction: share of the budget spent, a scalar.
 
     Returns:
         A plain number as it is; of a schedule a scalar, float32 or wider.
     """
     if not isinstance(setting, Schedule):
         return float(setting)
-    at = at_least_float32(jnp.asarray(progress))
+    at = at_least_float32(jnp.asarray(budget_fraction))
     number = jnp.asarray(setting.points[0][1], at.dtype)
     for (start, before), (end, after) in pairwise(setting.points):
         # Each point exactly: t is 0 and 1 at the two, and one of the products then vanishes.
@@ -104,8 +104,8 @@ def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
 
 
 def current(setting: float | Schedule, batch: Mapping[str, Any]) -> float | jax.Array:
-    """Compute the number at the batch's `progress`; at 0 if it has none."""
-    return value(setting, batch.get("progress", 0.0))
+    """Compute the number at the batch's `budget_fraction`; at 0 if it has none."""
+    return value(setting, batch.get("budget_fraction", 0.0))
 
 
 def _is_point(point: Any) -> bool:

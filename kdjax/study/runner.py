@@ -19,14 +19,13 @@ from kdjax.study.run_manifest import register_run
 from kdjax.study.study import Study
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint_storage import save_params
-from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.outcome import Outcome
-from kdjax.training.program import program_of
+from kdjax.training.run_spec import RunSpec
 from kdjax.training.sinks import About
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.teacher_source import CachedTeacher
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
 
 
 class StudyRunner:
@@ -113,12 +112,12 @@ class StudyRunner:
             Seed -> the row of its run.
         """
         compiled_phases = self._compile(arm, list(backups))
-        runs = []
+        specs = []
         for seed, backup in backups.items():
-            runs.append(self._run(arm, seed, compiled_phases[seed], backup))
+            specs.append(self._run_spec(arm, seed, compiled_phases[seed], backup))
         # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
-        for (seed, backup), outcome in zip(backups.items(), train(*runs), strict=True):
+        for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):
             rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome)
             backup.upload_and_prune()
         return rows
@@ -136,40 +135,41 @@ class StudyRunner:
         if arm.name not in self._compiled_arms:
             self._compiled_arms.add(arm.name)
             self._reporter.status(f"{arm.name}: compiling")
-        settings = self._config.train
         compiled_phases = {seed: list[CompiledPhase]() for seed in seeds}
         teacher = self._artifacts.teacher_for(seeds[0])
         for phase, price in zip(arm.phases, self._study.costs[arm.name].prices, strict=True):
             shape = phase.shape(self._plan.shape)
-            program = program_of(
-                phase,
-                shape,
-                self._plan.layout,
-                settings.grad_accum_steps,
-                settings.compute,
-                len(seeds),
-            )
-            teacher_params = program.place_teacher(teacher.params if teacher else None)
             # Order and masks are a seed's own, stored outputs or not.
             reads_cache = isinstance(phase.teacher_source, CachedTeacher)
             cache = self._artifacts.cache if reads_cache else None
+            streams = []
             for seed in seeds:
-                stream = train_batches(
-                    self._config, self._artifacts.corpus, shape.batch_size, seed, cache
+                streams.append(
+                    train_batches(
+                        self._config, self._artifacts.corpus, shape.batch_size, seed, cache
+                    )
                 )
-                compiled_phases[seed].append(
-                    CompiledPhase(phase, program, price, stream, teacher_params)
-                )
+            phase_of_seeds = compile_phase(
+                phase,
+                price,
+                shape,
+                streams,
+                self._plan.layout,
+                self._config.train,
+                teacher.params if teacher else None,
+            )
+            for seed, compiled_phase in zip(seeds, phase_of_seeds, strict=True):
+                compiled_phases[seed].append(compiled_phase)
         return compiled_phases
 
-    def _run(
+    def _run_spec(
         self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], backup: RunBackup
-    ) -> Trainer:
+    ) -> RunSpec:
         """Return a run, ready to be trained."""
         config = self._config
         evaluation = self._artifacts.evaluation_for(seed)
         mlm = arm.trains_mlm_head
-        return Trainer(
+        return RunSpec(
             compiled_phases,
             self._plan.budget,
             start=self._artifacts.start_params(arm, seed),

@@ -28,10 +28,10 @@ from kdjax.study.run_backup import RESULT, RunBackup
 from kdjax.study.teacher import Teacher
 from kdjax.study.teacher_checkpoints import TeacherCheckpoints, training_identity
 from kdjax.training import metrics_log
-from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape
-from kdjax.training.program import program_of
+from kdjax.training.run_spec import RunSpec
 from kdjax.training.sinks import About
 from kdjax.training.teacher_directories import (
     checkpoint_name,
@@ -46,7 +46,6 @@ from kdjax.training.teacher_pretraining import (
     stream_seed,
 )
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
 
 FINISHED = (journal.NAME, metrics_log.NAME, RESULT)
 """The files of a finished training besides its checkpoints."""
@@ -206,7 +205,7 @@ class _Training:
         )
         compiled_phases = self._compiled_phases()
         try:
-            (outcome,) = train(self._trainer_run(compiled_phases))
+            (outcome,) = train(self._run_spec(compiled_phases))
         except Diverged:
             raise
         except InputError as error:
@@ -227,16 +226,15 @@ class _Training:
         stream = train_batches(
             self._config, self._corpus, self._settings.batch_size, stream_seed(self._seed)
         )
-        compiled_phases = []
+        compiled_phases: list[CompiledPhase] = []
         for phase in pretraining_phases(self._architecture, self._settings):
-            program = program_of(
-                phase, self._shape, self._layout, settings.grad_accum_steps, settings.compute
+            compiled_phases += compile_phase(
+                phase, self._price, self._shape, [stream], self._layout, settings
             )
-            compiled_phases.append(CompiledPhase(phase, program, self._price, stream))
         return compiled_phases
 
-    def _trainer_run(self, compiled_phases: Sequence[CompiledPhase]) -> Trainer:
-        """Return the run, ready for the trainer."""
+    def _run_spec(self, compiled_phases: Sequence[CompiledPhase]) -> RunSpec:
+        """Return the run, ready to be trained."""
         seed = stream_seed(self._seed)
         settings = self._config.train
         held_out = self._checkpoints.held_out
@@ -250,7 +248,7 @@ class _Training:
             log=settings.log,
             evaluations=settings.evaluations,
         )
-        return Trainer(
+        return RunSpec(
             compiled_phases,
             Budget.flops(self._settings.budget),
             start=models.init(self._architecture, seed).params,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdjax.budget.price import Price
+from kdjax.config import TrainConfig
+from kdjax.parallel.layout import Layout
 from kdjax.training.input_pipeline import Stream
-from kdjax.training.phase import Phase
-from kdjax.training.program import Program
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.program import Program, program_of
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,37 @@ class CompiledPhase:
     price: Price
     stream: Stream
     teacher: Any = None
+
+
+def compile_phase(
+    phase: Phase,
+    price: Price,
+    shape: BatchShape,
+    streams: Sequence[Stream],
+    layout: Layout,
+    settings: TrainConfig,
+    teacher_params: Any = None,
+) -> list[CompiledPhase]:
+    """Compile a phase for runs that are trained together, and place its teacher for all of them.
+
+    Args:
+        phase: the phase.
+        price: price of one step.
+        shape: shape of its batches.
+        streams: batches of each run; as many lanes are compiled.
+        layout: layout of the devices.
+        settings: training settings: microbatches, and how the models are computed.
+        teacher_params: the teacher's parameters, on the host; None without a teacher.
+
+    Returns:
+        The phase of each run, in the order of `streams`.
+
+    Raises:
+        InputError: a batch or a model does not split over the devices, or the teacher lacks the
+            MLM head that the objective asks for.
+    """
+    program = program_of(
+        phase, shape, layout, settings.grad_accum_steps, settings.compute, len(streams)
+    )
+    teacher = program.place_teacher(teacher_params)
+    return [CompiledPhase(phase, program, price, stream, teacher) for stream in streams]

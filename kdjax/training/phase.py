@@ -27,9 +27,9 @@ from kdjax.training.step import (
     Forward,
     ScheduleInputs,
     Step,
-    compute_loss,
     global_norm,
     init_state,
+    make_loss_fn,
     make_step,
     student_params,
 )
@@ -208,17 +208,16 @@ class Phase:
             dropout_key: a JAX key, or seeds of sequences; None: no dropout.
             budget_fraction: share of the budget spent before the step.
         """
-        return compute_loss(
+        all_trained = jax.tree.map(lambda _: True, params)
+        loss_fn = make_loss_fn(
             self.student_forward(),
             self.teacher_forward(),
             self.objective,
-            params,
-            teacher_params,
-            batch,
-            dropout_key,
-            budget_fraction,
+            all_trained,
             frozen_encoder=self.frozen_encoder,
         )
+        trainable, frozen = partition(params, all_trained)
+        return loss_fn(trainable, frozen, teacher_params, budget_fraction, batch, dropout_key)
 
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.models.features import Features
+from kdjax.models.features import Batch, Features
 from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
@@ -25,8 +26,8 @@ from kdjax.training.partition import (
     select_optimizer_state,
 )
 
-Batch = Mapping[str, jax.Array]
 Forward = Callable[..., Features]
+LossFn = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 Step = Callable[["State", Any, Batch, "ScheduleInputs"], tuple["State", dict[str, jax.Array]]]
 
 
@@ -110,45 +111,35 @@ def make_step(
         A pure function, whose metrics are float32 scalars: `loss`, each term by its key,
         `grad_norm` and `grad_norm/GROUP`.
     """
-    student_forward = layout.shard_forward(student, dtype)
-    teacher_forward = None
-    if teacher is not None:
-        teacher_forward = layout.shard_forward(teacher, dtype, of_teacher=True)
+    loss_fn = make_loss_fn(
+        student,
+        teacher,
+        objective,
+        trained,
+        frozen_encoder=frozen_encoder,
+        dtype=dtype,
+        layout=layout,
+    )
 
     def step(
         state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        trainable, frozen = partition(state.params, trained)
-
-        def loss_fn(
-            trainable: Flat,
-            batch: Batch,
-            dropout_seeds: jax.Array | None,
-            shares: Mapping[str, jax.Array] | None = None,
-        ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return compute_loss(
-                student_forward,
-                teacher_forward,
-                objective,
-                combine(trainable, frozen, trained),
-                teacher_params,
-                batch,
-                dropout_seeds,
-                schedule_inputs.budget_fraction,
-                frozen_encoder=frozen_encoder,
-                shares=shares,
-                layout=layout,
-            )
-
         # The loss and its gradients; dropout is a pure function of (seed, step, sequence).
+        trainable, frozen = partition(state.params, trained)
         dropout_seeds = _dropout_seeds(state, dropout_bits, len(batch["tokens"]))
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        grad_fn = partial(
+            jax.value_and_grad(loss_fn, has_aux=True),
+            trainable,
+            frozen,
+            teacher_params,
+            schedule_inputs.budget_fraction,
+        )
         with layout.mesh_context():
             if microbatches == 1:
-                (loss, terms), grads = grad_fn(trainable, batch, dropout_seeds)
+                (loss, terms), grads = grad_fn(batch, dropout_seeds)
             else:
                 (loss, terms), grads = accumulate_gradients(
-                    grad_fn, objective, microbatches, trainable, batch, dropout_seeds
+                    grad_fn, objective, microbatches, batch, dropout_seeds
                 )
         grads = layout.reduce_scatter(grads)
 
@@ -168,48 +159,59 @@ def make_step(
     return step
 
 
-def compute_loss(
-    student_forward: Forward,
-    teacher_forward: Forward | None,
+def make_loss_fn(
+    student: Forward,
+    teacher: Forward | None,
     objective: Objective,
-    params: dict[str, Any],
-    teacher_params: Any,
-    batch: Batch,
-    dropout_key: jax.Array | None,
-    budget_fraction: float | jax.Array,
+    trained: Any,
     *,
-    frozen_encoder: bool,
-    shares: Mapping[str, jax.Array] | None = None,
+    frozen_encoder: bool = False,
+    dtype: str = "float32",
     layout: Layout | Unsharded = UNSHARDED,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the loss of a batch and each term by itself, float32 scalars.
+) -> LossFn:
+    """Build the loss of a batch as a function of the parameters that are trained.
 
     Args:
-        student_forward, teacher_forward: as in `make_step`.
-        objective: the weighted sum of terms.
-        params: as in a `State`.
-        teacher_params: what the step is given of the teacher.
-        batch: the batch, or a part of one.
-        dropout_key: a JAX key, or seeds of sequences; None: no dropout.
-        budget_fraction: share of the budget spent before the step.
-        frozen_encoder: as in `make_step`.
-        shares: share of each term's normalizer that lies in a part of a batch, by which its value
-            is multiplied; None: a whole batch.
-        layout: where parameters lie.
+        student, teacher, objective, trained, frozen_encoder, dtype, layout: as in `make_step`.
+
+    Returns:
+        A pure function `(trainable, frozen, teacher_params, budget_fraction, batch, dropout_seeds,
+        shares=None) -> (loss, terms)`: the loss and each term by itself, float32 scalars. Its
+        arguments are the two parts of a state's parameters (`kdjax.training.partition.partition`),
+        what the step is given of the teacher, the share of the budget spent before the step, the
+        batch or a part of one, seeds of its sequences (or a JAX key; None: no dropout), and the
+        share of each term's normalizer that lies in a part of a batch (None: a whole batch).
     """
-    model = student_params(params["model"], teacher_params, frozen_encoder=frozen_encoder)
+    student_forward = layout.shard_forward(student, dtype)
+    teacher_forward = None
+    if teacher is not None:
+        teacher_forward = layout.shard_forward(teacher, dtype, of_teacher=True)
 
-    # Both forward passes, each as far as the objective needs it
-    teacher_features = Features()
-    if teacher_forward is not None:
-        teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
-    student_features = student_forward(model, batch, dropout_key=dropout_key)
+    def loss_fn(
+        trainable: Flat,
+        frozen: Flat,
+        teacher_params: Any,
+        budget_fraction: float | jax.Array,
+        batch: Batch,
+        dropout_seeds: jax.Array | None,
+        shares: Mapping[str, jax.Array] | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        params = combine(trainable, frozen, trained)
+        model = student_params(params["model"], teacher_params, frozen_encoder=frozen_encoder)
 
-    # Projections are stored split; the objective needs them whole.
-    projections = layout.all_gather(params["objective"])
-    return objective(
-        student_features, teacher_features, batch, projections, budget_fraction, shares
-    )
+        # Both forward passes, each as far as the objective needs it
+        teacher_features = Features()
+        if teacher_forward is not None:
+            teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
+        student_features = student_forward(model, batch, dropout_key=dropout_seeds)
+
+        # Projections are stored split; the objective needs them whole.
+        projections = layout.all_gather(params["objective"])
+        return objective(
+            student_features, teacher_features, batch, projections, budget_fraction, shares
+        )
+
+    return loss_fn
 
 
 def student_params(in_state: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
@@ -223,7 +225,6 @@ def accumulate_gradients(
     grad_fn: Callable[..., Any],
     objective: Objective,
     parts: int,
-    params: Any,
     batch: Batch,
     dropout_seeds: jax.Array | None,
 ) -> Any:
@@ -234,10 +235,9 @@ def accumulate_gradients(
     sequences i, i + `parts`, …: of each device the same number.
 
     Args:
-        grad_fn: `(params, batch, dropout_seeds, shares)` to the loss, its terms and gradients.
+        grad_fn: `(batch, dropout_seeds, shares)` to the loss, its terms and gradients.
         objective: the objective, whose terms say what they are means over.
         parts: number of parts.
-        params: parameters that gradients are taken of.
         batch: the whole batch.
         dropout_seeds: seeds of its sequences, `[B, 2]`; None: no dropout.
     """
@@ -253,10 +253,10 @@ def accumulate_gradients(
         shares = {}
         for name, normalizer in normalizers.items():
             shares[name] = normalizer / jnp.maximum(totals[name], 1e-9)
-        result = grad_fn(params, part_batch, part_seeds, shares)
+        result = grad_fn(part_batch, part_seeds, shares)
         return jax.tree.map(jnp.add, total, result), None
 
-    shapes = jax.eval_shape(grad_fn, params, batch, dropout_seeds, totals)
+    shapes = jax.eval_shape(grad_fn, batch, dropout_seeds, totals)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_seeds)))
     return total

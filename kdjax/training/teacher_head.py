@@ -13,12 +13,11 @@ from kdjax.models import Model, init_mlm_head
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
-from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.compiled_phase import compile_phase
 from kdjax.training.input_pipeline import Stream
 from kdjax.training.phase import BatchShape, Phase, price
-from kdjax.training.program import program_of
+from kdjax.training.run_spec import RunSpec
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
 
 
 def head_phase(architecture: ModelConfig, config: HeadConfig) -> Phase:
@@ -79,17 +78,16 @@ def fit_head(
     budget = Budget.flops(config.budget)
     cost = price(phase, shape)
     schedule_phases(budget, [(1.0, cost)], shape.tokens_per_step, setting="teacher.head.budget")
-    program = program_of(phase, shape, layout)
-    compiled = CompiledPhase(phase, program, cost, stream, program.place_teacher(body))
-    trainer = Trainer(
-        [compiled],
+    settings = TrainConfig(batch_size=shape.batch_size, optimizer=config.optimizer)
+    spec = RunSpec(
+        compile_phase(phase, cost, shape, [stream], layout, settings, body),
         budget,
         start=start,
         seed=0,
-        config=TrainConfig(batch_size=shape.batch_size, optimizer=config.optimizer),
+        config=settings,
         directory=directory,
         evaluate=lambda params: evaluate({**frozen, **params}),
         watch=watch,
     )
-    outcome = train(trainer)[0]
+    (outcome,) = train(spec)
     return Model(encoder.config, {**frozen, **outcome.params}), outcome.ledger

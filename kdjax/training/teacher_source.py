@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,9 @@ import jax.numpy as jnp
 from kdjax.config import CacheConfig, ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
-from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.objectives.objective import Objective
 from kdjax.teacher_cache.manifest import Field
-
-Batch = Mapping[str, jax.Array]
 
 _NEVER = -1e30
 """Log-probability of an entry that was not drawn: finite, so that 0 times it is 0 and not NaN."""

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from kdjax.errors import InputError
 from kdjax.parallel.preemption import PREEMPTION
 from kdjax.training.outcome import Outcome
+from kdjax.training.run_spec import RunSpec, restored_run
+from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.trainer import Trainer
 from kdjax.training.vmapped import train_vmapped
 
 
-def train(*trainers: Trainer) -> list[Outcome]:
+def train(*specs: RunSpec) -> list[Outcome]:
     """Train until the ledgers are full, or go on where an interrupted call stopped.
 
     Several runs train at once, a lane each in a program compiled for so many; each keeps its own
@@ -24,7 +26,7 @@ def train(*trainers: Trainer) -> list[Outcome]:
     counted, except in the journal.
 
     Args:
-        trainers: runs to train: one, or as many as the programs of their phases have lanes.
+        specs: runs to train: one, or as many as the programs of their phases have lanes.
 
     Raises:
         Diverged: the loss of a run is not finite; the others that train with it are saved.
@@ -33,15 +35,17 @@ def train(*trainers: Trainer) -> list[Outcome]:
             `config.checkpoint.patience`; several runs under hours.
         Stopped: the process was told to stop; a checkpoint of each run is saved.
     """
-    if len(trainers) > 1 and not trainers[0].budget.countable:
+    if len(specs) > 1 and not specs[0].budget.countable:
         raise InputError(
-            f"{len(trainers)} runs side by side under a budget of hours, expected one: each would "
+            f"{len(specs)} runs side by side under a budget of hours, expected one: each would "
             "take its own"
         )
     # SIGTERM waits for the end of a step, and whatever ends the training closes all files.
     with PREEMPTION.between_steps(), ExitStack() as stack:
-        for trainer in trainers:
-            stack.enter_context(trainer)
-        if len(trainers) == 1:
-            return [trainers[0].run()]
-        return train_vmapped(trainers)
+        restored = [stack.enter_context(restored_run(spec)) for spec in specs]
+        if len(restored) > 1:
+            return train_vmapped(restored)
+        clock = Stopwatch(restored[0].ledger.seconds)
+        trainer = stack.enter_context(Trainer(restored[0], clock))
+        trainer.run()
+        return [trainer.finish()]

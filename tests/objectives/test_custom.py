@@ -85,7 +85,7 @@ class Constant(Term):
     def needs(self, student, teacher):
         return FeatureNeeds(FeatureRequest(), FeatureRequest())
 
-    def _loss(self, student, teacher, batch, params):
+    def __call__(self, student, teacher, batch, params):
         return self.size
 
 
@@ -95,7 +95,7 @@ class Loose(Constant.__mro__[1]):
     def needs(self, student, teacher):
         return FeatureNeeds(FeatureRequest(), FeatureRequest())
 
-    def _loss(self, student, teacher, batch, params):
+    def __call__(self, student, teacher, batch, params):
         return 0.0
 
 
@@ -289,7 +289,7 @@ def test_custom_term_cannot_request_layers_that_are_not_there(
         ),
         ("own_terms:undecorated", {}, "found a function, expected a function decorated with"),
         ("own_terms:FeatureNeeds", {}, "found a type, expected"),
-        ("own_terms:Unfinished", {}, "a Term without _loss, needs, expected them"),
+        ("own_terms:Unfinished", {}, "a Term without __call__, needs, expected them"),
         ("own_terms:Loose", {}, "a Term that is no frozen dataclass"),
         ("own_terms:", {}, "not a term's name, expected MODULE:NAME"),
         (":f", {}, "not a term's name"),

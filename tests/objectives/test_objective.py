@@ -41,23 +41,25 @@ def values(example: Any) -> tuple[float, ...]:
     return tuple(float(term(*example, {})) for term in terms)
 
 
-@pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("budget_fraction", [0.0, 0.25, 0.5, 0.75])
 @pytest.mark.parametrize("traced", [False, True])
-def test_objective_weights_and_temperatures_follow_the_progress(
-    progress: float, traced: bool, example: Any, values: tuple[float, ...]
+def test_objective_weights_and_temperatures_follow_the_budget_fraction(
+    budget_fraction: float, traced: bool, example: Any, values: tuple[float, ...]
 ) -> None:
     call = jax.jit(SCHEDULED) if traced else SCHEDULED
-    total, terms = call(*example, {}, np.float32(progress) if traced else progress)
+    total, terms = call(*example, {}, np.float32(budget_fraction) if traced else budget_fraction)
     mlm, cold, hot = values
-    last = cold if progress < 0.5 else hot
+    last = cold if budget_fraction < 0.5 else hot
     assert {key: float(x) for key, x in terms.items()} == pytest.approx(
         {"mlm": mlm, "logit": cold, "logit_2": last}, rel=1e-5
     )
-    assert float(total) == pytest.approx(0.5 * mlm + 2 * (1 - progress) * cold + last, rel=1e-5)
+    assert float(total) == pytest.approx(
+        0.5 * mlm + 2 * (1 - budget_fraction) * cold + last, rel=1e-5
+    )
     assert total.dtype == np.float32 and total.shape == ()
 
 
-def test_objective_without_progress_is_at_the_beginning(
+def test_objective_without_budget_fraction_is_at_the_beginning(
     example: Any, values: tuple[float, ...]
 ) -> None:
     total, _ = SCHEDULED(*example, {})

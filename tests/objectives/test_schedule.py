@@ -30,14 +30,16 @@ POINTS = ((0.25, 4.0), (0.5, 1.0), (0.75, 2.0))
 def test_value_between_points_follows_the_shape(shape: Any, between: dict[float, float]) -> None:
     setting = Schedule(shape, POINTS)
     outside = {0.0: 4, 0.2: 4, 0.9: 2, 1.0: 2}
-    for progress, expected in {**outside, **dict(POINTS), **between}.items():
-        assert float(value(setting, progress)) == pytest.approx(expected, rel=1e-6), progress
+    for budget_fraction, expected in {**outside, **dict(POINTS), **between}.items():
+        assert float(value(setting, budget_fraction)) == pytest.approx(expected, rel=1e-6), (
+            budget_fraction
+        )
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "step"])
 def test_value_at_a_point_is_exact_also_when_traced_in_float32(shape: Any) -> None:
     points = tuple((share, 3.0 - share) for share in (0.0, 0.1, 0.3, 0.7, 0.9))
-    traced = jax.jit(lambda progress: value(Schedule(shape, points), progress))
+    traced = jax.jit(lambda budget_fraction: value(Schedule(shape, points), budget_fraction))
     for share, number in points:
         for computed in (traced(np.float32(share)), value(Schedule(shape, points), share)):
             assert (
@@ -51,9 +53,9 @@ def test_value_of_a_plain_number_is_constant() -> None:
     assert value(3, 0.5) == 3 and isinstance(value(3, 0.5), float)
 
 
-def test_current_without_progress_is_at_the_beginning() -> None:
+def test_current_without_budget_fraction_is_at_the_beginning() -> None:
     rising = Schedule("linear", ((0.0, 1.0), (1.0, 5.0)))
-    assert current(rising, {}) == 1 and current(rising, {"progress": np.float32(0.5)}) == 3
+    assert current(rising, {}) == 1 and current(rising, {"budget_fraction": np.float32(0.5)}) == 3
 
 
 def test_value_of_one_point_is_constant() -> None:

@@ -101,13 +101,13 @@ def test_tolerance_tells_a_dropped_part_and_a_wrong_scale_from_rounding() -> Non
 
 
 def test_accumulate_gradients_gives_each_part_the_seeds_of_its_sequences() -> None:
-    def grad_fn(scale: float, batch: Any, seeds: jax.Array, shares: Any) -> Any:
+    def grad_fn(batch: Any, seeds: jax.Array, shares: Any) -> Any:
         total = jnp.sum(batch["tokens"][:, :1] * seeds)
-        return (scale * total, {}), total
+        return (total, {}), total
 
     batch = tiny.batch(0)
     seeds = jax.random.randint(jax.random.key(3), (len(batch["tokens"]), 2), 0, 9)
-    result = accumulate_gradients(grad_fn, phase().objective, 2, 1.0, batch, seeds)
+    result = accumulate_gradients(grad_fn, phase().objective, 2, batch, seeds)
     figures, gradient = result
     value, _ = figures
     assert float(value) == float(gradient) == np.sum(batch["tokens"][:, :1] * seeds)

@@ -83,10 +83,10 @@ def go(
     """Train runs of these seeds side by side, each in a directory of its name."""
     program = compiled(len(seeds))
     teacher = program.place_teacher(teacher_params())
-    runs = []
+    specs = []
     for seed in seeds:
         stream = tiny.Batches(seed)
-        run = trainers.trainer(
+        spec = trainers.run_spec(
             directory / str(seed),
             [tiny.compiled_phase(phase(), program, stream, teacher)],
             budget or Budget.flops(STEPS * price(phase(), tiny.SHAPE).total),
@@ -97,8 +97,8 @@ def go(
             evaluate=trainers.bias_sum,
             watch=functools.partial(watch, seed),
         )
-        runs.append(run)
-    return dict(zip(seeds, train(*runs), strict=True))
+        specs.append(spec)
+    return dict(zip(seeds, train(*specs), strict=True))
 
 
 def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:

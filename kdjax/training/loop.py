@@ -1,0 +1,100 @@
+"""The loop of training: steps, evaluations and checkpoints, until the budget is spent."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from kdjax.errors import Stopped
+from kdjax.training.checkpoint_policy import CheckpointPolicy
+from kdjax.training.input_pipeline import StepInput
+
+
+class TrainingLoop(ABC):
+    """The loop of training: of one run (`Trainer`), or of several at once (`VmappedTrainer`).
+
+    Attributes:
+        phase_count: number of phases.
+        policy: decision when checkpoints are saved.
+    """
+
+    def __init__(self, phase_count: int, checkpoint_seconds: float):
+        self.phase_count = phase_count
+        self.policy = CheckpointPolicy(checkpoint_seconds)
+
+    def run(self) -> None:
+        """Train until the budget affords no further step.
+
+        Raises:
+            As `kdjax.training.train.train`.
+        """
+        for phase_number in range(self.phase_count):
+            inputs = self.step_inputs(phase_number)
+            # Begin no step that would end beyond the phase's share of the budget.
+            while self.affords_step(phase_number):
+                with self.profiled_step():
+                    step_input = self.next_input(inputs)
+                    self.take_step(phase_number, step_input)
+
+                # Evaluation comes first, so a checkpoint of this step has its point of the curve.
+                if self.evaluation_is_due():
+                    self.measure_held_out()
+                if step_input.signals.stop:
+                    self.save_now()
+                    raise Stopped(f"saved at step {self.steps}")
+                if self.policy.is_due(step_input.signals):
+                    self.save()
+                    self.policy.saved()
+
+            # Before any step of the next phase is taken
+            self.end_phase(phase_number)
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Return the number of steps done."""
+
+    @abstractmethod
+    def step_inputs(self, phase_number: int) -> Iterator[StepInput]:
+        """Return the inputs of the phase's steps, from the next one on."""
+
+    @abstractmethod
+    def affords_step(self, phase_number: int) -> bool:
+        """Return whether a step of the phase ends before its share of the budget."""
+
+    @abstractmethod
+    def profiled_step(self) -> AbstractContextManager[None]:
+        """Return a block in which the next step is captured, if the settings name it."""
+
+    @abstractmethod
+    def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
+        """Wait for the next input, on the clock."""
+
+    @abstractmethod
+    def take_step(self, phase_number: int, step_input: StepInput) -> None:
+        """Do a step of the phase, charge it, and report the step before."""
+
+    @abstractmethod
+    def evaluation_is_due(self) -> bool:
+        """Return whether the last step reached one of the evenly spaced evaluations."""
+
+    @abstractmethod
+    def measure_held_out(self) -> None:
+        """Measure the student on held-out text, unless that was done after this very step."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Begin a checkpoint (`CheckpointRetry.save`)."""
+
+    @abstractmethod
+    def save_now(self) -> None:
+        """Write a checkpoint now or never: the process was told to stop.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+
+    @abstractmethod
+    def end_phase(self, phase_number: int) -> None:
+        """Call `phase_ended` for the phase, unless the run is in a later one already."""

@@ -1,0 +1,122 @@
+"""A run before its first step: what it is made of, and where its checkpoints say it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdjax import process_logging
+from kdjax.budget.accounting import Budget
+from kdjax.budget.hardware import Peak
+from kdjax.budget.ledger import Ledger
+from kdjax.config import TrainConfig
+from kdjax.parallel import hosts
+from kdjax.progress import Progress
+from kdjax.training import records
+from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.sinks import About
+from kdjax.training.step import State
+
+
+@dataclass(frozen=True, eq=False)
+class RunSpec:
+    """An arm under one seed, to be trained by `kdjax.training.train.train`.
+
+    Attributes:
+        compiled_phases: the arm's phases, one after another.
+        budget: budget of the run.
+        start: the student's starting parameters.
+        seed: seed of dropout and of the objective's projections.
+        config: training settings.
+        directory: directory of the run: `checkpoints/`, `metrics.jsonl`, `ledger.jsonl`, and what
+            else `config.log` asks for.
+        upfront: FLOPs spent before the first step, by account: the run's share of what the teacher
+            cost.
+        cache_bytes: size of the stored teacher outputs that it reads.
+        repeats: whether text may be seen again once all of it was.
+        evaluate: function that measures the student's parameters on held-out text.
+        watch: function called after every step.
+        phase_ended: function called after a phase's last step, before any of a later one, with the
+            phase's number from 0, the student's parameters on the host and the ledger. A run that
+            is resumed there calls it again.
+        checkpoints: directory of the checkpoints, a path or gs://bucket/path; None: in `directory`.
+        warn: function called with a line about what goes wrong and does not stop the run.
+        about: names of study, arm and seed, for those who look at many runs.
+        peak: peak of a device; None: not known, and utilisation is not reported.
+    """
+
+    compiled_phases: Sequence[CompiledPhase]
+    budget: Budget
+    _: KW_ONLY
+    start: Any
+    seed: int
+    config: TrainConfig
+    directory: Path
+    upfront: Mapping[str, int] | None = None
+    cache_bytes: int = 0
+    repeats: bool = True
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None
+    watch: Callable[[Progress], None] = lambda progress: None
+    phase_ended: Callable[[int, Any, Ledger], None] | None = None
+    checkpoints: str | Path | None = None
+    warn: Callable[[str], None] = process_logging.warn
+    about: About | None = None
+    peak: Peak | None = None
+
+
+@dataclass(eq=False)
+class RestoredRun:
+    """A run at the step it goes on from: its first, or that of its newest whole checkpoint.
+
+    Attributes:
+        spec: what the run is made of.
+        storage: its checkpoints, open.
+        state: its state, until it is taken.
+        ledger: what it has spent by then.
+        damaged: newer checkpoints that could not be read: what is wrong with each.
+    """
+
+    spec: RunSpec
+    storage: CheckpointStorage
+    state: State
+    ledger: Ledger
+    damaged: list[str]
+
+    def take_state(self) -> State:
+        """Return the state and forget it, so that its memory is free once it is used up."""
+        state = self.state
+        del self.state
+        return state
+
+
+@contextmanager
+def restored_run(spec: RunSpec) -> Iterator[RestoredRun]:
+    """Open a run's checkpoints and yield the run at the newest of them, or at its start.
+
+    Leaving waits for the checkpoint in progress and closes them.
+
+    Raises:
+        InputError: all checkpoints are damaged.
+    """
+    directory = spec.checkpoints or hosts.shared_dir(spec.directory / "checkpoints")
+    program = spec.compiled_phases[0].program
+    with CheckpointStorage(directory, spec.config.checkpoint.keep) as storage:
+        checkpoint = storage.restore(program.abstract_state())
+        if checkpoint is None:
+            state = program.start(spec.start, spec.seed)
+            phases = len(spec.compiled_phases)
+            ledger = Ledger.open(spec.budget, phases, spec.upfront, spec.cache_bytes)
+            yield RestoredRun(spec, storage, state, ledger, [])
+            return
+
+        # Journal and metrics go back to the checkpoint's step, as the ledger does.
+        ledger = checkpoint.ledger
+        records.restore(spec.directory, checkpoint.records)
+        if checkpoint.damaged:
+            damaged = "; ".join(checkpoint.damaged)
+            spec.warn(f"{damaged}; going on from the one of step {ledger.steps}")
+        yield RestoredRun(spec, storage, checkpoint.state, ledger, checkpoint.damaged)

@@ -1,0 +1,75 @@
+"""What a run says of its steps, once the devices are done with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from kdjax.budget.ledger import Ledger
+from kdjax.errors import Diverged
+from kdjax.progress import Progress
+from kdjax.training.metrics import MetricsRecorder, PendingStep
+from kdjax.training.metrics_log import Log
+from kdjax.training.run_spec import RunSpec
+from kdjax.training.stopwatch import Stopwatch
+
+
+class StepReporter:
+    """Reports steps in their order: to whoever watches the run, and to its log."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        log: Log,
+        ledger: Ledger,
+        clock: Stopwatch,
+        clocks: Sequence[Stopwatch],
+    ):
+        """Begin to measure the run's speed.
+
+        Args:
+            spec: what the run is made of.
+            log: its log.
+            ledger: its ledger as it is now.
+            clock: its stopwatch.
+            clocks: stopwatches of all runs that share the devices, its own included.
+        """
+        self._spec = spec
+        self._log = log
+        phases = [compiled.phase for compiled in spec.compiled_phases]
+        devices = spec.compiled_phases[0].program.layout.devices
+        self._recorder = MetricsRecorder(phases, devices, ledger, clock, spec.peak, clocks)
+        self._pending: list[PendingStep] = []
+
+    @property
+    def has_pending(self) -> bool:
+        """Return whether a step was begun that is not reported yet."""
+        return bool(self._pending)
+
+    def add(self, step: PendingStep) -> None:
+        """Take note of a step that was begun."""
+        self._pending.append(step)
+
+    def report(self, *, steps_ahead: int) -> None:
+        """Wait for the steps that were begun, and report each.
+
+        Args:
+            steps_ahead: number of the latest steps that are left for later.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        while len(self._pending) > steps_ahead:
+            step = self._pending.pop(0)
+            step_number = step.ledger.steps
+            is_recorded = step_number % self._spec.config.log.every == 0
+            # Waits for the step, if the devices are still at it
+            values = step.fetch_metrics(with_groups=is_recorded)
+            if not math.isfinite(values["loss"]):
+                raise Diverged(
+                    f"{self._spec.directory}: the loss is {values['loss']} at step {step_number}, "
+                    "expected a finite one; lower the optimizer's learning_rate or set its clip"
+                )
+            self._spec.watch(Progress(step.ledger, values))
+            if is_recorded:
+                self._log.write(step_number, self._recorder.record(step, values))
