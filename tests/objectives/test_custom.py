@@ -229,7 +229,10 @@ def test_custom_terms_option_may_be_a_schedule(own: str, example: Any) -> None:
 
 
 def test_custom_loss_in_bfloat16_becomes_float32(own: str, example: Any) -> None:
-    assert get(f"{own}:strict", power=1)(*example, {}).dtype == np.float32
+    objective = Objective((("mine", 1.0, get(f"{own}:strict", power=1)),))
+    total, terms = objective(*example, {})
+    assert total.dtype == np.float32
+    assert terms["mine"].dtype == np.float32
 
 
 def test_class_of_a_users_own_is_a_term(own: str, example: Any) -> None:
@@ -249,8 +252,9 @@ def test_class_of_a_users_own_is_a_term(own: str, example: Any) -> None:
 def test_custom_loss_that_is_no_scalar_is_refused_while_it_is_traced(
     own: str, example: Any, attribute: str, complaint: str
 ) -> None:
+    objective = Objective((("mine", 1.0, get(f"{own}:{attribute}")),))
     with pytest.raises(InputError) as e:
-        jax.eval_shape(get(f"{own}:{attribute}"), *example, {})
+        jax.eval_shape(objective, *example, {})
     assert str(e.value) == complaint
 
 
