@@ -22,6 +22,8 @@ INTERVAL = 10.0
 """Seconds between lines where there is no terminal."""
 REFRESH = 0.2
 """Seconds between changes of the line in a terminal."""
+SETTLED = 3.0
+"""Seconds of steps that the time left follows from, at least: the first steps of a run are slow."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Reporter:
                 first = ledger
                 last_used = ledger.used
                 self._started = self._started or now
+                if ledger.steps > 1:
+                    self.log(f"{name}: going on after step {ledger.steps - 1}")
                 return
             self._spent += ledger.used - last_used
             last_used = ledger.used
@@ -144,11 +148,10 @@ class Reporter:
             rate: amount of its budget that it spends in a second; 0: nothing.
             begun: time at which its first step ended.
         """
-        run_seconds = 0.0
-        words = "? left"
-        if rate:
-            run_seconds = ledger.remaining / rate
-            words = f"{_duration(run_seconds)} left"
+        if not rate or time.monotonic() - begun < SETTLED:
+            return "? left"
+        run_seconds = ledger.remaining / rate
+        words = f"{_duration(run_seconds)} left"
         # Runs that are still to come are as fast as those that were seen.
         if self._budget and self._spent:
             elapsed = time.monotonic() - (self._started or begun)

@@ -55,6 +55,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         )
     with Reporter() as reporter:
         study = prepared_study(config, out, reporter)
+        study.log_finished(study.plan.runs)
         reporter.set_budget(study.unspent(study.plan.runs))
         results = finish(study, begun)
         reporter.log(f"wall-clock, {wall_clock.text(CLOCK.since(begun))}")
@@ -97,6 +98,7 @@ def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
         study = prepared_study(config, out, reporter)
         # All parts list the runs alike, and each takes its own.
         runs = part.of(study.spans, config.seeds)
+        study.log_finished(runs)
         reporter.set_budget(study.unspent(runs))
         rows = StudyRunner(study).run_all(runs)
         if part.number == 1:

@@ -137,6 +137,16 @@ class Study:
         """
         return self.plan.budget.amount * sum(not self.is_finished(*run) for run in runs)
 
+    def log_finished(self, runs: Sequence[tuple[str, int]]) -> None:
+        """Log how many of the runs an earlier command has finished, if any."""
+        finished = sum(self.is_finished(*run) for run in runs)
+        if finished == len(runs):
+            self.reporter.log("all runs are finished")
+        elif finished:
+            self.reporter.log(
+                f"{finished} of {len(runs)} runs are finished; going on with the rest"
+            )
+
     def is_finished(self, arm: str, seed: int) -> bool:
         """Return whether a run has its result."""
         return (self.plan.run_dir(arm, seed) / RESULT).exists()

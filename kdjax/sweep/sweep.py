@@ -57,6 +57,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
             recipe = subdirectory(cell.config, f"cells/{cell.name}")
             study = prepared_study(recipe, directory, reporter, out / "shared")
             ahead -= _budget(cell)
+            study.log_finished(study.plan.runs)
             reporter.set_budget(ahead + study.unspent(study.plan.runs))
             studies.append(finish(study, begun))
 
