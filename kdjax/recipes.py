@@ -147,7 +147,7 @@ def _one_line_errors(source: str) -> Iterator[None]:
 
 
 def dump(config: Config) -> str:
-    """Write the resolved config as YAML that `load` reads back to an equal one."""
+    """Return the resolved config as YAML, which `load` reads back to an equal one."""
     return yaml.safe_dump(plain(to_dict(config)), sort_keys=False, allow_unicode=True)
 
 

@@ -142,7 +142,7 @@ def misfit(form: Form, fit: RobustFit, runs: ArmRuns, y: Array) -> float | None:
 def cautions(
     form: Form, fit: RobustFit, runs: ArmRuns, y: Array, draws: Array, confidence: float
 ) -> tuple[str, ...]:
-    """Say what a reader of the fit must know, one sentence each.
+    """Return cautions for readers of the fit, one sentence each.
 
     Args:
         form: law of the arm.

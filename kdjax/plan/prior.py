@@ -91,7 +91,7 @@ def _loss(law: str | None, parameters: float, tokens: float, teacher_loss: float
 
 
 def _outside(name: str, values: Sequence[float], fitted_on: tuple[float, float]) -> list[str]:
-    """Say how far values are from those that a law was fitted on.
+    """Return a phrase each on the smallest and the largest value outside the fitted range.
 
     Args:
         name: name of the quantity.

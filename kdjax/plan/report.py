@@ -150,7 +150,7 @@ def _law(law: FittedLaw) -> dict[str, Any]:
 
 
 def _formula(text: str) -> str:
-    """Write a law as in a paper: `E + K · D′⁻ᵏ`."""
+    """Return a law as a formula: `E + K · D′⁻ᵏ`."""
     for plain, written in (
         ("^-k", "⁻ᵏ"),
         ("^a", "ᵃ"),
@@ -164,7 +164,7 @@ def _formula(text: str) -> str:
 
 
 def _value(value: float | None) -> str:
-    """Write a parameter, whatever its size; None is an open end of an interval."""
+    """Return a parameter as text, whatever its size; None is an open end of an interval."""
     if value is None:
         return "∞"
     if value == 0 or 1e-3 <= abs(value) < 1e4:
@@ -235,12 +235,12 @@ def _prior(plan: Plan) -> dict[str, Any]:
 
 
 def _scope(ends: tuple[float, float]) -> str:
-    """Write the range of values that a law was fitted to."""
+    """Return as text the range of values that a law was fitted to."""
     return f"{numbers.flops(ends[0])} to {numbers.flops(ends[1])}"
 
 
 def _text(plan: Plan) -> str:
-    """Say how much text there is to repeat."""
+    """Return the phrase on how much unique text there is."""
     if plan.unique_tokens is not None:
         return say("text_repeated", tokens=numbers.count(plan.unique_tokens))
     if plan.config["data"]["regime"] == "unlimited":

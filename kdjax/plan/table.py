@@ -14,7 +14,7 @@ from kdjax.report import numbers
 
 
 def summary(plan: Plan) -> Group:
-    """Write the answer, a table of the budgets, and what each of the three sources says.
+    """Return the headline, a table of the budgets, and what each of the three sources says.
 
     Args:
         plan: plan to show.
@@ -43,7 +43,7 @@ def _bought_table(plan: Plan) -> Table:
 
 
 def _bought(bought: Bought | None) -> str:
-    """Write what a budget buys an arm."""
+    """Return as text what a budget buys an arm."""
     if bought is None:
         return "less than a step"
     text = f"{numbers.count(bought.steps)}, {numbers.tokens(bought.tokens)}"

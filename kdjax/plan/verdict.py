@@ -23,7 +23,7 @@ PRIOR = say("prior")
 
 
 def headline(plan: Plan) -> str:
-    """Say who is forecast to be ahead at which budgets, and from where on that is extrapolated."""
+    """Return the sentence on who is forecast to lead at which budgets, and what is extrapolated."""
     fitted = FittedPlan.of(plan)
     if fitted is None:
         return say("plan_no_pilot")
@@ -55,7 +55,7 @@ def headline(plan: Plan) -> str:
 
 
 def _clauses(fitted: FittedPlan, ranges: Sequence[RankedRange]) -> list[str]:
-    """Say who is ahead where, and then where that cannot be told."""
+    """Return clauses on who is ahead where, and then on where that cannot be told."""
     decided: list[str] = []
     undecided: list[str] = []
     for n, ranked in enumerate(ranges):
@@ -75,7 +75,7 @@ def _clauses(fitted: FittedPlan, ranges: Sequence[RankedRange]) -> list[str]:
 
 
 def leader(ranking: Ranking | None) -> str:
-    """Say who is ahead: an arm, `tie: a and b`, or `cannot tell: a and b`."""
+    """Return the arms ahead as text: an arm, `tie: a and b`, or `cannot tell: a and b`."""
     if ranking is None:
         return "–"
     return say(f"leader_{ranking.kind}", arms=numbers.listed(ranking.arms))
@@ -87,7 +87,7 @@ def _unusable(fitted: FittedPlan) -> list[str]:
 
 
 def _span(n: int, count: int, low: float, high: float) -> str:
-    """Write the budgets of range `n` of `count`."""
+    """Return the budgets of range `n` of `count` as text."""
     phrase = "span_whole"
     if count > 1 and n == 0:
         phrase = "span_first"
@@ -97,13 +97,13 @@ def _span(n: int, count: int, low: float, high: float) -> str:
 
 
 def answers(fitted: FittedPlan) -> dict[str, str]:
-    """Say for each arm how it is forecast to do against the baseline arm, with intervals."""
+    """Return arm -> the sentence on its forecast against the baseline arm, with intervals."""
     comparisons = against_baseline(fitted)
     return {arm: _answer(comparison, fitted) for arm, comparison in comparisons.items()}
 
 
 def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
-    """Say how a comparison's first arm is forecast to do against the second."""
+    """Return the sentence on a comparison's first arm against the second."""
     # A law that may not be extrapolated answers nothing.
     arms = {"arm": comparison.a, "other": comparison.b}
     unusable = [name for name in arms.values() if name in _unusable(fitted)]
@@ -152,7 +152,9 @@ def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
 
 
 def crossing_interval(crossing: CrossingForecast, ends: tuple[float, float]) -> str:
-    """Write a crossing's interval; an open end lies beyond the budgets compared, or nowhere.
+    """Return a crossing's interval as text.
+
+    An open end lies beyond the budgets compared, or nowhere.
 
     Args:
         crossing: crossing of two laws.
@@ -162,12 +164,12 @@ def crossing_interval(crossing: CrossingForecast, ends: tuple[float, float]) -> 
 
 
 def difference(point: ComparedAt) -> str:
-    """Write a forecast difference with its interval."""
+    """Return a forecast difference with its interval as text."""
     return f"{numbers.signed(point.mean)} {numbers.interval(point.low, point.high)}"
 
 
 def sources(plan: Plan) -> dict[str, list[str]]:
-    """Say what each source tells: the pilot's fit, its check, and published laws."""
+    """Return the sentences on each source: the pilot's fit, its check, and published laws."""
     fitted = FittedPlan.of(plan)
     by_fit = [say("fit_none")]
     by_check = [say("check_none")]
@@ -182,7 +184,7 @@ def sources(plan: Plan) -> dict[str, list[str]]:
 
 
 def _of_fit(fitted: FittedPlan) -> list[str]:
-    """Say what was fitted to what, and what to doubt of it."""
+    """Return the sentences on what was fitted to what, and what to doubt of it."""
     budgets = fitted.pilot.budgets
     fit = say(
         "fit",
@@ -204,7 +206,7 @@ def _of_fit(fitted: FittedPlan) -> list[str]:
 
 
 def _of_check(fitted: FittedPlan) -> list[str]:
-    """Say how far the fit missed budgets that it had not seen."""
+    """Return the sentences on how far the fit missed budgets that it had not seen."""
     if not fitted.held_out:
         return [say("check_few")]
     unit = fitted.pilot.endpoint.unit
@@ -219,7 +221,7 @@ def _of_check(fitted: FittedPlan) -> list[str]:
 
 
 def _checked(check: HeldOutCheck, unit: str) -> str:
-    """Say what one check showed, first of arms and then of their differences."""
+    """Return the sentences on one check, first on arms and then on their differences."""
     # A single seed has no standard deviation to count errors in.
     deviations = [row.relative for row in check.arms if row.relative is not None]
     relative = ""
@@ -247,7 +249,7 @@ def _checked(check: HeldOutCheck, unit: str) -> str:
 
 
 def of_prior(plan: Plan) -> list[str]:
-    """Say how published laws put arms to the baseline arm, and for which arms there is none."""
+    """Return sentences on arms by published laws: above or below the baseline arm, or without a law."""
     baseline = plan.baseline_arm
     arms = plan.prior.arms
     sentences = []
@@ -281,7 +283,7 @@ def of_prior(plan: Plan) -> list[str]:
 
 
 def cases(fitted: FittedPlan) -> dict[str, list[str]]:
-    """Say for each case of who pays for the teacher who is ahead where."""
+    """Return, for each case of who pays for the teacher, the sentences on who is ahead where."""
     sentences = {}
     for case in fitted.comparisons:
         clauses = _clauses(fitted, ranked_ranges(fitted, case))

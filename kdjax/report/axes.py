@@ -90,7 +90,7 @@ def logarithmic(
 
 
 def compact_number(value: float) -> str:
-    """Write an amount with as many digits as it needs, for instance `3e11`, `1.7e12`, `64,000`."""
+    """Return an amount with the digits it needs, for instance `3e11`, `1.7e12`, `64,000`."""
     if value < 1e6:
         return f"{value:,.0f}"
     mantissa, exponent = f"{value:.2e}".split("e")

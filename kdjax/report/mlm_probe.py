@@ -91,7 +91,7 @@ def probes(results: Results) -> list[ProbeRow]:
 
 
 def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
-    """Say for each held-out loss what shuffling the visible words costs each model.
+    """Return, for each held-out loss, what shuffling the visible words costs each model.
 
     Args:
         results: the content of results.json.

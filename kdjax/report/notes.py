@@ -20,7 +20,7 @@ from kdjax.teacher_cache.manifest import CacheManifest, bias
 
 
 def general(config: Config, count: int, false: float, teacher: TeacherFacts | None) -> list[str]:
-    """Say how far the verdicts go, and what the budget does not hold.
+    """Return the sentences on how far the verdicts go, and what the budget leaves out.
 
     Args:
         config: the recipe.
@@ -50,7 +50,7 @@ def general(config: Config, count: int, false: float, teacher: TeacherFacts | No
 
 
 def _pretraining(teacher: TeacherFacts, teachers: Sequence[TeacherFacts]) -> str:
-    """Say how teachers that kdjax pretrained were made."""
+    """Return the sentence on how teachers that kdjax pretrained were made."""
     training = teacher.pretraining
     assert training is not None  # the caller has checked
     seeds = [str(member.pretraining.seed) for member in teachers if member.pretraining]
@@ -70,7 +70,7 @@ def _pretraining(teacher: TeacherFacts, teachers: Sequence[TeacherFacts]) -> str
 
 
 def _budget(config: Config, teacher: TeacherFacts | None) -> str:
-    """Say what the budget holds and what it does not."""
+    """Return the sentence on what the budget includes and what it does not."""
     budget = config.budget
     if budget.kind != "flops":
         return say(f"budget_{budget.kind}", clock=numbers.listed(budget.clock))
@@ -95,7 +95,7 @@ def _budget(config: Config, teacher: TeacherFacts | None) -> str:
 
 
 def of_arms(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[str]:
-    """Name arms that differ in more than their objective, and say how outputs were stored."""
+    """Return notes on arms that differ in more than their objective, and on stored outputs."""
     notes = []
     for name, arm in arms.items():
         # Such arms differ in more than one thing, so a verdict is on all of them together.
@@ -114,7 +114,7 @@ def of_arms(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[
 
 
 def side_by_side(runs: Sequence[RunResult]) -> list[str]:
-    """Say how a run's time is to be read where seeds trained together."""
+    """Return a note on reading a run's time where seeds trained together; else nothing."""
     count = max((run.hardware.side_by_side for run in runs), default=1)
     if count == 1:
         return []
@@ -122,7 +122,7 @@ def side_by_side(runs: Sequence[RunResult]) -> list[str]:
 
 
 def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
-    """Name arms that no seed lifts above the majority class."""
+    """Return a note for each endpoint with arms that no seed lifts above the majority class."""
     notes = []
     for endpoint in endpoints:
         if endpoint.baseline is None:
@@ -139,7 +139,7 @@ def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]
 
 
 def unconverged(runs: Sequence[RunResult], references: Sequence[Reference]) -> list[str]:
-    """Count the MLM probes that more tokens would still have improved."""
+    """Return a note on the MLM probes that more tokens would still have improved; else nothing."""
     rows: list[RunResult | Reference] = [*runs, *references]
     probes = [probe for row in rows if (probe := probe_fit(row))]
     unfinished = [probe for probe in probes if not probe.converged]
@@ -157,7 +157,7 @@ def unconverged(runs: Sequence[RunResult], references: Sequence[Reference]) -> l
 
 
 def regime(results: Results) -> str:
-    """Say how much unique text there was, and what was done when it had all been seen."""
+    """Return the sentence on how much unique text there was, and whether runs repeated it."""
     corpus = results.corpus
     text = say("text", tokens=corpus.tokens["train"], sequences=corpus.sequences["train"])
     name = corpus.regime
@@ -170,7 +170,7 @@ def regime(results: Results) -> str:
 
 
 def masks(results: Results) -> str:
-    """Say whether a sequence that is seen again has other masks."""
+    """Return the sentence on whether a sequence that is seen again has other masks."""
     views = results.corpus.views
     if not views:
         return say("masks_new")

@@ -13,7 +13,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def flops(value: float) -> str:
-    """Write FLOPs, for instance `1.50e12`."""
+    """Return FLOPs as text, for instance `1.50e12`."""
     if not value:
         return "0"
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -21,7 +21,7 @@ def flops(value: float) -> str:
 
 
 def budget(values: Budget) -> str:
-    """Write a budget with its unit: `1.50e12 FLOPs`, `3.20e6 tokens`, `24 hours`."""
+    """Return a budget with its unit as text: `1.50e12 FLOPs`, `3.20e6 tokens`, `24 hours`."""
     if values.kind == "hours":
         return time(3600 * values.amount)
     if values.kind == "flops":
@@ -30,20 +30,20 @@ def budget(values: Budget) -> str:
 
 
 def tokens(amount: float) -> str:
-    """Write tokens, in full below a million: `64,000`, `3.20e6`."""
+    """Return tokens as text, in full below a million: `64,000`, `3.20e6`."""
     if amount < 1e6:
         return count(amount)
     return flops(amount)
 
 
 def within(values: Budget) -> str:
-    """Write a budget for a sentence: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24 hours`."""
+    """Return a budget as a phrase: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24 hours`."""
     word = {"flops": "at", "tokens": "with", "hours": "in"}[values.kind]
     return f"{word} {budget(values)}"
 
 
 def time(seconds: float) -> str:
-    """Write a time that was set, in one unit: `24 hours`, `1 hour`, `36 seconds`."""
+    """Return a time that was set as text, in one unit: `24 hours`, `1 hour`, `36 seconds`."""
     size, unit = clock_unit(seconds)
     text = f"{seconds / size:.4g}"
     # `1 hour`, but `1.5 hours`.
@@ -61,34 +61,34 @@ def clock_unit(seconds: float) -> tuple[int, str]:
 
 
 def count(value: float) -> str:
-    """Write a whole number, for instance `104,448`."""
+    """Return a whole number as text, for instance `104,448`."""
     return f"{round(value):,}"
 
 
 def score(value: float) -> str:
-    """Write a metric (a share, a correlation, nats): three decimals."""
+    """Return a metric (a share, a correlation, nats) as text with three decimals."""
     return f"{value:.3f}".replace("-", MINUS)
 
 
 def p_value(value: float) -> str:
-    """Write a p-value with its sign: `= 0.018`, and `< 0.001` below that."""
+    """Return a p-value as text with its sign: `= 0.018`, and `< 0.001` below that."""
     return f"= {value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
 def no_score(endpoint: Endpoint) -> str:
-    """Write what stands for the score of an arm that an endpoint means nothing for."""
+    """Return the text in place of a score, for an arm that an endpoint means nothing for."""
     return {"mlm": "head untrained"}.get(endpoint.kind, "–")
 
 
 def spread(mean: float, sd: float | None) -> str:
-    """Write a mean and, where there is one, its standard deviation: `0.631 ± 0.012`."""
+    """Return as text a mean and, where there is one, its standard deviation: `0.631 ± 0.012`."""
     if sd is None:
         return score(mean)
     return f"{score(mean)} ± {score(sd)}"
 
 
 def signed(value: float) -> str:
-    """Write a difference of two metrics: three decimals, and a sign even where it rounds to 0."""
+    """Return a difference of two metrics as text: three decimals, a sign even on a rounded 0."""
     # Exactly 0 has no sign.
     if not value:
         return "0.000"
@@ -96,17 +96,17 @@ def signed(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Write a confidence interval, for instance `[+0.083, +0.159]`, not broken over lines."""
+    """Return a confidence interval as text without line breaks: `[+0.083, +0.159]`."""
     return f"[{signed(low)},{NO_BREAK}{signed(high)}]"
 
 
 def between(low: float, high: float) -> str:
-    """Write an interval of a metric, for instance `[7.151, 7.262]`, not broken over lines."""
+    """Return an interval of a metric as text without line breaks: `[7.151, 7.262]`."""
     return f"[{score(low)},{NO_BREAK}{score(high)}]"
 
 
 def percent(share: float) -> str:
-    """Write a share as per cent, three digits; what is below 100% is never written as 100%."""
+    """Return a share as per cent, three digits; a share below 1 is never rounded to 100%."""
     value = 100 * share
     # Rounding to three digits would make 100% of it.
     if 99.9 < value < 100:
@@ -115,7 +115,7 @@ def percent(share: float) -> str:
 
 
 def size(amount: float) -> str:
-    """Write memory, for instance `73.5 MiB`; nothing at all is `none`."""
+    """Return bytes as text, for instance `73.5 MiB`; nothing at all is `none`."""
     if not amount:
         return "none"
     # The largest unit that leaves three digits at most before the point.
@@ -125,14 +125,14 @@ def size(amount: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """Write how many times as much, for instance `2.17×`, `0.031×`, `41,200×`."""
+    """Return a ratio as text, for instance `2.17×`, `0.031×`, `41,200×`."""
     if ratio >= 100:
         return f"{ratio:,.0f}×"
     return f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
 
 
 def duration(seconds: float) -> str:
-    """Write wall-clock, for instance `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Return seconds of wall-clock as text, for instance `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     # Seconds are rounded before they are split, so that no `60 s` comes out.
@@ -143,7 +143,7 @@ def duration(seconds: float) -> str:
 
 
 def span(values: Iterable[float], show: Callable[[float], str]) -> str:
-    """Write the smallest and the largest of some values: `3`, `2 to 5`."""
+    """Return the smallest and the largest of some values as text: `3`, `2 to 5`."""
     ordered = sorted(values)
     low = show(ordered[0])
     high = show(ordered[-1])
@@ -151,11 +151,11 @@ def span(values: Iterable[float], show: Callable[[float], str]) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Write words as running text: `a`, `a and b`, `a, b and c`."""
+    """Return words as running text: `a`, `a and b`, `a, b and c`."""
     head = ", ".join(words[:-1])
     return " and ".join(filter(None, [head, *words[-1:]]))
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """Write settings as running text: `student.size 3x192, data.seq_len 64`."""
+    """Return settings as running text: `student.size 3x192, data.seq_len 64`."""
     return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -324,7 +324,7 @@ PHRASES = {
 
 
 def say(name: str, **fields: object) -> str:
-    """Fill in the fields of a phrase.
+    """Return a phrase with its fields filled in.
 
     Args:
         name: name of the phrase in the table.
@@ -334,7 +334,7 @@ def say(name: str, **fields: object) -> str:
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Write a number of things: `1 seed`, `3 seeds`, `2 studies`."""
+    """Return a number and its noun: `1 seed`, `3 seeds`, `2 studies`."""
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {plural or noun + 's'}"

@@ -9,7 +9,7 @@ from kdjax.results.schema import Results
 
 
 def sentences(results: Results) -> list[str]:
-    """Say what the primary endpoint shows, an arm a sentence, with interval and adjusted p-value.
+    """Return a sentence an arm on the primary endpoint, with interval and adjusted p-value.
 
     Args:
         results: the content of results.json.
@@ -28,7 +28,7 @@ def sentences(results: Results) -> list[str]:
 
 
 def _sentence(comparison: BaselineComparison, baseline: str, unit: str) -> str:
-    """Say what the test of one arm shows."""
+    """Return the sentence on the test of one arm."""
     arms = {"arm": comparison.arm, "baseline": baseline}
     seeds = counted(comparison.n, "seed")
     difference = comparison.difference

@@ -23,7 +23,7 @@ _KINDS = list(MEASURES)
 
 
 def headline(results: Results) -> str:
-    """Say which arms are ahead of which, by which measure, and where nothing can be told."""
+    """Return the sentences on which arms are ahead of which by which measure, or that none is."""
     budget = capitalized(numbers.within(results.budget))
     outcomes = Counter(verdict.verdict for verdict in results.verdicts)
     if not results.verdicts:
@@ -46,7 +46,7 @@ def headline(results: Results) -> str:
 
 
 def answers(results: Results) -> dict[str, str]:
-    """Say for each arm how it does against the baseline arm, with every interval."""
+    """Return arm -> the sentence on it against the baseline arm, with every interval."""
     baseline = results.baseline_arm
     sentences = {}
     for arm in results.arms:
@@ -56,7 +56,7 @@ def answers(results: Results) -> dict[str, str]:
 
 
 def measures(endpoints: Iterable[Endpoint]) -> str:
-    """Write endpoints by what they measure: `linear probes (topic, mood) and MLM probe`."""
+    """Return endpoints by what they measure: `linear probes (topic, mood) and MLM probe`."""
     tasks: dict[str, list[str]] = {}
     for endpoint in _ordered(endpoints):
         tasks.setdefault(endpoint.kind, []).append(task_of(endpoint))
@@ -71,7 +71,7 @@ def measures(endpoints: Iterable[Endpoint]) -> str:
 
 
 def _statements(results: Results) -> list[str]:
-    """Say what each kind of endpoint shows; endpoints that show the same share a statement."""
+    """Return a statement for each kind of endpoint; kinds that show the same share one."""
     pairs: dict[tuple[str, str], list[Endpoint]] = {}
     for endpoint in _ordered(results.endpoints):
         verdicts = [verdict for verdict in results.verdicts if verdict.endpoint == endpoint.name]
@@ -95,7 +95,7 @@ def _statements(results: Results) -> list[str]:
 
 
 def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
-    """Write pairs (winner, loser), the best arms first: `a ahead of b and c; b ahead of c`."""
+    """Return pairs (winner, loser), best arms first: `a ahead of b and c; b ahead of c`."""
     winners: dict[tuple[str, ...], list[str]] = {}
     for arm in results.arms:
         beaten = tuple(other for other in results.arms if (arm, other) in wins)
@@ -109,7 +109,7 @@ def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
 
 
 def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
-    """Say what each outcome of an arm against another was found on, with differences."""
+    """Return a clause for each outcome of an arm against another: endpoints and differences."""
     # In the order of sentences: what an arm wins comes before what it loses.
     grouped: dict[str, dict[str, list[str]]] = {
         "beats": {},

@@ -95,7 +95,7 @@ def _question(results: Results, baseline: str) -> str:
 
 
 def _basis(results: Results) -> str:
-    """Say what the verdicts rest on."""
+    """Return the sentence on what the verdicts rest on."""
     evaluation = results.config["evaluation"]
     # With a single seed there is no interval to rest on.
     counts = [verdict.n for verdict in results.verdicts if verdict.n > 1]
@@ -158,7 +158,7 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
 
 
 def _enforced(results: Results) -> str:
-    """Say what the budget is held against, and what is not limited."""
+    """Return the sentence on what the budget limits, and what it does not."""
     budget = results.budget
     paid = say("student_steps")
     if any(arm.needs_teacher for arm in results.arms.values()):

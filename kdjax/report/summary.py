@@ -60,7 +60,7 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def text(values: Spread | None) -> str:
-    """Write values over seeds: `0.631 ± 0.012`; a dash where there are none."""
+    """Return values over seeds as text: `0.631 ± 0.012`; a dash where there are none."""
     return "–" if values is None else numbers.spread(values.mean, values.sd)
 
 

@@ -19,7 +19,7 @@ _GROUPS = ("group", "group_shared", "group_never", "group_open", "group_unknown"
 
 
 def costs(results: Results) -> Table:
-    """Show what a run of each arm costs in each case."""
+    """Return the table of what a run of each arm costs in each case."""
     rows = {}
     for arm in results.arms:
         rows[arm] = [_cost(results, case, arm) for case in results.cases]
@@ -40,12 +40,12 @@ def _cost(results: Results, case: Case, arm: str) -> Cell:
 
 
 def sentences(results: Results) -> dict[str, list[str]]:
-    """Say for each case what the study's verdicts become in it."""
+    """Return, for each case, the sentences on what the study's verdicts become in it."""
     return {case.case: _sentences(results, case) for case in results.cases}
 
 
 def terms(results: Results) -> list[str]:
-    """Say what readers need to know to read the sentences."""
+    """Return what readers must know to understand the sentences, one sentence each."""
     verdicts: set[str] = set()
     for case in results.cases:
         verdicts.update(row.verdict for row in case.verdicts)
@@ -72,7 +72,7 @@ def terms(results: Results) -> list[str]:
 
 
 def _sentences(results: Results, case: Case) -> list[str]:
-    """Say what the study's verdicts become in one case, a sentence for each group of phrases."""
+    """Return the sentences on the study's verdicts in one case, one for each group of phrases."""
     if not case.verdicts:
         return [say("case_nothing")]
     pairs = list(zip(case.verdicts, results.verdicts, strict=True))

@@ -63,7 +63,7 @@ def summary(results: Results) -> Group:
 
 
 def _order(results: Results) -> list[str]:
-    """Say for each loss on the study's own text what shuffling the words costs each model."""
+    """Return, for each loss on the study's own text, a line on the cost of shuffled words."""
     statements = []
     for endpoint, rows in mlm_probe.shuffled(results):
         costs = [

@@ -53,7 +53,7 @@ class Table:
 
 
 def measures(results: Results) -> Table:
-    """Show a run's FLOPs, tokens and hours, whichever was enforced, and how much text it read."""
+    """Return the table of a run's FLOPs, tokens and hours, and of how much text it read."""
     budget = results.budget
     baseline = results.baseline_arm
     flops = {"flops": "FLOPs charged"}.get(budget.kind, "FLOPs")
@@ -82,7 +82,7 @@ def measures(results: Results) -> Table:
 
 
 def parts(results: Results) -> Table:
-    """Show FLOPs of a step and of a run by account, without accounts that no run has."""
+    """Return the table of FLOPs of a step and of a run by account, without unused accounts."""
     baseline = results.baseline_arm
     paid = paid_for(results)
     counted = {"flops": "charged"}.get(results.budget.kind, "counted above")
@@ -113,7 +113,7 @@ def parts(results: Results) -> Table:
 
 
 def clocks(results: Results) -> Table:
-    """Show the wall-clock of a run by kind."""
+    """Return the table of the wall-clock of a run by kind."""
     budget = results.budget
     counted = {"hours": "charged"}.get(budget.kind, "counted above")
     columns: list[tuple[Column, Cells]] = []
@@ -131,7 +131,7 @@ def clocks(results: Results) -> Table:
 
 
 def machine(results: Results) -> Table:
-    """Show what the devices did for a run's steps, and how busy that kept them."""
+    """Return the table of what the devices did for a run's steps, and of their utilisation."""
     rows = {}
     for arm in results.arms:
         hardware = [run.hardware for run in runs(results, arm)]
@@ -159,7 +159,7 @@ def machine(results: Results) -> Table:
 
 
 def memory(results: Results) -> Table:
-    """Show how much memory a run's steps needed, and how large its model is."""
+    """Return the table of the memory that a run's steps needed, and of its model's size."""
     rows = {}
     for arm, described in results.arms.items():
         arm_runs = runs(results, arm)
@@ -182,7 +182,7 @@ def memory(results: Results) -> Table:
 
 
 def vendor_peak(results: Results) -> str:
-    """Say what utilisation is a share of."""
+    """Return the sentence on what utilisation is a share of."""
     hardware = [run.hardware for run in results.runs]
     devices = sorted({use.devices for use in hardware})
     sources = sorted({f"{use.peak.dtype} matmuls, {use.peak.source}" for use in hardware})
@@ -195,12 +195,12 @@ def vendor_peak(results: Results) -> str:
 
 
 def peak_memory(results: Results) -> str:
-    """Say what the most memory in use was measured of."""
+    """Return the text on where the most memory in use was measured."""
     return numbers.listed(sorted({run.hardware.high_water_source for run in results.runs}))
 
 
 def unspent(results: Results, run: RunResult) -> str:
-    """Say what a run left of its budget: steps, or seconds where a clock decided."""
+    """Return as text what a run left of its budget: steps, or seconds where a clock decided."""
     budget = run.budget
     rest = budget.amount - run.used
     if budget.kind == "hours":
@@ -277,12 +277,12 @@ def _table(caption: str, columns: Sequence[tuple[Column, Cells]]) -> Table:
 
 
 def _hours(hours: float) -> str:
-    """Write a duration in hours."""
+    """Return seconds as text in hours."""
     return numbers.duration(3600 * hours)
 
 
 def or_dash(show: Callable[[float], str], value: float | None) -> str:
-    """Write a value; a dash where it is not known."""
+    """Return a value as text; a dash where it is not known."""
     return "–" if value is None else show(value)
 
 

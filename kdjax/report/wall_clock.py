@@ -42,7 +42,7 @@ def read(out: Path) -> dict[str, float]:
 
 
 def text(seconds: Mapping[str, float]) -> str:
-    """Write the whole, and each kind with its share, the largest first."""
+    """Return the whole as text, and each kind with its share, the largest first."""
     whole = sum(seconds.values())
     parts = sorted(seconds.items(), key=lambda part: -part[1])
     shares = (f"{kind} {numbers.duration(amount)} ({amount / whole:.1%})" for kind, amount in parts)

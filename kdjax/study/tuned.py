@@ -87,7 +87,7 @@ def _trial_values(trials: ArmTrials) -> ArmTrialValues:
 
 
 def notes(tuning: Tuning | TuningResults) -> list[str]:
-    """Say what a reader should know of a tuning.
+    """Return notes on a tuning for readers of its study, one sentence each.
 
     Args:
         tuning: result of `tuning_of`, or the content of tuning.json.

@@ -70,7 +70,7 @@ def html(sweep: SweepResults) -> str:
 
 
 def _basis(sweep: SweepResults) -> str:
-    """Say what the verdicts rest on."""
+    """Return the sentence on what the verdicts rest on."""
     evaluation = sweep.config["evaluation"]
     points = list(verdict.points_of(sweep))
     count = sum(point.low is not None for point in points)
@@ -175,7 +175,7 @@ def _optimum(profile: Profile | None) -> Cell:
 
 
 def _swept(name: str, values: Sequence[Any]) -> str:
-    """Write a swept setting's values."""
+    """Return a swept setting's values as text."""
     if name in BUDGETS:
         return amounts(sorted(values), name.removeprefix("budget."))
     return numbers.listed([str(value) for value in values])

@@ -63,7 +63,7 @@ def points_of(sweep: SweepResults) -> Iterator[PairPoint]:
 
 
 def headline(sweep: SweepResults) -> str:
-    """Say which arms are ahead of the baseline arm at which budgets, and where they cross."""
+    """Return the sentences on each arm against the baseline arm over the budgets."""
     baseline = sweep.baseline_arm
     compared = _compared(sweep)
     points: list[PairPoint] = []
@@ -97,7 +97,7 @@ def _compared(sweep: SweepResults) -> list[_Compared]:
 
 
 def _on(compared: _Compared, kind: str, baseline: str) -> str:
-    """Say what one endpoint shows; arms of which the same holds share a clause."""
+    """Return the sentence on one endpoint; arms with the same outcome share a clause."""
     arms_by_outcome: dict[str, list[str]] = {}
     for arm, pair in compared.pairs.items():
         outcome = _outcome(pair, kind, fold_undecided=True) + _crossed(pair, kind)
@@ -113,7 +113,7 @@ def _on(compared: _Compared, kind: str, baseline: str) -> str:
 
 
 def _counted(compared: Sequence[_Compared], baseline: str) -> str:
-    """Count each arm's verdicts, for more comparisons than have a sentence each."""
+    """Return the sentence that counts each arm's verdicts, where comparisons are many."""
     verdicts: dict[str, list[str]] = {}
     for comparison in compared:
         for arm, pair in comparison.pairs.items():
@@ -130,7 +130,7 @@ def _counted(compared: Sequence[_Compared], baseline: str) -> str:
 
 
 def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str]:
-    """Say of each pair of arms which is ahead at which budgets, and where their means cross.
+    """Return a sentence a pair of arms: who is ahead at which budgets, and where means cross.
 
     Pairs with the baseline arm come first and are read from the other arm's side.
 
@@ -152,7 +152,7 @@ def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str
 
 
 def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:
-    """Write where a pair is told apart: `ahead up to 7.00e11 FLOPs, undecided at 1.70e12 FLOPs`.
+    """Return where a pair is decided: `ahead up to 7.00e11 FLOPs, undecided at 1.70e12 FLOPs`.
 
     Args:
         pair: pair of arms, read from the first arm's side.
@@ -171,7 +171,7 @@ def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:
 
 
 def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
-    """Say where means cross; unless `every`, only where arms are told apart on both sides."""
+    """Return where means cross, as text; unless `every`, only crossings with both ends closed."""
     # An open end of a crossing lies beyond the budgets looked at.
     ends = (pair.points[0].budget, pair.points[-1].budget)
     texts = []
@@ -192,7 +192,7 @@ def bracket(
     kind: str,
     above: str = "above",
 ) -> str:
-    """Write a crossing's interval.
+    """Return a crossing's interval as text.
 
     Args:
         low, high: ends of the interval; None where it is open.
@@ -209,7 +209,7 @@ def bracket(
 
 
 def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
-    """Write some of the budgets: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 FLOPs`.
+    """Return some of the budgets: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 FLOPs`.
 
     Args:
         budgets: the budgets meant, ascending.
@@ -228,13 +228,13 @@ def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
 
 
 def amounts(values: Sequence[float], kind: str) -> str:
-    """Write budgets with their unit: `3.00e11 and 7.00e11 FLOPs`."""
+    """Return budgets with their unit: `3.00e11 and 7.00e11 FLOPs`."""
     unit = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}[kind]
     return numbers.listed([_amount(value, kind) for value in values]) + unit
 
 
 def _amount(value: float, kind: str) -> str:
-    """Write a budget, without its unit but for hours: these differ in their units."""
+    """Return a budget as text without its unit; hours keep theirs, which differ."""
     if kind == "hours":
         return numbers.time(3600 * value)
     return {"flops": numbers.flops, "tokens": numbers.tokens}[kind](value)

@@ -72,7 +72,7 @@ class RunRecords:
         self._journal.add("steps", ledger)
 
     def finish(self, ledger: Ledger, params_sha256: str) -> str:
-        """Write the journal's last entry, and return its hash."""
+        """Add the journal's last entry; return its hash."""
         self._journal.add("close", ledger, params_sha256=params_sha256)
         return self._journal.head
 

@@ -13,7 +13,7 @@ from kdjax.study import tuned
 
 
 def summary(tuning: TuningResults) -> Group:
-    """Write a table with a row for each arm, and under it notes on the tuning.
+    """Return a table with a row for each arm, and under it notes on the tuning.
 
     Args:
         tuning: the content of tuning.json.
