@@ -100,7 +100,12 @@ def remove_on_input_error(*directories: Path, unless: str = "") -> Iterator[None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+        ValueError: the value holds a number that is not finite.
+    """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -131,8 +131,8 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
 def dot_flops(eqn: core.JaxprEqn) -> int:
     """Count the FLOPs of a `dot_general`: a multiply-add, 2, for each element and contraction."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    left: Any = eqn.invars[0].aval
-    width: int = math.prod(left.shape[axis] for axis in contracted)
+    lhs: Any = eqn.invars[0].aval
+    width: int = math.prod(lhs.shape[axis] for axis in contracted)
     return 2 * _size(eqn.outvars[0]) * width
 
 

@@ -183,7 +183,7 @@ class Corpus:
             epochs: `[n]`, number of times that each was seen before.
             seed: seed of the masks.
             mlm_probability: share of a sequence's tokens that are masked.
-            max_predictions: the most that are masked.
+            max_predictions: the most tokens of a sequence that are masked.
 
         Raises:
             InputError: a shard is damaged there.
@@ -236,9 +236,12 @@ class Corpus:
         Args:
             split: `train` or `validation`.
             sequences: `[n]`, numbers of the sequences.
-            views: `[n]`, from 0.
+            views: `[n]`, number of each sequence's mask view, from 0.
             mlm_probability: share of a sequence's tokens that are masked.
-            max_predictions: the most that are masked.
+            max_predictions: the most tokens of a sequence that are masked.
+
+        Raises:
+            InputError: a shard is damaged there.
         """
         return self.batch(
             split,

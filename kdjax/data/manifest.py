@@ -96,9 +96,9 @@ class SignedManifest:
             InputError: the file is of another version, was changed, or is no such manifest.
         """
         values = read_json(path)
-        found = values.get("version") if isinstance(values, dict) else None
-        if found != version:
-            raise InputError(f"{path}: is of version {found}, expected {version}; {remedy}")
+        version_read = values.get("version") if isinstance(values, dict) else None
+        if version_read != version:
+            raise InputError(f"{path}: is of version {version_read}, expected {version}; {remedy}")
         try:
             manifest = from_json(values)
         except (KeyError, TypeError, ValueError) as e:

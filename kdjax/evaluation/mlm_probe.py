@@ -254,12 +254,21 @@ class MlmProbe:
     shape: BatchShape
 
     def fit(self, model: ModelConfig, params: Params) -> FittedProbe:
-        """Fit a head on a model's frozen states; see `fit`."""
+        """Fit a head on a model's frozen states, with the probe's settings and text.
+
+        Raises:
+            InputError: fewer tokens than two steps take.
+        """
         batches = self.text.iterate(0)
         return fit(self.settings, model, params, (batch for _, batch in batches), self.shape)
 
     def cost(self, model: ModelConfig) -> ProbeCost:
-        """Count the FLOPs of a fit; see `cost_of`."""
+        """Count the FLOPs of a fit on a model, from shapes alone.
+
+        Raises:
+            InputError: fewer tokens than two steps take.
+            FlopCountError: XLA and the independent count disagree.
+        """
         return cost_of(self.settings, model, self.shape)
 
 

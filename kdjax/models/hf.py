@@ -67,7 +67,11 @@ def from_pretrained(directory: str | Path) -> Model:
     tensors = naming.plain(_read(where), where)
 
     def take(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> jax.Array:
-        """Take the tensor of a parameter, checked, and lay it out as the parameter."""
+        """Remove a parameter's tensor from `tensors`; return it in the parameter's layout.
+
+        Raises:
+            InputError: it is missing, of another shape or not of floating point numbers.
+        """
         name, transposed = naming.name_of(path)
         if name not in tensors:
             raise InputError(f"{where}: tensor {name!r} is missing")

@@ -72,7 +72,11 @@ class HiddenMse(TeacherTerm):
         return _hidden_needs(pairs(self.layers, student.layers, teacher.layers, embeddings=True))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """Return W and b: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
+        """Return W and b: `kernel` `[D_s, D_t]`, `bias` `[D_t]`.
+
+        Raises:
+            InputError: there is no teacher.
+        """
         return _projection(student.width, _present(teacher).width, seed)
 
     def normalizer(self, batch: Batch) -> jax.Array:
@@ -133,7 +137,11 @@ class HiddenCls(TeacherTerm):
         return _hidden_needs(((student.layers, teacher.layers),))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """Return W and b where the widths differ: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
+        """Return W and b where the widths differ: `kernel` `[D_s, D_t]`, `bias` `[D_t]`.
+
+        Raises:
+            InputError: there is no teacher.
+        """
         width = _present(teacher).width
         if student.width == width:
             return {}
@@ -168,7 +176,11 @@ class HiddenConcat(TeacherTerm):
         return FeatureNeeds(_all_layers(student), _all_layers(teacher))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """Return W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`."""
+        """Return W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`.
+
+        Raises:
+            InputError: there is no teacher.
+        """
         teacher = _present(teacher)
         return _projection(student.layers * student.width, teacher.layers * teacher.width, seed)
 

@@ -58,7 +58,7 @@ class Objective:
         """
         # Terms that learn nothing have no entry.
         params = {key: term.init(student, teacher, seed) for key, _, term in self.terms}
-        return {key: own for key, own in params.items() if own}
+        return {key: term_params for key, term_params in params.items() if term_params}
 
     def normalizers(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Return what each term's loss of this batch is a mean over.

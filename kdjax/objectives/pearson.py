@@ -57,7 +57,7 @@ class Pearson(TeacherTerm):
     def normalizer(self, batch: Batch) -> jax.Array | None:
         """Return the number of rows or columns, or of pairs of positions.
 
-        None where rows and pairs are compared, each with a mean of its own.
+        It is None where rows and pairs are compared, each with a mean of its own.
         """
         names = _read_axes(self.axes, _AXES)
         where = _comparable_pairs(batch)

@@ -332,8 +332,8 @@ def _unsharded(shardings: Any) -> Any:
 
 def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:
     """Return a spec of parameters without splits over any other mesh axis."""
-    kept = {kept_axis: kept_axis}
-    return PartitionSpec(*[kept.get(axis) for axis in spec])
+    new_axes = {kept_axis: kept_axis}
+    return PartitionSpec(*[new_axes.get(axis) for axis in spec])
 
 
 def _check_rule(pattern: str, axes: Sequence[str]) -> None:

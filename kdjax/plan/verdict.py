@@ -249,7 +249,7 @@ def _checked(check: HeldOutCheck, unit: str) -> str:
 
 
 def of_prior(plan: Plan) -> list[str]:
-    """Return sentences on arms by published laws: above or below the baseline arm, or without a law."""
+    """Return sentences on each arm's published law against the baseline arm's, or its absence."""
     baseline = plan.baseline_arm
     arms = plan.prior.arms
     sentences = []

@@ -123,8 +123,8 @@ def prepared_study(
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
     # Teachers that took hours to train stay, whatever is wrong afterwards.
-    made = [out / name for name in manifest.BEFORE]
-    with remove_on_input_error(out, *made, unless=f"**/seed*/at-*/{CARD}"):
+    directories = [out / name for name in manifest.BEFORE]
+    with remove_on_input_error(out, *directories, unless=f"**/seed*/at-*/{CARD}"):
         study = Study(config, out, reporter, shared)
         study.prepare()
     return study

@@ -58,10 +58,13 @@ class RunBackup:
         """Name the directories; nothing is read or written yet.
 
         Args:
-            root: `train.checkpoint.directory`.
+            root: `train.checkpoint.directory`; empty: there is no backup.
             run_dir: the run's own directory.
             kind: the folder of `root` in which runs of its kind lie.
             finished: the files of a finished run of its kind; the last is written last.
+
+        Raises:
+            InputError: the backup would lie in the run's own directory.
         """
         self.manifest_path = run_dir / MANIFEST
         self._run_dir = epath.Path(run_dir.absolute())

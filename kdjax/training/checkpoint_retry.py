@@ -1,5 +1,5 @@
-"""What a run does when a checkpoint cannot be written: go on without it for a while, and stop when
-that takes too long."""
+"""A run's answer to checkpoints that cannot be written: it goes on without them for a while, then
+stops."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ RETRY_SECONDS = 60.0
 
 
 class CheckpointRetry:
-    """Saves a run's checkpoints, each with an entry in the journal, and bears with failures.
+    """Saves a run's checkpoints, each with an entry in the journal, and retries failed ones.
 
-    What cannot be written is said in a warning, and tried again when the next checkpoint is due.
+    A checkpoint that cannot be written is answered with a warning, and tried again when the next
+    one is due.
 
     Attributes:
         patience: seconds that the run may go on while nothing can be written.
@@ -72,27 +73,31 @@ class CheckpointRetry:
             self._storage.save(state, ledger, records.read())
             self._saved_step = ledger.steps
         except (OSError, Unsaved) as e:
-            self._bear(e, ledger)
+            self._warn_or_raise(e, ledger)
 
     def wait(self) -> None:
         """Wait until the next try to write the last checkpoint."""
         time.sleep(min(RETRY_SECONDS, self.patience))
 
     def commit(self, ledger: Ledger) -> bool:
-        """Wait for the checkpoint in progress; return whether the ledger's step has one now."""
+        """Wait for the checkpoint in progress; return whether the ledger's step has one now.
+
+        Raises:
+            InputError: nothing could be written for longer than the patience.
+        """
         try:
             if self._storage.wait():
                 self._failing_since = None
         except Unsaved as e:
             self._saved_step = None
-            self._bear(e, ledger)
+            self._warn_or_raise(e, ledger)
         return self._saved_step == ledger.steps
 
-    def _bear(self, error: OSError | Unsaved, ledger: Ledger) -> None:
-        """Say that a checkpoint cannot be written.
+    def _warn_or_raise(self, error: OSError | Unsaved, ledger: Ledger) -> None:
+        """Warn that a checkpoint cannot be written, and that the run goes on without it.
 
         Raises:
-            InputError: the patience is over.
+            InputError: nothing could be written for longer than the patience.
         """
         if self._failing_since is None:
             self._failing_since = time.monotonic()

@@ -67,7 +67,7 @@ class Lines:
         os.truncate(path, end)
 
     def write(self, step: int, record: Record) -> None:
-        """Append a line, or keep it if it cannot be written; `flush` raises what stays wrong."""
+        """Append a line; one that cannot be written waits for the next `write` or `flush`."""
         line = {"step": step, **record}
         self._notice(line)
         self._waiting += json.dumps(line, allow_nan=False) + "\n"
@@ -83,7 +83,11 @@ class Lines:
         self._append(durable=True)
 
     def records(self) -> Iterator[tuple[int, Record]]:
-        """Yield what is on the disk: (step, record)."""
+        """Yield the step and the record of every line on the disk.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         for line, _ in _whole_lines(self._path):
             yield line.pop("step"), line
 

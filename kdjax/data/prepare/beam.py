@@ -104,12 +104,15 @@ def prepare(
 
 
 def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int, Source]) -> None:
-    """Write a source's digest and the bytes of each document; or why it is unusable.
+    """Write a source's digest and the bytes of each document, or why the source is unusable.
 
     Args:
         scan: the directory to write to.
         text_fields: fields of a record, of which the first one present holds the text.
         numbered: the source's number among all, and the source.
+
+    Raises:
+        InputError: the directory cannot be written to.
     """
     number, source = numbered
     count = 0
@@ -144,8 +147,11 @@ def read_documents(
     Args:
         directory: the corpus's directory.
         text_fields: fields of a record, of which the first one present holds the text.
-        starts: see `_block_starts`.
+        starts: number of the first document of every block, and of the one after the last.
         numbered: the source and the number of its first document.
+
+    Raises:
+        InputError: the source holds more documents than were counted, or is unusable.
     """
     source, first = numbered
     documents = enumerate(sources.documents_of(source, text_fields), first)
@@ -165,7 +171,16 @@ def read_documents(
 def make_shards(
     settings: BlockSettings, starts: Sequence[int], block: tuple[int, Iterable[Piece]]
 ) -> None:
-    """Make a block of its documents, which come in several pieces where it spans sources."""
+    """Make a block of its documents, which come in several pieces where it spans sources.
+
+    Args:
+        settings: what the block's shards depend on besides its documents.
+        starts: number of the first document of every block, and of the one after the last.
+        block: the block's index, and pieces of its documents in any order.
+
+    Raises:
+        InputError: the block has another number of documents than were counted.
+    """
     # Sources are read in parallel, so that pieces come in any order.
     index, pieces = block
     in_order = sorted(pieces, key=lambda piece: piece[0])
@@ -250,7 +265,7 @@ def _raised_by_worker(error: Exception) -> str | None:
     return message.partition(" [while running ")[0]
 
 
-def _read_counts(scan: Path, found: Sequence[Source]) -> tuple[list[str], list[int]]:
+def _read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[str], list[int]]:
     """Read the digest of every source, and its number of documents.
 
     Raises:
@@ -258,7 +273,7 @@ def _read_counts(scan: Path, found: Sequence[Source]) -> tuple[list[str], list[i
     """
     digests = []
     counts = []
-    for number in range(len(found)):
+    for number in range(len(numbered_sources)):
         values = read_json(_count_path(scan, number))
         if "error" in values:
             raise InputError(values["error"])

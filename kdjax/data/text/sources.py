@@ -132,7 +132,16 @@ def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> I
 
 
 def documents_of(source: Source, text_fields: Sequence[str]) -> Iterator[Document]:
-    """Yield the documents of one file or split; see `documents`."""
+    """Yield the documents of one file or split, in order; whitespace-only texts are left out.
+
+    Args:
+        source: a file, or a split of a TFDS data set.
+        text_fields: fields of a record, of which the first one present holds the text.
+
+    Raises:
+        TextError: there are no documents; or the text is not UTF-8, malformed, damaged, a record
+            without a text, or a document of more than `DOCUMENT_BYTES`.
+    """
     names = (*text_fields, "id", "title")
     if isinstance(source, TfdsSplit):
         stream = _texts(tfds.examples(source, names), text_fields)

@@ -4,7 +4,12 @@ memory alone.
 For sequences short enough that a head's scores `[L, L]` fit there whole, so there is no running
 softmax (unlike Dao et al. 2022, arXiv 2205.14135, whose backward pass this follows: the
 probabilities are computed anew). It reads and writes `[B, L, D]` as the linear layers around it
-have them; heads are columns. B batch, L length, D width, H heads, d head width.
+have them; heads are columns.
+
+Letters: B batch, L length, D width, H heads, d = D / H width of a head. In the functions for one
+sequence and one head: q, k, v queries, keys and values `[L, d]`; S = q kᵀ/√d scores `[L, L]`;
+P = softmax(S) along the keys of a position's own segment; M = 1/(1 − rate) for what dropout keeps
+and 0 elsewhere; ⊙ an elementwise product; dX the gradient of the loss by X.
 """
 
 from __future__ import annotations
@@ -41,7 +46,14 @@ enough for VMEM."""
 
 
 def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
-    """Return whether the kernel takes such sequences: whole tiles that fit into memory."""
+    """Return whether the kernel takes such sequences: whole tiles that fit into on-chip memory.
+
+    Args:
+        length: L.
+        width: D.
+        heads: H.
+        scores: whether the scores are returned too.
+    """
     whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
     if scores and heads * length**2 > MAX_SCORES:
         return False
@@ -58,22 +70,23 @@ def forward(
     scores: bool = False,
     interpret: bool = False,
 ) -> tuple[jax.Array, ...]:
-    """Compute softmax(q kᵀ/√d) v of each head, over the keys of a position's own segment.
+    """Compute (M ⊙ softmax(q kᵀ/√d)) v of each head, over the keys of a position's own segment.
 
     Products are accumulated and the softmax is taken in float32.
 
     Args:
         joined: queries, keys and values, one after another in `[B, L, 3 D]`.
-        segments: int32 `[B, L]`.
-        heads: H.
-        seeds: int32 `[B, 2]`, of the probabilities' dropout (`ops.dropout.keep_mask_by_seeds`);
-            None: there is no dropout.
-        rate: dropout probability.
+        segments: segment number of each position, int32 `[B, L]`.
+        heads: H; it divides D.
+        seeds: seeds of the probabilities' dropout, int32 `[B, 2]`
+            (`ops.dropout.keep_mask_by_seeds`); None: there is no dropout.
+        rate: probability that dropout zeroes a probability.
         scores: whether q kᵀ/√d is returned too.
         interpret: whether it runs as plain JAX, on any device.
 
     Returns:
-        `[B, L, D]` and, if wanted, `[B, H, L, L]`, of the type of `joined`.
+        The contexts `[B, L, D]` and, if wanted, the scores before the softmax `[B, H, L, L]`, both
+        of the type of `joined`.
     """
     batch, length, joined_width = joined.shape
     shapes: list[tuple[int, ...]] = [(batch, length, joined_width // 3)]
@@ -93,12 +106,18 @@ def backward(
     rate: float = 0.0,
     interpret: bool = False,
 ) -> jax.Array:
-    """Compute the gradient with respect to `joined` from those of `forward`'s results.
+    """Compute the gradient by `joined` from the gradients by `forward`'s results.
+
+    For each head, with O = (M ⊙ P) v and dP = M ⊙ (dO vᵀ): dS = P ⊙ (dP − Σ_keys P ⊙ dP), plus the
+    gradient by returned scores; dq = dS k/√d, dk = dSᵀ q/√d, dv = (M ⊙ P)ᵀ dO.
 
     Args:
         joined, segments, heads, seeds, rate, interpret: as for `forward`.
-        grad_context: `[B, L, D]`.
-        grad_scores: `[B, H, L, L]`, or None where `forward` returned no scores.
+        grad_context: gradient by the contexts, `[B, L, D]`.
+        grad_scores: gradient by the scores, `[B, H, L, L]`, or None where `forward` returned none.
+
+    Returns:
+        `[B, L, 3 D]`, of the type of `joined`.
     """
     arrays = [joined, grad_context]
     if grad_scores is not None:
@@ -116,7 +135,18 @@ def _call(
     rate: float,
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
-    """Run one of the two kernels over blocks of sequences."""
+    """Run one of the two kernels over blocks of sequences.
+
+    Args:
+        body: `_forward` or `_backward`.
+        arrays: arguments of the type of `joined`, which is the first; each begins with the axis B.
+        segments: segment number of each position, int32 `[B, L]`.
+        shapes: shapes of the results, each beginning with B.
+        heads: H.
+        seeds: seeds of the dropout, int32 `[B, 2]`; None: there is no dropout.
+        rate: dropout probability.
+        interpret: whether it runs as plain JAX, on any device.
+    """
     joined = arrays[0]
     batch, length, width = joined.shape
     itemsize = joined.dtype.itemsize
@@ -158,6 +188,7 @@ def _call(
 
 
 def _forward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None:
+    """Write (M ⊙ P) v of a block's sequences and, where there is a reference for it, S."""
     seeds, joined, out, *scores_out = _with_seeds(refs, rate)
 
     def sequence(n: jax.Array, _: None) -> None:
@@ -178,6 +209,7 @@ def _forward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None:
 
 
 def _backward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None:
+    """Write dq, dk and dv of a block's sequences, by the formulas of `backward`."""
     seeds, joined, grad_context, *grad_scores_out, out = _with_seeds(refs, rate)
     block, length, width = grad_context.shape
     d = width // heads
@@ -220,7 +252,14 @@ def _with_seeds(refs: tuple[Any, ...], rate: float | None) -> tuple[Any, ...]:
 def _dropout(
     seeds: Any, n: jax.Array, length: int, rate: float | None
 ) -> Callable[[jax.Array, int], jax.Array]:
-    """Return the dropout of what a sequence has for each pair of positions `[L, L]`, by head."""
+    """Return a function from `[L, L]` and a head's number to M ⊙ `[L, L]`, for one sequence.
+
+    Args:
+        seeds: the block's seeds, `[sequences, 2, L]`.
+        n: number of the sequence in the block.
+        length: L.
+        rate: dropout probability; None: the function returns its argument.
+    """
     if rate is None:
         return lambda x, h: x
     # The counter that `ops.dropout` gives an element of [H, L, L].
@@ -237,7 +276,7 @@ def _dropout(
 
 
 def _head(joined: Any, n: jax.Array, h: int, heads: int) -> list[jax.Array]:
-    """Return queries, keys and values of a head, `[L, d]`."""
+    """Return queries, keys and values of head `h` of sequence `n`, each `[L, d]`."""
     width = joined.shape[2] // 3
     d = width // heads
     starts = [part * width + h * d for part in range(3)]
@@ -245,11 +284,12 @@ def _head(joined: Any, n: jax.Array, h: int, heads: int) -> list[jax.Array]:
 
 
 def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
+    """Compute S = q kᵀ/√d of a head, float32 `[L, L]`."""
     return dot(query, key, X_YT) * (1 / math.sqrt(query.shape[1]))
 
 
 def _probs(scores: jax.Array, masked: jax.Array) -> jax.Array:
-    """Compute the attention probabilities of a head, float32 `[L, L]`."""
+    """Compute P = softmax(S) along the keys that are not `masked`, float32 `[L, L]`."""
     masked_scores = jnp.where(masked, -jnp.inf, scores)
     numerators = jnp.exp(masked_scores - jnp.max(masked_scores, axis=1, keepdims=True))
     return numerators / jnp.sum(numerators, axis=1, keepdims=True)

@@ -1,4 +1,8 @@
-"""LayerNorm as one TPU kernel: each array is read or written once. R rows, D width."""
+"""LayerNorm as one TPU kernel: each array is read or written once.
+
+Letters: R rows, D width; x a row, μ and σ² its mean and variance over D, r = 1/√(σ² + ε),
+x̂ = (x − μ) r; γ scale, β bias; ⊙ an elementwise product; dX the gradient of the loss by X.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,25 @@ _BLOCK_BYTES = 1 << 20
 
 
 def fits(rows: int, width: int) -> bool:
-    """Return whether the kernel takes such an array: whole tiles."""
+    """Return whether the kernel takes an array `[rows, width]`: whole tiles."""
     return rows % TILE_ROWS == 0 and width % LANES == 0
 
 
 def forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, interpret: bool = False
 ) -> jax.Array:
-    """Compute LayerNorm of each row of `[R, D]`, with statistics in float32."""
+    """Compute y = γ ⊙ x̂ + β of each row, with statistics in float32.
+
+    Args:
+        x: `[R, D]`.
+        scale: γ, `[D]`.
+        bias: β, `[D]`.
+        epsilon: ε.
+        interpret: whether it runs as plain JAX, on any device.
+
+    Returns:
+        `[R, D]`, of the type of `x`.
+    """
     body = functools.partial(_forward, epsilon=epsilon)
     out: jax.Array = _call(body, [x], [scale, bias], [x], interpret, "layer_norm_forward")[0]
     return out
@@ -34,7 +49,20 @@ def forward(
 def backward(
     x: jax.Array, scale: jax.Array, grad_out: jax.Array, epsilon: float, interpret: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Compute the gradients of x `[R, D]` and, float32 `[1, D]`, of scale and bias."""
+    """Compute the gradients by x, scale and bias from the gradient by `forward`'s result.
+
+    With g = γ ⊙ dy: dx = r (g − mean(g) − x̂ ⊙ mean(g ⊙ x̂)), dγ = Σ_rows dy ⊙ x̂, dβ = Σ_rows dy.
+
+    Args:
+        x: `[R, D]`.
+        scale: γ, `[D]`.
+        grad_out: dy, `[R, D]`.
+        epsilon: ε.
+        interpret: whether it runs as plain JAX, on any device.
+
+    Returns:
+        dx `[R, D]`, of the type of `x`, and dγ and dβ, float32 `[1, D]`.
+    """
     sums = jax.ShapeDtypeStruct((1, x.shape[1]), jnp.float32)
     body = functools.partial(_backward, epsilon=epsilon)
     results = [x, sums, sums]
@@ -55,13 +83,13 @@ def _call(
     """Run a kernel over blocks of rows.
 
     Args:
-        body: the kernel.
+        body: `_forward` or `_backward`, with its ε.
         arrays: arguments taken block by block, `[R, D]`.
         vectors: arguments taken whole, `[D]`.
         results: shapes and types of the results: `[R, D]`, by blocks, or sums over all rows
             `[1, D]`, which stay in place.
-        interpret: whether it runs as plain JAX.
-        name: name of the kernel.
+        interpret: whether it runs as plain JAX, on any device.
+        name: name of the kernel in compiled programs and profiles.
     """
     rows, width = arrays[0].shape
     limit = _BLOCK_BYTES // (width * arrays[0].dtype.itemsize)
@@ -94,6 +122,7 @@ def _call(
 
 
 def _forward(x: Any, scale: Any, bias: Any, out: Any, *, epsilon: float) -> None:
+    """Write γ ⊙ x̂ + β of a block's rows."""
     normalized, _ = _normalize(x[...], epsilon)
     out[...] = (normalized * scale[...] + bias[...]).astype(out.dtype)
 
@@ -108,6 +137,8 @@ def _backward(
     *,
     epsilon: float,
 ) -> None:
+    """Write dx of a block's rows, and add the block's part to dγ and dβ."""
+
     # Sums stay in place while the grid goes through the rows.
     @pl.when(pl.program_id(0) == 0)
     def _() -> None:
@@ -127,7 +158,7 @@ def _backward(
 
 
 def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """Normalise rows to mean 0 and variance 1; return the inverse standard deviations too."""
+    """Return x̂ of each row, float32 `[rows, D]`, and r, `[rows, 1]`."""
     wide = x.astype(jnp.float32)
     centred = wide - jnp.mean(wide, axis=1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=1, keepdims=True) + epsilon)

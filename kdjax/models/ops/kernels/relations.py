@@ -2,8 +2,11 @@
 on-chip memory alone.
 
 For MiniLMv2 (Wang et al. 2021, arXiv 2012.15828). X Xᵀ is symmetric, so a column stands for a row:
-the softmax is taken down columns, which a TPU's vector unit adds up fastest. B batch, L length, A
-relation heads, d width of a relation head.
+the softmax is taken down columns, which a TPU's vector unit adds up fastest.
+
+Letters: B batch, L length, D_s and D_t widths of student and teacher, A relation heads, d = D_s / A
+or D_t / A width of a relation head; X a head's vectors `[L, d]`; R_s and R_t the relations of
+student and teacher `[L, L]`; g the gradient of the loss by each row's KL.
 """
 
 from __future__ import annotations
@@ -27,24 +30,31 @@ _BLOCK = 2
 
 
 def fits(length: int, widths: tuple[int, int], heads: int) -> bool:
-    """Return whether the kernel takes such sequences."""
+    """Return whether the kernel takes such sequences: whole tiles that fit into on-chip memory.
+
+    Args:
+        length: L.
+        widths: D_s and D_t.
+        heads: A.
+    """
     return all(attention.fits(length, width, heads) for width in widths)
 
 
 def forward(
     student: jax.Array, teacher: jax.Array, segments: jax.Array, heads: int, interpret: bool = False
 ) -> jax.Array:
-    """Compute KL(R_t‖R_s) of each row, summed over relation heads.
+    """Compute Σ_heads Σ_j R_t (log R_t − log R_s) of each row, j over its own segment.
 
     Args:
-        student: `[B, L, D_s]`, heads side by side.
-        teacher: `[B, L, D_t]`, likewise.
-        segments: int32 `[B, L]`; a row relates to positions of its own segment.
+        student: vectors of the student, heads side by side, `[B, L, D_s]`.
+        teacher: vectors of the teacher, heads side by side, `[B, L, D_t]`.
+        segments: segment number of each position, int32 `[B, L]`; a row relates to positions of
+            its own segment.
         heads: A; it divides both widths.
         interpret: whether it runs as plain JAX, on any device.
 
     Returns:
-        float32 `[B, L]`.
+        KL(R_t‖R_s) of each row, float32 `[B, L]`.
     """
     result = jax.ShapeDtypeStruct((len(student), 1, student.shape[1]), jnp.float32)
     arrays = [segments[:, None], student, teacher]
@@ -61,7 +71,17 @@ def backward(
     heads: int,
     interpret: bool = False,
 ) -> jax.Array:
-    """Compute the gradient of `student` from that of `forward`'s result, `[B, L]`."""
+    """Compute the gradient by `student` from the gradient by `forward`'s result.
+
+    For each head dX = (G + Gᵀ) X/√d, where row i of G is g_i times row i of R_s − R_t.
+
+    Args:
+        student, teacher, segments, heads, interpret: as for `forward`.
+        grad_out: g, float32 `[B, L]`.
+
+    Returns:
+        `[B, L, D_s]`, of the type of `student`.
+    """
     result = jax.ShapeDtypeStruct(student.shape, student.dtype)
     arrays = [segments[:, None], student, teacher, grad_out[:, None]]
     # X Xᵀ of both again, and two products with the student's X.
@@ -78,7 +98,18 @@ def _call(
     products: int,
     interpret: bool,
 ) -> jax.Array:
-    """Run one of the kernels over sequences; `products` is the width of all products `[L, L]`."""
+    """Run one of the two kernels over blocks of sequences.
+
+    Args:
+        body: `_forward` or `_backward`.
+        name: name of the kernel in compiled programs and profiles.
+        arrays: segments `[B, 1, L]`, the student's and the teacher's vectors, and any gradient.
+        result: shape and type of the result.
+        heads: A.
+        products: sum, over all matmuls of an `[L, L]` matrix, of their other width; for the cost
+            estimate.
+        interpret: whether it runs as plain JAX, on any device.
+    """
     batch, length, _ = arrays[1].shape
     block = largest_block(batch, _BLOCK)
     moved: list[Any] = [*arrays, result]
@@ -101,6 +132,8 @@ def _call(
 
 
 def _forward(segments: Any, student: Any, teacher: Any, out: Any, *, heads: int) -> None:
+    """Write KL(R_t‖R_s) of each row of a block's sequences, summed over heads."""
+
     def sequence(n: jax.Array, _: None) -> None:
         masked = different_segment(segments[n])
         divergence = jnp.zeros((1, out.shape[2]), jnp.float32)
@@ -117,6 +150,8 @@ def _forward(segments: Any, student: Any, teacher: Any, out: Any, *, heads: int)
 def _backward(
     segments: Any, student: Any, teacher: Any, grad_out: Any, out: Any, *, heads: int
 ) -> None:
+    """Write dX of a block's sequences, by the formula of `backward`."""
+
     def sequence(n: jax.Array, _: None) -> None:
         masked = different_segment(segments[n])
         grads = []
@@ -134,13 +169,13 @@ def _backward(
 
 
 def _head(x: Any, n: jax.Array, h: int, heads: int) -> Any:
-    """Return the vectors of a relation head, `[L, d]`."""
+    """Return X, the vectors of relation head `h` of sequence `n`, `[L, d]`."""
     d = x.shape[2] // heads
     return x[n, :, h * d : (h + 1) * d]
 
 
 def _log_relation(x: jax.Array, masked: jax.Array) -> jax.Array:
-    """Compute log R of a head, transposed: `[L, L]`, each column a distribution."""
+    """Compute log Rᵀ of a head, float32 `[L, L]`: log softmax(X Xᵀ/√d) down unmasked columns."""
     scores = jnp.where(masked, _MASKED, dot(x, x, X_YT) * (1 / math.sqrt(x.shape[1])))
     shifted = scores - jnp.max(scores, axis=0, keepdims=True)
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=0, keepdims=True))

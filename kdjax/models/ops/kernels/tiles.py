@@ -1,4 +1,4 @@
-"""What kernels are made of: matrices in on-chip memory. L length."""
+"""What kernels share: products of matrices in on-chip memory, masks and blocks. L length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ XT_Y = (((0,), (0,)), ((), ()))
 
 
 def different_segment(segments: jax.Array) -> jax.Array:
-    """Return which pairs of positions do not see each other, bool `[L, L]`.
+    """Return where segments_i ≠ segments_j, the pairs that do not see each other, bool `[L, L]`.
 
     Args:
         segments: segment numbers of one sequence, int32 `[1, L]`.
@@ -28,7 +28,12 @@ def different_segment(segments: jax.Array) -> jax.Array:
 
 
 def dot(x: jax.Array, y: jax.Array, axes: Any) -> jax.Array:
-    """Multiply two matrices, accumulating in float32."""
+    """Compute x y, x yᵀ or xᵀ y as float32, accumulated in float32.
+
+    Args:
+        x, y: two matrices.
+        axes: `X_Y`, `X_YT` or `XT_Y`: which of the products.
+    """
     product: jax.Array = jax.lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
     return product
 
@@ -36,10 +41,12 @@ def dot(x: jax.Array, y: jax.Array, axes: Any) -> jax.Array:
 def largest_block(size: int, limit: int, multiple: int = 1) -> int:
     """Find the largest divisor of `size` up to `limit` that is a multiple of `multiple`.
 
+    It is `multiple` where no such divisor is within `limit`.
+
     Args:
         size: number of sequences or rows.
         limit: largest number that a step of a kernel's grid takes.
-        multiple: number that makes a tile.
+        multiple: number of rows in a tile; it divides `size`.
     """
     block = multiple
     for candidate in range(multiple, max(multiple, limit) + 1, multiple):
