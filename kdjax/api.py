@@ -170,7 +170,7 @@ def price(
     """Count the FLOPs of one step, by part; needs no data.
 
     Args:
-        arm: the arm.
+        arm: arm whose step is priced, between its two models.
         batch_size: sequences of a step.
         seq_len: tokens of a sequence.
         max_predictions: masked positions of a sequence, at most; None: 15% of them.
@@ -244,7 +244,7 @@ def train(
     """Train one arm until its budget is spent.
 
     Args:
-        arm: the arm.
+        arm: arm to train, with its student and its teacher.
         data: text to train on; repeated where the budget outlasts it.
         budget: amount to spend; never overspent, and underspent by less than one step.
         batch_size: sequences of a step.
@@ -365,7 +365,7 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
 
     Args:
         recipe: a YAML file, or the settings themselves.
-        out: the study's directory.
+        out: directory for the study's results; one that was begun goes on.
         overrides: settings that replace a YAML file's, for instance `["--budget.flops", "1e12"]`.
 
     Returns:

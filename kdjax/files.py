@@ -39,7 +39,7 @@ def append_text(path: Path, text: str, *, durable: bool) -> None:
     """Add to the end of a file, made where there is none: all of the text, or none.
 
     Args:
-        path: the file.
+        path: file to add to.
         text: text to add.
         durable: whether it is on the disk before this returns, with all that was added before.
 

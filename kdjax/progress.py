@@ -31,8 +31,8 @@ class Progress:
     """A run's state after a step.
 
     Attributes:
-        ledger: the run's account.
-        metrics: the step's losses.
+        ledger: what the run has spent so far, and of what budget.
+        metrics: losses of the step by name.
     """
 
     ledger: Ledger
@@ -144,7 +144,7 @@ class Reporter:
         """Return the time left for a run, and for all runs where it is known.
 
         Args:
-            ledger: the run's account.
+            ledger: what the run has spent so far, and of what budget.
             rate: amount of its budget that it spends in a second; 0: nothing.
             begun: time at which its first step ended.
         """

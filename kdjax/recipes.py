@@ -58,7 +58,7 @@ def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, 
     """Yield (dotted name, type, default, meaning) of every setting below a dataclass.
 
     Args:
-        cls: the dataclass.
+        cls: dataclass of settings.
         instance: an instance with the defaults; the class itself where there are none.
         prefix: beginning of the dotted names.
     """
@@ -94,7 +94,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe.
 
     Args:
-        path: a YAML file.
+        path: path of a YAML file.
         overrides: dotted overrides as on a command line, for instance `["--data.seq_len", "64"]`.
 
     Raises:
@@ -287,7 +287,7 @@ def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
     """Reset the models' vocabulary sizes where they follow from the tokenizer that is trained.
 
     Args:
-        config: the recipe.
+        config: recipe as it was read; it is not changed.
         values: settings of the recipe as plain values; changed in place.
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):

@@ -86,7 +86,7 @@ def hardware_flops(
     dozen wide it doubles the figure, so the copies are left out.
 
     Args:
-        compiled: the compiled program.
+        compiled: program as XLA has compiled it, for every device that runs it.
         traced: trace of the same program: `jax.jit(program).trace(...).jaxpr`.
         devices: number of devices that the program runs on.
         repeated: FLOPs of elementwise work on a device that fusions repeat

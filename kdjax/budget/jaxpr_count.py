@@ -96,7 +96,7 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
     """Count the FLOPs of a traced program, without what its results do not depend on.
 
     Args:
-        jaxpr: the program.
+        jaxpr: traced program, before XLA has compiled it.
         loops: treatment of a scan that is not unrolled whole.
 
     Raises:

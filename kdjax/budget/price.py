@@ -73,8 +73,8 @@ class Count:
     """One program counted twice.
 
     Attributes:
-        flops: XLA's count.
-        jaxpr_count: the independent count.
+        flops: FLOPs of the program by XLA's count.
+        jaxpr_count: FLOPs of the program counted from its jaxpr, to check the former.
         outputs: shapes that the program returns, for the next count, which takes them.
     """
 
@@ -87,7 +87,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
     """Count a program's FLOPs from the shapes of its arguments; nothing is compiled or run.
 
     Args:
-        program: a pure function.
+        program: pure function whose FLOPs are counted.
         shapes: arguments of the program as `jax.ShapeDtypeStruct`.
 
     Raises:
@@ -118,10 +118,10 @@ def check_agreement(count: Count, name: str) -> int:
 
     Args:
         count: both counts of the program.
-        name: the program, for messages.
+        name: name of the program, for messages.
 
     Raises:
-        FlopCountError: the two disagree.
+        FlopCountError: XLA's count and the independent one disagree.
     """
     matmul = count.jaxpr_count.matmul
     total = count.jaxpr_count.total

@@ -15,7 +15,7 @@ def expect(holds: bool, name: str, value: object, expected: str) -> None:
     Args:
         holds: whether the value is in range.
         name: the setting's dotted name.
-        value: the value.
+        value: value that the setting has, for messages.
         expected: the range in words.
 
     Raises:
@@ -43,7 +43,7 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
     """Return a config with some of its settings replaced.
 
     Args:
-        config: a frozen dataclass.
+        config: instance of a frozen dataclass of settings; it stays as it is.
         changes: values by the settings' names.
         where: dotted name of the changes, for messages.
 

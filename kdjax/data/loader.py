@@ -93,12 +93,12 @@ class Batches:
         """Open a stream of batches.
 
         Args:
-            corpus: a prepared corpus.
+            corpus: prepared corpus to read from.
             split: `train` or `validation`.
             batch_size: sequences of a batch.
             seed: seed of the order and the masks.
             mlm_probability: share of a sequence's tokens that are masked.
-            max_predictions: the most that are masked.
+            max_predictions: the most tokens of a sequence that are masked.
             mask_copies: mask views of a sequence; 0: new masks in every epoch.
             cache: stored arrays that join each batch: those of its sequences under its views.
                 Whether they were made of this corpus and these masks is for the caller to check.
@@ -205,15 +205,15 @@ def fixed_batches(
     come in the order of the source, often by subject.
 
     Args:
-        corpus: a prepared corpus.
+        corpus: prepared corpus to read from.
         split: `train` or `validation`.
         batch_size: rows of a batch. The last one is filled up with rows of padding whose
             `label_weights` are 0.
-        limit: the most sequences.
+        limit: the most sequences that are read.
         seed: seed of the masks.
         mlm_probability: share of a sequence's tokens that are masked.
-        max_predictions: the most that are masked.
-        besides: the sequences that a call with this limit takes are left out.
+        max_predictions: the most tokens of a sequence that are masked.
+        besides: limit of another call, whose sequences are left out; 0: none are.
     """
     chosen = evenly_spaced(corpus.sequences(split), limit, besides)
     batches = []

@@ -85,9 +85,9 @@ class SignedManifest:
         """Read a manifest and check it against its own digest.
 
         Args:
-            path: the file.
+            path: path of the manifest.
             from_json: function from the file's content to the manifest.
-            version: the version that is expected.
+            version: version of the format that the file must have.
             kind: corpus or cache, for messages.
             writer: name of the writer of the file, for messages.
             remedy: advice on another version, for messages.

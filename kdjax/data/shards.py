@@ -29,7 +29,7 @@ def locked(directory: Path, plan: str, work: str) -> Iterator[None]:
     The directory is made if there is none, and what a kill left half-written in it is cleared.
 
     Args:
-        directory: the directory.
+        directory: directory to be filled by this process alone.
         plan: name of the file that is written first.
         work: name of the work done here, for messages.
 

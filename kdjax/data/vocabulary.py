@@ -12,7 +12,7 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
     """Compare the corpus's tokenizer with a model's.
 
     Args:
-        tokenizer: the corpus's tokenizer.json.
+        tokenizer: path of the tokenizer.json that the corpus was made with.
         directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is
             compared.
         vocab_size: entries of the model's word embedding, which are compared in any case.

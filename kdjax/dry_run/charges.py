@@ -68,8 +68,8 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
     """Compute the FLOPs of storing the teacher's outputs, or read what storing them has cost.
 
     Args:
-        config: the recipe.
-        request: the outputs.
+        config: resolved recipe, with the teacher and how its outputs are stored.
+        request: outputs of the teacher that are stored.
         sequences: number of training sequences, of which all views are stored.
     """
     # A cache made before says what it cost.
@@ -101,9 +101,9 @@ def upfront_charges(
     """Compute the FLOPs that a run spends before its first step, by account.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with the budget and who pays for the teacher.
         arms: all arms, which share the cost of stored outputs.
-        arm: the run's.
+        arm: arm of the run that is charged.
         train_sequences: number of training sequences, whose outputs are stored.
         teacher: cost of the teacher; None where the run owes nothing for it.
 

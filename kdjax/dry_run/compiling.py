@@ -48,8 +48,8 @@ def compiled(
     """Compile the steps of a recipe's arms for a slice, and estimate their time.
 
     Args:
-        config: the recipe.
-        target: the slice.
+        config: resolved recipe, with arms, mesh and batch.
+        target: slice of TPUs to compile for.
         arms: names of those to look at; none: all.
         top: number of a step's longest operations to list.
 
@@ -229,7 +229,7 @@ def check_fits(rows: dict[str, Any]) -> None:
         rows: rows from `compiled`.
 
     Raises:
-        InputError: one does not.
+        InputError: a step needs more memory than its devices have.
     """
     too_large = []
     for name, phases in rows["arms"].items():

@@ -26,7 +26,7 @@ def named_arms(
     """Price every named arm between a recipe's models.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with student, teacher and optimiser; its own arms are not read.
         status: shows which arm is being priced.
 
     Returns:

@@ -92,9 +92,9 @@ def _reach(
     """Compute steps, tokens and epochs of each phase of an arm.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with the budget and the length of sequences.
         arms: all arms of the recipe.
-        arm: the arm.
+        arm: arm that spends the budget.
         step_prices: prices of a step, phase by phase.
         corpus: the prepared text, if any.
     """
@@ -122,7 +122,7 @@ def _cache(
     """Compute what stored outputs cost a run, and when they are cheaper than the teacher itself.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with the teacher and how its outputs are stored.
         arms: all arms of the recipe.
         arm: arm that reads stored outputs.
         step_prices: prices of a step, one for each of its phases.

@@ -244,7 +244,7 @@ class MlmProbe:
     """The probe of a study, fitted on every model alike.
 
     Attributes:
-        settings: the recipe's settings.
+        settings: tokens, batch, optimiser and layers of the fit, from the recipe.
         text: training text; each fit begins at its beginning.
         shape: shape of a batch.
     """

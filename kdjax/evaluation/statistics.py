@@ -102,7 +102,7 @@ def paired(
 
     Args:
         a, b: seed -> value of the endpoint.
-        names: the arms' names.
+        names: names of the arms that `a` and `b` are of.
         confidence: nominal coverage of the interval, between 0 and 1.
         margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
         better: whether higher or lower values are better.

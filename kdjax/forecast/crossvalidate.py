@@ -22,8 +22,8 @@ class HeldOutPrediction:
 
     Attributes:
         name: name of the arm, or `a - b` for the difference of two arms.
-        flops: the held-out budget.
-        parameters: size of the student.
+        flops: held-out budget, in FLOPs.
+        parameters: number of the student's parameters without embeddings.
         predicted, low, high: prediction for the held-out mean, in the endpoint's unit; the interval
             has the noise of the held-out runs in it.
         observed: mean over the held-out seeds; for a difference, over the shared ones.
@@ -143,8 +143,8 @@ def _compare(
 
     Args:
         fits: laws fitted to the smaller budgets.
-        flops: the held-out budget.
-        parameters: size of the student.
+        flops: held-out budget, in FLOPs.
+        parameters: number of the student's parameters without embeddings.
         signs: the arm with 1.0; for a difference the other one with -1.0.
         runs: arm -> seed -> held-out run.
     """

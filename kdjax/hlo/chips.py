@@ -62,7 +62,7 @@ def chip(name: str) -> Chip:
     """Return a chip by its name or JAX's name of its kind.
 
     Raises:
-        InputError: no such chip.
+        InputError: no chip has this name.
     """
     for short_name, known in CHIPS.items():
         if name in (short_name, known.kind):

@@ -34,8 +34,8 @@ def executed(
     inside a fusion are not executed on their own.
 
     Args:
-        module: the program.
-        name: the computation to begin with; None: the program's entry.
+        module: compiled program, parsed.
+        name: name of the computation to begin with; None: the program's entry.
         turns: number of times that it is executed.
     """
     for instruction in module.computations[name or module.entry]:

@@ -125,7 +125,7 @@ class _Numbering:
         """Number the values of a computation and return that of its result.
 
         Args:
-            name: the computation.
+            name: name of the computation whose values are numbered.
             arguments: the values of its parameters; None where nothing is known of them.
             fused: whether it lies in a fusion.
         """

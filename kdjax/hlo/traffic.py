@@ -36,8 +36,8 @@ def results(instruction: Instruction, inputs: int) -> Sequence[Array]:
     """Return the arrays an instruction writes; an asynchronous start's type adds those it takes.
 
     Args:
-        instruction: the instruction.
-        inputs: number of arrays that it takes.
+        instruction: instruction whose results are wanted.
+        inputs: number of arrays that the instruction takes.
     """
     # (f32[256]{0:T(256)S(1)}, f32[256]{0:T(256)}, u32[]{:S(2)}) copy-start(%x): where to, where
     # from, a semaphore

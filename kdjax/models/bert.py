@@ -92,12 +92,12 @@ def forward(
     reads them, so that it takes no memory of its own.
 
     Args:
-        config: the model's configuration.
-        params: the model's parameters.
+        config: configuration of the model.
+        params: nested parameters of the model, as `init` makes them.
         batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`;
             `types` int32 `[B, L]` where token types are not all 0. Attention stays inside a
             segment.
-        request: features to compute.
+        request: features to compute, by layer.
         dropout_key: a JAX key, or seeds of sequences (`kdjax.models.ops.dropout`); None: there is
             no dropout.
         compute: way to compute features. Dropout's random numbers do not depend on it.
@@ -127,8 +127,8 @@ def classify(
     """Compute class scores (before the softmax) or predicted numbers from the last layer.
 
     Args:
-        config: the model's configuration.
-        params: the model's parameters.
+        config: configuration of the model.
+        params: nested parameters of the model, as `init` makes them.
         head: the head's parameters, from `init_task_head`.
         batch: as for `forward`; for the mean also `valid` bool `[B, L]`.
         pool: input of the head: the first token, as BERT does, or the mean over valid tokens.

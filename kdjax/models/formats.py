@@ -129,7 +129,7 @@ def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
     """Build the content of a model's config.json.
 
     Args:
-        config: the model.
+        config: configuration of the model to describe.
         mlm: whether the model has an MLM head.
     """
     stored_as = format_of(config)
@@ -202,7 +202,7 @@ def neighbours_of_halves(array: np.ndarray, heads: int) -> np.ndarray:
 
     Args:
         array: a kernel `[D, H d]` or a bias `[H d]`; of each head, coordinate i turns with i + d/2.
-        heads: H.
+        heads: number H of attention heads.
 
     Returns:
         The same with coordinates i and i + d/2 of a head at 2i and 2i + 1.

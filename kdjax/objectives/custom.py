@@ -113,7 +113,7 @@ class CustomTerm(Term):
     """A term that a function computes.
 
     Attributes:
-        function: the function.
+        function: function that `term` declared to be a term.
         options: (name, value) of the options that a recipe sets.
     """
 

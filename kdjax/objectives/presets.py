@@ -21,7 +21,7 @@ class Preset:
     Attributes:
         summary: line on what the arm does.
         asks: features the teacher must have.
-        source: the paper.
+        source: paper that the arm comes from.
         arm: settings of the arm; `phases` and `start` are always set.
     """
 

@@ -61,7 +61,7 @@ def logarithmic(
     """Show amounts along the plot, on a logarithmic scale.
 
     Args:
-        ax: the plot.
+        ax: plot whose horizontal axis is set.
         label: name of what the amounts are.
         show: function that writes an amount.
         places: amounts that are drawn, ascending; marked if they are few and clear of one another.

@@ -23,8 +23,8 @@ def general(config: Config, count: int, false: float, teacher: TeacherFacts | No
     """Return the sentences on how far the verdicts go, and what the budget leaves out.
 
     Args:
-        config: the recipe.
-        count: number of intervals.
+        config: resolved recipe, with confidence, seeds, tuning and budget.
+        count: number of confidence intervals in the report.
         false: number of intervals that leave out 0 by chance, on average.
         teacher: facts of the teacher; None without one.
     """

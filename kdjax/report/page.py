@@ -20,7 +20,7 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
     Args:
         template: file of the template.
         arms: names of the arms, in the order that gives each its colour and marker.
-        config: the resolved recipe.
+        config: resolved recipe as plain values, which the page lists.
         values: further values that the template names.
     """
     environment = Environment(

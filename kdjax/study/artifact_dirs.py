@@ -26,8 +26,8 @@ def artifact_dirs(config: Config, out: Path, shared: Path | None = None) -> dict
     """Return the directory of each of `ARTIFACTS`, by name.
 
     Args:
-        config: the study's recipe.
-        out: the study's directory.
+        config: resolved recipe, on which the content of each artifact depends.
+        out: directory of the study, for artifacts that it keeps to itself.
         shared: a directory for several studies. There a name carries a digest of all that its
             content depends on, so studies that differ in something else share it.
     """

@@ -25,8 +25,8 @@ def train_batches(
     """Open the training batches of a seed: the same order and masks for every arm.
 
     Args:
-        config: the recipe.
-        corpus: the study's text.
+        config: resolved recipe, with `data`'s masking settings.
+        corpus: prepared text of the study.
         batch_size: sequences of a batch.
         seed: random seed of order and masks.
         cache: stored teacher outputs, which then come with the batches.
@@ -70,7 +70,7 @@ def held_out(config: Config, corpus: Corpus) -> HeldOut:
     """Make the held-out masks that every model is measured on, with their shuffled control.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with masking and `evaluation` settings.
         corpus: the study's text, or one of `evaluation.texts`.
     """
     batches = held_out_batches(config, corpus)
@@ -82,9 +82,9 @@ def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict
     """Read the held-out sequences with fixed masks: the same in every run.
 
     Args:
-        config: the recipe.
-        corpus: the text.
-        skip: number of its held-out sequences to pass over first.
+        config: resolved recipe, with masking and `evaluation` settings.
+        corpus: prepared text whose validation split is read.
+        skip: number of held-out sequences to pass over first.
     """
     return fixed_batches(
         corpus,

@@ -33,10 +33,10 @@ def study_cache(
     """Open the stored outputs that the recipe names, or make them in `directory`.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with `cache` and `data` settings.
         request: the outputs that its arms read.
         teacher: teacher whose outputs they are.
-        corpus: the study's text.
+        corpus: prepared text of the study.
         directory: directory of outputs to be made.
         layout: layout of arrays on the devices.
         reporter: shows how the making goes on.
@@ -63,7 +63,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     """Store in `out` what the recipe's arms with `teacher: cached` ask for; print what it holds.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with arms, text, teacher and `cache` settings.
         out: the directory, for `cache.source` of any recipe.
 
     Raises:

@@ -36,7 +36,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
     """Run a study, or go on with an interrupted one, and print its results.
 
     Args:
-        config: the recipe.
+        config: resolved recipe of the study.
         out: the study's directory. It gets `results.json` and `report.html`, and holds
             `runs/ARM-seedN/` and the corpus and the teacher made for the study.
         begun: time at which the command began; None: now.
@@ -114,8 +114,8 @@ def prepared_study(
     Bad input leaves the directory as it was found, so that a corrected recipe can have it.
 
     Args:
-        config: the recipe.
-        out: the study's directory.
+        config: resolved recipe of the study.
+        out: directory that the study writes to.
         reporter: receiver of reports on progress.
         shared: a directory for what other studies use too.
 
@@ -134,7 +134,7 @@ def finish(study: Study, begun: Mark) -> Results:
     """Make every run of a study that is not finished, then its results and its report.
 
     Args:
-        study: the study, prepared.
+        study: study whose `prepare` has been called.
         begun: time at which the work on it began.
 
     Returns:

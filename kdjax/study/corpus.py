@@ -29,12 +29,12 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
     """Return the recipe's tokenizer file: its own, or the one beside the teacher's weights.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with `data.tokenizer` and `teacher.source`.
         corpus: text with the tokenizer that was trained on it; None where the recipe
             trains none.
 
     Raises:
-        InputError: there is none.
+        InputError: neither is there.
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):
         if corpus is None:
@@ -65,7 +65,7 @@ def study_corpus(
     """Open the corpus that the recipe names, or prepare one in `directory`; check it.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with `data` settings and the models that read the text.
         directory: directory of a corpus to be prepared.
         reporter: shows how the preparation goes on.
         beam: options of Apache Beam, where it shall prepare.
@@ -159,8 +159,8 @@ def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -
     """Check that a run reads no text twice where the regime is unlimited.
 
     Args:
-        config: the recipe.
-        corpus: the text.
+        config: resolved recipe, with `data.regime`.
+        corpus: prepared text that the run reads.
         setting: setting that the run comes from, for messages, such as `arms.minilm`.
         sequences: number of sequences that the run reads.
 
@@ -180,7 +180,7 @@ def held_out_text(config: Config, corpus: Corpus, name: str, directory: Path) ->
     """Prepare a text of `evaluation.texts`, all of it held out, or find it prepared.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with `data` settings and `evaluation.texts`.
         corpus: the study's text, which holds the tokenizer where it was trained on it.
         name: name of the text.
         directory: directory of the prepared text.
@@ -201,8 +201,8 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
     """Prepare a corpus in `out`, for `data.prepared` of any recipe; print what it holds.
 
     Args:
-        config: the recipe.
-        out: the corpus's directory.
+        config: resolved recipe, with `data` settings and the models that read the text.
+        out: directory that the corpus is written to.
         beam: options of Apache Beam, where it shall prepare.
 
     Raises:

@@ -19,7 +19,7 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
     """Return what all arms of the study share, without what an arm's own settings change.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with training, budget and evaluation settings.
         arms: name -> arm.
     """
     # The order of text follows from the seed alone; all else is shared until an arm changes it.

@@ -24,9 +24,9 @@ class Evaluation:
     On a text from elsewhere, the first two are `mlm_loss.TEXT` and `mlm_probe.TEXT`.
 
     Attributes:
-        config: the recipe's settings.
+        config: settings of probes and fine-tuning, from the recipe.
         held_out: held-out sequences with fixed masks, and what the teacher says of them.
-        tasks: the downstream tasks.
+        tasks: downstream tasks with their labelled rows.
         texts: name -> held-out text from elsewhere, with fixed masks.
         mlm_probe: the MLM probe; None: there is none.
     """
@@ -43,8 +43,8 @@ class Evaluation:
         """Measure a point of the learning curve.
 
         Args:
-            model: the student's configuration.
-            params: the student's parameters.
+            model: configuration of the student.
+            params: parameters of the student at this point.
             mlm: whether its MLM head is trained, so that its held-out loss means something.
 
         Returns:
@@ -78,8 +78,8 @@ class Evaluation:
         """Measure a model on every endpoint.
 
         Args:
-            model: the model's configuration.
-            params: the model's parameters.
+            model: configuration of the model to measure.
+            params: parameters of the model to measure.
             seed: random seed of fine-tuning: its head, order and dropout.
             mlm: whether the MLM head was trained, so that the held-out loss means something.
             finetuning: settings of fine-tuning the model as well; None: it is not fine-tuned.

@@ -32,8 +32,8 @@ def hardware_use(
     """Compute what a run's steps did to the devices.
 
     Args:
-        compiled_phases: the run's phases.
-        ledger: the run's account.
+        compiled_phases: phases of the run, with their programs and prices.
+        ledger: steps and seconds that the run has spent.
         side_by_side: number of runs that took their steps together, this one included.
 
     Returns:

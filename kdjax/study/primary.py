@@ -19,9 +19,9 @@ def primary_endpoint(
     """Test every arm that has the primary endpoint against the baseline arm.
 
     Args:
-        evaluation: the recipe's settings.
+        evaluation: settings that name the primary endpoint, and its confidence.
         endpoints: measures of the models.
-        baseline: the baseline arm.
+        baseline: name of the baseline arm.
         runs: runs of the study.
 
     Returns:

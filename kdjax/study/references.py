@@ -22,7 +22,7 @@ class References:
         """Take the study; `measure` does the work.
 
         Args:
-            study: the study, prepared.
+            study: study whose `prepare` has been called.
         """
         self._plan = study.plan
         self._artifacts = study.artifacts
@@ -89,7 +89,7 @@ class References:
             directory: directory of its result, among the references'.
             name: name of the model, for people.
             seed: seed of an untrained start; None: it is a teacher.
-            model: the model's configuration.
+            model: configuration of the model to measure.
             make_params: function that makes the model's parameters, when they are needed.
             evaluation: evaluation that measures it.
         """

@@ -146,8 +146,8 @@ class RunBackup:
         """Copy one of the run's folders into its directory, where it is missing.
 
         Args:
-            name: the folder's.
-            last: the file that is written last.
+            name: name of the folder in the run's directory.
+            last: file of the folder that is written last, so that its presence shows the rest.
 
         Raises:
             InputError: the backup cannot be read.
@@ -160,8 +160,8 @@ class RunBackup:
         """Copy one of the run's folders into the backup, where it is missing.
 
         Args:
-            name: the folder's.
-            last: the file that is written last.
+            name: name of the folder in the run's directory.
+            last: file of the folder that is written last, so that its presence shows the rest.
 
         Raises:
             InputError: the backup cannot be written.

@@ -17,7 +17,7 @@ def register_run(study: Study, arm: str, seed: int, backup: RunBackup) -> None:
     """Take a run's directory and its backup for the run, or find them taken for it.
 
     Args:
-        study: the run's study.
+        study: study that the run belongs to.
         arm: name of the run's arm.
         seed: seed of the run.
         backup: place of its files besides its directory.

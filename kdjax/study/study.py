@@ -38,8 +38,8 @@ class Study:
         """Open the directory, or find it free; nothing is made yet.
 
         Args:
-            config: the recipe.
-            out: the study's directory.
+            config: resolved recipe of the study.
+            out: directory that the study writes to.
             reporter: receiver of reports on progress.
             shared: a directory for what other studies use too; None: all lies in `out`.
 

@@ -23,10 +23,10 @@ class StudyPlan:
     """What a study does, as its recipe says it; nothing is read or written.
 
     Attributes:
-        config: the recipe.
-        out: the study's directory.
+        config: resolved recipe of the study.
+        out: directory that the study writes to.
         artifact_dirs: directories of corpus, teacher, stored outputs and references, by name.
-        arms: name -> arm.
+        arms: name -> resolved arm.
         shape: shape of a batch.
         budget: budget of each run.
         layout: layout of arrays on the devices.
@@ -36,8 +36,8 @@ class StudyPlan:
         """Resolve the recipe's arms and check its batches.
 
         Args:
-            config: the recipe.
-            out: the study's directory.
+            config: resolved recipe of the study.
+            out: directory that the study writes to.
             shared: a directory for what other studies use too; None: all lies in `out`.
 
         Raises:
@@ -94,7 +94,7 @@ class StudyPlan:
         """Compute what a run of an arm costs, its shares of what the study makes before included.
 
         Args:
-            arm: the arm.
+            arm: arm of the run.
             prices: prices of a step, one for each of its phases.
             train_sequences: training sequences of the corpus.
             teacher: cost of the teacher; None where the arm needs none.

@@ -59,7 +59,7 @@ def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) 
     """Read a teacher's directory and hold it against the recipe.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with the teacher's architecture and vocabulary.
         directory: directory of the teacher.
         corpus: the study's text; None: it is not prepared yet, and a tokenizer that is trained on
             it not compared.
@@ -80,7 +80,7 @@ def _check_architecture(source: Path, model: ModelConfig, expected: ModelConfig)
     """Check that a teacher has the recipe's architecture.
 
     Raises:
-        InputError: it has another.
+        InputError: the teacher has another architecture.
     """
     # These say nothing of a trained model: its dropout, its start, and the base of a rotation that
     # it does not have.
@@ -101,8 +101,8 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
     """Read a teacher as it lies in a directory, with what its card says.
 
     Args:
-        config: the recipe.
-        corpus: the study's text.
+        config: resolved recipe, with `teacher` and `evaluation` settings.
+        corpus: prepared text that the teacher is measured on.
         directory: directory of the teacher.
         source: name of its source in the facts.
 
@@ -153,8 +153,8 @@ def single_teacher(
     """Read the recipe's only teacher, and fit an MLM head first where the recipe says so.
 
     Args:
-        config: the recipe.
-        corpus: the study's text.
+        config: resolved recipe, with `teacher` and `evaluation` settings.
+        corpus: prepared text that a head is fitted and the teacher measured on.
         directory: directory of the teacher with its fitted head, where it is found again.
         layout: layout of arrays on the devices.
         reporter: receiver of reports on progress.

@@ -30,8 +30,8 @@ def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str
     """Return all that a teacher's parameters depend on, as plain values.
 
     Args:
-        config: the recipe.
-        seed: the teacher's.
+        config: resolved recipe, with `data` and `teacher` settings.
+        seed: random seed of the teacher's training.
         corpus_digest: digest of the text.
     """
     settings: dict[str, Any] = plain(to_dict(config.teacher.train))
@@ -55,8 +55,8 @@ class TeacherCheckpoints:
         """Take the training whose teachers are saved.
 
         Args:
-            config: the recipe.
-            corpus: the study's text.
+            config: resolved recipe, with `teacher` and `evaluation` settings.
+            corpus: prepared text that each teacher is measured on.
             directory: directory of the training.
             seed: seed of the training.
             backup: place of the training's files besides its directory.
@@ -89,7 +89,7 @@ class TeacherCheckpoints:
 
         Args:
             number: number of the phase, from 0.
-            params: the teacher's parameters.
+            params: parameters of the teacher at the end of the phase.
             ledger: account of what the training has spent.
             step_price: price of a step of the training.
         """

@@ -42,8 +42,8 @@ def study_teachers(
     """Train or read the recipe's teachers, in ascending order of their seeds.
 
     Args:
-        config: the recipe.
-        corpus: the study's text.
+        config: resolved recipe, with `teacher` and `evaluation` settings.
+        corpus: prepared text that teachers are trained and measured on.
         directory: directory of teachers that are made here.
         layout: layout of arrays on the devices.
         reporter: receiver of reports on progress.
@@ -96,7 +96,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     scratch for each of `teacher.train.seeds`, in `seedJ/at-SHARE/`.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with text, `teacher` and `evaluation` settings.
         out: the directory, for `teacher.source` of any recipe.
 
     Raises:

@@ -77,10 +77,10 @@ def trained_teacher(
     """Train one seed's teacher, or go on with its training, or find it done.
 
     Args:
-        config: the recipe.
-        corpus: the study's text.
+        config: resolved recipe, with `data`, `teacher`, `train` and `evaluation` settings.
+        corpus: prepared text that the teacher is trained and measured on.
         directory: directory that holds the seeds' directories.
-        seed: the teacher's.
+        seed: random seed of the teacher's training.
         layout: layout of arrays on the devices.
         reporter: receiver of reports on progress.
 

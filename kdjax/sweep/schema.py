@@ -228,7 +228,7 @@ def read_sweep(path: Path) -> SweepResults:
     """Read a sweep.json.
 
     Args:
-        path: the file.
+        path: path of a sweep.json.
 
     Raises:
         InputError: a field is missing, mistyped or unknown.

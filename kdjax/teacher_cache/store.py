@@ -106,7 +106,7 @@ class Cache:
         """Read a record.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the record is damaged.
         """
         # All shards but the last have the same number of records.
         shard, place = divmod(number, self.manifest.records_per_shard)

@@ -148,9 +148,9 @@ def resolve(
     Args:
         name: name of the arm in the recipe.
         config: settings of the arm.
-        student: the recipe's student.
+        student: student of the recipe, which the arm's own settings may change.
         teacher: the recipe's teacher; None: there is none, and no objective may look at one.
-        optimizer: the recipe's optimiser.
+        optimizer: optimiser of the recipe, which the arm's own settings may change.
         cache: settings of stored teacher outputs, for an arm that reads them.
 
     Raises:

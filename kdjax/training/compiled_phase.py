@@ -45,9 +45,9 @@ def compile_phase(
     """Compile a phase for runs that are trained together, and place its teacher for all of them.
 
     Args:
-        phase: the phase.
+        phase: phase with its objective, student and teacher source.
         price: price of one step.
-        shape: shape of its batches.
+        shape: shape of the phase's batches.
         streams: batches of each run; as many lanes are compiled.
         layout: layout of the devices.
         settings: training settings: microbatches, and how the models are computed.

@@ -66,10 +66,10 @@ def build(
     Args:
         directory: directory of the cache.
         teacher: the teacher, with an MLM head if the request needs one.
-        request: features to store.
+        request: features of the teacher to store.
         config: settings of how they are stored.
         data: the recipe's data settings.
-        corpus: the prepared corpus.
+        corpus: prepared corpus whose training split is read.
         layout: layout of the devices.
         progress: function called with records done and records in all.
 

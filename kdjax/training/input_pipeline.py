@@ -52,8 +52,8 @@ def step_inputs(
     """Return the inputs of a phase's steps, in their order.
 
     Args:
-        program: the compiled step.
-        stream: the batches.
+        program: compiled step, which places batches on its devices.
+        stream: batches of the phase, from the start of the run.
         sequences_seen: sequences that the run has seen before.
         signals: function called once a step, which gives this process's requests.
     """

@@ -96,7 +96,7 @@ class MetricsRecorder:
         """Build the record of a done step; rates are means over the steps since the last record.
 
         Args:
-            step: the step.
+            step: step that is done, with the ledger after it.
             figures: metrics of the step, from `fetch_metrics`.
         """
         ledger = step.ledger

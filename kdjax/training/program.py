@@ -28,12 +28,12 @@ class Program:
     It does not depend on the budget, the seed or the learning rate.
 
     Attributes:
-        phase: the phase.
+        phase: phase whose step is compiled: objective, student and teacher source.
         shape: shape of a batch.
         layout: layout of the devices.
         lanes: runs whose steps it does at once.
         batch_fields: names of the arrays of a batch that the step takes.
-        compile_seconds: seconds of compiling.
+        compile_seconds: wall-clock seconds that compiling took.
         hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation
             and what every device does for itself included (`kdjax.budget.hardware.hardware_flops`);
             None where XLA does not say.
@@ -55,7 +55,7 @@ class Program:
         """Compile the step.
 
         Args:
-            phase: the phase.
+            phase: phase whose step is compiled: objective, student and teacher source.
             shape: shape of a batch.
             layout: layout of the devices.
             microbatches: parts in which a batch is taken.

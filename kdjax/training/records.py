@@ -23,7 +23,7 @@ class RunRecords:
     """The journal and the metrics of a run, open to be written.
 
     Attributes:
-        log: the metrics.
+        log: metrics of the run, on their way to files and sinks.
     """
 
     def __init__(

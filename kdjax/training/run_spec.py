@@ -74,9 +74,9 @@ class RestoredRun:
 
     Attributes:
         spec: what the run is made of.
-        storage: its checkpoints, open.
-        state: its state, until it is taken.
-        ledger: what it has spent by then.
+        storage: checkpoints of the run, already opened.
+        state: training state at that step, until it is taken.
+        ledger: what the run has spent by that step.
         damaged: newer checkpoints that could not be read: what is wrong with each.
     """
 

@@ -102,7 +102,7 @@ def start_params(
         seed: seed of what is random: everything, or an MLM head that the teacher does not have.
 
     Raises:
-        InputError: as `check_start`.
+        InputError: the two models do not allow the start, as in `check_start`.
     """
     check_start(config, student, teacher.config if teacher else None)
     if config.source == "random" or teacher is None:

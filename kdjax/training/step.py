@@ -237,9 +237,9 @@ def accumulate_gradients(
     Args:
         grad_fn: `(batch, dropout_seeds, shares)` to the loss, its terms and gradients.
         objective: the objective, whose terms say what they are means over.
-        parts: number of parts.
-        batch: the whole batch.
-        dropout_seeds: seeds of its sequences, `[B, 2]`; None: no dropout.
+        parts: number of parts; it divides the batch.
+        batch: arrays of the whole batch, `[B, ...]`.
+        dropout_seeds: seeds of the sequences, `[B, 2]`; None: no dropout.
     """
 
     def in_parts(x: jax.Array) -> jax.Array:

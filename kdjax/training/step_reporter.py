@@ -29,10 +29,10 @@ class StepReporter:
 
         Args:
             spec: what the run is made of.
-            log: its log.
-            ledger: its ledger as it is now.
-            clock: its stopwatch.
-            clocks: stopwatches of all runs that share the devices, its own included.
+            log: log that the metrics go to.
+            ledger: what the run has spent so far.
+            clock: stopwatch of the run.
+            clocks: stopwatches of all runs that share the devices, this one included.
         """
         self._spec = spec
         self._log = log

@@ -26,7 +26,7 @@ def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> 
     price, and how many checkpoints there are changes no parameter.
 
     Args:
-        architecture: the teacher's.
+        architecture: configuration of the teacher to train.
         config: batch, optimiser and checkpoints.
     """
     objective = objectives_of("scratch", arm_of("scratch", ArmConfig()))[0]

@@ -86,7 +86,7 @@ class CachedTeacher(TeacherSource):
     Other features are stored as they are.
 
     Attributes:
-        teacher: the teacher's configuration.
+        teacher: configuration of the teacher whose outputs are stored.
         request: features that are stored.
         config: settings of the stored outputs.
     """

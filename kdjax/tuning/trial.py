@@ -71,9 +71,9 @@ class Trials:
         """Take the tuning's directory; nothing is made yet.
 
         Args:
-            config: the recipe.
-            out: the tuning's directory.
-            reporter: reports progress.
+            config: resolved recipe, with arms and `tune` settings.
+            out: directory that the tuning writes to.
+            reporter: reporter that shows which trial goes on.
         """
         self._config = config
         self._out = out

@@ -77,7 +77,7 @@ def tuning_of_trials(
     """Build the content of tuning.json.
 
     Args:
-        config: the recipe.
+        config: resolved recipe, with `tune` settings.
         trials: arm -> its trials.
         better: whether lower or higher values of the endpoint are better.
         losses: cross-entropies of the trials' text.
@@ -111,7 +111,7 @@ def _arm(
     """Return an arm's trials, the best of them, and what all cost.
 
     Raises:
-        InputError: all diverged.
+        InputError: every trial of the arm diverged.
     """
     best = best_of(trials, better)
     if best is None or best.outcome.value is None:

@@ -67,7 +67,7 @@ def prepare(
         config: files and settings; `workers` is the runner's business.
         tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, by this
             process, which reads all of the text for it, and kept in `out`.
-        out: the corpus's directory.
+        out: directory that the corpus is written to.
         options: Beam's own options, as on a command line: `--runner=...`. Without a runner,
             everything runs in this process and its memory: enough to try a pipeline out.
 
@@ -145,7 +145,7 @@ def read_documents(
     Blocks that are finished are passed over.
 
     Args:
-        directory: the corpus's directory.
+        directory: directory of the corpus, with the blocks that are finished.
         text_fields: fields of a record, of which the first one present holds the text.
         starts: number of the first document of every block, and of the one after the last.
         numbered: the source and the number of its first document.

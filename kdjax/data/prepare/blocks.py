@@ -31,8 +31,8 @@ class BlockSettings:
     """What the shards of a block depend on besides its documents, and where they go.
 
     Attributes:
-        directory: the corpus's directory.
-        tokenizer: a tokenizer.json.
+        directory: directory that the corpus is written to.
+        tokenizer: path of a tokenizer.json.
         tokenizer_sha256: SHA-256 of that file.
         length: tokens of a sequence.
         validation: share of documents held out.

@@ -43,7 +43,7 @@ def prepare(
     a worker one.
 
     Args:
-        config: files and settings.
+        config: files of the text, and how they are split into sequences.
         tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, and kept
             in `out`.
         out: the directory: new, empty, or an earlier preparation of the same text with the same

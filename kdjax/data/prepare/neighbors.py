@@ -130,8 +130,8 @@ class NeighborModel:
         """Count the text; weights are even until `fit`.
 
         Args:
-            counted: the text.
-            vocab_size: ids are below it.
+            counted: tokens of the training text, each with its neighbours.
+            vocab_size: number of token ids, which lie below it.
             special: ids of special tokens, which have probability 0.
         """
         self.vocab_size = vocab_size

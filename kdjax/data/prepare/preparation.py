@@ -61,9 +61,9 @@ class Preparation:
         """Find the text and the tokenizer that the settings ask for.
 
         Args:
-            config: files and settings.
+            config: files of the text, and how they are split into sequences.
             tokenizer: a tokenizer.json; None: the one that is trained as `data.tokenizer` says.
-            out: the corpus's directory.
+            out: directory that the corpus is written to.
             held_out: whether all of the text is held out: the training split is then empty.
 
         Raises:

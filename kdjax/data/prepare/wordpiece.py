@@ -132,8 +132,8 @@ def write_directory(trained: TrainedTokenizer, directory: Path) -> None:
     """Write a directory that `transformers.AutoTokenizer` reads.
 
     Args:
-        trained: the tokenizer.
-        directory: an empty directory.
+        trained: tokenizer that was trained, with its vocabulary.
+        directory: empty directory to write to.
     """
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

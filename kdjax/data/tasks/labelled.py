@@ -93,7 +93,7 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
     Args:
         name: name of the task.
         config: file and columns of the task.
-        tokenizer: a tokenizer.json.
+        tokenizer: path of a tokenizer.json.
         length: tokens of a row.
 
     Raises:

@@ -51,9 +51,9 @@ def dropout(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
     """Drop elements out and scale the others by 1/(1 − rate).
 
     Args:
-        x: `[B, ...]`.
-        rate: dropout probability.
-        key: a dropout key.
+        x: array of a batch, `[B, ...]`.
+        rate: probability that an element becomes 0.
+        key: seeds of the sequences, a JAX key, or None where nothing is dropped.
         site: a number that no other dropout under this key has.
     """
     if key is None or rate == 0:

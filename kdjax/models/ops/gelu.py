@@ -24,7 +24,7 @@ def gelu(x: jax.Array, kind: str) -> jax.Array:
     """Compute GELU of every element.
 
     Args:
-        x: an array.
+        x: inputs of any shape; the result has their shape and type.
         kind: `exact`, or `tanh` for the approximation.
     """
     if kind == "tanh":
