@@ -18,11 +18,11 @@ _COMPILING = "/jax/core/compile/"
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment, and the seconds by kind until then.
+    """A point in time, and the seconds that the clock had counted by kind until then.
 
     Attributes:
-        moment: time by `time.perf_counter`.
-        seconds: kind -> seconds.
+        moment: seconds by `time.perf_counter`.
+        seconds: kind -> seconds counted until then.
     """
 
     moment: float = field(default_factory=time.perf_counter)
@@ -55,7 +55,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, kind: str, *, whole: bool = False) -> Iterator[None]:
-        """Count the block as of a kind.
+        """Count the seconds of the block as of a kind.
 
         Args:
             kind: name of the kind.
@@ -76,7 +76,7 @@ class Clock:
             self._whole = False
 
     def mark(self) -> Mark:
-        """Return this moment, for `since`."""
+        """Return the time now and the seconds counted so far, for `since`."""
         self._count()
         return Mark(self._counted_until, dict(self._seconds))
 
@@ -90,7 +90,7 @@ class Clock:
         return passed
 
     def _count(self) -> None:
-        """Count what has passed as of the innermost block."""
+        """Add the seconds since the last count to the kind of the innermost block."""
         now = time.perf_counter()
         self._add(self._kinds[-1], now - self._counted_until)
         self._counted_until = now
@@ -99,7 +99,7 @@ class Clock:
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     def _on_event(self, event: str, start_time: float, end_time: float, **_: Any) -> None:
-        """Count what JAX has traced or compiled as such, and not as of the block around."""
+        """Add the seconds of tracing or compiling to `COMPILE`; take them from the block around."""
         is_main_thread = threading.current_thread() is threading.main_thread()
         if is_main_thread and not self._whole and event.startswith(_COMPILING):
             # A function's event covers those of the functions it calls: each second counts once.
@@ -110,4 +110,4 @@ class Clock:
 
 
 CLOCK = Clock()
-"""The command's."""
+"""The clock of the command that this process runs."""

@@ -117,7 +117,7 @@ class CacheDirectory:
         except FileNotFoundError:
             pass
         except OSError as e:
-            self._unusable(e)
+            self._stop_writing(e)
         return None
 
     def put(self, key: str, value: bytes) -> None:
@@ -136,10 +136,10 @@ class CacheDirectory:
                 Path(name).unlink(missing_ok=True)
                 raise
         except OSError as e:
-            self._unusable(e)
+            self._stop_writing(e)
 
-    def _unusable(self, error: OSError) -> None:
-        """Write no more, and say so once."""
+    def _stop_writing(self, error: OSError) -> None:
+        """Stop adding entries after a failed write, and warn once."""
         if not self._unwritable:
             reason = error.strerror
             process_logging.warn(f"{self._path}: compiled programs are no longer kept ({reason})")

@@ -105,10 +105,10 @@ class Reporter:
         self._started = None
 
     def track(self, name: str) -> Callable[[Progress], None]:
-        """Return what shows a run's budget, loss, speed and time left after each step.
+        """Return a function that shows a run's budget, loss, speed and time left after each step.
 
         Args:
-            name: name of the run, for people.
+            name: name of the run as it is shown.
         """
         begun = 0.0
         first: Ledger | None = None

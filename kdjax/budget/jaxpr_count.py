@@ -120,7 +120,7 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
             elementwise += turns * sum(body.elementwise for body in inner)
         elif name == "dot_general":
             matmul += dot_flops(eqn)
-        elif name in {"broadcast_in_dim", "square"} and _is(0, eqn.invars[0], zeros):
+        elif name in {"broadcast_in_dim", "square"} and _is_constant(0, eqn.invars[0], zeros):
             # An array of zeros: what is added to it is not counted, see `_changes_nothing`.
             zeros.update(eqn.outvars)
         elif name not in _MOVES | _TRANSCENDENTAL and not _changes_nothing(eqn, zeros):
@@ -137,7 +137,7 @@ def dot_flops(eqn: core.JaxprEqn) -> int:
 
 
 def _turns(eqn: core.JaxprEqn, loops: Loops) -> int:
-    """Return how often the program inside an equation counts.
+    """Return how many times the program inside an equation is counted.
 
     Raises:
         FlopCountError: it is a branch, a kernel, or a loop that is refused.
@@ -188,10 +188,9 @@ def _elementwise_flops(eqn: core.JaxprEqn) -> int:
 
 
 def _bounds_check_flops(gather: core.JaxprEqn) -> int:
-    """Count the FLOPs of a look-up.
+    """Count the FLOPs of a gather: those of its bounds check.
 
-    Those are of its bounds check, where it fills what is out of range; any other look-up only moves
-    data.
+    A gather checks bounds where it fills what is out of range; any other one only moves data.
     """
     if gather.params["mode"] != jax.lax.GatherScatterMode.FILL_OR_DROP:
         return 0
@@ -204,11 +203,11 @@ def _bounds_check_flops(gather: core.JaxprEqn) -> int:
 def _changes_nothing(eqn: core.JaxprEqn, zeros: set[core.Var]) -> bool:
     """Return whether it is x + 0 or 1 x, as Optax writes them: XLA drops these before it counts."""
     neutral = {"add": 0, "mul": 1}.get(eqn.primitive.name)
-    return neutral is not None and any(_is(neutral, value, zeros) for value in eqn.invars)
+    return neutral is not None and any(_is_constant(neutral, value, zeros) for value in eqn.invars)
 
 
-def _is(number: int, value: core.Var | core.Literal, zeros: set[core.Var]) -> bool:
-    """Return whether a value is this constant, written in the program or among its `zeros`."""
+def _is_constant(number: int, value: core.Var | core.Literal, zeros: set[core.Var]) -> bool:
+    """Return whether a value is the constant `number`, as a literal or, if 0, among `zeros`."""
     if isinstance(value, core.Literal):
         return bool(value.val == number)
     return number == 0 and value in zeros

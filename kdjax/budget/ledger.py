@@ -16,13 +16,13 @@ from kdjax.errors import InputError
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """A phase's place in a budget.
+    """The steps of a budget that a phase takes, and their price.
 
     Attributes:
-        price: FLOPs of one of its steps.
-        first: number of its first step.
-        steps: number of its steps.
-        tokens_per_step: batch x length of one of its steps, padding included.
+        price: FLOPs of one step of the phase.
+        first: number of the first step of the phase, from 0 at the start of the run.
+        steps: number of steps.
+        tokens_per_step: batch x length of a step, padding included.
     """
 
     price: Price

@@ -63,7 +63,7 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
         where none was named, that of the paper.
 
     Raises:
-        InputError: words that are no command line, or a recipe that cannot be.
+        InputError: unknown words or options, or a recipe that cannot be used.
     """
     # What argparse does not know is taken out first: another program's options, and overrides of
     # settings, of which there are too many to declare.

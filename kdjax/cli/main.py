@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         command, options = command_line.read(sys.argv[1:] if arguments is None else arguments)
         options.begun = begun
-        if _joins(command, options):
+        if _set_up(command, options):
             with PREEMPTION.sigterm_handler():
                 command.run(options)
     except Stopped as e:
@@ -46,16 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(e.STATUS)
     except InputError as e:
         process_logging.warn(str(e))
-        _end(2)
+        _exit_now(2)
     except OSError as e:
         if e.errno not in NO_ROOM:
             raise
         file = f"{e.filename}: " if e.filename else ""
         process_logging.warn(f"{file}{e.strerror}; make room, and the same command goes on")
-        _end(2)
+        _exit_now(2)
     except KeyboardInterrupt:
         process_logging.warn("interrupted; the same command goes on from the last checkpoint")
-        _end(130)
+        _exit_now(130)
     except Exception as e:
         if not _peer_lost(e):
             raise
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             f"another process is gone, or the way to it ({' '.join(str(e).split())[:200]}); "
             "the same command on all hosts goes on from the last checkpoint"
         )
-        _end(Stopped.STATUS)
+        _exit_now(Stopped.STATUS)
     sys.exit(0)
 
 
@@ -72,8 +72,8 @@ def _is_distributed() -> bool:
     return bool(os.environ.get("KDJAX_DISTRIBUTED"))
 
 
-def _joins(command: Command, options: Options) -> bool:
-    """Set up the process, and the other processes' way to it; return whether it takes part.
+def _set_up(command: Command, options: Options) -> bool:
+    """Set up memory, other processes and the compilation cache; return whether to run the command.
 
     Args:
         command: command to run.
@@ -105,10 +105,10 @@ def _peer_lost(error: Exception) -> bool:
     return hosts.peer_lost(error)
 
 
-def _end(status: int) -> NoReturn:
-    """Exit early.
+def _exit_now(status: int) -> NoReturn:
+    """Exit with a status, without waiting for other processes.
 
-    A process that others wait for does so at once: a polite end would wait for them in turn.
+    Where there are others, Python's usual end would wait for them, which wait for this one.
     """
     if _is_distributed():
         sys.stdout.flush()

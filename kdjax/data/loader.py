@@ -227,7 +227,7 @@ def fixed_batches(
             mlm_probability=mlm_probability,
             max_predictions=max_predictions,
         )
-        batches.append(_filled(batch, batch_size, corpus.manifest.special["[PAD]"]))
+        batches.append(_pad_rows(batch, batch_size, corpus.manifest.special["[PAD]"]))
     return batches
 
 
@@ -243,7 +243,7 @@ def evenly_spaced(available: int, limit: int, besides: int = 0) -> np.ndarray:
     return numbers[np.arange(count) * len(numbers) // max(count, 1)]
 
 
-def _filled(batch: Batch, rows: int, pad: int) -> Batch:
+def _pad_rows(batch: Batch, rows: int, pad: int) -> Batch:
     """Fill a batch up with rows of padding."""
     missing = rows - len(batch["tokens"])
     filled = {name: np.pad(values, ((0, missing), (0, 0))) for name, values in batch.items()}

@@ -245,5 +245,5 @@ def check_fits(rows: dict[str, Any]) -> None:
 
 
 def gib(count: int) -> str:
-    """Return bytes in GiB, for people."""
+    """Return bytes as text in GiB."""
     return f"{count / GIB:.2f}"

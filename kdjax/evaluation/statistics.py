@@ -210,7 +210,10 @@ def paired_p_value(differences: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that rejecting those of at most a errs in at most a share a of families.
+    """Adjust the p-values of a family of tests by Holm's step-down method.
+
+    Rejecting every hypothesis whose adjusted p-value is at most α keeps the probability of any
+    false rejection in the family at α or below.
 
     The k-th smallest of m is multiplied by m - k + 1, made at least as large as the one before it,
     and cut at 1 (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian

@@ -138,14 +138,14 @@ class _Numbering:
                 value = arguments[int(number)]
             else:
                 operands = [values.get(operand, operand) for operand in instruction.operands]
-                value = self._value(instruction, operands, fused=fused)
+                value = self._number(instruction, operands, fused=fused)
             values[instruction.name] = value
             if instruction.root:
                 result = value
         return result
 
-    def _value(self, instruction: Instruction, operands: list[Value], *, fused: bool) -> Value:
-        """Number the value of an instruction, and note it where it is a copy in a fusion."""
+    def _number(self, instruction: Instruction, operands: list[Value], *, fused: bool) -> Value:
+        """Return the number of an instruction's value; if it is a copy, add to `repeated`."""
         opcode = instruction.opcode
         # What only hands values on has no number of its own.
         if opcode == "tuple":

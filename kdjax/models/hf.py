@@ -254,7 +254,7 @@ def _config_json(config: ModelConfig, *, mlm: bool) -> str:
 
 
 def _swap(new: Path, directory: Path) -> None:
-    """Put `new` in the place of `directory`, which comes back if that fails."""
+    """Rename `new` to `directory`; if that fails, restore the directory that was there."""
     old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
     replaces = directory.exists()
     if replaces:

@@ -58,5 +58,5 @@ class ShapesOnly:
     """
 
     def params(self) -> None:
-        """Return no key."""
+        """Return None in place of a random key."""
         return None

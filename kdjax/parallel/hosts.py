@@ -87,7 +87,7 @@ def is_main_process() -> bool:
 
 
 def serialize_on_cpu(results: Any) -> None:
-    """Wait for results where devices are emulated.
+    """Wait for results where several processes run on CPUs.
 
     With several processes, two programs that both wait for other devices may each hold the threads
     that the other needs. Real devices take programs one after another.

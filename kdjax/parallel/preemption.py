@@ -16,7 +16,7 @@ class Preemption:
 
     Until `sigterm_handler` is entered, SIGTERM does what it did before. Outside of `between_steps`
     it ends what is being done at once, which is as safe as a kill. Inside, it is only noted:
-    whoever trains calls `stop_requested` once a step, saves, and ends.
+    the training loop calls `stop_requested` once a step, saves, and ends.
     """
 
     def __init__(self) -> None:

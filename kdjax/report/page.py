@@ -1,4 +1,4 @@
-"""Pages for people: one self-contained file each, made by the templates beside this file."""
+"""Self-contained HTML pages, made by the templates beside this file."""
 
 from __future__ import annotations
 

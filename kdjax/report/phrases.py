@@ -328,7 +328,7 @@ def say(name: str, **fields: object) -> str:
 
     Args:
         name: name of the phrase in the table.
-        fields: values that the phrase's template names, already written for people.
+        fields: values that the phrase's template names, already formatted as text.
     """
     return PHRASES[name].format(**fields)
 

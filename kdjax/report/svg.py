@@ -88,17 +88,17 @@ _STYLE: dict[Any, Any] = {
 
 
 def arm_colour(index: int) -> str:
-    """Return what stands for the colour of the arm number `index`."""
+    """Return the placeholder of the colour of arm `index`, which `render` replaces."""
     return f"#0a0a{index % len(COLOURS):02x}"
 
 
 def arm_marker(index: int) -> str:
-    """Return the marker of the arm number `index`."""
+    """Return the marker of arm `index`."""
     return MARKERS[index % len(MARKERS)]
 
 
 def part_colour(index: int) -> str:
-    """Return what stands for the colour of the part number `index`."""
+    """Return the placeholder of the colour of part `index`, which `render` replaces."""
     return f"#0b0b{index:02x}"
 
 
@@ -117,7 +117,7 @@ def render(figure: Figure, name: str, description: str) -> Markup:
     Args:
         figure: drawn and rendered within `style()`.
         name: unique on the page; every id starts with it.
-        description: text on what the figure shows, for those who cannot see it.
+        description: text on what the figure shows, for screen readers.
     """
     # Ids follow from the name and no date is written, so that the bytes are the same every time.
     buffer = io.BytesIO()

@@ -10,10 +10,10 @@ def groups(
     max_size: int,
     teacher_number: Callable[[str, int], int] = lambda arm, seed: 0,
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield runs in groups of one arm each; a group comes when the first of its runs would.
+    """Yield groups of runs of one arm and teacher, ordered by the first run of each.
 
     Args:
-        runs: arm and seed of each.
+        runs: arm and seed of each run, in the order of training.
         max_size: the most runs of a group.
         teacher_number: (arm, seed) -> the number of the teacher that the run learns from.
             All of a group share one teacher, which their program is given once.

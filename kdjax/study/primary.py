@@ -56,7 +56,7 @@ def values_by_arm(
 def after_holm(
     verdicts: Sequence[PairVerdict], primary: PrimaryResult | None
 ) -> tuple[PairVerdict, ...]:
-    """Take back a win over, or of, the baseline arm that Holm's adjustment does not leave standing.
+    """Make a win against the baseline arm INCONCLUSIVE where Holm's adjustment does not confirm it.
 
     Args:
         verdicts: verdicts on one endpoint.

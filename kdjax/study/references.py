@@ -87,7 +87,7 @@ class References:
 
         Args:
             directory: directory of its result, among the references'.
-            name: name of the model, for people.
+            name: name of the model as reports show it.
             seed: seed of an untrained start; None: it is a teacher.
             model: configuration of the model to measure.
             make_params: function that makes the model's parameters, when they are needed.

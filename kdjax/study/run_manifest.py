@@ -14,7 +14,7 @@ from kdjax.study.study import Study
 
 
 def register_run(study: Study, arm: str, seed: int, backup: RunBackup) -> None:
-    """Take a run's directory and its backup for the run, or find them taken for it.
+    """Write a run's manifest to its directory and backup, or check the manifests that are there.
 
     Args:
         study: study that the run belongs to.
@@ -55,13 +55,13 @@ def _check_same_run(
     """Check that a manifest that was stored before, if any, is of the same run.
 
     Args:
-        place: place of the stored manifest.
+        place: path of the stored manifest, for messages.
         stored: content of the stored manifest; None: there is none.
         manifest: manifest of the run as the recipe has it.
         setting: name of a setting that gives another place.
 
     Raises:
-        InputError: it is another run's.
+        InputError: the stored manifest is another run's.
     """
     if not stored:
         return

@@ -44,7 +44,8 @@ class Study:
             shared: a directory for what other studies use too; None: all lies in `out`.
 
         Raises:
-            InputError: the recipe cannot be, or the directory is another's.
+            InputError: the recipe's settings contradict one another, or the directory holds another
+                study.
         """
         CLOCK.listen()
         hosts.check_same({**versions(), "recipe": plain(to_dict(config))})

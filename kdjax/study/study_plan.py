@@ -41,7 +41,8 @@ class StudyPlan:
             shared: a directory for what other studies use too; None: all lies in `out`.
 
         Raises:
-            InputError: the arms cannot be, or the devices do not divide a batch.
+            InputError: an arm is impossible with these models, or a batch does not split over the
+                devices.
         """
         self.config = config
         self.out = out

@@ -108,10 +108,10 @@ def trained_teacher(
 def _check_same_training(
     place: Any, manifest: dict[str, Any] | None, identity: dict[str, Any]
 ) -> None:
-    """Check that the manifest that was found in a place, if any, is of the same training.
+    """Check that the manifest at `place`, if any, is of the training with this identity.
 
     Raises:
-        InputError: it is another training's.
+        InputError: the manifest is another training's.
     """
     if manifest is None:
         return

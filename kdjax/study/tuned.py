@@ -122,10 +122,10 @@ def notes(tuning: Tuning | TuningResults) -> list[str]:
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:
-    """Return settings for people: `optimizer.learning_rate 0.00123, student.dropout 0.1`."""
+    """Return settings as text: `optimizer.learning_rate 0.00123, student.dropout 0.1`."""
     return ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())
 
 
 def format_value(value: Any) -> str:
-    """Return a setting's value for people: three digits of a number that is not whole."""
+    """Return a setting's value as text: three digits of a number that is not whole."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

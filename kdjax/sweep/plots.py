@@ -82,7 +82,7 @@ def along(kind: str) -> tuple[str, Callable[[float], str]]:
 
 
 def _offset(sweep: SweepResults, arm: str, budgets: Sequence[float]) -> float:
-    """Return a factor on budgets so that arms do not hide one another."""
+    """Return the factor on an arm's budgets by which its marks stand beside the other arms'."""
     # At most a few per cent of the narrowest gap, so that budgets stay apart.
     gaps = [b / a for a, b in pairwise(budgets)]
     from_middle = sweep.arms.index(arm) - (len(sweep.arms) - 1) / 2

@@ -27,7 +27,7 @@ class CheckpointPolicy:
         self._last = time.monotonic()
 
     def signals(self) -> HostSignals:
-        """Return what this process asks for now."""
+        """Return the requests of this process: to save, to stop."""
         save = 0
         if time.monotonic() - self._last >= self._seconds:
             save = self._saved + 1

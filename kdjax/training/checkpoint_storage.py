@@ -96,7 +96,7 @@ class CheckpointStorage:
         trace: TracebackType | None,
     ) -> None:
         if not hosts.peer_lost(error):  # else Orbax would wait for the other process
-            with suppress(Unsaved):  # whoever wants to know has waited
+            with suppress(Unsaved):  # callers that need the error have called `wait`
                 self.wait()
             self._close()
         if self._failed:

@@ -89,7 +89,7 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def save_now(self) -> None:
-        """Write a checkpoint now or never: the process was told to stop.
+        """Write a checkpoint and wait for it, since the process is about to stop.
 
         Raises:
             InputError: it cannot be written.

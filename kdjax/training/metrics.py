@@ -63,7 +63,7 @@ class PendingStep:
 
 
 class MetricsRecorder:
-    """Makes the records of a run; it remembers how things stood at the last one."""
+    """Makes the records of a run, each with the speed since the last one."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class MetricsRecorder:
         return {name: float(f"{figure:.6g}") for name, figure in speed.items()}
 
     def _now(self, ledger: Ledger) -> _Snapshot:
-        """Return how the run stands."""
+        """Return the steps, tokens, FLOPs and seconds of the run so far."""
         not_of_steps = 0.0
         for clock in self._clocks:
             seconds = clock.seconds
@@ -171,12 +171,12 @@ class MetricsRecorder:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """How a run stands.
+    """The steps, tokens, FLOPs and seconds of a run so far.
 
     Attributes:
-        steps: steps so far.
-        tokens: tokens so far.
-        flops: model FLOPs so far.
+        steps: number of steps done.
+        tokens: tokens seen, padding not counted.
+        flops: model FLOPs of these steps.
         seconds: seconds that steps took, from some moment on.
         input: seconds spent on input.
     """

@@ -28,7 +28,7 @@ CURVE = ("mlm_loss", "mlm_probe")
 
 
 def check_log(config: LogConfig) -> None:
-    """Check before anything is spent that records can go where they are to go.
+    """Check, before anything is spent, that Weights & Biases can take records if it is asked for.
 
     Raises:
         InputError: the package for Weights & Biases is missing, or nobody is logged in there.
@@ -153,7 +153,7 @@ class Log:
             if isinstance(figure, float) and not math.isfinite(figure):
                 written[name] = None
         self._lines.write(step, written)
-        self._each(lambda sink: sink.write(step, written))
+        self._for_each_sink(lambda sink: sink.write(step, written))
 
     def flush(self) -> None:
         """Write all lines to the disk.
@@ -169,11 +169,11 @@ class Log:
 
     def close(self) -> None:
         """Close the sinks."""
-        self._each(lambda sink: sink.close())
+        self._for_each_sink(lambda sink: sink.close())
         self._sinks = []
 
-    def _each(self, act: Callable[[Sink], None]) -> None:
-        """Do something with every sink, and go on without those that fail."""
+    def _for_each_sink(self, act: Callable[[Sink], None]) -> None:
+        """Call a function on every sink, and drop those that fail, with a warning."""
         for sink in tuple(self._sinks):
             try:
                 act(sink)

@@ -143,7 +143,7 @@ class Phase:
         return params
 
     def abstract_teacher(self) -> Any:
-        """Return what the step is given and does not train, as shapes; None: no teacher runs."""
+        """Return the frozen parameters that the step is given, as shapes; None: no teacher runs."""
         if self.frozen_encoder:
             return abstract_params(self.student, mlm=False)
         if self.teacher_source is None:
@@ -151,7 +151,7 @@ class Phase:
         return self.teacher_source.params(self.needs.teacher)
 
     def teacher_part(self, params: Any) -> Any:
-        """Return those of a teacher's parameters that the step is given.
+        """Return the part of a teacher's parameters that the step is given.
 
         Raises:
             InputError: the objective needs logits and the teacher has no MLM head.

@@ -17,7 +17,7 @@ class Profiler:
     def __init__(
         self, directory: Path, steps: tuple[int, ...], done: int, warn: Callable[[str], None]
     ):
-        """Take the steps to capture.
+        """Name the steps to capture; nothing is captured yet.
 
         Args:
             directory: directory of the captures.
@@ -64,7 +64,7 @@ class Profiler:
                 self._stop()
 
     def close(self, done: int) -> None:
-        """End a capture when the run ends, in whatever way, and say if there was none.
+        """End a capture when the run ends, and warn if nothing was captured.
 
         Args:
             done: steps that the run has done.

@@ -130,7 +130,7 @@ class Program:
 
     @property
     def text(self) -> str:
-        """Return what the compiler made of the step, for `kdjax.hlo.collectives`."""
+        """Return the compiled step as HLO text, for `kdjax.hlo.collectives`."""
         return str(self._compiled.as_text())
 
     def abstract_state(self) -> State:

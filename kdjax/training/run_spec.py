@@ -45,7 +45,7 @@ class RunSpec:
             is resumed there calls it again.
         checkpoints: directory of the checkpoints, a path or gs://bucket/path; None: in `directory`.
         warn: function called with a line about what goes wrong and does not stop the run.
-        about: names of study, arm and seed, for those who look at many runs.
+        about: names of study, arm and seed, for TensorBoard and Weights & Biases.
         peak: peak of a device; None: not known, and utilisation is not reported.
     """
 

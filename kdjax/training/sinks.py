@@ -11,7 +11,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class About:
-    """What a run is called, for those who look at the figures of many.
+    """The names of a run, by which it is told from others in TensorBoard and Weights & Biases.
 
     Attributes:
         study: name of the study's directory.

@@ -15,7 +15,7 @@ from kdjax.training.stopwatch import Stopwatch
 
 
 class StepReporter:
-    """Reports steps in their order: to whoever watches the run, and to its log."""
+    """Reports steps in their order, to the function that watches the run and to its log."""
 
     def __init__(
         self,

@@ -208,7 +208,7 @@ class Trainer(TrainingLoop):
         self._reporter.add(PendingStep(self.ledger, phase_number, schedule_inputs, metrics, fetch))
 
     def report(self, *, last_too: bool = False) -> None:
-        """Report the steps done: metrics to whoever watches, records to the log.
+        """Report the steps done: metrics to the function that watches the run, records to its log.
 
         Args:
             last_too: whether to wait for the last step, too. It is left for later where the devices

@@ -180,7 +180,7 @@ class VmappedTrainer(TrainingLoop):
             self._each_with_state(lambda trainer: trainer.end_phase(phase_number))
 
     def finish(self) -> dict[int, Outcome]:
-        """Finish every run; return lane -> outcome."""
+        """Write every run's last figures and checkpoint; return lane -> outcome."""
         outcomes: dict[Trainer, Outcome] = {}
 
         def finish(trainer: Trainer) -> None:
@@ -190,7 +190,7 @@ class VmappedTrainer(TrainingLoop):
         return {lane: outcomes[trainer] for lane, trainer in self._lanes.items()}
 
     def _each_with_state(self, act: Callable[[Trainer], None]) -> None:
-        """Do something for every run, which has its state then, once all steps are done."""
+        """Report all steps, then call a function on every run, with its state in its trainer."""
         with self._shared_clock("compute"):
             self._each(lambda trainer: trainer.report(last_too=True))
 
@@ -201,7 +201,11 @@ class VmappedTrainer(TrainingLoop):
         self._each(act_with_state)
 
     def _each(self, act: Callable[[Trainer], None]) -> None:
-        """Do something for every run. Where one fails none goes on, but the others are saved."""
+        """Call a function on every run; if it fails for one, save the others and raise its error.
+
+        Raises:
+            InputError: the first failure, once the other runs are saved.
+        """
         failures: dict[Trainer, InputError] = {}
         for trainer in self._lanes.values():
             try:
@@ -219,7 +223,7 @@ class VmappedTrainer(TrainingLoop):
 
     @contextmanager
     def _state_given_to(self, trainer: Trainer) -> Iterator[None]:
-        """Take a run's state out of its lane for the block."""
+        """Give a trainer its run's state, from its lane, for the block."""
         trainer.state = self._program.unstack(self._states, self._lane_of[trainer])
         try:
             yield
@@ -227,12 +231,12 @@ class VmappedTrainer(TrainingLoop):
             del trainer.state
 
     def _shared_clock(self, kind: str) -> AbstractContextManager[None]:
-        """Share the seconds of the block out evenly."""
+        """Count the seconds of the block, in even shares, on every run's stopwatch."""
         return shared([trainer.clock for trainer in self._lanes.values()], kind)
 
 
 def lane_counts(counts: BatchCounts, lane: int) -> BatchCounts:
-    """Return what one lane reads of a stacked batch."""
+    """Return the counts of one lane, from those of a stacked batch."""
     return BatchCounts(counts.fresh, counts.tokens[lane], counts.unique[lane], counts.masked[lane])
 
 
