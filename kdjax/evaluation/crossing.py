@@ -39,7 +39,7 @@ def crossings(
     side of it can be told from 0 is noise, and no crossing.
 
     Args:
-        budgets: ascending, above 0.
+        budgets: amounts of the budgets compared, ascending, above 0.
         means: mean difference at each budget.
         lows, highs: ends of the difference's interval at each budget.
 

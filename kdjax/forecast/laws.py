@@ -27,7 +27,7 @@ class Source:
 
     Attributes:
         citation: paper and table or equation.
-        fitted_on: models and corpus.
+        fitted_on: models and corpus that the law was fitted on.
         parameters: smallest and largest N of the fit.
         tokens: smallest and largest D of the fit.
     """

@@ -73,10 +73,10 @@ def collective_of(instruction: Instruction) -> Collective | None:
 
 
 def chain_of(instruction: Instruction) -> str | None:
-    """Return the chain that a collective is part of; None where it is whole.
+    """Return the number of the chain that an instruction belongs to; None where there is none.
 
-    TPU's compiler marks a collective with it that it writes into several fusions: its start, steps
-    and end.
+    The compiler for TPUs may split a collective into a start, steps and an end in several fusions;
+    it marks all of them with the same number.
     """
     # all-gather(%x), channel_id=1, frontend_attributes={chain_id="7"}
     return instruction.attribute(r'\bchain_id="(\d+)"')

@@ -99,10 +99,12 @@ def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict
 
 
 def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
-    """Read as many held-out sequences again, or all that remain: none that evaluations use.
+    """Read held-out sequences for tuning, none of which evaluations use.
+
+    They are as many as `evaluation.mlm_sequences`, or all that evaluations leave.
 
     Raises:
-        InputError: none remain.
+        InputError: evaluations use every held-out sequence.
     """
     batches = held_out_batches(config, corpus, skip=config.evaluation.mlm_sequences)
     if not batches:

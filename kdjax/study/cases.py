@@ -111,7 +111,7 @@ class Costs:
         )
 
     def near(self, a: str, b: str) -> float:
-        """Return the difference of costs that counts as none.
+        """Return the largest difference in FLOPs at which two arms count as equally dear.
 
         That is the dearer of the two arms' steps, since a budget leaves less than one of them, or
         `SAME` of the cheaper run where that is more.

@@ -78,7 +78,7 @@ def rows(arms: Mapping[str, ArmResult]) -> tuple[SettingRow, ...]:
 
 
 def _differ(setting: str, values: Mapping[str, str]) -> bool:
-    """Return whether arms differ in a setting in a way that must be said."""
+    """Return whether arms differ in a setting, so that the table needs a row on it."""
     # The objective tells already which arms have a teacher; that one's outputs are stored, it
     # does not.
     distinct = set(values.values())

@@ -50,7 +50,7 @@ class StudyManifest:
     """
 
     def __init__(self, config: Config, out: Path):
-        """Read it, and check that the directory can be this recipe's.
+        """Read `study.json` if it is there, and check that the directory may hold this study.
 
         Raises:
             InputError: the directory belongs to another recipe, holds something else, or cannot be
@@ -81,7 +81,14 @@ class StudyManifest:
         self.costs = {name: Cost.from_json(cost) for name, cost in stored["costs"].items()}
 
     def write(self, costs: Mapping[str, Cost]) -> None:
-        """Take the directory for the recipe; the costs hold for good from now on."""
+        """Write the recipe's settings, and the costs beside those stored before.
+
+        Args:
+            costs: arm -> what its runs cost; later starts of the study keep these costs.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         all_costs = {**self.costs, **costs}
         values = {name: cost.to_json() for name, cost in all_costs.items()}
         write_json(self._path, {"config": self._settings, "costs": values})

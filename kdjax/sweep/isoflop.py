@@ -102,7 +102,7 @@ def _vertex(sizes: Sequence[int], values: Sequence[float], has_minimum: bool) ->
     """Fit a parabola; return the logarithm of the size at its vertex, None where no optimum.
 
     Args:
-        sizes: sizes, ascending.
+        sizes: parameters of the students without embeddings, ascending.
         values: value at each size.
         has_minimum: whether the best value is the lowest.
     """

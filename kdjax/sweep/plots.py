@@ -148,7 +148,7 @@ def limit_height(
     Args:
         ax: plot to limit.
         heights: heights that must be shown.
-        ends: ends of intervals.
+        ends: ends of the intervals, in the plot's unit.
         beyond: distance that ends may go on either side, as a share of the span of the heights.
         room: empty room on either side, as a share of what is shown.
     """

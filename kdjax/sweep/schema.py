@@ -49,7 +49,7 @@ class SweepRow:
         cell: name of the run's study.
         budget: amount of the budget.
         unique_tokens: number of tokens of text there are to repeat.
-        seconds: seconds of wall-clock.
+        seconds: wall-clock of the run, in seconds.
     """
 
     cell: str
@@ -202,7 +202,7 @@ class SweepResults:
         arms: names of the arms.
         baseline_arm: arm that the others are held against.
         endpoints: measures of the models.
-        rows: all runs.
+        rows: every run of every study.
         groups: studies grouped by all swept settings but the budget.
         profiles: dependences on the student's size; none where there is one size.
     """

@@ -59,7 +59,7 @@ def apply(
         grads: gradients of the parameters.
         opt: state of the optimiser.
         params: parameters, of the same structure as the gradients.
-        rate: learning rate.
+        rate: learning rate of the step.
     """
     directions, opt = optimizer.update(grads, opt, params)
     updates = jax.tree.map(lambda direction: -rate * direction, directions)

@@ -82,7 +82,7 @@ class RunRecords:
 
 
 def restore(directory: Path, records: Mapping[str, str]) -> None:
-    """Put a checkpoint's records in their place, unless the files there begin with them.
+    """Write a checkpoint's records to the run's files, unless these begin with them already.
 
     A kill may have undone steps that the journal has on record. Files begin otherwise on another
     machine, or where the run went on elsewhere meanwhile.

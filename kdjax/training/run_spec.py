@@ -87,7 +87,7 @@ class RestoredRun:
     damaged: list[str]
 
     def take_state(self) -> State:
-        """Return the state and forget it, so that its memory is free once it is used up."""
+        """Return the state and drop this reference to it, so that its memory can be freed."""
         state = self.state
         del self.state
         return state

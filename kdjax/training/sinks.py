@@ -27,7 +27,7 @@ class About:
 
 
 class Sink(Protocol):
-    """What takes a run's records."""
+    """A receiver of a run's records, such as TensorBoard."""
 
     def write(self, step: int, record: Record) -> None:
         """Take the record of a step; steps never go back."""

@@ -47,7 +47,7 @@ class StepReporter:
         return bool(self._pending)
 
     def add(self, step: PendingStep) -> None:
-        """Take note of a step that was begun."""
+        """Add a step that was begun to those to be reported."""
         self._pending.append(step)
 
     def report(self, *, steps_ahead: int) -> None:

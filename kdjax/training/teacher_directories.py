@@ -51,7 +51,7 @@ def checkpoint_name(share: float) -> str:
 
 
 def read_teacher(directory: Path) -> Model:
-    """Read a teacher, and hold its weights against the card beside them.
+    """Read a teacher, and check its weights against the hash in the card beside them.
 
     Args:
         directory: a Hugging Face directory, with or without a card.

@@ -98,7 +98,7 @@ class Trials:
         return CountedLosses(**reference_losses(self._first.artifacts.corpus).figures())
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
-        """Bring a trial to its end, however far it had come; return its outcome.
+        """Run a trial, or the rest of one that was interrupted; return its outcome.
 
         Raises:
             InputError: anything but divergence: the recipe, the text, the teacher, or a directory

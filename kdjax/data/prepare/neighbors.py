@@ -159,7 +159,7 @@ class NeighborModel:
         """Fit the weights by expectation maximisation, those of the simpler predictors first.
 
         Args:
-            events: text that was not counted.
+            events: tokens that were not counted, each with its neighbours.
         """
         self._predict(events, fit=True)
 

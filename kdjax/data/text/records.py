@@ -95,7 +95,11 @@ class _Json:
             self._read(BUFFER)
 
     def expect(self, characters: str) -> str:
-        """Take the next character, which must be one of these."""
+        """Take the next character after white space.
+
+        Raises:
+            TextError: it is none of `characters`, or the text ends.
+        """
         character = self.next_character()
         if not character or character not in characters:
             expected = " or ".join(map(repr, characters))
@@ -143,7 +147,7 @@ class _Json:
             self._read(max(BUFFER, len(self._text) - self._index))
 
     def _read(self, size: int) -> None:
-        """Let go of what is parsed and hold as many bytes more."""
+        """Drop the text that is parsed, and read up to `size` bytes more."""
         self._line, self._column = self._position(self._index)
         data = self._undecoded + self._file.read(size)
         self._ended = len(data) - len(self._undecoded) < size
