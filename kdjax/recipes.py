@@ -128,12 +128,15 @@ def _instantiate(namespace: Namespace) -> Config:
 
 @contextmanager
 def _one_line_errors(source: str) -> Iterator[None]:
-    """Turn the complaints of argparse, jsonargparse and the dataclasses into one line.
+    """Turn the errors of argparse, jsonargparse and the dataclasses in the block into InputErrors.
 
     All are about the user's values.
 
     Args:
         source: origin of the values, for messages.
+
+    Raises:
+        InputError: the error that the block raised, on one line.
     """
     try:
         yield
