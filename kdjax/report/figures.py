@@ -18,15 +18,9 @@ from kdjax.report import numbers, reference_losses, summary, svg
 from kdjax.report.axes import WIDTH, hline, label_lines, linear, margin_text, truncate
 from kdjax.report.summary import Difference, Spread, task_of
 from kdjax.report.usage import averages_of, mean, paid_for, runs
-from kdjax.results.schema import (
-    Endpoint,
-    MeasuredEndpoint,
-    ProbedLayers,
-    Reference,
-    Results,
-    RunResult,
-    probed_layers,
-)
+from kdjax.results.runs import ProbedLayers, Reference, RunResult, probed_layers
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 
 Row = tuple[Endpoint, Difference]
 """A difference of two arms, and the endpoint that it is on."""

@@ -24,7 +24,9 @@ from kdjax.report import (
     wall_clock,
 )
 from kdjax.report.phrases import say, sentence
-from kdjax.results.schema import Endpoint, PairVerdict, Results, head_loss, probed_layers
+from kdjax.results.runs import head_loss, probed_layers
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Endpoint, PairVerdict
 
 
 def write(results: Results, path: Path) -> None:

@@ -15,7 +15,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
-from kdjax.results.schema import OPTIONAL, REST, VERSION, Results, first_without_teacher
+from kdjax.results.arms import first_without_teacher
+from kdjax.results.fields import OPTIONAL, REST
+from kdjax.results.study import VERSION, Results
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from kdjax.files import remove_on_input_error
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.report import study_page, terminal, wall_clock
-from kdjax.results.schema import Results
 from kdjax.results.store import write_results
+from kdjax.results.study import Results
 from kdjax.study import manifest
 from kdjax.study.parts import Part
 from kdjax.study.references import References

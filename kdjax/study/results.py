@@ -19,25 +19,14 @@ from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
-from kdjax.results.schema import (
-    ArmPhase,
-    ArmResult,
-    CorpusFacts,
-    CountedLosses,
-    MeasuredEndpoint,
-    PairVerdict,
-    Reference,
-    Results,
-    RunResult,
-    StoredOutputs,
-    StudentFacts,
-    TeacherFacts,
-    TextFacts,
-    Tuning,
-    WholeText,
-    first_without_teacher,
-)
+from kdjax.results.arms import ArmPhase, ArmResult, StudentFacts, first_without_teacher
+from kdjax.results.runs import Reference, RunResult
 from kdjax.results.store import from_plain, to_plain
+from kdjax.results.study import Results
+from kdjax.results.teacher import StoredOutputs, TeacherFacts
+from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, WholeText
+from kdjax.results.tuning import Tuning
+from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
 from kdjax.study import differences, primary, tuned
 from kdjax.study.cases import cases
 from kdjax.study.machine import versions

@@ -18,7 +18,7 @@ from kdjax.errors import Diverged, InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, remove_on_input_error, write_json
 from kdjax.progress import Progress, Reporter
-from kdjax.results.schema import CountedLosses
+from kdjax.results.text import CountedLosses
 from kdjax.study.batches import tuning_batches
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.run_backup import subdirectory

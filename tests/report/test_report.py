@@ -20,8 +20,8 @@ from kdjax.report import notes, reference_losses, teacher_accounting, usage
 from kdjax.report import sentences as verdict
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
-from kdjax.results.schema import Results
 from kdjax.results.store import to_plain
+from kdjax.results.study import Results
 from tests.report.page import Page
 from tests.report.results import parsed, study
 

@@ -12,8 +12,9 @@ import pytest
 from kdjax.report import figures as plots
 from kdjax.report import teacher_accounting, usage
 from kdjax.report.usage import Cell, Table
-from kdjax.results.schema import Results, RunResult
+from kdjax.results.runs import RunResult
 from kdjax.results.store import to_plain
+from kdjax.results.study import Results
 from tests.report.results import parsed, study
 
 ACCOUNTS = (

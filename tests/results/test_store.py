@@ -11,8 +11,10 @@ import pytest
 
 from kdjax.config import Schedule, TermConfig
 from kdjax.errors import InputError
-from kdjax.results.schema import VERSION, CaseVerdict, HeadLoss, ProbedLayers, SharedCaseVerdict
+from kdjax.results.runs import HeadLoss, ProbedLayers
 from kdjax.results.store import from_plain, read_results, results_of, to_plain, write_results
+from kdjax.results.study import VERSION
+from kdjax.results.verdicts import CaseVerdict, SharedCaseVerdict
 
 FIRST_VERSION = Path(__file__).parents[1] / "golden" / "results_version_1.json"
 """As kdjax wrote it before results had a version."""
