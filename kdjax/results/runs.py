@@ -5,7 +5,7 @@ Losses are in nats, costs in FLOPs, times in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kdjax.budget.accounting import Budget
@@ -49,13 +49,11 @@ class ProbeLoss:
     shuffled: float | None = optional()
 
 
-@dataclass(frozen=True)
-class ProbeFit:
+@dataclass(frozen=True, kw_only=True)
+class ProbeFit(ProbeLoss):
     """The fit of an MLM probe, and its result on the study's own text.
 
     Attributes:
-        accuracy: share of masked positions predicted right.
-        positions: number of masked positions measured.
         half: loss after half of the tokens.
         gain: drop of the loss over the second half of the tokens.
         tolerance: largest gain of a probe that has converged.
@@ -65,11 +63,8 @@ class ProbeFit:
         flops: FLOPs of fitting the probe.
         layer_weights: learned weight of each layer, from the embeddings on.
         curve: losses along the steps of the fit.
-        shuffled: loss on shuffled words; None where the recipe does not ask for it.
     """
 
-    accuracy: float
-    positions: int
     half: float
     gain: float
     tolerance: float
@@ -79,7 +74,6 @@ class ProbeFit:
     flops: int
     layer_weights: tuple[float, ...]
     curve: tuple[dict[str, float], ...]
-    shuffled: float | None = optional()
 
 
 @dataclass(frozen=True)
@@ -124,18 +118,33 @@ class RunPhase:
 
 @dataclass(frozen=True)
 class HardwareUse:
-    """The use a run's steps made of the devices; see `kdjax.study.machine.hardware_use`."""
+    """The use a run's steps made of the devices.
+
+    Attributes:
+        model_flops: FLOPs of all steps by price, charged or not.
+        hardware_flops: FLOPs that the devices did for them; None where XLA does not say.
+        devices: number of devices.
+        side_by_side: number of runs that took their steps together, this one included; the time of
+            a step is an even share.
+        peak: the most that one device can do.
+        model_utilisation, hardware_utilisation: share of the devices' peak over the time that the
+            steps took; None where nothing was counted or timed.
+        program_bytes: memory that the largest step, of all runs side by side, needs on a device by
+            the compiler; None where it does not say.
+        high_water_bytes: most memory in use in the process so far.
+        high_water_source: source of that figure.
+    """
 
     model_flops: int
     hardware_flops: int | None
     devices: int
+    side_by_side: int = field(default=1, kw_only=True)
     peak: Peak
     model_utilisation: float | None
     hardware_utilisation: float | None
     program_bytes: int | None
     high_water_bytes: int
     high_water_source: str
-    side_by_side: int = 1
 
 
 @dataclass(frozen=True)
