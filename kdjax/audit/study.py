@@ -27,8 +27,10 @@ from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.files import digest
 from kdjax.models import zoo
 from kdjax.recipes import from_dict
-from kdjax.results.schema import CorpusFacts, TeacherFacts, Tuning
 from kdjax.results.store import from_plain, results_of, to_plain
+from kdjax.results.teacher import TeacherFacts
+from kdjax.results.text import CorpusFacts
+from kdjax.results.tuning import Tuning
 from kdjax.study import manifest as study_manifest
 from kdjax.study.artifact_dirs import artifact_dirs
 from kdjax.study.batches import train_batches

@@ -9,7 +9,7 @@ import numpy as np
 from kdjax import forecast
 from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError, nearest
-from kdjax.results.schema import Endpoint
+from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import SweepResults, read_sweep
 from kdjax.sweep.sweep import NAME
 

@@ -36,7 +36,7 @@ from kdjax.plan.schema import (
     PlannedArm,
 )
 from kdjax.plan.spending import Spending
-from kdjax.results.schema import first_without_teacher
+from kdjax.results.arms import first_without_teacher
 from kdjax.results.store import to_plain
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions

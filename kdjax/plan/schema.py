@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from kdjax.budget.price import Price
 from kdjax.forecast import PilotRun, Range, Source
-from kdjax.results.schema import CountedLosses, Endpoint
+from kdjax.results.text import CountedLosses
+from kdjax.results.verdicts import Endpoint
 
 Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
 

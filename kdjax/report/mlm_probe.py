@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from kdjax.report import summary
 from kdjax.report.summary import Spread
-from kdjax.results.schema import Endpoint, Reference, Results, RunResult, probe_fit, shuffled_loss
+from kdjax.results.runs import Reference, RunResult, probe_fit, shuffled_loss
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Endpoint
 
 
 @dataclass(frozen=True)

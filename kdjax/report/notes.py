@@ -7,15 +7,11 @@ from collections.abc import Mapping, Sequence
 from kdjax.config import Config
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, say, sentence
-from kdjax.results.schema import (
-    ArmResult,
-    MeasuredEndpoint,
-    Reference,
-    Results,
-    RunResult,
-    TeacherFacts,
-    probe_fit,
-)
+from kdjax.results.arms import ArmResult
+from kdjax.results.runs import Reference, RunResult, probe_fit
+from kdjax.results.study import Results
+from kdjax.results.teacher import TeacherFacts
+from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kdjax.budget.accounting import Budget
-from kdjax.results.schema import Endpoint
+from kdjax.results.verdicts import Endpoint
 
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"

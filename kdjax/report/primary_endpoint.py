@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdjax.evaluation.statistics import BaselineComparison
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, say
-from kdjax.results.schema import Results
+from kdjax.results.study import Results
 
 
 def sentences(results: Results) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from kdjax.report.axes import hline, label_lines
-from kdjax.results.schema import CountedLosses, Endpoint
+from kdjax.results.text import CountedLosses
+from kdjax.results.verdicts import Endpoint
 
 LABELS = {
     "unigram": "unigram",

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence, Set
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import capitalized, say
 from kdjax.report.summary import task_of
-from kdjax.results.schema import Endpoint, Results
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Endpoint
 
 MEASURES = {
     "mlm_probe": "MLM probe",

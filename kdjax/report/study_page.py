@@ -9,7 +9,6 @@ from typing import Any
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
 from kdjax.report import (
-    figures,
     mlm_probe,
     notes,
     numbers,
@@ -23,8 +22,11 @@ from kdjax.report import (
     usage,
     wall_clock,
 )
+from kdjax.report.figures import differences, layers, learning, spending
 from kdjax.report.phrases import say, sentence
-from kdjax.results.schema import Endpoint, PairVerdict, Results, head_loss, probed_layers
+from kdjax.results.runs import head_loss, probed_layers
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Endpoint, PairVerdict
 
 
 def write(results: Results, path: Path) -> None:
@@ -57,11 +59,11 @@ def html(results: Results) -> str:
         faint=svg.FAINT,
         parts=_parts(results),
         plots={
-            "differences": figures.differences(results),
-            "spending": figures.spending(results),
-            "learning": figures.learning(results),
-            "probe_learning": figures.learning(results, "mlm_probe"),
-            "layers": figures.layers(results),
+            "differences": differences.draw(results),
+            "spending": spending.draw(results),
+            "learning": learning.draw(results),
+            "probe_learning": learning.draw(results, "mlm_probe"),
+            "layers": layers.draw(results),
         },
         beside_teacher=_beside_teacher(results),
         mlm_probe=mlm_probe.probes(results),

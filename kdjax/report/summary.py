@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kdjax.report import numbers
-from kdjax.results.schema import Endpoint, Results
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Endpoint
 
 Outcome = Literal["beats", "loses", "ties", "unclear"]
 

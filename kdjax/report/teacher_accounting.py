@@ -9,7 +9,8 @@ from kdjax.report import numbers
 from kdjax.report.phrases import counted, say
 from kdjax.report.sentences import measures
 from kdjax.report.usage import Cell, Column, Table
-from kdjax.results.schema import Case, CaseVerdict, Results, SharedCaseVerdict
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Case, CaseVerdict, SharedCaseVerdict
 
 MEANINGS = {case: say(f"pays_{case}") for case in CASES}
 """Case of who pays for the teacher -> what is paid for."""

@@ -11,7 +11,7 @@ from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses,
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
 from kdjax.report.usage import mean, or_dash, runs
-from kdjax.results.schema import Results
+from kdjax.results.study import Results
 
 
 def summary(results: Results) -> Group:

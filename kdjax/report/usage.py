@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from kdjax.budget.accounting import ACCOUNTS, CASES, charged
 from kdjax.report import numbers
 from kdjax.report.phrases import say
-from kdjax.results.schema import ArmResult, Results, RunResult
+from kdjax.results.arms import ArmResult
+from kdjax.results.runs import RunResult
+from kdjax.results.study import Results
 
 _CLOCKS = ("compute", "input", "compile", "evaluation", "checkpoint")
 

@@ -8,6 +8,7 @@ so what is read and written again is the same file.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,7 +16,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
-from kdjax.results.schema import OPTIONAL, REST, VERSION, Results, first_without_teacher
+from kdjax.results.arms import first_without_teacher
+from kdjax.results.fields import OPTIONAL, REST
+from kdjax.results.runs import RunResult
+from kdjax.results.study import VERSION, Results
 
 T = TypeVar("T")
 
@@ -27,7 +31,31 @@ def write_results(path: Path, results: Results) -> None:
         path: the file to write.
         results: the results to write.
     """
-    write_json(path, to_plain(results))
+    content = to_plain(results)
+    # These two stand elsewhere in the files of runs and references, and last in this one.
+    for row in (*content["runs"], *content["references"]):
+        _move_last(row.get("hardware", {}), "side_by_side")
+        _move_last(row["details"].get("mlm_probe", {}), "shuffled")
+    write_json(path, content)
+
+
+def _move_last(values: dict[str, Any], name: str) -> None:
+    """Move a mapping's key behind all others, where it has that key."""
+    if name in values:
+        values[name] = values.pop(name)
+
+
+def run_result(content: Mapping[str, Any]) -> RunResult:
+    """Read the content of a run's result.json.
+
+    Args:
+        content: plain values, as JSON gives them.
+
+    Raises:
+        InputError: a field is missing, mistyped or unknown.
+    """
+    name = f"{content.get('arm')}-seed{content.get('seed')}"
+    return from_plain(RunResult, content, f"runs/{name}/result.json:")
 
 
 def read_results(path: Path) -> Results:

@@ -13,15 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from kdjax.budget.accounting import CASES, charged
-from kdjax.results.schema import (
-    ArmResult,
-    Case,
-    CaseVerdict,
-    PairVerdict,
-    RunResult,
-    SharedCaseVerdict,
-    TeacherFacts,
-)
+from kdjax.results.arms import ArmResult
+from kdjax.results.runs import RunResult
+from kdjax.results.teacher import TeacherFacts
+from kdjax.results.verdicts import Case, CaseVerdict, PairVerdict, SharedCaseVerdict
 
 SAME = 0.01
 """Costs that differ by less than this share, or by less than a step, are the same."""

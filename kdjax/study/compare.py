@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -16,8 +15,9 @@ from kdjax.files import remove_on_input_error
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.report import study_page, terminal, wall_clock
-from kdjax.results.schema import Results
+from kdjax.results.runs import RunResult
 from kdjax.results.store import write_results
+from kdjax.results.study import Results
 from kdjax.study import manifest
 from kdjax.study.parts import Part
 from kdjax.study.references import References
@@ -67,7 +67,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
     return results
 
 
-def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
+def train_one(config: Config, out: Path, arm: str, seed: int) -> RunResult:
     """Make one run of a study; `compare` with the same directory finds it done.
 
     Raises:
@@ -86,7 +86,7 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
         return StudyRunner(study).run_all([(arm, seed)])[0]
 
 
-def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
+def train_part(config: Config, out: Path, part: Part) -> list[RunResult]:
     """Make one part of a study's runs, and with the first part the references.
 
     `kdjax.study.parts.merge` puts parts together.

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdjax.config import Config, Schedule, TermConfig
 from kdjax.report import numbers
-from kdjax.results.schema import ArmPhase, ArmResult, SettingRow
+from kdjax.results.arms import ArmPhase, ArmResult, SettingRow
 from kdjax.results.store import to_plain
 from kdjax.training.arm import Arm
 

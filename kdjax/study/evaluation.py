@@ -9,12 +9,12 @@ from typing import Any
 from kdjax.config import EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.labelled import Task
 from kdjax.evaluation.finetune import finetune
-from kdjax.evaluation.mlm import HeldOut, MlmResult
+from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe
 from kdjax.evaluation.probe import probe
+from kdjax.results.runs import Details, HeadLoss, LayerScore, ProbedLayers, ProbeFit, ProbeLoss
 
 Metrics = dict[str, float]
-Details = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,12 @@ class Evaluation:
             for name, held_out in self._named("mlm_loss").items():
                 result = held_out.measure(model, params)
                 metrics[name] = result.loss
-                details[name] = {
-                    **_common(result),
-                    "teacher_kl": result.kl,
-                    "teacher_agreement": result.agreement,
-                }
+                shuffled = None
                 if held_out.shuffled is not None:
-                    details[name]["shuffled"] = held_out.shuffled.measure(model, params).loss
+                    shuffled = held_out.shuffled.measure(model, params).loss
+                details[name] = HeadLoss(
+                    result.accuracy, result.count, result.kl, result.agreement, shuffled
+                )
 
         # The same of a fresh head that every model gets.
         if self.mlm_probe is not None:
@@ -108,21 +107,22 @@ class Evaluation:
             for name, held_out in self._named("mlm_probe").items():
                 result = fitted.measure(held_out)
                 metrics[name] = result.loss
-                details[name] = _common(result)
+                shuffled = None
                 if held_out.shuffled is not None:
-                    details[name]["shuffled"] = fitted.measure(held_out.shuffled).loss
-            details["mlm_probe"] |= self._fit_details(self.mlm_probe, model, fitted, metrics)
+                    shuffled = fitted.measure(held_out.shuffled).loss
+                details[name] = ProbeLoss(result.accuracy, result.count, shuffled)
+            details["mlm_probe"] = self._probe_fit(
+                self.mlm_probe, model, fitted, metrics["mlm_probe"], vars(details["mlm_probe"])
+            )
 
         # The downstream tasks.
         for task in self.tasks:
             probed = probe(model, params, task, self.config.probe)
             metrics[f"probe.{task.name}"] = probed.test
-            details[f"probe.{task.name}"] = {
-                "layer": probed.layer,
-                "strength": probed.strength,
-                "last_layer": probed.last_layer,
-                "layers": [vars(layer) for layer in probed.layers],
-            }
+            layers = tuple(LayerScore(**vars(layer)) for layer in probed.layers)
+            details[f"probe.{task.name}"] = ProbedLayers(
+                probed.layer, probed.strength, probed.last_layer, layers
+            )
             if finetuning is not None and finetuning.steps:
                 finetuned = finetune(model, params, task, finetuning, seed=seed)
                 metrics[f"finetune.{task.name}"] = finetuned.test
@@ -133,27 +133,36 @@ class Evaluation:
         texts = {f"{endpoint}.{name}": held_out for name, held_out in self.texts.items()}
         return {endpoint: self.held_out, **texts}
 
-    def _fit_details(
-        self, probe: MlmProbe, model: ModelConfig, fitted: FittedProbe, metrics: Metrics
-    ) -> Details:
-        """Return how a probe was fitted, and whether more tokens would lower its loss."""
+    def _probe_fit(
+        self,
+        probe: MlmProbe,
+        model: ModelConfig,
+        fitted: FittedProbe,
+        loss: float,
+        measured: Mapping[str, Any],
+    ) -> ProbeFit:
+        """Return how a probe was fitted, and whether more tokens would lower its loss.
+
+        Args:
+            probe: the probe.
+            model: configuration of the model it was fitted on.
+            fitted: the fitted probe.
+            loss: its loss on the study's own text.
+            measured: what else was measured there, the fields of a `ProbeLoss`.
+        """
         # Its loss at half the tokens: what is still to be gained shows in the second half.
         half = fitted.measure(self.held_out, half=True).loss
-        gain = half - metrics["mlm_probe"]
+        gain = half - loss
         cost = probe.cost(model)
-        return {
-            "half": half,
-            "gain": gain,
-            "tolerance": probe.settings.tolerance,
-            "converged": gain <= probe.settings.tolerance,
-            "tokens": cost.steps * probe.shape.tokens_per_step,
-            "steps": cost.steps,
-            "flops": cost.total,
-            "layer_weights": fitted.layer_weights,
-            "curve": fitted.curve(probe.shape.tokens_per_step),
-        }
-
-
-def _common(result: MlmResult) -> Details:
-    """Return the details that a held-out loss has, whichever head it is of."""
-    return {"accuracy": result.accuracy, "positions": result.count}
+        return ProbeFit(
+            **measured,
+            half=half,
+            gain=gain,
+            tolerance=probe.settings.tolerance,
+            converged=gain <= probe.settings.tolerance,
+            tokens=cost.steps * probe.shape.tokens_per_step,
+            steps=cost.steps,
+            flops=cost.total,
+            layer_weights=tuple(fitted.layer_weights),
+            curve=tuple(fitted.curve(probe.shape.tokens_per_step)),
+        )

@@ -12,6 +12,7 @@ import kdjax
 from kdjax.budget.hardware import peak, peak_memory, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
+from kdjax.results.runs import HardwareUse
 from kdjax.training.compiled_phase import CompiledPhase
 
 
@@ -28,22 +29,13 @@ def versions() -> dict[str, Any]:
 
 def hardware_use(
     compiled_phases: Sequence[CompiledPhase], ledger: Ledger, side_by_side: int
-) -> dict[str, Any]:
+) -> HardwareUse:
     """Compute what a run's steps did to the devices.
 
     Args:
         compiled_phases: phases of the run, with their programs and prices.
         ledger: steps and seconds that the run has spent.
         side_by_side: number of runs that took their steps together, this one included.
-
-    Returns:
-        `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices
-        did for them, None where XLA does not say; `devices` and `peak`: how many, and the most that
-        one can do; `model_utilisation` and
-        `hardware_utilisation`: their shares of that over the time the steps took; `side_by_side`:
-        as given, that time is an even share; `program_bytes`: what the largest step, of all runs
-        side by side, needs on a device, by the compiler, None where it does not say;
-        `high_water_bytes` and `high_water_source`: the most memory in use in this process so far.
     """
     programs = [compiled_phase.program for compiled_phase in compiled_phases]
     devices = programs[0].layout.devices
@@ -64,19 +56,15 @@ def hardware_use(
         """Return the share of the devices' peak; None where nothing was counted or timed."""
         return utilisation(flops, seconds, device_peak, devices) if flops and seconds else None
 
-    return {
-        "model_flops": model_flops,
-        "hardware_flops": hardware_flops,
-        "devices": devices,
-        "side_by_side": side_by_side,
-        "peak": {
-            "flops_per_second": device_peak.flops_per_second,
-            "dtype": device_peak.dtype,
-            "source": device_peak.source,
-        },
-        "model_utilisation": utilisation_by(model_flops),
-        "hardware_utilisation": utilisation_by(hardware_flops),
-        "program_bytes": max(program_bytes, default=None),
-        "high_water_bytes": memory_bytes,
-        "high_water_source": memory_source,
-    }
+    return HardwareUse(
+        model_flops=model_flops,
+        hardware_flops=hardware_flops,
+        devices=devices,
+        side_by_side=side_by_side,
+        peak=device_peak,
+        model_utilisation=utilisation_by(model_flops),
+        hardware_utilisation=utilisation_by(hardware_flops),
+        program_bytes=max(program_bytes, default=None),
+        high_water_bytes=memory_bytes,
+        high_water_source=memory_source,
+    )

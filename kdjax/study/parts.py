@@ -13,8 +13,10 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import first_difference
 from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
+from kdjax.results.store import from_plain, run_result
 from kdjax.study.manifest import BEFORE, NAME
 from kdjax.study.run_backup import MANIFEST, RESULT
+from kdjax.study.run_manifest import RunManifest
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,17 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
     for source in sources:
         for name in _finished(source, "runs"):
             run = source / name
-            manifest = read_json(run / MANIFEST)
+            path = run / MANIFEST
+            manifest = from_plain(RunManifest, read_json(path), f"{path}:")
             # Of teachers that were trained here there is one for each seed.
-            teacher = manifest["teacher"] or {}
+            teacher = manifest.teacher or {}
             teacher_seed = teacher.get("pretraining", {}).get("seed")
-            for key in (("corpus", None), ("teacher", teacher_seed)):
+            shared: dict[tuple[str, int | None], Any] = {
+                ("corpus", None): manifest.corpus,
+                ("teacher", teacher_seed): manifest.teacher,
+            }
+            for key, facts in shared.items():
                 kind = key[0]
-                facts = manifest[kind]
                 if facts is None:  # an arm without a teacher
                     continue
                 expected, first_run = first_facts.setdefault(key, (facts, run))
@@ -175,7 +181,7 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
 
 def _final_params(run: Path) -> str:
     """Return the hash of the parameters a run ended with."""
-    return str(read_json(run / RESULT)["params_sha256"])
+    return run_result(read_json(run / RESULT)).params_sha256
 
 
 def _finished(source: Path, kind: str) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from kdjax.config import EvaluationConfig
 from kdjax.evaluation.statistics import against_baseline
-from kdjax.results.schema import MeasuredEndpoint, PairVerdict, PrimaryResult, RunResult
+from kdjax.results.runs import RunResult
+from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict, PrimaryResult
 
 
 def primary_endpoint(

@@ -9,6 +9,8 @@ from typing import Any
 from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
 from kdjax.files import digest, read_json, write_json
+from kdjax.results.runs import Reference
+from kdjax.results.store import from_plain, to_plain
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.run_backup import RESULT
 from kdjax.study.study import Study
@@ -28,16 +30,16 @@ class References:
         self._artifacts = study.artifacts
         self._reporter = study.reporter
 
-    def measure(self) -> list[dict[str, Any]]:
+    def measure(self) -> list[Reference]:
         """Measure what was not measured before; return a row of `results.json` for each."""
         return [*self._starts(), *self._teachers()]
 
-    def _starts(self) -> list[dict[str, Any]]:
+    def _starts(self) -> list[Reference]:
         """Measure each start that arms share, under every seed."""
         arms_by_start: dict[Any, list[Arm]] = {}
         for arm in self._plan.arms.values():
             arms_by_start.setdefault((arm.student, arm.start), []).append(arm)
-        rows: list[dict[str, Any]] = []
+        rows: list[Reference] = []
         for arms in arms_by_start.values():
             name = "untrained start"
             if rows:  # not the first
@@ -58,7 +60,7 @@ class References:
                 )
         return rows
 
-    def _teachers(self) -> list[dict[str, Any]]:
+    def _teachers(self) -> list[Reference]:
         """Measure each teacher."""
         rows = []
         teachers = self._artifacts.teachers
@@ -82,7 +84,7 @@ class References:
         model: ModelConfig,
         make_params: Callable[[], Any],
         evaluation: Evaluation,
-    ) -> dict[str, Any]:
+    ) -> Reference:
         """Measure a reference, or read how it was measured before.
 
         Args:
@@ -107,5 +109,6 @@ class References:
                     mlm=is_teacher and "mlm" in params,
                     finetuning=None if is_teacher else self._plan.config.evaluation.finetune,
                 )
-            write_json(path, {"metrics": metrics, "details": details})
-        return {"name": name, "seed": seed, **read_json(path)}
+            write_json(path, {"metrics": metrics, "details": to_plain(details)})
+        content = {"name": name, "seed": seed, **read_json(path)}
+        return from_plain(Reference, content, f"{name}: result.json:")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any, Literal
@@ -19,25 +19,14 @@ from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
-from kdjax.results.schema import (
-    ArmPhase,
-    ArmResult,
-    CorpusFacts,
-    CountedLosses,
-    MeasuredEndpoint,
-    PairVerdict,
-    Reference,
-    Results,
-    RunResult,
-    StoredOutputs,
-    StudentFacts,
-    TeacherFacts,
-    TextFacts,
-    Tuning,
-    WholeText,
-    first_without_teacher,
-)
+from kdjax.results.arms import ArmPhase, ArmResult, StudentFacts, first_without_teacher
+from kdjax.results.runs import Reference, RunResult
 from kdjax.results.store import from_plain, to_plain
+from kdjax.results.study import Results
+from kdjax.results.teacher import StoredOutputs, TeacherFacts
+from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, WholeText
+from kdjax.results.tuning import Tuning
+from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
 from kdjax.study import differences, primary, tuned
 from kdjax.study.cases import cases
 from kdjax.study.machine import versions
@@ -49,20 +38,17 @@ from kdjax.training.arm import Arm
 
 def collect(
     study: Study,
-    runs: Iterable[Mapping[str, Any]],
-    references: Iterable[Mapping[str, Any]],
+    runs: Sequence[RunResult],
+    references: Sequence[Reference],
     wall_clock: Mapping[str, float],
 ) -> Results:
     """Join what a study's runs measured, and judge every pair of arms on every endpoint.
 
     Args:
         study: the study.
-        runs: rows of the runs, as their result.json has them.
-        references: rows of models that were not trained here.
+        runs: all runs.
+        references: all models that were not trained here.
         wall_clock: seconds by kind, of the study's commands.
-
-    Raises:
-        InputError: a row lacks a field that a run's has.
     """
     config = study.plan.config
     shared = study.artifacts
@@ -71,8 +57,8 @@ def collect(
         config,
         study.plan.arms,
         study.costs,
-        [run_result(row) for row in runs],
-        [from_plain(Reference, row, f"{row['name']}: result.json:") for row in references],
+        runs,
+        references,
         corpus=corpus,
         endpoints=_endpoints(config, corpus, shared.tasks, study.plan.arms),
         teacher=teacher_facts([teacher.facts for teacher in shared.teachers]),
@@ -80,16 +66,6 @@ def collect(
         tuning=tuned.tuning_of(config),
         wall_clock=wall_clock,
     )
-
-
-def run_result(row: Mapping[str, Any]) -> RunResult:
-    """Read the content of a run's result.json as its row.
-
-    Raises:
-        InputError: it lacks a field that a run's has.
-    """
-    name = f"{row.get('arm')}-seed{row.get('seed')}"
-    return from_plain(RunResult, row, f"runs/{name}/result.json:")
 
 
 def judge(

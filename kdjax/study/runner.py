@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
 from kdjax.dry_run.arms import finetuning_of
 from kdjax.files import read_json, write_json
 from kdjax.parallel import hosts
+from kdjax.results.runs import RunPhase, RunResult
+from kdjax.results.store import run_result, to_plain
 from kdjax.study.batches import train_batches
 from kdjax.study.groups import groups
 from kdjax.study.machine import hardware_use
@@ -44,7 +44,7 @@ class StudyRunner:
         self._reporter = study.reporter
         self._compiled_arms: set[str] = set()
 
-    def run_all(self, runs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+    def run_all(self, runs: Sequence[tuple[str, int]]) -> list[RunResult]:
         """Take runs to their end, as many of an arm at once as the recipe says.
 
         Args:
@@ -56,7 +56,7 @@ class StudyRunner:
         Raises:
             InputError: as `run_group`.
         """
-        rows: dict[tuple[str, int], dict[str, Any]] = {}
+        rows: dict[tuple[str, int], RunResult] = {}
         for arm, seeds in groups(runs, self._plan.vmapped_seeds, self._teacher_of_program):
             for seed, row in zip(seeds, self.run_group(arm, seeds), strict=True):
                 rows[arm, seed] = row
@@ -68,7 +68,7 @@ class StudyRunner:
             return 0
         return self._artifacts.teacher_number(seed)
 
-    def run_group(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    def run_group(self, arm: str, seeds: Sequence[int]) -> list[RunResult]:
         """Take runs of an arm to their end, unfinished ones together, however far each had come.
 
         Args:
@@ -93,15 +93,15 @@ class StudyRunner:
             if hosts.broadcast_from_main(self._study.is_finished(arm, seed)):
                 backup.upload_and_prune()
                 # The main process alone is sure to have it on its disk.
-                row = read_json(run_dir / RESULT) if hosts.is_main_process() else None
-                rows[seed] = hosts.broadcast_from_main(row)
+                content = read_json(run_dir / RESULT) if hosts.is_main_process() else None
+                rows[seed] = run_result(hosts.broadcast_from_main(content))
             else:
                 backups[seed] = backup
         if backups:
             rows |= self._train(self._plan.arms[arm], backups)
         return [rows[seed] for seed in seeds]
 
-    def _train(self, arm: Arm, backups: Mapping[int, RunBackup]) -> dict[int, dict[str, Any]]:
+    def _train(self, arm: Arm, backups: Mapping[int, RunBackup]) -> dict[int, RunResult]:
         """Train runs of an arm together, and measure each.
 
         Args:
@@ -191,7 +191,7 @@ class StudyRunner:
 
     def _finish(
         self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], outcome: Outcome
-    ) -> dict[str, Any]:
+    ) -> RunResult:
         """Measure a run that was trained, and write its files; return its row."""
         run_dir = self._plan.run_dir(arm.name, seed)
         ledger = outcome.ledger
@@ -212,34 +212,34 @@ class StudyRunner:
         for steps, compiled_phase in zip(ledger.phases, compiled_phases, strict=True):
             flops = steps * compiled_phase.price.total
             batch_size = compiled_phase.program.shape.batch_size
-            phases.append({"steps": steps, "batch": batch_size, "flops": flops})
+            phases.append(RunPhase(steps, batch_size, flops))
         train_sequences = self._artifacts.corpus.sequences("train")
-        row = {
-            "arm": arm.name,
-            "seed": seed,
-            "budget": asdict(self._plan.budget),
-            "used": ledger.used,
-            "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
-            "cache_bytes": ledger.cache_bytes,
-            "steps": ledger.steps,
-            "phases": phases,
-            "positions": ledger.positions,
-            "tokens_seen": ledger.tokens,
-            "tokens_unique": ledger.unique_tokens,
-            "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.positions / self._plan.shape.seq_len / train_sequences,
-            "wall_clock": clock.seconds,
-            "hardware": hardware_use(compiled_phases, ledger, outcome.side_by_side),
-            "metrics": metrics,
-            "details": details,
-            "curve": outcome.curve,
-            "params_sha256": outcome.params_sha256,
-            "ledger_sha256": outcome.journal_sha256,
-        }
+        row = RunResult(
+            arm=arm.name,
+            seed=seed,
+            budget=self._plan.budget,
+            used=ledger.used,
+            spent={**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
+            cache_bytes=ledger.cache_bytes,
+            steps=ledger.steps,
+            phases=tuple(phases),
+            positions=ledger.positions,
+            tokens_seen=ledger.tokens,
+            tokens_unique=ledger.unique_tokens,
+            tokens_masked=ledger.masked_tokens,
+            epochs=ledger.positions / self._plan.shape.seq_len / train_sequences,
+            wall_clock=clock.seconds,
+            hardware=hardware_use(compiled_phases, ledger, outcome.side_by_side),
+            metrics=metrics,
+            details=details,
+            curve=tuple(outcome.curve),
+            params_sha256=outcome.params_sha256,
+            ledger_sha256=outcome.journal_sha256,
+        )
 
         save_params(run_dir / "params.safetensors", outcome.params)
         # Last: a run that has it is finished.
-        write_json(run_dir / RESULT, row)
+        write_json(run_dir / RESULT, to_plain(row))
         figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
         self._reporter.log(
             f"{arm.name}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}"

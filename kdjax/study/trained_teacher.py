@@ -21,6 +21,7 @@ from kdjax.models import zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
+from kdjax.results.store import to_plain
 from kdjax.study.batches import train_batches
 from kdjax.study.corpus import check_regime
 from kdjax.study.machine import hardware_use, versions
@@ -286,7 +287,7 @@ class _Training:
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
             "wall_clock": ledger.seconds,
-            "hardware": hardware_use(compiled_phases, ledger, outcome.side_by_side),
+            "hardware": to_plain(hardware_use(compiled_phases, ledger, outcome.side_by_side)),
             "curve": outcome.curve,
             "params_sha256": outcome.params_sha256,
             "ledger_sha256": outcome.journal_sha256,

@@ -12,7 +12,8 @@ from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, say
-from kdjax.results.schema import (
+from kdjax.results.store import from_plain
+from kdjax.results.tuning import (
     ArmTrials,
     ArmTrialValues,
     ArmTuning,
@@ -20,7 +21,6 @@ from kdjax.results.schema import (
     TuningResults,
     TuningTerms,
 )
-from kdjax.results.store import from_plain
 
 _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax.evaluation.statistics import interval
 from kdjax.report import summary
-from kdjax.results.schema import Endpoint
+from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.cells import BUDGETS
 from kdjax.sweep.schema import Optimum, Profile, SizePoint, SweepRow
 

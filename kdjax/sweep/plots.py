@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from kdjax.report import reference_losses, svg
 from kdjax.report.axes import WIDTH, compact_number, limits, logarithmic, truncate
-from kdjax.results.schema import CountedLosses, Endpoint
+from kdjax.results.text import CountedLosses
+from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import ArmPair, CurvePoint, Group, Profile, SweepResults, rows_of
 from kdjax.sweep.verdict import against
 

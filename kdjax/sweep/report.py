@@ -11,7 +11,7 @@ from kdjax.files import write_text
 from kdjax.report import numbers, page, reference_losses, summary
 from kdjax.report.phrases import counted, say, sentence
 from kdjax.report.usage import Cell, Column, Table, mean
-from kdjax.results.schema import Endpoint
+from kdjax.results.verdicts import Endpoint
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.cells import BUDGETS
 from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of

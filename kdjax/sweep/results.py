@@ -12,8 +12,10 @@ from kdjax.evaluation.crossing import crossings
 from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.files import digest
 from kdjax.report import summary
-from kdjax.results.schema import Endpoint, Results, RunResult
+from kdjax.results.runs import RunResult
 from kdjax.results.store import to_plain
+from kdjax.results.study import Results
+from kdjax.results.verdicts import Endpoint
 from kdjax.study.machine import versions
 from kdjax.sweep.cells import BUDGETS, Cell
 from kdjax.sweep.isoflop import profiles

@@ -11,8 +11,9 @@ from kdjax.budget.accounting import Budget
 from kdjax.errors import InputError
 from kdjax.evaluation.crossing import Crossing
 from kdjax.files import read_json
-from kdjax.results.schema import CountedLosses, Endpoint
 from kdjax.results.store import from_plain
+from kdjax.results.text import CountedLosses
+from kdjax.results.verdicts import Endpoint
 
 Verdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
 """What an interval says, read from the first arm's side."""
@@ -43,7 +44,7 @@ class SweptStudy:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A run with its study's settings; see `kdjax.results.schema.RunResult`.
+    """A run with its study's settings; see `kdjax.results.runs.RunResult`.
 
     Attributes:
         cell: name of the run's study.

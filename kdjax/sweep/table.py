@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import numbers, reference_losses
-from kdjax.results.schema import Endpoint
+from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
 from kdjax.sweep.verdict import amounts, headline, sentences
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kdjax.report import numbers
 from kdjax.report.phrases import say
 from kdjax.report.sentences import measures
-from kdjax.results.schema import Endpoint
+from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
 
 _VERDICTS: tuple[Verdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import numbers, reference_losses
-from kdjax.results.schema import ArmTrials, TuningResults
+from kdjax.results.tuning import ArmTrials, TuningResults
 from kdjax.study import tuned
 
 

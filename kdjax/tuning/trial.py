@@ -18,9 +18,10 @@ from kdjax.errors import Diverged, InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, remove_on_input_error, write_json
 from kdjax.progress import Progress, Reporter
-from kdjax.results.schema import CountedLosses
+from kdjax.results.runs import Details, RunResult, probed_layers
+from kdjax.results.text import CountedLosses
 from kdjax.study.batches import tuning_batches
-from kdjax.study.evaluation import Evaluation
+from kdjax.study.evaluation import Evaluation, Metrics
 from kdjax.study.run_backup import subdirectory
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
@@ -125,7 +126,7 @@ class Trials:
 
     def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
         """Make the runs that are still to be made, and return what the trial came to."""
-        rows: list[dict[str, Any]] = []
+        rows: list[RunResult] = []
         runner = StudyRunner(study)
         for seed in self._recipe.seeds:
             # One run that diverged decides the trial, now or in an earlier process.
@@ -247,25 +248,27 @@ class _AtTheEnd(Evaluation):
         *,
         mlm: bool,
         finetuning: FinetuneConfig | None,
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    ) -> tuple[Metrics, Details]:
         return super().measure(model, params, seed, mlm=self.own_head, finetuning=None)
 
 
-def _value(endpoint: str, row: dict[str, Any]) -> float:
+def _value(endpoint: str, row: RunResult) -> float:
     """Read a run's value: its held-out loss, or its best linear probe on the dev rows."""
     # Dev, not test: settings chosen on test rows would make the study's scores too good.
     if endpoint in ("mlm_loss", "mlm_probe"):
-        return float(row["metrics"][endpoint])
-    return max(float(layer["dev"]) for layer in row["details"][endpoint]["layers"])
+        return row.metrics[endpoint]
+    probed = probed_layers(row, endpoint)
+    assert probed is not None  # it is the one endpoint that a trial's runs are measured on
+    return max(layer.dev for layer in probed.layers)
 
 
 _COSTS = ("charged", "total", "steps", "seconds")
 
 
-def _cost(row: dict[str, Any]) -> dict[str, Any]:
+def _cost(row: RunResult) -> dict[str, Any]:
     """Return what a run cost."""
-    spent = row["spent"]
-    figures = (spent["charged"], spent["total"], row["steps"], sum(row["wall_clock"].values()))
+    seconds = sum(row.wall_clock.values())
+    figures = (row.spent["charged"], row.spent["total"], row.steps, seconds)
     return dict(zip(_COSTS, figures, strict=True))
 
 

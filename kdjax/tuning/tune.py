@@ -17,8 +17,9 @@ from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, write_json, write_text
 from kdjax.parallel import hosts
-from kdjax.results.schema import ArmTrials, BestTrial, CountedLosses, TrialRow, TuningResults
 from kdjax.results.store import to_plain
+from kdjax.results.text import CountedLosses
+from kdjax.results.tuning import ArmTrials, BestTrial, TrialRow, TuningResults
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.tuning import table

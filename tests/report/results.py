@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 
 from kdjax.evaluation.statistics import compare_all
-from kdjax.results.schema import (
-    ArmResult,
-    PairVerdict,
-    Results,
-    RunResult,
-    TeacherFacts,
-    first_without_teacher,
-)
+from kdjax.results.arms import ArmResult, first_without_teacher
+from kdjax.results.runs import RunResult
 from kdjax.results.store import from_plain, to_plain
+from kdjax.results.study import Results
+from kdjax.results.teacher import TeacherFacts
+from kdjax.results.verdicts import PairVerdict
 from kdjax.study.cases import cases
 
 BUDGETS = {"flops": 1_500_000_000_000, "tokens": 64_000, "hours": 0.005}

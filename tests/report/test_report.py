@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from kdjax.errors import InputError
-from kdjax.report import figures as plots
 from kdjax.report import notes, reference_losses, teacher_accounting, usage
 from kdjax.report import sentences as verdict
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
-from kdjax.results.schema import Results
+from kdjax.report.figures import learning
 from kdjax.results.store import to_plain
+from kdjax.results.study import Results
 from tests.report.page import Page
 from tests.report.results import parsed, study
 
@@ -109,7 +109,7 @@ def test_counted_losses_stand_under_losses_only(page: Page, results: Results) ->
         row = page.row("Scores", name)
         assert row[1] == f"{getattr(losses, label):.3f}"
         assert set(row[2:]) == {"–"}
-    figure = plots.learning(results)
+    figure = learning.draw(results)
     assert all(name in figure for name in reference_losses.LABELS.values())
     text = io.StringIO()
     Console(file=text, width=200).print(table.summary(results))

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from kdjax.report import figures as plots
 from kdjax.report import teacher_accounting, usage
+from kdjax.report.figures import spending
 from kdjax.report.usage import Cell, Table
-from kdjax.results.schema import Results, RunResult
+from kdjax.results.runs import RunResult
 from kdjax.results.store import to_plain
+from kdjax.results.study import Results
 from tests.report.results import parsed, study
 
 ACCOUNTS = (
@@ -200,7 +201,7 @@ def bars(results: Results) -> dict[str, dict[str, tuple[float, bool]]]:
     whether it is faint."""
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
     found = {}
-    for left, top, right, style, part in re.findall(path, plots.spending(results)):
+    for left, top, right, style, part in re.findall(path, spending.draw(results)):
         found.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (
             float(right) - float(left),
             "opacity" in style,
@@ -236,6 +237,6 @@ def test_bars_stay_readable_beside_large_teacher_cost(kind: str) -> None:
         sum(width for width, faint in bar.values() if not faint) for bar in bars(given).values()
     )
     assert widest > 200, "near half the figure"
-    figure = plots.spending(given)
+    figure = spending.draw(given)
     assert "→ 1.00e18" in figure
     assert ("dashed: the budget" in figure) == (kind == "flops")

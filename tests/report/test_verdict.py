@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from kdjax.budget.accounting import Budget
 from kdjax.evaluation.statistics import Verdict
 from kdjax.report import sentences as verdict
-from kdjax.results.schema import MeasuredEndpoint, PairVerdict, Results, first_without_teacher
+from kdjax.results.arms import first_without_teacher
+from kdjax.results.study import Results
+from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
 from tests.report.results import study
 
 BUDGET = Budget("flops", 1_500_000_000_000)

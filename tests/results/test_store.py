@@ -11,8 +11,17 @@ import pytest
 
 from kdjax.config import Schedule, TermConfig
 from kdjax.errors import InputError
-from kdjax.results.schema import VERSION, CaseVerdict, HeadLoss, ProbedLayers, SharedCaseVerdict
-from kdjax.results.store import from_plain, read_results, results_of, to_plain, write_results
+from kdjax.results.runs import HeadLoss, ProbedLayers
+from kdjax.results.store import (
+    from_plain,
+    read_results,
+    results_of,
+    run_result,
+    to_plain,
+    write_results,
+)
+from kdjax.results.study import VERSION
+from kdjax.results.verdicts import CaseVerdict, SharedCaseVerdict
 
 FIRST_VERSION = Path(__file__).parents[1] / "golden" / "results_version_1.json"
 """As kdjax wrote it before results had a version."""
@@ -48,6 +57,31 @@ def test_details_have_the_type_of_their_endpoint() -> None:
     details = read_results(FIRST_VERSION).runs[0].details
     assert isinstance(details["mlm_loss"], HeadLoss)
     assert isinstance(details["probe.parity"], ProbedLayers)
+
+
+def test_old_result_of_a_run_written_again_is_the_same_json(content: dict[str, Any]) -> None:
+    for row in content["runs"]:
+        assert to_plain(run_result(row)) == row
+
+
+def test_run_result_keeps_the_key_order_of_its_own_file_and_results_that_of_theirs(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    row = to_plain(run_result(content["runs"][0]))
+    names = list(row["hardware"])
+    assert names.index("side_by_side") == names.index("devices") + 1
+    write_results(tmp_path / "results.json", read_results(FIRST_VERSION))
+    written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert list(written["runs"][0]["hardware"])[-1] == "side_by_side"
+
+
+def test_run_result_without_a_field_is_refused_with_the_run_and_the_field(
+    content: dict[str, Any],
+) -> None:
+    row = content["runs"][0]
+    del row["steps"]
+    with pytest.raises(InputError, match=r"^runs/scratch-seed\d/result.json: steps is missing"):
+        run_result(row)
 
 
 def drop(*names: Any) -> Callable[[dict[str, Any]], None]:

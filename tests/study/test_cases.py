@@ -13,14 +13,9 @@ import pytest
 from kdjax.budget.price import Price
 from kdjax.evaluation.statistics import Verdict
 from kdjax.report import teacher_accounting
-from kdjax.results.schema import (
-    Case,
-    MeasuredEndpoint,
-    PairVerdict,
-    Results,
-    SharedCaseVerdict,
-    TeacherFacts,
-)
+from kdjax.results.study import Results
+from kdjax.results.teacher import TeacherFacts
+from kdjax.results.verdicts import Case, MeasuredEndpoint, PairVerdict, SharedCaseVerdict
 from kdjax.study.cases import cases
 from tests.report import results as made_up
 

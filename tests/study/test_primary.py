@@ -24,7 +24,8 @@ from kdjax.errors import InputError
 from kdjax.report import primary_endpoint
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
-from kdjax.results.schema import PairVerdict, PrimaryResult, Results
+from kdjax.results.study import Results
+from kdjax.results.verdicts import PairVerdict, PrimaryResult
 from kdjax.study import primary
 from tests.report import results as made_up
 

@@ -80,7 +80,7 @@ def test_vmapped_seeds_end_with_the_results_of_seeds_one_by_one(
 class Groups(StudyRunner):
     """A runner that trains nothing and notes which seeds it was to train together."""
 
-    def run_group(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    def run_group(self, arm: str, seeds: Sequence[int]) -> list[Any]:
         return [{"seed": seed, "group": tuple(seeds)} for seed in seeds]
 
 

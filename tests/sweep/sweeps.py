@@ -16,8 +16,11 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, to_dict
 from kdjax.plan.plan import forecasts
 from kdjax.plan.schema import Plan
-from kdjax.results.schema import CountedLosses, MeasuredEndpoint, Results, first_without_teacher
+from kdjax.results.arms import first_without_teacher
 from kdjax.results.store import from_plain, to_plain
+from kdjax.results.study import Results
+from kdjax.results.text import CountedLosses
+from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
 from kdjax.sweep.schema import SweepResults

@@ -15,7 +15,7 @@ import yaml
 
 from kdjax import recipes
 from kdjax.errors import InputError
-from kdjax.results.schema import Endpoint
+from kdjax.results.verdicts import Endpoint
 from kdjax.study import runner
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.isoflop import profiles

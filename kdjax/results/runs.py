@@ -1,0 +1,247 @@
+"""A run, and a model for reference, as rows of what was measured and how the values came about.
+
+Losses are in nats, costs in FLOPs, times in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.hardware import Peak
+from kdjax.results.fields import optional
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """The result of a model's own MLM head on held-out text.
+
+    Attributes:
+        accuracy: share of masked positions predicted right.
+        positions: number of masked positions measured.
+        teacher_kl: KL divergence from the teacher at temperature 1; None without a comparable one.
+        teacher_agreement: share of masked positions predicted as the teacher does.
+        shuffled: loss on shuffled words; None where the recipe does not ask for it.
+    """
+
+    accuracy: float
+    positions: int
+    teacher_kl: float | None
+    teacher_agreement: float | None
+    shuffled: float | None = optional()
+
+
+@dataclass(frozen=True)
+class ProbeLoss:
+    """The result of an MLM probe on held-out text.
+
+    Attributes:
+        accuracy: share of masked positions predicted right.
+        positions: number of masked positions measured.
+        shuffled: loss on shuffled words; None where the recipe does not ask for it.
+    """
+
+    accuracy: float
+    positions: int
+    shuffled: float | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeFit(ProbeLoss):
+    """The fit of an MLM probe, and its result on the study's own text.
+
+    Attributes:
+        half: loss after half of the tokens.
+        gain: drop of the loss over the second half of the tokens.
+        tolerance: largest gain of a probe that has converged.
+        converged: whether the gain is within the tolerance.
+        tokens: number of tokens the probe was fitted on.
+        steps: number of optimiser steps of the fit.
+        flops: FLOPs of fitting the probe.
+        layer_weights: learned weight of each layer, from the embeddings on.
+        curve: losses along the steps of the fit.
+    """
+
+    half: float
+    gain: float
+    tolerance: float
+    converged: bool
+    tokens: int
+    steps: int
+    flops: int
+    layer_weights: tuple[float, ...]
+    curve: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """A linear probe of one layer: its regularisation, its score on dev and test rows."""
+
+    layer: int
+    strength: float
+    dev: float
+    test: float
+
+
+@dataclass(frozen=True)
+class ProbedLayers:
+    """A task's linear probes, one on each layer.
+
+    Attributes:
+        layer: layer chosen on the dev rows.
+        strength: regularisation strength of that layer's probe.
+        last_layer: test score of the last layer.
+        layers: scores of every layer, from the embeddings on.
+    """
+
+    layer: int
+    strength: float
+    last_layer: float
+    layers: tuple[LayerScore, ...]
+
+
+Details = dict[str, HeadLoss | ProbeFit | ProbeLoss | ProbedLayers]
+"""Endpoint -> how its value came about; fine-tuning has none."""
+
+
+@dataclass(frozen=True)
+class RunPhase:
+    """One phase of a run: its steps, sequences of a batch, and FLOPs."""
+
+    steps: int
+    batch: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class HardwareUse:
+    """The use a run's steps made of the devices.
+
+    Attributes:
+        model_flops: FLOPs of all steps by price, charged or not.
+        hardware_flops: FLOPs that the devices did for them; None where XLA does not say.
+        devices: number of devices.
+        side_by_side: number of runs that took their steps together, this one included; the time of
+            a step is an even share.
+        peak: the most that one device can do.
+        model_utilisation, hardware_utilisation: share of the devices' peak over the time that the
+            steps took; None where nothing was counted or timed.
+        program_bytes: memory that the largest step, of all runs side by side, needs on a device by
+            the compiler; None where it does not say.
+        high_water_bytes: most memory in use in the process so far.
+        high_water_source: source of that figure.
+    """
+
+    model_flops: int
+    hardware_flops: int | None
+    devices: int
+    side_by_side: int = field(default=1, kw_only=True)
+    peak: Peak
+    model_utilisation: float | None
+    hardware_utilisation: float | None
+    program_bytes: int | None
+    high_water_bytes: int
+    high_water_source: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: a row of results.json.
+
+    It is the content of the run's own result.json, too.
+
+    Attributes:
+        arm: name of its arm.
+        seed: random seed of the run.
+        budget: budget of the run.
+        used: amount spent of the budget, in its unit.
+        spent: FLOPs by account; `total` sums them, `charged` is the part a budget of FLOPs pays.
+        cache_bytes: size of the stored teacher outputs that the run read.
+        steps: number of optimiser steps.
+        phases: steps, batch and FLOPs of each phase.
+        positions: batch x length, summed over steps.
+        tokens_seen: tokens of all batches, padding not counted.
+        tokens_unique: tokens seen for the first time.
+        tokens_masked: tokens masked and predicted.
+        epochs: number of passes over the text.
+        wall_clock: seconds by kind of work.
+        hardware: use of the devices by the run's steps.
+        metrics: endpoint -> value.
+        details: endpoint -> how its value came about.
+        curve: figures along the run, each with `step`, `flops` and `share` of the budget.
+        params_sha256: SHA-256 of the final parameters.
+        ledger_sha256: SHA-256 of the last entry of the ledger's journal.
+    """
+
+    arm: str
+    seed: int
+    budget: Budget
+    used: float
+    spent: dict[str, int]
+    cache_bytes: int
+    steps: int
+    phases: tuple[RunPhase, ...]
+    positions: int
+    tokens_seen: int
+    tokens_unique: int
+    tokens_masked: int
+    epochs: float
+    wall_clock: dict[str, float]
+    hardware: HardwareUse
+    metrics: dict[str, float]
+    details: Details
+    curve: tuple[dict[str, float], ...]
+    params_sha256: str
+    ledger_sha256: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model measured beside the runs: an untrained start, or a teacher.
+
+    Attributes:
+        name: `untrained start`, `teacher`, or one of several.
+        seed: random seed of an untrained start; None for a teacher.
+        metrics: endpoint -> value.
+        details: endpoint -> how its value came about.
+    """
+
+    name: str
+    seed: int | None
+    metrics: dict[str, float]
+    details: Details
+
+
+def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | None:
+    """Return how a task's linear probes did on a model; None where it was not probed.
+
+    Args:
+        row: row of a run, or of a model for reference.
+        endpoint: name of the endpoint, for instance `probe.topic`.
+    """
+    return _details(row, endpoint, ProbedLayers)
+
+
+def head_loss(row: RunResult | Reference) -> HeadLoss | None:
+    """Return how a model's own MLM head did; None where it has none that was trained."""
+    return _details(row, "mlm_loss", HeadLoss)
+
+
+def probe_fit(row: RunResult | Reference) -> ProbeFit | None:
+    """Return how a model's MLM probe was fitted; None where it has none."""
+    return _details(row, "mlm_probe", ProbeFit)
+
+
+def _details(row: RunResult | Reference, endpoint: str, kind: type[T]) -> T | None:
+    """Return a model's details on an endpoint; None where they are missing or of another kind."""
+    details = row.details.get(endpoint)
+    return details if isinstance(details, kind) else None
+
+
+def shuffled_loss(row: RunResult | Reference, endpoint: str) -> float | None:
+    """Return a model's loss on shuffled words; None where it was not measured."""
+    details = row.details.get(endpoint)
+    return getattr(details, "shuffled", None)

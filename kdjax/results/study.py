@@ -1,0 +1,77 @@
+"""What results.json holds as a whole.
+
+A field has the name of its key in the file. `kdjax.results.store` reads and writes it. Losses are
+in nats, costs in FLOPs, times in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdjax.budget.accounting import Budget
+from kdjax.results.arms import ArmResult, SettingRow, StudentFacts
+from kdjax.results.runs import Reference, RunResult
+from kdjax.results.teacher import StoredOutputs, TeacherFacts
+from kdjax.results.text import CorpusFacts
+from kdjax.results.tuning import Tuning
+from kdjax.results.verdicts import Case, MeasuredEndpoint, PairVerdict, PrimaryResult
+
+VERSION = 2
+"""Of results.json. Files without a version are of the first one, which had no `baseline_arm`."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's results: the content of results.json.
+
+    Attributes:
+        version: version of the file's format.
+        kdjax, jax, python, device: versions and device the numbers were made with.
+        wall_clock: seconds of the study's commands, by kind.
+        config: resolved recipe as plain values (`kdjax.recipes.from_dict` reads it).
+        config_digest: SHA-256 of the resolved recipe.
+        budget: budget of each run.
+        corpus: facts of the text.
+        teacher: facts of the teacher; None where no arm needs one.
+        cache: facts of the stored teacher outputs; None where no arm reads any.
+        student: size of the first arm's student.
+        arms: name -> arm as it ran, in the recipe's order.
+        baseline_arm: arm that the others are held against.
+        differences: settings in which arms differ.
+        same: settings that the arms share, in words.
+        endpoints: measures of the models.
+        runs: finished runs, seed by seed, arm by arm.
+        references: measured untrained starts and teachers.
+        verdicts: verdicts on every pair of arms on every endpoint.
+        primary: tests on the primary endpoint; None without one.
+        tuning: tuning of the arms; None where they were not tuned.
+        cases: costs and verdicts under each way to pay for the teacher.
+        notes: remarks a reader has to know, in sentences.
+    """
+
+    kdjax: str
+    jax: str
+    python: str
+    device: str
+    wall_clock: dict[str, float]
+    config: dict[str, Any]
+    config_digest: str
+    budget: Budget
+    corpus: CorpusFacts
+    teacher: TeacherFacts | None
+    cache: StoredOutputs | None
+    student: StudentFacts
+    arms: dict[str, ArmResult]
+    baseline_arm: str
+    differences: tuple[SettingRow, ...]
+    same: tuple[str, ...]
+    endpoints: tuple[MeasuredEndpoint, ...]
+    runs: tuple[RunResult, ...]
+    references: tuple[Reference, ...]
+    verdicts: tuple[PairVerdict, ...]
+    primary: PrimaryResult | None
+    tuning: Tuning | None
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...]
+    version: int = VERSION

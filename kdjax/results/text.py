@@ -1,0 +1,69 @@
+"""The facts of a study's text, and of held-out text from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kdjax.results.fields import optional
+
+
+@dataclass(frozen=True)
+class CountedLosses:
+    """A text's own cross-entropies; see `kdjax.data.prepare.reference_losses`."""
+
+    unigram: float
+    left_neighbor: float
+    both_neighbors: float
+    tokens: int
+    fitted_tokens: int
+    held_out_tokens: int
+    unknown: dict[str, float]
+
+
+@dataclass(frozen=True)
+class WholeText:
+    """The size, by split, of a text of which runs may see a subset."""
+
+    sequences: dict[str, int]
+    tokens: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """The facts of a held-out text from elsewhere."""
+
+    documents: int
+    sequences: int
+    tokens: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """The facts of a study's text.
+
+    Attributes:
+        regime: name of the regime, which says how much unique text there is.
+        documents, sequences, tokens: split -> number that runs see.
+        whole: size of the whole text.
+        digest: SHA-256 that identifies the text.
+        length: number of tokens in a sequence.
+        views: number of mask copies of a sequence; 0: new masks in every epoch.
+        vocabulary: number of the tokenizer's entries.
+        tokenizer: SHA-256 of the tokenizer.
+        reference_losses: cross-entropies of the text itself; None where not counted.
+        texts: name -> held-out text from elsewhere.
+    """
+
+    regime: str
+    documents: dict[str, int]
+    sequences: dict[str, int]
+    tokens: dict[str, int]
+    whole: WholeText
+    digest: str
+    length: int
+    views: int
+    vocabulary: int
+    tokenizer: str
+    reference_losses: CountedLosses | None = optional()
+    texts: dict[str, TextFacts] = field(default_factory=dict)
