@@ -297,6 +297,7 @@ def train(
             watch=watch,
         )
         (outcome,) = kdjax.training.train.train(spec)
+        outcome.require_finite()
     return TrainedRun(arm, outcome.params, outcome.ledger, outcome.curve)
 
 

@@ -118,8 +118,13 @@ class RunAudit:
             with findings.record_errors(directory / "metrics.jsonl"):
                 self._audit_metrics(directory / "metrics.jsonl")
 
-        # Parameters are not trained again: they are those that the result's hash names.
+        # Parameters are not trained again: they are those that the result's hash names. A run whose
+        # training diverged has none.
         path = directory / "params.safetensors"
+        if self.result.get("params_sha256", NOTHING) is None:
+            if path.exists():
+                findings.add(path, "parameters", "none of a run that diverged")
+            return
         with findings.record_errors(path):
             recorded = self.result.get("params_sha256", NOTHING)
             findings.expect_equal(path, sha256(_tree(load_file(path))), recorded, "SHA-256")
@@ -202,14 +207,17 @@ class RunAudit:
             elif not is_restart and accounts and not _follows(accounts[-1], account):
                 findings.add(place, "less than in the entry before", "no less, but for restarts")
             accounts.append(account)
+        diverged = entries[-1]["event"] == "diverged"
         events = [entries[0]["event"], entries[-1]["event"]]
-        findings.expect_equal(path, events, ["open", "close"], "first and last event")
+        last = "diverged" if diverged else "close"
+        findings.expect_equal(path, events, ["open", last], "first and last event")
 
-        # At the end the budget is spent: to its last step, or until the clock said so.
+        # At the end the budget is spent, unless the run diverged: to its last step, or until the
+        # clock said so.
         ledger = Ledger.from_json({**accounts[-1], **expected})
         end = [span.steps for span in self._spans]
         used = _before_last_step(ledger)
-        if end:
+        if end and not diverged:
             name = f"entry {len(entries) - 1}: ledger.phases at the end"
             findings.expect_equal(path, accounts[-1]["phases"], end, name)
         elif used > self._budget.amount:
@@ -227,6 +235,10 @@ class RunAudit:
         for steps, shape, cost in zip(ledger.phases, self._shapes, self._cost.prices, strict=True):
             flops = steps * cost.total
             phases.append({"steps": steps, "batch": shape.batch_size, "flops": flops})
+        wall_clock = dict(ledger.seconds)
+        if closing["event"] == "close":
+            # The evaluation at the end comes after the ledger is closed.
+            wall_clock["evaluation"] = result["wall_clock"]["evaluation"]
         expected = {
             "arm": self._arm.name,
             "seed": self._seed,
@@ -241,11 +253,12 @@ class RunAudit:
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
             "epochs": ledger.positions / self._study.shape.seq_len / self._study.sequences,
-            # The evaluation at the end comes after the ledger is closed.
-            "wall_clock": {**ledger.seconds, "evaluation": result["wall_clock"]["evaluation"]},
-            "params_sha256": closing["params_sha256"],
+            "wall_clock": wall_clock,
+            "params_sha256": closing.get("params_sha256"),
             "ledger_sha256": closing["sha256"],
         }
+        if closing["event"] == "diverged":
+            expected["diverged"] = {"step": ledger.steps, "reason": closing["reason"]}
         self._findings.expect_fields(path, result, expected)
 
         # What the devices did is as measured; their share of the peak follows from it.

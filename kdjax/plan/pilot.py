@@ -94,7 +94,7 @@ def runs_of(config: Config, pilot: SweepResults) -> list[forecast.PilotRun]:
             value=row.metrics[endpoint.name],
         )
         for row in pilot.rows
-        if row.arm in config.arms and row.arm in endpoint.arms
+        if row.arm in config.arms and endpoint.name in row.metrics
     ]
 
 

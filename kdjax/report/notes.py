@@ -8,7 +8,7 @@ from kdjax.config import Config
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, say, sentence
 from kdjax.results.arms import ArmResult
-from kdjax.results.runs import Reference, RunResult, probe_fit
+from kdjax.results.runs import EndedRun, Reference, RunResult, diverged_arms, probe_fit
 from kdjax.results.study import Results
 from kdjax.results.teacher import TeacherFacts
 from kdjax.results.verdicts import MeasuredEndpoint
@@ -126,12 +126,36 @@ def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]
         # An arm whose best seed is no better than always guessing the largest class.
         best: dict[str, float] = dict.fromkeys(endpoint.arms, endpoint.baseline)
         for run in runs:
-            if run.arm in best:
+            if run.arm in best and endpoint.name in run.metrics:
                 best[run.arm] = max(best[run.arm], run.metrics[endpoint.name])
-        arms = [arm for arm, score in best.items() if score == endpoint.baseline]
+        diverged = diverged_arms(runs)
+        arms = [
+            arm for arm, score in best.items() if score == endpoint.baseline and arm not in diverged
+        ]
         if arms:
             notes.append(say("at_baseline", label=endpoint.label, arms=", ".join(arms)))
     return notes
+
+
+def divergences(runs: Sequence[EndedRun]) -> list[str]:
+    """Return a sentence on each arm with runs that diverged: which seeds, and at which step."""
+    sentences = []
+    for arm in dict.fromkeys(run.arm for run in runs):
+        of_arm = [run for run in runs if run.arm == arm]
+        places = [
+            f"seed {run.seed} at step {run.diverged.step:,}" for run in of_arm if run.diverged
+        ]
+        if places:
+            sentences.append(
+                say(
+                    "diverged",
+                    arm=arm,
+                    places=numbers.listed(places),
+                    bad=len(places),
+                    count=len(of_arm),
+                )
+            )
+    return sentences
 
 
 def unconverged(runs: Sequence[RunResult], references: Sequence[Reference]) -> list[str]:

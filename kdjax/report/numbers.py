@@ -75,8 +75,15 @@ def p_value(value: float) -> str:
     return f"= {value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
-def no_score(endpoint: Endpoint) -> str:
-    """Return the text in place of a score, for an arm that an endpoint means nothing for."""
+def no_score(endpoint: Endpoint, *, diverged: bool = False) -> str:
+    """Return the text in place of a score.
+
+    Args:
+        endpoint: the endpoint, which may mean nothing for an arm.
+        diverged: whether a run of the arm has diverged.
+    """
+    if diverged:
+        return "diverged"
     return {"mlm": "head untrained"}.get(endpoint.kind, "–")
 
 

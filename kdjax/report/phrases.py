@@ -128,6 +128,7 @@ PHRASES = {
         "{label}: at the majority class under every seed: {arms}. That two arms tie there says "
         "nothing of either."
     ),
+    "diverged": ("{arm} diverged: {places} ({bad} of {count}). It is compared with no other arm."),
     "unconverged": (
         "{open} of {count} MLM probes had not converged: the second half of their tokens lowered "
         "the held-out loss by more than {tolerance:g} nats, by {worst:.3f} at most. They say "

@@ -24,7 +24,7 @@ from kdjax.report import (
 )
 from kdjax.report.figures import differences, layers, learning, spending
 from kdjax.report.phrases import say, sentence
-from kdjax.results.runs import head_loss, probed_layers
+from kdjax.results.runs import diverged_arms, head_loss, probed_layers
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, PairVerdict
 
@@ -129,8 +129,10 @@ def _scores(results: Results, baseline: str) -> dict[str, list[dict[str, Any]]]:
 
 def _cell(results: Results, arm: str, endpoint: Endpoint, baseline: str) -> dict[str, Any]:
     """Return an arm's score on an endpoint, and how it compares with another arm's."""
-    if arm not in endpoint.arms:
-        return {"text": numbers.no_score(endpoint), "outcome": "", "faint": True}
+    diverged = arm in diverged_arms(results.runs)
+    if diverged or arm not in endpoint.arms:
+        text = numbers.no_score(endpoint, diverged=diverged)
+        return {"text": text, "outcome": "", "faint": True}
     outcomes = {
         "beats": f"beats {baseline}",
         "loses": f"loses to {baseline}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kdjax.report import numbers
+from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 
@@ -68,9 +69,10 @@ def text(values: Spread | None) -> str:
 def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
     """Return an arm's value by seed.
 
-    It is empty where the endpoint means nothing for the arm (an MLM loss without a trained head).
+    It is empty where the endpoint means nothing for the arm (an MLM loss without a trained head),
+    and where one of its runs has diverged.
     """
-    if arm not in endpoint.arms:
+    if arm not in endpoint.arms or arm in diverged_arms(results.runs):
         return {}
     return {
         run.seed: run.metrics[endpoint.name]

@@ -7,10 +7,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses, sentences
+from kdjax.report import mlm_probe, notes, numbers, primary_endpoint, reference_losses, sentences
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
 from kdjax.report.usage import mean, or_dash, runs
+from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 
 
@@ -34,13 +35,16 @@ def summary(results: Results) -> Group:
             overflow="fold",
         )
     table.add_column("steps", justify="right", no_wrap=True)
+    diverged = diverged_arms(results.runs)
     for arm in results.arms:
         cells = []
         for endpoint in results.endpoints:
-            if arm in endpoint.arms:
+            if arm in endpoint.arms and arm not in diverged:
                 cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
             else:
-                cells.append(Text(numbers.no_score(endpoint), style="dim"))
+                cells.append(
+                    Text(numbers.no_score(endpoint, diverged=arm in diverged), style="dim")
+                )
         table.add_row(
             Text(arm), *cells, numbers.count(mean(run.steps for run in runs(results, arm)))
         )
@@ -59,7 +63,9 @@ def summary(results: Results) -> Group:
     answers = [Text(answer) for answer in sentences.answers(results).values()]
     tested = [Text(sentence) for sentence in primary_endpoint.sentences(results)]
     order = [Text(sentence) for sentence in _order(results)]
-    return Group(table, *tested, headline, *answers, *order)
+    # Last, where it is seen: an arm that diverged is compared with none.
+    divergences = [Text(sentence, style="bold") for sentence in notes.divergences(results.runs)]
+    return Group(table, *tested, headline, *answers, *order, *divergences)
 
 
 def _order(results: Results) -> list[str]:

@@ -5,8 +5,9 @@ Losses are in nats, costs in FLOPs, times in seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
@@ -148,8 +149,16 @@ class HardwareUse:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """How a run diverged: the step it came to, and the reason, for people."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunResult:
-    """A finished run: a row of results.json.
+    """A run that has ended: a row of results.json.
 
     It is the content of the run's own result.json, too.
 
@@ -169,11 +178,12 @@ class RunResult:
         epochs: number of passes over the text.
         wall_clock: seconds by kind of work.
         hardware: use of the devices by the run's steps.
-        metrics: endpoint -> value.
+        metrics: endpoint -> value; empty where the run diverged.
         details: endpoint -> how its value came about.
         curve: figures along the run, each with `step`, `flops` and `share` of the budget.
-        params_sha256: SHA-256 of the final parameters.
+        params_sha256: SHA-256 of the final parameters; None where training diverged and left none.
         ledger_sha256: SHA-256 of the last entry of the ledger's journal.
+        diverged: how the run diverged; None: it did not.
     """
 
     arm: str
@@ -194,8 +204,9 @@ class RunResult:
     metrics: dict[str, float]
     details: Details
     curve: tuple[dict[str, float], ...]
-    params_sha256: str
+    params_sha256: str | None
     ledger_sha256: str
+    diverged: Divergence | None = optional()
 
 
 @dataclass(frozen=True)
@@ -213,6 +224,30 @@ class Reference:
     seed: int | None
     metrics: dict[str, float]
     details: Details
+
+
+class EndedRun(Protocol):
+    """What is known of a run's end wherever runs are listed: in a study and in a sweep."""
+
+    @property
+    def arm(self) -> str:
+        """Return the name of its arm."""
+
+    @property
+    def seed(self) -> int:
+        """Return its seed."""
+
+    @property
+    def diverged(self) -> Divergence | None:
+        """Return how it diverged; None: it did not."""
+
+
+def diverged_arms(runs: Iterable[EndedRun]) -> set[str]:
+    """Return the arms of which a run has diverged.
+
+    None of their runs is compared: the seeds that came through were not drawn, but chosen.
+    """
+    return {run.arm for run in runs if run.diverged is not None}
 
 
 def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | None:

@@ -179,8 +179,8 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
     return runs
 
 
-def _final_params(run: Path) -> str:
-    """Return the hash of the parameters a run ended with."""
+def _final_params(run: Path) -> str | None:
+    """Return the hash of the parameters a run ended with; None where it diverged."""
     return run_result(read_json(run / RESULT)).params_sha256
 
 

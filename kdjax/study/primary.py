@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kdjax.config import EvaluationConfig
 from kdjax.evaluation.statistics import against_baseline
-from kdjax.results.runs import RunResult
+from kdjax.results.runs import RunResult, diverged_arms
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict, PrimaryResult
 
 
@@ -46,10 +46,14 @@ def primary_endpoint(
 def values_by_arm(
     endpoint: MeasuredEndpoint, runs: Sequence[RunResult]
 ) -> dict[str, dict[int, float]]:
-    """Return arm -> seed -> value, of the arms for which the endpoint means something."""
+    """Return arm -> seed -> value, of the arms for which the endpoint means something.
+
+    An arm of which a run has diverged has no values. It still counts as one that is tested.
+    """
     values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint.arms}
+    diverged = diverged_arms(runs)
     for run in runs:
-        if run.arm in values:
+        if run.arm in values and run.arm not in diverged:
             values[run.arm][run.seed] = run.metrics[endpoint.name]
     return values
 

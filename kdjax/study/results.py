@@ -125,6 +125,7 @@ def judge(
     sentences += [
         *notes.of_arms(arm_results, cache),
         *notes.side_by_side(runs),
+        *notes.divergences(runs),
         *notes.at_baseline(endpoints, runs),
         *notes.unconverged(runs, references),
     ]
@@ -235,8 +236,9 @@ def _student_facts(model: ModelConfig) -> StudentFacts:
 
 def _arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
     """Return an arm as it ran; under a budget of hours, as its first run did."""
-    # Only a clock makes runs of an arm differ in steps.
-    first = next(run for run in runs if run.arm == arm.name)
+    # Only a clock makes runs of an arm differ in steps, and a loss that is not finite.
+    of_arm = [run for run in runs if run.arm == arm.name]
+    first = next((run for run in of_arm if run.diverged is None), of_arm[0])
     phases = [
         ArmPhase(_plain_terms(phase), phase.until, price, run_phase.batch, run_phase.steps)
         for phase, price, run_phase in zip(

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
 from kdjax.dry_run.arms import finetuning_of
+from kdjax.errors import Diverged
 from kdjax.files import read_json, write_json
 from kdjax.parallel import hosts
-from kdjax.results.runs import RunPhase, RunResult
+from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
 from kdjax.results.store import run_result, to_plain
 from kdjax.study.batches import train_batches
+from kdjax.study.evaluation import Metrics
 from kdjax.study.groups import groups
 from kdjax.study.machine import hardware_use
 from kdjax.study.run_backup import RESULT, RunBackup
@@ -79,7 +81,7 @@ class StudyRunner:
             Their rows of `results.json`.
 
         Raises:
-            InputError: the loss is not finite, a checkpoint is damaged, the directory holds another
+            InputError: a checkpoint is damaged, the directory holds another
                 run, or there are several under a budget of hours.
         """
         # Which runs are finished, here or on another machine; the others are trained together.
@@ -195,17 +197,24 @@ class StudyRunner:
         """Measure a run that was trained, and write its files; return its row."""
         run_dir = self._plan.run_dir(arm.name, seed)
         ledger = outcome.ledger
-        self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
         # The time of evaluating counts as the run's.
         clock = Stopwatch(ledger.seconds)
-        with clock("evaluation"):
-            metrics, details = self._artifacts.evaluation_for(seed).measure(
-                arm.student,
-                outcome.params,
-                seed,
-                mlm=arm.trains_mlm_head,
-                finetuning=finetuning_of(self._config, arm),
-            )
+        metrics: Metrics = {}
+        details: Details = {}
+        diverged = outcome.diverged
+        if diverged is None:
+            self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
+            try:
+                with clock("evaluation"):
+                    metrics, details = self._artifacts.evaluation_for(seed).measure(
+                        arm.student,
+                        outcome.params,
+                        seed,
+                        mlm=arm.trains_mlm_head,
+                        finetuning=finetuning_of(self._config, arm),
+                    )
+            except Diverged as error:
+                diverged = str(error)
 
         # The row says what was spent, phase by phase and in all, and what came of it.
         phases = []
@@ -235,12 +244,16 @@ class StudyRunner:
             curve=tuple(outcome.curve),
             params_sha256=outcome.params_sha256,
             ledger_sha256=outcome.journal_sha256,
+            diverged=None if diverged is None else Divergence(ledger.steps, diverged),
         )
 
-        save_params(run_dir / "params.safetensors", outcome.params)
+        if outcome.params is not None:
+            save_params(run_dir / "params.safetensors", outcome.params)
         # Last: a run that has it is finished.
         write_json(run_dir / RESULT, to_plain(row))
         figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        if diverged is not None:
+            figures = f"diverged, {diverged}"
         self._reporter.log(
             f"{arm.name}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}"
         )

@@ -15,7 +15,7 @@ from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.dry_run.arms import batch_shape
-from kdjax.errors import Diverged, InputError, Unfinished
+from kdjax.errors import InputError, Unfinished
 from kdjax.files import read_json, write_json
 from kdjax.models import zoo
 from kdjax.parallel import hosts
@@ -207,11 +207,10 @@ class _Training:
         compiled_phases = self._compiled_phases()
         try:
             (outcome,) = train(self._run_spec(compiled_phases))
-        except Diverged:
-            raise
         except InputError as error:
             # Hours of training must not go because, say, the disk is full.
             raise Unfinished(str(error)) from None
+        outcome.require_finite()
         if missing := self._checkpoints.missing():
             raise Unfinished(
                 f"{self.directory}: {missing[0]} is missing and training has gone on past it, "

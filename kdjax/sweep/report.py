@@ -11,6 +11,7 @@ from kdjax.files import write_text
 from kdjax.report import numbers, page, reference_losses, summary
 from kdjax.report.phrases import counted, say, sentence
 from kdjax.report.usage import Cell, Column, Table, mean
+from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.cells import BUDGETS
@@ -53,6 +54,7 @@ def html(sweep: SweepResults) -> str:
         sweep.config,
         found=sweep,
         headline=verdict.headline(sweep),
+        divergences=verdict.divergences(sweep),
         basis=_basis(sweep),
         baseline=sweep.baseline_arm,
         sizes=", ".join(sizes),
@@ -122,6 +124,8 @@ def _score(runs: Sequence[SweepRow], arm: str, endpoint: Endpoint) -> str:
     """Return an arm's score at a budget, in words where it has none."""
     if arm not in endpoint.arms:
         return numbers.no_score(endpoint)
+    if diverged_arms(runs):
+        return numbers.no_score(endpoint, diverged=True)
     measured = (run.metrics for run in runs if endpoint.name in run.metrics)
     return summary.text(summary.spread(metrics[endpoint.name] for metrics in measured))
 

@@ -12,7 +12,7 @@ from kdjax.evaluation.crossing import crossings
 from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.files import digest
 from kdjax.report import summary
-from kdjax.results.runs import RunResult
+from kdjax.results.runs import RunResult, diverged_arms
 from kdjax.results.store import to_plain
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
@@ -86,6 +86,8 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
 def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
     """Return a run with its study's settings."""
     arm = study.arms[run.arm]
+    # A point of a curve takes all seeds: those that came through alone would flatter the arm.
+    metrics = {} if run.arm in diverged_arms(study.runs) else run.metrics
     return SweepRow(
         cell=cell.name,
         settings=cell.settings,
@@ -103,7 +105,8 @@ def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
         parameters_without_embeddings=arm.parameters_without_embeddings,
         unique_tokens=study.corpus.tokens["train"],
         seconds=sum(run.wall_clock.values()),
-        metrics=run.metrics,
+        metrics=metrics,
+        diverged=run.diverged,
     )
 
 

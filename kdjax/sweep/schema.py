@@ -11,6 +11,8 @@ from kdjax.budget.accounting import Budget
 from kdjax.errors import InputError
 from kdjax.evaluation.crossing import Crossing
 from kdjax.files import read_json
+from kdjax.results.fields import optional
+from kdjax.results.runs import Divergence
 from kdjax.results.store import from_plain
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
@@ -51,6 +53,8 @@ class SweepRow:
         budget: amount of the budget.
         unique_tokens: number of tokens of text there are to repeat.
         seconds: wall-clock of the run, in seconds.
+        metrics: endpoint -> value; empty where a run of the arm diverged in its study.
+        diverged: how the run diverged; None: it did not.
     """
 
     cell: str
@@ -70,6 +74,7 @@ class SweepRow:
     unique_tokens: int
     seconds: float
     metrics: dict[str, float]
+    diverged: Divergence | None = optional()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.text import Text
 from kdjax.report import numbers, reference_losses
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
-from kdjax.sweep.verdict import amounts, headline, sentences
+from kdjax.sweep.verdict import amounts, divergences, headline, sentences
 
 
 def summary(sweep: SweepResults) -> console.Group:
@@ -27,6 +27,7 @@ def summary(sweep: SweepResults) -> console.Group:
             parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
             parts += map(Text, sentences(sweep, group, endpoint))
+    parts += [Text(sentence, style="bold") for sentence in divergences(sweep)]
     return console.Group(*parts)
 
 

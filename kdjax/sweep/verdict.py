@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kdjax.report import numbers
+from kdjax.report import notes, numbers
 from kdjax.report.phrases import say
 from kdjax.report.sentences import measures
 from kdjax.results.verdicts import Endpoint
@@ -53,6 +53,15 @@ def _turned(pair: ArmPair) -> ArmPair:
         points=tuple(point.turned() for point in pair.points),
         crossings=crossings,
     )
+
+
+def divergences(sweep: SweepResults) -> list[str]:
+    """Return a sentence on each arm of each study with runs that diverged."""
+    sentences = []
+    for cell in sweep.cells:
+        runs = [row for row in sweep.rows if row.cell == cell.name]
+        sentences += [f"{cell.name}: {sentence}" for sentence in notes.divergences(runs)]
+    return sentences
 
 
 def points_of(sweep: SweepResults) -> Iterator[PairPoint]:

@@ -76,6 +76,11 @@ class RunRecords:
         self._journal.add("close", ledger, params_sha256=params_sha256)
         return self._journal.head
 
+    def diverged(self, ledger: Ledger, reason: str) -> str:
+        """Add the last entry of a run that diverged at the ledger's step; return its hash."""
+        self._journal.add("diverged", ledger, reason=reason)
+        return self._journal.head
+
     def read(self) -> dict[str, str]:
         """Read the content of both files, by file name."""
         return {name: (self._directory / name).read_text(encoding="utf-8") for name in FILES}

@@ -14,6 +14,18 @@ from kdjax.training.run_spec import RunSpec
 from kdjax.training.stopwatch import Stopwatch
 
 
+class DivergedStep(Diverged):
+    """A step whose loss is not finite.
+
+    Attributes:
+        ledger: the run's ledger with that step.
+    """
+
+    def __init__(self, message: str, ledger: Ledger):
+        super().__init__(message)
+        self.ledger = ledger
+
+
 class StepReporter:
     """Reports steps in their order, to the function that watches the run and to its log."""
 
@@ -57,7 +69,7 @@ class StepReporter:
             steps_ahead: number of the latest steps that are left for later.
 
         Raises:
-            Diverged: a loss is not finite.
+            DivergedStep: a loss is not finite.
         """
         while len(self._pending) > steps_ahead:
             step = self._pending.pop(0)
@@ -66,9 +78,10 @@ class StepReporter:
             # Waits for the step, if the devices are still at it
             values = step.fetch_metrics(with_groups=is_recorded)
             if not math.isfinite(values["loss"]):
-                raise Diverged(
+                raise DivergedStep(
                     f"{self._spec.directory}: the loss is {values['loss']} at step {step_number}, "
-                    "expected a finite one; lower the optimizer's learning_rate or set its clip"
+                    "expected a finite one; lower the optimizer's learning_rate or set its clip",
+                    step.ledger,
                 )
             self._spec.watch(Progress(step.ledger, values))
             if is_recorded:

@@ -90,4 +90,5 @@ def fit_head(
         watch=watch,
     )
     (outcome,) = train(spec)
+    outcome.require_finite()
     return Model(encoder.config, {**frozen, **outcome.params}), outcome.ledger

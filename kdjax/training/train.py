@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.parallel.preemption import PREEMPTION
 from kdjax.training.outcome import Outcome
 from kdjax.training.run_spec import RunSpec, restored_run
@@ -25,11 +25,16 @@ def train(*specs: RunSpec) -> list[Outcome]:
     not end within the budget if it took as long as the one before. What a kill undid is not
     counted, except in the journal.
 
+    A run whose loss is not finite has diverged, which is its outcome (`Outcome.diverged`); the
+    others that train with it go on.
+
     Args:
         specs: runs to train: one, or as many as the programs of their phases have lanes.
 
+    Returns:
+        What each run came to, in the order of `specs`.
+
     Raises:
-        Diverged: the loss of a run is not finite; the others that train with it are saved.
         InputError: text would repeat, compiling takes all of the budget's hours, all checkpoints or
             the journal are damaged, or no checkpoint could be written for
             `config.checkpoint.patience`; several runs under hours.
@@ -47,5 +52,8 @@ def train(*specs: RunSpec) -> list[Outcome]:
             return train_vmapped(restored)
         clock = Stopwatch(restored[0].ledger.seconds)
         trainer = stack.enter_context(Trainer(restored[0], clock))
-        trainer.run()
-        return [trainer.finish()]
+        try:
+            trainer.run()
+            return [trainer.finish()]
+        except Diverged as error:
+            return [trainer.abandon(error)]

@@ -13,7 +13,7 @@ import jax
 from typing_extensions import override
 
 from kdjax.budget.ledger import Ledger
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.parallel import hosts
 from kdjax.parallel.host_sums import BatchCounts
 from kdjax.training.checkpoint_retry import CheckpointRetry
@@ -26,7 +26,7 @@ from kdjax.training.profile import Profiler
 from kdjax.training.records import RunRecords
 from kdjax.training.run_spec import RestoredRun
 from kdjax.training.step import ScheduleInputs, State
-from kdjax.training.step_reporter import StepReporter
+from kdjax.training.step_reporter import DivergedStep, StepReporter
 from kdjax.training.stopwatch import Stopwatch
 
 
@@ -306,4 +306,23 @@ class Trainer(TrainingLoop):
             params_sha256,
             self._records.finish(self.ledger, params_sha256),
             self._runs_at_once,
+        )
+
+    def abandon(self, error: Diverged) -> Outcome:
+        """End the run that has diverged, and return what it came to until then.
+
+        Its last checkpoint stays as it is: the same seed diverges again from there.
+        """
+        ledger = self.ledger
+        if isinstance(error, DivergedStep):
+            # The step after it may have begun by then: whether it had depends on the clock.
+            ledger = replace(error.ledger, seconds=ledger.seconds)
+        return Outcome(
+            None,
+            ledger,
+            self._records.log.curve(),
+            None,
+            self._records.diverged(ledger, str(error)),
+            self._runs_at_once,
+            str(error),
         )

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from typing_extensions import override
 
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.parallel.host_sums import BatchCounts
 from kdjax.training.input_pipeline import StepInput, Stream, step_inputs
 from kdjax.training.loop import TrainingLoop
@@ -75,8 +75,11 @@ def train_vmapped(restored: Sequence[RestoredRun]) -> list[Outcome]:
                 )
                 trainers[lane] = stack.enter_context(trainer)
             vmapped_trainer = VmappedTrainer(trainers)
-            vmapped_trainer.run()
-            outcomes |= vmapped_trainer.finish()
+            # Raised when no run is left; one that diverges before is its own outcome.
+            with suppress(Diverged):
+                vmapped_trainer.run()
+                vmapped_trainer.finish()
+            outcomes |= vmapped_trainer.outcomes
     return [outcomes[lane] for lane in range(len(restored))]
 
 
@@ -96,9 +99,10 @@ class VmappedTrainer(TrainingLoop):
         Args:
             trainers: lane -> run, ascending; their states are used up.
         """
-        self._lanes = trainers
+        self.outcomes: dict[int, Outcome] = {}
+        self._all_lanes = trainers
+        self._lanes = dict(trainers)
         self._lane_of = {trainer: lane for lane, trainer in trainers.items()}
-        self._first = trainers[min(trainers)]
         spec = self._first.spec
         super().__init__(len(spec.compiled_phases), spec.config.checkpoint.seconds)
         self._program = spec.compiled_phases[0].program
@@ -111,6 +115,11 @@ class VmappedTrainer(TrainingLoop):
             del trainer.state  # its memory: between steps a run has its state in its lane alone
 
     @property
+    def _first(self) -> Trainer:
+        """Return the run that stands for all that go on."""
+        return self._lanes[min(self._lanes)]
+
+    @property
     @override
     def steps(self) -> int:
         return self._first.steps
@@ -120,7 +129,7 @@ class VmappedTrainer(TrainingLoop):
         program = self._first.spec.compiled_phases[phase_number].program
         streams = []
         for lane in self._filled:
-            streams.append(self._lanes[lane].spec.compiled_phases[phase_number].stream)
+            streams.append(self._all_lanes[lane].spec.compiled_phases[phase_number].stream)
         stream = StackedStream(streams, program)
         seen = self._first.sequences_seen(phase_number)
         return step_inputs(program, stream, seen, self.policy.signals)
@@ -179,15 +188,17 @@ class VmappedTrainer(TrainingLoop):
         if self._first.spec.phase_ended is not None:
             self._each_with_state(lambda trainer: trainer.end_phase(phase_number))
 
-    def finish(self) -> dict[int, Outcome]:
-        """Write every run's last figures and checkpoint; return lane -> outcome."""
-        outcomes: dict[Trainer, Outcome] = {}
+    def finish(self) -> None:
+        """Finish every run that goes on.
+
+        Raises:
+            As `kdjax.training.train.train`; Diverged: none is left.
+        """
 
         def finish(trainer: Trainer) -> None:
-            outcomes[trainer] = trainer.finish()
+            self.outcomes[self._lane_of[trainer]] = trainer.finish()
 
         self._each_with_state(finish)
-        return {lane: outcomes[trainer] for lane, trainer in self._lanes.items()}
 
     def _each_with_state(self, act: Callable[[Trainer], None]) -> None:
         """Report all steps, then call a function on every run, with its state in its trainer."""
@@ -201,20 +212,26 @@ class VmappedTrainer(TrainingLoop):
         self._each(act_with_state)
 
     def _each(self, act: Callable[[Trainer], None]) -> None:
-        """Call a function on every run; if it fails for one, save the others and raise its error.
+        """Do something for every run that goes on.
 
         Raises:
-            InputError: the first failure, once the other runs are saved.
+            Diverged: every run has diverged. One that does so before leaves the others.
+            InputError: anything else that goes wrong for one run; the others are saved.
         """
         failures: dict[Trainer, InputError] = {}
-        for trainer in self._lanes.values():
+        for lane, trainer in list(self._lanes.items()):
             try:
                 act(trainer)
+            except Diverged as e:
+                self.outcomes[lane] = trainer.abandon(e)
+                del self._lanes[lane]
+                if not self._lanes:
+                    raise
             except InputError as e:
                 failures[trainer] = e
         if not failures:
             return
-        # A diverged run must not cost the others their steps.
+        # One run's fault must not cost the others their steps.
         for trainer in self._lanes.values():
             if trainer not in failures:
                 with suppress(InputError), self._state_given_to(trainer):

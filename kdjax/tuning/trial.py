@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from typing_extensions import override
+
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import Ledger
 from kdjax.config import Config, FinetuneConfig, ModelConfig
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.charges import sharing, stored_by
-from kdjax.errors import Diverged, InputError
+from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, remove_on_input_error, write_json
 from kdjax.progress import Progress, Reporter
@@ -132,12 +133,11 @@ class Trials:
             # One run that diverged decides the trial, now or in an earlier process.
             if record["diverged"] is not None:
                 break
-            try:
-                rows += runner.run_group(arm, (seed,))
-            except Diverged as error:
-                # What the run had spent counts as well: it has no result that would say so.
-                cost = _sum([*map(_cost, rows), _spent(self._reporter.ledger)])
-                record["diverged"] = {"seed": seed, "found": str(error), **cost}
+            (row,) = runner.run_group(arm, (seed,))
+            rows.append(row)
+            if row.diverged is not None:
+                cost = _sum([*map(_cost, rows)])
+                record["diverged"] = {"seed": seed, "found": row.diverged.reason, **cost}
                 write_json(path, record)
         if record["diverged"] is not None:
             return Outcome(None, **{name: record["diverged"][name] for name in _COSTS})
@@ -205,24 +205,15 @@ class TrialReporter(Reporter):
 
     Attributes:
         trial: name of the trial under way.
-        ledger: account of the run under way at its last finite loss; None before the first.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.trial = ""
-        self.ledger: Ledger | None = None
 
+    @override
     def track(self, name: str) -> Callable[[Progress], None]:
-        """Return the function that takes a run's progress, and keep its ledger."""
-        show = super().track(f"{self.trial}: {name}")
-        self.ledger = None
-
-        def watch(progress: Progress) -> None:
-            self.ledger = progress.ledger
-            show(progress)
-
-        return watch
+        return super().track(f"{self.trial}: {name}")
 
 
 @dataclass(frozen=True)
@@ -235,11 +226,13 @@ class _AtTheEnd(Evaluation):
 
     own_head: bool = False
 
+    @override
     def evaluate_during_training(
         self, model: ModelConfig, params: Any, *, mlm: bool
     ) -> dict[str, float]:
         return {}
 
+    @override
     def measure(
         self,
         model: ModelConfig,
@@ -269,14 +262,6 @@ def _cost(row: RunResult) -> dict[str, Any]:
     """Return what a run cost."""
     seconds = sum(row.wall_clock.values())
     figures = (row.spent["charged"], row.spent["total"], row.steps, seconds)
-    return dict(zip(_COSTS, figures, strict=True))
-
-
-def _spent(ledger: Ledger | None) -> dict[str, Any]:
-    """Return what a run had cost when it diverged, by its ledger."""
-    if ledger is None:
-        return dict.fromkeys(_COSTS, 0)
-    figures = (ledger.total, sum(ledger.spent.values()), ledger.steps, sum(ledger.seconds.values()))
     return dict(zip(_COSTS, figures, strict=True))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.journal import read
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training import stopwatch
 from kdjax.training.outcome import Outcome
@@ -137,9 +137,15 @@ def test_checkpoint_holds_no_teacher(straight: Straight) -> None:
     assert (tiny.VOCABULARY, tiny.TEACHER.width) not in stored
 
 
-def test_non_finite_loss_stops_run_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the loss is nan at step \d+, expected a finite one"):
-        run(tmp_path, learning_rate=1e30)
+def test_run_whose_loss_is_not_finite_ends_as_diverged_at_that_step(tmp_path: Path) -> None:
+    outcome = run(tmp_path, learning_rate=1e30)
+    step = outcome.ledger.steps
+    assert f"the loss is nan at step {step}, expected a finite one" in (outcome.diverged or "")
+    # The steps until then are charged, and no more.
+    assert outcome.ledger.total == step * price(phase(), tiny.SHAPE).total
+    assert [line["step"] for line in metrics.lines(tmp_path)] == list(range(1, step))
+    with pytest.raises(Diverged, match=f"nan at step {step}"):
+        outcome.require_finite()
 
 
 def test_budget_of_tokens_counts_positions_and_charges_flops(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, ModelConfig
-from kdjax.errors import Diverged, InputError
+from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.checksum import sha256
@@ -248,24 +249,42 @@ def test_vmapped_resume_with_other_lanes_equals_run_alone(
     assert [entry["side_by_side"] for entry in entries if "side_by_side" in entry] == [2, 1]
 
 
-def test_vmapped_divergence_names_run_and_saves_others(
-    together: dict[int, Outcome], tmp_path: Path
-) -> None:
+def starts_of_nan_for(*diverging: int) -> Callable[[int], Any]:
+    """Return the starts of seeds; that of some is NaN."""
+
     def start(seed: int) -> Any:
         params = beginning(phase().student, seed)
-        return (
-            jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params) if seed == 1 else params
-        )
+        if seed in diverging:
+            return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params)
+        return params
 
-    with pytest.raises(Diverged, match=r"/1: the loss is nan at step 1, expected a finite one"):
-        go(tmp_path, SEEDS, starts=start)
-    for seed, steps in {0: ["2"], 1: [], 2: ["2"]}.items():
-        checkpoints = (tmp_path / str(seed) / "checkpoints").glob("[0-9]*")
-        assert sorted(path.name for path in checkpoints) == steps
-    again = go(tmp_path, SEEDS)  # from a start that can be used
-    assert [again[seed].params_sha256 for seed in SEEDS] == [
-        together[seed].params_sha256 for seed in SEEDS
-    ]
+    return start
+
+
+def test_vmapped_divergence_is_outcome_of_its_run_and_others_go_on(
+    together: dict[int, Outcome], tmp_path: Path
+) -> None:
+    outcomes = go(tmp_path, SEEDS, starts=starts_of_nan_for(1))
+    # What is in one lane never reaches another.
+    for seed in (0, 2):
+        assert outcomes[seed].diverged is None
+        assert outcomes[seed].params_sha256 == together[seed].params_sha256
+    diverged = outcomes[1]
+    assert re.search(
+        r"/1: the loss is nan at step 1, expected a finite one", diverged.diverged or ""
+    )
+    assert diverged.ledger.steps == 1
+    assert diverged.params is None
+    assert diverged.params_sha256 is None
+    entries = journal.read(tmp_path / "1" / journal.NAME)
+    assert [entry["event"] for entry in entries] == ["open", "diverged"]
+    assert entries[-1]["sha256"] == diverged.journal_sha256
+
+
+def test_vmapped_runs_that_all_diverge_end_with_their_outcomes(tmp_path: Path) -> None:
+    outcomes = go(tmp_path, SEEDS, starts=starts_of_nan_for(*SEEDS))
+    assert [outcomes[seed].ledger.steps for seed in SEEDS] == [1] * len(SEEDS)
+    assert all(outcome.diverged for outcome in outcomes.values())
 
 
 def test_vmapped_budget_of_hours_is_refused(tmp_path: Path) -> None:
