@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdjax.audit.findings import AuditFindings, Difference
-from kdjax.audit.study import RESULTS, StudyAudit, without_versions
+from kdjax.audit.recorded import RESULTS
+from kdjax.audit.results import without_versions
+from kdjax.audit.study import audit_study
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
@@ -56,7 +58,7 @@ def _audited(directory: Path) -> AuditFindings:
     if any((directory / name).exists() for name in OF_A_SWEEP):
         _audit_sweep(directory, findings)
     elif any((directory / name).exists() for name in OF_A_STUDY):
-        StudyAudit(directory, None, findings).audit()
+        audit_study(directory, None, findings)
     else:
         raise InputError(
             f"{directory}: holds no study, expected the directory of kdjax compare or kdjax sweep"
@@ -71,7 +73,7 @@ def _audit_sweep(directory: Path, findings: AuditFindings) -> None:
     # Every study that is there is audited, also one that the recipe does not name.
     studies = {}
     for cell in sorted((directory / "cells").glob("*/")):
-        studies[cell.name] = StudyAudit(cell, directory / "shared", findings).audit()
+        studies[cell.name] = audit_study(cell, directory / "shared", findings)
 
     # The sweep's file follows from the studies' results, which are taken as they were written:
     # what is wrong within one is a difference of its own.

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.audit.counts import Counts
+from kdjax.config import Config
+from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Shard
 from kdjax.errors import InputError
 from kdjax.files import read_json
+from kdjax.study.batches import train_batches
 
 CLOSE = 1e-9
 """Relative difference up to which real numbers are the same: another library may round the last
 digits otherwise."""
+COUNTED = 64
+"""Sequences whose tokens are counted at once."""
 NOTHING = "nothing"
 WRITTEN = "the file as kdjax wrote it"
 
@@ -45,13 +50,12 @@ class AuditFindings:
     Attributes:
         differences: all differences, in the order they were found, each once.
         lines: a line for each study, that says what was worked out anew.
-        counts: tokens counted, by corpus, seed and masking: studies of a sweep share them.
     """
 
     def __init__(self) -> None:
         self.differences: list[Difference] = []
         self.lines: list[str] = []
-        self.counts: dict[Any, Counts] = {}
+        self._counts: dict[Any, Counts] = {}
         self._intact: dict[Path, bool] = {}
 
     def add(self, where: object, found: object, expected: object) -> None:
@@ -137,6 +141,30 @@ class AuditFindings:
             return value
         self.add(path, f"JSON that is no object: {value!r:.40}", WRITTEN)
         return {}
+
+    def counts(self, config: Config, corpus: Corpus | None, seed: int) -> Counts | None:
+        """Return the tokens of a text in a seed's order; studies of a sweep share them.
+
+        Args:
+            config: the recipe.
+            corpus: the text; None: it is not there any more, and nothing is counted.
+            seed: random seed of order and masks.
+        """
+        if corpus is None:
+            return None
+        data = config.data
+        key = (
+            corpus.directory,
+            corpus.digest,
+            seed,
+            data.mlm_probability,
+            data.max_predictions,
+            data.mask_copies,
+        )
+        if key not in self._counts:
+            batch_size = min(COUNTED, corpus.sequences("train"))
+            self._counts[key] = Counts(train_batches(config, corpus, batch_size, seed))
+        return self._counts[key]
 
     def intact(self, directory: Path, shards: Sequence[Shard]) -> bool:
         """Read each shard once and return whether all have the bytes of the manifest."""

@@ -6,81 +6,47 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors.numpy import load_file
 
-from kdjax.audit.counts import Counts
-from kdjax.audit.findings import NOTHING, AuditFindings, shared_part
+from kdjax.audit.artifacts import AuditedArtifacts
+from kdjax.audit.findings import NOTHING, shared_part
 from kdjax.budget import journal
-from kdjax.budget.accounting import ACCOUNTS, Budget
+from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.hardware import Peak, utilisation
 from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
 from kdjax.config import plain, to_dict
-from kdjax.data.corpus import Corpus
 from kdjax.study.manifest import Cost
-from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
 from kdjax.training.metrics_log import CURVE
-from kdjax.training.phase import BatchShape
-
-
-class AuditedStudy(Protocol):
-    """The study of a run, as its audit needs it; `kdjax.audit.study.StudyAudit` is one."""
-
-    @property
-    def costs(self) -> Mapping[str, Cost]:
-        """Map each arm to what a run costs."""
-
-    @property
-    def budget(self) -> Budget:
-        """Return the budget of a run."""
-
-    @property
-    def shape(self) -> BatchShape:
-        """Return the shape of a batch."""
-
-    @property
-    def corpus(self) -> Corpus | None:
-        """Return the text; None where it is not there any more."""
-
-    @property
-    def cache(self) -> CacheManifest | None:
-        """Return the stored teacher outputs; None where there are none."""
-
-    @property
-    def sequences(self) -> int:
-        """Return the number of sequences of the training split."""
-
-    def facts_for(self, seed: int) -> Any:
-        """Return the recorded facts of a seed's teacher."""
-
-    def run_config(self) -> dict[str, Any]:
-        """Return the part of the recipe that all runs share."""
-
-    def counts(self, seed: int) -> Counts | None:
-        """Return the tokens of the text in a seed's order; None where the text is not there."""
 
 
 class RunAudit:
-    """A run's directory, held against its study.
-
-    Attributes:
-        entries: number of its ledger's entries.
-        result: content of result.json; empty where the file is missing.
-    """
+    """A run's directory, held against its study."""
 
     def __init__(
-        self, study: AuditedStudy, arm: Arm, seed: int, directory: Path, findings: AuditFindings
+        self, artifacts: AuditedArtifacts, arm: Arm, cost: Cost, seed: int, directory: Path
     ):
+        """Take the run; nothing is read yet.
+
+        Args:
+            artifacts: what the runs of its study share.
+            arm: the run's arm.
+            cost: cost of the arm's runs.
+            seed: seed of the run.
+            directory: the run's directory.
+        """
+        study = artifacts.study
+        self._artifacts = artifacts
         self._study = study
         self._arm = arm
         self._seed = seed
         self._directory = directory
-        self._findings = findings
-        self._cost = study.costs[arm.name]
+        self._findings = study.findings
+        self._cost = cost
         self._budget = study.budget
         self._shapes = [phase.shape(study.shape) for phase in arm.phases]
         # Where a clock decides, how many steps each phase has does not follow from the budget.
@@ -89,19 +55,21 @@ class RunAudit:
             self._spans = arm.schedule_phases(
                 self._budget, self._cost.prices, study.shape, self._cost.upfront
             )
-        self.entries = 0
-        self.result: dict[str, Any] = {}
 
-    def audit(self) -> None:
-        """Audit all of it: manifest, journal, result, metrics and parameters."""
+    def audit(self) -> dict[str, Any]:
+        """Audit manifest, journal, result, metrics and parameters.
+
+        Returns:
+            The content of result.json; empty where it is missing.
+        """
         findings = self._findings
         directory = self._directory
         # One line for a run that is gone, in place of one for each of its files.
         if not directory.is_dir():
             findings.add(directory, "no run", "one for every arm and seed of the recipe")
-            return
+            return {}
         result_path = directory / "result.json"
-        self.result = findings.read(result_path)
+        result = findings.read(result_path)
         with findings.record_errors(directory / "manifest.json"):
             self._audit_manifest(directory / "manifest.json")
 
@@ -109,25 +77,26 @@ class RunAudit:
         path = directory / journal.NAME
         with findings.record_errors(path):
             entries = journal.read(path)
-            self.entries = len(entries)
+            self._study.tally["entries"] += len(entries)
             ledger = self._audit_ledger(path, entries)
-            if self.result:
+            if result:
                 with findings.record_errors(result_path):
-                    self._audit_result(result_path, ledger, entries[-1])
-        if self.result:
+                    self._audit_result(result_path, result, ledger, entries[-1])
+        if result:
             with findings.record_errors(directory / "metrics.jsonl"):
-                self._audit_metrics(directory / "metrics.jsonl")
+                self._audit_metrics(directory / "metrics.jsonl", result)
 
         # Parameters are not trained again: they are those that the result's hash names. A run whose
         # training diverged has none.
         path = directory / "params.safetensors"
-        if self.result.get("params_sha256", NOTHING) is None:
+        if result.get("params_sha256", NOTHING) is None:
             if path.exists():
                 findings.add(path, "parameters", "none of a run that diverged")
-            return
+            return result
         with findings.record_errors(path):
-            recorded = self.result.get("params_sha256", NOTHING)
+            recorded = result.get("params_sha256", NOTHING)
             findings.expect_equal(path, sha256(_tree(load_file(path))), recorded, "SHA-256")
+        return result
 
     def _audit_manifest(self, path: Path) -> None:
         """Audit which arm, seed, budget and recipe the run says it is of."""
@@ -141,11 +110,11 @@ class RunAudit:
             "arm_settings": plain(to_dict(self._arm.config)),
             "cost": self._cost.to_json(),
             "budget": plain(asdict(self._budget)),
-            "teacher": study.facts_for(self._seed) if self._arm.needs_teacher else None,
+            "teacher": self._artifacts.teacher_of(self._seed) if self._arm.needs_teacher else None,
             "config": study.run_config(),
         }
-        if study.corpus:
-            expected["corpus"] = study.corpus.digest
+        if self._artifacts.corpus:
+            expected["corpus"] = self._artifacts.corpus.digest
         # Of its recipe, what the runs of a study share: arms and seeds may have joined.
         config = shared_part(manifest.get("config", NOTHING), expected["config"])
         self._findings.expect_fields(path, {**manifest, "config": config}, expected)
@@ -170,11 +139,11 @@ class RunAudit:
         # Of stored outputs that are gone, nobody knows the size.
         if not self._arm.stored:
             account["cache_bytes"] = 0
-        elif self._study.cache:
-            account["cache_bytes"] = self._study.cache.bytes
+        elif self._artifacts.cache:
+            account["cache_bytes"] = self._artifacts.cache.bytes
 
         # Steps beyond the budget would read text that no run reads.
-        counts = self._study.counts(self._seed)
+        counts = self._artifacts.counts(self._seed)
         if counts and (not self._spans or steps <= self._spans[-1].stop):
             account |= counts.at(sequences)
         return account
@@ -225,9 +194,10 @@ class RunAudit:
             findings.add(path, f"{used} hours before the last step", amount)
         return ledger
 
-    def _audit_result(self, path: Path, ledger: Ledger, closing: Mapping[str, Any]) -> None:
+    def _audit_result(
+        self, path: Path, result: Mapping[str, Any], ledger: Ledger, closing: Mapping[str, Any]
+    ) -> None:
         """Audit the run's result against its account."""
-        result = self.result
         total = sum(ledger.spent.values())
 
         # The result repeats the ledger's end in the words of a report.
@@ -252,7 +222,7 @@ class RunAudit:
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.positions / self._study.shape.seq_len / self._study.sequences,
+            "epochs": ledger.positions / self._study.shape.seq_len / self._artifacts.sequences,
             "wall_clock": wall_clock,
             "params_sha256": closing.get("params_sha256"),
             "ledger_sha256": closing["sha256"],
@@ -272,12 +242,12 @@ class RunAudit:
                 use[f"{kind}_utilisation"] = utilisation(flops, seconds, peak, hardware["devices"])
         self._findings.expect_fields(path, hardware, use, "hardware")
 
-    def _audit_metrics(self, path: Path) -> None:
+    def _audit_metrics(self, path: Path, result: Mapping[str, Any]) -> None:
         """Audit the figures written during training: each line's FLOPs, and the result's curve."""
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         curve = [line for line in lines if set(CURVE).intersection(line)]
         result_path = path.with_name("result.json")
-        self._findings.expect_equal(result_path, self.result.get("curve"), curve, "curve")
+        self._findings.expect_equal(result_path, result.get("curve"), curve, "curve")
         # Where a clock decides, a line's step does not tell its phase.
         if not self._spans:
             return

@@ -8,12 +8,11 @@ from typing import Any
 
 from kdjax import models
 from kdjax.audit.counts import Counts
-from kdjax.audit.findings import AuditFindings
+from kdjax.audit.recorded import RecordedStudy
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
-from kdjax.config import Config
 from kdjax.dry_run.arms import batch_shape
 from kdjax.models import zoo
 from kdjax.study.run_backup import MANIFEST, RESULT
@@ -24,41 +23,33 @@ from kdjax.training.teacher_pretraining import pretraining_price, pretraining_sp
 
 
 class TeacherAudit:
-    """One seed's training, held against the recipe.
+    """One seed's training, held against the recipe."""
 
-    Attributes:
-        card: content of the card of the checkpoint at `teacher.at`; empty where it is missing.
-        entries: number of its ledger's entries.
-    """
-
-    def __init__(
-        self, config: Config, directory: Path, seed: int, findings: AuditFindings, note: str
-    ):
+    def __init__(self, study: RecordedStudy, directory: Path, seed: int):
         """Take the training; nothing is read yet.
 
         Args:
-            config: the recipe.
+            study: the study.
             directory: directory of this seed's training.
             seed: the teacher's seed.
-            findings: collects the differences.
-            note: remark to add to an expected price; empty under the JAX that the study ran under.
         """
-        self._config = config
+        self._study = study
         self._directory = directory
         self._seed = seed
-        self._findings = findings
-        self._note = note
-        self._settings = config.teacher.train
-        self._shape = batch_shape(config, self._settings.batch_size)
-        self.card: dict[str, Any] = {}
-        self.entries = 0
+        self._config = study.config
+        self._findings = study.findings
+        self._settings = study.config.teacher.train
+        self._shape = batch_shape(study.config, self._settings.batch_size)
 
-    def audit(self, corpus_digest: str | None, counts: Counts | None) -> None:
+    def audit(self, corpus_digest: str | None, counts: Counts | None) -> dict[str, Any]:
         """Audit all of it.
 
         Args:
             corpus_digest: digest of the study's text; None where the text is gone.
             counts: tokens of the text in this teacher's order; None where the text is gone.
+
+        Returns:
+            The card of the checkpoint at `teacher.at`; empty where it is missing.
         """
         findings = self._findings
         directory = self._directory
@@ -81,9 +72,9 @@ class TeacherAudit:
         )
         if manifest:
             findings.expect_equal(
-                directory / MANIFEST, manifest["price"], price.to_json(), "price", self._note
+                directory / MANIFEST, manifest["price"], price.to_json(), "price", self._study.note
             )
-            if self._note:
+            if self._study.note:
                 price = Price(**manifest["price"])
         spans = pretraining_spans(self._settings, price, self._shape)
 
@@ -95,7 +86,7 @@ class TeacherAudit:
             checkpoint = directory / checkpoint_name(share)
             with findings.record_errors(checkpoint):
                 self._checkpoint(checkpoint, share, price, spans[number], counts)
-        self.card = findings.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
+        return findings.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
 
     def _account(
         self, phases: Sequence[int], price: Price, counts: Counts | None
@@ -116,7 +107,7 @@ class TeacherAudit:
     ) -> None:
         """Audit every entry of the journal, and the result against the last."""
         entries = journal.read(path)
-        self.entries = len(entries)
+        self._study.tally["entries"] += len(entries)
         for number, entry in enumerate(entries):
             ledger = entry["ledger"]
             expected = self._account(ledger["phases"], price, counts)

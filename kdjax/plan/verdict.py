@@ -14,7 +14,7 @@ from kdjax.plan.schema import (
     Plan,
 )
 from kdjax.report import numbers
-from kdjax.report.phrases import counted, say, sentence
+from kdjax.report.phrases import counted, listed, say, sentence
 from kdjax.report.sentences import measures
 from kdjax.sweep.verdict import amounts, bracket, where
 
@@ -41,7 +41,7 @@ def headline(plan: Plan) -> str:
     statement = say("plan_headline", measures=measured, clauses=clauses)
     only = ranges[0]
     if len(ranges) == 1 and only.ranking.kind == "open":
-        arms = numbers.listed(only.ranking.arms)
+        arms = listed(only.ranking.arms)
         span = _span(0, 1, only.low, only.high)
         statement = say("plan_undecided", measures=measured, arms=arms, span=span)
 
@@ -50,7 +50,7 @@ def headline(plan: Plan) -> str:
     if ranges[-1].high > fitted.largest_budget:
         caveats.append(say("plan_extrapolated", flops=numbers.flops(fitted.largest_budget)))
     if unusable := _unusable(fitted):
-        caveats.append(say("plan_unusable", arms=numbers.listed(unusable)))
+        caveats.append(say("plan_unusable", arms=listed(unusable)))
     return sentence(statement, *caveats)
 
 
@@ -63,8 +63,8 @@ def _clauses(fitted: FittedPlan, ranges: Sequence[RankedRange]) -> list[str]:
         others = [arm for arm in fitted.fits if arm not in ranking.arms]
         clause = say(
             f"plan_{ranking.kind}",
-            arms=numbers.listed(ranking.arms),
-            others=numbers.listed(others),
+            arms=listed(ranking.arms),
+            others=listed(others),
             span=_span(n, len(ranges), ranked.low, ranked.high),
         )
         if ranking.kind == "open":
@@ -78,7 +78,7 @@ def leader(ranking: Ranking | None) -> str:
     """Return the arms ahead as text: an arm, `tie: a and b`, or `cannot tell: a and b`."""
     if ranking is None:
         return "–"
-    return say(f"leader_{ranking.kind}", arms=numbers.listed(ranking.arms))
+    return say(f"leader_{ranking.kind}", arms=listed(ranking.arms))
 
 
 def _unusable(fitted: FittedPlan) -> list[str]:
@@ -108,7 +108,7 @@ def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
     arms = {"arm": comparison.a, "other": comparison.b}
     unusable = [name for name in arms.values() if name in _unusable(fitted)]
     if unusable:
-        return say("plan_not_told", unusable=numbers.listed(unusable), **arms)
+        return say("plan_not_told", unusable=listed(unusable), **arms)
     clauses = []
     for n, stretch in enumerate(comparison.ranges):
         span = _span(n, len(comparison.ranges), stretch.low, stretch.high)
@@ -132,7 +132,7 @@ def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
             say(
                 "plan_difference",
                 unit=fitted.pilot.endpoint.unit,
-                differences=numbers.listed(differences),
+                differences=listed(differences),
             )
         )
 
@@ -216,7 +216,7 @@ def _of_check(fitted: FittedPlan) -> list[str]:
     if widened:
         pairs = [name.replace(" - ", f" {numbers.MINUS} ") for name in widened]
         most = max(widened.values())
-        checks.append(say("check_widened", pairs=numbers.listed(pairs), most=most))
+        checks.append(say("check_widened", pairs=listed(pairs), most=most))
     return checks
 
 
@@ -273,12 +273,12 @@ def of_prior(plan: Plan) -> list[str]:
             if budgets
         ]
         if clauses:
-            sentences.append(say("prior_loss", arm=name, clauses=numbers.listed(clauses)))
+            sentences.append(say("prior_loss", arm=name, clauses=listed(clauses)))
 
     # Arms that no published law describes.
     lacking = [name for name, arm in arms.items() if arm.law is None]
     if lacking:
-        sentences.append(say("prior_lacking", arms=numbers.listed(lacking)))
+        sentences.append(say("prior_lacking", arms=listed(lacking)))
     return sentences
 
 

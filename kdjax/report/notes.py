@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from kdjax.config import Config
 from kdjax.report import numbers
-from kdjax.report.phrases import counted, say, sentence
+from kdjax.report.phrases import counted, listed, say, sentence
 from kdjax.results.arms import ArmResult
 from kdjax.results.runs import EndedRun, Reference, RunResult, diverged_arms, probe_fit
 from kdjax.results.study import Results
@@ -53,7 +53,7 @@ def _pretraining(teacher: TeacherFacts, teachers: Sequence[TeacherFacts]) -> str
     described = say(
         "pretrained",
         count=len(teachers),
-        seeds=numbers.listed(seeds),
+        seeds=listed(seeds),
         flops=numbers.flops(teacher.training_flops),
         tokens=numbers.tokens(training.tokens),
     )
@@ -69,7 +69,7 @@ def _budget(config: Config, teacher: TeacherFacts | None) -> str:
     """Return the sentence on what the budget includes and what it does not."""
     budget = config.budget
     if budget.kind != "flops":
-        return say(f"budget_{budget.kind}", clock=numbers.listed(budget.clock))
+        return say(f"budget_{budget.kind}", clock=listed(budget.clock))
     probe = config.evaluation.mlm_probe
     excluded = [say("evaluation")]
     if probe.tokens and probe.charged:
@@ -150,7 +150,7 @@ def divergences(runs: Sequence[EndedRun]) -> list[str]:
                 say(
                     "diverged",
                     arm=arm,
-                    places=numbers.listed(places),
+                    places=listed(places),
                     bad=len(places),
                     count=len(of_arm),
                 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from kdjax.budget.accounting import Budget
 from kdjax.results.verdicts import Endpoint
@@ -155,14 +154,3 @@ def span(values: Iterable[float], show: Callable[[float], str]) -> str:
     low = show(ordered[0])
     high = show(ordered[-1])
     return low if low == high else f"{low} to {high}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Return words as running text: `a`, `a and b`, `a, b and c`."""
-    head = ", ".join(words[:-1])
-    return " and ".join(filter(None, [head, *words[-1:]]))
-
-
-def settings(values: Mapping[str, Any]) -> str:
-    """Return settings as running text: `student.size 3x192, data.seq_len 64`."""
-    return ", ".join(f"{name} {value}" for name, value in values.items())

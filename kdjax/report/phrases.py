@@ -5,6 +5,9 @@ A sentence reads `arms: what holds`, so that none needs another form for one arm
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
 PHRASES = {
     # A study: its verdicts.
     "nothing_compared": "nothing was compared: a verdict needs two arms with an endpoint in common",
@@ -339,6 +342,23 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {plural or noun + 's'}"
+
+
+def listed(things: Iterable[object]) -> str:
+    """Write things as running text: `a`, `a and b`, `a, b and c`."""
+    words = list(map(str, things))
+    head = ", ".join(words[:-1])
+    return " and ".join(filter(None, [head, *words[-1:]]))
+
+
+def listed_settings(values: Mapping[str, Any], show: Callable[[Any], str] = str) -> str:
+    """Write settings as running text: `student.size 3x192, data.seq_len 64`.
+
+    Args:
+        values: setting -> its value.
+        show: function that writes a value.
+    """
+    return ", ".join(f"{name} {show(value)}" for name, value in values.items())
 
 
 def capitalized(text: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 
 from kdjax.report import numbers, summary
-from kdjax.report.phrases import capitalized, say
+from kdjax.report.phrases import capitalized, listed, say
 from kdjax.report.summary import task_of
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
@@ -68,7 +68,7 @@ def measures(endpoints: Iterable[Endpoint]) -> str:
         if any(names):
             text += f" ({', '.join(name or OWN_TEXT for name in names)})"
         named.append(text)
-    return numbers.listed(named)
+    return listed(named)
 
 
 def _statements(results: Results) -> list[str]:
@@ -104,8 +104,8 @@ def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
             winners.setdefault(beaten, []).append(arm)
     relations = []
     for beaten, arms in sorted(winners.items(), key=lambda item: -len(item[0])):
-        others = numbers.listed(beaten)
-        relations.append(say("ahead", arms=numbers.listed(arms), others=others))
+        others = listed(beaten)
+        relations.append(say("ahead", arms=listed(arms), others=others))
     return "; ".join(relations)
 
 
@@ -133,7 +133,7 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
     for outcome, by_kind in grouped.items():
         kinds = [f"{MEASURES[kind]} ({', '.join(texts)})" for kind, texts in by_kind.items()]
         if kinds:
-            outcomes.append(say(outcome, measures=numbers.listed(kinds)))
+            outcomes.append(say(outcome, measures=listed(kinds)))
     return outcomes
 
 

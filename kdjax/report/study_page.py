@@ -23,7 +23,7 @@ from kdjax.report import (
     wall_clock,
 )
 from kdjax.report.figures import differences, layers, learning, spending
-from kdjax.report.phrases import say, sentence
+from kdjax.report.phrases import listed, say, sentence
 from kdjax.results.runs import diverged_arms, head_loss, probed_layers
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, PairVerdict
@@ -171,7 +171,7 @@ def _enforced(results: Results) -> str:
         f"enforced_{budget.kind}",
         budget=numbers.budget(budget),
         paid=paid,
-        clock=numbers.listed(budget.clock),
+        clock=listed(budget.clock),
     )
 
 

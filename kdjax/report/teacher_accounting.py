@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kdjax.budget.accounting import CASES
 from kdjax.report import numbers
-from kdjax.report.phrases import counted, say
+from kdjax.report.phrases import counted, listed, say
 from kdjax.report.sentences import measures
 from kdjax.report.usage import Cell, Column, Table
 from kdjax.results.study import Results
@@ -92,7 +92,7 @@ def _sentences(results: Results, case: Case) -> list[str]:
         losers.setdefault((group, phrase, cost, a, tuple(shared)), []).append(b)
     clauses: dict[str, list[str]] = {group: [] for group in _GROUPS}
     for (group, phrase, cost, a, names), others in losers.items():
-        fields = {"a": a, "others": numbers.listed(others), "cost": cost, "students": cost}
+        fields = {"a": a, "others": listed(others), "cost": cost, "students": cost}
         measured = measures(endpoint for endpoint in results.endpoints if endpoint.name in names)
         clauses[group].append(say(phrase, measures=measured, **fields))
     return [f"{say(group)}{'; '.join(texts)}." for group, texts in clauses.items() if texts]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdjax.budget.accounting import ACCOUNTS, CASES, charged
 from kdjax.report import numbers
-from kdjax.report.phrases import say
+from kdjax.report.phrases import listed, say
 from kdjax.results.arms import ArmResult
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
@@ -62,7 +62,7 @@ def measures(results: Results) -> Table:
     heads: dict[str, tuple[str, Callable[[float], str]]] = {
         "flops": (flops, numbers.flops),
         "tokens": ("tokens, padding counted", numbers.count),
-        "hours": (f"wall-clock: {numbers.listed(budget.clock)}", _hours),
+        "hours": (f"wall-clock: {listed(budget.clock)}", _hours),
     }
     columns: list[tuple[Column, Cells]] = []
     for kind, (head, show) in heads.items():
@@ -190,7 +190,7 @@ def vendor_peak(results: Results) -> str:
     sources = sorted({f"{use.peak.dtype} matmuls, {use.peak.source}" for use in hardware})
     return say(
         "vendor_peak",
-        devices=numbers.listed(list(map(str, devices))),
+        devices=listed(devices),
         rates=numbers.span((use.peak.flops_per_second for use in hardware), numbers.flops),
         sources="; ".join(sources),
     )
@@ -198,7 +198,7 @@ def vendor_peak(results: Results) -> str:
 
 def peak_memory(results: Results) -> str:
     """Return the text on where the most memory in use was measured."""
-    return numbers.listed(sorted({run.hardware.high_water_source for run in results.runs}))
+    return listed(sorted({run.hardware.high_water_source for run in results.runs}))
 
 
 def unspent(results: Results, run: RunResult) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdjax.config import Config, Schedule, TermConfig
 from kdjax.report import numbers
+from kdjax.report.phrases import listed_settings
 from kdjax.results.arms import ArmPhase, ArmResult, SettingRow
 from kdjax.results.store import to_plain
 from kdjax.training.arm import Arm
@@ -117,7 +118,7 @@ def _start(arm: ArmResult) -> str:
 
 def _settings(changes: Mapping[str, Any]) -> str:
     """Return an arm's own settings."""
-    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as in the recipe"
+    return listed_settings(changes) or "as in the recipe"
 
 
 def _term(term: TermConfig) -> str:
@@ -125,7 +126,7 @@ def _term(term: TermConfig) -> str:
     text = f"{_weight(term.weight)} {term.name}"
     if term.variant != "original":
         text += f" ({term.variant})"
-    options = ", ".join(f"{name} {_option(value)}" for name, value in term.options.items())
+    options = listed_settings(term.options, _option)
     if options:
         text += f" [{options}]"
     return text

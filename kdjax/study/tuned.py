@@ -11,7 +11,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.report import numbers
-from kdjax.report.phrases import counted, say
+from kdjax.report.phrases import counted, listed, listed_settings, say
 from kdjax.results.store import from_plain
 from kdjax.results.tuning import (
     ArmTrials,
@@ -113,17 +113,17 @@ def notes(tuning: Tuning | TuningResults) -> list[str]:
         trials=counted(tuning.trials, "trial"),
         sampler=tuning.sampler,
         sampler_seed=tuning.sampler_seed,
-        space=numbers.listed(list(tuning.space)),
+        space=listed(tuning.space),
         budget=numbers.budget(tuning.budget),
-        seeds=numbers.listed(list(map(str, tuning.seeds))),
+        seeds=listed(tuning.seeds),
         endpoint=endpoint,
     )
-    return [terms, say("tuning_cost", costs=numbers.listed(costs)), *edges]
+    return [terms, say("tuning_cost", costs=listed(costs)), *edges]
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:
     """Return settings as text: `optimizer.learning_rate 0.00123, student.dropout 0.1`."""
-    return ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())
+    return listed_settings(settings, format_value)
 
 
 def format_value(value: Any) -> str:

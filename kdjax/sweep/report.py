@@ -9,7 +9,7 @@ from typing import Any
 from kdjax.evaluation.statistics import expected_false
 from kdjax.files import write_text
 from kdjax.report import numbers, page, reference_losses, summary
-from kdjax.report.phrases import counted, say, sentence
+from kdjax.report.phrases import counted, listed, listed_settings, say, sentence
 from kdjax.report.usage import Cell, Column, Table, mean
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
@@ -63,9 +63,9 @@ def html(sweep: SweepResults) -> str:
         profiles=profiles,
         reference_losses_meaning=reference_losses.MEANING,
         fields=[(name, _swept(name, values)) for name, values in sweep.fields.items()],
-        shared=say("sweep_shared", seeds=numbers.listed(list(map(str, sweep.config["seeds"])))),
+        shared=say("sweep_shared", seeds=listed(sweep.config["seeds"])),
         cells=[
-            (numbers.settings(cell.settings), cell.name, cell.results_digest[:16])
+            (listed_settings(cell.settings), cell.name, cell.results_digest[:16])
             for cell in sweep.cells
         ],
     )
@@ -98,7 +98,7 @@ def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
         if plot is not None:
             endpoints.append((endpoint, plot, verdict.sentences(sweep, group, endpoint)))
     return {
-        "settings": numbers.settings(group.settings),
+        "settings": listed_settings(group.settings),
         "endpoints": endpoints,
         "rows": _rows(sweep, group),
         "reference_losses": reference_losses.rows(group.reference_losses, sweep.endpoints),
@@ -158,7 +158,7 @@ def _profiles(
     )
     return {
         "endpoint": endpoint,
-        "settings": numbers.settings(members[0].settings),
+        "settings": listed_settings(members[0].settings),
         # The place among all profiles makes the figure's name unique.
         "plot": plots.isoflop(
             sweep, endpoint, members, f"isoflop-{sweep.profiles.index(members[0])}"
@@ -182,4 +182,4 @@ def _swept(name: str, values: Sequence[Any]) -> str:
     """Return a swept setting's values as text."""
     if name in BUDGETS:
         return amounts(sorted(values), name.removeprefix("budget."))
-    return numbers.listed([str(value) for value in values])
+    return listed(values)

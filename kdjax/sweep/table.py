@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import numbers, reference_losses
+from kdjax.report.phrases import listed_settings
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
 from kdjax.sweep.verdict import amounts, divergences, headline, sentences
@@ -38,7 +39,7 @@ def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:
     better = {"higher": "↑", "lower": "↓"}[endpoint.better]
     title = f"{endpoint.label} ({endpoint.unit} {better}), mean ± sd over seeds"
     if group.settings:
-        title += f"; {numbers.settings(group.settings)}"
+        title += f"; {listed_settings(group.settings)}"
 
     # A column for each budget that some arm has; a dash where an arm lacks it.
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdjax.report import notes, numbers
-from kdjax.report.phrases import say
+from kdjax.report.phrases import listed, listed_settings, say
 from kdjax.report.sentences import measures
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
@@ -88,7 +88,7 @@ def headline(sweep: SweepResults) -> str:
     if all(point.n < 2 for point in points):
         return say("sweep_no_interval")
     if all(point.verdict == "INCONCLUSIVE" for point in points):
-        return say("sweep_undecided", arms=numbers.listed(list(arms)), baseline=baseline)
+        return say("sweep_undecided", arms=listed(arms), baseline=baseline)
     if len(compared) > _FEW:
         return _counted(compared, baseline)
     return " ".join(_on(comparison, sweep.kind, baseline) for comparison in compared)
@@ -113,10 +113,10 @@ def _on(compared: _Compared, kind: str, baseline: str) -> str:
         arms_by_outcome.setdefault(outcome, []).append(arm)
     clauses = []
     for outcome, arms in arms_by_outcome.items():
-        clauses.append(say("sweep_arms", arms=numbers.listed(arms), outcome=outcome))
+        clauses.append(say("sweep_arms", arms=listed(arms), outcome=outcome))
 
     # The endpoint is named, and the settings where other groups have other ones.
-    settings = numbers.settings(compared.group.settings)
+    settings = listed_settings(compared.group.settings)
     place = ", ".join(filter(None, [measures([compared.endpoint]), settings]))
     return say("sweep_endpoint", baseline=baseline, where=place, clauses="; ".join(clauses))
 
@@ -191,7 +191,7 @@ def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
             texts.append(f"{amounts([crossing.at], kind)} {interval}")
     if not texts:
         return ""
-    return say("crossed", crossings=numbers.listed(texts))
+    return say("crossed", crossings=listed(texts))
 
 
 def bracket(
@@ -239,7 +239,7 @@ def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
 def amounts(values: Sequence[float], kind: str) -> str:
     """Return budgets with their unit: `3.00e11 and 7.00e11 FLOPs`."""
     unit = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}[kind]
-    return numbers.listed([_amount(value, kind) for value in values]) + unit
+    return listed([_amount(value, kind) for value in values]) + unit
 
 
 def _amount(value: float, kind: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kdjax import recipes
-from kdjax.audit import study as audited
+from kdjax.audit import costs, recorded
 from kdjax.audit.audit import audit, audit_command
 from kdjax.budget.journal import Journal
 from kdjax.config import to_dict
@@ -88,8 +88,9 @@ def read_once() -> Iterator[None]:
         return cached
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audited, "from_dict", once(recipes.from_dict, dict))
-        patch.setattr(audited, "arms_of", once(arms_of, to_dict))
+        for module in (recorded, costs):
+            patch.setattr(module, "from_dict", once(recipes.from_dict, dict))
+            patch.setattr(module, "arms_of", once(arms_of, to_dict))
         yield
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kdjax.budget.accounting import Budget
 from kdjax.report import numbers, reference_losses, summary, svg
 from kdjax.report.axes import WIDTH, linear
+from kdjax.report.phrases import listed
 from kdjax.report.usage import mean, runs
 from kdjax.results.study import Results
 
@@ -119,7 +120,7 @@ def _along(budget: Budget) -> tuple[float, str, Callable[[float], str]]:
         size, unit = numbers.clock_unit(3600 * budget.amount)
         return (
             3600 * budget.amount / size,
-            f"{unit} of {numbers.listed(budget.clock)}",
+            f"{unit} of {listed(budget.clock)}",
             lambda x: f"{x:g}",
         )
     if budget.kind == "flops":

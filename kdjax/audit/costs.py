@@ -1,0 +1,62 @@
+"""The audit of what a run of each arm costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdjax.audit.artifacts import AuditedArtifacts
+from kdjax.config import plain, to_dict
+from kdjax.dry_run.arms import arms_of
+from kdjax.dry_run.charges import probe_charge, share, sharing
+from kdjax.dry_run.teacher_cost import TeacherCost
+from kdjax.files import digest
+from kdjax.recipes import from_dict
+from kdjax.study.manifest import Cost
+from kdjax.training.arm import Arm
+from kdjax.training.phase import price
+
+
+def audited_costs(artifacts: AuditedArtifacts) -> dict[str, Cost]:
+    """Compute what a run of each arm costs; an arm whose costs cannot be told is left out."""
+    study = artifacts.study
+    costs = {}
+    for name, arm in study.arms.items():
+        with study.findings.record_errors(study.manifest_path):
+            costs[name] = _cost(artifacts, arm)
+    return costs
+
+
+def _cost(artifacts: AuditedArtifacts, arm: Arm) -> Cost:
+    """Compute what a run of an arm costs; under another JAX than the study's, as recorded."""
+    study = artifacts.study
+    counted = [price(phase, phase.shape(study.shape)) for phase in arm.phases]
+    study.tally["prices"] += len(counted)
+    recorded = study.manifest["costs"][arm.name] if study.manifest else {}
+    cost = Cost(tuple(counted), _upfront(artifacts, arm, recorded.get("upfront", {})))
+    if recorded:
+        study.findings.expect_equal(
+            study.manifest_path, recorded, cost.to_json(), f"costs.{arm.name}", study.note
+        )
+        if study.note:
+            return Cost.from_json(recorded)
+    return cost
+
+
+def _upfront(artifacts: AuditedArtifacts, arm: Arm, stored: Mapping[str, int]) -> dict[str, int]:
+    """Sum the FLOPs charged before the first step: probe, stored outputs and teacher."""
+    study = artifacts.study
+    upfront = probe_charge(study.config, arm)
+    if arm.stored:
+        # Arms and seeds may have joined since the share was fixed: any share that follows from the
+        # recipe of one of the runs is right.
+        recipes = {digest(values): values for values in study.recipes}
+        recipes.pop(digest(plain(to_dict(study.config))), None)
+        known = [study.config, *(from_dict(plain(values)) for values in recipes.values())]
+        flops = artifacts.cache_flops
+        shares = [share(flops, sharing(config, arms_of(config))) for config in known]
+        recorded = stored.get("teacher_cache", 0)
+        upfront["teacher_cache"] = recorded if recorded in shares else shares[0]
+    if arm.needs_teacher and artifacts.teacher:
+        cost = TeacherCost.of_facts(artifacts.teacher).charged_to(arm)
+        upfront["teacher_training"] = share(cost, study.config.budget.students)
+    return upfront

@@ -1,0 +1,141 @@
+"""The audit of results.json: its rows are the runs', and all else follows from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import kdjax
+from kdjax.audit.artifacts import AuditedArtifacts
+from kdjax.audit.recorded import RecordedStudy
+from kdjax.data.corpus import Corpus
+from kdjax.data.prepare.reference_losses import compute
+from kdjax.dry_run.charges import stored_by
+from kdjax.results.store import from_plain, results_of, to_plain
+from kdjax.results.study import Results
+from kdjax.results.teacher import TeacherFacts
+from kdjax.results.text import CorpusFacts
+from kdjax.results.tuning import Tuning
+from kdjax.study.machine import versions
+from kdjax.study.manifest import Cost
+from kdjax.study.results import corpus_facts, judge
+from kdjax.study.tuned import tuning_of
+
+RunRows = Mapping[tuple[str, int], Mapping[str, Any]]
+"""Arm and seed of a run -> content of its result.json."""
+
+
+def audit_results(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], rows: RunRows) -> None:
+    """Audit results.json; where there is none, that is a difference already.
+
+    Args:
+        artifacts: what the study's runs share.
+        costs: arm -> cost of its runs.
+        rows: rows of the runs that are there.
+    """
+    study = artifacts.study
+    path = study.results_path
+    if not study.results:
+        return
+    with study.findings.record_errors(path):
+        _audit_rows(study, rows)
+        # All else follows from rows, recipe, text and teacher.
+        recorded = results_of(study.results, path)
+        rebuilt = _rebuilt(artifacts, costs, recorded)
+        expected = without_versions(to_plain(rebuilt))
+        values = without_versions(to_plain(recorded))
+        # Another version may have other words, and without its cache nobody knows its facts.
+        if recorded.kdjax != kdjax.__version__:
+            expected |= {name: values[name] for name in ("differences", "same", "notes")}
+        if stored_by(study.arms) and not artifacts.cache:
+            expected |= {name: values[name] for name in ("cache", "notes")}
+        study.findings.expect_equal(path, values, expected)
+
+
+def _audit_rows(study: RecordedStudy, rows: RunRows) -> None:
+    """Compare the rows of runs and references with their files, and endpoints with the recipe."""
+    path = study.results_path
+    content = study.results
+    findings = study.findings
+    recorded_runs = [[row["arm"], row["seed"]] for row in content["runs"]]
+    pairs = itertools.product(study.config.seeds, study.arms)
+    findings.expect_equal(path, recorded_runs, [[name, seed] for seed, name in pairs], "runs")
+    for n, (name, seed) in enumerate(recorded_runs):
+        if row := rows.get((name, seed)):
+            findings.expect_equal(path, content["runs"][n], row, f"runs.{n}")
+    directory = study.artifact_dirs["references"]
+    measured = [findings.read(file) for file in sorted(directory.glob("*/result.json"))]
+    for n, reference in enumerate(content["references"]):
+        if {"metrics": reference["metrics"], "details": reference["details"]} not in measured:
+            place = f"{path}: references.{n}"
+            findings.add(place, reference["metrics"], f"those of one in {directory}")
+    endpoints = [_endpoint(row["name"], row["better"], row["arms"]) for row in content["endpoints"]]
+    findings.expect_equal(path, endpoints, _endpoints(study), "endpoints")
+
+
+def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: Results) -> Results:
+    """Judge the recorded rows again."""
+    study = artifacts.study
+    teacher = None
+    if artifacts.teacher:
+        place = f"{study.results_path}: teacher"
+        teacher = from_plain(TeacherFacts, dict(artifacts.teacher), place)
+    return judge(
+        study.config,
+        study.arms,
+        costs,
+        recorded.runs,
+        recorded.references,
+        corpus=_corpus_facts(artifacts, recorded.corpus),
+        endpoints=recorded.endpoints,
+        teacher=teacher,
+        cache=artifacts.cache,
+        tuning=_tuning(study, recorded.tuning),
+        wall_clock=recorded.wall_clock,
+    )
+
+
+def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:
+    """Return how the arms were tuned; as recorded where the tuning's file is gone."""
+    if study.config.tuning and not Path(study.config.tuning).exists():
+        return recorded
+    return tuning_of(study.config)
+
+
+def _corpus_facts(artifacts: AuditedArtifacts, recorded: CorpusFacts) -> CorpusFacts:
+    """Return the facts of all texts; as recorded where one of them is gone."""
+    study = artifacts.study
+    texts = {name: study.artifact_dirs["texts"] / name for name in study.config.evaluation.texts}
+    if artifacts.corpus is None or not all(directory.exists() for directory in texts.values()):
+        return recorded
+    opened = {name: Corpus.open(directory) for name, directory in texts.items()}
+    # The text's own cross-entropies are counted again.
+    return corpus_facts(study.config, artifacts.corpus, compute(artifacts.corpus), opened)
+
+
+def _endpoints(study: RecordedStudy) -> list[dict[str, Any]]:
+    """Return what the recipe measures, on which arms, and which way is better."""
+    evaluation = study.config.evaluation
+    arms = list(study.arms)
+    with_head = [name for name, arm in study.arms.items() if arm.trains_mlm_head]
+    texts = ["", *(f".{name}" for name in evaluation.texts)]
+    endpoints = [_endpoint(f"mlm_loss{text}", "lower", with_head) for text in texts]
+    if evaluation.mlm_probe.tokens:
+        endpoints += [_endpoint(f"mlm_probe{text}", "lower", arms) for text in texts]
+    endpoints += [_endpoint(f"probe.{task}", "higher", arms) for task in evaluation.tasks]
+    if evaluation.finetune.steps:
+        endpoints += [_endpoint(f"finetune.{task}", "higher", arms) for task in evaluation.tasks]
+    return endpoints
+
+
+def _endpoint(name: str, better: str, arms: list[str]) -> dict[str, Any]:
+    """Return those fields of an endpoint in results.json that follow from the recipe alone."""
+    return {"name": name, "better": better, "arms": arms}
+
+
+def without_versions(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results without versions and wall-clock, which no recipe tells."""
+    left_out = {*versions(), "wall_clock"}
+    return {name: value for name, value in results.items() if name not in left_out}
