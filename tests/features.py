@@ -63,4 +63,5 @@ def assert_equal(
         found = ours.logits[row][inside]
         wanted = reference["logits"][reference_row][slots[inside] - span.start]
         np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0, err_msg="logits")
-    assert reference["hidden"] and all(reference[name] for name in ATTENTION)
+    assert reference["hidden"]
+    assert all(reference[name] for name in ATTENTION)

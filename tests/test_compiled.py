@@ -94,7 +94,8 @@ def test_program_read_from_the_cache_equals_the_compiled_one(home: Path) -> None
     entries = {path: path.stat().st_ino for path in cached_files(home)}
     warm = train_three_steps()
     assert cold == warm == without
-    assert entries and {path: path.stat().st_ino for path in cached_files(home)} == entries
+    assert entries
+    assert {path: path.stat().st_ino for path in cached_files(home)} == entries
 
 
 @pytest.mark.parametrize("change", ["no module", "no function"])
@@ -111,7 +112,8 @@ def test_jax_without_the_private_store_caches_by_itself(
     compiled.enable_compilation_cache()
     assert compile_and_double() == 42
     entries = {path: path.read_bytes() for path in cached_files(home)}
-    assert entries and jax.config.jax_compilation_cache_max_size == compiled.LIMIT
+    assert entries
+    assert jax.config.jax_compilation_cache_max_size == compiled.LIMIT
     assert compile_and_double() == 42
     assert set(cached_files(home)) == entries.keys()
 
@@ -130,12 +132,12 @@ def test_damaged_entry_is_compiled_again(
             path.write_bytes(damage)
     assert compile_and_double() == 42
     warnings = capfd.readouterr().err.splitlines()
-    assert len(warnings) == len(entries) and all(
-        "damaged; deleted and compiled again" in line for line in warnings
-    )
+    assert len(warnings) == len(entries)
+    assert all("damaged; deleted and compiled again" in line for line in warnings)
     assert {path: path.read_bytes() for path in cached_files(home)}.keys() == entries.keys()
     # Now it is whole.
-    assert compile_and_double() == 42 and not capfd.readouterr().err
+    assert compile_and_double() == 42
+    assert not capfd.readouterr().err
 
 
 def test_full_disk_prints_one_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +165,8 @@ def test_cache_directory_writable_by_others_is_not_used(
     (home / "kdjax" / "compiled").mkdir(parents=True)
     (home / "kdjax" / "compiled").chmod(0o777)
     compiled.enable_compilation_cache()
-    assert compile_and_double() == 42 and not cached_files(home)
+    assert compile_and_double() == 42
+    assert not cached_files(home)
     assert "is not this user's alone to write to" in capfd.readouterr().err
 
 
@@ -173,7 +176,8 @@ def test_cache_directory_set_before_is_left_alone(home: Path, former: str) -> No
     jax.config.update("jax_compilation_cache_dir", named)
     compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == (named or None)
-    assert compile_and_double() == 42 and not cached_files(home)
+    assert compile_and_double() == 42
+    assert not cached_files(home)
 
 
 def test_cache_size_zero_disables_the_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +207,8 @@ def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> Non
     ]
     # What exceeds the limit alone is never kept.
     here.put("too large", bytes(1000))
-    assert here.get("too large") is None and here.get("3") == bytes(100)
+    assert here.get("too large") is None
+    assert here.get("3") == bytes(100)
 
 
 @pytest.mark.parametrize("change", ["flags", "cores"])
@@ -240,10 +245,12 @@ def test_concurrent_processes_share_the_cache(home: Path) -> None:
         for _ in range(3)
     ]
     assert [process.communicate() for process in started] == [(b"42\n", b"")] * 3
-    assert cached_files(home) and all(len(path.name) > 64 for path in cached_files(home))
+    assert cached_files(home)
+    assert all(len(path.name) > 64 for path in cached_files(home))
 
 
 def test_command_caches_what_it_compiles(home: Path) -> None:
     assert kdjax("audit", home).status == 2
     assert Path(jax.config.jax_compilation_cache_dir).parent == home / "kdjax" / "compiled"
-    assert compile_and_double() == 42 and cached_files(home)
+    assert compile_and_double() == 42
+    assert cached_files(home)

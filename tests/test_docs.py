@@ -222,7 +222,8 @@ def test_documented_prices_of_all_named_arms_are_current() -> None:
     table = arms_in_table()
     listed = named_arms.named_arms(PAPER)
     shown = {name: f"{row['relative']:.3f}" for name, row in listed.items() if "relative" in row}
-    assert shown == {name: table[name][0] for name in shown} and len(shown) > 8
+    assert shown == {name: table[name][0] for name in shown}
+    assert len(shown) > 8
 
 
 def test_documented_untrained_parts_of_named_arms_are_current() -> None:

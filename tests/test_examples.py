@@ -52,5 +52,6 @@ def test_own_loop_takes_as_many_steps_as_the_budget_affords(
     run("own_loop", out, monkeypatch)
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("step 0: loss ")
-    assert last.startswith("5 steps, ") and last.endswith("of 5.000e+09 FLOPs")
+    assert last.startswith("5 steps, ")
+    assert last.endswith("of 5.000e+09 FLOPs")
     assert models.from_pretrained(out / "student").config.layers == 2

@@ -16,5 +16,6 @@ def test_every_stage_is_timed() -> None:
         seconds = [float(cell) for cell in row[2:]]
         stages = seconds[:-1]
         total = seconds[-1]
-        assert len(stages) == len(startup.STAGES) and min(stages) > 0
+        assert len(stages) == len(startup.STAGES)
+        assert min(stages) > 0
         assert total == pytest.approx(sum(stages), abs=0.05)

@@ -199,7 +199,8 @@ def test_peak_of_an_unknown_kind_is_measured(monkeypatch: pytest.MonkeyPatch, ki
 
 def test_this_devices_peak_is_measured_once() -> None:
     actual = peak(jax.devices()[0])
-    assert actual.source == "measured" and actual.dtype == "float32"
+    assert actual.source == "measured"
+    assert actual.dtype == "float32"
     assert 1e6 < actual.flops_per_second < 1e15
     assert peak(jax.devices()[0]) is actual
 
@@ -228,7 +229,8 @@ def test_memory_of_a_program_is_the_compilers_figure() -> None:
 
     plain = memory_with(())
     donated = memory_with(0)
-    assert plain is not None and donated is not None
+    assert plain is not None
+    assert donated is not None
     assert plain["arguments"] == donated["arguments"] == 2 * array
     assert 2 * array <= plain["outputs"] < 2 * array + 64  # and the pointers of a pair
     assert (plain["aliased"], donated["aliased"]) == (0, array)

@@ -46,10 +46,8 @@ def test_reopened_journal_adds_after_its_last_entry(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "ledger.jsonl")
     journal.add("restart", Ledger.open(Budget.flops(100)), lost_steps=2)
     assert read(tmp_path / "ledger.jsonl")[:-1] == before
-    assert (
-        journal.entries[-1]["previous"] == before[-1]["sha256"]
-        and journal.head == journal.entries[-1]["sha256"]
-    )
+    assert journal.entries[-1]["previous"] == before[-1]["sha256"]
+    assert journal.head == journal.entries[-1]["sha256"]
 
 
 def test_line_cut_short_by_a_kill_is_dropped_and_nothing_else(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_budget_of_hours_counts_what_its_clock_names() -> None:
     ledger = Ledger(
         budget, seconds={"compute": 1800.0, "compile": 900.0, "evaluation": 1e6}, step_seconds=890.0
     )
-    assert ledger.used == 0.75 and ledger.share == 0.75
+    assert ledger.used == 0.75
+    assert ledger.share == 0.75
     price = a_price(1, 1, 1, 1, 1)
     assert ledger.affords(price, POSITIONS)
     assert not ledger.affords(price, POSITIONS, until=0.9)
@@ -103,7 +104,8 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
     assert ledger.total == paid
     for number, (span, share) in enumerate(zip(spans, shares, strict=True)):
         assert ledger.steps == span.first
-        assert ledger.affords(span.price, POSITIONS, share) and span.steps >= 1
+        assert ledger.affords(span.price, POSITIONS, share)
+        assert span.steps >= 1
         # A phase's steps at once: charging each takes too long.
         spent = {
             name: ledger.spent[name] + span.steps * span.price.parts().get(name, 0)
@@ -111,10 +113,12 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
         }
         phases = (*ledger.phases[:number], span.steps, *ledger.phases[number + 1 :])
         ledger = dataclasses.replace(ledger, spent=spent, phases=phases)
-        assert not ledger.affords(span.price, POSITIONS, share) and ledger.steps == span.stop
+        assert not ledger.affords(span.price, POSITIONS, share)
+        assert ledger.steps == span.stop
         # Less than a step is left at the end of each phase.
         remainder = share * budget.amount - ledger.total
-        assert remainder + 1 >= 0 and remainder - 1 < span.price.total
+        assert remainder + 1 >= 0
+        assert remainder - 1 < span.price.total
     assert ledger.total == paid + sum(s.steps * s.price.total for s in spans) <= budget.amount
     assert ledger.remaining < prices[-1].total
     # On the account, charged or not
@@ -129,7 +133,8 @@ def test_ledger_survives_json_with_integers_beyond_64_bits() -> None:
     ledger = charge(opened, a_price(10**22, 1, 2, 3, 4), phase=1)
     assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
     assert ledger.total == 10**22 + 10**21 + 10**20 + 10
-    assert ledger.cache_bytes == 10**15 and ledger.phases == (0, 1)
+    assert ledger.cache_bytes == 10**15
+    assert ledger.phases == (0, 1)
 
 
 def test_budget_below_one_step_is_refused() -> None:

@@ -352,7 +352,8 @@ def test_packing_and_padding_do_not_change_the_price() -> None:
     assert names == ["batch_size", "seq_len", "max_predictions"]
     phase = tiny.phase("minilm_v1")
     packed = tiny.batch()
-    assert packed["segments"].max() > 1 and not packed["valid"].all()
+    assert packed["segments"].max() > 1
+    assert not packed["valid"].all()
     # The same batch, of whole sequences.
     whole = {
         **packed,

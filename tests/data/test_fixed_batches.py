@@ -27,7 +27,8 @@ def test_two_evaluations_share_no_sequence(available: int, limit: int, besides: 
     others = evenly_spaced(available, limit, besides)
     assert not set(first) & set(others)
     for chosen in (first, others):
-        assert list(chosen) == sorted({*chosen}) and set(chosen) <= set(range(available))
+        assert list(chosen) == sorted({*chosen})
+        assert set(chosen) <= set(range(available))
     # Neither takes fewer than it may.
     assert len(first) == min(besides, available)
     assert len(others) == min(limit, available - len(first))
@@ -47,7 +48,8 @@ def test_second_evaluation_has_the_sequences_that_the_first_leaves(corpus: Corpu
     count = corpus.sequences("validation")
     first = numbers_in(corpus, 10, 0)
     second = numbers_in(corpus, 10**6, 10)
-    assert len(first) == 10 and len(second) == count - 10
+    assert len(first) == 10
+    assert len(second) == count - 10
     # Together they are the whole split.
     assert sorted(first + second) == list(range(count))
     assert numbers_in(corpus, 3, count) == []

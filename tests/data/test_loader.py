@@ -345,9 +345,11 @@ def test_limited_evaluation_sees_the_whole_split_thinned_out(corpus: Corpus) -> 
         max_predictions=4,
     )
     places = [all_rows.index(row) for row in all_originals(fixed)]
-    assert len(set(places)) == 10 and places == sorted(places)
+    assert len(set(places)) == 10
+    assert places == sorted(places)
     # From the first to almost the last.
-    assert places[0] == 0 and places[-1] >= 0.8 * count
+    assert places[0] == 0
+    assert places[-1] >= 0.8 * count
 
 
 def test_batch_larger_than_the_split_is_refused(corpus: Corpus) -> None:

@@ -52,7 +52,8 @@ def test_slots_labels_and_weights_describe_the_masked_tokens() -> None:
     assert weights.tolist() == [1.0] * used + [0.0] * 3
     assert np.array_equal(labels[:used], tokens[slots[:used]])
     assert np.all(np.diff(slots[:used]) > 0)
-    assert not slots[used:].any() and not labels[used:].any()
+    assert not slots[used:].any()
+    assert not labels[used:].any()
     # All other tokens are as they were.
     untouched = np.setdiff1d(np.arange(128), slots[:used])
     assert np.array_equal(changed[untouched], tokens[untouched])
@@ -99,7 +100,8 @@ def test_masks_follow_80_10_10_and_are_uniform_over_positions() -> None:
     assert len(drawn) / total == pytest.approx(0.1, abs=error)
     # Drawn tokens are uniform over the 995 ordinary ones: mean and extremes.
     assert drawn.mean() == pytest.approx((5 + 999) / 2, abs=4 * 995 / np.sqrt(12 * len(drawn)))
-    assert drawn.min() <= 8 and drawn.max() >= 996
+    assert drawn.min() <= 8
+    assert drawn.max() >= 996
     # Every position that can be masked is masked about as often.
     expected = total / 115
     maskable = places > 0

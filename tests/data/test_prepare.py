@@ -60,7 +60,8 @@ def segments(directory: Path, split: str) -> list[tuple[int, ...]]:
     pieces_found = []
     for tokens, numbers in sequences(directory, split):
         used = int((numbers > 0).sum())
-        assert not numbers[used:].any() and not tokens[used:].any()
+        assert not numbers[used:].any()
+        assert not tokens[used:].any()
         assert np.all(np.isin(np.diff(numbers[:used].astype(int), prepend=0), (0, 1)))
         for number in range(1, numbers.max() + 1):
             first, *inside, last = tokens[numbers == number].tolist()
@@ -198,14 +199,16 @@ def test_finished_preparation_is_found_done_and_a_damaged_one_is_mended(
         progress.clear()
         return prepare(config, tokenizer, out, lambda documents, *_: progress.append(documents))
 
-    assert again() == first and not progress
+    assert again() == first
+    assert not progress
     shard = out / first.shards[1].file
     data = bytearray(shard.read_bytes())
     # One shard with a flipped bit, and one that is missing.
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     (out / first.shards[2].file).unlink()
-    assert again() == first and progress == [64, 128]
+    assert again() == first
+    assert progress == [64, 128]
     assert contents(out) == before
 
 

@@ -164,7 +164,8 @@ def test_one_bad_file_among_good_ones_is_not_passed_over(tmp_path: Path) -> None
 
 def test_split_fractions_are_uniform_and_never_change() -> None:
     fractions = np.array([split_fraction(f"title {n}") for n in range(20_000)])
-    assert fractions.min() >= 0 and fractions.max() < 1
+    assert fractions.min() >= 0
+    assert fractions.max() < 1
     counts, _ = np.histogram(fractions, bins=20, range=(0, 1))
     # Chi-squared, 19 degrees of freedom, p = 0.001
     assert np.sum((counts - 1000) ** 2 / 1000) < 43.8

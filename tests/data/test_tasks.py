@@ -58,7 +58,9 @@ def test_splits_follow_the_hash_of_the_identity(tmp_path: Path, tokenizer: Path)
         fraction = split_fraction(row["text"])
         split = "test" if fraction < 0.3 else "dev" if fraction < 0.5 else "train"
         expected[split].append((ids(row["text"], 48), ["neg", "pos"].index(row["label"])))
-    assert task.classes == ("neg", "pos") and task.outputs == 2 and not task.regression
+    assert task.classes == ("neg", "pos")
+    assert task.outputs == 2
+    assert not task.regression
     for name, rows in expected.items():
         assert sorted(rows_of(getattr(task, name))) == sorted(rows)
         assert len(getattr(task, name)) == len(rows) > 30
@@ -73,7 +75,8 @@ def test_arrays_are_framed_padded_and_cut_to_length(tmp_path: Path, tokenizer: P
     }
     # Some texts are longer than 12 tokens, some shorter.
     lengths = batch["valid"].sum(axis=1)
-    assert lengths.min() < 12 and lengths.max() == 12
+    assert lengths.min() < 12
+    assert lengths.max() == 12
     known = {ids(row["text"], 12) for row in ROWS}
     assert all(tokens in known for tokens, _ in rows_of(task.train))
     assert np.array_equal(batch["segments"], batch["valid"].astype(np.int32))
@@ -96,7 +99,9 @@ def test_no_text_is_in_two_splits(tmp_path: Path, tokenizer: Path) -> None:
     dev = texts_of(task.dev)
     test = texts_of(task.test)
     assert sum(map(len, (task.train, task.dev, task.test))) == 550
-    assert not train & dev and not train & test and not dev & test
+    assert not train & dev
+    assert not train & test
+    assert not dev & test
 
 
 def test_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(
@@ -159,7 +164,10 @@ def test_regression_has_numbers_and_one_output(tmp_path: Path, tokenizer: Path) 
     rows = [{"text": r["text"], "label": n / 8} for n, r in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = load("t", TaskConfig(str(tmp_path / "a.jsonl"), regression=True), tokenizer, 48)
-    assert task.regression and task.classes == () and task.outputs == 1 and task.baseline == 0
+    assert task.regression
+    assert task.classes == ()
+    assert task.outputs == 1
+    assert task.baseline == 0
     known = {ids(row["text"], 48): row["label"] for row in rows}
     assert task.train.labels.dtype == np.float32
     assert all(known[tokens] == label for tokens, label in rows_of(task.train))

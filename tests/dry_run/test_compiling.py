@@ -88,7 +88,8 @@ def test_compile_json_is_consistent_with_prices(recipe: Path, here: None) -> Non
         for phase, cost in zip(phases, costs[name], strict=True):
             estimate = phase["estimated"]
             assert (phase["price"], phase["steps"]) == (cost["total"], cost["steps"])
-            assert phase["fits"] and 0 < phase["hbm"] < 1e7
+            assert phase["fits"]
+            assert 0 < phase["hbm"] < 1e7
             assert set(estimate["by_source"]) == set(SOURCES)
             assert estimate["step_seconds"] == pytest.approx(sum(estimate["by_source"].values()))
             assert estimate["utilisation"] == pytest.approx(
@@ -105,7 +106,8 @@ def test_compile_table_marks_estimates(recipe: Path, here: None) -> None:
     ended = command(recipe, "--arm", "two_stage")
     assert ended.status == 0
     assert "v5e:2x4: 8 chips, 8 devices of 197 TFLOP/s" in ended.out
-    assert "two_stage, phase 1" in ended.out and "two_stage, phase 2" in ended.out
+    assert "two_stage, phase 1" in ended.out
+    assert "two_stage, phase 2" in ended.out
     assert "scratch" not in ended.out
     assert "Estimates, not measured on a TPU" in ended.out
     assert "Estimate for all 3 runs" in ended.out
@@ -126,10 +128,8 @@ def test_step_that_does_not_fit_is_printed_and_refused(
     assert "too much" in ended.out
     lines = [line for line in ended.err.splitlines() if line.startswith("kdjax: ")]
     (line,) = lines
-    assert (
-        "scratch: do not fit" in line
-        and "of HBM of a device of v5e:2x4, expected a larger slice" in line
-    )
+    assert "scratch: do not fit" in line
+    assert "of HBM of a device of v5e:2x4, expected a larger slice" in line
 
 
 @pytest.mark.parametrize(

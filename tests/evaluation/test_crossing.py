@@ -27,11 +27,13 @@ def test_crossing_lies_where_line_in_log_budget_is_zero() -> None:
     (crossing,) = crossed([-3.0, -1.0, 1.0, 3.0], 0.5)
     at, low, high, rising = crossing
     assert at == pytest.approx(10**1.5)
-    assert low == pytest.approx(10**1.25) and high == pytest.approx(10**1.75)
+    assert low == pytest.approx(10**1.25)
+    assert high == pytest.approx(10**1.75)
     assert rising
     (crossing,) = crossed([3.0, 1.0, -1.0, -3.0], 0.5)
     _, low, high, rising = crossing
-    assert low == pytest.approx(10**1.25) and high == pytest.approx(10**1.75)
+    assert low == pytest.approx(10**1.25)
+    assert high == pytest.approx(10**1.75)
     assert not rising
 
 
@@ -39,16 +41,21 @@ def test_interval_spans_budgets_without_significance() -> None:
     (crossing,) = crossed([-3.0, -0.1, 0.1, 3.0], 1.0)
     at, low, high, _ = crossing
     assert at == pytest.approx(10**1.5)
-    assert low == pytest.approx(10 ** (2 / 2.9)) and high == pytest.approx(10 ** (3 - 2 / 2.9))
+    assert low == pytest.approx(10 ** (2 / 2.9))
+    assert high == pytest.approx(10 ** (3 - 2 / 2.9))
 
 
 def test_interval_is_open_where_nothing_beyond_is_significant() -> None:
     (crossing,) = crossed([-3.0, -1.0, 0.2, 0.3], 0.5)
     _, low, high, rising = crossing
-    assert low is not None and high is None and rising
+    assert low is not None
+    assert high is None
+    assert rising
     (crossing,) = crossed([0.3, -0.1, -1.0, -3.0], 0.5)
     _, low, high, rising = crossing
-    assert low is None and high is not None and not rising
+    assert low is None
+    assert high is not None
+    assert not rising
 
 
 @pytest.mark.parametrize(
@@ -70,7 +77,10 @@ def test_difference_that_never_changes_side_has_no_crossing(
 def test_several_sign_changes_in_noise_give_the_last() -> None:
     (crossing,) = crossed([0.1, -0.1, 0.1, -3.0], 0.5)
     at, low, high, rising = crossing
-    assert 100 < at < 1000 and low is None and high is not None and not rising
+    assert 100 < at < 1000
+    assert low is None
+    assert high is not None
+    assert not rising
 
 
 def test_difference_that_goes_and_returns_crosses_twice() -> None:
@@ -84,7 +94,8 @@ def test_difference_that_goes_and_returns_crosses_twice() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8), st.floats(0, 4))
 def test_crossing_lies_within_its_interval(means: list[float], half_width: float) -> None:
     for at, low, high, _ in crossed(means, half_width, [float(10**n) for n in range(len(means))]):
-        assert (low or 0) <= at * (1 + 1e-9) and at <= (high or math.inf) * (1 + 1e-9)
+        assert (low or 0) <= at * (1 + 1e-9)
+        assert at <= (high or math.inf) * (1 + 1e-9)
         assert low is not None or high is not None
 
 

@@ -83,7 +83,8 @@ def test_equal_models_get_bitwise_equal_probes_and_stay_unchanged() -> None:
     settings = replace(SETTINGS, tokens=4 * SHAPE.tokens_per_step)
     first = fit(settings, config, copies[0], text(1, 9, planted=True), SHAPE)
     second = fit(settings, config, copies[1], text(1, 9, planted=True), SHAPE)
-    assert first.losses == second.losses and len(first.losses) == 4
+    assert first.losses == second.losses
+    assert len(first.losses) == 4
     for name in ("head", "half"):
         jax.tree.map(np.testing.assert_array_equal, getattr(first, name), getattr(second, name))
     for copy in copies:

@@ -67,7 +67,8 @@ class Forks:
         return int(self._ask({"wait": process or self._last}))
 
     def _ask(self, request: Mapping[str, Any]) -> str:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._process.stdout.readline()

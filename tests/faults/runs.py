@@ -61,10 +61,8 @@ def check_same(outcome: Outcome, directory: Path, straight_directory: Path) -> N
     whose hashes hold."""
     expected = straight(straight_directory)
     assert outcome.params_sha256 == expected.params_sha256
-    assert (
-        outcome.ledger.spent == expected.ledger.spent
-        and outcome.ledger.tokens == expected.ledger.tokens
-    )
+    assert outcome.ledger.spent == expected.ledger.spent
+    assert outcome.ledger.tokens == expected.ledger.tokens
     assert outcome.curve == expected.curve
     assert metrics.same_each_time(directory) == metrics.same_each_time(straight_directory)
     entries = journal.read(directory / "ledger.jsonl")

@@ -42,7 +42,8 @@ def test_truncated_newest_checkpoint_resumes_from_the_one_before(
     ended = here.compare(place)
     assert ended.status == 0
     lines = [line for line in ended.err.splitlines() if "damaged" in line]
-    assert len(lines) == 1 and f"{checkpoints / str(newest)} is damaged (" in lines[0]
+    assert len(lines) == 1
+    assert f"{checkpoints / str(newest)} is damaged (" in lines[0]
     assert lines[0].endswith(f"it is now {newest}.damaged; going on from the one of step {before}")
     check_same(here.result(), straight_study)
 
@@ -52,7 +53,8 @@ def test_truncated_newest_checkpoint_resumes_from_the_one_before(
     ]
     restarts = [entry for entry in entries if entry["event"] == "restart"]
     (restart,) = restarts
-    assert restart["ledger"]["phases"] == [before] and restart["lost_steps"] > 0
+    assert restart["ledger"]["phases"] == [before]
+    assert restart["lost_steps"] > 0
     assert str(newest) in restart["damaged"][0]
     assert kdjax("audit", here.out).status == 0
 
@@ -67,7 +69,8 @@ def test_truncated_checkpoints_all_are_refused_until_moved_away(
     for step in there:
         in_half(checkpoints / str(step))
     ended = here.compare()
-    assert ended.status == 2 and steps(checkpoints) == there
+    assert ended.status == 2
+    assert steps(checkpoints) == there
     assert f"{checkpoints}: expected a whole checkpoint, found damaged ones alone" in ended.err
     # Without them the run begins anew.
     checkpoints.rename(here.out / "aside.old")  # as the message says

@@ -38,7 +38,8 @@ def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
                 full.close()
 
         outcome = runs.run(tmp_path, watch, warnings.append)
-    assert warnings and all(
+    assert warnings
+    assert all(
         "File too large" in line and "goes on without a checkpoint" in line for line in warnings
     )
     runs.check_same(outcome, tmp_path, straight)
@@ -89,7 +90,8 @@ def test_journal_entry_cut_short_by_full_disk_is_removed(
     opened = journal.Journal(path)
     with files_of_at_most(len(before) + 40), pytest.raises(OSError, match="File too large") as full:
         opened.add("steps", ledger)
-    assert full.value.errno == errno.EFBIG and path.read_bytes() == before
+    assert full.value.errno == errno.EFBIG
+    assert path.read_bytes() == before
     # With room again, the entry is added whole.
     opened.add("steps", ledger)
     assert len(journal.read(path)) == len(opened.entries)
@@ -142,4 +144,5 @@ def test_run_on_a_full_file_system_stops_and_resumes(tmp_path: Path) -> None:
     assert "could not be written (No space left on device), expected room for it" in ended.stdout, (
         ended.stdout
     )
-    assert ended.stdout.endswith("the same\n") and "Traceback" not in ended.stderr
+    assert ended.stdout.endswith("the same\n")
+    assert "Traceback" not in ended.stderr

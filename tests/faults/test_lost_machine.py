@@ -47,7 +47,8 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
         json.loads(line)["event"]
         for line in (second.out / RUN / "ledger.jsonl").read_text().splitlines()
     ]
-    assert events[:4] == ["open", "steps", "steps", "steps"] and "restart" in events
+    assert events[:4] == ["open", "steps", "steps", "steps"]
+    assert "restart" in events
     assert kdjax("audit", second.out).status == 0
     assert {path.name for path in place.iterdir()} == {
         *("manifest.json", "ledger.jsonl", "metrics.jsonl"),
@@ -88,7 +89,8 @@ def test_backup_of_another_recipe_is_refused_and_unchanged(
     before = sorted(path.name for path in (tmp_path / "kept").rglob("*"))
     second = machine()
     ended = second.compare(backup, "--budget.flops", "1.5e7")
-    assert ended.status == 2 and "Traceback" not in ended.err
+    assert ended.status == 2
+    assert "Traceback" not in ended.err
     assert f"{tmp_path / 'kept' / RUN}: this run's budget.amount is" in ended.err
     assert ended.err.strip().endswith("use another train.checkpoint.directory")
     assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == before
@@ -119,14 +121,14 @@ def test_impossible_backup_directory_is_refused(
     machine: Callable[[], Machine], place: str, message: str
 ) -> None:
     ended = machine().compare(place)
-    assert ended.status == 2 and message in ended.err.strip().splitlines()[-1], ended.err
+    assert ended.status == 2, ended.err
+    assert message in ended.err.strip().splitlines()[-1], ended.err
 
 
 def test_missing_bucket_is_refused(machine: Callable[[], Machine], bucket: str) -> None:
     ended = machine().compare("gs://no-such-bucket/kept")
-    assert (
-        ended.status == 2 and "train.checkpoint.directory: gs://no-such-bucket/kept" in ended.err
-    ), ended.err
+    assert ended.status == 2, ended.err
+    assert "train.checkpoint.directory: gs://no-such-bucket/kept" in ended.err, ended.err
 
 
 def test_bucket_without_its_packages_is_refused(
@@ -135,7 +137,8 @@ def test_bucket_without_its_packages_is_refused(
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     monkeypatch.setattr(epath.backend.fsspec_backend, "_get_filesystem", missing)
     ended = machine().compare("gs://bucket/kept")
-    assert ended.status == 2 and "expected them from `pip install 'kdjax[gcs]'`" in ended.err
+    assert ended.status == 2
+    assert "expected them from `pip install 'kdjax[gcs]'`" in ended.err
 
 
 def missing(name: str) -> Any:

@@ -389,7 +389,8 @@ def test_angles_of_rotary_positions_are_computed_once_in_float32(options: dict[s
     for name in ("cos", "sin"):
         matching = [eqn.outvars[0].aval for eqn in eqns if eqn.primitive.name == name]
         (angles,) = matching
-        assert angles.shape == (3, LENGTH, 1, 3) and angles.dtype == jnp.float32
+        assert angles.shape == (3, LENGTH, 1, 3)
+        assert angles.dtype == jnp.float32
 
 
 def test_rotary_positions_add_no_matmul() -> None:

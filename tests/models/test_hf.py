@@ -277,7 +277,8 @@ def test_minilm_equals_pytorch() -> None:
     if directory is None:
         pytest.skip("the data packages of requirements-data.txt are not installed")
     model = from_pretrained(directory)
-    assert "mlm" not in model.params and model.config.layers == 6
+    assert "mlm" not in model.params
+    assert model.config.layers == 6
     recorded = pytorch.read("minilm")
     got = forward(*model, as_batch(recorded), features.request(model.config, logits=False))
     for row, size in enumerate(recorded["mask"].sum(1)):

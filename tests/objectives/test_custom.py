@@ -183,18 +183,15 @@ def test_custom_term_declares_its_needs_and_its_normalizer(own: str, example: An
         FeatureRequest(hidden=frozenset({STUDENT.layers})),
         FeatureRequest(hidden=frozenset({TEACHER.layers})),
     )
-    assert (
-        term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.normalizer(batch) == 16
-    )
+    assert term.needs_teacher
+    assert term.init(STUDENT, TEACHER, 0) == {}
+    assert term.normalizer(batch) == 16
     alone = get(f"{own}:strict", power=1)
-    assert not alone.needs_teacher and alone.needs(STUDENT, None) == FeatureNeeds(
-        FeatureRequest(logits=True), FeatureRequest()
-    )
-    assert (
-        alone.normalizer(batch) == 8
-        and get(f"{own}:vector").normalizer(batch) == 3
-        and get(f"{own}:shifted").normalizer(batch) is None
-    )
+    assert not alone.needs_teacher
+    assert alone.needs(STUDENT, None) == FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())
+    assert alone.normalizer(batch) == 8
+    assert get(f"{own}:vector").normalizer(batch) == 3
+    assert get(f"{own}:shifted").normalizer(batch) is None
     with pytest.raises(InputError, match="last_hidden_l1: found no teacher, expected one"):
         term.needs(STUDENT, None)
 
@@ -202,7 +199,9 @@ def test_custom_term_declares_its_needs_and_its_normalizer(own: str, example: An
 def test_custom_term_is_frozen_and_equals_another_of_the_same_options(own: str) -> None:
     one = get(f"{own}:shifted", shape=[3, [4]])
     two = get(f"{own}:shifted", shape=(3, (4,)))
-    assert one == two and hash(one) == hash(two) and one != get(f"{own}:shifted")
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != get(f"{own}:shifted")
     with pytest.raises(AttributeError):
         one.options = ()  # type: ignore[attr-defined]
 
@@ -220,7 +219,8 @@ def test_custom_term_learns_its_parameters(own: str, example: Any) -> None:
 
 def test_custom_terms_option_may_be_a_schedule(own: str, example: Any) -> None:
     term = get(f"{own}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]})
-    assert term.scheduled and not get(f"{own}:last_hidden_l1", scale=2).scheduled
+    assert term.scheduled
+    assert not get(f"{own}:last_hidden_l1", scale=2).scheduled
     assert hash(term) == hash(
         get(f"{own}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0))))
     )
@@ -236,10 +236,8 @@ def test_custom_loss_in_bfloat16_becomes_float32(own: str, example: Any) -> None
 
 
 def test_class_of_a_users_own_is_a_term(own: str, example: Any) -> None:
-    assert (
-        get(f"{own}:Constant")(*example, {}) == 2
-        and get("own_package.inner:Constant", size=3)(*example, {}) == 3
-    )
+    assert get(f"{own}:Constant")(*example, {}) == 2
+    assert get("own_package.inner:Constant", size=3)(*example, {}) == 3
 
 
 @pytest.mark.parametrize(
@@ -352,7 +350,8 @@ def test_find_of_what_is_no_term_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=complaint) as e:
         get(name, **options)
-    assert str(e.value).startswith(f"{name}: ") and "\n" not in str(e.value)
+    assert str(e.value).startswith(f"{name}: ")
+    assert "\n" not in str(e.value)
 
 
 def test_custom_term_has_one_variant(own: str) -> None:
@@ -387,7 +386,8 @@ def test_error_in_a_custom_function_is_one_line_that_says_where(
         InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general"
     ) as e:
         get("broken_terms:misfit")(features(STUDENT, batch, 1, np.float32), Features(), batch, {})
-    assert "\n" not in str(e.value) and isinstance(e.value.__cause__, TypeError)
+    assert "\n" not in str(e.value)
+    assert isinstance(e.value.__cause__, TypeError)
 
 
 def test_custom_term_with_a_loop_has_no_price(

@@ -107,10 +107,10 @@ def test_term_is_frozen_and_equals_another_of_the_same_options() -> None:
     term = get("attention_mse", layers=[[1, 2]])
     cooling = {"shape": "cosine", "points": [[0, 4], [1, 1]]}
     assert hash(get("logit", temperature=cooling)) == hash(get("logit", temperature={**cooling}))
-    assert get("logit", temperature=cooling).scheduled and not get("logit", temperature=4).scheduled
-    assert term == get("attention_mse", layers=[(1, 2)]) and hash(term) == hash(
-        get("attention_mse", layers=[[1, 2]])
-    )
+    assert get("logit", temperature=cooling).scheduled
+    assert not get("logit", temperature=4).scheduled
+    assert term == get("attention_mse", layers=[(1, 2)])
+    assert hash(term) == hash(get("attention_mse", layers=[[1, 2]]))
     with pytest.raises(dataclasses.FrozenInstanceError):
         term.layers = "last"  # type: ignore[attr-defined]
 
@@ -215,7 +215,8 @@ def test_term_uses_all_it_needs_and_nothing_else(label: str, float64: None) -> N
     )
     among_others, gradients = graded(term)(student, teacher, batch, params)
     by_student, by_teacher, _ = gradients
-    assert np.isfinite(alone) and alone == pytest.approx(float(among_others), rel=1e-12)
+    assert np.isfinite(alone)
+    assert alone == pytest.approx(float(among_others), rel=1e-12)
     for grads, request in ((by_student, needs.student), (by_teacher, needs.teacher)):
         used = {
             (kind, n)

@@ -84,11 +84,9 @@ def test_losses_of_parts_weighed_by_normalizers_make_the_whole(
         whole, *parts = split(TERMS[label], unequal(lengths, [1, *weights]), [order[:1], order[1:]])
         loss, normalizer = whole
         normalizers = [float(n) for _, n in parts]
-        assert (
-            normalizer.dtype == np.float32
-            and normalizer.shape == ()
-            and float(normalizer) == sum(normalizers) > 0
-        )
+        assert normalizer.dtype == np.float32
+        assert normalizer.shape == ()
+        assert float(normalizer) == sum(normalizers) > 0
         joined = sum(
             n * float(value) for n, (value, _) in zip(normalizers, parts, strict=True)
         ) / sum(normalizers)

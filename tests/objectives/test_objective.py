@@ -56,7 +56,8 @@ def test_objective_weights_and_temperatures_follow_the_budget_fraction(
     assert float(total) == pytest.approx(
         0.5 * mlm + 2 * (1 - budget_fraction) * cold + last, rel=1e-5
     )
-    assert total.dtype == np.float32 and total.shape == ()
+    assert total.dtype == np.float32
+    assert total.shape == ()
 
 
 def test_objective_without_budget_fraction_is_at_the_beginning(
@@ -82,10 +83,9 @@ def test_objective_needs_and_parameters_are_those_of_its_terms_together() -> Non
         (("hidden_mse", 1.0, get("hidden_mse")), ("relation", 1.0, get("relation")))
     )
     needs = objective.needs(STUDENT, WIDE)
-    assert (
-        needs.student.hidden == {0, 1, 2}
-        and needs.student.query == {2}
-        and needs.teacher.value == {4}
-    )
+    assert needs.student.hidden == {0, 1, 2}
+    assert needs.student.query == {2}
+    assert needs.teacher.value == {4}
     assert set(objective.init(STUDENT, WIDE, 0)) == {"hidden_mse"}
-    assert objective.needs_teacher and not Objective((("mlm", 1.0, get("mlm")),)).needs_teacher
+    assert objective.needs_teacher
+    assert not Objective((("mlm", 1.0, get("mlm")),)).needs_teacher

@@ -76,12 +76,14 @@ def test_presets_of_the_published_scripts_differ_between_scratch_and_distillatio
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_complete_and_can_be_built(name: str) -> None:
     arm = arm_of(name, ArmConfig())
-    assert arm.start is not None and arm.phases[-1].until == 1
+    assert arm.start is not None
+    assert arm.phases[-1].until == 1
     objectives = objectives_of(name, arm)
     assert [len(o.terms) for o in objectives] == [len(phase.terms) for phase in arm.phases]
     uses_teacher = any(objective.needs_teacher for objective in objectives)
     assert uses_teacher == (PRESETS[name].asks != "nothing")
-    assert PRESETS[name].summary and PRESETS[name].source
+    assert PRESETS[name].summary
+    assert PRESETS[name].source
 
 
 def test_arm_of_takes_a_recipes_settings_before_the_presets() -> None:

@@ -233,7 +233,8 @@ def test_bfloat16_features_are_reduced_in_float32(label: str) -> None:
     batch = padded()
     term, student, teacher, params = example(label, batch, jnp.bfloat16)
     loss, grads = graded(term)(student, teacher, batch, params)
-    assert loss.dtype == jnp.float32 and loss.shape == ()
+    assert loss.dtype == jnp.float32
+    assert loss.shape == ()
     assert all(g.dtype == jnp.bfloat16 for g in jax.tree.leaves(grads[:2]))
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), (student, teacher))
     assert loss == pytest.approx(float(graded(term)(*wide, batch, params)[0]), rel=1e-6)
@@ -269,4 +270,5 @@ def test_batch_of_padding_gives_finite_losses_and_no_gradient(label: str) -> Non
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
     if "bui2024" not in label:
-        assert value == 0 and not any(np.any(g) for g in jax.tree.leaves(grads))
+        assert value == 0
+        assert not any(np.any(g) for g in jax.tree.leaves(grads))

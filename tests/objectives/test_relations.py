@@ -87,7 +87,8 @@ def test_relation_of_a_large_teacher_takes_its_upper_middle_layer(
     batch = packed()
     teacher_config = dataclasses.replace(TEACHER, layers=layers)
     needs = get("relation").needs(STUDENT, teacher_config)
-    assert needs.teacher.query == needs.teacher.value == {chosen} and needs.student.key == {2}
+    assert needs.teacher.query == needs.teacher.value == {chosen}
+    assert needs.student.key == {2}
     assert get("value_relation").needs(STUDENT, teacher_config).teacher.value == {layers}
     assert get("attention_kl").needs(STUDENT, teacher_config).teacher.scores == {layers}
     student = features(STUDENT, batch, 1)

@@ -42,20 +42,20 @@ def test_value_at_a_point_is_exact_also_when_traced_in_float32(shape: Any) -> No
     traced = jax.jit(lambda budget_fraction: value(Schedule(shape, points), budget_fraction))
     for share, number in points:
         for computed in (traced(np.float32(share)), value(Schedule(shape, points), share)):
-            assert (
-                computed == np.float32(number)
-                and computed.dtype == np.float32
-                and computed.shape == ()
-            )
+            assert computed == np.float32(number)
+            assert computed.dtype == np.float32
+            assert computed.shape == ()
 
 
 def test_value_of_a_plain_number_is_constant() -> None:
-    assert value(3, 0.5) == 3 and isinstance(value(3, 0.5), float)
+    assert value(3, 0.5) == 3
+    assert isinstance(value(3, 0.5), float)
 
 
 def test_current_without_budget_fraction_is_at_the_beginning() -> None:
     rising = Schedule("linear", ((0.0, 1.0), (1.0, 5.0)))
-    assert current(rising, {}) == 1 and current(rising, {"budget_fraction": np.float32(0.5)}) == 3
+    assert current(rising, {}) == 1
+    assert current(rising, {"budget_fraction": np.float32(0.5)}) == 3
 
 
 def test_value_of_one_point_is_constant() -> None:
@@ -93,7 +93,9 @@ def plain_value(setting: Schedule, at: float) -> float:
 
 
 def test_is_zero_of_a_plain_number() -> None:
-    assert is_zero(0, 0.0, 1.0) and is_zero(0.0, 0.5, 1.0) and not is_zero(0.1, 0.0, 1.0)
+    assert is_zero(0, 0.0, 1.0)
+    assert is_zero(0.0, 0.5, 1.0)
+    assert not is_zero(0.1, 0.0, 1.0)
 
 
 def test_read_takes_numbers_and_schedules_of_a_recipe() -> None:

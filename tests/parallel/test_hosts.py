@@ -148,7 +148,8 @@ def test_two_processes_train_vmapped_seeds(
     assert_same(found, alone)
     first, second = found["runs"]
     assert first["hardware"]["side_by_side"] == second["hardware"]["side_by_side"] == 2
-    assert second["spent"] == first["spent"] and second["tokens_seen"] != first["tokens_seen"]
+    assert second["spent"] == first["spent"]
+    assert second["tokens_seen"] != first["tokens_seen"]
 
 
 @pytest.mark.parametrize(

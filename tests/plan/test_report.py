@@ -132,12 +132,14 @@ def test_ranked_ranges_join_equal_neighbours_and_open_ones(pilot_plan: Plan) -> 
 def test_comparison_between_two_points_is_interpolated() -> None:
     pair = comparison("x", "y", "a wins", "a wins", "cannot tell", means=[1.0, 3.0, 7.0])
     between = ranking.at(pair, 10**0.25)
-    assert between.mean == pytest.approx(1.5) and between.low == pytest.approx(0.5)
+    assert between.mean == pytest.approx(1.5)
+    assert between.low == pytest.approx(0.5)
     assert between.verdict == "a wins"
     assert ranking.at(pair, 10**1.5).verdict == "cannot tell", "the two sides differ"
     assert ranking.at(pair, 10.0 * (1 + 1e-12)).mean == pytest.approx(3.0)
     assert ranking.at(pair, 100.0 * (1 + 1e-12)).verdict == "cannot tell"
-    assert ranking.at(pair, 0.5) is None and ranking.at(pair, 200.0) is None
+    assert ranking.at(pair, 0.5) is None
+    assert ranking.at(pair, 200.0) is None
 
 
 def test_comparison_from_the_other_side_has_signs_and_verdicts_turned() -> None:
@@ -158,11 +160,13 @@ def test_comparison_from_the_other_side_has_signs_and_verdicts_turned() -> None:
 
 
 def test_page_is_well_formed_and_self_contained(page: Page) -> None:
-    assert page.problems == [] and page.open == []
+    assert page.problems == []
+    assert page.open == []
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
     assert page.tags["svg"] == 3
-    assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert page.links
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
 
 
 def test_page_has_its_answer_first_and_sections_in_order(page: Page, pilot_plan: Plan) -> None:
@@ -181,7 +185,8 @@ def test_page_has_its_answer_first_and_sections_in_order(page: Page, pilot_plan:
         "Provenance",
     ]
     places = [page.text.find(" ".join(text.split())) for text in order]
-    assert -1 not in places and places == sorted(places)
+    assert -1 not in places
+    assert places == sorted(places)
 
 
 def test_headline_names_leaders_by_range_and_where_extrapolation_begins(
@@ -200,9 +205,8 @@ def test_headline_names_leaders_by_range_and_where_extrapolation_begins(
     # The planted crossing lies where the plan leaves the lead open.
     planted = brentq(gap, 3e11, 5e12)
     first, between, last = ranking.ranked_ranges(fitted(pilot_plan))
-    assert first.ranking == Ranking("wins", ("logit",)) and last.ranking == Ranking(
-        "wins", ("scratch",)
-    )
+    assert first.ranking == Ranking("wins", ("logit",))
+    assert last.ranking == Ranking("wins", ("scratch",))
     assert f"logit ahead of scratch and mlm+minilm up to {flops(first.high)} FLOPs" in head
     assert f"scratch ahead of logit and mlm+minilm from {flops(last.low)} FLOPs on" in head
     assert between.ranking == Ranking("open", ("scratch", "logit"))
@@ -260,7 +264,8 @@ def test_table_of_budgets_has_what_arms_buy_and_their_forecasts(
         (forecast,) = matching
         # A budget's rows stand together, and only the first of them names it.
         assert row[0] == (flops(budget), "", "")[n % 3]
-        assert row[1].endswith(arm) and row[2] == f"{bought.steps:,}"
+        assert row[1].endswith(arm)
+        assert row[2] == f"{bought.steps:,}"
         assert float(row[4]) == pytest.approx(bought.tokens / 900_000, rel=0.01)
         # What tokens are worth, and below it as a share of the tokens.
         worth = bought.effective_tokens
@@ -284,7 +289,8 @@ def test_table_of_verdicts_marks_extrapolated_budgets(page: Page) -> None:
         "scratch − mlm+minilm",
         "logit − mlm+minilm",
     ]
-    assert pairs[0][-1].startswith("scratch ahead−") and pairs[2][1].startswith("logit ahead−")
+    assert pairs[0][-1].startswith("scratch ahead−")
+    assert pairs[2][1].startswith("logit ahead−")
 
 
 def test_held_out_predictions_are_all_shown_with_errors(page: Page, pilot_plan: Plan) -> None:
@@ -321,7 +327,8 @@ def test_held_out_check_is_summed_up_in_words(pilot_plan: Plan) -> None:
     assert "0.050 to 0.125 nats (2.5 to 5.0 standard deviations" in summary
     assert "1 of 2 lie in its intervals" in summary
     assert "2; in its intervals 1, with the right sign 1" in summary
-    assert "scratch − logit" in widened and "2.25 times" in widened
+    assert "scratch − logit" in widened
+    assert "2.25 times" in widened
 
     # Without a check the page says so, and lacks the figure.
     changed = replace(pilot_plan, held_out=(), widening={})
@@ -336,10 +343,8 @@ def test_published_laws_are_labelled_and_name_arms_without_a_law(
     sentences = verdict.sources(pilot_plan)["Published laws"]
     losses = {arm: prior.losses for arm, prior in pilot_plan.prior.arms.items()}
     below = all(a < b for a, b in zip(losses["logit"], losses["scratch"], strict=True))
-    assert (
-        below
-        and sentences[1] == "They put the loss of logit below that of scratch at every budget."
-    )
+    assert below
+    assert sentences[1] == "They put the loss of logit below that of scratch at every budget."
     assert sentences[0].startswith("Decoder language models, next-token loss, extrapolated")
     assert sentences[2] == "There is no published law for mlm+minilm."
     # The table has each loss, and below it the gap to the baseline arm.
@@ -349,9 +354,8 @@ def test_published_laws_are_labelled_and_name_arms_without_a_law(
     gap = losses["logit"][-1] - losses["scratch"][-1]
     assert row["1.00e15"] == f"{losses['logit'][-1]:.3f}{gap:+.3f}".replace("-", "−")
     assert pilot_plan.prior.assumption in page.text
-    assert pilot_plan.prior.outside and all(
-        sentence in page.text for sentence in pilot_plan.prior.outside
-    )
+    assert pilot_plan.prior.outside
+    assert all(sentence in page.text for sentence in pilot_plan.prior.outside)
 
 
 def test_laws_are_shown_with_parameters_and_cautions(pilot_plan: Plan) -> None:
@@ -405,23 +409,25 @@ def test_budgets_below_a_step_are_shown_as_such(pilot_plan: Plan, tmp_path: Path
         arm.bought[0] is None for arm in small.arms.values()
     )
     head, leaders, *_ = page.tables["Who is forecast ahead"]
-    assert head[1:] == ["1.00e10extrapolated", "1.00e14extrapolated"] and leaders[1] == "–"
+    assert head[1:] == ["1.00e10extrapolated", "1.00e14extrapolated"]
+    assert leaders[1] == "–"
 
 
 def test_plan_without_a_pilot_has_prices_budgets_and_prior(bare: Plan) -> None:
     page = Page(report.html(bare))
-    assert page.problems == [] and page.tags["svg"] == 0
+    assert page.problems == []
+    assert page.tags["svg"] == 0
     assert "No pilot was fitted, so nothing is forecast" in page.text
-    assert "Who is forecast ahead" not in page.text and "Against scratch" not in page.text
+    assert "Who is forecast ahead" not in page.text
+    assert "Against scratch" not in page.text
     price = page.figures("FLOPs of a step", "scratch")
-    assert (
-        price["total"] == flops(bare.arms["scratch"].prices[0].total)
-        and price["teacher forward"] == "0"
-    )
+    assert price["total"] == flops(bare.arms["scratch"].prices[0].total)
+    assert price["teacher forward"] == "0"
     assert len(page.tables["What each arm buys"]) == 1 + 15
     assert "There is no published law for mlm+minilm." in page.text
     printed = shown(bare)
-    assert "None without a pilot." in printed and "less than a step" not in printed
+    assert "None without a pilot." in printed
+    assert "less than a step" not in printed
 
 
 def test_page_of_a_plan_read_again_has_the_same_bytes(

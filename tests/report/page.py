@@ -100,7 +100,10 @@ def check_escaped(text: str, hostile: str) -> None:
     """Check that a page shows a hostile name, an image and a bold tag as text and runs none."""
     page = Page(text)
     assert "<script" not in text.lower()
-    assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []
-    assert page.text.count(hostile) > 10 and "<img src=x>" in page.text and "&amp;" in page.text
+    assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0
+    assert page.problems == []
+    assert page.text.count(hostile) > 10
+    assert "<img src=x>" in page.text
+    assert "&amp;" in page.text
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
     assert used <= set(re.findall(r"(--[a-z0-9-]+):", text))

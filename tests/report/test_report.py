@@ -113,7 +113,8 @@ def test_counted_losses_stand_under_losses_only(page: Page, results: Results) ->
     assert all(name in figure for name in reference_losses.LABELS.values())
     text = io.StringIO()
     Console(file=text, width=200).print(table.summary(results))
-    assert "unigram" in text.getvalue() and "4.116" in text.getvalue()
+    assert "unigram" in text.getvalue()
+    assert "4.116" in text.getvalue()
 
 
 def test_results_without_counted_losses_render(results: Results) -> None:
@@ -202,7 +203,8 @@ def test_study_without_teacher_has_no_section_on_its_cost(results: Results) -> N
 
 
 def test_page_names_regime_and_masks(page: Page, results: Results) -> None:
-    assert notes.regime(results) in page.text and notes.masks(results) in page.text
+    assert notes.regime(results) in page.text
+    assert notes.masks(results) in page.text
 
 
 def test_page_bytes_ignore_users_matplotlib_settings(
@@ -251,7 +253,8 @@ def test_one_seed_shows_differences_without_intervals() -> None:
     assert page.problems == []
     assert "cannot tell the arms apart" in page.text
     rows = [row for row in page.cells["All pairs"] if len(row) == 6]
-    assert rows and {row[1] for row in rows} == {"INCONCLUSIVE"}
+    assert rows
+    assert {row[1] for row in rows} == {"INCONCLUSIVE"}
     assert {row[4] for row in rows} == {"–"}
     assert "±" not in page.row("Scores", "scratch")[2]
 
@@ -306,7 +309,8 @@ def test_terminal_table_shows_scores_and_escapes_names(results: Results) -> None
     printed = console.file.getvalue()
     lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
     assert lines["tinybert"].split()[-1] == "23"
-    assert "head untrained" in lines["tinybert"] and "head untrained" not in lines["logit"]
+    assert "head untrained" in lines["tinybert"]
+    assert "head untrained" not in lines["logit"]
     assert "[red]minilm[/red]" in lines, "a name is no markup"
     values = [run.metrics["probe.topic"] for run in results.runs if run.arm == "scratch"]
     assert f"{sum(values) / 3:.3f} ± " in lines["scratch"]

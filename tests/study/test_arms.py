@@ -88,7 +88,8 @@ def test_head_fit_is_booked_to_arms_with_logits_and_not_charged(
 ) -> None:
     fitted = study.results["teacher"]["head_flops"]
     owed = {arm: study.run(arm)["spent"]["teacher_training"] for arm in study.results["arms"]}
-    assert fitted > 0 and owed["logit"] == owed["stored"] == fitted
+    assert fitted > 0
+    assert owed["logit"] == owed["stored"] == fitted
     assert owed["two_stage"] == 0
 
 
@@ -99,7 +100,8 @@ def test_cached_arm_pays_its_share_and_no_teacher_forward(study: Study) -> None:
     assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
     # Only the loss on stored logits is left of the teacher's pass.
     assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
-    assert cache["bias"] == {} and cache["views"] == 2
+    assert cache["bias"] == {}
+    assert cache["views"] == 2
     assert (
         study.run("stored")["cache_bytes"]
         == cache["bytes"]
@@ -152,10 +154,8 @@ def test_references_hold_each_start_and_the_teacher(study: Study) -> None:
 def test_report_lists_the_differences_between_arms(study: Study) -> None:
     page = (study.out / "report.html").read_text(encoding="utf-8")
     rows = {row["setting"]: row["values"] for row in study.results["differences"]}
-    assert (
-        rows["start"]["head_start"] == "teacher layers: spread"
-        and rows["start"]["logit"] == "random"
-    )
+    assert rows["start"]["head_start"] == "teacher layers: spread"
+    assert rows["start"]["logit"] == "random"
     assert rows["student"]["as_run"] == "norm pre, embedding_norm False"
     assert "learning_rate 0.001" in rows["optimiser"]["as_run"]
     assert rows["teacher's outputs"]["stored"] == "stored"
@@ -164,7 +164,8 @@ def test_report_lists_the_differences_between_arms(study: Study) -> None:
     notes = " ".join(study.results["notes"])
     assert "as_run has its own student, optimizer, finetune" in notes
     assert "head_start has its own start" in notes
-    assert "stored once" in notes and "stored once" in page
+    assert "stored once" in notes
+    assert "stored once" in page
     assert "teacher cache" in page
     assert not any("start" in same or "optimiser" in same for same in study.results["same"])
 
@@ -179,7 +180,8 @@ def test_price_with_cached_arm_says_when_the_cache_pays_off(study: Study) -> Non
     )
     unknown = json.loads(kdjax(*words).out)["stored"][0]
     known = json.loads(kdjax(*words, "--data.prepared", study.out / "data").out)["stored"][0]
-    assert unknown["steps"] is None and unknown["cache"]["flops"] is None
+    assert unknown["steps"] is None
+    assert unknown["cache"]["flops"] is None
     assert known["steps"] == study.run("stored")["steps"]
     assert known["cache"]["flops"] == study.results["cache"]["flops"]
     # 2 views of a sequence, shared by 10 runs, against one pass of the teacher in every epoch

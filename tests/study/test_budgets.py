@@ -39,7 +39,8 @@ def runs(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refused(ended: Ended, *words: str) -> None:
-    assert ended.status == 2 and ended.err.count("\n") == 1
+    assert ended.status == 2
+    assert ended.err.count("\n") == 1
     assert all(word in ended.err for word in words), ended.err
 
 
@@ -73,7 +74,8 @@ def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: P
     for arm, run in runs(results).items():
         counted = run["wall_clock"]["compute"] + run["wall_clock"]["input"]
         assert run["used"] * 3600 == pytest.approx(counted)
-        assert run["steps"] > 3 and 0.5 * seconds < counted < 1.5 * seconds
+        assert run["steps"] > 3
+        assert 0.5 * seconds < counted < 1.5 * seconds
         lines = (
             (tmp_path / "out" / "runs" / f"{arm}-seed0" / "metrics.jsonl").read_text().splitlines()
         )
@@ -129,13 +131,12 @@ def test_limited_regime_repeats_the_subset_and_counts_unique_tokens(
 ) -> None:
     limited = ("--data.regime", "limited", "--data.unique_tokens", 400)
     results = compared(recipe, tmp_path / "out", *limited)
-    assert results["corpus"]["regime"] == "limited" and results["corpus"]["tokens"]["train"] <= 400
+    assert results["corpus"]["regime"] == "limited"
+    assert results["corpus"]["tokens"]["train"] <= 400
     assert results["corpus"]["whole"]["tokens"]["train"] > 1000
     for run in results["runs"]:
-        assert (
-            run["epochs"] > 1
-            and run["tokens_unique"] == results["corpus"]["tokens"]["train"] < run["tokens_seen"]
-        )
+        assert run["epochs"] > 1
+        assert run["tokens_unique"] == results["corpus"]["tokens"]["train"] < run["tokens_seen"]
     # More unique text than there is.
     too_much = kdjax("compare", recipe, "--out", tmp_path / "no", *limited[:3], "1e9")
     refused(too_much, "expected at least data.unique_tokens", "are missing")

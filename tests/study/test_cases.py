@@ -220,7 +220,9 @@ def test_sentences_say_what_each_case_makes_of_the_verdicts() -> None:
 
 def test_terms_are_explained_only_where_they_are_used() -> None:
     terms = " ".join(teacher_accounting.terms(study(KD_WINS)))
-    assert "Open:" in terms and "At least" not in terms and "inconclusive" not in terms
+    assert "Open:" in terms
+    assert "At least" not in terms
+    assert "inconclusive" not in terms
     assert (
         "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is shared by "
         "1 student" in terms

@@ -146,12 +146,11 @@ def test_rows_hold_hardware_flops_beside_charged_flops(study: Study) -> None:
         assert used["model_flops"] == sum(run["spent"][part] for part in PARTS)
         # XLA counts the optimized program, which differs from the reference one that is priced.
         assert used["hardware_flops"] > 0.5 * used["model_flops"]
-        assert 0 < used["model_utilisation"] < 1 and used["devices"] == 8
-        assert (
-            used["peak"]["source"] == "measured"
-            and used["program_bytes"] > 0
-            and used["high_water_bytes"] > 0
-        )
+        assert 0 < used["model_utilisation"] < 1
+        assert used["devices"] == 8
+        assert used["peak"]["source"] == "measured"
+        assert used["program_bytes"] > 0
+        assert used["high_water_bytes"] > 0
         assert {"compute", "input", "compile", "evaluation"} <= run["wall_clock"].keys()
 
 
@@ -208,10 +207,8 @@ def test_metrics_compare_each_run_with_the_teacher(study: Study) -> None:
             assert ("teacher_kl" in line) == ("teacher_agreement" in line) == (arm in WITH_MLM_HEAD)
         if arm in WITH_MLM_HEAD:
             details = study.run(arm, 0)["details"]["mlm_loss"]
-            assert (
-                details["teacher_kl"] == pytest.approx(figures[-1]["teacher_kl"], rel=1e-5)
-                and details["teacher_kl"] > 0
-            )
+            assert details["teacher_kl"] == pytest.approx(figures[-1]["teacher_kl"], rel=1e-5)
+            assert details["teacher_kl"] > 0
             assert details["teacher_agreement"] == pytest.approx(figures[-1]["teacher_agreement"])
     kl = {arm: study.run(arm, 0)["details"]["mlm_loss"]["teacher_kl"] for arm in WITH_MLM_HEAD}
     assert kl["scratch"] != kl["logit"]
@@ -478,7 +475,8 @@ def test_tensorboard_files_hold_recipe_and_utilisation(study: Study) -> None:
     assert b'"evaluations": 3' in recipe.tensor_proto.string_val[0]
     steps = [line for line in study.lines("minilm", 1) if "loss" in line]
     shares = [line["speed/utilisation"] for line in steps if "speed/utilisation" in line]
-    assert len(shares) == len(steps) and all(0 < share < 1 for share in shares)
+    assert len(shares) == len(steps)
+    assert all(0 < share < 1 for share in shares)
     assert [point.value for point in events.Scalars("speed/utilisation")] == pytest.approx(
         shares, rel=1e-6
     )

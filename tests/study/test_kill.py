@@ -248,10 +248,8 @@ def test_compare_on_sigterm_exits_75_and_resumes(
             time.sleep(0.002)
         os.kill(process, signal.SIGTERM)
         assert forks.wait() == 75, errors.read_text()
-        assert (
-            errors.read_text().splitlines()[-1].startswith(message)
-            and "Traceback" not in errors.read_text()
-        )
+        assert errors.read_text().splitlines()[-1].startswith(message)
+        assert "Traceback" not in errors.read_text()
     forks.start(words, errors)
     assert forks.wait() == 0, errors.read_text()
     study.check_same(stopped)

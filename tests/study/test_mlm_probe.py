@@ -143,7 +143,8 @@ def test_run_manifest_holds_digests_of_texts(study: Study) -> None:
 def test_report_shows_probes_and_the_shuffled_control(study: Study) -> None:
     out, results = study
     page = html(results_of(results, out / "results.json"))
-    assert "<h2>MLM probe</h2>" in page and "<h2>Whether order matters</h2>" in page
+    assert "<h2>MLM probe</h2>" in page
+    assert "<h2>Whether order matters</h2>" in page
     assert "MLM probe, held-out loss, other-text" in page
 
 
@@ -212,7 +213,9 @@ def test_tuning_by_the_probe_uses_sequences_of_its_own(tmp_path: Path) -> None:
     }
     tuning = tune(recipes.from_dict(values), tmp_path / "out")
     (trial,) = tuning.arms["minilm"].trials
-    assert tuning.better == "lower" and trial.value is not None and 0 < trial.value < 10
+    assert tuning.better == "lower"
+    assert trial.value is not None
+    assert 0 < trial.value < 10
     row = json.loads(
         (tmp_path / "out" / "trials/minilm/000/runs/minilm-seed7/result.json").read_text()
     )
@@ -248,7 +251,8 @@ def test_impossible_probe_or_text_is_refused_and_nothing_written(
     recipe.write_text(json.dumps(values))
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
     assert ended.status == 2
-    assert message in ended.err and len(ended.err.strip().splitlines()) == 1
+    assert message in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -66,7 +66,8 @@ def test_parts_make_disjoint_runs(parts: list[Path]) -> None:
     for seed, part in enumerate(parts):
         names = {run.name for run in (part / "runs").iterdir()}
         assert names == {f"minilm-seed{seed}", f"scratch-seed{seed}"}
-    assert (parts[0] / "references").exists() and not (parts[1] / "references").exists()
+    assert (parts[0] / "references").exists()
+    assert not (parts[1] / "references").exists()
 
 
 def test_merged_parts_equal_the_study_of_one_machine(
@@ -90,14 +91,16 @@ def test_merged_parts_equal_the_study_of_one_machine(
         assert results[0][name] == results[1][name], name
     assert (merged / "report.html").exists()
     again = kdjax("merge", *parts, "--out", merged)  # changes nothing
-    assert again.status == 0 and rows(merged) == rows(whole)
+    assert again.status == 0
+    assert rows(merged) == rows(whole)
 
 
 def test_merge_skips_unfinished_runs(parts: list[Path], tmp_path: Path) -> None:
     shutil.copytree(parts[1], tmp_path / "part")
     (tmp_path / "part" / "runs" / "scratch-seed1" / "result.json").unlink()
     ended = kdjax("merge", parts[0], tmp_path / "part", "--out", tmp_path / "merged")
-    assert ended.status == 0 and "3 finished runs" in ended.out
+    assert ended.status == 0
+    assert "3 finished runs" in ended.out
     assert not (tmp_path / "merged" / "runs" / "scratch-seed1").exists()
 
 
@@ -150,7 +153,8 @@ def test_merge_of_parts_of_different_studies_is_refused(
 ) -> None:
     other = edited(parts[1], tmp_path / "other", file, *keys, value=value)
     ended = kdjax("merge", parts[0], other, "--out", tmp_path / "merged")
-    assert ended.status == 2 and ended.err.count("\n") == 1
+    assert ended.status == 2
+    assert ended.err.count("\n") == 1
     assert re.search(says, ended.err), ended.err
     assert not (tmp_path / "merged").exists()
 
@@ -160,24 +164,28 @@ def test_merge_of_a_run_with_two_results_is_refused(parts: list[Path], tmp_path:
         parts[1], tmp_path / "other", "runs/minilm-seed1/result.json", "params_sha256", value="0"
     )
     ended = kdjax("merge", *parts, other, "--out", tmp_path / "merged")
-    assert ended.status == 2 and "ended with other parameters than" in ended.err
+    assert ended.status == 2
+    assert "ended with other parameters than" in ended.err
     assert not (tmp_path / "merged").exists()
 
 
 def test_merge_of_a_directory_without_a_study_is_refused(parts: list[Path], tmp_path: Path) -> None:
     ended = kdjax("merge", parts[0], tmp_path, "--out", tmp_path / "merged")
-    assert ended.status == 2 and "study.json: no such file" in ended.err
+    assert ended.status == 2
+    assert "study.json: no such file" in ended.err
     # Nor is anything written among other files.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     ended = kdjax("merge", *parts, "--out", tmp_path / "mine")
-    assert ended.status == 2 and "holds files but no study" in ended.err
+    assert ended.status == 2
+    assert "holds files but no study" in ended.err
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"])
 def test_malformed_part_is_refused(recipe: Path, tmp_path: Path, part: str) -> None:
     ended = kdjax("train", recipe, "--out", tmp_path / "out", f"--part={part}")
-    assert ended.status == 2 and "expected I/N with I from 1 to N" in ended.err
+    assert ended.status == 2
+    assert "expected I/N with I from 1 to N" in ended.err
     assert not (tmp_path / "out").exists()
 
 
@@ -188,7 +196,8 @@ def test_train_without_one_run_or_a_part_is_refused(
     recipe: Path, tmp_path: Path, words: list[str]
 ) -> None:
     ended = kdjax("train", recipe, "--out", tmp_path / "out", *words)
-    assert ended.status == 2 and "expected either --arm and --seed, or --part" in ended.err
+    assert ended.status == 2
+    assert "expected either --arm and --seed, or --part" in ended.err
 
 
 def costing(flops: Mapping[str, int]) -> dict[str, tuple[PhaseSpan, ...]]:

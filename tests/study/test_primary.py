@@ -44,16 +44,19 @@ def study(endpoint: str) -> Results:
 
 def test_every_arm_is_tested_against_the_first_without_a_teacher() -> None:
     tests = study("probe.topic").primary
-    assert tests is not None and tests.baseline == "scratch"
+    assert tests is not None
+    assert tests.baseline == "scratch"
     assert [row.arm for row in tests.comparisons] == ["logit", "tinybert", "minilm"]
     for row in tests.comparisons:
-        assert row.p_value is not None and row.p_adjusted is not None
+        assert row.p_value is not None
+        assert row.p_adjusted is not None
         assert row.p_adjusted >= row.p_value
 
 
 def test_arms_without_the_endpoint_are_left_out() -> None:
     tests = study("mlm_loss").primary
-    assert tests is not None and [row.arm for row in tests.comparisons] == ["logit"]
+    assert tests is not None
+    assert [row.arm for row in tests.comparisons] == ["logit"]
 
 
 def test_no_primary_endpoint_says_nothing() -> None:

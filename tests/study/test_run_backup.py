@@ -46,4 +46,5 @@ def test_backup_without_a_root_copies_nothing(tmp_path: Path) -> None:
     backup = RunBackup("", run, "teacher")
     backup.upload_folder("at-0.5", CARD)
     backup.download_folder("at-1", CARD)
-    assert read(run / "at-0.5") == FILES and not (run / "at-1").exists()
+    assert read(run / "at-0.5") == FILES
+    assert not (run / "at-1").exists()

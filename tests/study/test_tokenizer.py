@@ -222,5 +222,6 @@ def test_teacher_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     # Of the same size, its entries are compared once the text has made ours.
     sized = ("--data.tokenizer.size", "53")
     line = refused(kdjax("compare", path, "--out", tmp_path / "out", *sized))
-    assert "entry" in line and "expected" in line
+    assert "entry" in line
+    assert "expected" in line
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())

@@ -194,7 +194,8 @@ def test_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: 
                 for line in metrics.lines(run)
                 if "teacher_mlm_loss" in line
             ]
-            assert beside and beside == pytest.approx([losses[of]] * len(beside))
+            assert beside
+            assert beside == pytest.approx([losses[of]] * len(beside))
 
 
 def test_vmapped_seeds_share_a_teacher(study: Path) -> None:
@@ -338,7 +339,8 @@ def test_teacher_training_on_a_full_disk_keeps_its_directory(
     monkeypatch.setattr(trained_teacher, "train", full)
     recipe = write(tmp_path)
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
-    assert ended.status == 2 and "No space left" in ended.err
+    assert ended.status == 2
+    assert "No space left" in ended.err
     assert (tmp_path / "out" / "teacher" / "seed0" / "manifest.json").exists()
     # The directory is still that training's alone.
     other = {
@@ -348,11 +350,8 @@ def test_teacher_training_on_a_full_disk_keeps_its_directory(
     ended = kdjax(
         "compare", write(tmp_path, "other.yaml", teacher=other), "--out", tmp_path / "out"
     )
-    assert (
-        ended.status == 2
-        and "holds a teacher whose train.optimizer.learning_rate is 0.01, expected 0.02"
-        in ended.err
-    )
+    assert ended.status == 2
+    assert "holds a teacher whose train.optimizer.learning_rate is 0.01, expected 0.02" in ended.err
 
 
 BAD: tuple[tuple[Mapping[str, Any], str], ...] = (
@@ -399,7 +398,9 @@ def test_impossible_teacher_settings_are_refused(
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(values), encoding="utf-8")
     ended = kdjax("compare", bad, "--out", tmp_path / "out")
-    assert ended.status == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
+    assert ended.status == 2, ended.err
+    assert message in ended.err, ended.err
+    assert ended.err.count("\n") == 1, ended.err
     assert not (tmp_path / "out").exists()
 
 
@@ -421,12 +422,12 @@ def test_missing_teacher_checkpoint_is_refused(
         "compare", write(recipe.parent, "at.yaml", teacher=teacher), "--out", tmp_path / "out"
     )
     assert ended.status == 2
-    assert (
-        "teacher.at is 0.5, expected a checkpoint of" in ended.err and "it has 0.25, 1" in ended.err
-    )
+    assert "teacher.at is 0.5, expected a checkpoint of" in ended.err
+    assert "it has 0.25, 1" in ended.err
 
 
 def test_stream_seeds_of_teachers_are_none_of_students() -> None:
     drawn = {stream_seed(seed) for seed in range(1000)}
-    assert len(drawn) == 1000 and not drawn & set(range(1000))
+    assert len(drawn) == 1000
+    assert not drawn & set(range(1000))
     assert max(drawn) < 2**31

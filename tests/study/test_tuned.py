@@ -94,7 +94,8 @@ def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
     written(tmp_path)
     config = tuned(tmp_path)
     tuning = tuning_of(replace(config, arms={"logit": config.arms["logit"]}))
-    assert tuning is not None and list(tuning.arms) == ["logit"]
+    assert tuning is not None
+    assert list(tuning.arms) == ["logit"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,8 @@ def test_notes_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None
     ]
     # A recipe that names the file says the same.
     from_recipe = tuning_of(tuned(tmp_path))
-    assert from_recipe is not None and notes(from_recipe) == notes(tuning)
+    assert from_recipe is not None
+    assert notes(from_recipe) == notes(tuning)
     assert "probe.topic on the task's dev rows" in notes(replace(tuning, endpoint="probe.topic"))[0]
 
 

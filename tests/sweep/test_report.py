@@ -62,12 +62,14 @@ def ahead(results: SweepResults, arm: str, budget: float, other: str = "scratch"
 
 
 def test_page_is_well_formed_and_self_contained(page: Page) -> None:
-    assert page.problems == [] and page.open == []
+    assert page.problems == []
+    assert page.open == []
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
     assert page.tags["svg"] == 2, "one for each endpoint"
     # Every link leads to a place on the page.
-    assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert page.links
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
 
 
 def test_cross_entropies_of_the_text_are_shown_only_beside_losses(
@@ -82,7 +84,8 @@ def test_cross_entropies_of_the_text_are_shown_only_beside_losses(
             f"{getattr(group.reference_losses, name):.3f}",
             "–",
         ]
-        assert label in curve and label not in probe
+        assert label in curve
+        assert label not in probe
     text = io.StringIO()
     Console(file=text, width=200).print(table.summary(results))
     assert text.getvalue().count("both neighbours") == 1
@@ -102,7 +105,8 @@ def test_page_has_its_headline_first_and_sections_in_order(
         "The resolved recipe",
     ]
     places = [page.text.find(text) for text in order]
-    assert -1 not in places and places == sorted(places)
+    assert -1 not in places
+    assert places == sorted(places)
 
 
 def test_headline_names_arms_behind_at_every_budget(results: SweepResults) -> None:
@@ -123,7 +127,8 @@ def test_crossing_is_written_with_its_interval() -> None:
     }
     results = sweep(recipe(), laws)
     signs = [ahead(results, "logit", budget) for budget in BUDGETS]
-    assert signs[0] == -1 and signs[-1] == 1, signs
+    assert signs[0] == -1, signs
+    assert signs[-1] == 1, signs
     key = ("mlm_loss", "scratch", "logit")
     matching = [p for p in results.groups[0].pairs if (p.endpoint, p.a, p.b) == key]
     (pair,) = matching
@@ -134,7 +139,8 @@ def test_crossing_is_written_with_its_interval() -> None:
         + ", ".join(f"{end:.2e}".replace("e+", "e") for end in (crossing.low, crossing.high))
         + "]"
     )
-    assert "logit ahead from " in head and f"FLOPs {text}" in head
+    assert "logit ahead from " in head
+    assert f"FLOPs {text}" in head
     assert "logit crosses" in report.html(results)
 
 
@@ -173,7 +179,8 @@ def test_pairs_are_read_from_the_side_of_the_arm_with_a_teacher_in_either_order(
     # With the baseline arm last, a pair is stored as the page reads it.
     config = recipe()
     turned = sweep(replace(config, arms=dict(reversed(config.arms.items()))))
-    assert turned.arms[0] == "mlm+minilm" and turned.baseline_arm == "scratch"
+    assert turned.arms[0] == "mlm+minilm"
+    assert turned.baseline_arm == "scratch"
     stored = next(p for p in turned.groups[0].pairs if (p.a, p.b) == ("logit", "scratch"))
     from_logit = verdict.against(turned.groups[0], turned.endpoints[0], "scratch")["logit"]
     assert from_logit.points == stored.points
@@ -223,7 +230,8 @@ def test_page_of_student_sizes_shows_profiles_with_the_best_size() -> None:
     )
     results = sweep(config, noise=0.001, best=500_000)
     page = Page(report.html(results))
-    assert page.problems == [] and [n for n in Counter(page.ids).values() if n > 1] == []
+    assert page.problems == []
+    assert [n for n in Counter(page.ids).values() if n > 1] == []
     assert "Over the budget: student.layers 4" in page.text
     assert page.tags["svg"] == 3 * 2 + 2, (
         "each size on each endpoint, and the profiles of each endpoint"
@@ -301,7 +309,8 @@ def test_budgets_of_tokens_and_hours_are_written_in_their_unit(
 def test_sweep_of_a_single_budget_has_a_page() -> None:
     results = sweep(recipe("--sweep", json.dumps({"budget.flops": [1e12]})))
     page = Page(report.html(results))
-    assert page.problems == [] and page.tags["svg"] == 2
+    assert page.problems == []
+    assert page.tags["svg"] == 2
     assert "budgets: 1.00e12 FLOPs" in page.text
 
 
@@ -337,7 +346,8 @@ def test_terminal_summary_has_headline_and_scores_of_every_budget(results: Sweep
     losses = values(results, "scratch", 1e13)
     line = next(line for line in printed.splitlines() if line.strip().startswith("scratch"))
     assert line.split("  ")[-1].strip() == f"{losses.mean():.3f} ± {losses.std(ddof=1):.3f}"
-    assert len(line.split("±")) == len(BUDGETS) + 1 and len(losses) == SEEDS
+    assert len(line.split("±")) == len(BUDGETS) + 1
+    assert len(losses) == SEEDS
 
 
 def test_sweep_from_before_it_had_a_baseline_arm_is_refused_in_one_line(

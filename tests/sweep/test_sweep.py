@@ -63,7 +63,8 @@ def test_sweep_has_a_run_for_every_budget_arm_and_seed(swept: Swept) -> None:
     rows = [(row["budget"], row["arm"], row["seed"]) for row in swept.results["rows"]]
     assert sorted(rows) == sorted(itertools.product(BUDGETS, ("scratch", "logit"), (0, 1)))
     for row in swept.results["rows"]:
-        assert row["used"] <= row["budget"] and row["spent"]["charged"] == row["used"]
+        assert row["used"] <= row["budget"]
+        assert row["spent"]["charged"] == row["used"]
 
 
 def test_studies_share_text_teacher_and_compiled_steps(swept: Swept) -> None:
@@ -134,7 +135,8 @@ def test_audit_of_a_changed_sweep_names_the_changed_metric(swept: Swept, tmp_pat
     changed["rows"][0]["metrics"]["mlm_loss"] -= 0.5
     path.write_text(json.dumps(changed))
     ended = kdjax("audit", tmp_path / "changed")
-    assert ended.status == 2 and "rows.0.metrics.mlm_loss" in ended.out
+    assert ended.status == 2
+    assert "rows.0.metrics.mlm_loss" in ended.out
 
 
 def test_plan_of_a_finished_sweep_is_fitted_to_its_runs(swept: Swept, tmp_path: Path) -> None:
@@ -164,7 +166,8 @@ def test_plan_of_a_finished_sweep_is_fitted_to_its_runs(swept: Swept, tmp_path: 
         assert bought["steps"] == run["steps"]
         assert bought["tokens"] == pytest.approx(run["tokens_seen"], rel=0.05)
     (held,) = plan["held_out"]
-    assert held["budgets"] == 1 and {row["flops"] for row in held["arms"]} == {BUDGETS[-1]}
+    assert held["budgets"] == 1
+    assert {row["flops"] for row in held["arms"]} == {BUDGETS[-1]}
     assert set(plan["contests"]) == {"nothing", "inference"}
     assert (tmp_path / "plan.html").read_text().startswith("<!doctype html>")
 
@@ -173,7 +176,8 @@ def test_plan_without_a_pilot_has_prices_and_published_laws(swept: Swept, tmp_pa
     ended = kdjax("plan", swept.recipe, "--out", tmp_path, "--plan.budgets", "[1e8, 1e9]")
     assert ended.status == 0, ended.err
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["fits"] is None and plan["contests"] is None
+    assert plan["fits"] is None
+    assert plan["contests"] is None
     assert {arm: prior["law"] for arm, prior in plan["prior"]["arms"].items()} == {
         "scratch": "supervised",
         "logit": "distillation",
@@ -201,7 +205,9 @@ def test_plan_with_a_bad_setting_is_refused_in_one_line(
 ) -> None:
     words = changes.format(out=swept.out).split()
     ended = kdjax("plan", swept.recipe, "--out", tmp_path / "out", *words)
-    assert ended.status == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
+    assert ended.status == 2, ended.err
+    assert message in ended.err, ended.err
+    assert ended.err.count("\n") == 1, ended.err
 
 
 @pytest.mark.parametrize(
@@ -229,7 +235,8 @@ def test_sweep_with_bad_values_is_refused(
 
 def test_compare_with_a_sweep_in_the_recipe_is_refused(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax("compare", swept.recipe, "--out", tmp_path / "out")
-    assert ended.status == 2 and "expected `kdjax sweep`" in ended.err
+    assert ended.status == 2
+    assert "expected `kdjax sweep`" in ended.err
 
 
 def test_cells_of_several_settings_have_small_budgets_first(tmp_path: Path) -> None:
@@ -274,7 +281,8 @@ def test_isoflop_optimum_equals_the_vertex_of_a_planted_parabola() -> None:
     assert profile.points[1].mean == pytest.approx((1.0 + 1.04) / 2)
     assert profile.optimum is not None
     assert profile.optimum.parameters == pytest.approx(10**2.1)
-    assert profile.optimum.low is not None and profile.optimum.high is not None
+    assert profile.optimum.low is not None
+    assert profile.optimum.high is not None
     assert profile.optimum.low < 10**2.1 < profile.optimum.high
 
     # A loss that falls over all sizes has its best size beyond them, and one size has no profile.

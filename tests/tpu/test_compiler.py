@@ -115,10 +115,10 @@ def test_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> Non
     for name, topology in slices.items():
         needed = out_of_memory(said[topology])
         limit = re.search(r"HBM \((\d+\.\d+)G\)", said[topology])
-        assert needed is not None and needed > chip(name).hbm
-        assert limit is not None and float(limit[1]) == pytest.approx(
-            chip(name).hbm / GIB, abs=0.005
-        )
+        assert needed is not None
+        assert needed > chip(name).hbm
+        assert limit is not None
+        assert float(limit[1]) == pytest.approx(chip(name).hbm / GIB, abs=0.005)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def test_study_on_a_preempted_slice_ends_within_budget_and_with_its_report(
     cloud.fates([f"ACTIVE until {saved}", "PREEMPTED"], ["ACTIVE"])
     ended = cloud.run("watch.sh", CONFIG=recipe, SPOT=1, POLL=0.3, limit=400)
     assert ended.status == 0, ended.err
-    assert "kd is lost: PREEMPTED" in ended.err and cloud.slices == []
+    assert "kd is lost: PREEMPTED" in ended.err
+    assert cloud.slices == []
 
     (run,) = json.loads((cloud.work / "runs/kd/results.json").read_text())["runs"]
     assert run["used"] <= small_study.BUDGET < run["used"] + run["used"] / run["steps"]

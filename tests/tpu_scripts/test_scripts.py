@@ -62,30 +62,33 @@ def test_scripts_run_step_by_step_refuse_early_steps_and_leave_what_is_running(
     settings = KINDS[kind]
     for script in ("setup.sh", "launch.sh"):
         early = cloud.run(script, **settings)
-        assert (
-            early.status == 1
-            and "kd is not ready (no such slice), expected a slice made by create.sh" in early.err
-        )
+        assert early.status == 1
+        assert "kd is not ready (no such slice), expected a slice made by create.sh" in early.err
     assert cloud.run("teardown.sh", **settings).status == 0  # nothing there is fine
     assert cloud.run("create.sh", **settings).status == 0
-    assert cloud.run("create.sh", **settings).status == 0 and cloud.slices == ["kd"]
+    assert cloud.run("create.sh", **settings).status == 0
+    assert cloud.slices == ["kd"]
     unset = cloud.run("launch.sh", **settings)
-    assert unset.status == 1 and "worker.sh" in unset.err
+    assert unset.status == 1
+    assert "worker.sh" in unset.err
     assert "set up: kdjax, Python 3.12.0" in cloud.run("setup.sh", **settings).err
     for _ in range(2):  # what is running is left
         assert cloud.run("launch.sh", **settings).status == 0
     assert len(cloud.starts()) == 1
     nothing = cloud.run("fetch.sh", **settings)
-    assert nothing.status == 1 and "Did not find existing container" in nothing.err
+    assert nothing.status == 1
+    assert "Did not find existing container" in nothing.err
     assert cloud.run("teardown.sh", **settings).status == 0
-    assert cloud.slices == [] and (cloud.world / "made.json").exists() == (kind == "group")
+    assert cloud.slices == []
+    assert (cloud.world / "made.json").exists() == (kind == "group")
     if kind == "group":
         assert (cloud.world / "made.json").read_text() == "[]"
 
 
 def test_group_of_one_machine_needs_no_policy(cloud: Cloud) -> None:
     assert cloud.run("create.sh", ACCELERATOR="tpu7x-8").status == 0
-    assert cloud.called("workload-policy") == 0 and cloud.called("--size=1") == 1
+    assert cloud.called("workload-policy") == 0
+    assert cloud.called("--size=1") == 1
     assert cloud.called("--max-run-duration=4500s") == 1  # an hour and 15 minutes
 
 
@@ -93,7 +96,8 @@ def test_what_an_earlier_group_left_is_made_anew(cloud: Cloud) -> None:
     cloud.write("made", ["template kd", "policy kd"])
     ended = cloud.run("create.sh", ACCELERATOR="tpu7x-16")
     assert ended.status == 0, ended.err
-    assert cloud.called("instance-templates delete") == 1 and cloud.slices == ["kd"]
+    assert cloud.called("instance-templates delete") == 1
+    assert cloud.slices == ["kd"]
 
 
 def test_set_up_is_done_once(cloud: Cloud) -> None:
@@ -105,17 +109,16 @@ def test_set_up_is_done_once(cloud: Cloud) -> None:
     assert cloud.run("setup.sh").status == 0
     assert not (home / "venv/bin/kdjax").exists()  # installed for this archive, so left
     (home / "installed").unlink()
-    assert cloud.run("setup.sh").status == 0 and (home / "venv/bin/kdjax").exists()
+    assert cloud.run("setup.sh").status == 0
+    assert (home / "venv/bin/kdjax").exists()
 
 
 def test_set_up_says_what_failed_on_a_worker(cloud: Cloud) -> None:
     (cloud.world / "bin/uv").write_text("#!/bin/sh\n[ $1 != pip ]\n")
     cloud.run("create.sh")
     ended = cloud.run("setup.sh")
-    assert (
-        ended.status == 1
-        and "setup.sh: worker 0: worker.sh: kdjax cannot be installed" in ended.err
-    )
+    assert ended.status == 1
+    assert "setup.sh: worker 0: worker.sh: kdjax cannot be installed" in ended.err
 
 
 def ask_worker(cloud: Cloud, *words: str) -> str:

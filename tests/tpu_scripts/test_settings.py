@@ -28,7 +28,8 @@ MISSING = {
 
 
 def refused(ended: Ended, says: str) -> None:
-    assert (ended.status, ended.out) == (2, "") and ended.err.count("\n") == 1, ended
+    assert (ended.status, ended.out) == (2, ""), ended
+    assert ended.err.count("\n") == 1, ended
     assert says in ended.err
 
 
@@ -97,7 +98,8 @@ def test_bad_settings_are_one_line(cloud: Cloud, setting: str, says: str) -> Non
         )
     else:
         refused(cloud.run("watch.sh", setting), says)
-    assert cloud.calls == [] and not (cloud.work / "runs").exists()
+    assert cloud.calls == []
+    assert not (cloud.work / "runs").exists()
 
 
 def test_bad_lines_of_a_file_are_named(cloud: Cloud) -> None:
@@ -118,9 +120,8 @@ def test_command_line_goes_before_the_file_and_the_file_before_the_environment(
     )
     ended = cloud.run("teardown.sh", "--dry-run", "my slice.env", "NAME=given", without=("ZONE",))
     assert ended.status == 0, ended.err
-    assert (
-        ended.commands[0][4:6] == ["delete", "given"] and "--zone=us-east1-c" in ended.commands[0]
-    )
+    assert ended.commands[0][4:6] == ["delete", "given"]
+    assert "--zone=us-east1-c" in ended.commands[0]
     ended = cloud.run("teardown.sh", "--dry-run", "my slice.env")
     assert ended.commands[0][4:6] == ["delete", "filed"]
 
@@ -158,7 +159,8 @@ def test_changes_that_are_not_committed_are_refused(cloud: Cloud, tmp_path: Path
 
 def test_inputs_that_are_nowhere_are_refused(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", INPUTS="teacher")
-    assert ended.status == 1 and "One or more URLs matched no objects" in ended.err
+    assert ended.status == 1
+    assert "One or more URLs matched no objects" in ended.err
     assert cloud.slices == []
     cloud.bucket("kd.inputs/teacher").mkdir(parents=True)
     assert cloud.run("watch.sh", INPUTS="teacher").status == 0
@@ -167,7 +169,8 @@ def test_inputs_that_are_nowhere_are_refused(cloud: Cloud) -> None:
 @pytest.mark.parametrize("script", COMMANDS)
 def test_help_is_what_the_script_says_of_itself(script: str) -> None:
     ended = subprocess.run([SCRIPTS / script, "--help"], capture_output=True, text=True, check=True)
-    assert f"tpu_scripts/{script} [--dry-run]" in ended.stdout and "set -euo" not in ended.stdout
+    assert f"tpu_scripts/{script} [--dry-run]" in ended.stdout
+    assert "set -euo" not in ended.stdout
 
 
 def test_example_of_settings_is_read_as_a_settings_file(cloud: Cloud) -> None:
@@ -176,7 +179,8 @@ def test_example_of_settings_is_read_as_a_settings_file(cloud: Cloud) -> None:
         example.replace("configs/tpu/v5e-8.yaml", "my recipe.yaml")
     )
     ended = cloud.run("create.sh", "--dry-run", "slice.env")
-    assert ended.status == 0 and "--spot" in ended.commands[1]
+    assert ended.status == 0
+    assert "--spot" in ended.commands[1]
     documented = {
         line.lstrip("#").split("=")[0]
         for line in example.splitlines()

@@ -22,15 +22,13 @@ def test_study_watched_from_nothing_leaves_its_results_and_no_slice(
     assert ended.status == 0, ended.err
     assert (cloud.work / "runs/kd/study.json").read_text() == "arms: {scratch: {}}\n"
     assert (cloud.work / "runs/kd/runs/part1/result.json").exists()
-    assert (
-        not list((cloud.work / "runs/kd").rglob("checkpoints"))
-        and not (cloud.work / "runs/kd/data").exists()
-    )
+    assert not list((cloud.work / "runs/kd").rglob("checkpoints"))
+    assert not (cloud.work / "runs/kd/data").exists()
     assert list((cloud.work / "runs/kd.tpu/kd/logs").glob("*.log"))
-    assert cloud.slices == [] and (
-        kind == "queued" or (cloud.world / "made.json").read_text() == "[]"
-    )
-    assert "kd is deleted" in ended.err and ended.out == ""
+    assert cloud.slices == []
+    assert kind == "queued" or (cloud.world / "made.json").read_text() == "[]"
+    assert "kd is deleted" in ended.err
+    assert ended.out == ""
     (start,) = cloud.starts()
     directory = ["--train.checkpoint.directory", "gs://a-bucket/kd"]
     assert start["words"] == [
@@ -55,10 +53,8 @@ def test_no_capacity_is_waited_for(cloud: Cloud) -> None:
     cloud.fates(["WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"])
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert (
-        ended.err.count("kd: WAITING_FOR_RESOURCES") == 2
-        and cloud.called("queued-resources create") == 1
-    )
+    assert ended.err.count("kd: WAITING_FOR_RESOURCES") == 2
+    assert cloud.called("queued-resources create") == 1
 
 
 def test_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
@@ -71,10 +67,8 @@ def test_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
     cloud.fates(["WAITING_FOR_RESOURCES", "FAILED:no capacity"], ["ACTIVE"])
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert (
-        "no more capacity" in ended.err
-        and "kd: FAILED: no capacity; deleting it, to ask again" in ended.err
-    )
+    assert "no more capacity" in ended.err
+    assert "kd: FAILED: no capacity; deleting it, to ask again" in ended.err
     assert cloud.called("queued-resources create") == 3
 
 
@@ -83,7 +77,8 @@ def test_waiting_ends_and_leaves_no_request(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", WAIT_HOURS="0.0003")
     assert ended.status == 75
     assert "no capacity for v5litepod-8 in us-west4-a within 0.0003 hours" in ended.err
-    assert cloud.slices == [] and cloud.starts() == []
+    assert cloud.slices == []
+    assert cloud.starts() == []
 
 
 @pytest.mark.parametrize(("lost", "spot"), [("SUSPENDED", 1), ("PREEMPTED", 0)])
@@ -95,11 +90,11 @@ def test_preempted_slice_is_made_again_and_the_study_goes_on(
     ended = cloud.run("watch.sh", SPOT=spot)
     assert ended.status == 0, ended.err
     assert f"kd is lost: {lost}" in ended.err
-    assert cloud.called("queued-resources create") == 2 and (cloud.called("--spot") == 2) == bool(
-        spot
-    )
+    assert cloud.called("queued-resources create") == 2
+    assert (cloud.called("--spot") == 2) == bool(spot)
     first, second = cloud.starts()
-    assert first["step"] == 0 < second["step"] and first["words"] == second["words"]
+    assert first["step"] == 0 < second["step"]
+    assert first["words"] == second["words"]
     assert cloud.slices == []
 
 
@@ -108,9 +103,11 @@ def test_lost_group_is_made_again(cloud: Cloud) -> None:
     cloud.kdjax(RUN, FINISH)
     ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16", SPOT=1)
     assert ended.status == 0, ended.err
-    assert "kd is lost: kd-x TERMINATED" in ended.err and cloud.called("managed create") == 2
+    assert "kd is lost: kd-x TERMINATED" in ended.err
+    assert cloud.called("managed create") == 2
     assert [start["step"] > 0 for start in cloud.starts()] == [False, True]
-    assert cloud.called("--provisioning-model=SPOT") == 2 and cloud.slices == []
+    assert cloud.called("--provisioning-model=SPOT") == 2
+    assert cloud.slices == []
 
 
 def test_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
@@ -127,11 +124,10 @@ def test_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
     cloud.kdjax(RUN, FINISH)
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
-    assert (
-        "worker 1 cannot be reached" in ended.err
-        and "out of reach 2 times; deleting kd" in ended.err
-    )
-    assert cloud.called("queued-resources create") == 2 and len(cloud.starts(1)) == 2
+    assert "worker 1 cannot be reached" in ended.err
+    assert "out of reach 2 times; deleting kd" in ended.err
+    assert cloud.called("queued-resources create") == 2
+    assert len(cloud.starts(1)) == 2
 
 
 def test_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> None:
@@ -139,16 +135,16 @@ def test_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
     assert "worker 1 ended with status 137: Killed; restart 1 of 3" in ended.err
-    assert [len(cloud.starts(worker)) for worker in (0, 1)] == [2, 2] and cloud.called(
-        "queued-resources create"
-    ) == 1
+    assert [len(cloud.starts(worker)) for worker in (0, 1)] == [2, 2]
+    assert cloud.called("queued-resources create") == 1
     assert cloud.starts()[1]["step"] > 0
 
 
 def test_restarts_are_bounded(cloud: Cloud) -> None:
     cloud.kdjax({"do": "exit", "status": 1, "says": "Traceback"})
     ended = cloud.run("watch.sh", RESTARTS=2)
-    assert ended.status == 1 and len(cloud.starts()) == 3
+    assert ended.status == 1
+    assert len(cloud.starts()) == 3
     assert (
         "given up after 2 restarts: worker 0 ended with status 1: Traceback; logs are in"
         in ended.err
@@ -160,10 +156,10 @@ def test_bad_input_ends_it_with_the_line(cloud: Cloud) -> None:
     says = "kdjax: train.batch_size is 7, expected a multiple of 8"
     cloud.kdjax({"do": "exit", "status": 2, "says": says})
     ended = cloud.run("watch.sh")
-    assert ended.status == 2 and len(cloud.starts()) == 1
-    assert (
-        ended.err.splitlines()[-1].startswith("watch.sh: ") and says in ended.err.splitlines()[-1]
-    )
+    assert ended.status == 2
+    assert len(cloud.starts()) == 1
+    assert ended.err.splitlines()[-1].startswith("watch.sh: ")
+    assert says in ended.err.splitlines()[-1]
     assert cloud.slices == []
 
 
@@ -176,7 +172,8 @@ def test_workers_that_do_not_find_one_another_are_started_again(cloud: Cloud) ->
     )
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
-    assert "restart 1 of 3" in ended.err and len(cloud.starts(1)) == 2
+    assert "restart 1 of 3" in ended.err
+    assert len(cloud.starts(1)) == 2
 
 
 def test_kdjax_told_to_stop_goes_on_without_counting(cloud: Cloud) -> None:
@@ -192,9 +189,8 @@ def test_ssh_refused_at_first_is_tried_again(cloud: Cloud) -> None:
     cloud.faults({"command": "tpu-vm ssh", "says": refused, "status": 255, "times": 2})
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert (
-        f"{refused} (attempt 2 of 3" in ended.err and cloud.called("queued-resources create") == 1
-    )
+    assert f"{refused} (attempt 2 of 3" in ended.err
+    assert cloud.called("queued-resources create") == 1
 
 
 @pytest.mark.parametrize(
@@ -217,9 +213,11 @@ def test_what_waiting_cannot_help_ends_it(cloud: Cloud, fault: str, fate: str) -
     cloud.faults({"command": "queued-resources create", "says": fault, "times": int(bool(fault))})
     cloud.fates([fate])
     ended = cloud.run("watch.sh")
-    assert ended.status == 1 and cloud.called("queued-resources create") == 1
+    assert ended.status == 1
+    assert cloud.called("queued-resources create") == 1
     last = ended.err.splitlines()[-1]
-    assert last.startswith("watch.sh: kd was refused: ") and (fault or "Quota limit") in last
+    assert last.startswith("watch.sh: kd was refused: ")
+    assert (fault or "Quota limit") in last
     assert cloud.slices == []
 
 
@@ -231,11 +229,13 @@ def test_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
         ]
     )
     ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16")
-    assert ended.status == 1 and "kd-x not created: ZONE_RESOURCE_POOL_EXHAUSTED" in ended.err
+    assert ended.status == 1
+    assert "kd-x not created: ZONE_RESOURCE_POOL_EXHAUSTED" in ended.err
     assert (
         ended.err.splitlines()[-1] == "watch.sh: kd was refused: kd-x not created: QUOTA_EXCEEDED"
     )
-    assert cloud.slices == [] and (cloud.world / "made.json").read_text() == "[]"
+    assert cloud.slices == []
+    assert (cloud.world / "made.json").read_text() == "[]"
 
 
 def test_cloud_that_does_not_answer_for_a_while_is_asked_again(cloud: Cloud) -> None:
@@ -255,9 +255,8 @@ def test_account_that_has_expired_ends_it(cloud: Cloud) -> None:
     says = "ERROR: (gcloud) You do not currently have an active account selected."
     cloud.faults({"command": "queued-resources describe", "says": says, "times": 9})
     ended = cloud.run("watch.sh")
-    assert (
-        ended.status == 1 and f"watch.sh: the state of kd cannot be found out: {says}" in ended.err
-    )
+    assert ended.status == 1
+    assert f"watch.sh: the state of kd cannot be found out: {says}" in ended.err
 
 
 def test_group_refused_halfway_leaves_nothing(cloud: Cloud) -> None:
@@ -265,23 +264,26 @@ def test_group_refused_halfway_leaves_nothing(cloud: Cloud) -> None:
         {"command": "managed create", "says": "ERROR: (gcloud) Quota 'TPUS' exceeded.", "times": 9}
     )
     ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16")
-    assert ended.status == 1 and ended.err.endswith(
-        "watch.sh: kd was refused: ERROR: (gcloud) Quota 'TPUS' exceeded.\n"
-    )
-    assert cloud.slices == [] and (cloud.world / "made.json").read_text() == "[]"
+    assert ended.status == 1
+    assert ended.err.endswith("watch.sh: kd was refused: ERROR: (gcloud) Quota 'TPUS' exceeded.\n")
+    assert cloud.slices == []
+    assert (cloud.world / "made.json").read_text() == "[]"
 
 
 def test_hours_end_with_everything_saved(cloud: Cloud) -> None:
     cloud.kdjax(RUN)
     ended = cloud.run("watch.sh", MAX_HOURS="0.0006")
-    assert ended.status == 75 and "stopped after MAX_HOURS=0.0006 hours" in ended.err
+    assert ended.status == 75
+    assert "stopped after MAX_HOURS=0.0006 hours" in ended.err
     assert int((cloud.bucket("kd") / "runs/part1/checkpoints/step").read_text()) > 0
     assert cloud.slices == []
     again = cloud.run("watch.sh", MAX_HOURS="0.0006")  # what was spent is remembered
-    assert again.status == 75 and cloud.called("queued-resources create") == 1
+    assert again.status == 75
+    assert cloud.called("queued-resources create") == 1
     cloud.kdjax(FINISH)
     more = cloud.run("watch.sh", MAX_HOURS="1")
-    assert more.status == 0 and cloud.starts()[-1]["step"] > 0
+    assert more.status == 0
+    assert cloud.starts()[-1]["step"] > 0
 
 
 def test_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
@@ -291,11 +293,9 @@ def test_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
     cloud.kdjax(FINISH)
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert (
-        cloud.called("queued-resources create") == 1
-        and len(cloud.starts()) == 2
-        and cloud.slices == []
-    )
+    assert cloud.called("queued-resources create") == 1
+    assert len(cloud.starts()) == 2
+    assert cloud.slices == []
 
 
 def test_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
@@ -305,16 +305,19 @@ def test_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
         assert watcher.poll() is None
     watcher.send_signal(signal.SIGTERM)
     _, said = watcher.communicate(timeout=60)
-    assert watcher.returncode == 143 and cloud.slices == ["kd"]
+    assert watcher.returncode == 143
+    assert cloud.slices == ["kd"]
     assert "kd may still be there: the same command goes on, teardown.sh deletes it" in said
     assert cloud.run("teardown.sh").status == 0
 
 
 def test_kept_slice_is_left_until_it_is_torn_down(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", KEEP=1)
-    assert ended.status == 0 and cloud.slices == ["kd"]
+    assert ended.status == 0
+    assert cloud.slices == ["kd"]
     assert "KEEP=1: kd is left and costs money until teardown.sh" in ended.err
-    assert cloud.run("teardown.sh").status == 0 and cloud.slices == []
+    assert cloud.run("teardown.sh").status == 0
+    assert cloud.slices == []
 
 
 def test_results_that_cannot_be_fetched_do_not_keep_the_slice(cloud: Cloud) -> None:
@@ -326,13 +329,12 @@ def test_results_that_cannot_be_fetched_do_not_keep_the_slice(cloud: Cloud) -> N
         }
     )
     ended = cloud.run("watch.sh")
-    assert (
-        ended.status == 1
-        and "fetching failed, fetch.sh tries again: ERROR: (gcloud) 503" in ended.err
-    )
+    assert ended.status == 1
+    assert "fetching failed, fetch.sh tries again: ERROR: (gcloud) 503" in ended.err
     assert cloud.slices == []
     cloud.faults()
-    assert cloud.run("fetch.sh").status == 0 and (cloud.work / "runs/kd/report.html").exists()
+    assert cloud.run("fetch.sh").status == 0
+    assert (cloud.work / "runs/kd/report.html").exists()
 
 
 def test_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
@@ -340,10 +342,8 @@ def test_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
         {"command": "queued-resources delete", "says": "ERROR: (gcloud) INTERNAL", "times": 9}
     )
     ended = cloud.run("watch.sh")
-    assert (
-        ended.status == 1
-        and "watch.sh: kd cannot be deleted and costs money: ERROR: (gcloud) INTERNAL" in ended.err
-    )
+    assert ended.status == 1
+    assert "watch.sh: kd cannot be deleted and costs money: ERROR: (gcloud) INTERNAL" in ended.err
 
 
 def test_study_on_several_slices_has_its_parts_merged(cloud: Cloud, tmp_path: Path) -> None:
@@ -370,7 +370,9 @@ def test_study_on_several_slices_has_its_parts_merged(cloud: Cloud, tmp_path: Pa
 
 def test_dry_run_of_several_slices_is_that_of_each(cloud: Cloud) -> None:
     ended = cloud.run("spread.sh", "--dry-run", "PARTS=2")
-    assert ended.status == 0 and cloud.calls == [] and not (cloud.work / "runs").exists()
+    assert ended.status == 0
+    assert cloud.calls == []
+    assert not (cloud.work / "runs").exists()
     created = [words[5] for words in ended.commands if words[3:5] == ["queued-resources", "create"]]
     assert created == ["kd-1", "kd-2"]
     assert ended.commands[-1] == [
@@ -391,5 +393,7 @@ def test_one_part_that_fails_is_told_of(cloud: Cloud) -> None:
         }
     )
     ended = cloud.run("spread.sh", "PARTS=2")
-    assert ended.status == 1 and "spread.sh: not all of 2 parts are finished" in ended.err
-    assert "[2] watch.sh: kd-2 was refused" in ended.err and cloud.slices == []
+    assert ended.status == 1
+    assert "spread.sh: not all of 2 parts are finished" in ended.err
+    assert "[2] watch.sh: kd-2 was refused" in ended.err
+    assert cloud.slices == []

@@ -94,8 +94,11 @@ def test_restore_returns_newest_with_ledger_and_records_and_keeps_as_many_as_ask
     saved(tmp_path, 3, 5, 8, 13, keep=3)
     assert names(tmp_path) == {"5", "8", "13"}
     found = restored(tmp_path, like())
-    assert found is not None and same(found.state, state(13)) and found.ledger == ledger(13)
-    assert found.records == {"ledger.jsonl": "13\n"} and found.damaged == []
+    assert found is not None
+    assert same(found.state, state(13))
+    assert found.ledger == ledger(13)
+    assert found.records == {"ledger.jsonl": "13\n"}
+    assert found.damaged == []
 
 
 def test_restore_without_checkpoints_returns_none(tmp_path: Path) -> None:
@@ -110,7 +113,8 @@ def test_save_of_donated_state_stores_its_values(tmp_path: Path) -> None:
         checkpoints.save(now, ledger(1))
         jax.block_until_ready(use_up(now))
     found = restored(tmp_path, like())
-    assert found is not None and same(found.state, state(1))
+    assert found is not None
+    assert same(found.state, state(1))
 
 
 @pytest.mark.parametrize("after", [(8,), (2, 4), (2, 2, 2)])
@@ -118,7 +122,8 @@ def test_restore_to_another_mesh_keeps_values(tmp_path: Path, after: tuple[int, 
     saved(tmp_path, 1)
     laid_out = NamedSharding(mesh(*after), PartitionSpec(mesh(*after).axis_names))
     found = restored(tmp_path, like(laid_out))
-    assert found is not None and same(found.state, state(1))
+    assert found is not None
+    assert same(found.state, state(1))
     assert found.state["params"]["kernel"].sharding == laid_out
 
 
@@ -175,11 +180,12 @@ def test_restore_past_damaged_checkpoint_names_it_and_takes_one_before(
     saved(tmp_path, 1, 2)
     damage(where(tmp_path / "2"))
     found = restored(tmp_path, like())
-    assert found is not None and same(found.state, state(1)) and found.ledger == ledger(1)
+    assert found is not None
+    assert same(found.state, state(1))
+    assert found.ledger == ledger(1)
     (line,) = found.damaged
-    assert line.startswith(f"{tmp_path / '2'} is damaged (") and line.endswith(
-        "; it is now 2.damaged"
-    )
+    assert line.startswith(f"{tmp_path / '2'} is damaged (")
+    assert line.endswith("; it is now 2.damaged")
     assert re.search(said, line)
     assert names(tmp_path) == {"1", "2.damaged"}
     saved(tmp_path, 2)  # the same step again
@@ -233,7 +239,9 @@ def test_failed_save_leaves_earlier_checkpoints_and_nothing_else(
             checkpoints.save(state(3), ledger(3))
             checkpoints.wait()
         found = restored(tmp_path, like())
-        assert found is not None and same(found.state, state(2)) and found.damaged == []
+        assert found is not None
+        assert same(found.state, state(2))
+        assert found.damaged == []
         checkpoints.save(state(3), ledger(3))
     assert names(tmp_path) == {"2", "3"}
     assert not capfd.readouterr().err

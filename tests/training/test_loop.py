@@ -244,7 +244,9 @@ def test_journal_has_restart_and_ends_with_result(tmp_path: Path) -> None:
     outcome = run(tmp_path)
     entries = read(tmp_path / "ledger.jsonl")
     events = [entry["event"] for entry in entries]
-    assert events[0] == "open" and events[-1] == "close" and events.count("restart") == 1
+    assert events[0] == "open"
+    assert events[-1] == "close"
+    assert events.count("restart") == 1
     restart = entries[events.index("restart")]
     assert restart["lost_steps"] == 3 - restart["ledger"]["phases"][0] > 0
     assert entries[-1]["params_sha256"] == outcome.params_sha256

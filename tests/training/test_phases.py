@@ -160,9 +160,8 @@ def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     assert changed == {
         name for name, is_trained in flatten(hidden.phase.trained).items() if is_trained
     }
-    assert not any(jax.tree.leaves(moved["model"]["mlm"])) and all(
-        jax.tree.leaves(moved["objective"])
-    )
+    assert not any(jax.tree.leaves(moved["model"]["mlm"]))
+    assert all(jax.tree.leaves(moved["objective"]))
 
 
 def test_projection_is_shared_by_phases_with_its_term() -> None:

@@ -193,10 +193,8 @@ def test_vmapped_resume_keeps_params_bitwise(
     again = go(tmp_path, SEEDS)
     for each in SEEDS:
         assert again[each].params_sha256 == together[each].params_sha256
-        assert (
-            again[each].ledger.spent == together[each].ledger.spent
-            and again[each].curve == together[each].curve
-        )
+        assert again[each].ledger.spent == together[each].ledger.spent
+        assert again[each].curve == together[each].curve
         lines = metrics.same_each_time(tmp_path / str(each))
         assert lines == metrics.same_each_time(here / "together" / str(each))
 
@@ -345,7 +343,8 @@ def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -
 def test_vmapped_program_holds_teacher_once() -> None:
     one = compiled(1)
     three = compiled(3)
-    assert one.memory is not None and three.memory is not None
+    assert one.memory is not None
+    assert three.memory is not None
     held = sum(
         math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(phase().abstract_teacher())
     )

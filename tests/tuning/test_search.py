@@ -180,6 +180,7 @@ def test_best_trial_is_the_first_of_equals_and_never_one_that_diverged() -> None
     trials = [Trial(number, {}, value) for number, value in enumerate(outcomes)]
     lowest = best_of(trials, "lower")
     highest = best_of(trials, "higher")
-    assert lowest is not None and highest is not None
+    assert lowest is not None
+    assert highest is not None
     assert (lowest.number, highest.number) == (2, 4)
     assert best_of(trials[:1], "lower") is None

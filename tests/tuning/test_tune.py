@@ -140,7 +140,8 @@ def test_every_trial_spends_its_share_and_the_best_has_the_lowest_loss(tuning: T
     assert [t["settings"] for t in tuning.trials("scratch")] == [
         t["settings"] for t in tuning.trials("logit")
     ]
-    assert tuning.results["trials"] == 2 and tuning.results["seeds"] == [7]
+    assert tuning.results["trials"] == 2
+    assert tuning.results["seeds"] == [7]
 
 
 def test_trial_s_settings_reach_its_run(tuning: Tuning) -> None:
@@ -281,7 +282,8 @@ def test_trial_that_diverges_is_counted_and_not_repeated(
     scratch = results["arms"]["scratch"]
     diverged = [trial for trial in scratch["trials"] if trial["settings"][RATE] == 1e30]
     ended = [trial for trial in scratch["trials"] if trial["settings"][RATE] == 1e-2]
-    assert 0 < len(diverged) < 6 and scratch["diverged"] == len(diverged)
+    assert 0 < len(diverged) < 6
+    assert scratch["diverged"] == len(diverged)
     assert all(trial["value"] is None for trial in diverged)
     assert len({trial["value"] for trial in ended}) == 1
     assert all(0 < trial["charged"] < ended[0]["charged"] for trial in diverged)
