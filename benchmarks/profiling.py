@@ -264,8 +264,8 @@ def _computations(text: str) -> dict[str, list[_Instruction]]:
         shapes = {instruction.name: instruction.shape for instruction in instructions}
         for n, instruction in enumerate(instructions):
             if instruction.opcode == "dot":
-                left = re.findall(r"%([\w.\-]+)", instruction.rest)[0]
-                instructions[n] = replace(instruction, rest=f"{shapes[left]} {instruction.rest}")
+                lhs = re.findall(r"%([\w.\-]+)", instruction.rest)[0]
+                instructions[n] = replace(instruction, rest=f"{shapes[lhs]} {instruction.rest}")
     return computations
 
 
@@ -310,12 +310,12 @@ def _flops(instruction: _Instruction) -> int:
     """Return the FLOPs of a matmul, twice the product of its dimensions; 0 for anything else."""
     if instruction.opcode != "dot":
         return 0
-    left = _dims(instruction.rest)
+    lhs = _dims(instruction.rest)
     # The result's dimensions, and of the left operand's those that are summed over.
     flops = 2 * math.prod(_dims(instruction.shape))
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
     if contracted:
-        flops *= math.prod(left[int(axis)] for axis in contracted[1].split(","))
+        flops *= math.prod(lhs[int(axis)] for axis in contracted[1].split(","))
     return flops
 
 

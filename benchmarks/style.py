@@ -84,10 +84,10 @@ def is_unpacked(node: ast.AST) -> bool:
     """Return whether a statement unpacks what a comprehension, `map` or `filter` makes."""
     if not isinstance(node, ast.Assign):
         return False
-    made = isinstance(node.value, COMPREHENSIONS)
+    is_generator = isinstance(node.value, COMPREHENSIONS)
     if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
-        made = node.value.func.id in ("map", "filter")
-    return made and any(isinstance(target, ast.Tuple | ast.List) for target in node.targets)
+        is_generator = node.value.func.id in ("map", "filter")
+    return is_generator and any(isinstance(target, ast.Tuple | ast.List) for target in node.targets)
 
 
 def nested_comprehensions(tree: ast.AST) -> int:

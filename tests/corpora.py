@@ -20,18 +20,18 @@ def make_tokenizer(
     """Write a tokenizer.json of whole words; its truncation and padding are on, as in files found
     in the wild."""
     vocabulary = {token: n for n, token in enumerate((*special, *words))}
-    made = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer()
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.add_special_tokens(list(special))
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(list(special))
     if {"[CLS]", "[SEP]"} <= set(special):
-        made.post_processor = processors.BertProcessing(
+        tokenizer.post_processor = processors.BertProcessing(
             ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
         )
-    made.enable_truncation(6)
-    made.enable_padding(length=6)
+    tokenizer.enable_truncation(6)
+    tokenizer.enable_padding(length=6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.save(str(path))
+    tokenizer.save(str(path))
     return path
 
 

@@ -46,22 +46,24 @@ def assert_equal(
     size = span.stop - span.start
     for name in ATTENTION:
         for layer, expected in reference[name].items():
-            found = getattr(ours, name)[layer][row][:, span]
-            wanted = expected[reference_row][:, :size]
+            actual = getattr(ours, name)[layer][row][:, span]
+            target = expected[reference_row][:, :size]
             if name == "scores":
-                found = found[:, :, span]
-                wanted = wanted[:, :, :size]
+                actual = actual[:, :, span]
+                target = target[:, :, :size]
             np.testing.assert_allclose(
-                found, wanted, atol=TOLERANCE, rtol=0, err_msg=f"{name} {layer}"
+                actual, target, atol=TOLERANCE, rtol=0, err_msg=f"{name} {layer}"
             )
     for layer, expected in reference["hidden"].items():
-        found = ours.hidden[layer][row][span]
-        wanted = expected[reference_row][:size]
-        np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0, err_msg=f"hidden {layer}")
+        actual = ours.hidden[layer][row][span]
+        target = expected[reference_row][:size]
+        np.testing.assert_allclose(
+            actual, target, atol=TOLERANCE, rtol=0, err_msg=f"hidden {layer}"
+        )
     if slots is not None:
         inside = np.flatnonzero((span.start <= slots) & (slots < span.stop))
-        found = ours.logits[row][inside]
-        wanted = reference["logits"][reference_row][slots[inside] - span.start]
-        np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0, err_msg="logits")
+        actual = ours.logits[row][inside]
+        target = reference["logits"][reference_row][slots[inside] - span.start]
+        np.testing.assert_allclose(actual, target, atol=TOLERANCE, rtol=0, err_msg="logits")
     assert reference["hidden"]
     assert all(reference[name] for name in ATTENTION)

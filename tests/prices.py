@@ -52,21 +52,21 @@ def key(phase: Phase, shape: BatchShape) -> str | None:
 
 def keep() -> None:
     """Read a price that another process of this run has found from its file, from now on."""
-    found = phases._price
+    compute_price = phases._price
 
     @functools.cache
     def price(phase: Phase, shape: BatchShape) -> Price:
         name = key(phase, shape)
         if name is None:
-            return found(phase, shape)
+            return compute_price(phase, shape)
         path = Path(os.environ["XDG_CACHE_HOME"]) / "prices" / name
         if path.exists():
             return pickle.loads(path.read_bytes())
-        made = found(phase, shape)
+        computed = compute_price(phase, shape)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(pickle.dumps(made))
+            file.write(pickle.dumps(computed))
         Path(file.name).replace(path)
-        return made
+        return computed
 
     phases._price = price

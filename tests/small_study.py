@@ -51,10 +51,10 @@ def make_teacher(
 ) -> Path:
     """Make a Hugging Face directory of an untrained encoder with its tokenizer."""
     config, params = models.init(config, 9)
-    kept = {name: part for name, part in params.items() if head or name != "mlm"}
+    stored = {name: part for name, part in params.items() if head or name != "mlm"}
     directory.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(directory.parent / "tokenizer.json")
-    models.save_pretrained(directory, Model(config, kept), tokenizer=tokenizer)
+    models.save_pretrained(directory, Model(config, stored), tokenizer=tokenizer)
     return directory
 
 
@@ -81,11 +81,11 @@ def deeper(directory: Path) -> dict[str, Any]:
 def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
     """Make the recipe's usual sections `student` and `teacher`, the teacher with or without its MLM
     head."""
-    made = with_head(directory)
+    model = with_head(directory)
     if not head:
         make_teacher(directory / "encoder")
-        made["head"] = {"budget": HEAD, "batch_size": 8}
-    return {"student": STUDENT, "teacher": made}
+        model["head"] = {"budget": HEAD, "batch_size": 8}
+    return {"student": STUDENT, "teacher": model}
 
 
 def make_task(path: Path, task: str, rows: int = 160) -> Path:

@@ -90,7 +90,7 @@ def records(directory: Path, text: Text) -> dict[str, Array]:
     opened = Cache.open(directory)
     numbers = np.arange(text.sequences)
     read = [opened.read(numbers, np.full_like(numbers, view)) for view in range(2)]
-    return {name: np.stack([one[name] for one in read]) for name in read[0]}
+    return {name: np.stack([record[name] for record in read]) for name in read[0]}
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
     itself, a view at a time."""
     data = text.data
     numbers = np.arange(text.sequences)
-    found = []
+    features = []
     for view in range(2):
         batch = text.corpus.viewed(
             "train",
@@ -113,6 +113,6 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
             max_predictions=data.max_predictions,
         )
         seen = jax.device_get(_seen()(teacher().params, batch))
-        found.append((seen.hidden[2], seen.logits, batch["label_weights"]))
-    hidden, logits, weights = zip(*found, strict=True)
+        features.append((seen.hidden[2], seen.logits, batch["label_weights"]))
+    hidden, logits, weights = zip(*features, strict=True)
     return np.stack(hidden), np.stack(logits), np.stack(weights)

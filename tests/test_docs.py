@@ -147,8 +147,8 @@ def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
 def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> None:
     (block,) = blocks(OWN, "yaml")
     config = recipe(block, tmp_path)
-    own = {name: arm for name, arm in config.arms.items() if name == "own"}
-    config = replace(config, arms=own, budget=replace(config.budget, flops=LARGE))
+    custom_arms = {name: arm for name, arm in config.arms.items() if name == "own"}
+    config = replace(config, arms=custom_arms, budget=replace(config.budget, flops=LARGE))
     phase = priced(config)
     assert phase["teacher_forward"] > phase["student_forward"] > phase["objective"] > 0
     needed = [phase.needs for phase in arms_of(config)["own"].phases]

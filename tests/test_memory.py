@@ -36,32 +36,32 @@ PAGES = 4243 * 4243 * 4 // os.sysconf("SC_PAGE_SIZE") // 2
 def faults(how: str, **environment: str) -> tuple[bool, bool, int]:
     """Return whether memory is said to be kept, whether JAX has threads of its own for steps, and
     the median page faults of a step."""
-    own = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if "MALLOC" not in name and "XLA_FLAGS" not in name
     }
     ended = subprocess.run(
         [sys.executable, "-c", STEPS, how],
-        env=own | environment,
+        env=inherited | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    kept, own_threads, count = json.loads(ended.stdout)
-    return kept, own_threads, count
+    keeps_pages, own_threads, count = json.loads(ended.stdout)
+    return keeps_pages, own_threads, count
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives pages back")
 def test_configured_malloc_keeps_pages_between_steps() -> None:
-    kept, own_threads, count = faults("kept")
-    assert kept
+    keeps_pages, own_threads, count = faults("kept")
+    assert keeps_pages
     assert not own_threads
     assert count < PAGES / 20
     assert faults("given back")[2] > PAGES  # else nothing is shown
 
 
 def test_malloc_settings_of_the_environment_are_left_alone() -> None:
-    kept, own_threads, _ = faults("kept", MALLOC_MMAP_THRESHOLD_="1000000")
-    assert not kept
+    keeps_pages, own_threads, _ = faults("kept", MALLOC_MMAP_THRESHOLD_="1000000")
+    assert not keeps_pages
     assert own_threads

@@ -85,8 +85,8 @@ def test_package_imports_only_what_is_below_it(package: str) -> None:
     paths = [single] if single.exists() else sorted((ROOT / package).rglob("*.py"))
     for path in paths:
         for module in imported_modules(path):
-            own = module.split(".")[1] == package
-            assert own or floor_of(module) > FLOORS.index(package), (
+            inside = module.split(".")[1] == package
+            assert inside or floor_of(module) > FLOORS.index(package), (
                 f"{path.relative_to(ROOT)} imports {module}"
             )
 

@@ -43,7 +43,7 @@ def rounding(summands: int, *, stages: int = 1, dtype: str = "float32") -> float
 
 
 def assert_sums_equal(
-    found: Any,
+    actual: Any,
     expected: Any,
     *,
     summands: int,
@@ -63,20 +63,20 @@ def assert_sums_equal(
         dtype: type that is added up in.
     """
     share = rounding(summands, stages=stages, dtype=dtype)
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for (path, a), b in zip(
-        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
     ):
-        one = np.asarray(a, np.float64)
+        values = np.asarray(a, np.float64)
         other = np.asarray(b, np.float64)
         largest = float(np.max(np.abs(other), initial=0.0)) if size is None else size
         np.testing.assert_allclose(
-            one, other, rtol=0, atol=share * largest, err_msg=jax.tree_util.keystr(path)
+            values, other, rtol=0, atol=share * largest, err_msg=jax.tree_util.keystr(path)
         )
 
 
 def assert_metrics_equal(
-    found: Mapping[str, float],
+    actual: Mapping[str, float],
     expected: Mapping[str, float],
     *,
     summands: int,
@@ -95,17 +95,17 @@ def assert_metrics_equal(
             distributions. All other figures are sums of numbers of one sign.
     """
     share = rounding(summands, stages=stages)
-    assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
+    assert actual.keys() == expected.keys(), (sorted(actual), sorted(expected))
     off = {}
     for name, wanted in expected.items():
         size = max(abs(wanted), (parts or {}).get(name, 0.0))
-        if not abs(found[name] - wanted) <= share * size:
-            off[name] = f"{found[name]!r}, expected {wanted!r} within {share * size:.2g}"
+        if not abs(actual[name] - wanted) <= share * size:
+            off[name] = f"{actual[name]!r}, expected {wanted!r} within {share * size:.2g}"
     assert not off, off
 
 
 def assert_updates_equal(
-    found: Any, expected: Any, start: Any, *, summands: int, stages: int
+    actual: Any, expected: Any, start: Any, *, summands: int, stages: int
 ) -> None:
     """Assert that an optimizer made the same updates of gradients that were added up in another
     order.
@@ -122,17 +122,17 @@ def assert_updates_equal(
         summands: numbers in the longest sum: tokens of the batch.
         stages: matmuls and sums one after another, over all steps.
     """
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    share = distance(found, expected) / distance(expected, start)
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    share = distance(actual, expected) / distance(expected, start)
     limit = math.sqrt(rounding(summands, stages=stages))
     assert share <= limit, (
         f"updates differ by {share:.2g} of their norm, expected at most {limit:.2g}"
     )
 
 
-def distance(found: Any, expected: Any) -> float:
+def distance(actual: Any, expected: Any) -> float:
     """Return the Euclidean norm of the difference of two trees of arrays, over all entries."""
     squares = 0.0
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         squares += float(np.sum(np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64))))
     return math.sqrt(squares)

@@ -66,14 +66,14 @@ def run_spec(
         log=log,
         evaluations=evaluations,
     )
-    made: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "start": tiny.params(compiled_phases[0].phase.student, 0),
         "seed": 0,
         "config": config,
         "directory": directory,
         "watch": interrupting(stop_at),
     }
-    return RunSpec(compiled_phases, budget, **{**made, **settings})
+    return RunSpec(compiled_phases, budget, **{**defaults, **settings})
 
 
 def train_one(*args: Any, **settings: Any) -> Outcome:

@@ -111,9 +111,11 @@ def projection(student: Model, teacher: Model, batch: Batch, times: int) -> int:
 
 def relation(student: Model, teacher: Model, batch: Batch, heads: int) -> int:
     """Count X Xᵀ of both models, joined and split anew into `heads`."""
-    own = student._replace(heads=heads, head_width=student.width // heads)
-    other = teacher._replace(heads=heads, head_width=teacher.width // heads)
-    return pairs_of_positions(own, batch, STUDENT) + pairs_of_positions(other, batch, TEACHER)
+    regrouped_student = student._replace(heads=heads, head_width=student.width // heads)
+    regrouped_teacher = teacher._replace(heads=heads, head_width=teacher.width // heads)
+    return pairs_of_positions(regrouped_student, batch, STUDENT) + pairs_of_positions(
+        regrouped_teacher, batch, TEACHER
+    )
 
 
 def scratch(student: Model, teacher: Model, batch: Batch) -> int:
@@ -130,8 +132,10 @@ def logit(student: Model, teacher: Model, batch: Batch) -> int:
 def distilbert(student: Model, teacher: Model, batch: Batch) -> int:
     """Count both heads at every position, once; the masked slots are looked up in that. The cosine
     is elementwise."""
-    own = everything(student, batch, STUDENT) + head(student, batch.tokens, STUDENT)
-    return own + everything(teacher, batch, TEACHER) + head(teacher, batch.tokens, TEACHER)
+    student_forward = everything(student, batch, STUDENT) + head(student, batch.tokens, STUDENT)
+    return (
+        student_forward + everything(teacher, batch, TEACHER) + head(teacher, batch.tokens, TEACHER)
+    )
 
 
 def both_encoders(student: Model, teacher: Model, batch: Batch) -> int:
@@ -151,8 +155,8 @@ def last_hidden(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def at_last(student: Model, teacher: Model, batch: Batch, parts: Iterable[str]) -> int:
-    own = up_to(student, batch, student.layers, parts, STUDENT)
-    return own + up_to(teacher, batch, teacher.layers, parts, TEACHER)
+    student_forward = up_to(student, batch, student.layers, parts, STUDENT)
+    return student_forward + up_to(teacher, batch, teacher.layers, parts, TEACHER)
 
 
 def attention_transfer(student: Model, teacher: Model, batch: Batch) -> int:

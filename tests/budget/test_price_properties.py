@@ -152,9 +152,11 @@ def test_matmuls_of_rotary_models_are_those_by_hand_too(preset: str) -> None:
     student = Model(1, 2, 8, 16, 50)
     teacher = Model(2, 2, 8, 24, 50)
     batch = Batch(3, 12, 2)
-    own = dataclasses.replace(config(student), positions="rotary")
-    other = dataclasses.replace(config(teacher), positions="rotary")
-    (phase,) = resolve(preset, ArmConfig(), own, other, OptimizerConfig()).phases
+    rotary_student = dataclasses.replace(config(student), positions="rotary")
+    rotary_teacher = dataclasses.replace(config(teacher), positions="rotary")
+    (phase,) = resolve(
+        preset, ArmConfig(), rotary_student, rotary_teacher, OptimizerConfig()
+    ).phases
     actual = price(phase, BatchShape(*batch))
     check_sound(actual)
     assert actual.jaxpr_matmul == by_hand.PRESETS[preset][0](student, teacher, batch)
@@ -164,51 +166,61 @@ def term(name: str, weight: float = 1.0, **options: object) -> TermConfig:
     return TermConfig(name, weight, options=options)
 
 
-def attention_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+def attention_of_one_pair(
+    case: Case, student_layer: int, teacher_layer: int
+) -> tuple[list[TermConfig], int]:
     """Return terms and matmuls of one pair's attention: layers above the pair are not run, nor the
     rest of its own."""
     student, teacher, batch = case
-    matmuls = by_hand.up_to(student, batch, own, SCORES, STUDENT) + by_hand.up_to(
-        teacher, batch, other, SCORES, TEACHER
+    matmuls = by_hand.up_to(student, batch, student_layer, SCORES, STUDENT) + by_hand.up_to(
+        teacher, batch, teacher_layer, SCORES, TEACHER
     )
-    return [term("attention_mse", layers=[[own, other]])], matmuls
+    return [term("attention_mse", layers=[[student_layer, teacher_layer]])], matmuls
 
 
-def hidden_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+def hidden_of_one_pair(
+    case: Case, student_layer: int, teacher_layer: int
+) -> tuple[list[TermConfig], int]:
     """Return terms and matmuls of one pair's hidden states: the embedding output where `own` is 1,
     so that no layer of the student runs at all."""
     student, teacher, batch = case
-    matmuls = by_hand.encoder(student, batch, own - 1, (), STUDENT) + by_hand.encoder(
-        teacher, batch, other, (), TEACHER
+    matmuls = by_hand.encoder(student, batch, student_layer - 1, (), STUDENT) + by_hand.encoder(
+        teacher, batch, teacher_layer, (), TEACHER
     )
-    return [term("hidden_mse", layers=[[own - 1, other]])], matmuls + by_hand.projection(
-        student, teacher, batch, 1
-    )
+    return [
+        term("hidden_mse", layers=[[student_layer - 1, teacher_layer]])
+    ], matmuls + by_hand.projection(student, teacher, batch, 1)
 
 
-def values_alone(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+def values_alone(
+    case: Case, student_layer: int, teacher_layer: int
+) -> tuple[list[TermConfig], int]:
     """Return terms and matmuls of relations without queries and keys, to a layer of the teacher's
     that is not its last."""
     student, teacher, batch = case
     matmuls = by_hand.up_to(student, batch, student.layers, ("value",), STUDENT)
-    matmuls += by_hand.up_to(teacher, batch, other, ("value",), TEACHER)
+    matmuls += by_hand.up_to(teacher, batch, teacher_layer, ("value",), TEACHER)
     matmuls += by_hand.relation(student, teacher, batch, 1)
-    return [term("relation", query=0, key=0, teacher_layer=other)], matmuls
+    return [term("relation", query=0, key=0, teacher_layer=teacher_layer)], matmuls
 
 
-def minilm_v1_to_a_middle_layer(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+def minilm_v1_to_a_middle_layer(
+    case: Case, student_layer: int, teacher_layer: int
+) -> tuple[list[TermConfig], int]:
     student, teacher, batch = case
     both = (*QKV, "scores")
     matmuls = by_hand.up_to(student, batch, student.layers, both, STUDENT)
-    matmuls += by_hand.up_to(teacher, batch, other, both, TEACHER)
+    matmuls += by_hand.up_to(teacher, batch, teacher_layer, both, TEACHER)
     matmuls += by_hand.relation(student, teacher, batch, student.heads)
     return [
-        term("attention_kl", teacher_layer=other),
-        term("value_relation", teacher_layer=other),
+        term("attention_kl", teacher_layer=teacher_layer),
+        term("value_relation", teacher_layer=teacher_layer),
     ], matmuls
 
 
-def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+def lowest_layers(
+    case: Case, student_layer: int, teacher_layer: int
+) -> tuple[list[TermConfig], int]:
     """Return terms and matmuls of TinyBERT's bottom map: the teacher stops after as many layers as
     the student has."""
     student, teacher, batch = case
@@ -220,7 +232,7 @@ def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], i
 
 
 def joined_layers_and_first_tokens(
-    case: Case, own: int, other: int
+    case: Case, student_layer: int, teacher_layer: int
 ) -> tuple[list[TermConfig], int]:
     """Return terms and matmuls of two projections; that of the first tokens is there only where the
     widths differ, and then at all positions."""
@@ -232,7 +244,9 @@ def joined_layers_and_first_tokens(
     return [term("hidden_concat"), term("hidden_cls")], matmuls
 
 
-def attention_besides_logits(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+def attention_besides_logits(
+    case: Case, student_layer: int, teacher_layer: int
+) -> tuple[list[TermConfig], int]:
     """Return terms and matmuls of logits and attention: scores come on the way to the logits and
     cost no matmul more."""
     return [term("logit", temperature=2.0), term("pearson", 0.5)], by_hand.logit(*case)
@@ -250,8 +264,10 @@ OBJECTIVES = [
 Objective = Callable[[Case, int, int], tuple[list[TermConfig], int]]
 
 
-def check_objective(objective: Objective, case: Case, own: int, other: int) -> None:
-    terms, matmuls = objective(case, own, other)
+def check_objective(
+    objective: Objective, case: Case, student_layer: int, teacher_layer: int
+) -> None:
+    terms, matmuls = objective(case, student_layer, teacher_layer)
     (actual,) = prices("mine", case, *terms)
     check_sound(actual)
     assert actual.jaxpr_matmul == matmuls
@@ -276,9 +292,9 @@ def test_matmuls_of_an_objective_at_drawn_sizes_are_those_by_hand(
     objective: Objective, data: st.DataObject
 ) -> None:
     case = data.draw(cases())
-    own = data.draw(st.integers(1, case[0].layers))
-    other = data.draw(st.integers(1, case[1].layers))
-    check_objective(objective, case, own, other)
+    student_layer = data.draw(st.integers(1, case[0].layers))
+    teacher_layer = data.draw(st.integers(1, case[1].layers))
+    check_objective(objective, case, student_layer, teacher_layer)
 
 
 def test_fitting_a_head_has_no_gradient_below_it() -> None:
@@ -339,10 +355,10 @@ def test_price_grows_with_every_size(size: str) -> None:
 def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
     teacher = Model(1, 1, 8, 8, 30)
     batch = Batch(2, 6, 2)
-    one = prices("scratch", (Model(1, 1, 8, 12, 30), teacher, batch))[0]
+    one_head = prices("scratch", (Model(1, 1, 8, 12, 30), teacher, batch))[0]
     four = prices("scratch", (Model(1, 4, 2, 12, 30), teacher, batch))[0]
-    assert one.jaxpr_matmul == four.jaxpr_matmul
-    assert one.jaxpr_elementwise < four.jaxpr_elementwise  # a softmax for each head
+    assert one_head.jaxpr_matmul == four.jaxpr_matmul
+    assert one_head.jaxpr_elementwise < four.jaxpr_elementwise  # a softmax for each head
 
 
 def test_packing_and_padding_do_not_change_the_price() -> None:

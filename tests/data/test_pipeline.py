@@ -205,8 +205,8 @@ def test_prepare_command_runs_beam_and_refuses_bad_options(
         (["--beam", "--", "--direct_num_workers=x"], "kdjax: --beam -- --direct_num_workers=x: "),
     ):
         assert kdjax(*command, *options) == 2
-        said = capsys.readouterr().err.splitlines()
-        lines = [line for line in said if not line.startswith("WARNING")]
+        messages = capsys.readouterr().err.splitlines()
+        lines = [line for line in messages if not line.startswith("WARNING")]
         (line,) = lines
         assert line.startswith(message)
         assert not (tmp_path / "out").exists()

@@ -93,8 +93,8 @@ def test_globs_are_sorted_and_no_file_is_read_twice(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "deep/c.txt", ".hidden.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    found = expand((f"{tmp_path}/b*.txt", f"{tmp_path}/**/*.txt"))
-    assert [path.name for path in found] == ["b.txt", "a.txt", "c.txt"]
+    paths = expand((f"{tmp_path}/b*.txt", f"{tmp_path}/**/*.txt"))
+    assert [path.name for path in paths] == ["b.txt", "a.txt", "c.txt"]
 
 
 def test_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:

@@ -118,14 +118,14 @@ def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> No
             "RAYON_NUM_THREADS": threads,
             "TOKENIZERS_PARALLELISM": parallel,
         }
-        made = subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-c", PROGRAM, str(config.files)],
             env={**environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=True,
         )
-        assert made.stdout == expected
+        assert ended.stdout == expected
 
 
 def test_too_little_text_says_how_many_entries_there_are(
@@ -142,16 +142,16 @@ def test_too_little_text_says_how_many_entries_there_are(
 def test_prepared_corpus_has_its_tokenizer_and_its_digest(
     config: DataConfig, tmp_path: Path
 ) -> None:
-    made = prepare(config, None, tmp_path / "out")
+    trained = prepare(config, None, tmp_path / "out")
     path = tmp_path / "out" / TOKENIZER
-    assert made.tokenizer_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert made.vocab_size == SIZE
-    assert made.settings["tokenizer"] == {"train": "wordpiece", "size": SIZE, "alphabet": 30}
+    assert trained.tokenizer_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert trained.vocab_size == SIZE
+    assert trained.settings["tokenizer"] == {"train": "wordpiece", "size": SIZE, "alphabet": 30}
     assert path.read_text(encoding="utf-8") == wordpiece.train_on_corpus(config).json
 
     # Named by its path it makes the same tokens.
-    given = prepare(config, path, tmp_path / "given")
-    assert [shard.sha256 for shard in given.shards] == [shard.sha256 for shard in made.shards]
+    supplied = prepare(config, path, tmp_path / "given")
+    assert [shard.sha256 for shard in supplied.shards] == [shard.sha256 for shard in trained.shards]
 
 
 @pytest.mark.system
@@ -160,7 +160,7 @@ def test_preparation_killed_around_its_training_goes_on(
 ) -> None:
     whole = tmp_path / "whole"
     out = tmp_path / "out"
-    made = prepare(config, None, whole)
+    manifest = prepare(config, None, whole)
 
     class Killed(BaseException):
         pass
@@ -178,7 +178,7 @@ def test_preparation_killed_around_its_training_goes_on(
             with pytest.raises(Killed):
                 prepare(config, None, out)
         assert not (out / "manifest.json").exists()
-    assert prepare(config, None, out) == made
+    assert prepare(config, None, out) == manifest
     assert contents(out) == contents(whole)
 
 
@@ -186,7 +186,7 @@ def test_finished_corpus_is_not_trained_again_unless_its_tokenizer_is_gone(
     config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    made = prepare(config, None, out)
+    manifest = prepare(config, None, out)
     trained: list[int] = []
     train = wordpiece.train_on_corpus
 
@@ -195,10 +195,10 @@ def test_finished_corpus_is_not_trained_again_unless_its_tokenizer_is_gone(
         return train(config)
 
     monkeypatch.setattr(wordpiece, "train_on_corpus", counted)
-    assert prepare(config, None, out) == made
+    assert prepare(config, None, out) == manifest
     assert not trained
     (out / TOKENIZER).unlink()
-    assert prepare(config, None, out) == made
+    assert prepare(config, None, out) == manifest
     assert len(trained) == 1
 
 
@@ -216,12 +216,12 @@ def test_corpus_of_another_tokenizer_is_refused(config: DataConfig, tmp_path: Pa
         prepare(replace(config, tokenizer=str(other)), other, trained)
     assert contents(trained) == before
 
-    given = tmp_path / "given"
-    prepare(replace(config, tokenizer=str(other)), other, given)
+    supplied = tmp_path / "given"
+    prepare(replace(config, tokenizer=str(other)), other, supplied)
     with pytest.raises(
         InputError, match=r"prepared with data\.tokenizer a file that was given, expected"
     ):
-        prepare(config, None, given)
+        prepare(config, None, supplied)
 
 
 def test_beam_prepares_the_same_bytes(config: DataConfig, tmp_path: Path) -> None:

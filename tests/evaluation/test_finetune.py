@@ -24,16 +24,16 @@ SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3)
 def test_separable_task_is_learnt() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task()
-    found = finetune(*model, task, SETTINGS, seed=0)
+    result = finetune(*model, task, SETTINGS, seed=0)
     assert task.baseline < 0.7
-    assert found.test > 0.95
-    assert found.dev > 0.95
-    assert (found.steps, found.learning_rate) == (40, 3e-3)
+    assert result.test > 0.95
+    assert result.dev > 0.95
+    assert (result.steps, result.learning_rate) == (40, 3e-3)
 
 
 def test_regression_with_large_offset_is_learnt() -> None:
-    found = finetune(*init(handmade.MODEL, 0), handmade.task(handmade.grades), SETTINGS, seed=0)
-    assert found.test > 0.9
+    result = finetune(*init(handmade.MODEL, 0), handmade.task(handmade.grades), SETTINGS, seed=0)
+    assert result.test > 0.9
 
 
 def test_shuffled_labels_score_at_chance() -> None:
@@ -42,8 +42,8 @@ def test_shuffled_labels_score_at_chance() -> None:
     task = dataclasses.replace(
         task, train=Split(task.train.batch, rng.permutation(task.train.labels))
     )
-    found = finetune(*init(handmade.MODEL, 0), task, SETTINGS, seed=0)
-    assert abs(found.test - 0.5) < 0.15
+    result = finetune(*init(handmade.MODEL, 0), task, SETTINGS, seed=0)
+    assert abs(result.test - 0.5) < 0.15
 
 
 def test_result_follows_from_seed_and_model_dropout() -> None:
@@ -67,10 +67,10 @@ def test_params_stay_unchanged_and_mlm_head_is_ignored() -> None:
     task = handmade.task(handmade.grades)
     before = jax.tree.map(np.array, model.params)
     settings = dataclasses.replace(SETTINGS, steps=3)
-    found = finetune(*model, task, settings, seed=0)
+    result = finetune(*model, task, settings, seed=0)
     jax.tree.map(np.testing.assert_array_equal, model.params, before)
     headless = {name: part for name, part in model.params.items() if name != "mlm"}
-    assert finetune(model.config, headless, task, settings, seed=0) == found
+    assert finetune(model.config, headless, task, settings, seed=0) == result
 
 
 def test_default_optimizer_is_berts() -> None:

@@ -94,22 +94,22 @@ def expected(batches: list[Batch]) -> tuple[float, float, int]:
 def test_held_out_loss_equals_numpy_cross_entropy() -> None:
     batches = [tiny.batch(seed) for seed in range(3)]
     weighted = [{**b, "label_weights": b["label_weights"] * (1 + n)} for n, b in enumerate(batches)]
-    for given in (batches, weighted):
-        found = held_out_loss(tiny.STUDENT, PARAMS, given)
-        loss, accuracy, count = expected(given)
-        assert found.loss == pytest.approx(loss, rel=1e-5)
-        assert found.accuracy == pytest.approx(accuracy)
-        assert found.count == count
+    for held_out_batches in (batches, weighted):
+        measured = held_out_loss(tiny.STUDENT, PARAMS, held_out_batches)
+        loss, accuracy, count = expected(held_out_batches)
+        assert measured.loss == pytest.approx(loss, rel=1e-5)
+        assert measured.accuracy == pytest.approx(accuracy)
+        assert measured.count == count
 
 
 def test_accuracy_of_argmax_labels_is_one() -> None:
     batch = tiny.batch()
     logits = forward(tiny.STUDENT, PARAMS, batch, FeatureRequest(logits=True)).logits
-    found = held_out_loss(
+    measured = held_out_loss(
         tiny.STUDENT, PARAMS, [{**batch, "labels": np.argmax(logits, -1).astype(np.int32)}]
     )
-    assert found.accuracy == 1
-    assert found.loss < held_out_loss(tiny.STUDENT, PARAMS, [batch]).loss
+    assert measured.accuracy == 1
+    assert measured.loss < held_out_loss(tiny.STUDENT, PARAMS, [batch]).loss
 
 
 def test_unused_slots_change_no_loss() -> None:
@@ -131,10 +131,10 @@ def test_padded_rows_change_no_loss() -> None:
     padded = {
         name: np.concatenate([values, np.zeros_like(values)]) for name, values in batch.items()
     }
-    one = held_out_loss(tiny.STUDENT, PARAMS, [padded])
-    other = held_out_loss(tiny.STUDENT, PARAMS, [batch])
-    assert one.count == other.count
-    assert one.loss == pytest.approx(other.loss, rel=1e-6)
+    padded_loss = held_out_loss(tiny.STUDENT, PARAMS, [padded])
+    plain_loss = held_out_loss(tiny.STUDENT, PARAMS, [batch])
+    assert padded_loss.count == plain_loss.count
+    assert padded_loss.loss == pytest.approx(plain_loss.loss, rel=1e-6)
 
 
 def test_loss_weighs_batches_by_their_slots() -> None:
@@ -142,10 +142,12 @@ def test_loss_weighs_batches_by_their_slots() -> None:
     sparse = tiny.batch(1)
     sparse["label_weights"] = np.zeros_like(sparse["label_weights"])
     sparse["label_weights"][0, 0] = 1
-    found = held_out_loss(tiny.STUDENT, PARAMS, [full, sparse])
+    measured = held_out_loss(tiny.STUDENT, PARAMS, [full, sparse])
     parts = [held_out_loss(tiny.STUDENT, PARAMS, [b]) for b in (full, sparse)]
-    assert found.count == parts[0].count + 1
-    assert found.loss == pytest.approx(sum(p.loss * p.count for p in parts) / found.count, rel=1e-6)
+    assert measured.count == parts[0].count + 1
+    assert measured.loss == pytest.approx(
+        sum(p.loss * p.count for p in parts) / measured.count, rel=1e-6
+    )
 
 
 def test_many_models_compile_once() -> None:
@@ -185,41 +187,43 @@ def test_kl_and_agreement_equal_numpy_at_used_slots() -> None:
     student = Model(tiny.STUDENT, PARAMS)
     kl = same = weight = 0.0
     for batch in batches:
-        own = log_probs(student, batch)
+        student_log_probs = log_probs(student, batch)
         target = log_probs(TEACHER, batch)
         for row, slot in zip(*np.nonzero(batch["label_weights"]), strict=True):
-            s = own[row, slot]
+            s = student_log_probs[row, slot]
             t = target[row, slot]
             w = float(batch["label_weights"][row, slot])
             kl += w * sum(np.exp(a) * (a - b) for a, b in zip(t, s, strict=True))
             same += w * (s.argmax() == t.argmax())
             weight += w
-    found = HeldOut(batches, TEACHER).measure(*student)
+    measured = HeldOut(batches, TEACHER).measure(*student)
     assert 0.1 < same / weight < 0.9
-    assert found.kl == pytest.approx(kl / weight, rel=1e-5)
-    assert found.agreement == pytest.approx(same / weight, rel=1e-6)
+    assert measured.kl == pytest.approx(kl / weight, rel=1e-5)
+    assert measured.agreement == pytest.approx(same / weight, rel=1e-6)
 
 
 def test_teacher_leaves_loss_and_is_measured_like_a_student() -> None:
     batches = [unequal(0), unequal(1, rows=5)]
     held_out = HeldOut(batches, TEACHER)
-    found = held_out.measure(tiny.STUDENT, PARAMS)
-    alone = held_out_loss(tiny.STUDENT, PARAMS, batches)
-    assert (found.loss, found.accuracy) == pytest.approx((alone.loss, alone.accuracy), rel=1e-6)
-    assert found.count == alone.count
-    own = held_out_loss(*TEACHER, batches)
-    assert (held_out.teacher.loss, held_out.teacher.accuracy) == pytest.approx(
-        (own.loss, own.accuracy), rel=1e-6
+    measured = held_out.measure(tiny.STUDENT, PARAMS)
+    without_teacher = held_out_loss(tiny.STUDENT, PARAMS, batches)
+    assert (measured.loss, measured.accuracy) == pytest.approx(
+        (without_teacher.loss, without_teacher.accuracy), rel=1e-6
     )
-    assert held_out.teacher.count == own.count
+    assert measured.count == without_teacher.count
+    teacher_loss = held_out_loss(*TEACHER, batches)
+    assert (held_out.teacher.loss, held_out.teacher.accuracy) == pytest.approx(
+        (teacher_loss.loss, teacher_loss.accuracy), rel=1e-6
+    )
+    assert held_out.teacher.count == teacher_loss.count
     assert held_out.teacher.kl is None
     assert held_out.teacher.agreement is None
 
 
 def test_kl_of_teacher_to_itself_is_zero() -> None:
-    found = HeldOut([unequal(0), unequal(1, rows=5)], TEACHER).measure(*TEACHER)
-    assert found.kl == pytest.approx(0, abs=1e-5)
-    assert found.agreement == 1
+    measured = HeldOut([unequal(0), unequal(1, rows=5)], TEACHER).measure(*TEACHER)
+    assert measured.kl == pytest.approx(0, abs=1e-5)
+    assert measured.agreement == 1
 
 
 def test_infinite_logits_at_unused_slots_change_nothing() -> None:
@@ -249,9 +253,9 @@ def test_infinite_logits_at_unused_slots_change_nothing() -> None:
 
 
 def test_other_batching_gives_same_result() -> None:
-    one = unequal(0)
+    batch = unequal(0)
     two = unequal(1)
-    joined = {name: np.concatenate([one[name], two[name]]) for name in one}
+    joined = {name: np.concatenate([batch[name], two[name]]) for name in batch}
     order = np.random.default_rng(0).permutation(16)
 
     def measure(*batches: np.ndarray) -> tuple[float, ...]:
@@ -276,15 +280,19 @@ def test_teacher_without_mlm_head_gives_no_kl(
     monkeypatch.setattr(mlm, "_predict", None)  # fails when called
     held_out = HeldOut([tiny.batch()], teacher)
     assert held_out.teacher is None
-    found = held_out.measure(tiny.STUDENT, PARAMS)
-    assert found == held_out_loss(tiny.STUDENT, PARAMS, [tiny.batch()])
-    assert found == MlmResult(found.loss, found.accuracy, found.count, kl=None, agreement=None)
+    measured = held_out.measure(tiny.STUDENT, PARAMS)
+    assert measured == held_out_loss(tiny.STUDENT, PARAMS, [tiny.batch()])
+    assert measured == MlmResult(
+        measured.loss, measured.accuracy, measured.count, kl=None, agreement=None
+    )
 
 
 def test_teacher_runs_once_when_first_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     predict = mlm._predict
-    monkeypatch.setattr(mlm, "_predict", lambda *given: calls.append(given) or predict(*given))
+    monkeypatch.setattr(
+        mlm, "_predict", lambda *arguments: calls.append(arguments) or predict(*arguments)
+    )
     held_out = HeldOut([tiny.batch(0), tiny.batch(1)], TEACHER)
     assert not calls
     for _ in range(2):

@@ -72,8 +72,8 @@ def test_tokens_in_the_states_are_read_almost_without_loss(features: str, decode
 
 
 def test_labels_absent_from_states_cost_their_entropy() -> None:
-    found = loss(SETTINGS, planted=False)
-    assert math.log(TOKENS) - 0.02 < found < math.log(TOKENS) + 0.15
+    actual = loss(SETTINGS, planted=False)
+    assert math.log(TOKENS) - 0.02 < actual < math.log(TOKENS) + 0.15
 
 
 def test_equal_models_get_bitwise_equal_probes_and_stay_unchanged() -> None:
@@ -131,8 +131,8 @@ def test_states_at_slots_are_standardised_by_layer() -> None:
     expected = np.take_along_axis(expected, batch["slots"][:, :, None, None], axis=1)
     expected -= expected.mean(-1, keepdims=True)
     expected /= np.sqrt((expected**2).mean(-1, keepdims=True) + 1e-5)
-    found = ProbeHead(MODEL, "free", "mix").states(model().params, batch)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    actual = ProbeHead(MODEL, "free", "mix").states(model().params, batch)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_standardized_ignores_scale_and_shift() -> None:

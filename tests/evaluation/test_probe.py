@@ -59,25 +59,25 @@ def classes_of(truth: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np
 
 def test_probe_finds_the_layer_with_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(monkeypatch, [0.0, 1.0, 8.0, 2.0], classes_of)
-    found = probe(THREE_LAYERS, {}, task, ProbeConfig())
-    assert found.layer == 2
-    assert found.test > 0.98
-    scores = [layer.test for layer in found.layers]
-    assert [layer.layer for layer in found.layers] == [0, 1, 2, 3]
+    result = probe(THREE_LAYERS, {}, task, ProbeConfig())
+    assert result.layer == 2
+    assert result.test > 0.98
+    scores = [layer.test for layer in result.layers]
+    assert [layer.layer for layer in result.layers] == [0, 1, 2, 3]
     assert abs(scores[0] - 1 / 3) < 0.1
-    assert scores[0] < scores[1] < scores[3] < scores[2] == found.test
-    assert found.last_layer == scores[3]
-    assert found.dev == max(layer.dev for layer in found.layers)
-    assert found.baseline == task.baseline
-    assert (found.examples, found.unconverged) == (400, 0)
+    assert scores[0] < scores[1] < scores[3] < scores[2] == result.test
+    assert result.last_layer == scores[3]
+    assert result.dev == max(layer.dev for layer in result.layers)
+    assert result.baseline == task.baseline
+    assert (result.examples, result.unconverged) == (400, 0)
 
 
 def test_shuffled_labels_score_at_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(
         monkeypatch, [8.0] * 4, lambda truth, x, rng: rng.permutation(truth).astype(np.int32)
     )
-    found = probe(THREE_LAYERS, {}, task, ProbeConfig())
-    assert abs(found.test - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
+    result = probe(THREE_LAYERS, {}, task, ProbeConfig())
+    assert abs(result.test - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
 
 
 def test_layer_and_strength_are_chosen_on_dev_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +94,8 @@ def test_equal_scores_choose_lower_layer_and_smaller_strength(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task, _ = planted(monkeypatch, [60.0] * 4, classes_of)
-    found = probe(THREE_LAYERS, {}, task, ProbeConfig(strengths=(1.0, 0.1)))
-    assert (found.dev, found.layer, found.strength) == (1.0, 0, 0.1)
+    result = probe(THREE_LAYERS, {}, task, ProbeConfig(strengths=(1.0, 0.1)))
+    assert (result.dev, result.layer, result.strength) == (1.0, 0, 0.1)
 
 
 def test_rows_beyond_examples_are_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +104,9 @@ def test_rows_beyond_examples_are_not_fitted(monkeypatch: pytest.MonkeyPatch) ->
     labels[50:] = (labels[50:] + 1) % 3
     spoilt = dataclasses.replace(task, train=Split(task.train.batch, labels))
     settings = ProbeConfig(examples=50)
-    found = probe(THREE_LAYERS, {}, spoilt, settings)
-    assert found.examples == 50
-    assert found.test == probe(THREE_LAYERS, {}, task, settings).test
+    result = probe(THREE_LAYERS, {}, spoilt, settings)
+    assert result.examples == 50
+    assert result.test == probe(THREE_LAYERS, {}, task, settings).test
 
 
 def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) ->
         return (5 + x[:, 0] @ np.linspace(-1, 1, 12) + rng.normal(size=len(x))).astype(np.float32)
 
     task, stored = planted(monkeypatch, [0.0], numbers, classes=())
-    found = probe(
+    result = probe(
         dataclasses.replace(handmade.MODEL, layers=1),
         {},
         doubled(monkeypatch, task, stored),
@@ -127,13 +127,13 @@ def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) ->
     x = (train - mean) / scale
     y = task.train.labels.astype(np.float64)
     # |w|^2 / 2 + C / 2 |y - x w|^2 is least where (x'x + 1/C) w = x'y.
-    w = np.linalg.solve(x.T @ x + np.eye(12) / found.strength, x.T @ (y - y.mean()))
-    assert found.layer == 0
-    assert found.test == pytest.approx(
+    w = np.linalg.solve(x.T @ x + np.eye(12) / result.strength, x.T @ (y - y.mean()))
+    assert result.layer == 0
+    assert result.test == pytest.approx(
         np.corrcoef((test - mean) / scale @ w, task.test.labels)[0, 1], rel=1e-6
     )
-    assert found.test > 0.8
-    assert found.baseline == 0
+    assert result.test > 0.8
+    assert result.baseline == 0
 
 
 def doubled(monkeypatch: pytest.MonkeyPatch, task: Task, stored: list[np.ndarray]) -> Task:
@@ -157,14 +157,14 @@ def test_pooled_averages_valid_tokens_of_each_layer() -> None:
     model = init(dataclasses.replace(handmade.MODEL, layers=2), 0)
     batch = handmade.inputs(90, np.random.default_rng(0), length=40)
     hidden = forward(*model, batch, FeatureRequest(hidden=frozenset(range(3)))).hidden
-    found = pooled(*model, batch)
-    assert found.shape == (90, 3, 32)
-    assert found.dtype == np.float32
+    actual = pooled(*model, batch)
+    assert actual.shape == (90, 3, 32)
+    assert actual.dtype == np.float32
     for row in (0, 17, 89):
         end = batch["valid"][row].sum()
         for layer in range(3):
             np.testing.assert_allclose(
-                found[row, layer], np.mean(hidden[layer][row, :end], 0), atol=1e-5
+                actual[row, layer], np.mean(hidden[layer][row, :end], 0), atol=1e-5
             )
 
 
@@ -178,9 +178,9 @@ def test_pooled_ignores_padding_tokens() -> None:
 def test_untrained_model_solves_task_of_its_embeddings() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task(train=400)
-    found = probe(*model, task, ProbeConfig())
-    assert found.test > 0.95
-    assert found == probe(*model, task, ProbeConfig())
+    result = probe(*model, task, ProbeConfig())
+    assert result.test > 0.95
+    assert result == probe(*model, task, ProbeConfig())
 
 
 def test_many_models_compile_once() -> None:

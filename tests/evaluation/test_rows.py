@@ -13,9 +13,9 @@ from tests.evaluation.handmade import inputs
 @pytest.mark.parametrize("count", [1, 2, 129, 300])
 def test_results_keep_row_order_for_any_lengths(count: int) -> None:
     batch = inputs(count, np.random.default_rng(count), length=70, shortest=1)
-    found = over_rows(lambda b: np.stack([b["tokens"].sum(1), b["valid"].sum(1)], 1), batch)
+    actual = over_rows(lambda b: np.stack([b["tokens"].sum(1), b["valid"].sum(1)], 1), batch)
     np.testing.assert_array_equal(
-        found, np.stack([batch["tokens"].sum(1), batch["valid"].sum(1)], 1)
+        actual, np.stack([batch["tokens"].sum(1), batch["valid"].sum(1)], 1)
     )
 
 

@@ -20,9 +20,9 @@ def masked(batch: dict[str, np.ndarray]) -> np.ndarray:
 
 def test_shuffle_moves_only_visible_tokens_within_segments() -> None:
     batches = [tiny.batch(seed) for seed in range(3)]
-    found = shuffle_visible(batches, SPECIAL, 7)
+    shuffled = shuffle_visible(batches, SPECIAL, 7)
     moved = 0
-    for before, after in zip(batches, found, strict=True):
+    for before, after in zip(batches, shuffled, strict=True):
         fixed = masked(before) | ~before["valid"] | np.isin(before["tokens"], SPECIAL)
         np.testing.assert_array_equal(after["tokens"][fixed], before["tokens"][fixed])
         for row in range(len(fixed)):

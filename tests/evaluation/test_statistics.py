@@ -40,22 +40,31 @@ def test_interval_equals_formula_with_tabled_quantile(freedom: int) -> None:
     d = [0.3 * i * i - 0.5 * i + 0.1 for i in range(n)]
     mean = sum(d) / n
     half = T_975[freedom] * math.sqrt(sum((x - mean) ** 2 for x in d) / freedom / n)
-    found = interval(d, 0.95)
-    np.testing.assert_allclose(found, (mean, mean - half, mean + half), rtol=2e-4, atol=2e-4 * half)
+    actual = interval(d, 0.95)
+    np.testing.assert_allclose(
+        actual, (mean, mean - half, mean + half), rtol=2e-4, atol=2e-4 * half
+    )
 
 
 def test_paired_gives_the_worked_example() -> None:
     # Differences .02, .03, .04: mean .03, s = .01, half-width 4.3027 * .01 / sqrt(3) = .024842.
-    found = paired(
+    comparison = paired(
         {0: 0.72, 1: 0.73, 2: 0.74},
         {0: 0.70, 1: 0.70, 2: 0.70},
         names=("tinybert", "scratch"),
         confidence=0.95,
         margin=0.01,
     )
-    assert (found.a, found.verdict, found.b, found.n) == ("tinybert", "BEATS", "scratch", 3)
+    assert (comparison.a, comparison.verdict, comparison.b, comparison.n) == (
+        "tinybert",
+        "BEATS",
+        "scratch",
+        3,
+    )
     np.testing.assert_allclose(
-        (found.difference, found.low, found.high), (0.03, 0.005158, 0.054842), atol=1e-6
+        (comparison.difference, comparison.low, comparison.high),
+        (0.03, 0.005158, 0.054842),
+        atol=1e-6,
     )
 
 
@@ -105,7 +114,7 @@ def test_significant_difference_within_margin_ties() -> None:
 def test_winner_is_stored_first_for_either_direction() -> None:
     low_loss = by_seed([2.0, 2.1, 2.0])
     high_loss = by_seed([3.0, 3.1, 3.1])
-    found = paired(
+    comparison = paired(
         high_loss,
         low_loss,
         names=("scratch", "logit"),
@@ -113,9 +122,9 @@ def test_winner_is_stored_first_for_either_direction() -> None:
         margin=0.01,
         better="lower",
     )
-    assert (found.a, found.b, found.verdict) == ("logit", "scratch", "BEATS")
-    assert found.low < found.difference < found.high < 0
-    found = paired(
+    assert (comparison.a, comparison.b, comparison.verdict) == ("logit", "scratch", "BEATS")
+    assert comparison.low < comparison.difference < comparison.high < 0
+    comparison = paired(
         high_loss,
         low_loss,
         names=("scratch", "logit"),
@@ -123,8 +132,8 @@ def test_winner_is_stored_first_for_either_direction() -> None:
         margin=0.01,
         better="higher",
     )
-    assert (found.a, found.b, found.verdict) == ("scratch", "logit", "BEATS")
-    assert 0 < found.low < found.difference < found.high
+    assert (comparison.a, comparison.b, comparison.verdict) == ("scratch", "logit", "BEATS")
+    assert 0 < comparison.low < comparison.difference < comparison.high
 
 
 values_by_seed = st.dictionaries(st.integers(0, 5), st.floats(-10, 10), max_size=6)
@@ -135,17 +144,17 @@ def test_swapped_arms_give_same_verdict(
     a: dict[int, float], b: dict[int, float], better: Better
 ) -> None:
     options = dict(confidence=0.95, margin=0.5, better=better)
-    one = paired(a, b, names=("x", "y"), **options)
-    other = paired(b, a, names=("y", "x"), **options)
-    assert one.verdict == other.verdict
-    if one.verdict == "BEATS":
-        assert one == other
-    elif one.n >= 2:
-        assert (one.a, one.difference, one.low, one.high) == (
-            other.b,
-            -other.difference,
-            -other.high,
-            -other.low,
+    forward = paired(a, b, names=("x", "y"), **options)
+    swapped = paired(b, a, names=("y", "x"), **options)
+    assert forward.verdict == swapped.verdict
+    if forward.verdict == "BEATS":
+        assert forward == swapped
+    elif forward.n >= 2:
+        assert (forward.a, forward.difference, forward.low, forward.high) == (
+            swapped.b,
+            -swapped.difference,
+            -swapped.high,
+            -swapped.low,
         )
 
 
@@ -166,8 +175,13 @@ def test_shift_of_both_arms_in_a_seed_changes_nothing(
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6), st.sampled_from([0.0, 0.01]))
 def test_identical_values_tie_without_width(values: list[float], margin: float) -> None:
-    found = paired(by_seed(values), by_seed(values), confidence=0.95, margin=margin)
-    assert (found.difference, found.low, found.high, found.verdict) == (0, 0, 0, "TIES")
+    comparison = paired(by_seed(values), by_seed(values), confidence=0.95, margin=margin)
+    assert (comparison.difference, comparison.low, comparison.high, comparison.verdict) == (
+        0,
+        0,
+        0,
+        "TIES",
+    )
 
 
 @given(st.floats(-1e3, 1e3), st.integers(2, 7))
@@ -186,8 +200,14 @@ def test_seeds_of_one_arm_only_change_nothing() -> None:
 
 
 def test_fewer_than_two_shared_seeds_are_inconclusive() -> None:
-    one = paired({0: 0.9, 1: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
-    assert (one.n, one.difference, one.low, one.high, one.verdict) == (
+    comparison = paired({0: 0.9, 1: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
+    assert (
+        comparison.n,
+        comparison.difference,
+        comparison.low,
+        comparison.high,
+        comparison.verdict,
+    ) == (
         1,
         pytest.approx(0.8),
         None,
@@ -203,8 +223,8 @@ def test_compare_all_has_every_pair_once() -> None:
         name: by_seed([base, base + 0.01, base - 0.01])
         for name, base in dict(a=0.5, b=0.7, c=0.5).items()
     }
-    found = compare_all(values, confidence=0.95, margin=0.02)
-    assert [(c.a, c.verdict, c.b) for c in found] == [
+    comparisons = compare_all(values, confidence=0.95, margin=0.02)
+    assert [(c.a, c.verdict, c.b) for c in comparisons] == [
         ("b", "BEATS", "a"),
         ("a", "TIES", "c"),
         ("b", "BEATS", "c"),
@@ -265,8 +285,8 @@ def test_equal_arms_name_a_winner_in_at_most_one_study_in_twenty() -> None:
             arm: by_seed(rng.normal(size=seeds))
             for arm in ("scratch", "logit", "tinybert", "minilm")
         }
-        found = against_baseline(values, "scratch", confidence=0.95)
-        false_winners += any(comparison.verdict != "INCONCLUSIVE" for comparison in found)
+        comparisons = against_baseline(values, "scratch", confidence=0.95)
+        false_winners += any(comparison.verdict != "INCONCLUSIVE" for comparison in comparisons)
     assert false_winners / studies < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
     assert false_winners > 0
 

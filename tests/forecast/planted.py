@@ -53,12 +53,12 @@ def observe(
     law = truth.at(tokens)
     improvement = (law[..., 0] - law[..., -1])[:, :1, None, None]
     studies, arms, budgets = law.shape
-    own = np.sqrt(1 - shared)
+    independent = np.sqrt(1 - shared)
     common = np.sqrt(shared)
     shape = (studies, arms, 1, seeds)
-    shifts = own * rng.normal(size=shape) + common * rng.normal(size=(studies, 1, 1, seeds))
+    shifts = independent * rng.normal(size=shape) + common * rng.normal(size=(studies, 1, 1, seeds))
     shape = (studies, arms, budgets, seeds)
-    residuals = own * rng.normal(size=shape) + common * rng.normal(
+    residuals = independent * rng.normal(size=shape) + common * rng.normal(
         size=(studies, 1, budgets, seeds)
     )
     residuals *= improvement * np.reshape(noise, (-1, 1, 1, 1))
@@ -92,13 +92,13 @@ def refit(
         fits = [robust.huber(law, part[:, a], seed) for a, law in enumerate(laws)]
         cells = [np.arange(len(seed))] * arms
         every = [np.arange(seeds)] * arms
-        found = bootstrap.joint(
+        refitted = bootstrap.joint(
             rng, draws, laws, fits, [seed] * arms, cells, every, seed, same_seeds=same_seeds
         )
         for a in range(arms):
             points[a].append(fits[a].theta)
-            sampled[a].append(found.theta[a])
-            fresh[a].append(found.fresh[a])
+            sampled[a].append(refitted.theta[a])
+            fresh[a].append(refitted.fresh[a])
     return (
         list(map(np.concatenate, points)),
         list(map(np.concatenate, sampled)),

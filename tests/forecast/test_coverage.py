@@ -54,14 +54,16 @@ def hits(
     for factor in (3, 10):
         ahead = tokens[:, -1:] * factor
         real = truth.at(ahead)[..., 0]
-        one = models[0].at(draws[0], ahead[0], ahead[0])[..., 0]
+        predicted = models[0].at(draws[0], ahead[0], ahead[0])[..., 0]
         two = models[1].at(draws[1], ahead[1], ahead[1])[..., 0]
-        out[f"arm x{factor}"] = planted.covered(one, real[:, 0], NOMINAL)
-        out[f"difference x{factor}"] = planted.covered(one - two, real[:, 0] - real[:, 1], NOMINAL)
-        improvement = truth.at(tokens)[:, 0, 0] - truth.at(tokens)[:, 0, -1]
-        out[f"width x{factor}"] = np.diff(np.quantile(one, [0.05, 0.95], axis=1), axis=0)[0] / (
-            noise * improvement
+        out[f"arm x{factor}"] = planted.covered(predicted, real[:, 0], NOMINAL)
+        out[f"difference x{factor}"] = planted.covered(
+            predicted - two, real[:, 0] - real[:, 1], NOMINAL
         )
+        improvement = truth.at(tokens)[:, 0, 0] - truth.at(tokens)[:, 0, -1]
+        out[f"width x{factor}"] = np.diff(np.quantile(predicted, [0.05, 0.95], axis=1), axis=0)[
+            0
+        ] / (noise * improvement)
     return out
 
 
@@ -94,8 +96,8 @@ def test_intervals_are_not_wider_than_needed() -> None:
 
 def test_bootstrap_without_student_tails_covers_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_stretch", lambda rng, df, shape: np.ones((*shape, len(df))))
-    found = hits(4, 3, 1.5, STUDIES, np.random.default_rng(11))
-    assert all(found[quantity].mean() < POOLED[0] for quantity in ("k", *AHEAD))
+    rates = hits(4, 3, 1.5, STUDIES, np.random.default_rng(11))
+    assert all(rates[quantity].mean() < POOLED[0] for quantity in ("k", *AHEAD))
 
 
 def test_paired_noise_narrows_differences_and_keeps_coverage() -> None:
@@ -112,13 +114,13 @@ def test_paired_noise_narrows_differences_and_keeps_coverage() -> None:
         values = planted.observe(rng, truth, tokens, 3, noise, noise, shared)
         _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
         ahead = tokens[-1:] * 3
-        one = models[0].at(draws[0], ahead, ahead)[..., 0]
+        predicted = models[0].at(draws[0], ahead, ahead)[..., 0]
         two = models[1].at(draws[1], ahead, ahead)[..., 0]
         real = truth.at(ahead)[..., 0]
-        covered[shared] = planted.covered(one - two, real[:, 0] - real[:, 1], NOMINAL).mean()
+        covered[shared] = planted.covered(predicted - two, real[:, 0] - real[:, 1], NOMINAL).mean()
         improvement = truth.at(tokens)[:, 0, 0] - truth.at(tokens)[:, 0, -1]
         widths[shared] = np.median(
-            np.diff(np.quantile(one - two, [0.05, 0.95], axis=1), axis=0)[0] / improvement
+            np.diff(np.quantile(predicted - two, [0.05, 0.95], axis=1), axis=0)[0] / improvement
         )
     assert min(covered.values()) > 0.86
     assert widths[0.95] < 0.6 * widths[0.0]
@@ -133,9 +135,9 @@ def test_plateau_gets_finite_interval_that_covers() -> None:
     _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
     (model,) = models
     ahead = tokens[-1:] * 10
-    found = model.at(draws[0], ahead, ahead)[..., 0]
-    assert 0.85 < planted.covered(found, truth.e[:, 0], NOMINAL).mean() < 0.97
-    assert np.median(np.diff(np.quantile(found, [0.05, 0.95], axis=1), axis=0)) < 0.2
+    predicted = model.at(draws[0], ahead, ahead)[..., 0]
+    assert 0.85 < planted.covered(predicted, truth.e[:, 0], NOMINAL).mean() < 0.97
+    assert np.median(np.diff(np.quantile(predicted, [0.05, 0.95], axis=1), axis=0)) < 0.2
     # The exponent of nothing is not known: its interval spans most of what is allowed.
     low, high = np.quantile(model.named(draws[0])["k"], [0.05, 0.95], axis=1)
     assert np.median(high / low) > 20
@@ -168,10 +170,10 @@ def test_intervals_cover_under_other_noise(noise_kind: str) -> None:
     _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
     (model,) = models
     ahead = tokens[-1:] * 3
-    found = planted.covered(
+    covered = planted.covered(
         model.at(draws[0], ahead, ahead)[..., 0], truth.at(ahead)[:, 0, 0], NOMINAL
     )
-    assert found.mean() > 0.86
+    assert covered.mean() > 0.86
 
 
 def test_held_out_budget_is_covered_at_nominal_rate() -> None:

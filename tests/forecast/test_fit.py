@@ -21,12 +21,12 @@ def change(run: PilotRun, **fields: Any) -> PilotRun:
 def test_planted_laws_lie_within_intervals() -> None:
     fits = fit(pilots.study(np.random.default_rng(0), noise=0.002, shift=0.002), draws=400)
     for arm, (e, amplitude, k) in pilots.LAW.items():
-        found = fits.arms[arm].parameters
+        parameters = fits.arms[arm].parameters
         for name, truth in {"E": e, "K": amplitude, "k": k}.items():
-            assert found[name].low < truth < found[name].high
-            assert found[name].low < found[name].value < found[name].high
-            assert found[name].draws.shape == (400,)
-        assert found["k"].high - found["k"].low < 0.05
+            assert parameters[name].low < truth < parameters[name].high
+            assert parameters[name].low < parameters[name].value < parameters[name].high
+            assert parameters[name].draws.shape == (400,)
+        assert parameters["k"].high - parameters["k"].low < 0.05
         assert fits.arms[arm].residual_sd == pytest.approx(0.002, rel=0.6)
         assert fits.arms[arm].usable
         assert fits.arms[arm].cautions == ()
@@ -37,10 +37,10 @@ def test_predictions_and_differences_cover_planted_values() -> None:
     budgets = np.array([1e15, 3e15])
     point = {arm: pilots.spend(arm, budgets) for arm in pilots.LAW}
     for arm in pilots.LAW:
-        found = fits.arms[arm].predict(point[arm].parameters, point[arm].tokens)
-        assert found.draws.shape == (400, 2)
-        assert (found.low < pilots.loss(arm, budgets)).all()
-        assert (pilots.loss(arm, budgets) < found.high).all()
+        predicted = fits.arms[arm].predict(point[arm].parameters, point[arm].tokens)
+        assert predicted.draws.shape == (400, 2)
+        assert (predicted.low < pilots.loss(arm, budgets)).all()
+        assert (pilots.loss(arm, budgets) < predicted.high).all()
     gap = fits.difference("scratch", point["scratch"], "logit", point["logit"])
     truth = pilots.loss("scratch", budgets) - pilots.loss("logit", budgets)
     assert (gap.low < truth).all()
@@ -55,14 +55,16 @@ def test_score_is_fitted_as_mirrored_loss() -> None:
         [change(run, value=10 - run.value) for run in runs], better="higher", best=10.0, draws=200
     )
     for arm in pilots.LAW:
-        one = losses.arms[arm]
+        as_loss = losses.arms[arm]
         two = scores.arms[arm]
         assert two.formula == "E - K * D'^-k"
-        assert two.parameters["E"].value == pytest.approx(10 - one.parameters["E"].value, rel=1e-6)
-        assert two.parameters["E"].low == pytest.approx(10 - one.parameters["E"].high, rel=1e-6)
-        assert two.parameters["k"].value == pytest.approx(one.parameters["k"].value, rel=1e-6)
+        assert two.parameters["E"].value == pytest.approx(
+            10 - as_loss.parameters["E"].value, rel=1e-6
+        )
+        assert two.parameters["E"].low == pytest.approx(10 - as_loss.parameters["E"].high, rel=1e-6)
+        assert two.parameters["k"].value == pytest.approx(as_loss.parameters["k"].value, rel=1e-6)
         ahead = pilots.spend(arm, 1e15)
-        mirrored = one.predict(ahead.parameters, ahead.tokens)
+        mirrored = as_loss.predict(ahead.parameters, ahead.tokens)
         straight = two.predict(ahead.parameters, ahead.tokens)
         np.testing.assert_allclose(straight.low, 10 - mirrored.high, rtol=1e-6)
 
@@ -84,19 +86,19 @@ def test_repeated_text_counts_as_effective_tokens() -> None:
         e, amplitude, k = pilots.LAW[run.arm]
         worth = float(effective_tokens(run.tokens, 1e6))
         repeated.append(change(run, unique=1e6, value=e + amplitude * worth**-k))
-    found = fit(repeated, draws=200).arms["scratch"]
-    assert found.parameters["k"].value == pytest.approx(0.25, rel=1e-2)
+    fitted = fit(repeated, draws=200).arms["scratch"]
+    assert fitted.parameters["k"].value == pytest.approx(0.25, rel=1e-2)
     # Beyond the last budget repeats are worth nothing: no saturation is missed.
-    ends = found.predict(pilots.SIZE, [1e12, 1e14], 1e6).mean
+    ends = fitted.predict(pilots.SIZE, [1e12, 1e14], 1e6).mean
     assert ends[0] == pytest.approx(ends[1], abs=1e-9)
-    assert found.predict(pilots.SIZE, 1e14).mean[0] < ends[0]
+    assert fitted.predict(pilots.SIZE, 1e14).mean[0] < ends[0]
 
 
 def test_noise_free_runs_give_narrow_intervals() -> None:
-    found = fit(pilots.study(np.random.default_rng(5), noise=0.0, shift=0.0), draws=200).arms[
+    fitted = fit(pilots.study(np.random.default_rng(5), noise=0.0, shift=0.0), draws=200).arms[
         "scratch"
     ]
-    prediction = found.predict(pilots.SIZE, 1e9)
+    prediction = fitted.predict(pilots.SIZE, 1e9)
     assert prediction.mean[0] == pytest.approx(2.0 + 60 * 1e9**-0.25, abs=1e-4)
     assert prediction.high[0] - prediction.low[0] < 1e-4
 
@@ -114,19 +116,19 @@ def test_same_seeds_are_predicted_more_closely() -> None:
     runs = pilots.study(np.random.default_rng(7), noise=0.002, shift=0.1)
     width = {}
     for same in (False, True):
-        found = fit(runs, draws=400, same_seeds=same).arms["scratch"].predict(pilots.SIZE, 1e8)
-        width[same] = found.high[0] - found.low[0]
+        predicted = fit(runs, draws=400, same_seeds=same).arms["scratch"].predict(pilots.SIZE, 1e8)
+        width[same] = predicted.high[0] - predicted.low[0]
     assert width[True] < 0.3 * width[False]
 
 
 def test_values_without_improvement_get_a_caution() -> None:
     flat = {arm: (3.0, 0.0, 0.3) for arm in pilots.LAW}
-    found = fit(pilots.study(np.random.default_rng(8), law=flat, shift=0.0), draws=400).arms[
+    fitted = fit(pilots.study(np.random.default_rng(8), law=flat, shift=0.0), draws=400).arms[
         "scratch"
     ]
-    assert any("no improvement" in note for note in found.cautions)
-    assert found.usable
-    ahead = found.predict(pilots.SIZE, 1e10)
+    assert any("no improvement" in note for note in fitted.cautions)
+    assert fitted.usable
+    ahead = fitted.predict(pilots.SIZE, 1e10)
     assert ahead.low[0] < 3.0 < ahead.high[0]
     assert ahead.high[0] - ahead.low[0] < 0.3
 
@@ -151,20 +153,20 @@ def test_lack_of_fit_gets_a_caution() -> None:
 
 def test_one_seed_and_short_range_get_cautions() -> None:
     short = np.geomspace(1e13, 2.5e13, 5)
-    found = fit(pilots.study(np.random.default_rng(11), seeds=1, flops=short), draws=200).arms[
+    fitted = fit(pilots.study(np.random.default_rng(11), seeds=1, flops=short), draws=200).arms[
         "scratch"
     ]
-    assert any("one seed" in note for note in found.cautions)
-    assert any("less than 3" in note for note in found.cautions)
-    assert found.shift_sd == 0
+    assert any("one seed" in note for note in fitted.cautions)
+    assert any("less than 3" in note for note in fitted.cautions)
+    assert fitted.shift_sd == 0
 
 
 def test_reason_names_the_form() -> None:
-    found = fit(pilots.study(np.random.default_rng(12)), draws=200).arms["scratch"]
-    assert found.formula == "E + K * D'^-k"
-    assert "one student size" in found.reason
-    assert found.sizes == (pilots.SIZE, pilots.SIZE)
-    np.testing.assert_allclose(found.tokens, (pilots.FLOPS[0] / 6e6, pilots.FLOPS[-1] / 6e6))
+    fitted = fit(pilots.study(np.random.default_rng(12)), draws=200).arms["scratch"]
+    assert fitted.formula == "E + K * D'^-k"
+    assert "one student size" in fitted.reason
+    assert fitted.sizes == (pilots.SIZE, pilots.SIZE)
+    np.testing.assert_allclose(fitted.tokens, (pilots.FLOPS[0] / 6e6, pilots.FLOPS[-1] / 6e6))
 
 
 RUNS = pilots.study(np.random.default_rng(13), arms=("scratch",))

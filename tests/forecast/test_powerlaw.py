@@ -23,10 +23,10 @@ def law(theta: Sequence[float] | np.ndarray, tokens: np.ndarray = TOKENS) -> np.
 
 def test_noise_free_curve_is_recovered() -> None:
     model = PowerLaw(TOKENS, 0.0)
-    found = model.named(model.solve(law((2.0, 1.5, 0.35))))
-    assert float(found["E"]) == pytest.approx(2.0, abs=2e-3)
-    assert float(found["k"]) == pytest.approx(0.35, rel=2e-3)
-    assert float(found["K"]) == pytest.approx(1.5 * 1e7**0.35, rel=3e-2)
+    actual = model.named(model.solve(law((2.0, 1.5, 0.35))))
+    assert float(actual["E"]) == pytest.approx(2.0, abs=2e-3)
+    assert float(actual["k"]) == pytest.approx(0.35, rel=2e-3)
+    assert float(actual["K"]) == pytest.approx(1.5 * 1e7**0.35, rel=3e-2)
 
 
 def test_solve_reaches_scipys_sum_of_squares() -> None:
@@ -99,16 +99,16 @@ def test_outlier_moves_robust_fit_little() -> None:
 
 def test_huber_separates_seed_shifts_from_curve() -> None:
     y = law((2.0, 1.0, 0.3)) + np.array([0.2, -0.3, 0.1])[SEED]
-    found = robust.huber(PowerLaw(TOKENS, 0.0), y, SEED)
-    np.testing.assert_allclose(found.shifts, [0.2, -0.3, 0.1], atol=1e-4)
-    assert np.abs(found.residuals).max() < 1e-3
+    solution = robust.huber(PowerLaw(TOKENS, 0.0), y, SEED)
+    np.testing.assert_allclose(solution.shifts, [0.2, -0.3, 0.1], atol=1e-4)
+    assert np.abs(solution.residuals).max() < 1e-3
 
 
 def test_huber_residuals_estimate_noise() -> None:
     rng = np.random.default_rng(4)
     model = PowerLaw(TOKENS, 0.0)
-    found = robust.huber(model, law((2.0, 1.0, 0.3)) + 0.01 * rng.normal(size=(2000, 12)), SEED)
+    solution = robust.huber(model, law((2.0, 1.0, 0.3)) + 0.01 * rng.normal(size=(2000, 12)), SEED)
     freedom = robust.degrees_of_freedom(model, SEED)
     assert freedom == 12 - 3 - 2
-    variance = (found.residuals**2).sum(-1) / freedom
+    variance = (solution.residuals**2).sum(-1) / freedom
     assert np.sqrt(variance.mean()) == pytest.approx(0.01, rel=0.1)

@@ -55,8 +55,8 @@ def test_solve_reaches_scipys_sum_of_squares() -> None:
     for outer, truth in ((False, {**TRUTH, "g": 1.0}), (True, TRUTH)):
         model = Surface(sizes, tokens, 0.0, outer)
         y = law(sizes, tokens, truth) + 0.01 * rng.normal(size=len(sizes))
-        found = model.solve(y)
-        start = np.asarray(found) * 1.05
+        solution = model.solve(y)
+        start = np.asarray(solution) * 1.05
         low = np.full(model.size, -30.0)
         high = np.full(model.size, 30.0)
         low[0] = 0.0
@@ -67,16 +67,16 @@ def test_solve_reaches_scipys_sum_of_squares() -> None:
             xtol=1e-12,
             ftol=1e-12,
         )
-        assert ((model.values(found) - y) ** 2).sum() <= 2 * best.cost * (1 + 1e-3)
+        assert ((model.values(solution) - y) ** 2).sum() <= 2 * best.cost * (1 + 1e-3)
 
 
 def test_planted_parameters_and_predictions_are_covered() -> None:
-    found = fit(pilot(np.random.default_rng(1)), draws=300).arms["scratch"]
-    assert found.formula == "E + (A/N^a + B/D'^b)^g"
-    assert "12 different points" in found.reason
+    fitted = fit(pilot(np.random.default_rng(1)), draws=300).arms["scratch"]
+    assert fitted.formula == "E + (A/N^a + B/D'^b)^g"
+    assert "12 different points" in fitted.reason
     for name, truth in TRUTH.items():
-        assert found.parameters[name].low < truth < found.parameters[name].high
-    ahead = found.predict([3e6, 3e7], 1e9)
+        assert fitted.parameters[name].low < truth < fitted.parameters[name].high
+    ahead = fitted.predict([3e6, 3e7], 1e9)
     assert ahead.mean.shape == (2,)
     assert (ahead.low < law(np.array([3e6, 3e7]), 1e9)).all()
     assert (law(np.array([3e6, 3e7]), 1e9) < ahead.high).all()
@@ -84,13 +84,13 @@ def test_planted_parameters_and_predictions_are_covered() -> None:
 
 def test_few_points_are_fitted_without_outer_exponent() -> None:
     truth = {**TRUTH, "g": 1.0}
-    found = fit(pilot(np.random.default_rng(2), flops=FLOPS[:3], truth=truth), draws=200).arms[
+    fitted = fit(pilot(np.random.default_rng(2), flops=FLOPS[:3], truth=truth), draws=200).arms[
         "scratch"
     ]
-    assert found.formula == "E + (A/N^a + B/D'^b)"
-    assert "too few for the exponent g" in found.reason
-    assert "g" not in found.parameters
-    assert found.parameters["b"].low < 0.38 < found.parameters["b"].high
+    assert fitted.formula == "E + (A/N^a + B/D'^b)"
+    assert "too few for the exponent g" in fitted.reason
+    assert "g" not in fitted.parameters
+    assert fitted.parameters["b"].low < 0.38 < fitted.parameters["b"].high
 
 
 def test_predictions_cover_at_nominal_rate() -> None:
@@ -98,8 +98,8 @@ def test_predictions_cover_at_nominal_rate() -> None:
     inside = []
     for study in range(60):
         runs = pilot(np.random.default_rng(100 + study), noise=0.01)
-        found = fit(runs, confidence=0.8, draws=100, seed=study).arms["scratch"]
-        prediction = found.predict(1e7, ahead)
+        fitted = fit(runs, confidence=0.8, draws=100, seed=study).arms["scratch"]
+        prediction = fitted.predict(1e7, ahead)
         inside.append(prediction.low[0] <= law(1e7, ahead) <= prediction.high[0])
     # One standard error is 5 points.
     assert 0.70 <= np.mean(inside) <= 0.97
@@ -112,6 +112,6 @@ def test_scores_are_fitted_with_opposite_sign(better: Better, sign: int, start: 
         PilotRun(r.arm, r.seed, r.flops, r.parameters, r.tokens, r.unique, sign * r.value)
         for r in runs
     ]
-    found = fit(turned, better=better, best=0.0, draws=100).arms["scratch"]
-    assert sign * found.predict(1e7, 1e8).mean[0] == pytest.approx(law(1e7, 1e8), abs=0.03)
-    assert found.formula.startswith(start)
+    fitted = fit(turned, better=better, best=0.0, draws=100).arms["scratch"]
+    assert sign * fitted.predict(1e7, 1e8).mean[0] == pytest.approx(law(1e7, 1e8), abs=0.03)
+    assert fitted.formula.startswith(start)

@@ -43,39 +43,39 @@ def compare(
         confidence=confidence,
         seed=int(rng.integers(1 << 30)),
     )
-    (found,) = compare_arms(fits, BUDGETS, pilots.spend, margin=margin)
-    return found
+    (comparison,) = compare_arms(fits, BUDGETS, pilots.spend, margin=margin)
+    return comparison
 
 
 def test_crossing_separates_the_two_winners() -> None:
-    found = compare(np.random.default_rng(0), CROSSING, noise=0.001, shift=0.001)
-    assert (found.a, found.b) == ("scratch", "logit")
+    comparison = compare(np.random.default_rng(0), CROSSING, noise=0.001, shift=0.001)
+    assert (comparison.a, comparison.b) == ("scratch", "logit")
     where = true_crossing()
     assert 1e14 < where < 1e16
-    assert found.crossing.value == pytest.approx(where, rel=0.3)
-    assert found.crossing.low < where < found.crossing.high
-    assert found.crossing.later == "scratch"
-    assert found.crossing.within > 0.95
-    assert [one.verdict for one in found.ranges] == ["b wins", "cannot tell", "a wins"]
+    assert comparison.crossing.value == pytest.approx(where, rel=0.3)
+    assert comparison.crossing.low < where < comparison.crossing.high
+    assert comparison.crossing.later == "scratch"
+    assert comparison.crossing.within > 0.95
+    assert [span.verdict for span in comparison.ranges] == ["b wins", "cannot tell", "a wins"]
     # Ranges are the verdicts merged, without gaps.
-    assert found.ranges[0].low == BUDGETS[0]
-    assert found.ranges[-1].high == BUDGETS[-1]
-    ends = [(one.low, one.high) for one in found.ranges]
+    assert comparison.ranges[0].low == BUDGETS[0]
+    assert comparison.ranges[-1].high == BUDGETS[-1]
+    ends = [(span.low, span.high) for span in comparison.ranges]
     for (_, high), (low, _) in itertools.pairwise(ends):
         assert list(BUDGETS).index(low) == list(BUDGETS).index(high) + 1
-    sure = np.array([verdict == "a wins" for verdict in found.verdicts])
-    assert (found.high[sure] < 0).all()
-    np.testing.assert_array_equal(np.array(found.verdicts) == "b wins", found.low > 0)
+    sure = np.array([verdict == "a wins" for verdict in comparison.verdicts])
+    assert (comparison.high[sure] < 0).all()
+    np.testing.assert_array_equal(np.array(comparison.verdicts) == "b wins", comparison.low > 0)
 
 
 def test_crossing_is_covered_at_nominal_rate() -> None:
     where = true_crossing()
     inside = []
     for study in range(150):
-        found = compare(
+        comparison = compare(
             np.random.default_rng(1000 + study), CROSSING, draws=200, noise=0.006
         ).crossing
-        inside.append(found.low <= where <= found.high)
+        inside.append(comparison.low <= where <= comparison.high)
     # One standard error is 2.5 points.
     assert 0.84 <= np.mean(inside) <= 0.99
 
@@ -84,33 +84,33 @@ def test_equal_arms_win_no_more_often_than_nominal() -> None:
     last = len(BUDGETS) - 1
     wrong = []
     for study in range(150):
-        found = compare(np.random.default_rng(2000 + study), TWINS, draws=200)
-        wrong.append([found.verdicts[i] in ("a wins", "b wins") for i in (0, 30, last)])
+        comparison = compare(np.random.default_rng(2000 + study), TWINS, draws=200)
+        wrong.append([comparison.verdicts[i] in ("a wins", "b wins") for i in (0, 30, last)])
     # Nominal is 10%, one standard error 2.5 points.
     assert (np.mean(wrong, axis=0) <= 0.16).all()
 
 
 def test_equal_arms_tie_within_wide_margin() -> None:
-    found = compare(np.random.default_rng(3), TWINS, noise=0.002, shift=0.002, margin=0.05)
-    assert found.verdicts[0] == "ties"
-    tied = np.array([verdict == "ties" for verdict in found.verdicts])
-    np.testing.assert_array_equal(tied, (found.low >= -0.05) & (found.high <= 0.05))
+    comparison = compare(np.random.default_rng(3), TWINS, noise=0.002, shift=0.002, margin=0.05)
+    assert comparison.verdicts[0] == "ties"
+    tied = np.array([verdict == "ties" for verdict in comparison.verdicts])
+    np.testing.assert_array_equal(tied, (comparison.low >= -0.05) & (comparison.high <= 0.05))
 
 
 def test_laws_that_never_cross_have_unbounded_end() -> None:
     law = {"scratch": (2.0, 60.0, 0.25), "logit": (2.5, 60.0, 0.25)}
-    found = compare(np.random.default_rng(4), law, noise=0.002, shift=0.002)
-    assert found.crossing.value is None
-    assert found.crossing.within < 0.05
-    assert found.crossing.low == 0
-    assert found.crossing.later == "scratch"
-    assert [one.verdict for one in found.ranges] == ["a wins"]
+    comparison = compare(np.random.default_rng(4), law, noise=0.002, shift=0.002)
+    assert comparison.crossing.value is None
+    assert comparison.crossing.within < 0.05
+    assert comparison.crossing.low == 0
+    assert comparison.crossing.later == "scratch"
+    assert [span.verdict for span in comparison.ranges] == ["a wins"]
 
 
 def test_crossing_in_large_noise_has_unbounded_end() -> None:
-    found = compare(np.random.default_rng(5), CROSSING, noise=0.05, shift=0.05, draws=500)
-    assert found.crossing.high == math.inf or found.crossing.low == 0
-    assert "cannot tell" in found.verdicts
+    comparison = compare(np.random.default_rng(5), CROSSING, noise=0.05, shift=0.05, draws=500)
+    assert comparison.crossing.high == math.inf or comparison.crossing.low == 0
+    assert "cannot tell" in comparison.verdicts
 
 
 def test_scores_give_same_verdicts_with_opposite_sign() -> None:
@@ -130,8 +130,8 @@ def test_arm_that_gets_worse_with_tokens_wins_nothing() -> None:
     runs = pilots.study(np.random.default_rng(7))
     straight = [run for run in runs if run.arm == "scratch"]
     turned = [dataclasses.replace(run, value=9 - run.value) for run in runs if run.arm == "logit"]
-    (found,) = compare_arms(fit([*straight, *turned], draws=200), BUDGETS, pilots.spend)
-    assert {one.verdict for one in found.ranges} == {"cannot tell"}
+    (comparison,) = compare_arms(fit([*straight, *turned], draws=200), BUDGETS, pilots.spend)
+    assert {span.verdict for span in comparison.ranges} == {"cannot tell"}
 
 
 def test_three_arms_give_three_comparisons() -> None:
@@ -139,8 +139,10 @@ def test_three_arms_give_three_comparisons() -> None:
     runs = pilots.study(rng)
     third = pilots.study(rng, arms=("scratch",))
     runs += [dataclasses.replace(run, arm="minilm") for run in third]
-    found = compare_arms(fit(runs, draws=100), BUDGETS, lambda arm, c: pilots.spend("scratch", c))
-    assert [(one.a, one.b) for one in found] == [
+    comparisons = compare_arms(
+        fit(runs, draws=100), BUDGETS, lambda arm, c: pilots.spend("scratch", c)
+    )
+    assert [(comparison.a, comparison.b) for comparison in comparisons] == [
         ("scratch", "logit"),
         ("scratch", "minilm"),
         ("logit", "minilm"),

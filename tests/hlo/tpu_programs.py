@@ -94,7 +94,7 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct
     """Return every program, and what it takes."""
     mesh = Mesh(np.array(aot.slice_of("v5e:2x2").devices), ("data",))
 
-    def given(
+    def abstract(
         *shape: int, on: PartitionSpec = ALL, dtype: Any = jnp.bfloat16
     ) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, on))
@@ -107,14 +107,14 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct
         """Multiply by a weight that lies on four devices, and is gathered first."""
         return x @ jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, ALL))
 
-    number = given(dtype=jnp.int32)
+    number = abstract(dtype=jnp.int32)
     return {
-        "loop": (loop, (given(512, 1024, on=DATA), given(6, 1024, 1024))),
-        "branch": (branch, (given(512, 512), given(512, 512), number)),
-        "until": (until, (given(512, 512), given(512, 512), number)),
-        "look_up": (look_up, (given(30522, 768), given(4096, dtype=jnp.int32))),
-        "fsdp": (fsdp, (given(4096, 4096, on=DATA), given(4096, 8192, on=DATA))),
-        "attention": (attention, (given(8, 4, 512, 64), given(8, 4, 512, 64))),
+        "loop": (loop, (abstract(512, 1024, on=DATA), abstract(6, 1024, 1024))),
+        "branch": (branch, (abstract(512, 512), abstract(512, 512), number)),
+        "until": (until, (abstract(512, 512), abstract(512, 512), number)),
+        "look_up": (look_up, (abstract(30522, 768), abstract(4096, dtype=jnp.int32))),
+        "fsdp": (fsdp, (abstract(4096, 4096, on=DATA), abstract(4096, 8192, on=DATA))),
+        "attention": (attention, (abstract(8, 4, 512, 64), abstract(8, 4, 512, 64))),
         "kernel": (squares_noted, (alone(4, 256, 256),)),
         "kernel_without_cost": (squares, (alone(4, 256, 256),)),
     }

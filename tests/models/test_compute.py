@@ -464,9 +464,9 @@ def test_attention_on_tpus_with_too_many_scores_has_no_kernel(device: SetPlatfor
 
 def test_layer_norm_on_tpus_of_whole_tiles_is_a_kernel(device: SetPlatform) -> None:
     device("tpu")
-    found = kernels(trace(REQUESTS["logits only"], config=TILED, length=128, gradient=True))
+    actual = kernels(trace(REQUESTS["logits only"], config=TILED, length=128, gradient=True))
     # Not the head's, of a few slots.
-    assert found["layer_norm_forward"] == found["layer_norm_backward"] == 1 + 2 * TILED.layers
+    assert actual["layer_norm_forward"] == actual["layer_norm_backward"] == 1 + 2 * TILED.layers
 
 
 @pytest.mark.parametrize(

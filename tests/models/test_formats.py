@@ -87,8 +87,8 @@ def test_model_saved_as_a_class_of_transformers_has_its_logits(model_type: str) 
 def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
     tmp_path: Path, config: ConfigWith
 ) -> None:
-    own = config(norm="pre", positions="rotary")
-    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    custom = config(norm="pre", positions="rotary")
+    save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
     names = set(load_file(tmp_path / "out" / "model.safetensors"))
     assert {
         "embeddings.word.embedding",
@@ -97,7 +97,7 @@ def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
         "mlm.bias",
     } < names
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert settings == {"model_type": "kdjax", **vars(own)}
+    assert settings == {"model_type": "kdjax", **vars(custom)}
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
 def test_config_of_our_own_type_that_cannot_be_used_is_refused(
     tmp_path: Path, config: ConfigWith, changes: dict[str, Any], words: str
 ) -> None:
-    own = config(norm="pre", positions="rotary")
-    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    custom = config(norm="pre", positions="rotary")
+    save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
     change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):
         from_pretrained(tmp_path / "out")
@@ -136,17 +136,17 @@ def test_model_saved_under_the_former_name_of_a_setting_is_read(
 def test_demo_teacher_is_read_and_has_its_recipes_architecture() -> None:
     configs = Path(__file__).parents[2] / "configs"
     demo = recipes.load(configs / "demo.yaml")
-    found = from_pretrained(configs / "demo-teacher").config
+    actual = from_pretrained(configs / "demo-teacher").config
     expected = zoo.resolve(demo.teacher.architecture)
     ignored = {"dropout": 0.0, "attention_dropout": 0.0, "init": "fixed", "init_std": 0.02}
-    assert dataclasses.replace(found, **ignored) == dataclasses.replace(expected, **ignored)
+    assert dataclasses.replace(actual, **ignored) == dataclasses.replace(expected, **ignored)
 
 
 def test_config_of_our_own_type_without_a_setting_is_refused_by_its_name(
     tmp_path: Path, config: ConfigWith
 ) -> None:
-    own = config(norm="pre", positions="rotary")
-    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    custom = config(norm="pre", positions="rotary")
+    save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
     path = tmp_path / "out" / "config.json"
     settings = json.loads(path.read_text())
     del settings["rotary_base"]
@@ -183,8 +183,8 @@ def test_position_table_of_another_padding_token_is_read_from_its_first_position
 def test_config_of_a_class_with_what_this_package_lacks_is_refused(
     tmp_path: Path, config: ConfigWith, model_type: str, changes: dict[str, Any], words: str
 ) -> None:
-    own = config(**SAVED_AS[model_type][0])
-    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    class_config = config(**SAVED_AS[model_type][0])
+    save_pretrained(tmp_path / "out", Model(class_config, random_params(class_config)))
     change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):
         from_pretrained(tmp_path / "out")

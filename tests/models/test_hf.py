@@ -172,9 +172,9 @@ def bias_under_the_decoder(tensors: Tensors) -> Tensors:
     }
 
 
-def assert_same_params(found: Any, expected: Any) -> None:
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), found, expected))
+def assert_same_params(actual: Any, expected: Any) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), actual, expected))
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_saved_tensors_and_settings_are_those_transformers_writes(
     # The pooler belongs to sentence tasks, and kdjax has none.
     expected = load_file(theirs / "model.safetensors")
     expected = {n: t for n, t in expected.items() if not n.startswith("pooler.")}
-    found = load_file(tmp_path / "out" / "model.safetensors")
-    assert found.keys() == expected.keys()
-    for name, tensor in found.items():
+    actual = load_file(tmp_path / "out" / "model.safetensors")
+    assert actual.keys() == expected.keys()
+    for name, tensor in actual.items():
         assert tensor.dtype == np.float32
         np.testing.assert_array_equal(tensor, expected[name])
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -290,10 +290,10 @@ def test_settings_that_a_config_leaves_out_are_transformers_defaults(tmp_path: P
     (tmp_path / "left_out" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "whole").mkdir()
     shutil.copyfile(pytorch.DIRECTORY / "default_config.json", tmp_path / "whole" / "config.json")
-    found = pretrained_config(tmp_path / "left_out")
-    assert found == pretrained_config(tmp_path / "whole")
+    actual = pretrained_config(tmp_path / "left_out")
+    assert actual == pretrained_config(tmp_path / "whole")
     written = json.loads((tmp_path / "whole" / "config.json").read_text())
-    assert (found.layers, found.norm_eps) == (
+    assert (actual.layers, actual.norm_eps) == (
         written["num_hidden_layers"],
         written["layer_norm_eps"],
     )

@@ -140,12 +140,12 @@ def params_of(
 
 def restricted(features: Features, request: FeatureRequest) -> Features:
     """Return what a forward pass asked with `request` hands out."""
-    kept = {
+    requested = {
         kind: {n: getattr(features, kind)[n] for n in getattr(request, kind)}
         for kind in ("scores", "query", "key", "value", "hidden")
     }
     return Features(
-        **kept,
+        **requested,
         logits=features.logits if request.logits else None,
         token_logits=features.token_logits if request.token_logits else None,
     )
@@ -174,6 +174,6 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-def kl(target: np.ndarray, own: np.ndarray) -> float:
+def kl(target: np.ndarray, student: np.ndarray) -> float:
     """Compute KL(target‖own) of two distributions without zeros."""
-    return float((target * (np.log(target) - np.log(own))).sum())
+    return float((target * (np.log(target) - np.log(student))).sum())

@@ -128,7 +128,7 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def terms_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a module that is on Python's path."""
     directory: Path = tmp_path_factory.mktemp("own")
     for name, text in {"own_terms": OWN, **BROKEN}.items():
@@ -157,16 +157,16 @@ def example(float64: None) -> tuple[Any, Any, dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("call", [lambda f: f, jax.jit], ids=["plain", "jitted"])
 def test_custom_term_computes_what_its_function_does(
-    own: str, example: Any, call: Callable[..., Any]
+    terms_module: str, example: Any, call: Callable[..., Any]
 ) -> None:
     expected = absolute_difference(example[2])
-    term = get(f"{own}:last_hidden_l1")
-    scaled = get(f"{own}:last_hidden_l1", scale=2.5)
+    term = get(f"{terms_module}:last_hidden_l1")
+    scaled = get(f"{terms_module}:last_hidden_l1", scale=2.5)
     assert call(term)(*example, {}) == pytest.approx(expected, rel=1e-12)
     assert call(scaled)(*example, {}) == pytest.approx(2.5 * expected, rel=1e-12)
 
 
-def test_function_declared_a_term_can_still_be_called(own: str, example: Any) -> None:
+def test_function_declared_a_term_can_still_be_called(terms_module: str, example: Any) -> None:
     import own_terms
 
     assert own_terms.last_hidden_l1(*example, {}, scale=2.0) == pytest.approx(
@@ -175,8 +175,8 @@ def test_function_declared_a_term_can_still_be_called(own: str, example: Any) ->
     assert "absolute difference" in own_terms.last_hidden_l1.__doc__
 
 
-def test_custom_term_declares_its_needs_and_its_normalizer(own: str, example: Any) -> None:
-    term = get(f"{own}:last_hidden_l1")
+def test_custom_term_declares_its_needs_and_its_normalizer(terms_module: str, example: Any) -> None:
+    term = get(f"{terms_module}:last_hidden_l1")
     batch = example[2]
     assert term.name == "last_hidden_l1"
     assert term.needs(STUDENT, TEACHER) == FeatureNeeds(
@@ -186,29 +186,29 @@ def test_custom_term_declares_its_needs_and_its_normalizer(own: str, example: An
     assert term.needs_teacher
     assert term.init(STUDENT, TEACHER, 0) == {}
     assert term.normalizer(batch) == 16
-    alone = get(f"{own}:strict", power=1)
+    alone = get(f"{terms_module}:strict", power=1)
     assert not alone.needs_teacher
     assert alone.needs(STUDENT, None) == FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())
     assert alone.normalizer(batch) == 8
-    assert get(f"{own}:vector").normalizer(batch) == 3
-    assert get(f"{own}:shifted").normalizer(batch) is None
+    assert get(f"{terms_module}:vector").normalizer(batch) == 3
+    assert get(f"{terms_module}:shifted").normalizer(batch) is None
     with pytest.raises(InputError, match="last_hidden_l1: found no teacher, expected one"):
         term.needs(STUDENT, None)
 
 
-def test_custom_term_is_frozen_and_equals_another_of_the_same_options(own: str) -> None:
-    one = get(f"{own}:shifted", shape=[3, [4]])
-    two = get(f"{own}:shifted", shape=(3, (4,)))
-    assert one == two
-    assert hash(one) == hash(two)
-    assert one != get(f"{own}:shifted")
+def test_custom_term_is_frozen_and_equals_another_of_the_same_options(terms_module: str) -> None:
+    first = get(f"{terms_module}:shifted", shape=[3, [4]])
+    second = get(f"{terms_module}:shifted", shape=(3, (4,)))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != get(f"{terms_module}:shifted")
     with pytest.raises(AttributeError):
-        one.options = ()  # type: ignore[attr-defined]
+        first.options = ()  # type: ignore[attr-defined]
 
 
-def test_custom_term_learns_its_parameters(own: str, example: Any) -> None:
+def test_custom_term_learns_its_parameters(terms_module: str, example: Any) -> None:
     student, _, batch = example
-    objective = Objective((("shifted", 2.0, get(f"{own}:shifted")),))
+    objective = Objective((("shifted", 2.0, get(f"{terms_module}:shifted")),))
     params = objective.init(STUDENT, None, seed=3)
     assert np.array_equal(params["shifted"]["shift"], np.full(8, 3.0))
     grads, _ = jax.grad(lambda p: objective(student, student, batch, p), has_aux=True)(params)
@@ -217,26 +217,28 @@ def test_custom_term_learns_its_parameters(own: str, example: Any) -> None:
     )
 
 
-def test_custom_terms_option_may_be_a_schedule(own: str, example: Any) -> None:
-    term = get(f"{own}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]})
+def test_custom_terms_option_may_be_a_schedule(terms_module: str, example: Any) -> None:
+    term = get(
+        f"{terms_module}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]}
+    )
     assert term.scheduled
-    assert not get(f"{own}:last_hidden_l1", scale=2).scheduled
+    assert not get(f"{terms_module}:last_hidden_l1", scale=2).scheduled
     assert hash(term) == hash(
-        get(f"{own}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0))))
+        get(f"{terms_module}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0))))
     )
     total, _ = Objective((("mine", 1.0, term),))(*example, {}, 0.75)
     assert float(total) == pytest.approx(2.5 * absolute_difference(example[2]))
 
 
-def test_custom_loss_in_bfloat16_becomes_float32(own: str, example: Any) -> None:
-    objective = Objective((("mine", 1.0, get(f"{own}:strict", power=1)),))
+def test_custom_loss_in_bfloat16_becomes_float32(terms_module: str, example: Any) -> None:
+    objective = Objective((("mine", 1.0, get(f"{terms_module}:strict", power=1)),))
     total, terms = objective(*example, {})
     assert total.dtype == np.float32
     assert terms["mine"].dtype == np.float32
 
 
-def test_class_of_a_users_own_is_a_term(own: str, example: Any) -> None:
-    assert get(f"{own}:Constant")(*example, {}) == 2
+def test_class_of_a_users_own_is_a_term(terms_module: str, example: Any) -> None:
+    assert get(f"{terms_module}:Constant")(*example, {}) == 2
     assert get("own_package.inner:Constant", size=3)(*example, {}) == 3
 
 
@@ -248,9 +250,9 @@ def test_class_of_a_users_own_is_a_term(own: str, example: Any) -> None:
     ],
 )
 def test_custom_loss_that_is_no_scalar_is_refused_while_it_is_traced(
-    own: str, example: Any, attribute: str, complaint: str
+    terms_module: str, example: Any, attribute: str, complaint: str
 ) -> None:
-    objective = Objective((("mine", 1.0, get(f"{own}:{attribute}")),))
+    objective = Objective((("mine", 1.0, get(f"{terms_module}:{attribute}")),))
     with pytest.raises(InputError) as e:
         jax.eval_shape(objective, *example, {})
     assert str(e.value) == complaint
@@ -264,10 +266,10 @@ def test_custom_loss_that_is_no_scalar_is_refused_while_it_is_traced(
     ],
 )
 def test_custom_term_cannot_request_layers_that_are_not_there(
-    own: str, attribute: str, complaint: str
+    terms_module: str, attribute: str, complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint):
-        get(f"{own}:{attribute}").needs(STUDENT, TEACHER)
+        get(f"{terms_module}:{attribute}").needs(STUDENT, TEACHER)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +348,7 @@ def test_custom_term_cannot_request_layers_that_are_not_there(
     ],
 )
 def test_find_of_what_is_no_term_is_refused(
-    own: str, name: str, options: dict[str, Any], complaint: str
+    terms_module: str, name: str, options: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint) as e:
         get(name, **options)
@@ -354,11 +356,11 @@ def test_find_of_what_is_no_term_is_refused(
     assert "\n" not in str(e.value)
 
 
-def test_custom_term_has_one_variant(own: str) -> None:
+def test_custom_term_has_one_variant(terms_module: str) -> None:
     with pytest.raises(
         InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"
     ):
-        get(f"{own}:vector", "bui2024")
+        get(f"{terms_module}:vector", "bui2024")
 
 
 TROUBLE = """

@@ -113,11 +113,14 @@ def test_loss_does_not_depend_on_what_unused_slots_hold(
 
 def test_mlm_weighs_slots_by_their_label_weights(example: Any) -> None:
     student, teacher, batch = example
-    one = np.zeros_like(batch["label_weights"])
-    two = np.zeros_like(batch["label_weights"])
-    one[1, 0], two[2, 1] = 1, 1
+    first = np.zeros_like(batch["label_weights"])
+    second = np.zeros_like(batch["label_weights"])
+    first[1, 0], second[2, 1] = 1, 1
     alone = [
-        float(get("mlm")(student, teacher, {**batch, "label_weights": w}, {})) for w in (one, two)
+        float(get("mlm")(student, teacher, {**batch, "label_weights": w}, {}))
+        for w in (first, second)
     ]
-    weighted = get("mlm")(student, teacher, {**batch, "label_weights": 0.1 * one + 0.3 * two}, {})
+    weighted = get("mlm")(
+        student, teacher, {**batch, "label_weights": 0.1 * first + 0.3 * second}, {}
+    )
     assert weighted == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], rel=1e-6)

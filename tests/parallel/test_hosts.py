@@ -42,18 +42,20 @@ class Hosts:
         flags = " ".join(flag.replace("count=8", f"count={4 // count}") for flag in FLAGS)
         command = ["compare", str(self._recipe), "--out", str(out), *MESH, *words]
         started = []
-        for number, own in enumerate(others or [()] * count):
+        for number, more_arguments in enumerate(others or [()] * count):
             joined = (
                 {"KDJAX_DISTRIBUTED": f"127.0.0.1:{port},{count},{number}"} if count > 1 else {}
             )
             errors = out.with_name(f"said-{number}-of-{count}")
-            process = self._forks.start([*command, *own], errors, {"XLA_FLAGS": flags, **joined})
+            process = self._forks.start(
+                [*command, *more_arguments], errors, {"XLA_FLAGS": flags, **joined}
+            )
             started.append(Host(self._forks, process, errors))
         return started
 
     def run(self, count: int, out: Path, *words: str) -> dict[str, Any]:
         for host in self.start(count, out, *words):
-            assert host.wait() == 0, host.said
+            assert host.wait() == 0, host.stderr
         return json.loads((out / "results.json").read_text())  # type: ignore[no-any-return]
 
 
@@ -79,14 +81,14 @@ class Host:
         return self._forks.wait(self._process)
 
     @property
-    def said(self) -> str:
+    def stderr(self) -> str:
         return self._errors.read_text()
 
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    with Forks({**os.environ, "JAX_PLATFORMS": "cpu"}) as made:
-        yield made
+    with Forks({**os.environ, "JAX_PLATFORMS": "cpu"}) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +110,9 @@ def alone(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return hosts.run(1, tmp_path_factory.mktemp("alone") / "out")
 
 
-def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
     """Assert that the first run of each is the same."""
-    a = found["runs"][0]
+    a = actual["runs"][0]
     b = expected["runs"][0]
     for name in (
         "steps",
@@ -144,9 +146,9 @@ def test_two_processes_of_two_devices_equal_one_of_four(
 def test_two_processes_train_vmapped_seeds(
     hosts: Hosts, alone: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.vmapped_seeds", "2")
-    assert_same(found, alone)
-    first, second = found["runs"]
+    actual = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.vmapped_seeds", "2")
+    assert_same(actual, alone)
+    first, second = actual["runs"]
     assert first["hardware"]["side_by_side"] == second["hardware"]["side_by_side"] == 2
     assert second["spent"] == first["spent"]
     assert second["tokens_seen"] != first["tokens_seen"]
@@ -178,18 +180,18 @@ def test_resume_on_another_number_of_hosts_keeps_result(
         reach(step)
         started[-1].send(signal.SIGTERM)
         for host in started:
-            assert host.wait() == 75, host.said
-            assert "told to stop; saved at step" in host.said
+            assert host.wait() == 75, host.stderr
+            assert "told to stop; saved at step" in host.stderr
     first, second = hosts.start(2, out, "--train.checkpoint.seconds", "0")
     reach(34)
     second.send(signal.SIGKILL)
     status = first.wait(BOUND)
     if status == 75:
-        assert "another process is gone" in first.said
-        assert "the same command on all hosts goes on" in first.said
+        assert "another process is gone" in first.stderr
+        assert "the same command on all hosts goes on" in first.stderr
     else:  # JAX was quicker to notice, and ends the process itself
-        assert status == -signal.SIGABRT, first.said
-        assert "another task died" in first.said
+        assert status == -signal.SIGABRT, first.stderr
+        assert "another task died" in first.stderr
     second.wait()
     assert_same(hosts.run(1, out), alone)
     entries = [
@@ -204,11 +206,11 @@ def test_hosts_with_unequal_recipes_are_refused_before_writing(
 ) -> None:
     out = tmp_path / "out"
     first, second = hosts.start(2, out, others=((), ("--train.optimizer.b1", "0.5")))
-    assert second.wait() == 2, second.said
+    assert second.wait() == 2, second.stderr
     assert (
         "hosts differ: recipe.train.optimizer.b1 is 0.5, on the first host 0.9; expected the same"
-        in second.said
+        in second.stderr
     )
-    assert first.wait() == 2, first.said
-    assert "hosts differ: on another host; expected the same" in first.said
+    assert first.wait() == 2, first.stderr
+    assert "hosts differ: on another host; expected the same" in first.stderr
     assert not out.exists()

@@ -76,7 +76,7 @@ def started(compiled: Program) -> State:
 
 
 def check_same(
-    taken: tuple[Any, dict[str, float]], expected: tuple[Any, dict[str, float]], start: State
+    actual: tuple[Any, dict[str, float]], expected: tuple[Any, dict[str, float]], start: State
 ) -> None:
     """Assert that two programs did the same steps, but for the order of sums."""
     # 20 matmuls and sums in a row a step
@@ -86,8 +86,8 @@ def check_same(
     }
     # Attention and relations are distributions over the positions, and logits over the vocabulary.
     parts = {"relation": math.log(SHAPE.seq_len), "logit": math.log(STUDENT.vocab_size)}
-    assert_metrics_equal(taken[1], expected[1], parts=parts, **sums)
-    assert_updates_equal(taken[0], expected[0], jax.device_get(start.params), **sums)
+    assert_metrics_equal(actual[1], expected[1], parts=parts, **sums)
+    assert_updates_equal(actual[0], expected[0], jax.device_get(start.params), **sums)
 
 
 def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[str, float]]:
@@ -150,9 +150,9 @@ def test_rotary_student_on_mesh_equals_one_device() -> None:
         state = compiled.start(start, seed=1)
         state, _ = compiled(state, None, tiny.batch(0, SHAPE), tiny.schedule_inputs(only, 0, 5))
         stepped_params.append(jax.device_get(state.params["model"]))
-    expected, found = stepped_params
+    expected, actual = stepped_params
     assert_updates_equal(
-        found, expected, start, summands=SHAPE.batch_size * SHAPE.seq_len, stages=20
+        actual, expected, start, summands=SHAPE.batch_size * SHAPE.seq_len, stages=20
     )
 
 
@@ -185,17 +185,17 @@ def test_device_stores_and_computes_its_share(mesh: tuple[int, int, int]) -> Non
 
 
 def test_data_axis_reduces_gradients_once_and_nothing_else() -> None:
-    found = collectives(program((8, 1, 1), "mlm").text)
-    assert {one.kind for one in found} == {"all-reduce"}
+    ops = collectives(program((8, 1, 1), "mlm").text)
+    assert {op.kind for op in ops} == {"all-reduce"}
     # And a few scalars
-    assert total(found, "all-reduce") == pytest.approx(gradient_bytes("mlm"), abs=512)
+    assert total(ops, "all-reduce") == pytest.approx(gradient_bytes("mlm"), abs=512)
 
 
 def test_fsdp_axis_gathers_params_and_reduces_gradients_once() -> None:
-    found = collectives(program((1, 8, 1), "mlm").text)
-    assert {one.kind for one in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
-    assert total(found, "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
-    assert total(found, "all-reduce") + total(found, "reduce-scatter") == pytest.approx(
+    ops = collectives(program((1, 8, 1), "mlm").text)
+    assert {op.kind for op in ops} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    assert total(ops, "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
+    assert total(ops, "all-reduce") + total(ops, "reduce-scatter") == pytest.approx(
         gradient_bytes("mlm"), abs=512
     )
 
@@ -210,11 +210,11 @@ def test_teacher_is_gathered_once_and_gets_no_gradient() -> None:
 
 def test_params_split_over_tensor_are_not_gathered_over_it() -> None:
     params = phase("mlm").abstract_params()["model"]
-    found = total(collectives(program((2, 2, 2), "mlm").text), "all-gather")
+    gathered_bytes = total(collectives(program((2, 2, 2), "mlm").text), "all-gather")
     slots = 2 * SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     # Tables are split over fsdp alone, but for the words.
     tables = 4 * sum(params["embeddings"][name]["embedding"].size for name in ("position", "type"))
-    assert found <= (stored_split(params) + tables) / 2 + slots
+    assert gathered_bytes <= (stored_split(params) + tables) / 2 + slots
 
 
 def test_replicated_teacher_is_not_gathered() -> None:
@@ -228,24 +228,24 @@ def test_replicated_teacher_is_not_gathered() -> None:
 
 
 def test_tensor_axis_reduces_activations_twice_a_layer_and_pass() -> None:
-    found = collectives(program((1, 1, 8), "mlm").text)
+    ops = collectives(program((1, 1, 8), "mlm").text)
     hidden = SHAPE.tokens_per_step * STUDENT.width * 4
-    assert {one.kind for one in found} <= {"all-gather", "all-reduce"}
-    reduced = sum(one.bytes // hidden for one in found if one.kind == "all-reduce")
+    assert {op.kind for op in ops} <= {"all-gather", "all-reduce"}
+    reduced = sum(op.bytes // hidden for op in ops if op.kind == "all-reduce")
     # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and
     # v one each at most.
     assert 1 + 4 * STUDENT.layers <= reduced <= 1 + 6 * STUDENT.layers
     slots = SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     # Of the MLM head; no parameter
-    assert max(one.bytes for one in found if one.kind == "all-gather") <= slots
+    assert max(op.bytes for op in ops if op.kind == "all-gather") <= slots
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_step_moves_no_params_between_layouts(mesh: tuple[int, int, int]) -> None:
-    found = collectives(program(mesh, *EVERY_KIND).text)
+    ops = collectives(program(mesh, *EVERY_KIND).text)
     hidden = SHAPE.tokens_per_step * STUDENT.width * 4
-    moved = [one for one in found if one.kind in ("all-to-all", "collective-permute")]
-    assert sum(one.bytes for one in moved) <= hidden, moved
+    moved = [op for op in ops if op.kind in ("all-to-all", "collective-permute")]
+    assert sum(op.bytes for op in moved) <= hidden, moved
 
 
 def gradient_bytes(*terms: str) -> int:

@@ -63,14 +63,16 @@ def features(
     # Hooks keep what each linear layer of attention puts out.
     hooks = []
     for n, layer in zip(layers, encoder.encoder.layer, strict=True):
-        for part, kept in outputs.items():
+        for part, collected in outputs.items():
 
-            def keep(module: Any, inputs: Any, out: Any, kept: Any = kept, n: int = n) -> None:
-                kept[n] = out.unflatten(-1, (heads, -1)).transpose(1, 2).numpy()
+            def keep(
+                module: Any, inputs: Any, out: Any, collected: Any = collected, n: int = n
+            ) -> None:
+                collected[n] = out.unflatten(-1, (heads, -1)).transpose(1, 2).numpy()
 
             hooks.append(getattr(layer.attention.self, part).register_forward_hook(keep))
     with torch.no_grad():
-        made = model(
+        encoded = model(
             input_ids=torch.tensor(tokens, dtype=torch.long),
             attention_mask=None if mask is None else torch.tensor(mask, dtype=torch.long),
             token_type_ids=None if types is None else torch.tensor(types, dtype=torch.long),
@@ -79,17 +81,17 @@ def features(
     for hook in hooks:
         hook.remove()
 
-    found: dict[str, Any] = dict(outputs)
+    features: dict[str, Any] = dict(outputs)
     width = outputs["query"][1].shape[-1]
-    found["scores"] = {
+    features["scores"] = {
         n: outputs["query"][n] @ outputs["key"][n].swapaxes(-1, -2) / np.float32(width**0.5)
         for n in layers
     }
-    found["hidden"] = {n: hidden.numpy() for n, hidden in enumerate(made.hidden_states)}
-    logits = getattr(made, "logits", getattr(made, "prediction_logits", None))
+    features["hidden"] = {n: hidden.numpy() for n, hidden in enumerate(encoded.hidden_states)}
+    logits = getattr(encoded, "logits", getattr(encoded, "prediction_logits", None))
     if logits is not None:
-        found["logits"] = logits.numpy()
-    return found
+        features["logits"] = logits.numpy()
+    return features
 
 
 def stored(directory: Path) -> dict[str, Any]:

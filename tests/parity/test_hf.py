@@ -22,10 +22,12 @@ from tests.study.conftest import kdjax
 
 @pytest.mark.parametrize("name", record_pytorch.RECORDINGS)
 def test_recorded_numbers_are_what_pytorch_computes(name: str) -> None:
-    found = record_pytorch.RECORDINGS[name]()
+    computed = record_pytorch.RECORDINGS[name]()
     recorded = pytorch.read(name)
-    assert jax.tree.structure(found) == jax.tree.structure(recorded)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), found, recorded)
+    assert jax.tree.structure(computed) == jax.tree.structure(recorded)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), computed, recorded
+    )
 
 
 def test_recorded_models_are_what_transformers_writes(tmp_path: Path) -> None:
@@ -33,8 +35,8 @@ def test_recorded_models_are_what_transformers_writes(tmp_path: Path) -> None:
     versions of PyTorch."""
     record_pytorch.save_models(tmp_path)
     for directory in ("masked_lm", "encoder", "pretraining"):
-        found = bert.stored(tmp_path / directory)
-        assert found == bert.stored(pytorch.DIRECTORY / directory)
+        computed = bert.stored(tmp_path / directory)
+        assert computed == bert.stored(pytorch.DIRECTORY / directory)
     assert (
         from_pretrained(tmp_path / "sharded").config
         == from_pretrained(pytorch.DIRECTORY / "sharded").config
@@ -134,8 +136,8 @@ def test_transformers_loads_a_saved_bare_encoder(
 
 def test_transformers_loads_a_fitted_teacher(tmp_path: Path) -> None:
     recipe = small_study.write(tmp_path / "recipe")
-    made = kdjax("teacher", recipe, "--out", tmp_path / "fitted")
-    assert made.status == 0, made.err
+    ended = kdjax("teacher", recipe, "--out", tmp_path / "fitted")
+    assert ended.status == 0, ended.err
     model, report = BertForMaskedLM.from_pretrained(tmp_path / "fitted", output_loading_info=True)
     assert_nothing_amiss(report)
     assert model.config.num_hidden_layers == small_study.TEACHER["layers"]

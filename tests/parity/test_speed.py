@@ -56,8 +56,8 @@ def test_speed_of_one_arm_from_end_to_end(tmp_path: Path) -> None:
     sizes = "--pair small --arms minilm --dropout 0 --batch 2 --length 16 --slots 2"
     done = run(f"{sizes} --rounds 2 --seconds 0.01 --threads 1 --out {tmp_path}")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
-    (row,) = found["rows"]
+    figures = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    (row,) = figures["rows"]
     assert row["arm"] == "minilm"
     assert row["tokens"]["kdjax"] * row["seconds"]["kdjax"] == pytest.approx(2 * 16)
     assert row["speedup"]["low"] <= row["speedup"]["median"] <= row["speedup"]["high"]

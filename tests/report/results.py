@@ -85,9 +85,9 @@ def study(
     runs = [_run(arm, seed, budget, share, starts, rng) for arm in PRICES for seed in range(seeds)]
     endpoints = _endpoints()
     verdicts = [
-        PairVerdict(endpoint=endpoint["name"], **vars(found))
+        PairVerdict(endpoint=endpoint["name"], **vars(comparison))
         for endpoint in endpoints
-        for found in compare_all(
+        for comparison in compare_all(
             {
                 arm: {
                     run["seed"]: run["metrics"][endpoint["name"]]
@@ -205,7 +205,7 @@ def _epochs(steps: int) -> float:
 
 
 def _endpoints() -> list[dict]:
-    made = [
+    endpoints = [
         {
             "name": "mlm_loss",
             "label": "Held-out MLM loss",
@@ -220,7 +220,7 @@ def _endpoints() -> list[dict]:
     for name in ACCURACY:
         kind, task = name.split(".")
         rows, baseline = {"topic": (912, 0.268), "sentiment": (1_706, 0.503)}[task]
-        made.append(
+        endpoints.append(
             {
                 "name": name,
                 "label": f"{task}, {LABELS[kind]}",
@@ -232,7 +232,7 @@ def _endpoints() -> list[dict]:
                 "arms": list(PRICES),
             }
         )
-    return made
+    return endpoints
 
 
 def _arm(arm: str, run: dict[str, Any]) -> dict[str, Any]:

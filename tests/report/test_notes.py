@@ -18,7 +18,7 @@ TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_acc
 
 
 @pytest.mark.parametrize(
-    ("budget", "teacher", "said", "unsaid"),
+    ("budget", "teacher", "present", "absent"),
     [
         (
             {"flops": 1e12},
@@ -66,20 +66,20 @@ TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_acc
     ],
 )
 def test_budget_note_names_what_is_paid_and_what_is_not(
-    budget: dict[str, Any], teacher: TeacherFacts | None, said: str, unsaid: str
+    budget: dict[str, Any], teacher: TeacherFacts | None, present: str, absent: str
 ) -> None:
-    told = " ".join(notes.general(Config(budget=BudgetConfig(**budget)), 25, 1.25, teacher)[2:])
-    assert said in told
-    assert unsaid not in told
+    text = " ".join(notes.general(Config(budget=BudgetConfig(**budget)), 25, 1.25, teacher)[2:])
+    assert present in text
+    assert absent not in text
 
 
 TUNED = replace(TEACHER, head_flops=0, tuning_flops=3_000_000_000_000)
 
 
 def test_unpaid_encoder_tuning_is_named() -> None:
-    told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, TUNED))
-    assert "the tuning of the teacher's encoder, 3.00e12 FLOPs" in told
-    assert "MLM head" not in told
+    text = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, TUNED))
+    assert "the tuning of the teacher's encoder, 3.00e12 FLOPs" in text
+    assert "MLM head" not in text
 
 
 def trained(seed: int, at: float) -> TeacherFacts:
@@ -92,7 +92,7 @@ TWO_TEACHERS = replace(trained(4, 1.0), teachers=(trained(4, 1.0), trained(5, 1.
 
 
 @pytest.mark.parametrize(
-    ("teacher", "said", "unsaid"),
+    ("teacher", "present", "absent"),
     [
         (trained(4, 1.0), "1; seeds 4; FLOPs of each 1.50e12, tokens 2.00e6.", "on its way down"),
         (trained(4, 0.25), "at 25% of its budget of 6.00e12 FLOPs", "as far as"),
@@ -114,11 +114,11 @@ TWO_TEACHERS = replace(trained(4, 1.0), teachers=(trained(4, 1.0), trained(5, 1.
     ],
 )
 def test_pretrained_teacher_is_described(
-    teacher: TeacherFacts | None, said: str, unsaid: str
+    teacher: TeacherFacts | None, present: str, absent: str
 ) -> None:
-    told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, teacher))
-    assert said in told
-    assert unsaid not in told
+    text = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, teacher))
+    assert present in text
+    assert absent not in text
 
 
 def test_one_seed_is_noted() -> None:
@@ -148,9 +148,9 @@ def test_one_seed_is_noted() -> None:
 )
 def test_regime_and_masks_are_described(changes: dict[str, Any], regime: str, masks: str) -> None:
     results = study(seeds=1)
-    given = replace(results, corpus=replace(results.corpus, **changes))
-    assert notes.regime(given).startswith(regime)
-    assert notes.masks(given).startswith(masks)
+    changed = replace(results, corpus=replace(results.corpus, **changes))
+    assert notes.regime(changed).startswith(regime)
+    assert notes.masks(changed).startswith(masks)
 
 
 def test_repeated_text_is_described() -> None:
@@ -176,5 +176,5 @@ def test_seeds_side_by_side_are_noted() -> None:
     alone = study(seeds=1).runs[0]
     of_three = replace(alone, hardware=replace(alone.hardware, side_by_side=3))
     assert notes.side_by_side([alone, alone]) == []
-    (told,) = notes.side_by_side([alone, of_three])
-    assert told.startswith("Up to 3 seeds of an arm trained side by side")
+    (note,) = notes.side_by_side([alone, of_three])
+    assert note.startswith("Up to 3 seeds of an arm trained side by side")

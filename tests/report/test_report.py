@@ -118,8 +118,8 @@ def test_counted_losses_stand_under_losses_only(page: Page, results: Results) ->
 
 
 def test_results_without_counted_losses_render(results: Results) -> None:
-    given = replace(results, corpus=replace(results.corpus, reference_losses=None))
-    old = Page(report.html(given))
+    changed = replace(results, corpus=replace(results.corpus, reference_losses=None))
+    old = Page(report.html(changed))
     assert old.problems == []
     assert "unigram" not in old.text
 
@@ -170,8 +170,8 @@ def test_runs_table_has_every_run_and_its_unspent_budget(page: Page, results: Re
     ],
 )
 def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: str) -> None:
-    given = study(kind=kind, training=5 * 10**12)
-    page = Page(report.html(given))
+    study_results = study(kind=kind, training=5 * 10**12)
+    page = Page(report.html(study_results))
     assert page.problems == []
     assert f"one budget of {amount}, 4 ways to spend it" in page.text
     assert axis in page.text
@@ -183,23 +183,26 @@ def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: 
         usage.memory,
         teacher_accounting.costs,
     ]
-    for made in (make(given) for make in tables):
-        head, *rows = page.tables[made.caption]
-        assert head == ["arm", *(column.name + column.note for column in made.columns)]
-        for (arm, *cells), (name, figures) in zip(rows, made.rows.items(), strict=True):
+    for make_table in tables:
+        usage = make_table(study_results)
+        head, *rows = page.tables[usage.caption]
+        assert head == ["arm", *(column.name + column.note for column in usage.columns)]
+        for (arm, *cells), (name, figures) in zip(rows, usage.rows.items(), strict=True):
             assert arm.endswith(name)
             assert cells == [text + below for text, below in figures]
-    left = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
-    assert Counter(left) == Counter(usage.unspent(given, run) for run in given.runs)
-    for sentences in teacher_accounting.sentences(given).values():
+    remaining = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
+    assert Counter(remaining) == Counter(
+        usage.unspent(study_results, run) for run in study_results.runs
+    )
+    for sentences in teacher_accounting.sentences(study_results).values():
         assert all(sentence in page.text for sentence in sentences)
     assert ("so no case was enforced" in page.text) == (kind != "flops")
 
 
 def test_study_without_teacher_has_no_section_on_its_cost(results: Results) -> None:
     arms = {name: replace(arm, needs_teacher=False) for name, arm in results.arms.items()}
-    given = replace(results, arms=arms)
-    assert "Who pays for the teacher" not in Page(report.html(given)).text
+    changed = replace(results, arms=arms)
+    assert "Who pays for the teacher" not in Page(report.html(changed)).text
 
 
 def test_page_names_regime_and_masks(page: Page, results: Results) -> None:
@@ -221,14 +224,14 @@ def test_page_bytes_ignore_users_matplotlib_settings(
 
 def test_names_from_outside_are_escaped(results: Results) -> None:
     hostile = "<script>alert('$x$')</script>"
-    given = to_plain(renamed(results, minilm=hostile))
-    given["notes"].append("<img src=x onerror=alert(1)>")
-    given["teacher"]["source"] = '"><iframe src="http://example.org">'
-    given["device"] = given["endpoints"][1]["label"] = given["references"][0]["name"] = (
+    changed = to_plain(renamed(results, minilm=hostile))
+    changed["notes"].append("<img src=x onerror=alert(1)>")
+    changed["teacher"]["source"] = '"><iframe src="http://example.org">'
+    changed["device"] = changed["endpoints"][1]["label"] = changed["references"][0]["name"] = (
         "<b onclick=x>&amp;"
     )
-    given["config"]["data"]["files"] = "</pre><script>"
-    text = report.html(parsed(given))
+    changed["config"]["data"]["files"] = "</pre><script>"
+    text = report.html(parsed(changed))
     page = Page(text)
     assert "<script" not in text.lower()
     assert page.tags["script"] == page.tags["img"] == page.tags["iframe"] == page.tags["b"] == 0
@@ -260,7 +263,7 @@ def test_one_seed_shows_differences_without_intervals() -> None:
 
 
 def test_study_of_one_arm_renders(results: Results) -> None:
-    given = replace(
+    changed = replace(
         results,
         arms={"scratch": results.arms["scratch"]},
         runs=tuple(replace(run, details={}) for run in results.runs if run.arm == "scratch"),
@@ -271,7 +274,7 @@ def test_study_of_one_arm_renders(results: Results) -> None:
         teacher=None,
         differences=(),
     )
-    page = Page(report.html(given))
+    page = Page(report.html(changed))
     assert page.problems == []
     assert "nothing was compared" in page.text
     assert page.tags["svg"] == 2
@@ -279,14 +282,14 @@ def test_study_of_one_arm_renders(results: Results) -> None:
 
 
 def test_thirteen_arms_differ_in_marker_or_colour(results: Results) -> None:
-    given = to_plain(results)
-    runs = [run for run in given["runs"] if run["arm"] == "logit"]
+    changed = to_plain(results)
+    runs = [run for run in changed["runs"] if run["arm"] == "logit"]
     for n in range(9):
-        given["arms"][f"more{n}"] = given["arms"]["logit"]
-        given["runs"] += [{**run, "arm": f"more{n}"} for run in runs]
-        for case in given["cases"]:
+        changed["arms"][f"more{n}"] = changed["arms"]["logit"]
+        changed["runs"] += [{**run, "arm": f"more{n}"} for run in runs]
+        for case in changed["cases"]:
             case["costs"][f"more{n}"] = case["costs"]["logit"]
-    text = report.html(parsed(given))
+    text = report.html(parsed(changed))
     keys = re.findall(
         r'style="color: (var\(--arm-\d\))" aria-hidden="true">(.)</span>(\w+)</th>', text
     )

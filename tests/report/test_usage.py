@@ -44,8 +44,8 @@ def noted(table: Table) -> dict[str, str]:
 
 
 def mean(results: Results, arm: str, figure: Callable[[RunResult], float]) -> float:
-    found = [figure(run) for run in results.runs if run.arm == arm]
-    return sum(found) / len(found)
+    values = [figure(run) for run in results.runs if run.arm == arm]
+    return sum(values) / len(values)
 
 
 def test_measures_under_a_flops_budget_show_its_share_and_each_arms_text(results: Results) -> None:
@@ -70,34 +70,36 @@ def test_measures_under_a_flops_budget_show_its_share_and_each_arms_text(results
 
 
 def test_measures_under_a_token_budget_show_its_share_and_flops_beside_it() -> None:
-    given = study(kind="tokens")
-    minilm = cells(usage.measures(given), "minilm")
+    study_results = study(kind="tokens")
+    minilm = cells(usage.measures(study_results), "minilm")
     # 31 steps of 32 x 64 tokens; a step of minilm costs 61.69 / 28.4 times that of scratch.
     assert minilm["tokens, padding counted"] == ("63,488", "99.2%")
     assert minilm["FLOPs"] == ("1.91e12", "2.17×")
-    assert {usage.unspent(given, run) for run in given.runs} == {"0.250 steps"}
+    assert {usage.unspent(study_results, run) for run in study_results.runs} == {"0.250 steps"}
 
 
 def test_measures_under_an_hours_budget_show_its_share_of_the_clock() -> None:
-    given = study(kind="hours")
-    minilm = cells(usage.measures(given), "minilm")
-    seconds = mean(given, "minilm", lambda run: 3600 * run.used)
+    study_results = study(kind="hours")
+    minilm = cells(usage.measures(study_results), "minilm")
+    seconds = mean(study_results, "minilm", lambda run: 3600 * run.used)
     assert minilm["wall-clock: compute and input"] == (
         f"{seconds:.1f} s",
         f"{100 * seconds / 18:.3g}%",
     )
-    positions = mean(given, "minilm", lambda run: run.steps * 32 * 64)
+    positions = mean(study_results, "minilm", lambda run: run.steps * 32 * 64)
     assert minilm["tokens, padding counted"][0] == f"{round(positions):,}"
-    run = given.runs[0]
-    assert usage.unspent(given, run) == f"{18 - 3600 * run.used:.1f} s"
+    run = study_results.runs[0]
+    assert usage.unspent(study_results, run) == f"{18 - 3600 * run.used:.1f} s"
     # What ended last may have been on the clock
-    assert usage.unspent(given, replace(run, used=18.5 / 3600)) == "−0.5 s"
+    assert usage.unspent(study_results, replace(run, used=18.5 / 3600)) == "−0.5 s"
 
 
 def test_unspent_flops_count_steps_as_charged() -> None:
-    given = study(teacher="nothing")
-    run = next(run for run in given.runs if run.arm == "minilm")
-    assert usage.unspent(given, run) == f"{1.5e12 % 18_190_000_000 / 18_190_000_000:.3f} steps"
+    study_results = study(teacher="nothing")
+    run = next(run for run in study_results.runs if run.arm == "minilm")
+    assert (
+        usage.unspent(study_results, run) == f"{1.5e12 % 18_190_000_000 / 18_190_000_000:.3f} steps"
+    )
 
 
 def test_parts_table_marks_accounts_not_charged(results: Results) -> None:
@@ -156,21 +158,21 @@ def test_unknown_hardware_figures_are_dashes() -> None:
         "hardware_utilisation": None,
         "program_bytes": None,
     }
-    given = parsed(content)
-    machine = usage.machine(given)
+    study_results = parsed(content)
+    machine = usage.machine(study_results)
     assert cells(machine, "scratch")["hardware FLOPs"] == ("–", "")
     assert cells(machine, "scratch")["hardware utilisation"] == ("–", "")
     assert cells(machine, "logit")["hardware FLOPs"][0] != "–"
-    assert cells(usage.memory(given), "scratch")["a step"] == ("–", "")
+    assert cells(usage.memory(study_results), "scratch")["a step"] == ("–", "")
 
 
 def test_vendor_peak_names_rates_and_devices() -> None:
-    given = study()
-    peak = usage.vendor_peak(given)
+    study_results = study()
+    peak = usage.vendor_peak(study_results)
     assert peak.startswith("1.02e11 FLOPs a second")
     assert "(float32 matmuls, measured)" in peak
     assert peak.endswith("devices of a run: 1")
-    content = to_plain(given)
+    content = to_plain(study_results)
     for run in content["runs"]:
         run["hardware"] |= {"devices": 8}
     slower = {**content["runs"][3]["hardware"]["peak"], "flops_per_second": 9.7e10}
@@ -202,13 +204,13 @@ def bars(results: Results) -> dict[str, dict[str, tuple[float, bool]]]:
     """Read the figure of what was spent: of each arm's bar, account -> its width in points, and
     whether it is faint."""
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
-    found = {}
+    widths = {}
     for left, top, right, style, part in re.findall(path, spending.draw(results)):
-        found.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (
+        widths.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (
             float(right) - float(left),
             "opacity" in style,
         )
-    return dict(zip(results.arms, found.values(), strict=True))
+    return dict(zip(results.arms, widths.values(), strict=True))
 
 
 def test_bars_have_widths_of_spending_and_faint_uncharged_parts() -> None:
@@ -234,11 +236,12 @@ def test_bars_have_widths_of_spending_and_faint_uncharged_parts() -> None:
 
 @pytest.mark.parametrize("kind", ["flops", "tokens", "hours"])
 def test_bars_stay_readable_beside_large_teacher_cost(kind: str) -> None:
-    given = study(kind=kind, training=10**18)
+    study_results = study(kind=kind, training=10**18)
     widest = max(
-        sum(width for width, faint in bar.values() if not faint) for bar in bars(given).values()
+        sum(width for width, faint in bar.values() if not faint)
+        for bar in bars(study_results).values()
     )
     assert widest > 200, "near half the figure"
-    figure = spending.draw(given)
+    figure = spending.draw(study_results)
     assert "→ 1.00e18" in figure
     assert ("dashed: the budget" in figure) == (kind == "flops")

@@ -81,7 +81,7 @@ def results(
 
 
 def test_headline_names_separated_kinds_before_undecided_ones() -> None:
-    given = results(
+    study_results = results(
         [
             "finetune.topic: scratch ? minilm",
             "finetune.mood: scratch = minilm",
@@ -90,14 +90,14 @@ def test_headline_names_separated_kinds_before_undecided_ones() -> None:
             "probe.mood: minilm > scratch",
         ]
     )
-    statement, undecided = verdict.headline(given).split(". ")
+    statement, undecided = verdict.headline(study_results).split(". ")
     assert statement.endswith("linear probes (topic, mood): minilm ahead of scratch")
     assert undecided.startswith("Fine-tuning (topic, mood): no pair")
     assert "1 of 3" in undecided
 
 
 @pytest.mark.parametrize(
-    ("kind", "amount", "said"),
+    ("kind", "amount", "sentence"),
     [
         ("flops", 2_500_000_000, "At 2.50e9 FLOPs, "),
         ("tokens", 3_200_000, "With 3.20e6 tokens, "),
@@ -108,7 +108,7 @@ def test_headline_names_separated_kinds_before_undecided_ones() -> None:
         ("hours", 0.01, "In 36 seconds, "),
     ],
 )
-def test_headline_names_budget_in_its_unit(kind: str, amount: float, said: str) -> None:
+def test_headline_names_budget_in_its_unit(kind: str, amount: float, sentence: str) -> None:
     winner = "probe.topic: scratch > minilm"
     tie = "probe.topic: scratch = minilm"
     open_pair = "probe.topic: scratch ? minilm"
@@ -121,50 +121,52 @@ def test_headline_names_budget_in_its_unit(kind: str, amount: float, said: str) 
         ([], 3),
     ):
         judged = replace(results(verdicts, n=n), budget=Budget(kind, amount))
-        assert verdict.headline(judged).startswith(said)
+        assert verdict.headline(judged).startswith(sentence)
 
 
 def test_tasks_that_disagree_have_statements_of_their_own() -> None:
-    given = results(["probe.topic: minilm > scratch", "probe.mood: scratch > minilm"])
-    head = verdict.headline(given)
+    study_results = results(["probe.topic: minilm > scratch", "probe.mood: scratch > minilm"])
+    head = verdict.headline(study_results)
     assert "linear probes (topic): minilm ahead of scratch" in head
     assert "Linear probes (mood): scratch ahead of minilm" in head
-    given = results(["finetune.topic: minilm > scratch", "finetune.mood: scratch ? minilm"])
-    head = verdict.headline(given)
+    study_results = results(["finetune.topic: minilm > scratch", "finetune.mood: scratch ? minilm"])
+    head = verdict.headline(study_results)
     assert "fine-tuning (topic): minilm ahead of scratch" in head
     assert "Fine-tuning (mood): no pair separated" in head
 
 
 def test_win_on_one_task_only_is_claimed_for_that_task() -> None:
-    given = results(
+    study_results = results(
         [
             "probe.topic: minilm > scratch",
             "probe.topic: logit > scratch",
             "probe.mood: minilm > scratch",
         ]
     )
-    topic, mood = verdict.headline(given).split(". ")
+    topic, mood = verdict.headline(study_results).split(". ")
     assert topic.endswith("linear probes (topic): logit and minilm ahead of scratch")
     assert mood == "Linear probes (mood): minilm ahead of scratch."
 
 
 def test_best_arm_comes_first_in_a_ranking() -> None:
     above = ["logit > scratch", "minilm > logit", "minilm > scratch"]
-    given = results([f"probe.topic: {pair}" for pair in above], endpoints=("probe.topic",))
-    relations = verdict.headline(given).partition("(topic): ")[2]
+    study_results = results([f"probe.topic: {pair}" for pair in above], endpoints=("probe.topic",))
+    relations = verdict.headline(study_results).partition("(topic): ")[2]
     assert relations == "minilm ahead of scratch and logit; logit ahead of scratch."
 
 
 def test_no_pair_is_claimed_that_is_open() -> None:
     # a > b and c > d, with a > d and c > b unknown.
-    given = results(
+    study_results = results(
         ["mlm_loss: a > b", "mlm_loss: c > d", "mlm_loss: a ? d"], arms=("a", "b", "c", "d")
     )
-    assert verdict.headline(given).endswith("held-out MLM loss: a ahead of b; c ahead of d.")
+    assert verdict.headline(study_results).endswith(
+        "held-out MLM loss: a ahead of b; c ahead of d."
+    )
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "said"),
+    ("verdicts", "counts"),
     [
         ([], "nothing was compared"),
         (
@@ -181,9 +183,9 @@ def test_no_pair_is_claimed_that_is_open() -> None:
         ),
     ],
 )
-def test_headline_without_winner_names_none(verdicts: list[str], said: str) -> None:
+def test_headline_without_winner_names_none(verdicts: list[str], counts: str) -> None:
     sentence = verdict.headline(results(verdicts))
-    assert said in sentence
+    assert counts in sentence
     assert "ahead" not in sentence
 
 
@@ -195,13 +197,13 @@ def test_headline_of_one_seed_cannot_tell() -> None:
 
 @pytest.mark.parametrize(("sign", "ties"), [("?", 0), ("=", 1)])
 def test_kind_without_winner_counts_ties(sign: str, ties: int) -> None:
-    given = results(["probe.topic: minilm > scratch", f"mlm_loss: scratch {sign} logit"])
-    undecided = verdict.headline(given).split(". ")[1]
+    study_results = results(["probe.topic: minilm > scratch", f"mlm_loss: scratch {sign} logit"])
+    undecided = verdict.headline(study_results).split(". ")[1]
     assert undecided == f"Held-out MLM loss: no pair separated, {ties} of 1 comparisons tie."
 
 
 def test_answers_have_every_outcome_with_interval() -> None:
-    given = results(
+    study_results = results(
         [
             "probe.topic: minilm > scratch",
             "probe.mood: scratch > minilm",
@@ -211,7 +213,8 @@ def test_answers_have_every_outcome_with_interval() -> None:
         ]
     )
     answers = {
-        arm: text.replace("\N{NO-BREAK SPACE}", " ") for arm, text in verdict.answers(given).items()
+        arm: text.replace("\N{NO-BREAK SPACE}", " ")
+        for arm, text in verdict.answers(study_results).items()
     }
     arms, _, outcomes = answers["minilm"].partition(": ")
     assert arms == "minilm against scratch"
@@ -252,9 +255,9 @@ PAIRS = [(a, b) for n, a in enumerate(ARMS) for b in ARMS[n + 1 :]]
     )
 )
 def test_headline_claims_exactly_the_separated_pairs(signs: list[str]) -> None:
-    said = [sign.format(*pair) for sign, pair in zip(signs, PAIRS, strict=True)]
-    sentence = verdict.headline(results([f"mlm_loss: {text}" for text in said], arms=ARMS))
-    expected = {tuple(text.split(" > ")) for text in said if ">" in text}
+    claims = [sign.format(*pair) for sign, pair in zip(signs, PAIRS, strict=True)]
+    sentence = verdict.headline(results([f"mlm_loss: {text}" for text in claims], arms=ARMS))
+    expected = {tuple(text.split(" > ")) for text in claims if ">" in text}
     claimed = set()
     for clause in sentence.rstrip(".").partition("loss: ")[2].split("; "):
         winners, _, losers = clause.replace(" and ", ", ").partition(" ahead of ")

@@ -160,8 +160,8 @@ def test_tokenizer_command_makes_a_tokenizer_for_other_recipes(
     for name, words in (("trained", ()), ("given", (*path, "--student.vocab_size", str(SIZE)))):
         assert kdjax("prepare", recipe, "--out", tmp_path / name, *words).status == 0
     trained = Corpus.open(tmp_path / "trained").manifest
-    given = Corpus.open(tmp_path / "given").manifest
-    assert [shard.sha256 for shard in trained.shards] == [shard.sha256 for shard in given.shards]
+    manifest = Corpus.open(tmp_path / "given").manifest
+    assert [shard.sha256 for shard in trained.shards] == [shard.sha256 for shard in manifest.shards]
     wrong = ("--data.prepared", tmp_path / "given")
     assert "was prepared with a tokenizer that was given" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *wrong)

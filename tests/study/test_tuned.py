@@ -172,9 +172,9 @@ def test_tuning_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
     printed = io.StringIO()
     Console(width=120, file=printed).print(summary(written(tmp_path)))
     lines = printed.getvalue().splitlines()
-    found = [line.split() for line in lines if line.split()[:1] in (["scratch"], ["logit"])]
-    assert len(found) == 2
-    rows = {words[0]: words for words in found}
+    arms = [line.split() for line in lines if line.split()[:1] in (["scratch"], ["logit"])]
+    assert len(arms) == 2
+    rows = {words[0]: words for words in arms}
     assert rows["scratch"] == [
         "scratch",
         "3",

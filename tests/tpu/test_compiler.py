@@ -64,15 +64,15 @@ SMALL = {
 OFFLINE = "import json; from kdjax.hlo import aot; aot.offline()\n"
 TOO_LARGE = """
 import jax, jax.numpy as jnp
-said = {}
+messages = {}
 for name in %s:
     where = jax.sharding.SingleDeviceSharding(aot.slice_of(name).devices[0])
     x = jax.ShapeDtypeStruct((1024, 1024, 16384), jnp.float32, sharding=where)
     try:
         jax.jit(lambda x: jnp.sort(jnp.sort(x, 0), 1), out_shardings=where).lower(x).compile()
     except jax.errors.JaxRuntimeError as e:
-        said[name] = str(e)
-print(json.dumps(said))
+        messages[name] = str(e)
+print(json.dumps(messages))
 """
 
 
@@ -111,10 +111,10 @@ def test_topology_has_as_many_devices_as_its_slice() -> None:
 
 def test_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> None:
     slices = {name: f"{name}:{'2x2' if name in ('v5e', 'v6e') else '2x2x1'}" for name in CHIPS}
-    said = printed(TOO_LARGE % list(slices.values()))
+    message = printed(TOO_LARGE % list(slices.values()))
     for name, topology in slices.items():
-        needed = out_of_memory(said[topology])
-        limit = re.search(r"HBM \((\d+\.\d+)G\)", said[topology])
+        needed = out_of_memory(message[topology])
+        limit = re.search(r"HBM \((\d+\.\d+)G\)", message[topology])
         assert needed is not None
         assert needed > chip(name).hbm
         assert limit is not None

@@ -19,28 +19,30 @@ DEVICES = {"tpu7x": 2}
 """JAX devices of a chip, where they are not one."""
 
 
-def said(recipe: Path, pattern: str) -> tuple[str, ...]:
+def header_values(recipe: Path, pattern: str) -> tuple[str, ...]:
     """Find what a recipe's header says."""
     header = recipe.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n#", "")
-    found = re.search(pattern, header)
-    assert found is not None, (recipe, pattern)
-    return found.groups()
+    match = re.search(pattern, header)
+    assert match is not None, (recipe, pattern)
+    return match.groups()
 
 
 def topology(recipe: Path) -> str:
     """Find the slice that a recipe is for, as its header has it for `kdjax compile`."""
-    (found,) = said(recipe, rf"kdjax compile configs/tpu/{recipe.name} --topology (\S+)")
-    return found
+    (slice_shape,) = header_values(
+        recipe, rf"kdjax compile configs/tpu/{recipe.name} --topology (\S+)"
+    )
+    return slice_shape
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_topology_is_that_of_the_slice(recipe: Path) -> None:
     chip, _, shape = topology(recipe).partition(":")
-    generation, _, size = said(recipe, r"ACCELERATOR=(\S+) ")[0].partition("-")
+    generation, _, size = header_values(recipe, r"ACCELERATOR=(\S+) ")[0].partition("-")
     chips = math.prod(map(int, shape.split("x")))
     assert generation.replace("v5litepod", "v5e") == chip
     assert chips == int(size) // (2 if generation in CORES else 1)
-    counts = said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
+    counts = header_values(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
     sequences = int(counts[0])
     devices = int(counts[1])
     assert devices == chips * DEVICES.get(chip, 1)
@@ -54,17 +56,17 @@ def test_recipe_compiles_and_fits_its_slice(recipe: Path) -> None:
     config = recipes.load(recipe)
     ended = run("-m", "kdjax", "compile", recipe, "--topology", topology(recipe), "--json")
     assert ended.status == 0, ended.err
-    found = json.loads(ended.out)
-    counts = said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
+    compiled = json.loads(ended.out)
+    counts = header_values(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
     sequences = int(counts[0])
     devices = int(counts[1])
-    assert found["devices"] == devices
+    assert compiled["devices"] == devices
     assert config.train.batch_size == sequences * devices
-    assert found["arms"].keys() == config.arms.keys()
-    for arm, (phase,) in found["arms"].items():
+    assert compiled["arms"].keys() == config.arms.keys()
+    for arm, (phase,) in compiled["arms"].items():
         assert phase["fits"]
-        assert phase["hbm"] < found["hbm"]
+        assert phase["hbm"] < compiled["hbm"]
         assert phase["collectives"].keys() == {"all-gather", "all-reduce", "reduce-scatter"}
         assert not phase["estimated"]["unknown"]
-        (share,) = said(recipe, rf"(\d+)% \({arm}\)")
+        (share,) = header_values(recipe, rf"(\d+)% \({arm}\)")
         assert phase["estimated"]["utilisation"] == pytest.approx(int(share) / 100, abs=0.015)

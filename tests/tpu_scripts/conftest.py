@@ -65,10 +65,10 @@ class Cloud:
         self, script: str, *words: str, without: tuple[str, ...] = (), **settings: object
     ) -> subprocess.Popen[str]:
         """Start a script."""
-        given = {**self.settings, **{name: str(value) for name, value in settings.items()}}
+        variables = {**self.settings, **{name: str(value) for name, value in settings.items()}}
         environment = {"HOME": str(self.work), "PATH": f"{self.world / 'bin'}:{os.environ['PATH']}"}
         environment |= {"FAKE_CLOUD": str(self.world)}
-        environment |= {name: value for name, value in given.items() if name not in without}
+        environment |= {name: value for name, value in variables.items() if name not in without}
         return subprocess.Popen(
             [str(SCRIPTS / script), *words],
             cwd=self.work,
@@ -158,8 +158,8 @@ def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
     program(world / "bin" / "python-stub", "#!/bin/sh\necho kdjax, Python 3.12.0\n")
     program(world / "bin" / "uv", UV)
     (work / "my recipe.yaml").write_text("arms: {scratch: {}}\n")
-    made = Cloud(world, work)
-    made.settings = {
+    double = Cloud(world, work)
+    double.settings = {
         **{
             "PROJECT": "a-project",
             "ZONE": "us-west4-a",
@@ -180,9 +180,9 @@ def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
             "STOP_SECONDS": "5",
         },
     }
-    made.kdjax({"do": "finish"})
-    yield made
-    for name in made.slices:  # a test that failed may have left jobs
+    double.kdjax({"do": "finish"})
+    yield double
+    for name in double.slices:  # a test that failed may have left jobs
         subprocess.run(
             [world / "bin" / "gcloud", "compute", "tpus", "queued-resources", "delete", name],
             env={"FAKE_CLOUD": str(world)},

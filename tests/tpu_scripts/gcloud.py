@@ -127,7 +127,7 @@ def dumps(value: Any) -> str:
     return quoted(value) if isinstance(value, str) else str(int(value))
 
 
-class kept:
+class stored_json:
     """A JSON file of the world, as it is and as the block leaves it; others wait."""
 
     def __init__(self, name: str, empty: Any) -> None:
@@ -171,7 +171,7 @@ class Slice:
         return os.path.exists(self.place)
 
     def make(self, hosts: int) -> None:
-        with kept("fates", []) as fates:
+        with stored_json("fates", []) as fates:
             fate = fates.pop(0) if fates else ["ACTIVE"]
         counter = f"{WORLD}/made_slices"
         write(counter, str(int(read(counter) if os.path.exists(counter) else 0) + 1))
@@ -229,15 +229,15 @@ def matches(pattern: str) -> bool:
 
 def groups_running() -> set[int]:
     """Return the groups of processes that have not ended."""
-    found = set()
+    groups = set()
     for number in filter(str.isdigit, os.listdir("/proc")):
         try:
             fields = read(f"/proc/{number}/stat").rpartition(")")[2].split()
         except OSError:
             continue
         if fields[0] != "Z":
-            found.add(int(fields[2]))
-    return found
+            groups.add(int(fields[2]))
+    return groups
 
 
 def in_world(path: str) -> str:
@@ -268,26 +268,26 @@ def create_queued(words: list[str], flags: dict[str, str]) -> None:
 
 
 def describe_queued(words: list[str], flags: dict[str, str]) -> None:
-    one = Slice(words[0])
-    if not one.there:
+    tpu_slice = Slice(words[0])
+    if not tpu_slice.there:
         fail("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource not found")
-    state, _, error = one.look().partition(":")
+    state, _, error = tpu_slice.look().partition(":")
     print("ACTIVE" if state in ("PREEMPTED", "REPAIRING") else state, error, sep="\t")
 
 
 def describe_node(words: list[str], flags: dict[str, str]) -> None:
-    one = Slice(words[0])
-    state = read(f"{one.place}/shown")  # the look at the request shows the same moment
-    for worker in range(one.hosts):
+    tpu_slice = Slice(words[0])
+    state = read(f"{tpu_slice.place}/shown")  # the look at the request shows the same moment
+    for worker in range(tpu_slice.hosts):
         print("READY" if state == "ACTIVE" else state, f"10.0.0.{worker}", sep="\t")
 
 
 def delete_queued(words: list[str], flags: dict[str, str]) -> None:
-    one = Slice(words[0])
-    if not one.there:
+    tpu_slice = Slice(words[0])
+    if not tpu_slice.there:
         fail("ERROR: (gcloud.compute.tpus.queued-resources.delete) NOT_FOUND: Resource not found")
-    one.power_off()
-    remove(one.place)
+    tpu_slice.power_off()
+    remove(tpu_slice.place)
 
 
 def ssh_queued(words: list[str], flags: dict[str, str]) -> None:
@@ -296,24 +296,24 @@ def ssh_queued(words: list[str], flags: dict[str, str]) -> None:
 
 
 def create_group(words: list[str], flags: dict[str, str]) -> None:
-    with kept("made", []) as made:
-        if f"template {flags['template']}" not in made:
+    with stored_json("made", []) as created:
+        if f"template {flags['template']}" not in created:
             fail("ERROR: (gcloud.compute.instance-groups.managed.create) template was not found")
     Slice(words[0]).make(int(flags["size"]))
 
 
 def list_instances(words: list[str], flags: dict[str, str]) -> None:
-    one = Slice(words[0])
-    if not one.there:
+    tpu_slice = Slice(words[0])
+    if not tpu_slice.there:
         fail(
             "ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: "
             f"{words[0]} was not found"
         )
-    state, _, error = one.look().partition(":")
+    state, _, error = tpu_slice.look().partition(":")
     shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(
         state, "TERMINATED"
     )
-    for worker in range(one.hosts):
+    for worker in range(tpu_slice.hosts):
         print(f"{words[0]}-{'wxyz'[worker]}", shown, error, sep="|")
 
 
@@ -329,26 +329,26 @@ def ssh_group(words: list[str], flags: dict[str, str]) -> None:
 
 def maker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
     def make(words: list[str], flags: dict[str, str]) -> None:
-        with kept("made", []) as made:
-            if f"{kind} {words[0]}" in made:
+        with stored_json("made", []) as created:
+            if f"{kind} {words[0]}" in created:
                 fail(
                     f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} "
                     "already exists"
                 )
-            made.append(f"{kind} {words[0]}")
+            created.append(f"{kind} {words[0]}")
 
     return make
 
 
 def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
     def unmake(words: list[str], flags: dict[str, str]) -> None:
-        with kept("made", []) as made:
-            if f"{kind} {words[0]}" not in made:
+        with stored_json("made", []) as created:
+            if f"{kind} {words[0]}" not in created:
                 fail(
                     f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not "
                     "found"
                 )
-            made.remove(f"{kind} {words[0]}")
+            created.remove(f"{kind} {words[0]}")
 
     return unmake
 
@@ -410,10 +410,10 @@ DOES: dict[tuple[str, ...], Callable[[list[str], dict[str, str]], None]] = {
 }
 
 
-def _meant(fault: dict[str, Any], line: str, made: int) -> bool:
+def _meant(fault: dict[str, Any], line: str, count: int) -> bool:
     return bool(
         fault["times"]
-        and fault.get("slice") in (None, made)
+        and fault.get("slice") in (None, count)
         and matched(f".*{fault['command']}", line)
     )
 
@@ -421,12 +421,12 @@ def _meant(fault: dict[str, Any], line: str, made: int) -> bool:
 def main(arguments: list[str]) -> None:
     line = " ".join(arguments)
     if "FAKE_WORKER" not in os.environ:
-        with kept("calls", []) as calls:
+        with stored_json("calls", []) as calls:
             calls.append(["gcloud", *arguments])
-    with kept("faults", []) as faults:
+    with stored_json("faults", []) as faults:
         counter = f"{WORLD}/made_slices"
-        made = int(read(counter)) if os.path.exists(counter) else 0
-        fault = next((f for f in faults if _meant(f, line, made)), None)
+        count = int(read(counter)) if os.path.exists(counter) else 0
+        fault = next((f for f in faults if _meant(f, line, count)), None)
         if fault is not None:
             fault["times"] -= 1
     if fault is not None:

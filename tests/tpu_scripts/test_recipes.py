@@ -24,11 +24,11 @@ HEADERS = {
 }
 
 
-def said(name: str, pattern: str) -> tuple[str, ...]:
+def header_values(name: str, pattern: str) -> tuple[str, ...]:
     """Find what a recipe's header says, line breaks aside."""
-    found = re.search(pattern, HEADERS[name].replace("\n#", ""))
-    assert found is not None, (name, pattern)
-    return found.groups()
+    match = re.search(pattern, HEADERS[name].replace("\n#", ""))
+    assert match is not None, (name, pattern)
+    return match.groups()
 
 
 def recipe(name: str) -> Config:
@@ -38,18 +38,18 @@ def recipe(name: str) -> Config:
 @pytest.mark.parametrize("name", HEADERS)
 def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
     paper = recipe("paper/unlimited-24h")
-    found = recipe(f"tpu/{name}")
+    config = recipe(f"tpu/{name}")
     expected = replace(
         paper,
         teacher=replace(paper.teacher, source="teacher"),
-        train=replace(paper.train, compute=ComputeConfig(dtype="bfloat16"), mesh=found.train.mesh),
+        train=replace(paper.train, compute=ComputeConfig(dtype="bfloat16"), mesh=config.train.mesh),
     )
-    assert found == expected
-    counts = said(name, r"(\d+) sequences of a batch on each of (\d+) devices")
+    assert config == expected
+    counts = header_values(name, r"(\d+) sequences of a batch on each of (\d+) devices")
     sequences = int(counts[0])
     devices = int(counts[1])
-    assert found.train.mesh == MeshConfig(fsdp=min(devices, 8), teacher="whole")
-    assert sequences * devices == found.train.batch_size
+    assert config.train.mesh == MeshConfig(fsdp=min(devices, 8), teacher="whole")
+    assert sequences * devices == config.train.batch_size
 
 
 def test_steps_are_what_the_budget_buys() -> None:
@@ -63,20 +63,23 @@ def test_steps_are_what_the_budget_buys() -> None:
 @pytest.mark.parametrize("name", HEADERS)
 def test_what_a_recipe_expects_follows_from_its_slice(name: str, cloud: Cloud) -> None:
     config = recipe(f"tpu/{name}")
-    (accelerator,) = said(
+    (accelerator,) = header_values(
         name, r"watch\.sh slice\.env ACCELERATOR=(\S+) CONFIG=configs/tpu/" + name
     )
     generation, _, size = accelerator.partition("-")
     chips = int(size) // (2 if generation in CORES else 1)
-    runs, flops = said(name, r"(\d+) runs of (\S+) FLOPs")
+    runs, flops = header_values(name, r"(\d+) runs of (\S+) FLOPs")
     assert (int(runs), float(flops)) == (len(config.arms) * len(config.seeds), config.budget.flops)
-    shares = said(
+    shares = header_values(
         name, "at " + ", ".join(rf"(\d+)% \({arm}\)" for arm in config.arms) + " of the chips"
     )
-    own = [len(config.seeds) * float(flops) / (int(share) / 100) for share in shares]
-    hours = sum(own) / (chips * PEAK[generation] * 1e12) / 3600
-    assert said(name, r"([\d.]+) hours of training for all runs, at ") == (f"{hours:.1f}",)
-    assert said(name, r"peak \((\d+) x (\d+) TFLOP/s\)") == (str(chips), str(PEAK[generation]))
-    (devices,) = said(name, r"sequences of a batch on each of (\d+) devices")
+    run_flops = [len(config.seeds) * float(flops) / (int(share) / 100) for share in shares]
+    hours = sum(run_flops) / (chips * PEAK[generation] * 1e12) / 3600
+    assert header_values(name, r"([\d.]+) hours of training for all runs, at ") == (f"{hours:.1f}",)
+    assert header_values(name, r"peak \((\d+) x (\d+) TFLOP/s\)") == (
+        str(chips),
+        str(PEAK[generation]),
+    )
+    (devices,) = header_values(name, r"sequences of a batch on each of (\d+) devices")
     assert int(devices) == chips * (2 if generation == "tpu7x" else 1)
     assert cloud.run("create.sh", "--dry-run", ACCELERATOR=accelerator).status == 0

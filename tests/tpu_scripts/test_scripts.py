@@ -142,9 +142,9 @@ def test_job_outlives_the_connection_and_stops_saving(cloud: Cloud) -> None:
     for script in ("create.sh", "setup.sh", "launch.sh"):
         assert cloud.run(script).status == 0
     home = cloud.world / "slices/kd/workers/0"
-    while not (said := ask_worker(cloud, "status")).endswith("step 0"):
-        assert said == "running -"
-    assert said == "running - going on from step 0"
+    while not (answer := ask_worker(cloud, "status")).endswith("step 0"):
+        assert answer == "running -"
+    assert answer == "running - going on from step 0"
     assert ask_worker(cloud, "stop", "5").startswith("exited 75 saved at step")
     assert int((cloud.bucket("kd") / "runs/part1/checkpoints/step").read_text()) > 0
     assert ask_worker(cloud, "stop", "5").startswith("exited 75")  # again is fine

@@ -304,10 +304,10 @@ def test_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
     while not cloud.starts():
         assert watcher.poll() is None
     watcher.send_signal(signal.SIGTERM)
-    _, said = watcher.communicate(timeout=60)
+    _, stderr = watcher.communicate(timeout=60)
     assert watcher.returncode == 143
     assert cloud.slices == ["kd"]
-    assert "kd may still be there: the same command goes on, teardown.sh deletes it" in said
+    assert "kd may still be there: the same command goes on, teardown.sh deletes it" in stderr
     assert cloud.run("teardown.sh").status == 0
 
 

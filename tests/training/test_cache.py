@@ -45,9 +45,9 @@ SHARD_BYTES = 2 * SAMPLED.batch_size * SHAPE.max_predictions * SAMPLED.k * 2
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
-    made = prepared(tmp_path_factory.mktemp("text"))
-    assert 2 * made.sequences % EXACT.batch_size  # the last pass is not full
-    return made
+    corpus = prepared(tmp_path_factory.mktemp("text"))
+    assert 2 * corpus.sequences % EXACT.batch_size  # the last pass is not full
+    return corpus
 
 
 @pytest.fixture(scope="module")
@@ -93,28 +93,28 @@ def test_draws_differ_between_records(text: Text, draws: Path) -> None:
     _, logits, _ = everything(text)
     teacher_source = CachedTeacher(TEACHER, LOGITS, SAMPLED)
     numbers = np.arange(text.sequences)
-    found = records(draws, text)["teacher.logits.ids"]
+    stored = records(draws, text)["teacher.logits.ids"]
     for view in range(2):
         ids = teacher_source.encode(Features(logits=logits[view]), view * text.sequences + numbers)[
             "teacher.logits.ids"
         ]
-        assert np.mean(np.asarray(ids) == found[view]) > 0.999
+        assert np.mean(np.asarray(ids) == stored[view]) > 0.999
 
 
 def test_build_is_charged_its_forward_passes(text: Text, exact: Path, tmp_path: Path) -> None:
-    one = cache.cache_price(TEACHER, BOTH, SHAPE)
+    batch_price = cache.cache_price(TEACHER, BOTH, SHAPE)
     arm = resolve("logit", ArmConfig(), tiny.STUDENT, TEACHER, OptimizerConfig())
-    assert one == pytest.approx(price(arm.phases[0], SHAPE).teacher_forward, rel=0.01)
+    assert batch_price == pytest.approx(price(arm.phases[0], SHAPE).teacher_forward, rel=0.01)
     passes = math.ceil(2 * text.sequences / SHAPE.batch_size)
     assert cache.passes(text.sequences, 2, SHAPE.batch_size) == passes
-    assert CacheManifest.read(exact).totals == {"flops": passes * one}
+    assert CacheManifest.read(exact).totals == {"flops": passes * batch_price}
     lower = FeatureRequest(hidden=frozenset({1}))
     twice = dataclasses.replace(SHAPE, batch_size=16)
     cheaper = math.ceil(2 * text.sequences / 16) * cache.cache_price(TEACHER, lower, twice)
     assert build(tmp_path, text, lower, dataclasses.replace(EXACT, batch_size=16)).totals == {
         "flops": cheaper
     }
-    assert cheaper < passes * one
+    assert cheaper < passes * batch_price
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -156,23 +156,23 @@ def test_build_resumed_after_kill_stores_same_bytes(
     assert 0 < len(done) < len(list(draws.rglob("*.array_record")))
     with pytest.raises(InputError, match="unfinished"):
         cache.open_cache(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus)
-    told: list[tuple[int, int]] = []
-    build(tmp_path, text, config=SAMPLED, progress=lambda *values: told.append(values))
-    assert told[0][0] == 16 * (len(done) + 1)
-    assert told[-1] == (2 * text.sequences, 2 * text.sequences)
+    progress: list[tuple[int, int]] = []
+    build(tmp_path, text, config=SAMPLED, progress=lambda *values: progress.append(values))
+    assert progress[0][0] == 16 * (len(done) + 1)
+    assert progress[-1] == (2 * text.sequences, 2 * text.sequences)
     assert contents(tmp_path) == contents(draws)
 
 
 def test_build_on_more_devices_stores_same_bytes(text: Text, draws: Path, tmp_path: Path) -> None:
     cache.build(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.of())
-    one = Cache.open(draws)
-    eight = Cache.open(tmp_path)
-    assert len(one.manifest.shards) > 3
-    assert len(eight.manifest.shards) == 1
+    by_one = Cache.open(draws)
+    by_eight = Cache.open(tmp_path)
+    assert len(by_one.manifest.shards) > 3
+    assert len(by_eight.manifest.shards) == 1
     numbers = np.arange(text.sequences)
     for view in (np.zeros_like(numbers), np.ones_like(numbers)):
-        ids = one.read(numbers, view)["teacher.logits.ids"]
-        its = eight.read(numbers, view)["teacher.logits.ids"]
+        ids = by_one.read(numbers, view)["teacher.logits.ids"]
+        its = by_eight.read(numbers, view)["teacher.logits.ids"]
         # Where rounding differs, a draw on the edge between two entries may, too
         assert np.mean(ids == its) > 0.999
 

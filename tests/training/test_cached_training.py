@@ -47,10 +47,10 @@ ARMS = {"logit": ArmConfig(), "hidden": ArmConfig(terms=(TermConfig("hidden_mse"
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
-    made = prepared(tmp_path_factory.mktemp("text"))
+    corpus = prepared(tmp_path_factory.mktemp("text"))
     # The steps pass into the second epoch
-    assert SHAPE.batch_size < made.sequences < SHAPE.batch_size * STEPS
-    return made
+    assert SHAPE.batch_size < corpus.sequences < SHAPE.batch_size * STEPS
+    return corpus
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def trained(
     a teacher."""
     (phase,) = arm(name, source).phases
     program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
-    given = program.place_teacher(teacher().params)
+    placed_teacher = program.place_teacher(teacher().params)
     state = program.start(untrained(), seed=3)
     data = text.data
     stream = Batches(
@@ -100,9 +100,11 @@ def trained(
     )
     losses = []
     for step, (_, batch) in enumerate(itertools.islice(stream.iterate(0), STEPS)):
-        state, metrics = program(state, given, batch, tiny.schedule_inputs(phase, step, STEPS))
+        state, metrics = program(
+            state, placed_teacher, batch, tiny.schedule_inputs(phase, step, STEPS)
+        )
         losses.append({key: float(value) for key, value in metrics.items()})
-    return jax.device_get(state.params), losses, given
+    return jax.device_get(state.params), losses, placed_teacher
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -110,17 +112,17 @@ def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, ex
     stored = cache.open_cache(
         exact, teacher(), arm(name, "cached").stored, EXACT, text.data, text.corpus
     )
-    params, losses, given = trained(name, "cached", stored, text)
+    params, losses, start = trained(name, "cached", stored, text)
     wanted, online, its = trained(name, "online", None, text)
-    assert given is None
+    assert start is None
     assert its is not None
-    for one, other in zip(losses, online, strict=True):
-        assert one == pytest.approx(other, abs=1e-6, rel=1e-5)
-    for (path, leaf), other in zip(
+    for cached_loss, online_loss in zip(losses, online, strict=True):
+        assert cached_loss == pytest.approx(online_loss, abs=1e-6, rel=1e-5)
+    for (path, leaf), online_loss in zip(
         jax.tree.leaves_with_path(params), jax.tree.leaves(wanted), strict=True
     ):
         np.testing.assert_allclose(
-            leaf, other, rtol=0, atol=1e-6, err_msg=jax.tree_util.keystr(path)
+            leaf, online_loss, rtol=0, atol=1e-6, err_msg=jax.tree_util.keystr(path)
         )
     assert losses[-1]["loss"] < losses[0]["loss"]
     before = untrained()["layers"]["1"]["ffn"]["up"]["kernel"]
@@ -171,10 +173,10 @@ def test_top_k_bias_equals_numpy(text: Text, tmp_path: Path) -> None:
     np.put_along_axis(q, ids, np.exp(stored["teacher.logits.log_probs"].astype(float)), axis=1)
     q /= q.sum(-1, keepdims=True)  # they were rounded to float16
     kl = (np.exp(log_p) * (log_p - np.log(q))).sum(-1).mean()
-    found = bias(manifest)
-    assert found == pytest.approx({**off(log_p, q), "kl": kl}, rel=1e-3)
-    assert found["entropy_error"] > 0.3
-    assert found["kl"] > 0.1
+    actual = bias(manifest)
+    assert actual == pytest.approx({**off(log_p, q), "kl": kl}, rel=1e-3)
+    assert actual["entropy_error"] > 0.3
+    assert actual["kl"] > 0.1
 
 
 def test_draws_bias_equals_numpy_and_is_near_zero(text: Text, tmp_path: Path) -> None:
@@ -182,14 +184,14 @@ def test_draws_bias_equals_numpy_and_is_near_zero(text: Text, tmp_path: Path) ->
     log_p, there = positions(text)
     ids = records(tmp_path, text)["teacher.logits.ids"][there]
     q = np.stack([np.bincount(row, minlength=tiny.VOCABULARY) for row in ids]) / SAMPLED.k
-    found = bias(manifest)
-    assert found == pytest.approx(off(log_p, q), rel=1e-3, abs=1e-4)
+    actual = bias(manifest)
+    assert actual == pytest.approx(off(log_p, q), rel=1e-3, abs=1e-4)
     p = np.exp(log_p)
     variance = (p * log_p**2).sum(-1) - (p * log_p).sum(-1) ** 2
     sigma = np.sqrt(variance.sum() / SAMPLED.k) / len(p)
     assert sigma < 0.03
-    assert abs(found["entropy_error"]) < 5 * sigma
-    assert found["total_variation"] > 0.05  # the draws of a single position are off
+    assert abs(actual["entropy_error"]) < 5 * sigma
+    assert actual["total_variation"] > 0.05  # the draws of a single position are off
 
 
 def test_whole_logits_have_no_bias(exact: Path) -> None:

@@ -80,10 +80,10 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
-def same(found: Any, expected: Any) -> bool:
+def same(actual: Any, expected: Any) -> bool:
     return bool(
         jax.tree.all(
-            jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), found, expected)
+            jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), actual, expected)
         )
     )
 
@@ -93,12 +93,12 @@ def test_restore_returns_newest_with_ledger_and_records_and_keeps_as_many_as_ask
 ) -> None:
     saved(tmp_path, 3, 5, 8, 13, keep=3)
     assert names(tmp_path) == {"5", "8", "13"}
-    found = restored(tmp_path, like())
-    assert found is not None
-    assert same(found.state, state(13))
-    assert found.ledger == ledger(13)
-    assert found.records == {"ledger.jsonl": "13\n"}
-    assert found.damaged == []
+    resumed = restored(tmp_path, like())
+    assert resumed is not None
+    assert same(resumed.state, state(13))
+    assert resumed.ledger == ledger(13)
+    assert resumed.records == {"ledger.jsonl": "13\n"}
+    assert resumed.damaged == []
 
 
 def test_restore_without_checkpoints_returns_none(tmp_path: Path) -> None:
@@ -112,19 +112,19 @@ def test_save_of_donated_state_stores_its_values(tmp_path: Path) -> None:
         now = state(1)
         checkpoints.save(now, ledger(1))
         jax.block_until_ready(use_up(now))
-    found = restored(tmp_path, like())
-    assert found is not None
-    assert same(found.state, state(1))
+    resumed = restored(tmp_path, like())
+    assert resumed is not None
+    assert same(resumed.state, state(1))
 
 
 @pytest.mark.parametrize("after", [(8,), (2, 4), (2, 2, 2)])
 def test_restore_to_another_mesh_keeps_values(tmp_path: Path, after: tuple[int, ...]) -> None:
     saved(tmp_path, 1)
     laid_out = NamedSharding(mesh(*after), PartitionSpec(mesh(*after).axis_names))
-    found = restored(tmp_path, like(laid_out))
-    assert found is not None
-    assert same(found.state, state(1))
-    assert found.state["params"]["kernel"].sharding == laid_out
+    resumed = restored(tmp_path, like(laid_out))
+    assert resumed is not None
+    assert same(resumed.state, state(1))
+    assert resumed.state["params"]["kernel"].sharding == laid_out
 
 
 def in_half(data: Path) -> None:
@@ -176,17 +176,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], Path], Change, str]] = {
 def test_restore_past_damaged_checkpoint_names_it_and_takes_one_before(
     tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    where, damage, said = DAMAGE[how]
+    where, damage, complaint = DAMAGE[how]
     saved(tmp_path, 1, 2)
     damage(where(tmp_path / "2"))
-    found = restored(tmp_path, like())
-    assert found is not None
-    assert same(found.state, state(1))
-    assert found.ledger == ledger(1)
-    (line,) = found.damaged
+    resumed = restored(tmp_path, like())
+    assert resumed is not None
+    assert same(resumed.state, state(1))
+    assert resumed.ledger == ledger(1)
+    (line,) = resumed.damaged
     assert line.startswith(f"{tmp_path / '2'} is damaged (")
     assert line.endswith("; it is now 2.damaged")
-    assert re.search(said, line)
+    assert re.search(complaint, line)
     assert names(tmp_path) == {"1", "2.damaged"}
     saved(tmp_path, 2)  # the same step again
     assert names(tmp_path) == {"1", "2", "2.damaged"}
@@ -238,10 +238,10 @@ def test_failed_save_leaves_earlier_checkpoints_and_nothing_else(
         ):
             checkpoints.save(state(3), ledger(3))
             checkpoints.wait()
-        found = restored(tmp_path, like())
-        assert found is not None
-        assert same(found.state, state(2))
-        assert found.damaged == []
+        resumed = restored(tmp_path, like())
+        assert resumed is not None
+        assert same(resumed.state, state(2))
+        assert resumed.damaged == []
         checkpoints.save(state(3), ledger(3))
     assert names(tmp_path) == {"2", "3"}
     assert not capfd.readouterr().err

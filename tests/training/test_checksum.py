@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 ARRAY = RNG.normal(size=(8, 16, 24)).astype(np.float32)
 
 
-def one(array: Any) -> str:
+def checksum_of(array: Any) -> str:
     return checksums({"x": array})["['x']"]
 
 
@@ -35,7 +35,7 @@ def by_hand(words: np.ndarray) -> str:
 
 
 def test_checksum_equals_numpy() -> None:
-    assert one(ARRAY) == f"float32[8, 16, 24] {by_hand(ARRAY.view(np.uint32))}"
+    assert checksum_of(ARRAY) == f"float32[8, 16, 24] {by_hand(ARRAY.view(np.uint32))}"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,9 @@ def test_checksum_equals_numpy() -> None:
 )
 def test_checksum_on_any_mesh_is_the_same(shape: tuple[int, ...], spec: tuple[Any, ...]) -> None:
     mesh = jax.make_mesh(shape, tuple("abc")[: len(shape)], (AxisType.Auto,) * len(shape))
-    assert one(jax.device_put(ARRAY, NamedSharding(mesh, PartitionSpec(*spec)))) == one(ARRAY)
+    assert checksum_of(
+        jax.device_put(ARRAY, NamedSharding(mesh, PartitionSpec(*spec)))
+    ) == checksum_of(ARRAY)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
@@ -64,7 +66,7 @@ def test_checksum_changes_with_any_bit(dtype: Any, data: st.DataObject) -> None:
     changed = array.copy()
     raw = changed.reshape(-1).view(np.uint8)
     raw[place * array.itemsize + bit // 8] ^= 1 << bit % 8
-    assert one(changed) != one(array)
+    assert checksum_of(changed) != checksum_of(array)
 
 
 @given(st.integers(0, ARRAY.size - 1), st.integers(0, ARRAY.size - 1))
@@ -72,16 +74,16 @@ def test_checksum_changes_with_any_bit(dtype: Any, data: st.DataObject) -> None:
 def test_checksum_changes_when_elements_swap(here: int, there: int) -> None:
     swapped = ARRAY.reshape(-1).copy()
     swapped[[here, there]] = swapped[[there, here]]
-    assert (one(swapped.reshape(ARRAY.shape)) == one(ARRAY)) == (here == there)
+    assert (checksum_of(swapped.reshape(ARRAY.shape)) == checksum_of(ARRAY)) == (here == there)
 
 
 def test_checksum_tells_types_shapes_and_zeros() -> None:
-    found = [
-        one(x)
+    checksums = [
+        checksum_of(x)
         for x in (np.zeros(6, np.float32), np.zeros((2, 3), np.float32), np.zeros(6, np.int32))
     ]
-    found.append(one(-np.zeros(6, np.float32)))
-    assert len(set(found)) == 4
+    checksums.append(checksum_of(-np.zeros(6, np.float32)))
+    assert len(set(checksums)) == 4
 
 
 def test_differing_names_changed_arrays() -> None:

@@ -55,12 +55,12 @@ def program(version: str) -> Program:
 @functools.cache
 def trained(version: str) -> tuple[Any, list[float]]:
     """Train the student for a few steps; return it and its losses."""
-    made = program(version)
-    teacher = made.place_teacher(tiny.params(TEACHER, 9))
-    state = made.start(tiny.params(STUDENT, 0), seed=1)
+    compiled = program(version)
+    teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
+    state = compiled.start(tiny.params(STUDENT, 0), seed=1)
     losses = []
     for step in range(STEPS):
-        state, metrics = made(
+        state, metrics = compiled(
             state, teacher, tiny.batch(step), tiny.schedule_inputs(phase(), step, STEPS)
         )
         losses.append(float(metrics["loss"]))
@@ -80,8 +80,8 @@ def test_every_way_to_compute_trains_the_same_params(version: str) -> None:
         "summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len,
         "stages": 20 * STEPS,
     }
-    for found, wanted in zip(losses, expected, strict=True):
-        assert_metrics_equal({"loss": found}, {"loss": wanted}, **sums)
+    for actual, target in zip(losses, expected, strict=True):
+        assert_metrics_equal({"loss": actual}, {"loss": target}, **sums)
     start = program("plain").start(tiny.params(STUDENT, 0), seed=1)
     assert_updates_equal(params, plain, jax.device_get(start.params), **sums)
 

@@ -70,8 +70,8 @@ def test_curve_survives_restart(tmp_path: Path) -> None:
 def test_failing_sink_is_dropped_with_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    log = Log(tmp_path, 0, LogConfig(), warn=said.append)
+    messages: list[str] = []
+    log = Log(tmp_path, 0, LogConfig(), warn=messages.append)
 
     def fail(*args: object) -> None:
         raise OSError("No space left on device")
@@ -80,7 +80,7 @@ def test_failing_sink_is_dropped_with_one_warning(
     for step in (1, 2):
         log.write(step, {"flops": 1, "loss": 1.0})
     log.close()
-    assert said == [
+    assert messages == [
         "TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone "
         "now"
     ]

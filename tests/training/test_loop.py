@@ -183,9 +183,9 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     compiled()  # by the real clock
-    made = Clock()
-    monkeypatch.setattr(stopwatch.time, "perf_counter", made)
-    return made
+    fake_clock = Clock()
+    monkeypatch.setattr(stopwatch.time, "perf_counter", fake_clock)
+    return fake_clock
 
 
 HOURS = Budget("hours", 6.5 / 3600, clock=("input", "compute"))

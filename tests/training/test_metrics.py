@@ -47,8 +47,8 @@ def test_record_agrees_with_ledger(finished: tuple[Outcome, list[dict[str, Any]]
     assert (last["step"], last["flops"], last["share"]) == (runs.STEPS, ledger.total, ledger.share)
     assert {account: last[f"spent/{account}"] for account in ACCOUNTS} == ledger.spent
     assert last["flops"] == sum(last[f"spent/{part}"] for part in PARTS)
-    found = (last["tokens/seen"], last["tokens/unique"], last["tokens/masked"])
-    assert found == (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens)
+    actual = (last["tokens/seen"], last["tokens/unique"], last["tokens/masked"])
+    assert actual == (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens)
 
 
 def test_recorded_learning_rates_follow_schedule(
@@ -79,13 +79,13 @@ def test_group_norm_is_norm_of_its_gradient() -> None:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     params = jax.device_get(state.params)
     grads = jax.jit(jax.grad(phase.loss, has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[0]
-    _, found = program(state, teacher, tiny.batch(0), tiny.schedule_inputs(phase, 0, 9))
+    _, metrics = program(state, teacher, tiny.batch(0), tiny.schedule_inputs(phase, 0, 9))
     for group, tree in (
         ("layer_2", grads["model"]["layers"]["2"]),
         ("projections", grads["objective"]),
     ):
         expected = math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(tree)))
-        assert float(found[f"grad_norm/{group}"]) == pytest.approx(expected, rel=1e-4)
+        assert float(metrics[f"grad_norm/{group}"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_resumed_run_has_same_records(

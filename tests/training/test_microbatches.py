@@ -76,9 +76,9 @@ def test_microbatches_give_step_of_whole_batch(devices: int, microbatches: int) 
     check_same(stepped(devices, microbatches))
 
 
-def check_same(taken: tuple[Any, dict[str, float]]) -> None:
+def check_same(actual: tuple[Any, dict[str, float]]) -> None:
     """Assert that two steps did what they do on the whole batch, but for the order of sums."""
-    params, metrics = taken
+    params, metrics = actual
     whole, expected = stepped(1, 1)
     sums = {"summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, "stages": STAGES}
     # Attention and relations are distributions over the positions of a sequence.

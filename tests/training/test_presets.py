@@ -78,12 +78,12 @@ def arm(name: str) -> Arm:
 def test_preset_trains_on_demo_corpus_within_budget(
     name: str, corpus: Corpus, tmp_path: Path
 ) -> None:
-    made = arm(name)
+    resolved = arm(name)
     mesh = Layout.of(devices=jax.devices()[:1])
-    costs = [price(phase, SHAPE) for phase in made.phases]
+    costs = [price(phase, SHAPE) for phase in resolved.phases]
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
-    spans = made.schedule_phases(budget, costs, SHAPE)
+    spans = resolved.schedule_phases(budget, costs, SHAPE)
     stream = Batches(
         corpus,
         batch_size=SHAPE.batch_size,
@@ -92,12 +92,12 @@ def test_preset_trains_on_demo_corpus_within_budget(
         max_predictions=SHAPE.max_predictions,
     )
     compiled_phases = []
-    for phase, cost in zip(made.phases, costs, strict=True):
+    for phase, cost in zip(resolved.phases, costs, strict=True):
         program = Program(phase, SHAPE, mesh)
         compiled_phases.append(
             CompiledPhase(phase, program, cost, stream, program.place_teacher(teacher().params))
         )
-    start = start_params(made.start, made.student, teacher(), seed=0)
+    start = start_params(resolved.start, resolved.student, teacher(), seed=0)
     outcome = trainers.train_one(tmp_path, compiled_phases, budget, start=start)
     assert outcome.ledger.steps == spans[-1].stop >= STEPS
     assert outcome.ledger.total == sum(s.steps * s.price.total for s in spans) <= budget.amount
@@ -105,8 +105,8 @@ def test_preset_trains_on_demo_corpus_within_budget(
     assert len(lines) == outcome.ledger.steps
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
     moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), start, outcome.params)
-    assert moved == made.trained["model"]
-    first = {f"loss/{term.name}" for term in made.config.phases[0].terms}
+    assert moved == resolved.trained["model"]
+    first = {f"loss/{term.name}" for term in resolved.config.phases[0].terms}
     assert first <= lines[0].keys()
 
 
@@ -123,8 +123,8 @@ def test_token_logits_cost_heads_at_every_position() -> None:
     """Widths are the paper's; a layer of the student and two of the teacher stand for all."""
     paper = [dataclasses.replace(zoo.get("base"), layers=layers) for layers in (1, 2)]
     shape = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
-    found = price(resolve("distilbert", ArmConfig(), *paper, OptimizerConfig()).phases[0], shape)
+    actual = price(resolve("distilbert", ArmConfig(), *paper, OptimizerConfig()).phases[0], shape)
     tokens = shape.batch_size * shape.seq_len
     encoder = tokens * (4 * 2 * 768 * 768 + 2 * 2 * 128 * 768 + 2 * 2 * 768 * 3072)
     head = tokens * (2 * 768 * 768 + 2 * 768 * 30522)
-    assert found.jaxpr_matmul == 3 * (encoder + head) + 2 * encoder + head
+    assert actual.jaxpr_matmul == 3 * (encoder + head) + 2 * encoder + head

@@ -16,13 +16,13 @@ from tests.training import runs
 
 def captured(run: Path) -> list[set[int]]:
     """List the steps in each capture, in order."""
-    found = []
+    captures = []
     for path in sorted((run / "profile").glob("plugins/profile/*/perfetto_trace.json.gz")):
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-        found.append(
+        captures.append(
             {int(e["args"]["step_num"]) for e in events if e.get("name") == "train" and "args" in e}
         )
-    return found
+    return captures
 
 
 def log(first: int, last: int) -> LogConfig:
@@ -61,27 +61,27 @@ def test_profile_of_run_resumed_in_range_captures_rest(tmp_path: Path) -> None:
 def test_profile_range_without_steps_warns(
     tmp_path: Path, first: int, last: int, stop_at: int | None, why: str
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     if stop_at:
         with pytest.raises(trainers.Interrupted):
             runs.run(tmp_path, stop_at=stop_at)
-    runs.run(tmp_path, log(first, last), warn=said.append)
-    assert [line.partition(" (")[0] for line in said] == [
+    runs.run(tmp_path, log(first, last), warn=messages.append)
+    assert [line.partition(" (")[0] for line in messages] == [
         f"train.log.profile is [{first}, {last}]: nothing is captured"
     ]
-    assert why in said[0]
+    assert why in messages[0]
     assert captured(tmp_path) == []
 
 
 def test_profile_leaves_running_capture_alone(tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     jax.profiler.start_trace(tmp_path / "theirs", profiler_options=options)
     try:
-        runs.run(tmp_path / "run", log(2, 3), warn=said.append)
+        runs.run(tmp_path / "run", log(2, 3), warn=messages.append)
     finally:
         jax.profiler.stop_trace()
-    assert len(said) == 1
-    assert "nothing is captured" in said[0]
+    assert len(messages) == 1
+    assert "nothing is captured" in messages[0]
     assert list((tmp_path / "theirs").glob("plugins/profile/*/*.xplane.pb"))

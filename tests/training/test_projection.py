@@ -38,11 +38,11 @@ def test_factors_are_best_approximation_of_rank(
 
 def test_leading_directions_are_right_singular_vectors() -> None:
     table = np.random.default_rng(1).standard_normal((53, 24)).astype(np.float32)
-    found = leading_directions(table, 16)
+    actual = leading_directions(table, 16)
     _, _, vt = np.linalg.svd(table.astype(np.float64), full_matrices=False)
-    assert found.shape == (24, 16)
-    np.testing.assert_allclose(found.T @ found, np.eye(16), atol=1e-12)
-    np.testing.assert_allclose(np.abs(np.sum(found * vt[:16].T, axis=0)), 1, atol=1e-9)
+    assert actual.shape == (24, 16)
+    np.testing.assert_allclose(actual.T @ actual, np.eye(16), atol=1e-12)
+    np.testing.assert_allclose(np.abs(np.sum(actual * vt[:16].T, axis=0)), 1, atol=1e-9)
 
 
 def test_leading_directions_have_fixed_signs() -> None:
@@ -52,20 +52,22 @@ def test_leading_directions_have_fixed_signs() -> None:
     right = rng.standard_normal((16, 12))
     turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
     a, b = factors(left, right, 8)
-    for given in ((left @ turn, right @ turn), (-left, -right), (left / 3, 3 * right)):
-        for found, expected in zip(factors(*given, 8), (a, b), strict=True):
-            np.testing.assert_allclose(found, expected, atol=1e-9)
+    for pair in ((left @ turn, right @ turn), (-left, -right), (left / 3, 3 * right)):
+        for actual, expected in zip(factors(*pair, 8), (a, b), strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-9)
     for columns in (a, leading_directions(rng.standard_normal((53, 24)), 16)):
         assert (columns.max(axis=0) == np.abs(columns).max(axis=0)).all()
 
 
 def test_projected_embeddings_are_coordinates_along_leading_directions() -> None:
-    given = teacher().params["embeddings"]
-    made = start(narrow(width=16), teacher())["embeddings"]
+    tables = teacher().params["embeddings"]
+    projected = start(narrow(width=16), teacher())["embeddings"]
     basis = basis_of(teacher().params, 16)
     for name in ("word", "position", "type"):
         np.testing.assert_allclose(
-            made[name]["embedding"] @ basis.T, given[name]["embedding"] @ basis @ basis.T, atol=1e-5
+            projected[name]["embedding"] @ basis.T,
+            tables[name]["embedding"] @ basis @ basis.T,
+            atol=1e-5,
         )
 
 
@@ -88,8 +90,8 @@ def basis_of(params: Any, count: int) -> Array:
     within, _, _ = np.linalg.svd(
         vt[:count] @ np.diag(np.mean(norms, axis=0, dtype=np.float64)) @ vt[:count].T
     )
-    found = vt[:count].T @ within[:, ::-1]
-    return found * np.sign(np.sum(found * stream_basis(params, count), axis=0))
+    basis = vt[:count].T @ within[:, ::-1]
+    return basis * np.sign(np.sum(basis * stream_basis(params, count), axis=0))
 
 
 def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -143,21 +145,21 @@ def truncated(form: Array, rank: int) -> Array:
 @pytest.mark.parametrize("of", [{}, {"heads": 4}], ids=["heads of 12", "heads of 6"])
 @pytest.mark.parametrize("form", [scores_form, output_form])
 def test_narrower_heads_are_best_approximation_of_teacher(form: Any, of: dict[str, Any]) -> None:
-    given = teacher(**of)
+    model = teacher(**of)
     student = narrow(teacher(**of).config, width=16)
-    made = start(student, given)
-    basis = basis_of(given.params, 16)
+    projected = start(student, model)
+    basis = basis_of(model.params, 16)
     rank = student.head_width
-    assert rank < given.config.head_width
+    assert rank < model.config.head_width
     for layer in ("1", "2"):
         for head in range(student.heads):
-            own = form(made["layers"][layer]["attention"], head, rank)
+            layer_params = form(projected["layers"][layer]["attention"], head, rank)
             its = form(
-                given.params["layers"][layer]["attention"], head, given.config.head_width, basis
+                model.params["layers"][layer]["attention"], head, model.config.head_width, basis
             )
             best = truncated(its, rank)
             assert np.linalg.norm(its - best) > 1e-2
-            np.testing.assert_allclose(own, best, atol=1e-5)
+            np.testing.assert_allclose(layer_params, best, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", [scores_form, output_form])
@@ -173,77 +175,88 @@ def test_equally_wide_heads_are_the_heaviest_of_teacher(
         attention["output"]["kernel"][6 * by_output : 6 * by_output + 6] *= 5
     student = narrow(config, width=12, heads=2)
     assert student.head_width == config.head_width
-    made = start(student, Model(config, params))
+    projected = start(student, Model(config, params))
     basis = basis_of(params, 12)
     for layer, heavy in (("1", (1, 3)), ("2", (0, 2))):
-        own = made["layers"][layer]["attention"]
+        layer_params = projected["layers"][layer]["attention"]
         its = params["layers"][layer]["attention"]
         for head, other in enumerate(heavy):
-            np.testing.assert_allclose(form(own, head, 6), form(its, other, 6, basis), atol=1e-5)
-        np.testing.assert_allclose(own["output"]["bias"], its["output"]["bias"] @ basis, atol=1e-5)
+            np.testing.assert_allclose(
+                form(layer_params, head, 6), form(its, other, 6, basis), atol=1e-5
+            )
+        np.testing.assert_allclose(
+            layer_params["output"]["bias"], its["output"]["bias"] @ basis, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("width", [24, 16])
 def test_narrower_feed_forward_block_keeps_heaviest_neurons(width: int) -> None:
     config, params = teacher()
     params = jax.tree.map(np.copy, params)
-    kept = [0, 7, 8, 30, 47]
+    heaviest = [0, 7, 8, 30, 47]
     up = params["layers"]["1"]["ffn"]["up"]
     down = params["layers"]["1"]["ffn"]["down"]
-    up["kernel"][:, kept[:3]] *= 20
-    down["kernel"][kept[3:]] *= 20
-    made = start(narrow(width=width, ffn=5), Model(config, params))["layers"]["1"]["ffn"]
+    up["kernel"][:, heaviest[:3]] *= 20
+    down["kernel"][heaviest[3:]] *= 20
+    projected = start(narrow(width=width, ffn=5), Model(config, params))["layers"]["1"]["ffn"]
     basis = np.eye(24) if width == 24 else basis_of(params, width)
-    np.testing.assert_allclose(made["up"]["kernel"], basis.T @ up["kernel"][:, kept], atol=1e-5)
-    np.testing.assert_allclose(made["up"]["bias"], up["bias"][kept], atol=1e-6)
-    np.testing.assert_allclose(made["down"]["kernel"], down["kernel"][kept] @ basis, atol=1e-5)
-    np.testing.assert_allclose(made["down"]["bias"], down["bias"] @ basis, atol=1e-5)
+    np.testing.assert_allclose(
+        projected["up"]["kernel"], basis.T @ up["kernel"][:, heaviest], atol=1e-5
+    )
+    np.testing.assert_allclose(projected["up"]["bias"], up["bias"][heaviest], atol=1e-6)
+    np.testing.assert_allclose(
+        projected["down"]["kernel"], down["kernel"][heaviest] @ basis, atol=1e-5
+    )
+    np.testing.assert_allclose(projected["down"]["bias"], down["bias"] @ basis, atol=1e-5)
 
 
 def test_projection_at_equal_width_cuts_feed_forward_block_alone() -> None:
     """Heads may be written in another basis, but compute the same."""
-    given = teacher()
-    made = start(narrow(ffn=20), teacher())
+    model = teacher()
+    projected = start(narrow(ffn=20), teacher())
     for layer in ("1", "2"):
-        own = made["layers"][layer]
-        its = given.params["layers"][layer]
+        layer_params = projected["layers"][layer]
+        its = model.params["layers"][layer]
         for head in range(2):
             for form in (scores_form, output_form):
                 np.testing.assert_allclose(
-                    form(own["attention"], head, 12), form(its["attention"], head, 12), atol=1e-5
+                    form(layer_params["attention"], head, 12),
+                    form(its["attention"], head, 12),
+                    atol=1e-5,
                 )
         for name in ("attention_norm", "ffn_norm"):
-            np.testing.assert_allclose(own[name]["scale"], its[name]["scale"], atol=1e-6)
-            np.testing.assert_allclose(own[name]["bias"], its[name]["bias"], atol=1e-6)
+            np.testing.assert_allclose(layer_params[name]["scale"], its[name]["scale"], atol=1e-6)
+            np.testing.assert_allclose(layer_params[name]["bias"], its[name]["bias"], atol=1e-6)
     np.testing.assert_array_equal(
-        made["embeddings"]["word"]["embedding"], given.params["embeddings"]["word"]["embedding"]
+        projected["embeddings"]["word"]["embedding"],
+        model.params["embeddings"]["word"]["embedding"],
     )
 
 
 def test_projected_norms_keep_diagonal() -> None:
-    config, given = teacher(norm="pre")
-    made = start(narrow(config, width=16), Model(config, given))
-    basis = basis_of(given, 16)
+    config, teacher_params = teacher(norm="pre")
+    projected = start(narrow(config, width=16), Model(config, teacher_params))
+    basis = basis_of(teacher_params, 16)
     norms = [
         (p["embeddings"]["norm"], p["mlm"]["norm"], p["final_norm"], p["layers"]["2"]["ffn_norm"])
-        for p in (made, given)
+        for p in (projected, teacher_params)
     ]
-    for own, its in zip(*norms, strict=True):
+    for norm, its in zip(*norms, strict=True):
         np.testing.assert_allclose(
-            own["scale"], np.diag(basis.T @ np.diag(its["scale"]) @ basis), atol=1e-5
+            norm["scale"], np.diag(basis.T @ np.diag(its["scale"]) @ basis), atol=1e-5
         )
-        np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
+        np.testing.assert_allclose(norm["bias"], its["bias"] @ basis, atol=1e-5)
 
 
 def test_projected_mlm_head_is_teacher_head_in_new_basis() -> None:
-    given = teacher().params
-    made = start(narrow(width=16), teacher())
-    basis = basis_of(given, 16)
-    own = made["mlm"]["dense"]
-    its = given["mlm"]["dense"]
-    np.testing.assert_allclose(own["kernel"], basis.T @ its["kernel"] @ basis, atol=1e-5)
-    np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
-    np.testing.assert_array_equal(made["mlm"]["bias"], given["mlm"]["bias"])
+    teacher_params = teacher().params
+    projected = start(narrow(width=16), teacher())
+    basis = basis_of(teacher_params, 16)
+    dense = projected["mlm"]["dense"]
+    its = teacher_params["mlm"]["dense"]
+    np.testing.assert_allclose(dense["kernel"], basis.T @ its["kernel"] @ basis, atol=1e-5)
+    np.testing.assert_allclose(dense["bias"], its["bias"] @ basis, atol=1e-5)
+    np.testing.assert_array_equal(projected["mlm"]["bias"], teacher_params["mlm"]["bias"])
 
 
 def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:
@@ -280,25 +293,25 @@ def test_projection_of_teacher_that_fits_reproduces_it() -> None:
     rng = np.random.default_rng(3)
     plane = np.linalg.qr(rng.standard_normal((24, 16)))[0]
     params = planted(rng, plane, rank=8)
-    made = project(params, tiny.TEACHER, narrow(width=16))
+    projected = project(params, tiny.TEACHER, narrow(width=16))
     word = params["embeddings"]["word"]["embedding"]
-    basis = np.linalg.lstsq(word, made["embeddings"]["word"]["embedding"], rcond=None)[0]
+    basis = np.linalg.lstsq(word, projected["embeddings"]["word"]["embedding"], rcond=None)[0]
     for table in ("word", "position", "type"):
-        own = made["embeddings"][table]["embedding"]
+        layer_params = projected["embeddings"][table]["embedding"]
         its = params["embeddings"][table]["embedding"]
-        np.testing.assert_allclose(own @ basis.T, its, atol=1e-9)
+        np.testing.assert_allclose(layer_params @ basis.T, its, atol=1e-9)
     states = rng.standard_normal((7, 16)) @ plane.T
     for layer in params["layers"]:
-        own = made["layers"][layer]
+        layer_params = projected["layers"][layer]
         its = params["layers"][layer]
         for name in ("up", "down"):
             x, y = (states, states @ basis) if name == "up" else (rng.standard_normal((7, 48)),) * 2
             back = np.eye(48) if name == "up" else basis.T
             np.testing.assert_allclose(
-                linear(own["ffn"][name], y) @ back, linear(its["ffn"][name], x), atol=1e-9
+                linear(layer_params["ffn"][name], y) @ back, linear(its["ffn"][name], x), atol=1e-9
             )
         scores_t, context_t = attend(its["attention"], states)
-        scores_s, context_s = attend(own["attention"], states @ basis)
+        scores_s, context_s = attend(layer_params["attention"], states @ basis)
         np.testing.assert_allclose(scores_s, scores_t, atol=1e-9)
         np.testing.assert_allclose(context_s @ basis.T, context_t, atol=1e-9)
         assert np.abs(scores_t).max() > 1

@@ -90,8 +90,8 @@ def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
 def test_ramp_and_phases_split_budget() -> None:
     terms = (TermConfig("mlm"),)
     config = ArmConfig(phases=(PhaseConfig(terms, 0.4), PhaseConfig((*terms, TermConfig("logit")))))
-    made = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
-    assert [(phase.until, phase.batch, phase.teacher is None) for phase in made.phases] == [
+    resolved = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
+    assert [(phase.until, phase.batch, phase.teacher is None) for phase in resolved.phases] == [
         (0.25, 2, True),
         (0.4, 4, True),
         (0.5, 4, False),

@@ -113,28 +113,28 @@ def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:
     return watch
 
 
-def check_figures(found: Mapping[str, float], expected: Mapping[str, float]) -> None:
-    assert_metrics_equal(found, expected, summands=SUMMANDS, stages=STAGES, parts=PARTS)
+def check_figures(actual: Mapping[str, float], expected: Mapping[str, float]) -> None:
+    assert_metrics_equal(actual, expected, summands=SUMMANDS, stages=STAGES, parts=PARTS)
 
 
-def check_params(found: Any, expected: Any, start: Any) -> None:
-    assert_updates_equal(found, expected, start, summands=SUMMANDS, stages=STAGES)
+def check_params(actual: Any, expected: Any, start: Any) -> None:
+    assert_updates_equal(actual, expected, start, summands=SUMMANDS, stages=STAGES)
 
 
 def check_same(
-    found: Outcome, expected: Outcome, directory: Path, expected_directory: Path, seed: int
+    actual: Outcome, expected: Outcome, directory: Path, expected_directory: Path, seed: int
 ) -> None:
     """Assert the same account to the token, and within rounding the same figures of every step,
     curve and parameters."""
     for name in EXACT:
-        assert getattr(found.ledger, name) == getattr(expected.ledger, name), name
+        assert getattr(actual.ledger, name) == getattr(expected.ledger, name), name
     lines = metrics.same_each_time(directory)
     wanted = metrics.same_each_time(expected_directory)
     assert [line.keys() for line in lines] == [line.keys() for line in wanted]
     for line, other in zip(lines, wanted, strict=True):
         check_figures(line, other)
-    assert [point["step"] for point in found.curve] == [point["step"] for point in expected.curve]
-    check_params(found.params, expected.params, beginning(phase().student, seed))
+    assert [point["step"] for point in actual.curve] == [point["step"] for point in expected.curve]
+    check_params(actual.params, expected.params, beginning(phase().student, seed))
 
 
 @pytest.fixture(scope="module")
@@ -341,19 +341,19 @@ def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -
 
 
 def test_vmapped_program_holds_teacher_once() -> None:
-    one = compiled(1)
+    single = compiled(1)
     three = compiled(3)
-    assert one.memory is not None
+    assert single.memory is not None
     assert three.memory is not None
     held = sum(
         math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(phase().abstract_teacher())
     )
     assert three.memory["arguments"] == pytest.approx(
-        3 * one.memory["arguments"] - 2 * held, rel=0.01
+        3 * single.memory["arguments"] - 2 * held, rel=0.01
     )
 
 
 def test_vmapped_hardware_flops_are_of_one_run() -> None:
-    one = compiled(1, tiny.phase("scratch", STUDENT)).hardware_flops
+    single = compiled(1, tiny.phase("scratch", STUDENT)).hardware_flops
     two = compiled(2, tiny.phase("scratch", STUDENT)).hardware_flops
-    assert two == pytest.approx(one, rel=0.15)  # of models so narrow, elementwise work is half
+    assert two == pytest.approx(single, rel=0.15)  # of models so narrow, elementwise work is half

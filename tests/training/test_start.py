@@ -52,8 +52,8 @@ def start(student: ModelConfig, from_: Model, layers: Any = "lower", seed: int =
 
 def assert_equal(a: Any, b: Any) -> None:
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for leaf_a, leaf_b in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(leaf_a, leaf_b)
 
 
 def test_random_start_is_bert_init_of_seed() -> None:
@@ -65,16 +65,16 @@ def test_random_start_is_bert_init_of_seed() -> None:
 
 def test_lower_start_of_equal_width_is_bottom_of_teacher() -> None:
     student = narrow()
-    made = start(student, teacher(), "lower")
+    params = start(student, teacher(), "lower")
     asked = FeatureRequest(hidden=frozenset({0, 1, 2}))
-    own = forward(student, made, tiny.batch(), asked).hidden
+    student_hidden = forward(student, params, tiny.batch(), asked).hidden
     its = forward(tiny.TEACHER, teacher().params, tiny.batch(), asked).hidden
     for layer in range(3):
-        np.testing.assert_array_equal(own[layer], its[layer])
+        np.testing.assert_array_equal(student_hidden[layer], its[layer])
 
 
 @pytest.mark.parametrize(
-    ("layers", "taken"),
+    ("layers", "source_layers"),
     [
         ("uniform", (2, 4)),
         ("spread", (1, 4)),
@@ -83,14 +83,14 @@ def test_lower_start_of_equal_width_is_bottom_of_teacher() -> None:
         ((4, 1), (4, 1)),
     ],
 )
-def test_start_copies_layers_by_rule(layers: Any, taken: tuple[int, int]) -> None:
-    given = teacher().params
-    made = start(narrow(), teacher(), layers)
-    assert_equal(made["embeddings"], given["embeddings"])
-    assert_equal(made["mlm"], given["mlm"])
-    assert list(made["layers"]) == ["1", "2"]
-    for own, other in zip(("1", "2"), taken, strict=True):
-        assert_equal(made["layers"][own], given["layers"][str(other)])
+def test_start_copies_layers_by_rule(layers: Any, source_layers: tuple[int, int]) -> None:
+    teacher_params = teacher().params
+    params = start(narrow(), teacher(), layers)
+    assert_equal(params["embeddings"], teacher_params["embeddings"])
+    assert_equal(params["mlm"], teacher_params["mlm"])
+    assert list(params["layers"]) == ["1", "2"]
+    for layer, source in zip(("1", "2"), source_layers, strict=True):
+        assert_equal(params["layers"][layer], teacher_params["layers"][str(source)])
 
 
 def test_spread_start_takes_layers_of_distilbert() -> None:
@@ -104,17 +104,17 @@ def test_start_without_teacher_head_inits_head_from_seed(student: ModelConfig) -
     headless = teacher()._replace(
         params={name: part for name, part in teacher().params.items() if name != "mlm"}
     )
-    made = start(student, headless, seed=7)
-    assert_equal(made["mlm"], tiny.params(student, 7)["mlm"])
+    params = start(student, headless, seed=7)
+    assert_equal(params["mlm"], tiny.params(student, 7)["mlm"])
     rest = start(student, teacher(), seed=8)
-    assert_equal({**made, "mlm": None}, {**rest, "mlm": None})
+    assert_equal({**params, "mlm": None}, {**rest, "mlm": None})
 
 
 def test_start_with_fewer_positions_and_types_takes_first() -> None:
-    given = teacher().params["embeddings"]
-    made = start(narrow(max_positions=9, type_vocab_size=1), teacher())["embeddings"]
-    assert_equal(made["position"]["embedding"], given["position"]["embedding"][:9])
-    assert_equal(made["type"]["embedding"], given["type"]["embedding"][:1])
+    teacher_tables = teacher().params["embeddings"]
+    tables = start(narrow(max_positions=9, type_vocab_size=1), teacher())["embeddings"]
+    assert_equal(tables["position"]["embedding"], teacher_tables["position"]["embedding"][:9])
+    assert_equal(tables["type"]["embedding"], teacher_tables["type"]["embedding"][:1])
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_start_of_smaller_student_is_whole_finite_and_deterministic(
     changes: dict[str, Any], of: dict[str, Any]
 ) -> None:
     student = narrow(teacher(**of).config, **changes)
-    made = start(student, teacher(**of))
+    params = start(student, teacher(**of))
     wanted = abstract_params(student)
-    assert jax.tree.structure(made) == jax.tree.structure(wanted)
-    assert [(x.shape, x.dtype) for x in jax.tree.leaves(made)] == [
+    assert jax.tree.structure(params) == jax.tree.structure(wanted)
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(params)] == [
         (x.shape, x.dtype) for x in jax.tree.leaves(wanted)
     ]
-    assert_equal(made, start(student, teacher(**of), seed=3))
-    features = jax.jit(lambda p: forward(student, p, tiny.batch(), EVERYTHING))(made)
+    assert_equal(params, start(student, teacher(**of), seed=3))
+    features = jax.jit(lambda p: forward(student, p, tiny.batch(), EVERYTHING))(params)
     assert len(jax.tree.leaves(features)) == 4 * 2 + 3 + 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(features))
 
@@ -189,25 +189,25 @@ def test_start_from_other_rotation_is_refused(changes: dict[str, Any], complaint
 
 
 def test_rotary_start_has_no_position_table_and_any_length() -> None:
-    given = Model(ROTARY, tiny.params(ROTARY, 3))
-    made = start(narrow(ROTARY, max_positions=99), given)
-    assert_equal(made["embeddings"], given.params["embeddings"])
-    assert set(made["embeddings"]) == {"word", "type", "norm"}
+    model = Model(ROTARY, tiny.params(ROTARY, 3))
+    params = start(narrow(ROTARY, max_positions=99), model)
+    assert_equal(params["embeddings"], model.params["embeddings"])
+    assert set(params["embeddings"]) == {"word", "type", "norm"}
 
 
 def test_narrower_rotary_start_keeps_head_coordinates() -> None:
     """Other coordinates would turn at other speeds."""
-    given = Model(ROTARY, tiny.params(ROTARY, 3))
-    made = start(narrow(ROTARY, width=12, heads=1), given)
-    word = np.asarray(given.params["embeddings"]["word"]["embedding"], np.float64)
-    basis = np.linalg.lstsq(word, made["embeddings"]["word"]["embedding"], rcond=None)[0]
+    model = Model(ROTARY, tiny.params(ROTARY, 3))
+    params = start(narrow(ROTARY, width=12, heads=1), model)
+    word = np.asarray(model.params["embeddings"]["word"]["embedding"], np.float64)
+    basis = np.linalg.lstsq(word, params["embeddings"]["word"]["embedding"], rcond=None)[0]
     for layer in ("1", "2"):
         for name in ("query", "key"):
-            own = made["layers"][layer]["attention"][name]["kernel"]
+            kernel = params["layers"][layer]["attention"][name]["kernel"]
             its = np.split(
-                basis.T @ given.params["layers"][layer]["attention"][name]["kernel"], 2, axis=1
+                basis.T @ model.params["layers"][layer]["attention"][name]["kernel"], 2, axis=1
             )
-            assert min(np.abs(own - head).max() for head in its) < 1e-5
+            assert min(np.abs(kernel - head).max() for head in its) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_narrower_rotary_start_keeps_head_coordinates() -> None:
 )
 def test_start_from_missing_layers_is_refused(layers: Any, student: int, complaint: str) -> None:
     config = StartConfig("teacher", layers)
-    own = dataclasses.replace(tiny.TEACHER, layers=student)
+    model_config = dataclasses.replace(tiny.TEACHER, layers=student)
     for refuse in (start_layers, check_start):
         with pytest.raises(InputError) as refused:
-            refuse(config, own, tiny.TEACHER)
+            refuse(config, model_config, tiny.TEACHER)
         assert str(refused.value).startswith(complaint)
 
 

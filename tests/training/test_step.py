@@ -84,8 +84,8 @@ def test_step_on_eight_devices_equals_one(name: str) -> None:
     tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
     # Attention and relations are distributions over the positions, and logits over the vocabulary.
     parts = {"logit": math.log(tiny.VOCABULARY), "relation": math.log(tiny.SHAPE.seq_len)}
-    for step, (one, eight) in enumerate(zip(losses_1, losses_8, strict=True), start=1):
-        assert_metrics_equal(eight, one, summands=tokens, stages=20 * step, parts=parts)
+    for step, (loss_1, loss_8) in enumerate(zip(losses_1, losses_8, strict=True), start=1):
+        assert_metrics_equal(loss_8, loss_1, summands=tokens, stages=20 * step, parts=parts)
     start = jax.device_get(started(program(name, 1)).params)
     assert_updates_equal(params_8, params_1, start, summands=tokens, stages=20 * STEPS)
 

@@ -82,10 +82,10 @@ def some_logits(*shape: int, spread: float = 2.0, seed: int = 0) -> Array:
 def test_online_teacher_is_its_forward_pass() -> None:
     teacher_source = OnlineTeacher(tiny.TEACHER)
     params = tiny.params(tiny.TEACHER, 9)
-    found = jax.jit(lambda p, b: teacher_source.features(p, b, EVERYTHING))(params, tiny.batch())
-    assert jax.tree.structure(found) == jax.tree.structure(seen())
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(seen()), strict=True):
-        np.testing.assert_array_equal(one, other)
+    actual = jax.jit(lambda p, b: teacher_source.features(p, b, EVERYTHING))(params, tiny.batch())
+    assert jax.tree.structure(actual) == jax.tree.structure(seen())
+    for leaf, expected in zip(jax.tree.leaves(actual), jax.tree.leaves(seen()), strict=True):
+        np.testing.assert_array_equal(leaf, expected)
     assert teacher_source.fields(12, 3) == ()
 
 
@@ -122,20 +122,20 @@ def test_cached_ids_of_large_vocabulary_have_32_bits() -> None:
 def test_cached_features_in_float32_are_exact() -> None:
     _, read = through(cached(EVERYTHING, logits="all"), seen(), np.arange(8))
     assert jax.tree.structure(read) == jax.tree.structure(seen())
-    for one, other in zip(jax.tree.leaves(read), jax.tree.leaves(seen()), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for leaf, expected in zip(jax.tree.leaves(read), jax.tree.leaves(seen()), strict=True):
+        np.testing.assert_array_equal(leaf, expected)
 
 
 @pytest.mark.parametrize("logits", ["all", "top_k", "sampled"])
 def test_cached_features_in_float16_are_within_rounding(logits: str) -> None:
     _, read = through(cached(EVERYTHING, logits=logits, dtype="float16"), seen(), np.arange(8))
     for name in (*ATTENTION_FEATURES, "hidden"):
-        own = getattr(read, name)
+        stored = getattr(read, name)
         its = getattr(seen(), name)
-        assert own.keys() == its.keys() == getattr(EVERYTHING, name)
-        for layer in own:
-            assert own[layer].dtype == np.float32
-            np.testing.assert_array_equal(own[layer], np.asarray(its[layer]).astype(np.float16))
+        assert stored.keys() == its.keys() == getattr(EVERYTHING, name)
+        for layer in stored:
+            assert stored[layer].dtype == np.float32
+            np.testing.assert_array_equal(stored[layer], np.asarray(its[layer]).astype(np.float16))
 
 
 def test_cached_teacher_reads_requested_features_alone() -> None:
@@ -153,12 +153,12 @@ def test_cached_teacher_reads_requested_features_alone() -> None:
 def test_top_k_keeps_largest_and_spreads_rest_evenly(dtype: str, tolerance: float) -> None:
     logits = some_logits(8, 3)
     _, read = through(cached(logits="top_k", dtype=dtype), Features(logits=logits), np.arange(8))
-    found = softmax(read.logits).reshape(-1, V)
+    actual = softmax(read.logits).reshape(-1, V)
     p = softmax(logits).reshape(-1, V)
-    for q, own in zip(found, p, strict=True):
-        largest = np.argsort(-own)[:K]
-        wanted = np.full(V, (1 - own[largest].sum()) / (V - K))
-        wanted[largest] = own[largest]
+    for q, teacher_probs in zip(actual, p, strict=True):
+        largest = np.argsort(-teacher_probs)[:K]
+        wanted = np.full(V, (1 - teacher_probs[largest].sum()) / (V - K))
+        wanted[largest] = teacher_probs[largest]
         np.testing.assert_allclose(q, wanted, rtol=0, atol=tolerance)
     # The stored numbers are log-probabilities, not merely so up to a constant
     if dtype == "float32":
@@ -205,7 +205,7 @@ def test_draws_follow_teacher_distribution(temperature: float) -> None:
 
 def test_decoded_draws_are_their_frequencies() -> None:
     _, ids, read = drawn(2.0)
-    shares = np.stack([np.bincount(one, minlength=V) for one in ids.reshape(-1, K)]) / K
+    shares = np.stack([np.bincount(draws, minlength=V) for draws in ids.reshape(-1, K)]) / K
     np.testing.assert_allclose(softmax(read.logits / 2).reshape(-1, V), shares, atol=1e-6)
 
 
@@ -215,9 +215,9 @@ def test_draws_of_records_and_slots_are_independent() -> None:
     assert len(np.unique(by_draw, axis=0)) > 0.99 * len(by_draw)
     p = softmax(row)
     same = np.sum(p**2)  # probability that two independent draws agree
-    for one, other in ((ids[:-1], ids[1:]), (ids[:, 0], ids[:, 1]), (ids[..., 0], ids[..., 1])):
-        agree = np.mean(one == other)
-        assert abs(agree - same) < 5 * np.sqrt(same * (1 - same) / one.size)
+    for first, second in ((ids[:-1], ids[1:]), (ids[:, 0], ids[:, 1]), (ids[..., 0], ids[..., 1])):
+        agree = np.mean(first == second)
+        assert abs(agree - same) < 5 * np.sqrt(same * (1 - same) / first.size)
 
 
 def test_draws_depend_on_record_number_alone() -> None:
@@ -239,7 +239,7 @@ def test_draws_depend_on_record_number_alone() -> None:
 # What a student learns from them.
 
 
-def gradient(read: Features, own: Array, temperature: float) -> Array:
+def gradient(read: Features, student_logits: Array, temperature: float) -> Array:
     """Compute the logit term's gradient with respect to the student's logits `own` `[V]`, the same
     at every position."""
     term = get("logit", temperature=temperature)
@@ -253,33 +253,33 @@ def gradient(read: Features, own: Array, temperature: float) -> Array:
             {},
         )
 
-    return np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(own)), np.float64)
+    return np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(student_logits)), np.float64)
 
 
-def true_gradient(row: Array, own: Array, temperature: float) -> tuple[Array, Array]:
+def true_gradient(row: Array, student_logits: Array, temperature: float) -> tuple[Array, Array]:
     """Compute T·(p_s − p_t), and how far the mean over all the draws may be off it: its standard
     deviation."""
     p = softmax(row / temperature)
-    q = softmax(own / temperature)
+    q = softmax(student_logits / temperature)
     return temperature * (q - p), temperature * np.sqrt(p * (1 - p) / (K * RECORDS * SLOTS))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_gradient_from_draws_is_unbiased(temperature: float) -> None:
     row, _, read = drawn(temperature)
-    own = some_logits(seed=3)
-    wanted, sigma = true_gradient(row, own, temperature)
-    assert np.all(np.abs(gradient(read, own, temperature) - wanted) < 5 * sigma)
+    student_logits = some_logits(seed=3)
+    wanted, sigma = true_gradient(row, student_logits, temperature)
+    assert np.all(np.abs(gradient(read, student_logits, temperature) - wanted) < 5 * sigma)
     assert np.max(np.abs(wanted) / sigma) > 50  # an error of a tenth of it would be seen
 
 
 def test_gradient_from_top_k_of_flat_teacher_is_biased() -> None:
     """The bias is far above that of all those draws: no number of records averages it away."""
     row, _, _ = drawn(1.0)
-    own = some_logits(seed=3)
+    student_logits = some_logits(seed=3)
     _, read = through(cached(logits="top_k"), Features(logits=row[None, None]), [0])
-    wanted, sigma = true_gradient(row, own, 1.0)
-    assert np.max(np.abs(gradient(read, own, 1.0) - wanted) / sigma) > 20
+    wanted, sigma = true_gradient(row, student_logits, 1.0)
+    assert np.max(np.abs(gradient(read, student_logits, 1.0) - wanted) / sigma) > 20
 
 
 # What an objective can read.
@@ -308,7 +308,7 @@ SCHEDULE = Schedule("linear", ((0.0, 2.0), (1.0, 1.0)))
 
 
 @pytest.mark.parametrize(
-    ("term", "found"),
+    ("term", "mismatch"),
     [
         (lambda: get("logit"), "1.0"),
         (lambda: get("logit", temperature=3.0), "3.0"),
@@ -317,12 +317,12 @@ SCHEDULE = Schedule("linear", ((0.0, 2.0), (1.0, 1.0)))
     ],
 )
 def test_draws_at_other_temperature_than_term_are_refused(
-    term: Callable[[], Any], found: str
+    term: Callable[[], Any], mismatch: str
 ) -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
     with pytest.raises(
         InputError,
-        match=rf"\Alogit_1: its temperature is {found}.*, expected cache.temperature, 2: ",
+        match=rf"\Alogit_1: its temperature is {mismatch}.*, expected cache.temperature, 2: ",
     ):
         check_readable(objective(get("logit", temperature=2.0), term()), config, *MODELS)
     for logits in ("all", "top_k"):  # these stand for the logits themselves
@@ -330,7 +330,9 @@ def test_draws_at_other_temperature_than_term_are_refused(
 
 
 @term(student=lambda config: LOGITS, teacher=lambda config: LOGITS)
-def own(student: Any, teacher: Any, batch: Any, params: Any, *, temperature: float = 1.0) -> Any:
+def no_loss(
+    student: Any, teacher: Any, batch: Any, params: Any, *, temperature: float = 1.0
+) -> Any:
     return 0.0
 
 
@@ -345,12 +347,16 @@ def test_draws_temperature_is_free_for_terms_without_logits() -> None:
 def test_custom_term_temperature_is_its_option() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
     check_readable(
-        objective(get("tests.training.test_teacher_source:own", temperature=2.0)), config, *MODELS
+        objective(get("tests.training.test_teacher_source:no_loss", temperature=2.0)),
+        config,
+        *MODELS,
     )
     with pytest.raises(
-        InputError, match=r"own_0: its temperature is 1\.0, expected cache\.temperature, 2"
+        InputError, match=r"no_loss_0: its temperature is 1\.0, expected cache\.temperature, 2"
     ):
-        check_readable(objective(get("tests.training.test_teacher_source:own")), config, *MODELS)
+        check_readable(
+            objective(get("tests.training.test_teacher_source:no_loss")), config, *MODELS
+        )
 
 
 def test_cached_teacher_gives_the_step_no_parameters() -> None:

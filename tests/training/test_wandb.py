@@ -61,20 +61,20 @@ class Server:
         return SimpleNamespace(step=next_step, offline=self.offline, log=log, finish=finish)
 
     def package(self) -> ModuleType:
-        made = ModuleType("wandb")
-        made.__spec__ = importlib.util.spec_from_loader("wandb", None)
-        made.init = self.init
-        made.login = self.login  # type: ignore[attr-defined]
-        made.errors = SimpleNamespace(Error=self.Error)
-        made.Settings = SimpleNamespace  # type: ignore[attr-defined]
-        return made
+        module = ModuleType("wandb")
+        module.__spec__ = importlib.util.spec_from_loader("wandb", None)
+        module.init = self.init
+        module.login = self.login  # type: ignore[attr-defined]
+        module.errors = SimpleNamespace(Error=self.Error)
+        module.Settings = SimpleNamespace  # type: ignore[attr-defined]
+        return module
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    made = Server()
-    monkeypatch.setitem(sys.modules, "wandb", made.package())
-    return made
+    double = Server()
+    monkeypatch.setitem(sys.modules, "wandb", double.package())
+    return double
 
 
 def sent(run: Path) -> dict[int, dict[str, Any]]:
@@ -161,15 +161,15 @@ def test_installed_package_takes_run_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    said: list[str] = []
+    messages: list[str] = []
     check_log(PROJECT)
     runs.run(
         tmp_path,
         PROJECT,
         about=About("study", "tinybert", 0, {"train": {"batch_size": 8}}),
-        warn=said.append,
+        warn=messages.append,
     )
-    assert said == []
-    (kept,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    assert b"loss/hidden_mse" in kept.read_bytes()
+    assert messages == []
+    (path,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"loss/hidden_mse" in path.read_bytes()
     assert (tmp_path / sink.ID).exists()
