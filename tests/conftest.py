@@ -154,44 +154,16 @@ class PeaksOfWorkers:
             )
 
 
-SYSTEM = (
-    "test_kill.py",
-    "test_hosts.py",
-    "faults",
-    "test_compare.py",
-    "test_arms.py",
-    "test_vmapped_seeds.py",
-)
-SYSTEM += (
-    "test_budgets.py",
-    "test_compiling.py",
-    "test_sweep.py",
-    "audit",
-    "test_tune.py",
-    "tpu_scripts",
-)
-SYSTEM += ("test_docs.py", "benchmarks", "test_compiled.py", "test_memory.py")
-SYSTEM += (
-    "test_trained_teacher.py",
-    "test_teacher_cost.py",
-    "study/test_tokenizer.py",
-    "study/test_mlm_probe.py",
-)
-SYSTEM += ("test_parts.py", "test_bad_input.py")
-"""Files and folders of tests that run whole commands, studies and processes; half of the time is
-theirs."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of whole commands, and put the longest files first: no worker is left with one
-    at the end."""
-    order = [*SYSTEM, "training"]
+    """Put the files whose tests are all marked `system` first, then those of training: they take
+    longest, and no worker is left with one at the end."""
+    # A file with other tests stays whole where it was: its fixtures are made once.
+    short_files = {item.path for item in items if item.get_closest_marker("system") is None}
 
     def place(item: pytest.Item) -> int:
-        names = (*item.path.parts, "/".join(item.path.parts[-2:]))
-        return min((n for n, name in enumerate(order) if name in names), default=len(order))
+        if item.path not in short_files:
+            return 0
+        return 1 if "training" in item.path.parts else 2
 
-    for item in items:
-        if place(item) < len(SYSTEM):
-            item.add_marker(pytest.mark.system)
+    # The sort is stable, so that tests of a file stay in their order.
     items.sort(key=place)

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.growth import Point, cells, exponents, markdown, plot
 from benchmarks.timing import Ratio
 
+pytestmark = pytest.mark.system
+
 
 def points(power: float) -> list[Point]:
     """Return points whose price grows with the size, and time with a power of it."""

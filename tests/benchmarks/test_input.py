@@ -13,6 +13,8 @@ from benchmarks import cases
 from benchmarks import input as benchmark
 from kdjax.training.phase import BatchShape
 
+pytestmark = pytest.mark.system
+
 OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
 
 

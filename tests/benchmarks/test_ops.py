@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.ops import REFERENCES, SINGLE, table
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize("operation", SINGLE)
 def test_single_names_two_forms_of_every_operation(operation: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.profiling import operations_of, profile, share_out
 
+pytestmark = pytest.mark.system
+
 
 def test_time_in_which_several_operations_ran_is_shared() -> None:
     assert share_out([(0, 10, "a"), (4, 8, "b"), (20, 25, "a")]) == {"a": 4 + 2 + 2 + 5, "b": 2}

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import startup
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.exhaustive
 def test_every_stage_is_timed() -> None:

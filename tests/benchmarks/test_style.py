@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import style
 
+pytestmark = pytest.mark.system
+
 SOURCE = '''"""A module's docstring is no code,
 however long."""
 

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.timing import MatmulRate, in_turn, ratio, xla_product
 
+pytestmark = pytest.mark.system
+
 
 class Sleeper:
     """A runner whose steps take a known time, and a record of when it ran."""

@@ -18,6 +18,8 @@ from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.tolerance import rounding
 
+pytestmark = pytest.mark.system
+
 MESH = ("--train.mesh.fsdp", "2")
 STEPS = 48
 PATIENCE = 240.0

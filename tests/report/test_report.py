@@ -184,10 +184,10 @@ def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: 
         teacher_accounting.costs,
     ]
     for make_table in tables:
-        usage = make_table(study_results)
-        head, *rows = page.tables[usage.caption]
-        assert head == ["arm", *(column.name + column.note for column in usage.columns)]
-        for (arm, *cells), (name, figures) in zip(rows, usage.rows.items(), strict=True):
+        usage_table = make_table(study_results)
+        head, *rows = page.tables[usage_table.caption]
+        assert head == ["arm", *(column.name + column.note for column in usage_table.columns)]
+        for (arm, *cells), (name, figures) in zip(rows, usage_table.rows.items(), strict=True):
             assert arm.endswith(name)
             assert cells == [text + below for text, below in figures]
     remaining = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]

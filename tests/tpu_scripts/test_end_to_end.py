@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kdjax.budget.journal import read
 from tests import small_study
 from tests.conftest import FLAGS
 from tests.tpu_scripts.conftest import Cloud, program
+
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 CHANGES: dict[str, Any] = {

@@ -13,6 +13,8 @@ from kdjax.config import ComputeConfig, Config, MeshConfig
 from kdjax.dry_run.pricing import prices
 from tests.tpu_scripts.conftest import Cloud
 
+pytestmark = pytest.mark.system
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 PEAK = {"v5litepod": 197, "v6e": 918, "v5p": 459, "tpu7x": 2307}
 """Teraflops a second of a chip, bfloat16 (Google Cloud's TPU documentation)."""

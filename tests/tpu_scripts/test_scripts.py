@@ -14,6 +14,8 @@ import pytest
 from tests.tpu_scripts.conftest import SCRIPTS, Cloud, program
 from tests.tpu_scripts.test_watch import KINDS, RUN
 
+pytestmark = pytest.mark.system
+
 ALL = ("create.sh", "setup.sh", "launch.sh", "watch.sh", "fetch.sh", "teardown.sh")
 
 

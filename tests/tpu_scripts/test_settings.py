@@ -10,6 +10,8 @@ import pytest
 
 from tests.tpu_scripts.conftest import SCRIPTS, Cloud, Ended
 
+pytestmark = pytest.mark.system
+
 COMMANDS = (
     "create.sh",
     "setup.sh",

@@ -9,6 +9,8 @@ import pytest
 
 from tests.tpu_scripts.conftest import Cloud
 
+pytestmark = pytest.mark.system
+
 RUN = {"do": "run"}
 FINISH = {"do": "finish"}
 KINDS = {"queued": {"ACCELERATOR": "v5litepod-8"}, "group": {"ACCELERATOR": "tpu7x-16"}}

@@ -32,6 +32,8 @@ from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
 from tests import small_study
 
+pytestmark = pytest.mark.system
+
 RATE = "optimizer.learning_rate"
 ARMS = ("scratch", "logit")
 TUNE = {
