@@ -81,8 +81,10 @@ def preparation(directory: Path, options: argparse.Namespace) -> Iterator[str]:
             if name == "ours":
                 command.append(str(directory / f"out-{number}"))
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            tokens, clock, processors = map(float, printed.split())
-            rates[name].append((tokens / clock, tokens / processors))
+            tokens, clock, processors = printed.split()
+            all_cores = float(tokens) / float(clock)
+            one_core = float(tokens) / float(processors)
+            rates[name].append((all_cores, one_core))
 
     for column, cores in enumerate(("all cores", "a core")):
         ours = [rate[column] for rate in rates["ours"]]

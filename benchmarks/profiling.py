@@ -344,8 +344,8 @@ def _sources(text: str) -> dict[int, str]:
         places[number] = (file, str(_field(" line", entry) or "?"))
     frames = {}
     for number, entry in tables_of_text["StackFrames"].items():
-        location, parent = map(int, re.findall(r"=(\d+)", entry)[:2])
-        frames[number] = (location, parent)
+        location, parent = re.findall(r"=(\d+)", entry)[:2]
+        frames[number] = (int(location), int(parent))
 
     # The line of kdjax's that asked for an operation says more than a library's.
     sources = {}

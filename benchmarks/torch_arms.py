@@ -468,10 +468,11 @@ def named(tree: Any) -> dict[str, np.ndarray]:
     """
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        *module, last = (str(key.key) for key in path)
+        keys = [str(key.key) for key in path]
+        last = keys.pop()
         array = np.asarray(leaf, np.float32)
         # Every nn.Module has a method `type`.
-        module = ["token_type" if name == "type" else name for name in module]
+        module = ["token_type" if name == "type" else name for name in keys]
         arrays[".".join([*module, _LEAVES[last]])] = array.T if last == "kernel" else array
 
     # Query, key and value are the rows of one product.

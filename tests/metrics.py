@@ -19,7 +19,9 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 def same_each_time(run: Path) -> list[dict[str, Any]]:
     """Read the lines without what was measured: a run that was stopped and went on has the same."""
-    return [
-        {name: figure for name, figure in line.items() if not name.startswith(MEASURED)}
-        for line in lines(run)
-    ]
+    return [without_measured(line) for line in lines(run)]
+
+
+def without_measured(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a line that no clock and no memory changes."""
+    return {name: figure for name, figure in line.items() if not name.startswith(MEASURED)}

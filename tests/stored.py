@@ -90,7 +90,10 @@ def records(directory: Path, text: Text) -> dict[str, Array]:
     opened = Cache.open(directory)
     numbers = np.arange(text.sequences)
     read = [opened.read(numbers, np.full_like(numbers, view)) for view in range(2)]
-    return {name: np.stack([record[name] for record in read]) for name in read[0]}
+    stacked = {}
+    for name in read[0]:
+        stacked[name] = np.stack([record[name] for record in read])
+    return stacked
 
 
 @functools.cache

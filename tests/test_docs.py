@@ -191,7 +191,9 @@ def test_each_term_variant_and_option_is_documented() -> None:
     assert documented == registered.keys() - {same}
     pages = {yaml.safe_load(term)["name"]: page for page, term, _, _ in priced_terms()}
     for (name, _), kind in registered.items():
-        cells = {cell for row in rows(pages[name]) for cell in code(row[0])}
+        cells: set[str] = set()
+        for row in rows(pages[name]):
+            cells.update(code(row[0]))
         assert set(custom.options_of(kind)) <= cells, name
 
 

@@ -98,10 +98,9 @@ def test_modules_import_one_another_in_no_circle() -> None:
             ".__init__"
         )
         graph[name] = path
-    imports = {
-        name: [module for module in imported_modules(path) if module in graph]
-        for name, path in graph.items()
-    }
+    imports = {}
+    for name, path in graph.items():
+        imports[name] = [module for module in imported_modules(path) if module in graph]
     finished: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ writes, below `tests/golden/`:
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ def documents() -> pytorch.Recorded:
     model = BertForMaskedLM.from_pretrained(
         pytorch.DIRECTORY / "masked_lm", attn_implementation="eager"
     ).eval()
-    sizes = [size for row in pytorch.PACKED for size in row]
+    sizes = list(itertools.chain.from_iterable(pytorch.PACKED))
     inputs = batch(sizes, max(sizes), seed=2)
     alone = []
     for row, size in enumerate(sizes):

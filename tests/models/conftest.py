@@ -48,13 +48,16 @@ def batch_of() -> BatchOf:
         rng = np.random.default_rng(0)
         segments = np.zeros((len(rows), length), np.int32)
         positions = np.zeros_like(segments)
+        # Documents stand side by side; each counts its positions from 0.
         for r, documents in enumerate(rows):
             start = 0
             for n, size in enumerate(documents, start=1):
                 segments[r, start : start + size] = n
                 positions[r, start : start + size] = np.arange(size)
                 start += size
+        # Padding is token 0, and no word is.
         tokens = np.where(segments > 0, rng.integers(1, CONFIG.vocab_size, segments.shape), 0)
+        # Slots are drawn from the tokens, in order, as masking draws them.
         chosen = [np.sort(rng.permutation(sum(documents))[:slots]) for documents in rows]
         batch = {
             "tokens": tokens.astype(np.int32),

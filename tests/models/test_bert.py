@@ -74,21 +74,27 @@ def plain(config: ModelConfig, params: Any, batch: dict[str, np.ndarray]) -> dic
         slots: np.ndarray,
     ) -> dict[str, Any]:
         tables = p["embeddings"]
+        # The sum of the tables, normalised where the config says so.
         x = tables["word"]["embedding"][tokens] + tables["type"]["embedding"][types]
         x = x + tables["position"]["embedding"][positions] if config.positions == "learned" else x
         x = norm(tables["norm"], x) if config.embedding_norm else x
         out = {"hidden": {0: x}, "scores": {}, "query": {}, "key": {}, "value": {}}
+        # One layer after another, each feature of it stored by its number.
         for n in range(1, config.layers + 1):
             w = p["layers"][str(n)]
+            # Before attention or behind it: that is all the two kinds of norm differ in here.
             attended = norm(w["attention_norm"], x) if config.norm == "pre" else x
             for name in ("query", "key", "value"):
                 projected = linear(w["attention"][name], attended)
+                # Values carry no position; queries and keys are turned by theirs.
                 heads = np.stack(np.split(projected, config.heads, axis=-1))
                 out[name][n] = heads if name == "value" else rotated(heads, positions)
             scores = out["query"][n] @ out["key"][n].swapaxes(1, 2)
             out["scores"][n] = scores / math.sqrt(config.width / config.heads)
+            # Tokens of other segments, padding among them, have no weight.
             weights = np.exp(out["scores"][n]) * (segments[:, None] == segments[None])
             context = weights / weights.sum(-1, keepdims=True) @ out["value"][n]
+            # Residual connections, and the feed-forward block.
             x = x + linear(w["attention"]["output"], np.concatenate(context, -1))
             if config.norm == "post":
                 x = norm(w["attention_norm"], x)
@@ -97,6 +103,7 @@ def plain(config: ModelConfig, params: Any, batch: dict[str, np.ndarray]) -> dic
                 x = x + ffn(w["ffn"], norm(w["ffn_norm"], x))
                 x = norm(p["final_norm"], x) if n == config.layers else x
             out["hidden"][n] = x
+        # The head sees only the slots, and its output layer is the word table.
         head = p["mlm"]
         at_slots = norm(head["norm"], gelu(linear(head["dense"], x[slots])))
         out["logits"] = at_slots @ tables["word"]["embedding"].T + head["bias"]
@@ -126,6 +133,7 @@ def test_every_feature_equals_its_definition_in_numpy(
 ) -> None:
     config = config(**changes)
     params = scrambled(init(config, 1).params)
+    # Token types take part in one half of the cases, and are all 0 in the other.
     batch = batch_of([[16], [5, 4, 3], [9]], types=config.gelu == "tanh")
     got = forward(config, params, batch, everything(config))
     want = plain(config, params, batch)
@@ -146,6 +154,7 @@ def test_feature_does_not_depend_on_what_else_is_requested(
     batch = batch_of([[16], [5, 4]])
     whole = forward(config, params, batch, everything(config))
     for name in ("scores", "query", "key", "value", "hidden"):
+        # Layer 0 is the embeddings, which have hidden states and nothing else.
         for layer in range(name != "hidden", config.layers + 1):
             alone = forward(config, params, batch, FeatureRequest(**{name: frozenset({layer})}))
             # No sum is longer than a feed-forward block is wide; there are eight matmuls and norms
@@ -161,6 +170,7 @@ def test_model_first_used_inside_a_trace_works_outside_it_too(
     config = config(layers=1, ffn=41)  # no other test has built this one
     batch = batch_of([[16]])
     request = FeatureRequest(logits=True, hidden=frozenset({0}))
+    # Shapes alone are made, so that the model is traced for the first time inside the jit below.
     shapes = jax.eval_shape(lambda: init(config, 0).params)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
@@ -186,12 +196,16 @@ def test_padding_and_packing_change_nothing(
     def run(batch: dict[str, np.ndarray]) -> Any:
         return jax.tree.map(np.asarray, forward(config, params, batch, request))
 
+    # Each document alone, in a row of its own length, is what the packed row must give.
     whole = run(packed)
     for start, stop in ((0, 5), (5, 10), (10, 15)):
         alone = {name: packed[name][:, start:stop] for name in ("tokens", "positions")}
         single = run({**alone, "segments": np.ones_like(alone["tokens"])})
         np.testing.assert_allclose(
-            whole.scores[3][:, :, start:stop, start:stop], single.scores[3], atol=1e-5
+            whole.scores[3][:, :, start:stop, start:stop],
+            single.scores[3],
+            atol=1e-5,
+            # Scores across documents have no meaning; those inside one must be the same.
         )
         np.testing.assert_allclose(whole.value[3][:, :, start:stop], single.value[3], atol=1e-5)
         for layer in (0, 2, 3):
@@ -200,9 +214,11 @@ def test_padding_and_packing_change_nothing(
             )
     other = {**packed, "tokens": packed["tokens"].copy()}
     other["tokens"][:, 15:] = 7  # what stands in the padding
+    # Equal bits, not rounding: padding must not enter any sum.
     np.testing.assert_array_equal(run(other).hidden[3][:, :15], whole.hidden[3][:, :15])
     other["tokens"][:, 7] += 1  # a neighbour in the same row
     moved = np.abs(run(other).hidden[3] - whole.hidden[3]).max(axis=(0, 2)) > 0
+    # Only the document that holds the changed token may move.
     assert moved[:15].tolist() == [False] * 5 + [True] * 5 + [False] * 5
 
 
@@ -211,6 +227,7 @@ def test_features_of_a_row_of_padding_alone_are_finite(
 ) -> None:
     config = config()
     batch = batch_of([[4], [4]])
+    # The second row has no segment at all: every softmax in it is over nothing.
     batch["segments"][1] = 0
     features = forward(config, init(config, 0).params, batch, everything(config))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(features))
@@ -230,6 +247,8 @@ def test_gradients_are_finite_and_stay_inside_a_segment(
         ).hidden[2]
         return (hidden[:, :6] ** 3).sum()
 
+    # Every token has another number, so that the rows of the table with a gradient tell which
+    # count.
     batch["tokens"][0, :11] = np.arange(11) + 1
     table = params["embeddings"]["word"]["embedding"]
     grad = np.asarray(jax.jit(jax.grad(first_segment))(table))
@@ -251,6 +270,7 @@ def test_dropout_is_off_without_a_key_and_a_function_of_the_key(
             np.asarray, forward(config, params, batch, request, dropout_key=key).hidden
         )
 
+    # The same key, another key, no key, and a key with rates of 0.
     without_key = run(None)
     dropped = run(jax.random.key(1))
     again = run(jax.random.key(1))
@@ -259,8 +279,10 @@ def test_dropout_is_off_without_a_key_and_a_function_of_the_key(
         jax.random.key(1), dataclasses.replace(config, dropout=0.0, attention_dropout=0.0)
     )
     for layer in range(4):
+        # A step resumed from a checkpoint draws what it drew before.
         np.testing.assert_array_equal(dropped[layer], again[layer])
         np.testing.assert_array_equal(without_key[layer], without_rate[layer])
+        # The rates show: features move, and another key moves them elsewhere.
         assert np.abs(dropped[layer] - without_key[layer]).max() > 0.1
         assert np.abs(dropped[layer] - otherwise[layer]).max() > 0.1
 
@@ -270,12 +292,14 @@ def test_embedding_dropout_has_its_rate_and_keeps_the_mean(
 ) -> None:
     config = config()
     params = init(config, 0).params
+    # Forty sequences make enough draws for the bounds below.
     batch = batch_of([[16]] * 40)
     request = FeatureRequest(hidden=frozenset({0}))
     whole = forward(config, params, batch, request).hidden[0]
     key = jax.random.key(3)
     dropped = np.asarray(forward(config, params, batch, request, dropout_key=key).hidden[0])
     keep = dropped != 0
+    # The rate is 0.3: 15 360 draws have a standard deviation of 0.004.
     assert abs(keep.mean() - 0.7) < 0.015
     np.testing.assert_allclose(dropped[keep], whole[keep] / 0.7, rtol=1e-5)
 
@@ -293,9 +317,11 @@ def test_every_dropout_site_and_layer_draws_other_numbers(
         keys.append(tuple(jax.random.key_data(key).tolist()))
         return bernoulli(key, *args)
 
+    # Each call to the generator is noted by its key.
     monkeypatch.setattr(jax.random, "bernoulli", recorded)
     key = jax.random.key(0, impl="rbg")  # which stays a key
     forward(config, params, batch_of([[16]]), request, dropout_key=key)
+    # The embeddings once, and each layer's attention, output and feed-forward block.
     assert len(keys) == 1 + 3 * config.layers
     assert len(set(keys)) == len(keys)
 
@@ -345,6 +371,7 @@ def test_init_std_by_width_is_berts_at_768_and_larger_below(
 def test_init_std_is_that_of_every_matrix_and_table(
     config: ConfigWith, settings: dict[str, Any]
 ) -> None:
+    # A large vocabulary, so that there are enough draws for 1%.
     leaves = jax.tree.leaves(init(config(vocab_size=5000, **settings), 5).params)
     drawn = np.concatenate([np.ravel(leaf) for leaf in leaves if leaf.ndim == 2])
     # A normal of std 0.1 cut at two standard deviations has a std of 0.8796 x 0.1.
@@ -355,6 +382,7 @@ def test_init_std_is_that_of_every_matrix_and_table(
 def test_init_is_a_function_of_the_seed(config: ConfigWith) -> None:
     params = init(config(), 0).params
     jax.tree.map(np.testing.assert_array_equal, params, init(config(), 0).params)
+    # Two seeds of three layers each: all six kernels differ.
     layers = [*params["layers"].values(), *init(config(), 1).params["layers"].values()]
     assert len({np.asarray(layer["ffn"]["up"]["kernel"]).tobytes() for layer in layers}) == 6
 
@@ -367,6 +395,7 @@ def test_abstract_params_are_the_shapes_of_init_and_cost_nothing(
 ) -> None:
     config = config(**changes)
     params = init(config, 0).params
+    # The tree, the shapes and the types are those a checkpoint will have.
     assert abstract_params(config) == jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
     )
@@ -374,8 +403,10 @@ def test_abstract_params_are_the_shapes_of_init_and_cost_nothing(
     assert abstract_params(config, mlm=False) == {
         k: v for k, v in abstract_params(config).items() if k != "mlm"
     }
+    # Tables and norms stand in the tree only where the config has them.
     assert ("final_norm" in params) == (config.norm == "pre")
     assert ("position" in params["embeddings"]) == (config.positions == "learned")
+    # Real parameters of this size would take 600 GB.
     huge = abstract_params(zoo.get("12x32768"))
     assert sum(count_params(huge)) > 150e9
 
@@ -400,6 +431,7 @@ def test_count_params_of_base_is_berts() -> None:
     assert sizes.embeddings == (30522 + 512 + 2) * 768
     # BertForMaskedLM of bert-base-uncased has 109 514 298.
     assert sum(sizes) == 109_514_298
+    # Rotary positions save the table, and cost no parameter.
     rotary = count_params(abstract_params(dataclasses.replace(zoo.get("base"), positions="rotary")))
     assert rotary == (sizes.embeddings - 512 * 768, sizes.others)
 
@@ -426,8 +458,10 @@ def test_classify_pools_the_first_token(
     got = classify(config, params, head, batch)
     assert got.shape == (2, 3)
     assert got.dtype == jnp.float32
+    # From here on the definition takes over: pooler, tanh, output layer.
     hidden = last_hidden(config, params, batch)
     np.testing.assert_allclose(got, classified(head, hidden[:, 0]), atol=1e-5)
+    # Dropout follows the key, and is off without one.
     dropped = classify(config, params, head, batch, dropout_key=jax.random.key(0))
     again = classify(config, params, head, batch, dropout_key=jax.random.key(0))
     otherwise = classify(config, params, head, batch, dropout_key=jax.random.key(1))
@@ -444,6 +478,7 @@ def test_classify_pools_the_mean_over_valid_tokens(
     params = scrambled(init(config, 0).params)
     head = scrambled(init_task_head(config, 3, 0))
     hidden = last_hidden(config, params, batch)
+    # The mean is over tokens; padding counts neither above nor below.
     means = [row[valid].mean(axis=0) for row, valid in zip(hidden, batch["valid"], strict=True)]
     got = classify(config, params, head, batch, pool="mean")
     np.testing.assert_allclose(got, classified(head, np.stack(means)), atol=1e-5)
@@ -503,6 +538,7 @@ def test_sequences_longer_than_the_positions_are_refused(
     params = init(config, 0).params
     head = init_task_head(config, 2, 0)
     request = FeatureRequest(hidden=frozenset({1}))
+    # The last length that fits is no error.
     longest = batch_of([[20]], length=20)
     assert forward(config, params, longest, request).hidden[1].shape == (1, 20, 24)
     too_long = batch_of([[21]], length=21)

@@ -3,6 +3,7 @@ it traces."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -109,6 +110,7 @@ def packed() -> dict[str, np.ndarray]:
 def run(
     config: ModelConfig, request: FeatureRequest, compute: ComputeConfig
 ) -> tuple[Features, Any]:
+    # A plain sum has the same gradient for every entry, and would not see two of them exchanged.
     """Return features, and the gradient of a loss that weighs every entry of them differently."""
 
     def loss(params: Any) -> Any:
@@ -133,6 +135,7 @@ def of_reference(config: ModelConfig, name: str) -> tuple[Features, Any]:
 
 def distance(tree: Any, reference: Any) -> float:
     """Return the norm of the difference relative to the reference's, over a whole tree."""
+    # One norm over the whole tree: small leaves of rounding alone cannot dominate it.
     differences = jax.tree.map(lambda a, b: np.ravel(np.asarray(a) - b), tree, reference)
     flat = [np.ravel(x) for x in jax.tree.leaves(reference)]
     difference = np.concatenate(jax.tree.leaves(differences))
@@ -146,6 +149,7 @@ def assert_equals_reference(config: ModelConfig, name: str, **compute: Any) -> N
     """
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(**compute))
     want = of_reference(config, name)
+    # Entry by entry first, then as a whole, which is the tighter bound.
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), got, want)
     assert max(map(distance, got, want)) < 2e-6
@@ -239,7 +243,9 @@ def assert_near_reference(config: ModelConfig, name: str, **compute: Any) -> Non
     follow one another."""
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
     for part, expected in zip(got, of_reference(config, name), strict=True):
+        # Features leave in float32, whatever is computed with.
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(part))
+        # The lower bound tells that bfloat16 was used at all.
         assert 2**-10 < distance(part, expected) < 2**-5
 
 
@@ -252,8 +258,7 @@ def assert_near_reference(config: ModelConfig, name: str, **compute: Any) -> Non
         (SHORT_ROTARY, "all of the last layer"),
         *(
             also(config, name)
-            for config in (SHORT, SHORT_PRE, SHORT_ROTARY)
-            for name in SHORT_REQUESTS
+            for config, name in itertools.product((SHORT, SHORT_PRE, SHORT_ROTARY), SHORT_REQUESTS)
         ),
     ],
     ids=lambda value: (
@@ -274,6 +279,7 @@ def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """Yield all equations, those of loops and inner programs too (once)."""
     for eqn in jaxpr.eqns:
         yield eqn
+        # Loops, rematerialised layers and custom derivatives hold programs of their own.
         for inner in core.jaxprs_in_params(eqn.params):
             yield from equations(inner)
 
@@ -293,6 +299,7 @@ def trace(
     }
     shapes["slots"] = jax.ShapeDtypeStruct((3, 2), jnp.int32)
 
+    # The batch is abstract: nothing is computed, only traced.
     def features(params: Any, batch: Any, key: jax.Array | None) -> Features:
         return forward(
             config, params, batch, request, dropout_key=key, compute=ComputeConfig(**compute)
@@ -342,17 +349,21 @@ def test_optimized_forward_has_no_loop_and_computes_nothing_again() -> None:
 def test_layers_of_which_nothing_is_requested_are_one_loop(
     request_: FeatureRequest, layers: int, runs: list[range]
 ) -> None:
+    # Ranges of layers are what the loop is built from, so they are compared first.
     assert request_.ranges(layers) == runs
     scans = [eqn for eqn in trace(request_, scan=True) if eqn.primitive.name == "scan"]
     assert [eqn.params["length"] for eqn in scans] == [len(run) for run in runs if len(run) > 1]
+    # Each loop's body is one layer.
     assert all(
         count(equations(eqn.params["jaxpr"].jaxpr), "dot_general") == OPTIMIZED for eqn in scans
     )
 
 
 def test_every_layer_that_runs_whole_is_rematerialised() -> None:
+    # Four of five run whole; the fifth stops at its scores.
     assert count(trace(REQUESTS["scores of the last layer"], remat="full"), REMAT) == 4
     assert count(trace(REQUESTS["a middle layer"], remat="dots"), REMAT) == 5
+    # A loop counts once: two loops, and the layer between them.
     assert count(trace(REQUESTS["a middle layer"], remat="full", scan=True), REMAT) == 2 + 1
 
 
@@ -360,6 +371,7 @@ def test_every_layer_that_runs_whole_is_rematerialised() -> None:
 def test_backward_pass_computes_again_what_remat_says(remat: str, again: int) -> None:
     """Rematerialising dots computes again only the scores and the mixing, whose memory grows with
     the square of the length."""
+    # What is computed again shows as matmuls that the other program does not have.
     stored = trace(REQUESTS["logits only"], gradient=True)
     recomputed = trace(REQUESTS["logits only"], gradient=True, remat=remat)
     assert count(recomputed, "dot_general") == count(stored, "dot_general") + 5 * again
@@ -370,6 +382,7 @@ def test_rematerialised_loops_take_less_memory() -> None:
     the second computation equal to the first."""
 
     def temporary(remat: str) -> int:
+        # Only the last hidden states are wanted, so that nothing else holds memory.
         def loss(params: Any) -> Any:
             compute = ComputeConfig(scan=True, remat=remat)
             request = FeatureRequest(hidden=at(6))
@@ -388,12 +401,14 @@ def test_angles_of_rotary_positions_are_computed_once_in_float32(options: dict[s
     eqns = trace(REQUESTS["a middle layer"], config=ROTARY, dropout=False, gradient=True, **options)
     for name in ("cos", "sin"):
         matching = [eqn.outvars[0].aval for eqn in eqns if eqn.primitive.name == name]
+        # One array of angles serves all layers, forward and backward.
         (angles,) = matching
         assert angles.shape == (3, LENGTH, 1, 3)
         assert angles.dtype == jnp.float32
 
 
 def test_rotary_positions_add_no_matmul() -> None:
+    # Heads are turned element by element, in optimized forms and in reference forms alike.
     for learned, rotary in ((PRE, ROTARY), (TILED, replace(TILED, positions="rotary"))):
         with trace_reference():
             without = trace(REQUESTS["logits only"], config=learned, gradient=True)
@@ -447,6 +462,7 @@ def test_attention_on_tpus_is_a_kernel_that_holds_its_scores(
     eqns = trace(
         SHORT_REQUESTS[name], gradient=True, config=TILED, length=128, dropout=dropout, remat=remat
     )
+    # Rematerialised layers run their forward kernel again in the backward pass.
     assert kernels(eqns)["attention_forward"] == layers * (1 if remat == "none" else 2)
     assert kernels(eqns)["attention_backward"] == layers
     # Where a layer runs no further than its scores, they are all that is made: three matmuls with
@@ -457,6 +473,7 @@ def test_attention_on_tpus_is_a_kernel_that_holds_its_scores(
 def test_attention_on_tpus_with_too_many_scores_has_no_kernel(device: SetPlatform) -> None:
     device("tpu")
     config = replace(TILED, heads=4, max_positions=512)
+    # A tile of 512 x 512 scores in four heads is beyond what the kernel holds.
     for length, too_long in ((256, 0), (512, 1)):
         eqns = trace(SHORT_REQUESTS["a middle layer"], config=config, length=length, dropout=False)
         assert kernels(eqns)["attention_forward"] == TILED.layers - too_long
@@ -483,15 +500,18 @@ def test_attention_on_tpus_that_does_not_fit_has_no_kernel(
     device: SetPlatform, options: dict[str, Any]
 ) -> None:
     device("tpu")
+    # Tiles of 128 must fit width, length and heads.
     settings = {"config": TILED, "length": 128, "dropout": False, **options}
     eqns = trace(REQUESTS["logits only"], **settings)
     assert kernels(eqns)["attention_forward"] == 0
+    # On a CPU nothing is a kernel, even where it would fit.
     device("cpu")
     assert kernels(trace(REQUESTS["logits only"], **settings)) == {}
 
 
 def test_layer_split_over_devices_has_no_kernel(device: SetPlatform) -> None:
     device("tpu")
+    # Heads split over devices cannot be one kernel; parameters split over fsdp are whole when used.
     for mesh, expected in ((MeshConfig(tensor=3), 0), (MeshConfig(fsdp=3), TILED.layers)):
         with Layout.of(mesh, jax.devices()[:3]).mesh_context():
             eqns = trace(REQUESTS["logits only"], config=TILED, length=128, dropout=False)
@@ -500,6 +520,7 @@ def test_layer_split_over_devices_has_no_kernel(device: SetPlatform) -> None:
 
 def test_reference_forward_has_no_kernel_on_any_platform(device: SetPlatform) -> None:
     device("tpu")
+    # Reference forms are priced, and a kernel has no price.
     options = {"config": TILED, "length": 128, "gradient": True, "dropout": False}
     with trace_reference():
         assert kernels(trace(REQUESTS["logits only"], **options)) == {}
@@ -510,12 +531,14 @@ def test_attention_on_gpus_in_bfloat16_is_cudnns(
 ) -> None:
     calls = []
 
+    # The stand-in keeps shapes: there is no GPU here to call cuDNN on.
     def cudnn(
         query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.Array, implementation: str
     ) -> jax.Array:
         calls.append((query.shape, mask.shape, implementation))
         return query
 
+    # All layers but the one whose scores are asked for.
     monkeypatch.setattr(jax.nn, "dot_product_attention", cudnn)
     device("gpu")
     options = {"config": TILED, "length": 128, "dropout": False}
@@ -524,6 +547,7 @@ def test_attention_on_gpus_in_bfloat16_is_cudnns(
     assert square(eqns) == 1
     calls.clear()
     trace(SHORT_REQUESTS["a middle layer"], **options)  # float32
+    # Each of these is what cuDNN's attention cannot do, or was told not to.
     for other in (
         {"attention": "plain"},
         {"dropout": True},
@@ -537,12 +561,18 @@ def test_attention_on_gpus_in_bfloat16_is_cudnns(
 @pytest.mark.parametrize("scan", [False, True])
 def test_bfloat16_is_for_matmuls_and_not_for_softmax_or_statistics_or_long_sums(scan: bool) -> None:
     options = {"dtype": "bfloat16", "scan": scan}
+    # Forward and backward are looked at apart: backward matmuls may widen.
     forwards = trace(REQUESTS["logits only"], **options)
     whole = trace(REQUESTS["logits only"], gradient=True, **options)
 
     def types(eqns: Equations, name: str) -> set[str]:
-        return {str(v.aval.dtype) for eqn in eqns if eqn.primitive.name == name for v in eqn.invars}
+        dtypes = set()
+        for eqn in eqns:
+            if eqn.primitive.name == name:
+                dtypes |= {str(v.aval.dtype) for v in eqn.invars}
+        return dtypes
 
+    # Matmuls take bfloat16, and exponentials and statistics float32.
     assert types(whole, "dot_general") == {"bfloat16"}
     for name in ("exp", "tanh", "rsqrt"):
         assert types(forwards, name) == {"float32"}

@@ -42,7 +42,9 @@ SAVED_AS = {
         {"embedding_norm": False, "init": "by_width", "init_std": 0.05},
     ),
 }
-CASES = [(model_type, changes) for model_type in SAVED_AS for changes in SAVED_AS[model_type]]
+CASES: list[tuple[str, dict[str, Any]]] = []
+for saved_type, all_changes in SAVED_AS.items():
+    CASES += [(saved_type, changes) for changes in all_changes]
 
 
 def random_params(config: ModelConfig, *, mlm: bool = True) -> Any:
@@ -65,6 +67,7 @@ def test_saved_model_reads_back_bit_for_bit(
     save_pretrained(tmp_path / "out", model)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == model_type
     back = from_pretrained(tmp_path / "out")
+    # The tree's structure too: a head that was not there must not appear.
     assert back.config == model.config
     assert jax.tree.structure(back.params) == jax.tree.structure(model.params)
     jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
@@ -78,6 +81,7 @@ def test_model_saved_as_a_class_of_transformers_has_its_logits(model_type: str) 
     assert formats.to_json(config, mlm=True)["model_type"] == model_type
     got = forward(config, params_of(config), BATCH, FeatureRequest(token_logits=True)).token_logits
     want = np.load(GOLDEN)[model_type]
+    # Padded tokens have logits of no meaning, in either library.
     valid = BATCH["segments"] > 0
     np.testing.assert_allclose(
         np.asarray(got)[valid], want[valid], rtol=0, atol=1e-5 * np.abs(want).max()
@@ -89,6 +93,7 @@ def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
 ) -> None:
     custom = config(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
+    # A path through the tree is a tensor's name.
     names = set(load_file(tmp_path / "out" / "model.safetensors"))
     assert {
         "embeddings.word.embedding",
@@ -96,6 +101,7 @@ def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
         "final_norm.scale",
         "mlm.bias",
     } < names
+    # Every setting is written, so that a changed default cannot change a stored model.
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
     assert settings == {"model_type": "kdjax", **vars(custom)}
 
@@ -128,6 +134,7 @@ def test_model_saved_under_the_former_name_of_a_setting_is_read(
     model = Model(config(norm="pre", positions="rotary"), None)
     model = model._replace(params=random_params(model.config))
     save_pretrained(tmp_path / "out", model)
+    # The file as a version before the renaming wrote it.
     path = tmp_path / "out" / "config.json"
     path.write_text(path.read_text().replace('"type_vocab_size"', '"types"'))
     assert from_pretrained(tmp_path / "out").config == model.config
@@ -138,6 +145,7 @@ def test_demo_teacher_is_read_and_has_its_recipes_architecture() -> None:
     demo = recipes.load(configs / "demo.yaml")
     actual = from_pretrained(configs / "demo-teacher").config
     expected = zoo.resolve(demo.teacher.architecture)
+    # What only training uses is not stored with a teacher of transformers' class.
     ignored = {"dropout": 0.0, "attention_dropout": 0.0, "init": "fixed", "init_std": 0.02}
     assert dataclasses.replace(actual, **ignored) == dataclasses.replace(expected, **ignored)
 
@@ -163,6 +171,7 @@ def test_position_table_of_another_padding_token_is_read_from_its_first_position
     save_pretrained(tmp_path / "out", model)
     change_settings(tmp_path / "out", {"pad_token_id": 1})
     back = from_pretrained(tmp_path / "out")
+    # The config counts the rows behind the padding token's.
     assert back.config.max_positions == model.config.max_positions - 1
     written = model.params["embeddings"]["position"]["embedding"]
     np.testing.assert_array_equal(back.params["embeddings"]["position"]["embedding"], written[1:])
@@ -191,9 +200,11 @@ def test_config_of_a_class_with_what_this_package_lacks_is_refused(
 
 
 def test_coordinates_that_turn_together_become_neighbours_and_back() -> None:
+    # Halves of a head pair coordinate i with i + 3; neighbours pair 2i with 2i + 1.
     bias = np.arange(12)  # two heads of six
     in_pairs = formats.neighbours_of_halves(bias, 2)
     assert in_pairs.tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
     np.testing.assert_array_equal(formats.halves_of_neighbours(in_pairs, 2), bias)
+    # Kernels turn along their output axis.
     kernel = np.random.default_rng(0).normal(size=(5, 12))
     np.testing.assert_array_equal(formats.neighbours_of_halves(kernel, 2)[:, 1], kernel[:, 3])

@@ -63,6 +63,7 @@ def test_padded_batches_equal_pytorch(tmp_path: Path, act: str) -> None:
     recorded = pytorch.read(act)
     batch = as_batch(recorded, slots=(0, 3, 8, 15))
     got = forward(*model, batch, features.request(model.config))
+    # Row by row, without what is behind a document's end.
     for row, size in enumerate((16, 9, 4)):
         features.assert_equal(got, row, slice(0, size), recorded, row, slots=batch["slots"][row])
 
@@ -83,6 +84,7 @@ def test_packed_document_equals_pytorch_on_it_alone(batch_of: BatchOf) -> None:
     model = from_pretrained(MASKED_LM)
     recorded = pytorch.read("documents")
     batch = batch_of(pytorch.PACKED, slots=12, types=True)
+    # The documents that PyTorch saw alone, one a row, stand side by side here.
     for name in ("tokens", "types"):
         batch[name] = packed(recorded, name, 16)
     got = forward(*model, batch, features.request(model.config))
@@ -93,6 +95,7 @@ def test_packed_document_equals_pytorch_on_it_alone(batch_of: BatchOf) -> None:
                 got, row, slice(start, stop), recorded, document, slots=batch["slots"][row]
             )
             document += 1
+    # All recorded documents were met.
     assert document == len(recorded["tokens"])
 
 
@@ -102,6 +105,7 @@ def test_exact_and_tanh_gelu_give_different_logits() -> None:
     request = FeatureRequest(logits=True)
     exact = forward(replace(config, gelu="exact"), params, batch, request).logits
     tanh = forward(replace(config, gelu="tanh"), params, batch, request).logits
+    # The two formulas are near each other: this tells that the comparison would see a wrong one.
     assert np.abs(exact - tanh).max() > 2e-5
 
 
@@ -112,6 +116,7 @@ def test_pretrained_config_reads_every_setting(tmp_path: Path) -> None:
         "attention_probs_dropout_prob": 0.05,
     }
     directory = with_settings(tmp_path / "model", **changes)
+    # The config alone is read without the weights.
     assert pretrained_config(directory) == from_pretrained(directory).config
     assert pretrained_config(directory) == ModelConfig(
         layers=3,
@@ -193,6 +198,7 @@ def test_model_stored_in_another_way_reads_the_same(
     tmp_path: Path, change: Callable[[Tensors], Tensors]
 ) -> None:
     directory = rewritten(tmp_path / "model", change)
+    # The change did something, or the test would show nothing.
     assert set(load_file(directory / "model.safetensors")) != set(
         load_file(MASKED_LM / "model.safetensors")
     )
@@ -203,9 +209,11 @@ def test_bare_encoder_reads_without_an_mlm_head_and_equals_pytorch() -> None:
     assert "embeddings.word_embeddings.weight" in load_file(
         pytorch.DIRECTORY / "encoder" / "model.safetensors"
     )
+    # An encoder's tensors have no prefix.
     model = from_pretrained(pytorch.DIRECTORY / "encoder")
     assert "mlm" not in model.params
     recorded = pytorch.read("encoder")
+    # Without a head there are no logits to compare.
     got = forward(*model, as_batch(recorded), features.request(model.config, logits=False))
     for row, size in enumerate((16, 7)):
         features.assert_equal(got, row, slice(0, size), recorded, row)
@@ -234,6 +242,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path, dtype: Any) -> No
     assert stored.dtype == dtype
     got = from_pretrained(directory).params["embeddings"]["word"]["embedding"]
     assert got.dtype == np.float32
+    # Halves are exact in float32.
     np.testing.assert_array_equal(got, stored.astype(np.float32))
 
 
@@ -248,11 +257,13 @@ def test_saved_tensors_and_settings_are_those_transformers_writes(
     expected = {n: t for n, t in expected.items() if not n.startswith("pooler.")}
     actual = load_file(tmp_path / "out" / "model.safetensors")
     assert actual.keys() == expected.keys()
+    # Bit for bit: transformers reads our files as its own.
     for name, tensor in actual.items():
         assert tensor.dtype == np.float32
         np.testing.assert_array_equal(tensor, expected[name])
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
     written_by_transformers = json.loads((theirs / "config.json").read_text())
+    # A subset: transformers writes more settings, of which ours leaves out those it has no use for.
     assert settings.items() <= written_by_transformers.items()
 
 
@@ -265,6 +276,7 @@ def test_saved_model_reads_back_equal_with_its_card(
     assert back.config == model.config
     assert_same_params(back.params, model.params)
     assert (tmp_path / "out" / "README.md").read_text() == "# A card\n"
+    # No temporary file is left.
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "README.md",
         "config.json",
@@ -292,6 +304,7 @@ def test_settings_that_a_config_leaves_out_are_transformers_defaults(tmp_path: P
     shutil.copyfile(pytorch.DIRECTORY / "default_config.json", tmp_path / "whole" / "config.json")
     actual = pretrained_config(tmp_path / "left_out")
     assert actual == pretrained_config(tmp_path / "whole")
+    # The recorded defaults are transformers' own, written by it.
     written = json.loads((tmp_path / "whole" / "config.json").read_text())
     assert (actual.layers, actual.norm_eps) == (
         written["num_hidden_layers"],

@@ -30,6 +30,7 @@ def assert_refused(directory: Path, *words: str) -> None:
     with pytest.raises(InputError) as caught:
         from_pretrained(directory)
     message = str(caught.value)
+    # A command prints it, so it has one line, which begins with the directory.
     assert "\n" not in message
     for word in (str(directory), *words):
         assert word in message, message
@@ -166,6 +167,7 @@ def test_config_that_cannot_be_used_is_refused(
 ) -> None:
     change_settings(saved, **changes)
     assert_refused(saved, "config.json", *words)
+    # Reading the config alone refuses it too.
     with pytest.raises(InputError):
         pretrained_config(saved)
 
@@ -178,11 +180,13 @@ def test_config_that_is_not_json_is_refused(saved: Path, text: str) -> None:
 
 def test_index_that_names_a_missing_shard_is_refused(saved: Path) -> None:
     (saved / "model.safetensors").rename(saved / "part.safetensors")
+    # The index names one shard that is there and one that is not.
     index = saved / "model.safetensors.index.json"
     index.write_text(
         json.dumps({"weight_map": {QUERY: "part.safetensors", WORDS: "gone.safetensors"}})
     )
     assert_refused(saved, "gone.safetensors")
+    # An index without its map names nothing.
     index.write_text("{}")
     assert_refused(saved, "model.safetensors.index.json", "weight_map")
 
@@ -190,6 +194,7 @@ def test_index_that_names_a_missing_shard_is_refused(saved: Path) -> None:
 def test_pickle_without_pytorch_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (saved / "model.safetensors").unlink()
     (saved / "pytorch_model.bin").write_bytes(b"")
+    # As where PyTorch is not installed.
     monkeypatch.setitem(sys.modules, "torch", None)
     assert_refused(saved, "pytorch_model.bin", "needs PyTorch")
 
@@ -201,10 +206,12 @@ def snapshot(directory: Path) -> dict[str, bytes]:
 def test_saving_again_replaces_everything(saved: Path, config: ConfigWith, tmp_path: Path) -> None:
     tokenizer = tmp_path / "some-tokenizer.json"
     tokenizer.write_text('{"version": "1.0"}')
+    # Fewer layers, no card, and a tokenizer: nothing of the old model may stay.
     save_pretrained(saved, init(config(layers=1), 1), tokenizer=tokenizer)
     assert sorted(snapshot(saved)) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert (saved / "tokenizer.json").read_text() == '{"version": "1.0"}'
     assert from_pretrained(saved).config == config(layers=1)
+    # Nor a directory that was only needed on the way.
     assert sorted(p.name for p in tmp_path.iterdir()) == ["some-tokenizer.json", "teacher"]
 
 
@@ -214,12 +221,14 @@ def test_failed_save_leaves_the_directory_as_it_was(
 ) -> None:
     before = snapshot(saved)
 
+    # Each step of saving fails in turn.
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(hf, step, fail)
     with pytest.raises(InputError, match=r"teacher: cannot be written: no space left"):
         save_pretrained(saved, init(config(), 1))
+    # Same files, same bytes, and no temporary directory beside them.
     assert snapshot(saved) == before
     assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
 
@@ -230,6 +239,7 @@ def test_failed_rename_brings_the_old_directory_back(
     before = snapshot(saved)
     rename = type(saved).rename
 
+    # The old directory was already moved away when the new one cannot come.
     def fail_for_the_new_directory(path: Path, target: Path) -> Path:
         if path.name.endswith(".tmp"):
             raise OSError("stale file handle")
@@ -250,6 +260,7 @@ def test_missing_tokenizer_leaves_the_directory_as_it_was(saved: Path, config: C
 
 
 def test_directory_with_other_files_is_not_replaced(saved: Path, config: ConfigWith) -> None:
+    # A directory that holds anything but a model is not ours to replace.
     (saved / "thesis.tex").write_text("years of work")
     before = snapshot(saved)
     with pytest.raises(InputError, match="holds other files"):

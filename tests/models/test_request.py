@@ -25,6 +25,7 @@ def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     for eqn in jaxpr.eqns:
         inner = list(core.jaxprs_in_params(eqn.params))
         if not inner:
+            # An equation that holds a program is not counted itself.
             yield eqn
         for program in inner:
             yield from equations(program)
@@ -39,6 +40,7 @@ def trace(
     }
     shapes["slots"] = jax.ShapeDtypeStruct((2, 3), np.int32)
     run = jax.make_jaxpr(lambda p, b, k: forward(config, p, b, request, dropout_key=k))
+    # Prices are counted from reference forms, so these are traced.
     with trace_reference():
         return list(equations(run(abstract_params(config, mlm=mlm), shapes, key).jaxpr))
 
@@ -84,6 +86,7 @@ def test_request_traces_the_matmuls_it_needs(
 
 
 def test_empty_request_traces_nothing() -> None:
+    # Not even parameters are touched.
     assert trace(FeatureRequest()) == []
     assert forward(CONFIG, {}, {}, FeatureRequest()) == Features()
 
@@ -106,12 +109,14 @@ def test_request_traces_the_softmaxes_norms_and_gelus_it_needs(
     assert names["exp"] == softmaxes
     assert names["rsqrt"] == normalisations
     assert names["erf"] == gelus
+    # Without a softmax there is no mask to make.
     if softmaxes == 0:
         assert "eq" not in names  # no segment mask
 
 
 def test_pre_ln_normalises_at_the_end_only_where_the_end_is_requested() -> None:
     config = replace(CONFIG, norm="pre")
+    # Hidden states of the last layer pass the final norm, and scores of it need the norm in front.
     assert count(FeatureRequest(hidden=at(5)), config=config)["rsqrt"] == 1 + 2 * 5
     assert count(FeatureRequest(hidden=at(6)), config=config)["rsqrt"] == 1 + 2 * 6 + 1
     assert count(FeatureRequest(scores=at(6)), config=config)["rsqrt"] == 1 + 2 * 5 + 1
@@ -124,6 +129,7 @@ def test_mlm_head_runs_at_the_slots_only() -> None:
         if eqn.primitive.name == "dot_general"
     ]
     of_vocabulary = [shape for shape in products if CONFIG.vocab_size in shape]
+    # The output layer multiplies three slots, not ten positions.
     assert of_vocabulary == [(2, 3, CONFIG.vocab_size)]
     assert products.count((2, 3, CONFIG.width)) == 1
 
@@ -134,6 +140,8 @@ def test_mlm_head_that_is_not_requested_costs_nothing() -> None:
 
 def test_dropout_numbers_are_drawn_where_they_are_used() -> None:
     key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
+    # Embeddings, and three sites in each layer that runs; a layer that stops at its scores has
+    # none.
     assert count(FeatureRequest(hidden=at(2)), key=key)["random_bits"] == 1 + 3 * 2
     assert count(FeatureRequest(scores=at(2)), key=key)["random_bits"] == 1 + 3
     assert count(FeatureRequest(hidden=at(2)))["random_bits"] == 0
@@ -152,6 +160,7 @@ def test_parameters_that_a_request_does_not_need_get_no_gradient() -> None:
         return (forward(config, params, batch, FeatureRequest(scores=at(2))).scores[2] ** 2).sum()
 
     grads = jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
+    # Scores of layer 2 need layer 1 whole, and query and key of layer 2.
     moved = {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, grad in jax.tree_util.tree_leaves_with_path(grads)

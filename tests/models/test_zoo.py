@@ -79,6 +79,7 @@ def test_resolve_of_sizes_that_do_not_fit_together_is_refused() -> None:
 
 
 def test_resolve_of_a_width_alone_gives_a_feed_forward_block_four_times_as_wide() -> None:
+    # BERT's ratio holds unless the width of the block is set.
     assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4)).ffn == 128
     assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4, ffn=40)).ffn == 40
     assert zoo.resolve(ModelSpec(size="minilm-l6")).ffn == 1536

@@ -54,6 +54,7 @@ ORIGINAL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Original terms with options, by a label."""
 
+# What a map does is tested once, in `test_layers.py`; properties need no term twice for it.
 MAPPED = frozenset(
     label
     for label in ORIGINAL
@@ -99,7 +100,9 @@ def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
     ids = np.array([row + [0] * (LENGTH - len(row)) for row in segments], np.int32)
     labels = rng.integers(0, VOCABULARY, (len(ids), SLOTS)).astype(np.int32)
     weights = np.ones((len(ids), SLOTS), np.float32)
-    labels[0, -1], weights[0, -1] = -1, 0
+    # One slot is empty, as where a row has fewer masks than slots.
+    labels[0, -1] = -1
+    weights[0, -1] = 0
     return {"valid": ids > 0, "segments": ids, "labels": labels, "label_weights": weights}
 
 
@@ -114,10 +117,9 @@ def features(
         return jnp.asarray(rng.normal(size=shape), dtype)
 
     layers = range(1, config.layers + 1)
-    vectors = {
-        kind: {n: draw(b, config.heads, length, config.head_width) for n in layers}
-        for kind in ("query", "key", "value")
-    }
+    vectors = {}
+    for kind in ("query", "key", "value"):
+        vectors[kind] = {n: draw(b, config.heads, length, config.head_width) for n in layers}
     return Features(
         scores={n: draw(b, config.heads, length, length) for n in layers},
         hidden={n: draw(b, length, config.width) for n in (0, *layers)},
@@ -140,10 +142,10 @@ def params_of(
 
 def restricted(features: Features, request: FeatureRequest) -> Features:
     """Return what a forward pass asked with `request` hands out."""
-    requested = {
-        kind: {n: getattr(features, kind)[n] for n in getattr(request, kind)}
-        for kind in ("scores", "query", "key", "value", "hidden")
-    }
+    requested = {}
+    for kind in ("scores", "query", "key", "value", "hidden"):
+        by_layer = getattr(features, kind)
+        requested[kind] = {n: by_layer[n] for n in getattr(request, kind)}
     return Features(
         **requested,
         logits=features.logits if request.logits else None,
@@ -157,6 +159,7 @@ def graded(
 ) -> Callable[..., tuple[jax.Array, tuple[Features, Features, dict[str, jax.Array]]]]:
     """Compile the loss and its gradients to the student's features, the teacher's and the
     params."""
+    # The functions run once or twice each: compiling them well would take longer than it saves.
     quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(jax.value_and_grad(term, (0, 1, 3)), compiler_options=quickly)
 
@@ -170,10 +173,11 @@ def groups(batch: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
 
 def softmax(x: np.ndarray) -> np.ndarray:
     """Compute the softmax over the last axis."""
+    # The largest entry becomes 0, so that no exponential overflows.
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
 def kl(target: np.ndarray, student: np.ndarray) -> float:
-    """Compute KL(target‖own) of two distributions without zeros."""
+    """Compute KL(target‖student) of two distributions without zeros."""
     return float((target * (np.log(target) - np.log(student))).sum())

@@ -61,6 +61,7 @@ def test_attention_mse_is_a_sum_over_layers_of_means_inside_documents(
     student = features(STUDENT, batch, 1)
     teacher = features(TEACHER, batch, 2)
     expected = 0.0
+    # Each layer pair has a mean of its own: layers of other sizes would weigh otherwise.
     for m, n in mapped:
         student_scores = np.concatenate([x.ravel() for x in blocks(student, m, batch)])
         teacher_scores = np.concatenate([x.ravel() for x in blocks(teacher, n, batch)])
@@ -81,6 +82,7 @@ def test_attention_kl_is_a_mean_over_rows_inside_documents(
     student_rows = probability_rows(student, 2, batch)
     teacher_rows = probability_rows(teacher, teacher_layer or 4, batch)
     divergences = [kl(q, p) for p, q in zip(student_rows, teacher_rows, strict=True)]
+    # Every valid token is a row in each head, and a padded one is none.
     assert len(divergences) == STUDENT.heads * batch["valid"].sum()
     loss = get("attention_kl", teacher_layer=teacher_layer)(student, teacher, batch, {})
     assert loss == pytest.approx(np.mean(divergences), rel=1e-12)
@@ -100,6 +102,7 @@ def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> 
     for x, y in zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True):
         p = softmax(x)
         q = softmax(y)
+        # A document of one token has a constant row, which correlates with nothing.
         if len(p) > 1:
             rows += list(map(correlation, p, q))
             columns += list(map(correlation, p.T, q.T))
@@ -107,6 +110,7 @@ def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> 
     def loss(axes: str) -> float:
         return float(get("pearson", axes=axes)(student, teacher, batch, {}))
 
+    # The two axes are told apart first, as their sum would hide an exchange of them.
     assert loss("key") == pytest.approx(1 - np.mean(rows), rel=1e-9)
     assert loss("query") == pytest.approx(1 - np.mean(columns), rel=1e-9)
     assert float(get("pearson")(student, teacher, batch, {})) == pytest.approx(
@@ -123,6 +127,7 @@ def test_pearson_over_heads_takes_each_pair_of_positions(make: MakeBatch, float6
     for b, at in groups(batch):
         p = softmax(np.asarray(student.scores[2])[b][:, at[:, None], at])
         q = softmax(np.asarray(teacher.scores[4])[b][:, at[:, None], at])
+        # A lone token attends to itself with probability 1 in every head: nothing varies.
         if len(at) > 1:
             correlations += [
                 correlation(p[:, i, j], q[:, i, j]) for i, j in np.ndindex(len(at), len(at))

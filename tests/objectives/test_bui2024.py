@@ -35,6 +35,7 @@ def golden_features(golden: dict[str, np.ndarray], who: str, *, masked: bool) ->
         return {n: jnp.asarray(x) for n, x in enumerate(golden[f"{who}_{kind}"], start=first)}
 
     scores = layers("scores", 1)
+    # Kdjax masks by itself and may not depend on what stands at padded keys.
     if not masked:
         scores = {n: x + 1e4 * ~golden["valid"][:, None, None, :] for n, x in scores.items()}
     vectors = {kind: layers(kind, 1) for kind in ("query", "key", "value")}
@@ -61,6 +62,7 @@ def test_bui2024_terms_give_the_published_codes_numbers(
     }
     student = golden_features(golden, "student", masked=masked)
     teacher = golden_features(golden, "teacher", masked=masked)
+    # Terms that the published code computes in parts are their sums.
     expected = sum(float(golden[f"loss_{part}"]) for part in LOSSES[name])
     assert get(name, "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, abs=1e-6)
 
@@ -73,6 +75,7 @@ def test_bui2024_attention_of_a_packed_batch_stays_inside_segments(float64: None
     together = {"valid": np.ones((1, 4), bool), "segments": np.array([[1, 1, 2, 2]])}
     apart = {"valid": np.ones((2, 2), bool), "segments": np.ones((2, 2), int)}
 
+    # Both documents become sequences of two tokens without padding.
     def split(scores: np.ndarray) -> Features:
         return Features(scores={1: jnp.concatenate([scores[:, :, :2, :2], scores[:, :, 2:, 2:]])})
 

@@ -136,8 +136,10 @@ def terms_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (directory / "own_package").mkdir()
     (directory / "own_package" / "inner.py").write_text(OWN)
     with pytest.MonkeyPatch.context() as patch:
+        # Python finds the modules only while the tests of this file run.
         patch.syspath_prepend(directory)
         yield "own_terms"
+    # Another file's terms may have the same names and must be imported anew.
     for name in ("own_terms", "own_package", "own_package.inner", *BROKEN):
         sys.modules.pop(name, None)
 
@@ -159,6 +161,7 @@ def example(float64: None) -> tuple[Any, Any, dict[str, np.ndarray]]:
 def test_custom_term_computes_what_its_function_does(
     terms_module: str, example: Any, call: Callable[..., Any]
 ) -> None:
+    # The function's value is computed in NumPy, from the same features.
     expected = absolute_difference(example[2])
     term = get(f"{terms_module}:last_hidden_l1")
     scaled = get(f"{terms_module}:last_hidden_l1", scale=2.5)
@@ -178,6 +181,7 @@ def test_function_declared_a_term_can_still_be_called(terms_module: str, example
 def test_custom_term_declares_its_needs_and_its_normalizer(terms_module: str, example: Any) -> None:
     term = get(f"{terms_module}:last_hidden_l1")
     batch = example[2]
+    # The function's name and the layers it names decide what the forward passes hand out.
     assert term.name == "last_hidden_l1"
     assert term.needs(STUDENT, TEACHER) == FeatureNeeds(
         FeatureRequest(hidden=frozenset({STUDENT.layers})),
@@ -185,13 +189,16 @@ def test_custom_term_declares_its_needs_and_its_normalizer(terms_module: str, ex
     )
     assert term.needs_teacher
     assert term.init(STUDENT, TEACHER, 0) == {}
+    # Of three sequences, 16 tokens are valid and 8 slots used.
     assert term.normalizer(batch) == 16
+    # Without a request of the teacher there is none, and none is missed.
     alone = get(f"{terms_module}:strict", power=1)
     assert not alone.needs_teacher
     assert alone.needs(STUDENT, None) == FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())
     assert alone.normalizer(batch) == 8
     assert get(f"{terms_module}:vector").normalizer(batch) == 3
     assert get(f"{terms_module}:shifted").normalizer(batch) is None
+    # A request of the teacher is no option of the arm: without a teacher it is an error.
     with pytest.raises(InputError, match="last_hidden_l1: found no teacher, expected one"):
         term.needs(STUDENT, None)
 
@@ -199,6 +206,7 @@ def test_custom_term_declares_its_needs_and_its_normalizer(terms_module: str, ex
 def test_custom_term_is_frozen_and_equals_another_of_the_same_options(terms_module: str) -> None:
     first = get(f"{terms_module}:shifted", shape=[3, [4]])
     second = get(f"{terms_module}:shifted", shape=(3, (4,)))
+    # Lists of a recipe and tuples of Python are the same option.
     assert first == second
     assert hash(first) == hash(second)
     assert first != get(f"{terms_module}:shifted")
@@ -210,7 +218,9 @@ def test_custom_term_learns_its_parameters(terms_module: str, example: Any) -> N
     student, _, batch = example
     objective = Objective((("shifted", 2.0, get(f"{terms_module}:shifted")),))
     params = objective.init(STUDENT, None, seed=3)
+    # The seed reaches the user's function, which fills the vector with it.
     assert np.array_equal(params["shifted"]["shift"], np.full(8, 3.0))
+    # The weight of 2 and the square's own 2 make 4.
     grads, _ = jax.grad(lambda p: objective(student, student, batch, p), has_aux=True)(params)
     np.testing.assert_allclose(
         grads["shifted"]["shift"], 4 * (np.asarray(student.hidden[2]) + 3).sum((0, 1)), rtol=1e-12
@@ -221,11 +231,14 @@ def test_custom_terms_option_may_be_a_schedule(terms_module: str, example: Any) 
     term = get(
         f"{terms_module}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]}
     )
+    # One schedule makes the whole term scheduled; a number does not.
     assert term.scheduled
     assert not get(f"{terms_module}:last_hidden_l1", scale=2).scheduled
+    # A recipe's mapping and a schedule object are one option, and compile once.
     assert hash(term) == hash(
         get(f"{terms_module}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0))))
     )
+    # At three quarters the scale is 1 + 2 · 0.75.
     total, _ = Objective((("mine", 1.0, term),))(*example, {}, 0.75)
     assert float(total) == pytest.approx(2.5 * absolute_difference(example[2]))
 
@@ -352,6 +365,7 @@ def test_find_of_what_is_no_term_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=complaint) as e:
         get(name, **options)
+    # The message begins with the term as the recipe names it, and fits one line.
     assert str(e.value).startswith(f"{name}: ")
     assert "\n" not in str(e.value)
 
@@ -388,6 +402,7 @@ def test_error_in_a_custom_function_is_one_line_that_says_where(
         InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general"
     ) as e:
         get("broken_terms:misfit")(features(STUDENT, batch, 1, np.float32), Features(), batch, {})
+    # The cause stays for those who want the whole traceback.
     assert "\n" not in str(e.value)
     assert isinstance(e.value.__cause__, TypeError)
 
@@ -397,6 +412,7 @@ def test_custom_term_with_a_loop_has_no_price(
 ) -> None:
     (tmp_path / "looping_terms.py").write_text(TROUBLE)
     monkeypatch.syspath_prepend(tmp_path)
+    # A program with a loop cannot be counted from its jaxpr, so the arm is refused before it runs.
     config = ArmConfig(terms=(TermConfig("looping_terms:looping"),))
     (phase,) = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
     with pytest.raises(InputError, match=r"arms.mine: the program holds `scan`"):

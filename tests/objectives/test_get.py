@@ -106,9 +106,11 @@ def test_get_of_what_cannot_be_built_is_refused(
 def test_term_is_frozen_and_equals_another_of_the_same_options() -> None:
     term = get("attention_mse", layers=[[1, 2]])
     cooling = {"shape": "cosine", "points": [[0, 4], [1, 1]]}
+    # Mappings of a recipe are made hashable: equal terms share a compiled program.
     assert hash(get("logit", temperature=cooling)) == hash(get("logit", temperature={**cooling}))
     assert get("logit", temperature=cooling).scheduled
     assert not get("logit", temperature=4).scheduled
+    # Lists and tuples name the same layer pairs.
     assert term == get("attention_mse", layers=[(1, 2)])
     assert hash(term) == hash(get("attention_mse", layers=[[1, 2]]))
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -210,20 +212,19 @@ def test_term_uses_all_it_needs_and_nothing_else(label: str, float64: None) -> N
     student = features(STUDENT, batch, 1)
     teacher = features(TEACHER, batch, 2)
     params = params_of(term, STUDENT, TEACHER)
+    # What a term does not ask for is taken away: it must give the same loss without it.
     alone = term(
         restricted(student, needs.student), restricted(teacher, needs.teacher), batch, params
     )
     among_others, gradients = graded(term)(student, teacher, batch, params)
     by_student, by_teacher, _ = gradients
+    # A gradient tells which features the loss depends on: those asked for, and no others.
     assert np.isfinite(alone)
     assert alone == pytest.approx(float(among_others), rel=1e-12)
     for grads, request in ((by_student, needs.student), (by_teacher, needs.teacher)):
-        used = {
-            (kind, n)
-            for kind in ("scores", "query", "key", "value", "hidden")
-            for n, g in getattr(grads, kind).items()
-            if np.any(g)
-        }
+        used = set()
+        for kind in ("scores", "query", "key", "value", "hidden"):
+            used |= {(kind, n) for n, g in getattr(grads, kind).items() if np.any(g)}
         used |= {(kind, 0) for kind in ("logits", "token_logits") if np.any(getattr(grads, kind))}
         assert used == names_of(request)
 
@@ -306,6 +307,7 @@ def test_needs_of_models_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=complaint) as e:
         term.needs(dataclasses.replace(STUDENT, **student), dataclasses.replace(TEACHER, **teacher))
+    # It ends up as one line on a terminal.
     assert "\n" not in str(e.value)
 
 
@@ -341,10 +343,12 @@ def test_only_terms_with_projections_have_parameters(
 ) -> None:
     params = get(name).init(STUDENT, teacher, seed=3)
     assert {key: x.shape for key, x in params.items()} == shapes
+    # Parameters depend on the seed alone.
     again = get(name).init(STUDENT, teacher, 3)
     otherwise = get(name).init(STUDENT, teacher, 4)
     for key in params:
         assert np.array_equal(params[key], again[key])
+    # Where there are any, another seed gives others.
     assert not params or not np.array_equal(params["kernel"], otherwise["kernel"])
 
 

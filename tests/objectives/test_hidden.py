@@ -67,6 +67,7 @@ def test_hidden_mse_shares_one_projection(
     student = features(STUDENT, batch, 1)
     teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
+    # One kernel serves all pairs of layers: the term has no other parameters.
     kernel = np.asarray(params["kernel"])
     bias = np.asarray(params["bias"])
     expected = sum(
@@ -86,6 +87,7 @@ def test_hidden_cls_compares_the_first_token_of_each_document(
     student = features(STUDENT, batch, 1)
     teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
+    # Models of one width are compared as they are.
     kernel, bias = (params["kernel"], params["bias"]) if params else (np.eye(8), 0)
     student_hidden = np.asarray(student.hidden[2])
     teacher_hidden = np.asarray(teacher.hidden[4])
@@ -108,6 +110,7 @@ def test_hidden_concat_projects_all_layers_at_once(
     student = features(STUDENT, batch, 1)
     teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
+    # All layers side by side make one vector a token, and one product projects it.
     student_hidden = np.concatenate([at_valid(student, m, batch) for m in (1, 2)], axis=-1)
     teacher_hidden = np.concatenate([at_valid(teacher, n, batch) for n in (1, 2, 3, 4)], axis=-1)
     expected = np.mean(

@@ -50,6 +50,7 @@ def test_pairs_of_hidden_states_begin_with_the_embeddings(layers: Any, expected:
 def test_spread_pairs_are_even_and_take_no_layer_twice(student: int) -> None:
     for teacher in range(student, 25):
         teacher_layers = [teacher_layer for _, teacher_layer in pairs("spread", student, teacher)]
+        # Layers lie as evenly as whole numbers can: within half a layer of the even spacing.
         gap = (teacher - 1) / (student - 1)
         assert teacher_layers[0] == 1
         assert teacher_layers[-1] == teacher

@@ -40,6 +40,7 @@ def test_mlm_is_the_mean_cross_entropy_of_the_used_slots(example: Any) -> None:
     student, teacher, batch = example
     p = softmax(np.asarray(student.logits))
     losses = [-math.log(p[b, s, batch["labels"][b, s]]) for b, s in used_slots(batch)]
+    # Three sequences of three slots, one of them unused.
     assert len(losses) == 8
     for variant in ("original", "bui2024"):
         assert get("mlm", variant)(student, teacher, batch, {}) == pytest.approx(
@@ -65,6 +66,7 @@ def test_logit_at_all_positions_is_a_mean_over_the_valid_ones(example: Any) -> N
     student_probs = softmax(np.asarray(student.token_logits) / 2)
     teacher_probs = softmax(np.asarray(teacher.token_logits) / 2)
     valid = batch["valid"]
+    # Without slots, every valid token counts once.
     pairs = zip(teacher_probs[valid], student_probs[valid], strict=True)
     divergences = [kl(p, q) for p, q in pairs]
     term = get("logit", temperature=2, positions="all")
@@ -75,6 +77,7 @@ def test_logit_gradient_at_a_high_temperature_matches_centred_logits(example: An
     """T² times the gradient tends to (z - v)/V, both centred (Hinton et al. 2015, section 2.1);
     over N slots here."""
     student, teacher, batch = example
+    # Logits are centred: a softmax does not see what is added to all of them.
     used = batch["label_weights"] > 0
     z = np.asarray(student.logits) - np.asarray(student.logits).mean(-1, keepdims=True)
     v = np.asarray(teacher.logits) - np.asarray(teacher.logits).mean(-1, keepdims=True)
@@ -82,6 +85,7 @@ def test_logit_gradient_at_a_high_temperature_matches_centred_logits(example: An
     for temperature, tolerance in ((1e3, 1e-2), (1e5, 1e-4)):
         grads = jax.grad(get("logit", temperature=temperature))(student, teacher, batch, {})
         np.testing.assert_allclose(grads.logits, expected, atol=tolerance * np.abs(expected).max())
+    # Else the tolerance above would accept a gradient of 0.
     assert np.abs(expected).max() > 1e-3
 
 
@@ -89,6 +93,7 @@ def test_bui2024_logit_is_smaller_by_the_vocabulary(example: Any) -> None:
     student, teacher, batch = example
     student_probs = softmax(np.asarray(student.logits))
     teacher_probs = softmax(np.asarray(teacher.logits))
+    # A cross-entropy, not a divergence: the teacher's entropy is not taken off.
     crossed = [-(teacher_probs[at] * np.log(student_probs[at])).sum() for at in used_slots(batch)]
     expected = np.mean(crossed) / STUDENT.vocab_size
     assert get("logit", "bui2024")(student, teacher, batch, {}) == pytest.approx(
@@ -104,9 +109,11 @@ def test_loss_does_not_depend_on_what_unused_slots_hold(
 ) -> None:
     student, teacher, batch = example
     expected = get(name, variant)(student, teacher, batch, {})
+    # An unused slot holds what the forward pass left there.
     unused = (batch["label_weights"] == 0)[..., None]
     disturbed = Features(logits=jnp.where(unused, 1e4, student.logits))
     assert get(name, variant)(disturbed, teacher, batch, {}) == expected
+    # Without any used slot the mean is 0, not 0/0.
     empty = {**batch, "label_weights": np.zeros_like(batch["label_weights"])}
     assert get(name, variant)(student, teacher, empty, {}) == 0
 
@@ -115,11 +122,14 @@ def test_mlm_weighs_slots_by_their_label_weights(example: Any) -> None:
     student, teacher, batch = example
     first = np.zeros_like(batch["label_weights"])
     second = np.zeros_like(batch["label_weights"])
-    first[1, 0], second[2, 1] = 1, 1
+    first[1, 0] = 1
+    second[2, 1] = 1
+    # Each slot's loss by itself, with the full weight.
     alone = [
         float(get("mlm")(student, teacher, {**batch, "label_weights": w}, {}))
         for w in (first, second)
     ]
+    # Weights of 0.1 and 0.3 are a quarter and three quarters of the whole.
     weighted = get("mlm")(
         student, teacher, {**batch, "label_weights": 0.1 * first + 0.3 * second}, {}
     )

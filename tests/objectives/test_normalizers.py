@@ -48,6 +48,7 @@ def unequal(lengths: list[tuple[int, int]], weights: list[int]) -> dict[str, np.
 @cache
 def valued(term: Term) -> Callable[..., tuple[jax.Array, jax.Array | None]]:
     """Compile loss and count."""
+    # Two runs or so each: compiling well would take longer than it saves.
     quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(lambda *args: (term(*args), term.normalizer(args[2])), compiler_options=quickly)
 
@@ -83,10 +84,12 @@ def test_losses_of_parts_weighed_by_normalizers_make_the_whole(
     with jax.enable_x64(True):
         whole, *parts = split(TERMS[label], unequal(lengths, [1, *weights]), [order[:1], order[1:]])
         loss, normalizer = whole
+        # The normalizers of the parts add up to that of the whole: nothing is counted twice.
         normalizers = [float(n) for _, n in parts]
         assert normalizer.dtype == np.float32
         assert normalizer.shape == ()
         assert float(normalizer) == sum(normalizers) > 0
+        # The weighted mean of the parts' losses is what accumulated gradients amount to.
         joined = sum(
             n * float(value) for n, (value, _) in zip(normalizers, parts, strict=True)
         ) / sum(normalizers)
@@ -105,6 +108,7 @@ def test_term_that_correlates_sequences_or_mixes_means_has_no_normalizer(
     loss, normalizer = whole
     assert normalizer is None
     values = [float(value) for value, _ in parts]
+    # The weights that suit other terms do not join these.
     for other_label in ("relation", "attention_mse", "attention_mse bui2024"):
         _, *part_results = split(TERMS[other_label], batch, [[0], [1, 2, 3]])
         joined = np.average(values, weights=[float(n) for _, n in part_results])

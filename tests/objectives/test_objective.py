@@ -49,10 +49,12 @@ def test_objective_weights_and_temperatures_follow_the_budget_fraction(
     call = jax.jit(SCHEDULED) if traced else SCHEDULED
     total, terms = call(*example, {}, np.float32(budget_fraction) if traced else budget_fraction)
     mlm, cold, hot = values
+    # The step lies at half the budget, where the temperature becomes 3.
     last = cold if budget_fraction < 0.5 else hot
     assert {key: float(x) for key, x in terms.items()} == pytest.approx(
         {"mlm": mlm, "logit": cold, "logit_2": last}, rel=1e-5
     )
+    # Fixed weight, falling weight and heated term, each in its own share.
     assert float(total) == pytest.approx(
         0.5 * mlm + 2 * (1 - budget_fraction) * cold + last, rel=1e-5
     )
@@ -64,6 +66,7 @@ def test_objective_without_budget_fraction_is_at_the_beginning(
     example: Any, values: tuple[float, ...]
 ) -> None:
     total, _ = SCHEDULED(*example, {})
+    # At the start the falling weight is 2, and the heated logit is still cold: 3 together.
     mlm, cold, _ = values
     assert float(total) == pytest.approx(0.5 * mlm + 3 * cold, rel=1e-5)
 
@@ -73,6 +76,7 @@ def test_objective_is_scheduled_where_a_weight_or_an_option_is() -> None:
     logit = SCHEDULED.terms[1][2]
     heated = SCHEDULED.terms[2][2]
     assert SCHEDULED.scheduled
+    # A schedule in the weight, or in an option, makes the step depend on the budget.
     assert Objective((("logit", FALLING, logit),)).scheduled
     assert Objective((("mlm", 1.0, mlm), ("logit", 1.0, heated))).scheduled
     assert not Objective((("mlm", 1.0, mlm), ("logit", 0.5, logit))).scheduled
@@ -83,9 +87,11 @@ def test_objective_needs_and_parameters_are_those_of_its_terms_together() -> Non
         (("hidden_mse", 1.0, get("hidden_mse")), ("relation", 1.0, get("relation")))
     )
     needs = objective.needs(STUDENT, WIDE)
+    # A layer asked for by one term alone is in the request.
     assert needs.student.hidden == {0, 1, 2}
     assert needs.student.query == {2}
     assert needs.teacher.value == {4}
+    # Only the projection has parameters; a term without any has no entry.
     assert set(objective.init(STUDENT, WIDE, 0)) == {"hidden_mse"}
     assert objective.needs_teacher
     assert not Objective((("mlm", 1.0, get("mlm")),)).needs_teacher

@@ -16,10 +16,10 @@ LOGIT = TermConfig("logit")
 
 def terms(name: str) -> list[list[tuple[str, float, str, dict[str, Any]]]]:
     """List phase by phase (name, weight, variant, options) of each term of a preset."""
-    return [
-        [(t.name, t.weight, t.variant, t.options) for t in phase.terms]
-        for phase in PRESETS[name].arm.phases
-    ]
+    phases = []
+    for phase in PRESETS[name].arm.phases:
+        phases.append([(t.name, t.weight, t.variant, t.options) for t in phase.terms])
+    return phases
 
 
 def test_presets_have_the_terms_of_their_papers() -> None:

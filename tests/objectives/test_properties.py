@@ -63,18 +63,21 @@ def test_gradients_are_differences_of_the_loss(label: str, float64: None) -> Non
     batch = packed()
     term, *point = example(label, batch, np.float64)
     rng = np.random.default_rng(0)
+    # One direction through features and parameters at once tests every partial derivative.
     direction = jax.tree.map(lambda x: rng.normal(size=x.shape), point)
 
     def loss(step: float) -> float:
         student, teacher, params = jax.tree.map(lambda x, d: x + step * d, point, direction)
         return float(graded(term)(student, teacher, batch, params)[0])
 
+    # The same slope from the gradient that the optimizer would get.
     student, teacher, params = point
     _, grads = graded(term)(student, teacher, batch, params)
     slope = sum(
         np.sum(g * d)
         for g, d in zip(jax.tree.leaves(list(grads)), jax.tree.leaves(direction), strict=True)
     )
+    # A slope near 0 would pass whatever the gradient is.
     assert abs(slope) > 1e-4
     assert slope == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-6)
 
@@ -89,6 +92,7 @@ def test_student_that_equals_its_teacher_has_no_loss_and_no_gradient(
     student = features(STUDENT, batch, 1)
     value, gradients = graded(TERMS[label])(student, student, batch, {})
     grads = gradients[0]
+    # Against other features the loss is well above 0, so that the bound below says something.
     other_value, _ = graded(TERMS[label])(student, features(STUDENT, batch, 2), batch, {})
     assert abs(value) < 1e-12
     assert all(np.max(np.abs(g)) < 1e-12 for g in jax.tree.leaves(grads))
@@ -104,6 +108,7 @@ def test_bui2024_logit_is_least_where_the_student_equals_its_teacher(
     student = features(STUDENT, batch, 1)
     value, gradients = graded(term)(student, student, batch, {})
     grads = gradients[0]
+    # The loss is the entropy itself, so it is above 0 and no other student has less.
     assert 0 < value < graded(term)(student, features(STUDENT, batch, 2), batch, {})[0]
     assert np.max(np.abs(grads.logits)) < 1e-12
 
@@ -114,6 +119,7 @@ def test_term_with_a_projection_is_zero_where_the_projection_makes_them_equal(
 ) -> None:
     batch = packed()
     student = features(STUDENT, batch, 1)
+    # The identity projects the student's states onto themselves.
     params = {
         key: jnp.eye(*x.shape) if x.ndim == 2 else 0 * x
         for key, x in get(name).init(STUDENT, STUDENT, 0).items()
@@ -127,6 +133,7 @@ def disturbed(model_features: Features, batch: dict[str, np.ndarray], seed: int)
     rng = np.random.default_rng(seed)
     valid = batch["valid"]
     ids = batch["segments"]
+    # A score is inside if its row is a token and its column is one of the same document.
     inside = ((ids[:, :, None] == ids[:, None, :]) & valid[:, :, None])[:, None]
 
     def noise(x: jax.Array, where: np.ndarray) -> jax.Array:
@@ -153,6 +160,8 @@ def test_loss_and_gradients_do_not_depend_on_padding_and_other_documents(
     with jax.enable_x64(True):
         batch = packed()
         term, student, teacher, params = example(label, batch, np.float64)
+        # The pass over noise at padding and across documents has to give the same loss and
+        # gradients.
         value, gradients = graded(term)(student, teacher, batch, params)
         other_value, other_gradients = graded(term)(
             disturbed(student, batch, seed), disturbed(teacher, batch, seed + 1), batch, params
@@ -161,13 +170,16 @@ def test_loss_and_gradients_do_not_depend_on_padding_and_other_documents(
         other_grads = other_gradients[0]
         assert value == pytest.approx(float(other_value), rel=1e-12)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grads, other_grads)
+        # A gradient there would train on what is no text.
         padding = ~batch["valid"]
         assert not np.any(grads.token_logits[padding]), "token_logits"
         for n, g in grads.hidden.items():
             assert not np.any(g[padding]), f"hidden {n}"
         for kind in VECTORS:
             for n, g in getattr(grads, kind).items():
+                # Vectors are [batch, head, position, width]: positions come second.
                 assert not np.any(np.moveaxis(np.asarray(g), 1, 2)[padding]), f"{kind} {n}"
+        # Scores are masked by row, the query, and by column, the key.
         for n, g in grads.scores.items():
             assert not np.any(np.moveaxis(np.asarray(g), 1, 3)[padding]), f"scores {n}, rows"
             assert not np.any(np.asarray(g).transpose(0, 3, 1, 2)[padding]), f"scores {n}, keys"
@@ -175,6 +187,7 @@ def test_loss_and_gradients_do_not_depend_on_padding_and_other_documents(
 
 def repacked(model_features: Features, rows: list[list[tuple[int, np.ndarray]]]) -> Features:
     """Return the same documents at other places; what lies between documents is noise."""
+    # Noise fills all places that no document is moved to.
     rng = np.random.default_rng(0)
 
     def move(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -186,6 +199,8 @@ def repacked(model_features: Features, rows: list[list[tuple[int, np.ndarray]]])
             for b, at in row:
                 here = np.arange(start, start + len(at))
                 start += len(at)
+                # Scores have two axes of positions, queries, keys and values one behind the heads,
+                # and hidden states one.
                 if axes == (2, 3):
                     new[r][:, here[:, None], here] = old[b][:, at[:, None], at]
                 elif axes == (2,):
@@ -214,13 +229,16 @@ def test_loss_does_not_depend_on_how_documents_are_packed(
     with jax.enable_x64(True):
         batch = packed()
         term, student, teacher, params = example(label, batch, np.float64)
+        # Six documents are dealt to three sequences: at the cuts, in a drawn order.
         documents = list(groups(batch))
         shuffled = [documents[i] for i in order]
         rows = [shuffled[start:stop] for start, stop in pairwise([0, *sorted(cuts), 6])]
+        # Segments are numbered from 1 in each new sequence.
         segments = []
         for row in rows:
             lengths = [len(at) for _, at in row]
             segments.append(np.repeat(np.arange(1, len(row) + 1), lengths).tolist())
+        # The terms compared see the same documents, so that only the layout can make a difference.
         before, _ = graded(term)(student, teacher, batch, params)
         after, _ = graded(term)(
             repacked(student, rows), repacked(teacher, rows), batch_of(segments), params
@@ -235,7 +253,9 @@ def test_bfloat16_features_are_reduced_in_float32(label: str) -> None:
     loss, grads = graded(term)(student, teacher, batch, params)
     assert loss.dtype == jnp.float32
     assert loss.shape == ()
+    # Gradients come back in the features' type, for the backward pass.
     assert all(g.dtype == jnp.bfloat16 for g in jax.tree.leaves(grads[:2]))
+    # The same values, widened beforehand, tell that nothing was summed in bfloat16.
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), (student, teacher))
     assert loss == pytest.approx(float(graded(term)(*wide, batch, params)[0]), rel=1e-6)
 
@@ -244,6 +264,7 @@ def test_bfloat16_features_are_reduced_in_float32(label: str) -> None:
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=2, deadline=None)
 def test_extreme_features_give_finite_losses_and_gradients(label: str, seed: int) -> None:
+    # Padded keys are where a softmax of extreme scores meets masked ones.
     batch = padded()
     term, student, teacher, params = example(label, batch, np.float32)
     rng = np.random.default_rng(seed)
@@ -269,6 +290,7 @@ def test_batch_of_padding_gives_finite_losses_and_no_gradient(label: str) -> Non
     value, grads = graded(term)(student, teacher, batch, params)
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+    # The published code divides by the shape of the batch and keeps what padding adds.
     if "bui2024" not in label:
         assert value == 0
         assert not any(np.any(g) for g in jax.tree.leaves(grads))

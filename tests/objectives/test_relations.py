@@ -35,6 +35,7 @@ def divergence(
     total = 0.0
     rows = 0
     for b, at in groups(batch):
+        # Heads are joined and split anew: relation heads need not be the model's.
         relations = []
         for x in (student_x, teacher_x):
             joined = np.concatenate(list(x[b]), axis=-1)[at]  # heads side by side: [length, D]
@@ -64,6 +65,7 @@ def test_relation_splits_both_widths_anew(
             (student.value, teacher.value),
         )
     )
+    # The check of needs is what refuses widths that the heads do not divide.
     term = get("relation", relation_heads=heads)
     term.needs(STUDENT, teacher_config)
     assert term(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
@@ -73,6 +75,7 @@ def test_relation_weighs_query_key_value_and_takes_a_named_teacher_layer(float64
     batch = packed()
     student = features(STUDENT, batch, 1)
     teacher = features(WIDE, batch, 2)
+    # Only keys and values have a weight, the latter half as much.
     key = divergence(np.asarray(student.key[2]), np.asarray(teacher.key[3]), 2, batch)
     value = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[3]), 2, batch)
     term = get("relation", relation_heads=2, teacher_layer=3, query=0, key=1, value=0.5)
@@ -86,11 +89,13 @@ def test_relation_of_a_large_teacher_takes_its_upper_middle_layer(
     """No other term makes this choice, and it holds next to terms that ask for other layers."""
     batch = packed()
     teacher_config = dataclasses.replace(TEACHER, layers=layers)
+    # From 24 layers on, MiniLMv2 takes layer 21; smaller teachers their last.
     needs = get("relation").needs(STUDENT, teacher_config)
     assert needs.teacher.query == needs.teacher.value == {chosen}
     assert needs.student.key == {2}
     assert get("value_relation").needs(STUDENT, teacher_config).teacher.value == {layers}
     assert get("attention_kl").needs(STUDENT, teacher_config).teacher.scores == {layers}
+    # Other terms may ask for layers too: what else is at hand must not change the choice.
     student = features(STUDENT, batch, 1)
     whole = features(teacher_config, batch, 2)
     expected = get("relation", teacher_layer=chosen)(student, whole, batch, {})
@@ -136,6 +141,7 @@ def test_published_value_relation_scales_both_sides_by_the_students_width(float6
     teacher_config = ModelConfig(layers=1, width=12, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
     student = features(STUDENT, batch, 1)
     teacher = features(teacher_config, batch, 2)
+    # Two is the student's head width; the published code divides both sides by its root.
     student_x = np.asarray(student.value[2])
     teacher_x = np.asarray(teacher.value[1])
     relations = [

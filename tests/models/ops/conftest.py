@@ -18,6 +18,7 @@ def tpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "platform", lambda: "tpu")
     for kernel in (attention, layer_norm, relations):
         for name in ("forward", "backward"):
+            # Pallas then runs a kernel's body step by step in JAX, on any machine.
             interpreted = functools.partial(getattr(kernel, name), interpret=True)
             monkeypatch.setattr(kernel, name, interpreted)
 

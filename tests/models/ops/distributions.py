@@ -22,5 +22,6 @@ def assert_same(got: Any, want: Any) -> None:
     for got_array, want_array in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert got_array.dtype == want_array.dtype == jnp.float64
         assert np.isfinite(got_array).all()
+        # Scores of 1e4 make losses of that size, whose rounding is as much larger.
         largest = max(1.0, float(np.abs(want_array).max()))
         np.testing.assert_allclose(got_array, want_array, rtol=1e-12, atol=1e-12 * largest)

@@ -49,6 +49,7 @@ def differentiated(function: Callable[..., Any], *args: jax.Array) -> Any:
     @jax.jit
     def run(*args: jax.Array) -> Any:
         results, pull = jax.vjp(function, *args)
+        # Different weights, so that a gradient put in the wrong place shows.
         grads_out = jax.tree.map(
             lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape).astype(x.dtype), results
         )
@@ -86,5 +87,6 @@ def assert_computes(
 def stored_for_backward(function: Callable[..., Any], *args: jax.Array) -> list[tuple[Any, Any]]:
     """Return shapes and types of the arrays that a function's backward pass keeps, its arguments
     besides."""
+    # Shapes only: the residuals are what the pull function closes over.
     pull = jax.eval_shape(lambda *args: jax.vjp(function, *args)[1], *args)
     return [(x.shape, x.dtype) for x in jax.tree.leaves(pull)]

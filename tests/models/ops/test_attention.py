@@ -59,6 +59,7 @@ def test_attention_takes_scores_of_any_size() -> None:
     out, grads = differentiated(
         lambda *args: attention_in_heads(*args, ALLOWED, None, 0.0), 1e3 * query, key, value
     )
+    # Scores of hundreds would overflow an exponential whose row maximum is not taken off.
     context, _ = out
     want, _ = plain(1e3 * query, key, value, keep=None, rate=0.0)
     np.testing.assert_allclose(context, want, rtol=1e-4, atol=1e-4)
@@ -69,5 +70,6 @@ def test_attention_stores_one_array_of_the_square_of_the_length_and_what_dropout
     stored = stored_for_backward(
         lambda *args: attention_in_heads(*args, ALLOWED, KEEP, 0.3), *query_key_value(BF16)
     )
+    # Of that size: the probabilities, and a bit of dropout for each. Scores are not kept.
     square = sorted(str(dtype) for shape, dtype in stored if shape == (2, 3, 10, 10))
     assert square == ["bfloat16", "bool"]

@@ -16,6 +16,7 @@ def test_trace_reference_holds_inside_its_block_even_after_an_error() -> None:
     assert not is_reference_traced()
     with trace_reference():
         assert is_reference_traced()
+        # An error inside an inner block must not end the outer one.
         with pytest.raises(ZeroDivisionError), trace_reference():
             raise ZeroDivisionError
         assert is_reference_traced()
@@ -33,6 +34,7 @@ def test_compiled_function_is_traced_anew_in_each_form_in_any_order(first: bool)
         with trace_reference():
             return int(outer(jnp.int32(0)))
 
+    # A jitted function remembers its trace: it must remember one for each form.
     assert {form: run(form) for form in (first, not first, first)} == {True: 10, False: 0}
 
 
@@ -45,11 +47,13 @@ def chosen(**kernels: bool) -> str:
 def test_choose_takes_the_platforms_kernel_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A CPU has neither kernel.
     assert chosen(tpu=True, gpu=True) == "optimized"
     for platform in ("tpu", "gpu"):
         monkeypatch.setattr(dispatch, "platform", lambda platform=platform: platform)
         assert chosen(tpu=True, gpu=True) == platform
         assert chosen() == "optimized"
+        # What is priced never has a kernel, whatever the platform.
         with trace_reference():
             assert chosen(tpu=True, gpu=True) == "reference"
 
@@ -60,6 +64,7 @@ def test_choose_takes_no_kernel_where_devices_share_a_layer(
     mesh: dict[str, int], form: str
 ) -> None:
     with Layout.of(MeshConfig(**mesh)).mesh_context():
+        # Parameters split over fsdp are whole when a layer runs; heads over tensor are not.
         assert chosen(tpu=True) == form
         assert dispatch.on_tpu() is (form == "tpu")
 

@@ -31,7 +31,9 @@ def test_share_dropped_is_the_rate_overall_and_in_every_sequence_position_and_un
     rate: float,
 ) -> None:
     z = standardized(SEEDS, rate)
+    # A sum of independent draws is normal: four standard deviations overall.
     assert abs(z.sum()) / np.sqrt(z.size) < 4
+    # Then along each axis alone: a sequence, a position or a unit with another rate would show.
     for axis, others in enumerate([(1, 2), (0, 2), (0, 1)]):
         sums = z.sum(axis=others) / np.sqrt(z.size / SHAPE[axis])
         assert np.abs(sums).max() < 5.5
@@ -43,6 +45,7 @@ def test_share_dropped_is_the_rate_overall_and_in_every_sequence_position_and_un
 )
 def test_neighbours_of_every_kind_are_independent(lag: tuple[int, ...]) -> None:
     z = standardized(SEEDS, 0.1)
+    # Each element beside the one that lies `lag` further.
     here = z[tuple(slice(n - by) for n, by in zip(SHAPE, lag, strict=True))]
     there = z[tuple(slice(by, None) for by in lag)]
     assert abs((here * there).sum()) / np.sqrt(here.size) < 4.5
@@ -50,11 +53,13 @@ def test_neighbours_of_every_kind_are_independent(lag: tuple[int, ...]) -> None:
 
 def test_layers_sites_and_steps_are_independent() -> None:
     masks = []
+    # Every mask of three steps, seven layers and three sites, against every other.
     for step, layer, site in itertools.product(range(3), range(7), range(3)):
         seeds = sequence_seeds(jax.random.fold_in(jax.random.key(1), step), SEQUENCES)
         masks.append(standardized(fold(fold(seeds, layer), site), 0.1).ravel())
     flat = np.stack(masks)
     correlations = flat @ flat.T / np.sqrt(flat.shape[1])
+    # The diagonal is each mask with itself.
     assert np.abs(correlations[~np.eye(len(masks), dtype=bool)]).max() < 5
 
 
@@ -69,6 +74,7 @@ def test_every_high_bit_of_the_hash_turns_with_every_bit_of_the_counter() -> Non
 
 
 def test_sequence_is_dropped_by_its_own_seed_alone() -> None:
+    # A sequence keeps its dropout on whichever device, and in whichever part of a batch, it lies.
     rows = np.array([5, 0, 63])
     everything = keep_mask_by_seeds(SEEDS, SHAPE, 0.3)
     some = keep_mask_by_seeds(SEEDS[rows], (3, *SHAPE[1:]), 0.3)
@@ -86,6 +92,7 @@ def test_dropout_scales_what_is_kept_and_its_gradient_too(dtype: str) -> None:
     out, pull = jax.vjp(lambda x: dropout(x, 0.25, SEEDS, site=2), x)
     (grad,) = pull(jnp.full(SHAPE, 6.0, dtype))
     assert out.dtype == grad.dtype == x.dtype
+    # With a rate of a quarter, what is kept is divided by three quarters: 3 becomes 4.
     keep = keep_mask(SHAPE, 0.25, SEEDS, site=2)
     np.testing.assert_array_equal(out, np.where(keep, 4.0, 0.0))
     np.testing.assert_array_equal(grad, 2 * out)

@@ -24,11 +24,13 @@ def test_embed_sums_a_frequent_rows_gradient_in_float32_and_drops_what_is_out_of
     dtype: Any, total: int
 ) -> None:
     table = drawn(5, 3, dtype=dtype)
+    # A row met 3000 times, another once, and one that the table does not have.
     index = jnp.array([[1] * 3000 + [4, 7]])
     out, pull = jax.vjp(lambda table: ops.embed(table, index), table)
     assert out.dtype == jnp.float32
     assert np.isnan(out[0, -1]).all()
     np.testing.assert_array_equal(out[0, :-1], table[index[0, :-1]].astype(jnp.float32))
+    # The row out of range gets no gradient, and no other row gets its.
     (grad,) = pull(jnp.ones_like(out))
     assert grad.dtype == dtype
     np.testing.assert_array_equal(grad[:, 0], [0, total, 0, 0, 1])

@@ -63,6 +63,7 @@ def test_reference_and_optimized_losses_are_the_same(size: float) -> None:
     def both_losses(student: jax.Array, teacher: jax.Array) -> jax.Array:
         return ops.cross_entropy(student, labels) + ops.kl(student, teacher, where)
 
+    # Both forms are differentiated by themselves: neither sees the other's gradient.
     optimized = differentiated(both_losses, *pair)
     with trace_reference():
         assert_same(optimized, differentiated(both_losses, *pair))
@@ -75,6 +76,7 @@ def test_kl_outside_where_gives_no_gradient_whatever_the_scores_hold() -> None:
     teacher = jnp.where(where, scores(1), jnp.nan)
     value, grads = differentiated(lambda *pair: ops.kl(*pair, where), student, teacher)
     assert np.isfinite(value).all()
+    # A distribution of one entry is 1 whatever its score: no gradient either.
     single = where.sum(-1) == 1
     for grad in grads:
         np.testing.assert_array_equal(grad == 0, ~np.broadcast_to(where, SHAPE) | single[:, None])

@@ -40,10 +40,12 @@ def random_vectors(seed: int, length: int) -> np.ndarray:
 
 
 def test_rotary_scores_depend_on_distance_only() -> None:
+    # The same vector everywhere, so that only positions make a difference.
     query = np.broadcast_to(random_vectors(0, 1), (1, 20, CONFIG.width))
     key = np.broadcast_to(random_vectors(1, 1), (1, 20, CONFIG.width))
     for first in (0, 300):
         at = first + np.arange(20)[None]
+        # Near the start and far from it, scores at one distance are the same.
         scores = np.einsum("BLHd,BMHd->BHLM", rotated(query, at), rotated(key, at))
         for distance in (-7, 0, 3):
             along = np.diagonal(scores, offset=distance, axis1=2, axis2=3)
@@ -68,6 +70,7 @@ def test_relations_of_whole_rotated_heads_depend_on_distance_only(
 
     batch = {"valid": jnp.ones((1, 20), bool), "segments": jnp.ones((1, 20), jnp.int32)}
     term = get("relation", relation_heads=relation_heads, key=0.0, value=0.0)
+    # A student that is moved by 50 positions must have the same relations.
     loss = term(features(0), features(50), batch, {})
     assert (abs(float(loss)) < 1e-4) == same
 
@@ -87,6 +90,7 @@ def test_rotation_pairs_the_halves_of_a_head_and_turns_the_first_plane_by_a_radi
     x[..., HEAD_WIDTH] = 1  # coordinate 0 of the second head
     out = rotated(x, np.array([[1, 2]]))[0, :, 1]
     for position in (1, 2):
+        # The first plane has frequency 1: a radian a position.
         expected = np.zeros(HEAD_WIDTH)
         expected[0] = math.cos(position)
         expected[HEAD_WIDTH // 2] = math.sin(position)
@@ -99,6 +103,7 @@ def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
     x = random_vectors(3, 1)
     at = jnp.array([[301]])
     rotation = rotation_of(CONFIG, at)
+    # Angles are wide, vectors narrow.
     assert rotation.cos.dtype == rotation.sin.dtype == jnp.float32
     narrow = rotate(jnp.asarray(x, jnp.bfloat16), rotation, HEADS)
     assert narrow.dtype == jnp.bfloat16
