@@ -48,6 +48,7 @@ def logit() -> ArmWithModels:
 
 
 def test_import_loads_neither_jax_nor_a_package_below() -> None:
+    # A fresh process: this one has long imported JAX.
     program = "import kdjax, sys; assert 'jax' not in sys.modules; print(kdjax.__version__)"
     command = [sys.executable, "-c", program]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -55,6 +56,7 @@ def test_import_loads_neither_jax_nor_a_package_below() -> None:
 
 
 def test_each_name_of_the_front_door_is_there() -> None:
+    # Names come as they are asked for; a misspelling is told at once.
     for name in kdjax.__all__:
         assert getattr(kdjax, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
@@ -70,12 +72,14 @@ def test_training_spends_the_budget_to_less_than_one_step(
         seq_len=tiny.SHAPE.seq_len,
         max_predictions=tiny.SHAPE.max_predictions,
     )
+    # The budget pays three and a half steps.
     budget = 3.5 * price.total
     run = kdjax.train(logit, data, kdjax.flops(budget), batch_size=BATCH_SIZE)
     assert run.ledger.steps == 3
     assert run.ledger.total == 3 * price.total
     figures = kdjax.evaluate(run, data, mlm_probe=MlmProbeConfig(tokens=2000.0))
     assert set(figures) == {"mlm_loss", "mlm_accuracy", "mlm_probe"}
+    # The run can be measured on the text's held-out part.
     assert all(np.isfinite(value) for value in figures.values())
 
 
@@ -89,9 +93,11 @@ def test_interrupted_training_goes_on_in_its_directory(
     budget = kdjax.tokens(4 * BATCH_SIZE * tiny.SHAPE.seq_len)
     every_step = TrainConfig(checkpoint=CheckpointConfig(seconds=0.0))
     options = {"batch_size": BATCH_SIZE, "settings": every_step}
+    # The run without an interruption, and without a directory.
     whole = kdjax.train(logit, data, budget, **options)
     with pytest.raises(KeyboardInterrupt):
         kdjax.train(logit, data, budget, out=tmp_path / "run", watch=stop_at_second_step, **options)
+    # It goes on from the second step, to the same bits.
     resumed = kdjax.train(logit, data, budget, out=tmp_path / "run", **options)
     assert sha256(resumed.params) == sha256(whole.params)
 
@@ -108,6 +114,7 @@ def test_saved_student_reads_back_bit_for_bit(
 def test_bad_input_is_refused_in_one_line(
     data: PreparedText, logit: ArmWithModels, tmp_path: Path
 ) -> None:
+    # What does not fit together is refused before anything is computed.
     student = logit.student
     with pytest.raises(InputError, match="looks at a teacher, expected one"):
         kdjax.arm("minilm", student)
@@ -115,6 +122,7 @@ def test_bad_input_is_refused_in_one_line(
         kdjax.arm("scratch", student, settings=ArmConfig(start=StartConfig("teacher")))
     with pytest.raises(InputError, match="teacher is 'trainng'"):
         kdjax.flops(1e9, teacher="trainng")
+    # The text has token ids that this model does not.
     small = replace(tiny.SHALLOW_STUDENT, vocab_size=8)
     arm = kdjax.arm("scratch", kdjax.models.init(small, seed=0))
     with pytest.raises(InputError, match="expected at most the student's vocab_size, 8"):

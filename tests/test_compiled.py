@@ -42,9 +42,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     opener = getattr(store, "get_file_cache", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
+    # JAX may have cached something before this test.
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     yield tmp_path
+    # Settings of the process are put back, for the tests after this one.
     if store is not None:
         store.get_file_cache = opener
     for name, value in before.items():
@@ -70,6 +72,7 @@ def cached_files(home: Path) -> list[Path]:
 def train_three_steps() -> dict[str, Any]:
     """Return what a program says of itself, and the parameters after three steps."""
     compilation_cache.reset_cache()
+    # A small program: what it says of itself comes from the compiler, too.
     program = Program(tiny.phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
     teacher = program.place_teacher(None)
     state = program.start(models.init(tiny.STUDENT, 0).params, seed=0)
@@ -88,13 +91,16 @@ def train_three_steps() -> dict[str, Any]:
 
 def test_program_read_from_the_cache_equals_the_compiled_one(home: Path) -> None:
     without = train_three_steps()
+    # Nothing is cached before it is asked for.
     assert not cached_files(home)
     compiled.enable_compilation_cache()
     cold = train_three_steps()
     entries = {path: path.stat().st_ino for path in cached_files(home)}
     warm = train_three_steps()
+    # Results and facts are the same: compiled without a cache, into it, and read from it.
     assert cold == warm == without
     assert entries
+    # Reading does not write an entry anew.
     assert {path: path.stat().st_ino for path in cached_files(home)} == entries
 
 
@@ -106,12 +112,14 @@ def test_jax_without_the_private_store_caches_by_itself(
     assert store is not None
     package, _, name = store.__name__.rpartition(".")
     without = None if change == "no module" else ModuleType(store.__name__)
+    # As a version of JAX without the module, or without the function, would have it.
     monkeypatch.setitem(sys.modules, store.__name__, without)
     monkeypatch.delattr(sys.modules[package], name)
     assert compiled.private_store() is None
     compiled.enable_compilation_cache()
     assert compile_and_double() == 42
     entries = {path: path.read_bytes() for path in cached_files(home)}
+    # JAX caches by its own means, with the same limit.
     assert entries
     assert jax.config.jax_compilation_cache_max_size == compiled.LIMIT
     assert compile_and_double() == 42
@@ -126,6 +134,7 @@ def test_damaged_entry_is_compiled_again(
     assert compile_and_double() == 42
     entries = {path: path.read_bytes() for path in cached_files(home)}
     for path, content in entries.items():
+        # The right length with the end zeroed, or something too short.
         if damage is None:
             path.write_bytes(content[:-9] + bytes(9))
         else:
@@ -134,6 +143,7 @@ def test_damaged_entry_is_compiled_again(
     warnings = capfd.readouterr().err.splitlines()
     assert len(warnings) == len(entries)
     assert all("damaged; deleted and compiled again" in line for line in warnings)
+    # The entries are there again, under the same names.
     assert {path: path.read_bytes() for path in cached_files(home)}.keys() == entries.keys()
     # Now it is whole.
     assert compile_and_double() == 42
@@ -174,6 +184,7 @@ def test_cache_directory_writable_by_others_is_not_used(
 def test_cache_directory_set_before_is_left_alone(home: Path, former: str) -> None:
     named = str(home / former) if former else ""
     jax.config.update("jax_compilation_cache_dir", named)
+    # An empty name was set by somebody, and means no cache.
     compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == (named or None)
     assert compile_and_double() == 42
@@ -193,9 +204,11 @@ def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> Non
     (tmp_path / "b").mkdir()
     here = CacheDirectory(tmp_path / "a", 3 * (100 + 32))
     there = CacheDirectory(tmp_path / "b", 3 * (100 + 32))
+    # Three entries fit, of both machines together.
     there.put("0", bytes(100))
     here.put("1", bytes(100))
     here.put("2", bytes(100))
+    # The one of the other machine is the oldest until it is read.
     for name in ("b/0", "a/1", "a/2"):
         os.utime(tmp_path / name, (int(name[-1]), int(name[-1])))
     assert there.get("0") == bytes(100)  # it was used now
@@ -221,6 +234,7 @@ def test_cache_directory_differs_between_machines(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
     first = compiled._directory()
     assert compiled._directory() == first
+    # A program compiled for one set of instructions may not run on another.
     if change == "flags":
         info.write_text(info.read_text().replace("avx2", "avx2 avx512f"))
     else:
@@ -244,6 +258,7 @@ def test_concurrent_processes_share_the_cache(home: Path) -> None:
         )
         for _ in range(3)
     ]
+    # No process waits for another or fails.
     assert [process.communicate() for process in started] == [(b"42\n", b"")] * 3
     assert cached_files(home)
     assert all(len(path.name) > 64 for path in cached_files(home))

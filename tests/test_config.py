@@ -33,6 +33,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_recipe_loads_into_dataclasses(recipe: Path) -> None:
     read = recipes.load(recipe)
+    # Numbers, lists and mappings have the types of the settings.
     assert read.data.files == ("a/*.txt", "b.jsonl")
     assert read.budget.flops == 1e13
     assert read.student.dropout == 0.0
@@ -41,6 +42,7 @@ def test_recipe_loads_into_dataclasses(recipe: Path) -> None:
         TermConfig("relation", weight=2.0, options={"relation_heads": 12}),
     )
     assert read.evaluation.tasks["topic"].drop_labels == ("Other",)
+    # What the recipe leaves out has its default.
     assert read.train == Config().train
 
 
@@ -142,6 +144,7 @@ def test_unknown_or_wrong_setting_is_refused_by_name(
     path.write_text(yaml, encoding="utf-8")
     with pytest.raises(InputError, match=message) as error:
         recipes.load(path, words)
+    # A user reads one line, without a traceback.
     assert "\n" not in str(error.value)
 
 

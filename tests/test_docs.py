@@ -42,6 +42,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def rows(page: Path) -> list[list[str]]:
     """Return the cells of all tables' rows, code as it is."""
+    # A row begins and ends with a bar; separators have no spaces.
     table_rows = []
     for line in re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE):
         table_rows.append([cell.strip() for cell in line.split("|")])
@@ -75,6 +76,7 @@ def paper(terms: list[dict[str, Any]]) -> Config:
 def arms_in_table() -> dict[str, list[str]]:
     """Return each named arm's price and what gets no gradient, as documented."""
     arms = {}
+    # Rows of the table of arms have a price of three decimals.
     for cells in rows(OBJECTIVES / "README.md"):
         if re.fullmatch(r"\d\.\d{3}", cells[1]):
             arms[code(cells[0])[0]] = cells[1:]
@@ -91,6 +93,7 @@ def priced(config: Config) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def named() -> dict[str, dict[str, Any]]:
     """Some named arms as `kdjax arms` lists them."""
+    # All arms would take a minute; three stand for them.
     with pytest.MonkeyPatch.context() as monkeypatch:
         some = ("scratch", "logit", "distilbert")
         monkeypatch.setattr(named_arms, "PRESETS", {name: PRESETS[name] for name in some})
@@ -110,6 +113,7 @@ def own_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_library_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     exec("\n".join(blocks(ROOT / "docs" / "library.md", "python")), {})
     cost, shapes, loss = capsys.readouterr().out.splitlines()
+    # The examples print a price, shapes and a loss.
     assert "FLOPs" in cost
     assert shapes == "(1, 6, 128) (1, 2, 6, 6)"
     assert float(loss) > 0
@@ -139,6 +143,7 @@ def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
     pages_with_recipes = set()
     for page in PAGES:
         for block in blocks(page, "yaml"):
+            # Resolving an arm needs its terms, which are on the path here.
             assert arms_of(recipe(block, tmp_path))
             pages_with_recipes.add(page.stem)
     assert pages_with_recipes >= {"arms", "own-terms", "stored-outputs"}
@@ -150,9 +155,11 @@ def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> No
     custom_arms = {name: arm for name, arm in config.arms.items() if name == "own"}
     config = replace(config, arms=custom_arms, budget=replace(config.budget, flops=LARGE))
     phase = priced(config)
+    # The term is priced, and costs less than the models do.
     assert phase["teacher_forward"] > phase["student_forward"] > phase["objective"] > 0
     needed = [phase.needs for phase in arms_of(config)["own"].phases]
     (needs,) = needed
+    # The highest layer of each model is what the page asks for.
     assert (needs.student.hidden, needs.teacher.hidden) == (frozenset({6}), frozenset({12}))
 
 
@@ -166,6 +173,7 @@ def test_custom_term_of_the_docs_equals_its_formula(own_terms: Any) -> None:
     def cosine(h: np.ndarray, i: int, j: int) -> float:
         return float(h[i] @ h[j] / np.linalg.norm(h[i]) / np.linalg.norm(h[j]))
 
+    # Pairs of tokens within one segment, row by row.
     means = []
     for row, ids in enumerate(segments):
         distances = []
@@ -184,12 +192,14 @@ def test_each_term_variant_and_option_is_documented() -> None:
         term = yaml.safe_load(text)
         documented.add((term["name"], term.get("variant", "original")))
     registered = {}
+    # Every variant of every term that is registered.
     for name, variants in objectives._TERMS.items():
         for variant, kind in variants.items():
             registered[name, variant] = kind
     same = ("mlm", "bui2024")  # the original under another name
     assert documented == registered.keys() - {same}
     pages = {yaml.safe_load(term)["name"]: page for page, term, _, _ in priced_terms()}
+    # Each option of a term stands in a table of its page.
     for (name, _), kind in registered.items():
         cells: set[str] = set()
         for row in rows(pages[name]):
@@ -206,6 +216,7 @@ def test_documented_prices_of_terms_are_current(
         cells for _, *cells in priced_terms() if yaml.safe_load(cells[0])["name"] == name
     )
     term = yaml.safe_load(label)
+    # The price is relative to pretraining, which is 1.
     assert f"{priced(paper([term]))['total'] / scratch:.3f}" == alone
     if name == "value_relation":
         both = priced(paper([{"name": "mlm"}, term]))["total"]
@@ -215,6 +226,7 @@ def test_documented_prices_of_terms_are_current(
 def test_documented_prices_of_some_named_arms_are_current(named: dict[str, dict[str, Any]]) -> None:
     table = arms_in_table()
     assert table.keys() == PRESETS.keys()
+    # Prices were written down with three decimals.
     for name, row in named.items():
         assert f"{row['relative']:.3f}" == table[name][0]
 
@@ -237,6 +249,7 @@ def test_documented_untrained_parts_of_named_arms_are_current() -> None:
     for name, arm in arms_of(
         replace(shallow, arms={name: ArmConfig() for name in PRESETS})
     ).items():
+        # What has no gradient is what the table says.
         model = arm.trained["model"]
         assert ("MLM head" in table[name][1]) != any(model["mlm"]["dense"].values()), name
         assert ("attention output" in table[name][1]) != any(
@@ -262,6 +275,7 @@ def test_documented_cost_of_stored_outputs_is_current(
         f"{{batch_size: 1024}}\n"
     )
     config = recipe(f"{settings}budget: {{flops: {LARGE:g}}}\n", tmp_path)
+    # The row's figures, one by one.
     row = priced(config)
     assert f"{row['cache']['bytes_a_sequence']:,}" == cells[2]
     assert f"{row['total'] / named['scratch']['flops']:.3f}" == cells[3]
@@ -269,6 +283,7 @@ def test_documented_cost_of_stored_outputs_is_current(
 
 
 def test_documented_refusals_are_current(tmp_path: Path) -> None:
+    # The table's second column is the recipe that is refused, and its first the line.
     table = [
         cells
         for cells in rows(ROOT / "docs" / "arms.md")
@@ -288,10 +303,12 @@ def test_links_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("http"):
             continue
+        # A link to a heading of this page has no path.
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         if anchor:
+            # Headings become anchors as GitHub makes them.
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
             assert anchor in [heading.replace(" ", "-") for heading in anchors], link

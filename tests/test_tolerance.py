@@ -42,6 +42,7 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
 def test_each_order_of_summation_is_within_the_tolerance(summands: int, shift: float) -> None:
     numbers = drawn(summands) + np.float32(shift)
     size = float(np.sum(np.abs(numbers), dtype=np.float64))
+    # Every order against every other.
     for first, second in itertools.combinations(orders(numbers), 2):
         assert_sums_equal(first, second, summands=summands, size=size)
 
@@ -49,6 +50,7 @@ def test_each_order_of_summation_is_within_the_tolerance(summands: int, shift: f
 def test_tolerance_is_no_more_than_a_few_hundred_times_the_rounding_seen() -> None:
     numbers = np.abs(drawn(SUMMANDS))
     sums = [float(each) for each in orders(numbers)]
+    # A tolerance that is far too wide would pass, and tell nothing.
     assert rounding(SUMMANDS) * sums[0] < 300 * (max(sums) - min(sums))
 
 
@@ -63,6 +65,7 @@ def test_wrong_sum_is_outside_the_tolerance(fault: str) -> None:
         "part": float(np.sum(numbers[SUMMANDS // PARTS :])) / SUMMANDS,
         "type": mean * (1 + 2.0**-9),
     }
+    # The right sum passes, and the wrong one does not.
     assert_metrics_equal({"loss": mean}, {"loss": mean}, summands=SUMMANDS, stages=1)
     with pytest.raises(AssertionError, match="loss"):
         assert_metrics_equal({"loss": wrong[fault]}, {"loss": mean}, summands=SUMMANDS, stages=1)
@@ -80,6 +83,7 @@ def divergence(classes: int, distance: float, *, lanes: int) -> tuple[float, flo
         total = in_lanes(np.exp(shifted), lanes) if dtype is np.float32 else np.sum(np.exp(shifted))
         return shifted - np.log(total)
 
+    # Once as a program adds up, once exactly.
     p = log_softmax(logits, np.float32)
     q = log_softmax(moved, np.float32)
     exact_p = log_softmax(logits, np.float64)
@@ -117,6 +121,7 @@ def test_updates_tell_rounding_from_a_dropped_part(fault: str | None) -> None:
     entries = 2000
     examples = drawn(3, SUMMANDS // PARTS, entries)
     exact = [np.mean(each, axis=0, dtype=np.float64) for each in examples]
+    # With the fault an eighth of the examples has no part in the mean.
     count = SUMMANDS // PARTS * (PARTS - 1) // PARTS if fault else SUMMANDS // PARTS
     rounded = [
         functools.reduce(np.add, each[:count]).astype(np.float64) / count for each in examples

@@ -107,10 +107,12 @@ def batch(seed: int = 0, shape: BatchShape = SHAPE) -> dict[str, np.ndarray]:
     b = shape.batch_size
     length = shape.seq_len
     slots = shape.max_predictions
+    # Where the first segment ends, and where padding begins.
     cut = rng.integers(2, length - 3, (b, 1))
     end = rng.integers(length - 2, length + 1, (b, 1))
     place = np.broadcast_to(np.arange(length), (b, length))
     segments = np.where(place < cut, 1, 2) * (place < end)
+    # Positions count from 0 in each segment.
     positions = np.where(place < cut, place, place - cut) * (place < end)
     return {
         "tokens": rng.integers(0, VOCABULARY, (b, length)).astype(np.int32) * (segments > 0),
@@ -133,6 +135,7 @@ class Batches:
 
     def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
         for step in itertools.count(seen // self.shape.batch_size):
+            # Batches of a seed have numbers of their own, far from another seed's.
             whole = batch(1000 * self.seed + step, self.shape)
             yield (
                 step * self.shape.batch_size,

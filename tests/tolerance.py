@@ -54,7 +54,7 @@ def assert_sums_equal(
     """Assert that arrays are the same sums in another order.
 
     Args:
-        found: a tree of arrays.
+        actual: a tree of arrays.
         expected: a tree of the same structure.
         summands: numbers in the longest sum.
         stages: sums that follow from one another.
@@ -69,6 +69,7 @@ def assert_sums_equal(
     ):
         values = np.asarray(a, np.float64)
         other = np.asarray(b, np.float64)
+        # The size of what is summed, where it is known; else the largest entry stands for it.
         largest = float(np.max(np.abs(other), initial=0.0)) if size is None else size
         np.testing.assert_allclose(
             values, other, rtol=0, atol=share * largest, err_msg=jax.tree_util.keystr(path)
@@ -86,7 +87,7 @@ def assert_metrics_equal(
     """Assert that a step's losses and gradient norms are the same sums in another order.
 
     Args:
-        found: a figure by its name.
+        actual: a figure by its name.
         expected: the same figures.
         summands: numbers in the longest sum: tokens of the batch.
         stages: matmuls and sums one after another, over all steps.
@@ -98,6 +99,7 @@ def assert_metrics_equal(
     assert actual.keys() == expected.keys(), (sorted(actual), sorted(expected))
     off = {}
     for name, wanted in expected.items():
+        # A figure that is a difference is held to the size of its parts.
         size = max(abs(wanted), (parts or {}).get(name, 0.0))
         if not abs(actual[name] - wanted) <= share * size:
             off[name] = f"{actual[name]!r}, expected {wanted!r} within {share * size:.2g}"
@@ -116,13 +118,14 @@ def assert_updates_equal(
     to the norm of all updates, its square root.
 
     Args:
-        found: parameters after the updates.
+        actual: parameters after the updates.
         expected: the same parameters after the updates that they are compared with.
         start: parameters before them, of both.
         summands: numbers in the longest sum: tokens of the batch.
         stages: matmuls and sums one after another, over all steps.
     """
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    # How far apart the results are, relative to how far the parameters moved.
     share = distance(actual, expected) / distance(expected, start)
     limit = math.sqrt(rounding(summands, stages=stages))
     assert share <= limit, (

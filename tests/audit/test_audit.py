@@ -64,6 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(self, *checkpoint)
 
     save = CheckpointStorage.save
+    # The first call is killed in the middle of a save, and the second one goes on from there.
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CheckpointStorage, "save", killed)
         every_step = [*OVERRIDES, "--train.checkpoint.seconds", "0"]
@@ -102,6 +103,7 @@ def copy(study: Path, tmp_path: Path) -> Path:
 def edit(path: Path, *keys: str | int, to: Any) -> None:
     """Change a value in a JSON file: to `to`, or to what `to` makes of it."""
     values = json.loads(path.read_text())
+    # The last key is the one that is changed; those before it lead there.
     inner = values
     for key in keys[:-1]:
         inner = inner[key]
@@ -126,6 +128,7 @@ def write_journal(run: Path, journal: list[dict[str, Any]]) -> None:
 
 def forge_journal(run: Path, journal: list[dict[str, Any]]) -> None:
     """Write entries as a run's journal, with numbers and hashes that fit."""
+    # Each entry holds the hash of the one before, so all that follow are made anew.
     previous = ""
     for number, entry in enumerate(journal):
         entry.pop("sha256")
@@ -139,6 +142,7 @@ def forge(run: Path, *keys: str) -> None:
     """Add 1 to a figure of the second entry's ledger, and make every hash anew."""
     journal = entries(run)
     figures = journal[1]["ledger"]
+    # The figure may lie deep in the ledger.
     for key in keys[:-1]:
         figures = figures[key]
     figures[keys[-1]] += 1
@@ -181,6 +185,7 @@ def places_of_differences(out: Path) -> list[str]:
 def test_study_as_it_was_made_has_no_difference(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # The journal of the run that was killed has the restart in it.
     for run in (study / "runs").iterdir():
         expected = ["open", "steps", "close"]
         if run.name == "kd-seed0":
@@ -188,6 +193,7 @@ def test_study_as_it_was_made_has_no_difference(
         assert [entry["event"] for entry in entries(run)] == expected
     assert audit(study) == []
     capsys.readouterr()
+    # The command says what it worked out, and nothing else.
     audit_command(study)
     assert capsys.readouterr().out.strip() == (
         f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, "
@@ -347,6 +353,7 @@ def test_changed_figure_is_named(copy: Path, figure: str) -> None:
 def test_ledger_forged_with_all_its_hashes_is_caught_by_prices_and_text(
     copy: Path, figure: tuple[str, ...]
 ) -> None:
+    # Hashes and results agree with the forged entry; prices and text do not.
     forge(copy / KD, *figure)
     agree(copy, copy / KD)
     assert f"{KD}/ledger.jsonl: entry 1: ledger.{'.'.join(figure)}" in places_of_differences(copy)
@@ -362,6 +369,7 @@ def test_ledger_whose_time_goes_back_is_caught(copy: Path) -> None:
 
 def test_restart_from_an_unknown_account_is_caught(copy: Path) -> None:
     journal = entries(copy / KD)
+    # The entry behind the kill is the restart.
     assert journal[KILLED + 1]["event"] == "restart"
     journal[KILLED + 1]["ledger"]["seconds"] = {}
     forge_journal(copy / KD, journal)
@@ -377,6 +385,7 @@ def test_budget_raised_in_every_file_shows_in_the_steps(copy: Path) -> None:
             .replace('"amount": 40000000', '"amount": 80000000')
         )
         path.write_text(raised)
+    # Journals are hashed anew, so that they fit the raised budget.
     for run in (copy / "runs").iterdir():
         forge_journal(run, entries(run))
         agree(copy, run)
@@ -398,6 +407,7 @@ def test_budget_raised_in_every_file_shows_in_the_steps(copy: Path) -> None:
 
 def test_tokens_changed_in_every_file_are_caught_by_the_text(copy: Path) -> None:
     journal = entries(copy / SCRATCH)
+    # Every account is lowered alike, in all files that name it.
     for entry in journal[1:]:
         entry["ledger"]["unique_tokens"] -= 5
     forge_journal(copy / SCRATCH, journal)
@@ -428,10 +438,13 @@ FILES = (
 @pytest.mark.parametrize("name", FILES)
 def test_file_that_is_gone_or_mangled_is_named(copy: Path, name: str) -> None:
     content = (copy / name).read_bytes()
+    # What belongs to text or cache is named by its directory.
     expected = {"data/manifest.json": "data", "cache/manifest.json": "cache"}.get(name, name)
     for mangled in (content[: len(content) // 2], b"[3]\n"):
+        # Half a file, and one of another kind.
         (copy / name).write_bytes(mangled)
         assert any(place.startswith(expected) for place in places_of_differences(copy)), mangled
+    # And none at all.
     (copy / name).unlink()
     assert any(place.startswith(expected) for place in places_of_differences(copy))
 
@@ -439,6 +452,7 @@ def test_file_that_is_gone_or_mangled_is_named(copy: Path, name: str) -> None:
 def test_run_that_is_gone_is_named_once(copy: Path) -> None:
     shutil.rmtree(copy / KD)
     assert KD in places_of_differences(copy)
+    # A run's files are not named one by one.
     assert not [place for place in places_of_differences(copy) if place.startswith(f"{KD}/")]
 
 
@@ -451,16 +465,19 @@ def test_audit_without_text_teacher_and_cache_works_out_all_but_tokens(
     assert (
         f"tokens not counted, there is no whole text in {copy / 'data'}" in capsys.readouterr().out
     )
+    # Prices need no text: a forged account is still found.
     forge(copy / KD, "spent", "optimizer")
     assert f"{KD}/ledger.jsonl: entry 1: ledger.spent.optimizer" in places_of_differences(copy)
 
 
 def test_prices_of_another_jax_are_compared_with_this_one_s_and_both_are_named(copy: Path) -> None:
     edit(copy / "results.json", "jax", to="0.0.1")
+    # Another version alone is no difference, as prices are the same here.
     assert audit(copy) == []
     edit(copy / "study.json", "costs", "scratch", "prices", 0, "total", to=one_more)
     (first, *_) = audit(copy)
     assert first.where == f"{copy}/study.json: costs.scratch.prices.0.total"
+    # The recorded price is told with the version it was made under.
     assert "recorded under 0.0.1" in first.expected
     assert int(first.found) == int(first.expected.split()[0]) + 1
 
@@ -472,6 +489,7 @@ def test_command_prints_every_difference_and_ends_as_bad_input(
     edit(copy / "results.json", "runs", 0, "steps", to=5)
     with pytest.raises(InputError, match=r"found \d+ difference\(s\), expected none"):
         audit_command(copy)
+    # All differences are printed, one a line.
     lines = capsys.readouterr().out.splitlines()
     assert f"{copy}/results.json: verdicts.0.n: found 7, expected 2" in lines
     assert [line for line in lines if ": found " in line] == [
@@ -494,6 +512,7 @@ def test_sweep_is_audited_study_by_study_and_as_a_whole(
     assert len(cells) == 2
     few = cells[0].name
     many = cells[1].name
+    # Few steps, and so many that the text repeats.
     sweep(config, out)
     capsys.readouterr()
     audit_command(out)
@@ -506,6 +525,7 @@ def test_sweep_is_audited_study_by_study_and_as_a_whole(
     assert ran["steps"] == 40
     assert ran["tokens_unique"] <= 2000 < ran["tokens_seen"]  # so that repeats are counted
 
+    # A change in one study shows there and in the sweep's own table.
     edit(out / "cells" / few / "results.json", "runs", 0, "steps", to=one_more)
     places = places_of_differences(out)
     assert f"cells/{few}/results.json: runs.0.steps" in places
@@ -519,8 +539,10 @@ def test_budget_of_hours_is_audited(tmp_path: Path) -> None:
     run = tmp_path / "out" / SCRATCH
     changes = {"arms": {"scratch": {}}, "seeds": [0], "budget": {"hours": 1e-4}}
     compare(recipes.load(small_study.write(tmp_path, **{**CHANGES, **changes})), out)
+    # As it was made, it has no difference.
     assert audit(out) == []
     edit(run / "result.json", "used", to=lambda hours: hours / 2)
+    # The clock is moved on in the journal, and the result says less than was used.
     journal = entries(run)
     for entry in journal[1:]:
         entry["ledger"]["seconds"]["compute"] += 1.0
@@ -536,5 +558,7 @@ def test_directory_without_a_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_hashes_of_these_tests_are_the_journal_s(study: Path, tmp_path: Path) -> None:
+    # The tests' own hashing must be the journal's, or forged entries would be found for another
+    # reason.
     forge_journal(tmp_path, entries(study / KD))
     assert entries(tmp_path) == Journal(study / KD / "ledger.jsonl").entries

@@ -41,6 +41,7 @@ def topics(rows: int, rng: np.random.Generator) -> Split:
     """Draw rows of two classes: the second token is 3 or 4, which stand nowhere else."""
     batch = inputs(rows, rng)
     labels = rng.integers(0, 2, rows).astype(np.int32)
+    # The tokens that tell the classes apart stand at one place alone.
     batch["tokens"] = np.where(np.isin(batch["tokens"], (3, 4)), 5, batch["tokens"]).astype(
         np.int32
     )
@@ -52,7 +53,10 @@ def grades(rows: int, rng: np.random.Generator) -> Split:
     """Draw rows with numbers: 100 plus 40 times the share of a row's tokens that are 3."""
     batch = inputs(rows, rng)
     batch["tokens"] = np.where(
-        batch["valid"] & (rng.random(batch["tokens"].shape) < 0.5), 3, batch["tokens"]
+        # Half of the tokens, row by row more or fewer of them, become 3.
+        batch["valid"] & (rng.random(batch["tokens"].shape) < 0.5),
+        3,
+        batch["tokens"],
     )
     batch["tokens"][:, 0] = 1
     share = (batch["tokens"] == 3).sum(1) / batch["valid"].sum(1)

@@ -30,6 +30,7 @@ def test_crossing_lies_where_line_in_log_budget_is_zero() -> None:
     assert low == pytest.approx(10**1.25)
     assert high == pytest.approx(10**1.75)
     assert rising
+    # Mirrored, the other arm overtakes at the same place.
     (crossing,) = crossed([3.0, 1.0, -1.0, -3.0], 0.5)
     _, low, high, rising = crossing
     assert low == pytest.approx(10**1.25)
@@ -41,16 +42,19 @@ def test_interval_spans_budgets_without_significance() -> None:
     (crossing,) = crossed([-3.0, -0.1, 0.1, 3.0], 1.0)
     at, low, high, _ = crossing
     assert at == pytest.approx(10**1.5)
+    # The ends are where a bound of the interval crosses 0 on its own line.
     assert low == pytest.approx(10 ** (2 / 2.9))
     assert high == pytest.approx(10 ** (3 - 2 / 2.9))
 
 
 def test_interval_is_open_where_nothing_beyond_is_significant() -> None:
+    # Above the crossing nothing is significant: its upper end is open.
     (crossing,) = crossed([-3.0, -1.0, 0.2, 0.3], 0.5)
     _, low, high, rising = crossing
     assert low is not None
     assert high is None
     assert rising
+    # And below it, the other way round.
     (crossing,) = crossed([0.3, -0.1, -1.0, -3.0], 0.5)
     _, low, high, rising = crossing
     assert low is None
@@ -77,6 +81,7 @@ def test_difference_that_never_changes_side_has_no_crossing(
 def test_several_sign_changes_in_noise_give_the_last() -> None:
     (crossing,) = crossed([0.1, -0.1, 0.1, -3.0], 0.5)
     at, low, high, rising = crossing
+    # Only the last change leads to a significant side.
     assert 100 < at < 1000
     assert low is None
     assert high is not None
@@ -96,6 +101,7 @@ def test_crossing_lies_within_its_interval(means: list[float], half_width: float
     for at, low, high, _ in crossed(means, half_width, [float(10**n) for n in range(len(means))]):
         assert (low or 0) <= at * (1 + 1e-9)
         assert at <= (high or math.inf) * (1 + 1e-9)
+        # One side at least is significant, or it would be no crossing.
         assert low is not None or high is not None
 
 

@@ -25,6 +25,7 @@ def test_separable_task_is_learnt() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task()
     result = finetune(*model, task, SETTINGS, seed=0)
+    # Always naming the larger class scores far less.
     assert task.baseline < 0.7
     assert result.test > 0.95
     assert result.dev > 0.95
@@ -38,6 +39,7 @@ def test_regression_with_large_offset_is_learnt() -> None:
 
 def test_shuffled_labels_score_at_chance() -> None:
     task = handmade.task(test=400)
+    # A larger test split makes the bound below a matter of chance.
     rng = np.random.default_rng(1)
     task = dataclasses.replace(
         task, train=Split(task.train.batch, rng.permutation(task.train.labels))
@@ -55,6 +57,7 @@ def test_result_follows_from_seed_and_model_dropout() -> None:
         config = dataclasses.replace(handmade.MODEL, dropout=dropout)
         return finetune(config, params, task, settings, seed=seed).test
 
+    # The seed and the model's dropout each change the result, and nothing else does.
     plain = correlation(0)
     dropped = correlation(0, dropout=0.3)
     assert correlation(0) == plain
@@ -68,7 +71,9 @@ def test_params_stay_unchanged_and_mlm_head_is_ignored() -> None:
     before = jax.tree.map(np.array, model.params)
     settings = dataclasses.replace(SETTINGS, steps=3)
     result = finetune(*model, task, settings, seed=0)
+    # The caller's parameters are not the ones trained.
     jax.tree.map(np.testing.assert_array_equal, model.params, before)
+    # A model that never had an MLM head gets the same result.
     headless = {name: part for name, part in model.params.items() if name != "mlm"}
     assert finetune(model.config, headless, task, settings, seed=0) == result
 
@@ -98,6 +103,7 @@ def test_warmup_is_fraction_below_one_and_steps_from_one(
     rates = [
         learning_rate(optimizer_of(settings), n / steps, (n + 1) / steps) for n in range(steps)
     ]
+    # Without a warmup the rate falls from the first step.
     falling = steps - rising * (warmup > 0)
     expected = [2e-3 * min((n + 1) / rising, (steps - n) / falling, 1) for n in range(steps)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
@@ -122,6 +128,7 @@ def first_change(**changes: float) -> tuple[Any, Any]:
     recipe = tuning._Recipe(handmade.MODEL, settings, regression=False)
     train = handmade.task().train
     trained = {
+        # The MLM head has no part in a sentence task.
         "model": {
             name: part for name, part in init(handmade.MODEL, 0).params.items() if name != "mlm"
         },
@@ -129,6 +136,7 @@ def first_change(**changes: float) -> tuple[Any, Any]:
     }
     before = jax.tree.map(np.array, trained)
     state = trained, recipe.optimizer.init(trained)
+    # One step from the start, at a rate as large as Adam's epsilon.
     stepped, _ = tuning._step(
         recipe,
         state,
@@ -148,8 +156,10 @@ def norm(tree: Any) -> float:
 
 def test_clip_scales_gradient_to_norm() -> None:
     _, free = first_change(weight_decay=0.0)
+    # The gradient's norm, without clipping.
     size = norm(free)
     assert size > 0.05
+    # Clipped to a quarter, it is a quarter; clipped to twice its norm, it is itself.
     _, clipped = first_change(weight_decay=0.0, clip=size / 4)
     assert norm(jax.tree.map(lambda x, y: x - y / 4, clipped, free)) < 1e-3 * norm(clipped)
     _, wide = first_change(weight_decay=0.0, clip=2 * size)
@@ -160,9 +170,11 @@ def test_weight_decay_shrinks_parameters_without_gradient() -> None:
     def untouched(tree: Any) -> np.ndarray:
         return tree["model"]["embeddings"]["position"]["embedding"][8:]  # rows are 8 tokens long
 
+    # Position rows behind a text's end have no gradient.
     before, change = first_change(weight_decay=0.0)
     assert norm(untouched(before)) > 0
     assert not untouched(change).any()
+    # At a rate of 1e4, a decay of 1e-5 takes a tenth of a parameter.
     before, change = first_change(weight_decay=1e-5)
     np.testing.assert_allclose(untouched(change), -0.1 * untouched(before), rtol=1e-4)
 
@@ -176,11 +188,13 @@ def test_weight_decay_spares_biases_and_layer_norms() -> None:
         jax.tree.leaves(before),
         jax.tree.leaves(decayed),
         strict=True,
+        # What decay adds is the difference of two first steps.
     ):
         is_spared = path[-1].key in ("bias", "scale")
         decay = -0.1 * start * (not is_spared)
         np.testing.assert_allclose(y - x, decay, atol=1e-5, err_msg=str(path))
         spared += is_spared
+    # The model has norms and biases at all.
     assert spared > 5
 
 
@@ -190,9 +204,11 @@ def test_row_order_follows_from_seed_and_epoch() -> None:
 
     long = order(10)
     assert len(long) == 40
+    # Every epoch has all rows, in an order of its own.
     for epoch in long.reshape(4, 10):
         assert sorted(epoch) == list(range(10))
     assert len({tuple(epoch) for epoch in long.reshape(4, 10)}) == 4
+    # A shorter run begins as the longer one does.
     np.testing.assert_array_equal(order(5), long[:20])
     assert (order(10, seed=4) != long).any()
 
@@ -207,6 +223,7 @@ def test_many_models_compile_once() -> None:
     task = handmade.task()
     settings = dataclasses.replace(SETTINGS, steps=3)
     finetune(*init(handmade.MODEL, 0), task, settings, seed=0)
+    # The first model compiled both programs; others of its shape need no new one.
     before = tuning._step._cache_size(), tuning._classify._cache_size()
     for seed in range(1, 3):
         finetune(*init(handmade.MODEL, seed), task, settings, seed=seed)
@@ -216,6 +233,7 @@ def test_many_models_compile_once() -> None:
 def test_loss_not_finite_is_refused_with_its_step() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task()
+    # One row alone holds a token whose embedding is NaN.
     task.train.batch["tokens"][7, 2] = 19
     task.train.batch["tokens"][[n for n in range(200) if n != 7]] %= 19
     word = np.array(model.params["embeddings"]["word"]["embedding"])
@@ -224,6 +242,7 @@ def test_loss_not_finite_is_refused_with_its_step() -> None:
         **model.params,
         "embeddings": {**model.params["embeddings"], "word": {"embedding": word}},
     }
+    # The refusal names the first step that reads the row.
     first = next(n for n, rows in enumerate(batch_rows(200, SETTINGS, 0), start=1) if 7 in rows)
     assert first > 1
     with pytest.raises(

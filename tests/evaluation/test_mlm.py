@@ -26,6 +26,7 @@ def peaked(config: ModelConfig, seed: int, factor: float, bias: float) -> Model:
     """Make a model that prefers a few tokens, so that two such models agree at some slots."""
     rng = np.random.default_rng(seed)
 
+    # Scales and embeddings are enlarged; a bias would prefer the same tokens everywhere.
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         if path[-1].key == "scale":
             return np.full(leaf.shape, factor, np.float32)
@@ -34,6 +35,7 @@ def peaked(config: ModelConfig, seed: int, factor: float, bias: float) -> Model:
         return factor * rng.normal(0, 0.02, leaf.shape).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(draw, abstract_params(config))
+    # A few tokens are liked by every model made so, which is where two models agree.
     liked = np.where(np.arange(config.vocab_size) % 18 == 5, np.float32(bias), 0)
     return Model(config, {**params, "mlm": {**params["mlm"], "bias": liked}})
 
@@ -61,6 +63,7 @@ def unequal(seed: int, rows: int = 8) -> Batch:
     batch = tiny.batch(seed)
     weights = np.random.default_rng([seed, 1]).uniform(0.2, 3, batch["label_weights"].shape)
     used = (batch["label_weights"] > 0) & (np.arange(len(weights)) < rows)[:, None]
+    # Unused slots lie among those in use, as well as behind them.
     assert (~used[:rows]).any()
     padded = {
         name: np.where((np.arange(8) < rows)[:, None], values, 0) for name, values in batch.items()
@@ -83,6 +86,7 @@ def expected(batches: list[Batch]) -> tuple[float, float, int]:
             logits, batch["labels"], batch["label_weights"], strict=True
         ):
             for scores, label, w in zip(row, labels, weights, strict=True):
+                # The largest score is taken off, so that no exponential overflows.
                 top = scores.max()
                 loss += w * (top + np.log(np.exp(scores - top).sum()) - scores[label])
                 hits += w * (scores.argmax() == label)
@@ -93,6 +97,7 @@ def expected(batches: list[Batch]) -> tuple[float, float, int]:
 
 def test_held_out_loss_equals_numpy_cross_entropy() -> None:
     batches = [tiny.batch(seed) for seed in range(3)]
+    # Twice and three times the weight in later batches.
     weighted = [{**b, "label_weights": b["label_weights"] * (1 + n)} for n, b in enumerate(batches)]
     for held_out_batches in (batches, weighted):
         measured = held_out_loss(tiny.STUDENT, PARAMS, held_out_batches)
@@ -106,7 +111,10 @@ def test_accuracy_of_argmax_labels_is_one() -> None:
     batch = tiny.batch()
     logits = forward(tiny.STUDENT, PARAMS, batch, FeatureRequest(logits=True)).logits
     measured = held_out_loss(
-        tiny.STUDENT, PARAMS, [{**batch, "labels": np.argmax(logits, -1).astype(np.int32)}]
+        # With its own best guesses for labels the model is always right.
+        tiny.STUDENT,
+        PARAMS,
+        [{**batch, "labels": np.argmax(logits, -1).astype(np.int32)}],
     )
     assert measured.accuracy == 1
     assert measured.loss < held_out_loss(tiny.STUDENT, PARAMS, [batch]).loss
@@ -115,6 +123,7 @@ def test_accuracy_of_argmax_labels_is_one() -> None:
 def test_unused_slots_change_no_loss() -> None:
     batch = tiny.batch()
     unused = batch["label_weights"] == 0
+    # Else the change below would touch nothing.
     assert unused.any()
     changed = {
         **batch,
@@ -133,6 +142,7 @@ def test_padded_rows_change_no_loss() -> None:
     }
     padded_loss = held_out_loss(tiny.STUDENT, PARAMS, [padded])
     plain_loss = held_out_loss(tiny.STUDENT, PARAMS, [batch])
+    # Sequences of padding have no slot in use.
     assert padded_loss.count == plain_loss.count
     assert padded_loss.loss == pytest.approx(plain_loss.loss, rel=1e-6)
 
@@ -141,9 +151,11 @@ def test_loss_weighs_batches_by_their_slots() -> None:
     full = tiny.batch(0)
     sparse = tiny.batch(1)
     sparse["label_weights"] = np.zeros_like(sparse["label_weights"])
+    # One slot against all of a batch.
     sparse["label_weights"][0, 0] = 1
     measured = held_out_loss(tiny.STUDENT, PARAMS, [full, sparse])
     parts = [held_out_loss(tiny.STUDENT, PARAMS, [b]) for b in (full, sparse)]
+    # The mean is over slots: a mean of the batches' means would weigh the one like all others.
     assert measured.count == parts[0].count + 1
     assert measured.loss == pytest.approx(
         sum(p.loss * p.count for p in parts) / measured.count, rel=1e-6
@@ -158,6 +170,7 @@ def test_many_models_compile_once() -> None:
         HeldOut(batches, TEACHER).measure(tiny.STUDENT, params)
 
     measure(0)
+    # The first call compiled both programs.
     before = mlm._measure._cache_size(), mlm._predict._cache_size()
     for seed in range(1, 4):
         measure(seed)
@@ -172,6 +185,7 @@ def test_batches_without_masked_slot_are_refused() -> None:
             PARAMS,
             [{**batch, "label_weights": np.zeros_like(batch["label_weights"])}],
         )
+    # Neither is a batch without slots, nor no batch at all.
     with pytest.raises(InputError, match="no masked slot"):
         held_out_loss(tiny.STUDENT, PARAMS, [])
 
@@ -185,6 +199,7 @@ def test_diverged_model_is_refused() -> None:
 def test_kl_and_agreement_equal_numpy_at_used_slots() -> None:
     batches = [unequal(0), unequal(1, rows=5)]
     student = Model(tiny.STUDENT, PARAMS)
+    # Slot by slot, weighted, in float64.
     kl = same = weight = 0.0
     for batch in batches:
         student_log_probs = log_probs(student, batch)
@@ -197,6 +212,7 @@ def test_kl_and_agreement_equal_numpy_at_used_slots() -> None:
             same += w * (s.argmax() == t.argmax())
             weight += w
     measured = HeldOut(batches, TEACHER).measure(*student)
+    # The models agree at some slots and differ at others.
     assert 0.1 < same / weight < 0.9
     assert measured.kl == pytest.approx(kl / weight, rel=1e-5)
     assert measured.agreement == pytest.approx(same / weight, rel=1e-6)
@@ -207,15 +223,18 @@ def test_teacher_leaves_loss_and_is_measured_like_a_student() -> None:
     held_out = HeldOut(batches, TEACHER)
     measured = held_out.measure(tiny.STUDENT, PARAMS)
     without_teacher = held_out_loss(tiny.STUDENT, PARAMS, batches)
+    # The student's loss is as without a teacher.
     assert (measured.loss, measured.accuracy) == pytest.approx(
         (without_teacher.loss, without_teacher.accuracy), rel=1e-6
     )
     assert measured.count == without_teacher.count
+    # The teacher is measured on the same batches.
     teacher_loss = held_out_loss(*TEACHER, batches)
     assert (held_out.teacher.loss, held_out.teacher.accuracy) == pytest.approx(
         (teacher_loss.loss, teacher_loss.accuracy), rel=1e-6
     )
     assert held_out.teacher.count == teacher_loss.count
+    # It has no distance to itself on record.
     assert held_out.teacher.kl is None
     assert held_out.teacher.agreement is None
 
@@ -227,6 +246,7 @@ def test_kl_of_teacher_to_itself_is_zero() -> None:
 
 
 def test_infinite_logits_at_unused_slots_change_nothing() -> None:
+    # Position 23 is where unused rows are put below.
     def broken_at_23(params: dict[str, Any]) -> dict[str, Any]:
         position = np.array(params["embeddings"]["position"]["embedding"])
         position[23] = np.inf
@@ -242,10 +262,12 @@ def test_infinite_logits_at_unused_slots_change_nothing() -> None:
     }
     student = Model(tiny.STUDENT, broken_at_23(PARAMS))
     teacher = Model(TEACHER.config, broken_at_23(TEACHER.params))
+    # The logits are infinite there, or the test would show nothing.
     for model in (student, teacher):
         finite = np.isfinite(_logits(model.config)(model.params, broken)).all(-1)
         assert finite[:5].all()
         assert not finite[5:].any()
+    # All results are equal to the bit.
     assert HeldOut([broken], teacher).measure(*student) == HeldOut([batch], TEACHER).measure(
         tiny.STUDENT, PARAMS
     )
@@ -253,9 +275,11 @@ def test_infinite_logits_at_unused_slots_change_nothing() -> None:
 
 
 def test_other_batching_gives_same_result() -> None:
-    batch = unequal(0)
-    two = unequal(1)
-    joined = {name: np.concatenate([batch[name], two[name]]) for name in batch}
+    first_batch = unequal(0)
+    second_batch = unequal(1)
+    joined = {
+        name: np.concatenate([values, second_batch[name]]) for name, values in first_batch.items()
+    }
     order = np.random.default_rng(0).permutation(16)
 
     def measure(*batches: np.ndarray) -> tuple[float, ...]:
@@ -266,6 +290,7 @@ def test_other_batching_gives_same_result() -> None:
             padded.append({name: np.pad(v[rows], missing) for name, v in joined.items()})
         return dataclasses.astuple(HeldOut(padded, TEACHER).measure(tiny.STUDENT, PARAMS))
 
+    # Rows dealt to batches in another order, and to three of unequal size.
     first = measure(np.arange(8), np.arange(8, 16))
     assert measure(order[:8], order[8:]) == pytest.approx(first, rel=1e-5)
     assert measure(order[:8], order[8:11], order[11:]) == pytest.approx(first, rel=1e-5)
@@ -294,10 +319,12 @@ def test_teacher_runs_once_when_first_needed(monkeypatch: pytest.MonkeyPatch) ->
         mlm, "_predict", lambda *arguments: calls.append(arguments) or predict(*arguments)
     )
     held_out = HeldOut([tiny.batch(0), tiny.batch(1)], TEACHER)
+    # Nothing runs until it is asked for.
     assert not calls
     for _ in range(2):
         held_out.measure(tiny.STUDENT, PARAMS)
         assert held_out.teacher is not None
+    # Two batches, each through the teacher once; the second measurement reads what is kept.
     assert len(calls) == 2
 
 

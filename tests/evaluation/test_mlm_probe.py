@@ -49,8 +49,10 @@ def text(seed: int, count: int, *, planted: bool) -> list[dict[str, np.ndarray]]
         batch = tiny.batch(1000 * seed + number, SHAPE)
         valid = batch["valid"]
         tokens = np.where(valid, rng.integers(5, 5 + TOKENS, valid.shape), 0).astype(np.int32)
+        # A label is the token that is really there, which its state then holds.
         slots = batch["slots"]
         labels = np.take_along_axis(tokens, slots, axis=1)
+        # Drawn apart from the text, nothing in a state tells it.
         if not planted:
             labels = rng.integers(5, 5 + TOKENS, slots.shape)
         weights = np.take_along_axis(valid, slots, axis=1).astype(np.float32)
@@ -61,6 +63,7 @@ def text(seed: int, count: int, *, planted: bool) -> list[dict[str, np.ndarray]]
 
 
 def loss(settings: MlmProbeConfig, *, planted: bool) -> float:
+    # Fitted on one text and measured on another.
     fitted = fit(settings, *model(), text(1, 120, planted=planted), SHAPE)
     return fitted.measure(HeldOut(text(2, 10, planted=planted))).loss
 
@@ -80,13 +83,16 @@ def test_equal_models_get_bitwise_equal_probes_and_stay_unchanged() -> None:
     config, params = model()
     before = jax.tree.map(np.array, params)
     copies = [jax.tree.map(np.array, params) for _ in range(2)]
+    # A few steps suffice for equality of bits.
     settings = replace(SETTINGS, tokens=4 * SHAPE.tokens_per_step)
     first = fit(settings, config, copies[0], text(1, 9, planted=True), SHAPE)
     second = fit(settings, config, copies[1], text(1, 9, planted=True), SHAPE)
     assert first.losses == second.losses
     assert len(first.losses) == 4
+    # The twin at half the tokens is equal as well.
     for name in ("head", "half"):
         jax.tree.map(np.testing.assert_array_equal, getattr(first, name), getattr(second, name))
+    # The models that were probed are as they were.
     for copy in copies:
         jax.tree.map(np.testing.assert_array_equal, copy, before)
 
@@ -94,6 +100,7 @@ def test_equal_models_get_bitwise_equal_probes_and_stay_unchanged() -> None:
 def test_model_without_mlm_head_gets_same_probe() -> None:
     config, params = model()
     settings = replace(SETTINGS, tokens=4 * SHAPE.tokens_per_step)
+    # A probe has its own head, and reads the encoder alone.
     bare = {name: part for name, part in params.items() if name != "mlm"}
     first = fit(settings, config, params, text(1, 4, planted=True), SHAPE)
     second = fit(settings, config, bare, text(1, 4, planted=True), SHAPE)
@@ -110,6 +117,7 @@ def test_half_way_twin_equals_probe_of_half_the_tokens() -> None:
 def test_new_head_predicts_uniformly() -> None:
     form = ProbeHead(MODEL, "free", "mix")
     states = form.states(model().params, text(1, 1, planted=True)[0])
+    # A head of zeros gives every token the same logit.
     logits = form.logits(form.init(), states, model().params["embeddings"]["word"]["embedding"])
     np.testing.assert_array_equal(
         logits, np.zeros((SHAPE.batch_size, SHAPE.max_predictions, MODEL.vocab_size))
@@ -120,12 +128,14 @@ def test_new_head_predicts_uniformly() -> None:
         text(1, 2, planted=True),
         SHAPE,
     )
+    # Before its first step it pays the logarithm of the vocabulary.
     assert fitted.losses[0] == pytest.approx(math.log(MODEL.vocab_size), rel=1e-6)
     assert sum(fitted.layer_weights) == pytest.approx(1)
 
 
 def test_states_at_slots_are_standardised_by_layer() -> None:
     batch = text(1, 1, planted=True)[0]
+    # Both layers' states at the slots, standardised in float64.
     hidden = forward(MODEL, model().params, batch, FeatureRequest(hidden=frozenset({0, 1}))).hidden
     expected = np.stack([np.asarray(hidden[layer], np.float64) for layer in (0, 1)], axis=2)
     expected = np.take_along_axis(expected, batch["slots"][:, :, None, None], axis=1)
@@ -149,24 +159,29 @@ def test_cost_is_within_a_tenth_of_the_formulas(features: str, decoder: str) -> 
         tokens=11 * shape.tokens_per_step, batch_size=16, features=features, decoder=decoder
     )
     cost = cost_of(settings, model, shape)
+    # The formulas count matmuls of the encoder, 2 FLOPs a product and sum.
     slots = 16 * 10
     width = 128
     layer = 4 * width * width + 2 * width * 512 + 2 * 64 * width
     assert cost.forward == pytest.approx(2 * shape.tokens_per_step * 2 * layer, rel=0.1)
     # Forward, and backward to the parameters and, but for the first map, to its input.
+    # The head has one dense map and the output layer, forward and backward.
     dense = 2 * slots * width * width
     output = 2 * slots * width * 1024
     matmuls = 2 * dense + 2 * output
     parameters = width * width
+    # A free decoder has a weight gradient of its own.
     if decoder == "free":
         matmuls += output
         parameters += 1024 * width
     # Adam takes some 15 operations a parameter, the softmax some 10 a logit, the mix a few a state.
     rest = 15 * parameters + 10 * slots * 1024
+    # The mix weighs three states of each slot.
     if features == "mix":
         rest += 6 * slots * 3 * width
     assert cost.update == pytest.approx(matmuls + rest, rel=0.1)
     assert cost.steps == 11
+    # The twin at half the tokens pays updates and no forward passes.
     assert cost.total == 11 * cost.forward + (11 + 5) * cost.update
 
 
@@ -199,6 +214,7 @@ def test_curve_averages_training_loss_over_even_parts() -> None:
     )
     fitted = fit(probe.settings, *model(), batches, SHAPE)
     curve = fitted.curve(SHAPE.tokens_per_step)
+    # Twenty points of two steps each.
     assert [point["tokens"] for point in curve] == [
         2 * n * SHAPE.tokens_per_step for n in range(1, 21)
     ]

@@ -41,8 +41,10 @@ def planted(
     for n in rows:
         truth = rng.integers(0, 3, n)
         x = rng.normal(size=(n, len(signal), 12)).astype(np.float32)
+        # The label's direction is added layer by layer, as strongly as the signal says.
         x[:, :, :3] += np.asarray(signal)[:, None] * np.eye(3)[truth][:, None, :]
         first = sum(len(s) for s in stored)
+        # A row is known by its number, which stands for its tokens.
         tokens = np.arange(first, first + n, dtype=np.int32)[:, None]
         splits.append(Split({"tokens": tokens, "valid": tokens >= 0}, labels_of(truth, x, rng)))
         stored.append(x)
@@ -64,11 +66,13 @@ def test_probe_finds_the_layer_with_structure(monkeypatch: pytest.MonkeyPatch) -
     assert result.test > 0.98
     scores = [layer.test for layer in result.layers]
     assert [layer.layer for layer in result.layers] == [0, 1, 2, 3]
+    # The layer of noise scores at chance, and the others in the order of their signal.
     assert abs(scores[0] - 1 / 3) < 0.1
     assert scores[0] < scores[1] < scores[3] < scores[2] == result.test
     assert result.last_layer == scores[3]
     assert result.dev == max(layer.dev for layer in result.layers)
     assert result.baseline == task.baseline
+    # All fits converged.
     assert (result.examples, result.unconverged) == (400, 0)
 
 
@@ -77,6 +81,7 @@ def test_shuffled_labels_score_at_chance(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch, [8.0] * 4, lambda truth, x, rng: rng.permutation(truth).astype(np.int32)
     )
     result = probe(THREE_LAYERS, {}, task, ProbeConfig())
+    # Four standard deviations of a guess among three classes.
     assert abs(result.test - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
 
 
@@ -84,6 +89,7 @@ def test_layer_and_strength_are_chosen_on_dev_only(monkeypatch: pytest.MonkeyPat
     task, _ = planted(monkeypatch, [1.0, 1.0, 1.0, 1.0], classes_of)
     settings = ProbeConfig(strengths=(0.001, 0.1, 10.0))
     before = probe(THREE_LAYERS, {}, task, settings)
+    # Test labels are turned: their score falls, and the choice stays.
     flipped = dataclasses.replace(task, test=Split(task.test.batch, (task.test.labels + 1) % 3))
     after = probe(THREE_LAYERS, {}, flipped, settings)
     assert after.test < before.test
@@ -95,12 +101,14 @@ def test_equal_scores_choose_lower_layer_and_smaller_strength(
 ) -> None:
     task, _ = planted(monkeypatch, [60.0] * 4, classes_of)
     result = probe(THREE_LAYERS, {}, task, ProbeConfig(strengths=(1.0, 0.1)))
+    # Everything scores 1, so that the rule for ties decides.
     assert (result.dev, result.layer, result.strength) == (1.0, 0, 0.1)
 
 
 def test_rows_beyond_examples_are_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(monkeypatch, [2.0] * 4, classes_of)
     labels = task.train.labels.copy()
+    # Labels from the 51st row on are wrong.
     labels[50:] = (labels[50:] + 1) % 3
     spoilt = dataclasses.replace(task, train=Split(task.train.batch, labels))
     settings = ProbeConfig(examples=50)
@@ -110,16 +118,19 @@ def test_rows_beyond_examples_are_not_fitted(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Numbers are linear in the features but for noise.
     def numbers(truth: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return (5 + x[:, 0] @ np.linspace(-1, 1, 12) + rng.normal(size=len(x))).astype(np.float32)
 
     task, stored = planted(monkeypatch, [0.0], numbers, classes=())
+    # The probe has at least two layers to choose from, here equal ones.
     result = probe(
         dataclasses.replace(handmade.MODEL, layers=1),
         {},
         doubled(monkeypatch, task, stored),
         ProbeConfig(),
     )
+    # The closed form of ridge regression, on standardised features.
     train = stored[0][:, 0].astype(np.float64)
     test = stored[2][:, 0].astype(np.float64)
     mean = train.mean(0)
@@ -132,6 +143,7 @@ def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) ->
     assert result.test == pytest.approx(
         np.corrcoef((test - mean) / scale @ w, task.test.labels)[0, 1], rel=1e-6
     )
+    # And it is a fit worth the name.
     assert result.test > 0.8
     assert result.baseline == 0
 
@@ -150,12 +162,14 @@ def test_unconverged_fits_are_counted_without_warning(monkeypatch: pytest.Monkey
     monkeypatch.setattr(probes, "ITERATIONS", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Four layers at three strengths, none of which can converge.
         assert probe(THREE_LAYERS, {}, task, ProbeConfig()).unconverged == 4 * 3
 
 
 def test_pooled_averages_valid_tokens_of_each_layer() -> None:
     model = init(dataclasses.replace(handmade.MODEL, layers=2), 0)
     batch = handmade.inputs(90, np.random.default_rng(0), length=40)
+    # The means over valid tokens, one row at a time.
     hidden = forward(*model, batch, FeatureRequest(hidden=frozenset(range(3)))).hidden
     actual = pooled(*model, batch)
     assert actual.shape == (90, 3, 32)
@@ -171,6 +185,7 @@ def test_pooled_averages_valid_tokens_of_each_layer() -> None:
 def test_pooled_ignores_padding_tokens() -> None:
     model = init(handmade.MODEL, 0)
     batch = handmade.inputs(20, np.random.default_rng(0))
+    # Padding is filled with a word.
     other = {**batch, "tokens": np.where(batch["valid"], batch["tokens"], 9).astype(np.int32)}
     np.testing.assert_allclose(pooled(*model, other), pooled(*model, batch), atol=1e-6)
 
@@ -180,11 +195,13 @@ def test_untrained_model_solves_task_of_its_embeddings() -> None:
     task = handmade.task(train=400)
     result = probe(*model, task, ProbeConfig())
     assert result.test > 0.95
+    # Twice the same, to the bit.
     assert result == probe(*model, task, ProbeConfig())
 
 
 def test_many_models_compile_once() -> None:
     task = handmade.task()
+    # The first model compiles; those after it use the program.
     probe(*init(handmade.MODEL, 0), task, ProbeConfig())
     before = probes._pooled._cache_size()
     for seed in range(1, 3):

@@ -29,6 +29,7 @@ def test_batches_have_few_shapes_and_little_padding() -> None:
         return np.zeros(len(part["tokens"]))
 
     assert over_rows(compute, batch).shape == (1000,)
+    # Lengths are rounded up to two widths and the longest; batches hold as many tokens as they may.
     assert set(shapes) == {(64, 32), (32, 64), (29, 70)}
     assert all(b * length <= rows.TOKENS for b, length in shapes)
 

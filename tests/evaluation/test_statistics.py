@@ -37,6 +37,7 @@ def by_seed(values: Sequence[float]) -> dict[int, float]:
 @pytest.mark.parametrize("freedom", T_975)
 def test_interval_equals_formula_with_tabled_quantile(freedom: int) -> None:
     n = freedom + 1
+    # Differences of no pattern, so that the formula is the only way to the interval.
     d = [0.3 * i * i - 0.5 * i + 0.1 for i in range(n)]
     mean = sum(d) / n
     half = T_975[freedom] * math.sqrt(sum((x - mean) ** 2 for x in d) / freedom / n)
@@ -73,6 +74,7 @@ def test_interval_covers_at_nominal_rate(n: int) -> None:
     studies = 20_000
     d = np.random.default_rng(n).normal(0.37, 2.0, (studies, n))
     _, low, high = interval(d, 0.95)
+    # Four standard deviations of the rate in that many studies.
     covered = np.mean((low <= 0.37) & (high >= 0.37))
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / studies)
 
@@ -82,6 +84,7 @@ def test_expected_false_equals_rate_of_equal_arms() -> None:
     arms = 4
     seeds = 3
     values = np.random.default_rng(0).normal(size=(studies, arms, seeds))
+    # All pairs of four equal arms, each of which wins falsely one time in ten.
     pairs = list(itertools.combinations(range(arms), 2))
     d = np.stack([values[:, i] - values[:, j] for i, j in pairs], 1)
     _, low, high = interval(d, 0.9)
@@ -91,6 +94,7 @@ def test_expected_false_equals_rate_of_equal_arms() -> None:
 
 
 def test_verdict_follows_interval_and_margin() -> None:
+    # The other arm is 0 throughout, so that its differences are the values.
     def verdict(differences: list[float], margin: float) -> str:
         return paired(
             by_seed(differences), by_seed([0.0] * len(differences)), confidence=0.95, margin=margin
@@ -106,6 +110,7 @@ def test_verdict_follows_interval_and_margin() -> None:
 def test_significant_difference_within_margin_ties() -> None:
     a = by_seed([0.5010, 0.5011, 0.5012])
     b = by_seed([0.5, 0.5, 0.5])
+    # It is significant, and too small to matter, unless no difference is.
     assert paired(a, b, confidence=0.95, margin=0.01).low > 0
     assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
     assert paired(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
@@ -114,6 +119,7 @@ def test_significant_difference_within_margin_ties() -> None:
 def test_winner_is_stored_first_for_either_direction() -> None:
     low_loss = by_seed([2.0, 2.1, 2.0])
     high_loss = by_seed([3.0, 3.1, 3.1])
+    # A low loss wins where lower is better, and loses where higher is.
     comparison = paired(
         high_loss,
         low_loss,
@@ -146,6 +152,7 @@ def test_swapped_arms_give_same_verdict(
     options = dict(confidence=0.95, margin=0.5, better=better)
     forward = paired(a, b, names=("x", "y"), **options)
     swapped = paired(b, a, names=("y", "x"), **options)
+    # The verdict is the pair's, whichever is named first.
     assert forward.verdict == swapped.verdict
     if forward.verdict == "BEATS":
         assert forward == swapped
@@ -165,11 +172,13 @@ def test_swapped_arms_give_same_verdict(
 def test_shift_of_both_arms_in_a_seed_changes_nothing(
     pairs: list[tuple[int, int]], shift: int
 ) -> None:
+    # A seed shifts both arms alike, and differences do not see it.
     def compare(shifts: list[int]) -> Comparison:
         a = by_seed([x + s for (x, _), s in zip(pairs, shifts, strict=True)])
         b = by_seed([y + s for (_, y), s in zip(pairs, shifts, strict=True)])
         return paired(a, b, confidence=0.9, margin=1.0)
 
+    # A shift of its own for each seed, and none.
     assert compare([shift * i for i in range(len(pairs))]) == compare([0] * len(pairs))
 
 
@@ -214,6 +223,7 @@ def test_fewer_than_two_shared_seeds_are_inconclusive() -> None:
         None,
         "INCONCLUSIVE",
     )
+    # No shared seed at all gives no difference either.
     none = paired({0: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
     assert (none.n, none.difference, none.verdict) == (0, None, "INCONCLUSIVE")
 
@@ -229,6 +239,7 @@ def test_compare_all_has_every_pair_once() -> None:
         ("a", "TIES", "c"),
         ("b", "BEATS", "c"),
     ]
+    # One arm makes no pair.
     assert compare_all({"a": {0: 1.0}}, confidence=0.95, margin=0.02) == []
 
 

@@ -113,6 +113,7 @@ def study(
             "this study."
         ),
     }
+    # Cases and verdicts are worked out by the project, from runs made up.
     arm_results = {name: from_plain(ArmResult, arm, f"arms {name}") for name, arm in arms.items()}
     run_results = [from_plain(RunResult, run, "run") for run in runs]
     enforced = teacher if kind == "flops" else None
@@ -278,14 +279,17 @@ def _run(
     price = PRICES[arm]
     kind = budget["kind"]
     amount = budget["amount"]
+    # Runs take a little longer or shorter, so that time has a spread.
     a_second = RATE * rng.uniform(0.97, 1.03)
     upfront = 0 if arm == "scratch" else training
+    # The teacher's training is charged where the budget says so.
     charged = upfront if budget["teacher"] in ("training", "both") else 0
     steps = {
         "flops": (BUDGETS["flops"] - charged) // _charged(arm, budget["teacher"]),
         "tokens": BUDGETS["tokens"] // (BATCH * LENGTH),
         "hours": math.floor(3600 * BUDGETS["hours"] / (sum(price) / a_second + 0.008)),
     }[kind]
+    # What is spent is counted whole, whoever pays for it.
     spent = {part: steps * flops for part, flops in zip(PARTS, price, strict=True)}
     spent |= {"teacher_cache": 0, "teacher_training": upfront, "mlm_probe": 0}
     charged += steps * _charged(arm, budget["teacher"])
@@ -297,12 +301,14 @@ def _run(
     }[kind]
     metrics = {}
     details = {}
+    # A score is the arm's mean, the seed's start that all arms share, and noise.
     for name, means in ACCURACY.items():
         measure = name.split(".")[0]
         metrics[name] = means[arm] + starts[name, seed] + rng.normal(0, NOISE[measure])
         if measure == "probe":
             details[name] = _layers(arm, metrics[name], rng)
     curve = []
+    # The loss falls along eleven evaluations; the last is the run's result.
     if arm in MLM:
         for n in range(11):
             step = round(steps * n / 10)
@@ -366,6 +372,7 @@ def _layers(arm: str, best: float, rng: np.random.Generator) -> dict[str, Any]:
         "logit": (-0.02, 0.0, -0.03, -0.11),
         "untrained": (0.0, -0.004, -0.01, -0.03),
     }
+    # Distilled arms are best near the top, others below.
     shape = falls.get(arm, (-0.07, -0.03, 0.0, -0.008))
     layers = [
         {

@@ -52,6 +52,7 @@ def renamed(results: Results, **names: str) -> Results:
 def test_page_is_well_formed_with_unique_ids(page: Page) -> None:
     assert page.problems == []
     assert page.open == []
+    # A link must have one target.
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
 
 
@@ -59,6 +60,7 @@ def test_page_needs_no_other_files(page: Page, html: str) -> None:
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
     assert page.tags["svg"] == 4
     assert page.links, "figures refer to their own markers"
+    # Nothing is fetched: all links stay on the page.
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
     assert "@import" not in html
 
@@ -81,6 +83,7 @@ def test_page_has_sections_in_order_after_verdict(page: Page, results: Results) 
     body = page.text
     places = [body.find(text) for text in order]
     assert -1 not in places
+    # Each section is there, behind the one before.
     assert places == sorted(places)
 
 
@@ -90,6 +93,7 @@ def test_score_cell_is_mean_and_sd_of_runs(page: Page, results: Results) -> None
     ]
     (column,) = columns
     values = [run.metrics["probe.sentiment"] for run in results.runs if run.arm == "minilm"]
+    # Mean and standard deviation of three seeds.
     mean = sum(values) / 3
     sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
     cell = page.row("Scores", "minilm")[1 + column]
@@ -109,6 +113,7 @@ def test_counted_losses_stand_under_losses_only(page: Page, results: Results) ->
         row = page.row("Scores", name)
         assert row[1] == f"{getattr(losses, label):.3f}"
         assert set(row[2:]) == {"–"}
+    # The same lines stand in the figure and in the terminal's table.
     figure = learning.draw(results)
     assert all(name in figure for name in reference_losses.LABELS.values())
     text = io.StringIO()
@@ -128,6 +133,7 @@ def test_lines_outside_zoomed_plot_are_not_drawn(results: Results) -> None:
     losses = results.corpus.reference_losses
     axes = Figure().subplots()
     axes.plot([0, 1], [3.0, 3.5])
+    # The axis begins above one line, and is not moved for it.
     axes.set_ylim(2.9, 3.6)
     reference_losses.draw(axes, {"unigram": 5.5, "left neighbour": 3.2}, extend=False)
     assert axes.get_ylim() == (2.9, 3.6)
@@ -147,6 +153,7 @@ def test_arm_with_untrained_head_shows_no_mlm_loss(page: Page, results: Results)
 
 def test_pairs_table_has_every_verdict(page: Page, results: Results) -> None:
     rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    # One pair of two arms has a loss, and six pairs of four arms have four other endpoints.
     assert len(rows) == len(results.verdicts) == 1 + 4 * 6
     assert Counter(row[1] for row in rows) == Counter(v.verdict for v in results.verdicts)
 
@@ -156,6 +163,7 @@ def test_runs_table_has_every_run_and_its_unspent_budget(page: Page, results: Re
     assert len(rows) == len(results.runs) == 12
     assert {row[-2] for row in rows} == {run.params_sha256[:12] for run in results.runs}
     assert {row[-1] for row in rows} == {run.ledger_sha256[:12] for run in results.runs}
+    # What the budget had left does not pay another step.
     scratch = next(row for row in rows if row[0].endswith("scratch"))
     price = results.arms["scratch"].phases[0].price.total
     assert scratch[6] == f"{1.5e12 % price / price:.3f} steps"
@@ -183,6 +191,7 @@ def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: 
         usage.memory,
         teacher_accounting.costs,
     ]
+    # Each table of the page is the one that the package makes, cell by cell.
     for make_table in tables:
         usage_table = make_table(study_results)
         head, *rows = page.tables[usage_table.caption]
@@ -190,12 +199,14 @@ def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: 
         for (arm, *cells), (name, figures) in zip(rows, usage_table.rows.items(), strict=True):
             assert arm.endswith(name)
             assert cells == [text + below for text, below in figures]
+    # What is left is in the budget's own measure.
     remaining = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
     assert Counter(remaining) == Counter(
         usage.unspent(study_results, run) for run in study_results.runs
     )
     for sentences in teacher_accounting.sentences(study_results).values():
         assert all(sentence in page.text for sentence in sentences)
+    # Only FLOPs can be charged to somebody.
     assert ("so no case was enforced" in page.text) == (kind != "flops")
 
 
@@ -213,18 +224,21 @@ def test_page_names_regime_and_masks(page: Page, results: Results) -> None:
 def test_page_bytes_ignore_users_matplotlib_settings(
     results: Results, html: str, tmp_path: Path
 ) -> None:
+    # A user's settings for figures of their own, which must survive.
     with matplotlib.rc_context(
         {"font.size": 31, "axes.grid": False, "svg.hashsalt": "other", "svg.fonttype": "path"}
     ):
         report.write(parsed(to_plain(results)), tmp_path / "again.html")
         assert matplotlib.rcParams["font.size"] == 31
     assert (tmp_path / "again.html").read_bytes() == html.encode()
+    # No temporary file is left.
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
 
 
 def test_names_from_outside_are_escaped(results: Results) -> None:
     hostile = "<script>alert('$x$')</script>"
     changed = to_plain(renamed(results, minilm=hostile))
+    # Every text that comes from outside is made hostile.
     changed["notes"].append("<img src=x onerror=alert(1)>")
     changed["teacher"]["source"] = '"><iframe src="http://example.org">'
     changed["device"] = changed["endpoints"][1]["label"] = changed["references"][0]["name"] = (
@@ -233,6 +247,7 @@ def test_names_from_outside_are_escaped(results: Results) -> None:
     changed["config"]["data"]["files"] = "</pre><script>"
     text = report.html(parsed(changed))
     page = Page(text)
+    # No tag of theirs is there, and all of their text is.
     assert "<script" not in text.lower()
     assert page.tags["script"] == page.tags["img"] == page.tags["iframe"] == page.tags["b"] == 0
     assert page.problems == []
@@ -247,6 +262,7 @@ def test_figures_have_text_and_colours_of_the_page(html: str) -> None:
     assert all("<text" in figure and "var(--ink)" in figure for figure in figures)
     # An arm has one colour in all figures that show it: minilm is the fourth.
     assert ["var(--arm-3)" in figure for figure in figures] == [True, False, False, True]
+    # Colours are variables that the page defines.
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", html))
     assert used <= set(re.findall(r"(--[a-z0-9-]+):", html))
 
@@ -256,6 +272,7 @@ def test_one_seed_shows_differences_without_intervals() -> None:
     assert page.problems == []
     assert "cannot tell the arms apart" in page.text
     rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    # Without intervals no pair is decided.
     assert rows
     assert {row[1] for row in rows} == {"INCONCLUSIVE"}
     assert {row[4] for row in rows} == {"–"}
@@ -277,6 +294,7 @@ def test_study_of_one_arm_renders(results: Results) -> None:
     page = Page(report.html(changed))
     assert page.problems == []
     assert "nothing was compared" in page.text
+    # Two figures need no comparison: the budget's and the loss's.
     assert page.tags["svg"] == 2
     assert "All pairs" not in page.text
 
@@ -284,6 +302,7 @@ def test_study_of_one_arm_renders(results: Results) -> None:
 def test_thirteen_arms_differ_in_marker_or_colour(results: Results) -> None:
     changed = to_plain(results)
     runs = [run for run in changed["runs"] if run["arm"] == "logit"]
+    # Nine more arms of one kind: as many colours and markers as there are must be combined.
     for n in range(9):
         changed["arms"][f"more{n}"] = changed["arms"]["logit"]
         changed["runs"] += [{**run, "arm": f"more{n}"} for run in runs]
@@ -315,8 +334,10 @@ def test_terminal_table_shows_scores_and_escapes_names(results: Results) -> None
     assert "head untrained" in lines["tinybert"]
     assert "head untrained" not in lines["logit"]
     assert "[red]minilm[/red]" in lines, "a name is no markup"
+    # Scores are the runs' means.
     values = [run.metrics["probe.topic"] for run in results.runs if run.arm == "scratch"]
     assert f"{sum(values) / 3:.3f} ± " in lines["scratch"]
+    # The headline is wrapped, and has the name as it is.
     flowed = " ".join(printed.split())
     assert (
         " ".join(verdict.headline(results).replace("minilm", "[red]minilm[/red]").split()) in flowed

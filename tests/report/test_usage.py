@@ -90,7 +90,7 @@ def test_measures_under_an_hours_budget_show_its_share_of_the_clock() -> None:
     assert minilm["tokens, padding counted"][0] == f"{round(positions):,}"
     run = study_results.runs[0]
     assert usage.unspent(study_results, run) == f"{18 - 3600 * run.used:.1f} s"
-    # What ended last may have been on the clock
+    # The last step may have ended beyond the budget
     assert usage.unspent(study_results, replace(run, used=18.5 / 3600)) == "−0.5 s"
 
 
@@ -172,7 +172,9 @@ def test_vendor_peak_names_rates_and_devices() -> None:
     assert peak.startswith("1.02e11 FLOPs a second")
     assert "(float32 matmuls, measured)" in peak
     assert peak.endswith("devices of a run: 1")
+    # In one run nothing is known of its program, and the arm's mean is not made of the others.
     content = to_plain(study_results)
+    # Another peak in one run, and eight devices in all.
     for run in content["runs"]:
         run["hardware"] |= {"devices": 8}
     slower = {**content["runs"][3]["hardware"]["peak"], "flops_per_second": 9.7e10}
@@ -206,6 +208,7 @@ def bars(results: Results) -> dict[str, dict[str, tuple[float, bool]]]:
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
     widths = {}
     for left, top, right, style, part in re.findall(path, spending.draw(results)):
+        # A bar is one height; each part of it has its own colour.
         widths.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (
             float(right) - float(left),
             "opacity" in style,
@@ -220,11 +223,13 @@ def test_bars_have_widths_of_spending_and_faint_uncharged_parts() -> None:
         "teacher_forward": 28 * 23_700_000_000,
         "teacher_training": 10**12,
     }
+    # Widths are compared within a bar: its scale is not known here.
     for account, amount in flops.items():
         of_backward = amount / (28 * 18_900_000_000)
         assert logit[account][0] / logit["student_backward"][0] == pytest.approx(
             of_backward, rel=1e-3
         )
+    # Only what was not charged is faint.
     assert {account for account, (_, faint) in logit.items() if faint} == {"teacher_training"}
     assert "teacher_cache" not in logit
     logit = bars(study(training=10**11, teacher="nothing"))["logit"]
@@ -236,6 +241,7 @@ def test_bars_have_widths_of_spending_and_faint_uncharged_parts() -> None:
 
 @pytest.mark.parametrize("kind", ["flops", "tokens", "hours"])
 def test_bars_stay_readable_beside_large_teacher_cost(kind: str) -> None:
+    # The teacher costs a million times the budget.
     study_results = study(kind=kind, training=10**18)
     widths = []
     for bar in bars(study_results).values():

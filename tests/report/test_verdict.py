@@ -60,7 +60,9 @@ def results(
         endpoint, pair = text.split(": ")
         a, sign, b = pair.split(" ")
         low, mean, high = INTERVALS[sign]
+        # A lower loss is better, so its difference has the other sign.
         sense = -1 if endpoint == "mlm_loss" else 1
+        # A single seed has no interval.
         ends = sorted((sense * low, sense * high)) if n > 1 else [None, None]
         rows.append(PairVerdict(endpoint, a, b, sense * mean, *ends, n, VERDICTS[sign]))
     measured = []
@@ -112,6 +114,7 @@ def test_headline_names_budget_in_its_unit(kind: str, amount: float, sentence: s
     winner = "probe.topic: scratch > minilm"
     tie = "probe.topic: scratch = minilm"
     open_pair = "probe.topic: scratch ? minilm"
+    # The sentence begins the same way, whatever it goes on to say.
     for verdicts, n in (
         ([winner], 3),
         ([tie], 3),
@@ -143,6 +146,7 @@ def test_win_on_one_task_only_is_claimed_for_that_task() -> None:
             "probe.mood: minilm > scratch",
         ]
     )
+    # The kind's two tasks have other winners, and a sentence each.
     topic, mood = verdict.headline(study_results).split(". ")
     assert topic.endswith("linear probes (topic): logit and minilm ahead of scratch")
     assert mood == "Linear probes (mood): minilm ahead of scratch."
@@ -151,6 +155,7 @@ def test_win_on_one_task_only_is_claimed_for_that_task() -> None:
 def test_best_arm_comes_first_in_a_ranking() -> None:
     above = ["logit > scratch", "minilm > logit", "minilm > scratch"]
     study_results = results([f"probe.topic: {pair}" for pair in above], endpoints=("probe.topic",))
+    # The arm that most others lose to comes first.
     relations = verdict.headline(study_results).partition("(topic): ")[2]
     assert relations == "minilm ahead of scratch and logit; logit ahead of scratch."
 

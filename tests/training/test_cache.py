@@ -83,6 +83,7 @@ def test_build_stores_every_view_of_every_sequence(text: Text, exact: Path) -> N
     hidden, logits, _ = everything(text)
     np.testing.assert_allclose(stored["teacher.logits"], logits, atol=1e-4)
     np.testing.assert_allclose(stored["teacher.hidden.2"], hidden, atol=1e-4)
+    # Views have other masks, so other logits at the slots.
     assert len(logits[0]) == text.sequences
     assert np.abs(logits[0] - logits[1]).max() > 1
 
@@ -104,10 +105,13 @@ def test_draws_differ_between_records(text: Text, draws: Path) -> None:
 def test_build_is_charged_its_forward_passes(text: Text, exact: Path, tmp_path: Path) -> None:
     batch_price = cache.cache_price(TEACHER, BOTH, SHAPE)
     arm = resolve("logit", ArmConfig(), tiny.STUDENT, TEACHER, OptimizerConfig())
+    # The price of a cache's batch is that of a teacher inside the step.
     assert batch_price == pytest.approx(price(arm.phases[0], SHAPE).teacher_forward, rel=0.01)
     passes = math.ceil(2 * text.sequences / SHAPE.batch_size)
     assert cache.passes(text.sequences, 2, SHAPE.batch_size) == passes
+    # The last pass is charged whole, though it is not full.
     assert CacheManifest.read(exact).totals == {"flops": passes * batch_price}
+    # A lower layer at twice the batch: fewer passes, each of them cheaper a sequence.
     lower = FeatureRequest(hidden=frozenset({1}))
     twice = dataclasses.replace(SHAPE, batch_size=16)
     cheaper = math.ceil(2 * text.sequences / 16) * cache.cache_price(TEACHER, lower, twice)
@@ -139,6 +143,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_build_resumed_after_kill_stores_same_bytes(
     where: str, text: Text, draws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The fourth call of what is interrupted is a power cut.
     calls = 0
 
     def interrupt(*_: Any) -> None:
@@ -148,15 +153,19 @@ def test_build_resumed_after_kill_stores_same_bytes(
             raise PowerCut
 
     with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        # Once while text is read, once between passes.
         if where == "pass":
             read = Corpus.viewed
             patch.setattr(Corpus, "viewed", lambda *a, **k: (interrupt(), read(*a, **k))[1])
         build(tmp_path, text, config=SAMPLED, progress=interrupt if where == "progress" else None)
+    # Some shards are whole, and not all.
     done = sorted(p.name for p in tmp_path.rglob("*.array_record"))
     assert 0 < len(done) < len(list(draws.rglob("*.array_record")))
+    # What is unfinished cannot be opened.
     with pytest.raises(InputError, match="unfinished"):
         cache.open_cache(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus)
     progress: list[tuple[int, int]] = []
+    # Building goes on from the whole shards, and ends with the same bytes.
     build(tmp_path, text, config=SAMPLED, progress=lambda *values: progress.append(values))
     assert progress[0][0] == 16 * (len(done) + 1)
     assert progress[-1] == (2 * text.sequences, 2 * text.sequences)
@@ -171,6 +180,7 @@ def test_build_on_more_devices_stores_same_bytes(text: Text, draws: Path, tmp_pa
     assert len(by_eight.manifest.shards) == 1
     numbers = np.arange(text.sequences)
     for view in (np.zeros_like(numbers), np.ones_like(numbers)):
+        # Number of devices and shard size change no record.
         ids = by_one.read(numbers, view)["teacher.logits.ids"]
         its = by_eight.read(numbers, view)["teacher.logits.ids"]
         # Where rounding differs, a draw on the edge between two entries may, too
@@ -224,6 +234,7 @@ def open_changed(directory: Path, text: Text, **changes: Any) -> Cache:
 
 
 def test_open_cache_accepts_request_for_part_of_features(text: Text, exact: Path) -> None:
+    # All features, some of them, or hidden states alone.
     assert open_changed(exact, text).manifest.views == 2
     assert open_changed(exact, text, request=BOTH).manifest.views == 2
     hidden = FeatureRequest(hidden=frozenset({2}))
@@ -265,6 +276,7 @@ def test_open_cache_of_another_teacher_is_refused(text: Text, exact: Path) -> No
         InputError, match=rf"\A{exact}: stored for encoder '[0-9a-f]+', expected '[0-9a-f]+'\Z"
     ):
         open_changed(exact, text, teacher=teacher(seed=10))
+    # The encoder is the same, and the head is not.
     head = tiny.params(TEACHER, 10)["mlm"]
     with pytest.raises(InputError, match=rf"\A{exact}: stored for head '"):
         open_changed(exact, text, teacher=Model(TEACHER, {**teacher().params, "mlm": head}))
@@ -284,19 +296,23 @@ def test_cache_of_subset_serves_its_sequences_and_no_other_subset(
     build(tmp_path, few)
     subset = few.corpus.subset
     assert subset is not None
+    # The subset is a real part: neither a handful nor half of the text.
     assert 10 < few.sequences < text.sequences // 2
     _, logits, _ = everything(text)
     np.testing.assert_allclose(
         records(tmp_path, few)["teacher.logits"], logits[:, subset.numbers], atol=1e-4
     )
+    # Drawn again by its limit and seed, the subset is the same.
     assert (
         open_changed(tmp_path, text, corpus=text.corpus.limited(limit, 1)).manifest.sequences
         == few.sequences
     )
+    # The whole text, another draw, and a larger subset are all other corpora.
     for other in (text.corpus, text.corpus.limited(limit, 2), text.corpus.limited(2 * limit, 1)):
         complaint = f"stored for corpus '{few.corpus.digest}', expected '{other.digest}'"
         with pytest.raises(InputError, match=rf"\A{tmp_path}: {complaint}\Z"):
             open_changed(tmp_path, text, corpus=other)
+    # Nor does the whole text's cache serve the subset: its numbers count otherwise.
     with pytest.raises(InputError, match=rf"\A{exact}: stored for corpus "):
         open_changed(exact, few)
 
@@ -311,11 +327,13 @@ def test_open_cache_with_other_meaning_of_entries_is_refused(
         InputError, match=rf"\A{draws}: stored with cache.temperature 1.0, expected 2.0\Z"
     ):
         open_changed(draws, text, config=dataclasses.replace(SAMPLED, temperature=2.0))
+    # The ids would be read as draws, with equal weight.
     as_draws = dataclasses.replace(TOP_K, logits="sampled")
     with pytest.raises(
         InputError, match=rf"\A{top_k}: stored with cache.logits 'top_k', expected 'sampled'\Z"
     ):
         open_changed(top_k, text, config=as_draws)
+    # What is stored is log-probabilities, at any temperature of a term.
     assert (
         open_changed(top_k, text, config=dataclasses.replace(TOP_K, temperature=2.0)).manifest.views
         == 2

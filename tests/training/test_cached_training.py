@@ -88,6 +88,7 @@ def trained(
     program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
     placed_teacher = program.place_teacher(teacher().params)
     state = program.start(untrained(), seed=3)
+    # Both ways read the same sequences with the same masks.
     data = text.data
     stream = Batches(
         text.corpus,
@@ -112,18 +113,21 @@ def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, ex
     stored = cache.open_cache(
         exact, teacher(), arm(name, "cached").stored, EXACT, text.data, text.corpus
     )
+    # A step on stored outputs takes no teacher, and the other one does.
     params, losses, start = trained(name, "cached", stored, text)
     wanted, online, its = trained(name, "online", None, text)
     assert start is None
     assert its is not None
+    # Losses and parameters are the same, step by step.
     for cached_loss, online_loss in zip(losses, online, strict=True):
         assert cached_loss == pytest.approx(online_loss, abs=1e-6, rel=1e-5)
-    for (path, leaf), online_loss in zip(
+    for (path, leaf), online_leaf in zip(
         jax.tree.leaves_with_path(params), jax.tree.leaves(wanted), strict=True
     ):
         np.testing.assert_allclose(
-            leaf, online_loss, rtol=0, atol=1e-6, err_msg=jax.tree_util.keystr(path)
+            leaf, online_leaf, rtol=0, atol=1e-6, err_msg=jax.tree_util.keystr(path)
         )
+    # And the runs did learn something, or they would agree for nothing.
     assert losses[-1]["loss"] < losses[0]["loss"]
     before = untrained()["layers"]["1"]["ffn"]["up"]["kernel"]
     assert np.abs(params["model"]["layers"]["1"]["ffn"]["up"]["kernel"] - before).max() > 1e-3
@@ -133,6 +137,7 @@ def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, ex
 def test_step_on_stored_outputs_has_no_teacher_forward(name: str) -> None:
     online = priced(name, "online")
     stored = priced(name, "cached")
+    # The teacher is read, not run; the student computes the same.
     assert stored.teacher_forward <= 1e-3 * online.teacher_forward
     assert stored.student_forward == pytest.approx(online.student_forward, rel=1e-3)
     assert online.total - stored.total == pytest.approx(online.teacher_forward, rel=0.01)
@@ -144,6 +149,7 @@ def log_softmax(logits: Array) -> Array:
 
 
 def off(log_p: Array, q: Array) -> dict[str, float]:
+    # Total variation, entropy, and by how much the cross-entropy is off.
     """Compute the means over positions by their definitions. log_p, q: `[positions, V]`."""
     p = np.exp(log_p)
     return {
@@ -167,7 +173,9 @@ def test_top_k_bias_equals_numpy(text: Text, tmp_path: Path) -> None:
     log_p, there = positions(text)
     stored = {name: x[there] for name, x in records(tmp_path, text).items()}
     ids = stored["teacher.logits.ids"].astype(int)
+    # The largest entries are the ones stored.
     np.testing.assert_array_equal(np.sort(ids), np.sort(np.argsort(-log_p)[:, : TOP_K.k]))
+    # What is read back: their probabilities, and the rest spread evenly.
     rest = np.exp(stored["teacher.logits.log_rest"].astype(float)) / (tiny.VOCABULARY - TOP_K.k)
     q = np.repeat(rest[:, None], tiny.VOCABULARY, axis=1)
     np.put_along_axis(q, ids, np.exp(stored["teacher.logits.log_probs"].astype(float)), axis=1)
@@ -175,6 +183,7 @@ def test_top_k_bias_equals_numpy(text: Text, tmp_path: Path) -> None:
     kl = (np.exp(log_p) * (log_p - np.log(q))).sum(-1).mean()
     actual = bias(manifest)
     assert actual == pytest.approx({**off(log_p, q), "kl": kl}, rel=1e-3)
+    # The bias is large enough for the comparison to say something.
     assert actual["entropy_error"] > 0.3
     assert actual["kl"] > 0.1
 
@@ -183,9 +192,11 @@ def test_draws_bias_equals_numpy_and_is_near_zero(text: Text, tmp_path: Path) ->
     manifest = build(tmp_path, text, config=SAMPLED)
     log_p, there = positions(text)
     ids = records(tmp_path, text)["teacher.logits.ids"][there]
+    # The draws' frequencies are what is read back.
     q = np.stack([np.bincount(row, minlength=tiny.VOCABULARY) for row in ids]) / SAMPLED.k
     actual = bias(manifest)
     assert actual == pytest.approx(off(log_p, q), rel=1e-3, abs=1e-4)
+    # The variance of one draw's surprise tells how far the mean of all may be off.
     p = np.exp(log_p)
     variance = (p * log_p**2).sum(-1) - (p * log_p).sum(-1) ** 2
     sigma = np.sqrt(variance.sum() / SAMPLED.k) / len(p)

@@ -92,6 +92,7 @@ def test_restore_returns_newest_with_ledger_and_records_and_keeps_as_many_as_ask
     tmp_path: Path,
 ) -> None:
     saved(tmp_path, 3, 5, 8, 13, keep=3)
+    # Older ones are deleted as newer ones become whole.
     assert names(tmp_path) == {"5", "8", "13"}
     resumed = restored(tmp_path, like())
     assert resumed is not None
@@ -108,6 +109,7 @@ def test_restore_without_checkpoints_returns_none(tmp_path: Path) -> None:
 
 def test_save_of_donated_state_stores_its_values(tmp_path: Path) -> None:
     use_up = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
+    # The arrays are used up while the checkpoint is being written.
     with CheckpointStorage(tmp_path) as checkpoints:
         now = state(1)
         checkpoints.save(now, ledger(1))
@@ -124,6 +126,7 @@ def test_restore_to_another_mesh_keeps_values(tmp_path: Path, after: tuple[int, 
     resumed = restored(tmp_path, like(laid_out))
     assert resumed is not None
     assert same(resumed.state, state(1))
+    # It comes back as the new mesh lays it out.
     assert resumed.state["params"]["kernel"].sharding == laid_out
 
 
@@ -139,6 +142,7 @@ def a_bit_flipped(data: Path) -> None:
 
 def arrays(checkpoint: Path) -> Path:
     """Find the file with the arrays' content."""
+    # Nothing else in a checkpoint is as large.
     return max(
         (path for path in checkpoint.rglob("*") if path.is_file()),
         key=lambda path: path.stat().st_size,
@@ -178,15 +182,18 @@ def test_restore_past_damaged_checkpoint_names_it_and_takes_one_before(
 ) -> None:
     where, damage, complaint = DAMAGE[how]
     saved(tmp_path, 1, 2)
+    # The newest checkpoint is damaged, and the one before is taken.
     damage(where(tmp_path / "2"))
     resumed = restored(tmp_path, like())
     assert resumed is not None
     assert same(resumed.state, state(1))
     assert resumed.ledger == ledger(1)
+    # The user is told which, why, and where it is now.
     (line,) = resumed.damaged
     assert line.startswith(f"{tmp_path / '2'} is damaged (")
     assert line.endswith("; it is now 2.damaged")
     assert re.search(complaint, line)
+    # It is kept aside: its name is free for the same step.
     assert names(tmp_path) == {"1", "2.damaged"}
     saved(tmp_path, 2)  # the same step again
     assert names(tmp_path) == {"1", "2", "2.damaged"}
@@ -195,6 +202,7 @@ def test_restore_past_damaged_checkpoint_names_it_and_takes_one_before(
 
 def test_restore_of_damaged_checkpoints_alone_names_each_and_touches_none(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
+    # With none left to fall back to, nothing is renamed: the user may still save something.
     for step in "12":
         a_bit_flipped(arrays(tmp_path / step))
     with pytest.raises(
@@ -207,6 +215,7 @@ def test_restore_of_damaged_checkpoints_alone_names_each_and_touches_none(tmp_pa
 
 def test_restore_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
+    # The same tree with arrays of another width.
     wider = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
     )
@@ -222,6 +231,7 @@ def test_failed_restore_leaves_no_coroutines(tmp_path: Path) -> None:
     with CheckpointStorage(tmp_path) as checkpoints:
         with pytest.raises(InputError):
             checkpoints.restore({**like(), "params": wider})
+        # Reads that were abandoned would warn when Python collects them.
         assert abandoned_reads() == []
 
 
@@ -231,6 +241,7 @@ def test_failed_save_leaves_earlier_checkpoints_and_nothing_else(
     with CheckpointStorage(tmp_path) as checkpoints:
         for step in (1, 2):
             checkpoints.save(state(step), ledger(step))
+        # Two checkpoints are whole before the disk is full.
         checkpoints.wait()
         with (
             files_of_at_most(512),
@@ -238,10 +249,12 @@ def test_failed_save_leaves_earlier_checkpoints_and_nothing_else(
         ):
             checkpoints.save(state(3), ledger(3))
             checkpoints.wait()
+        # The failed save left the one before as it was.
         resumed = restored(tmp_path, like())
         assert resumed is not None
         assert same(resumed.state, state(2))
         assert resumed.damaged == []
+        # Once there is room, saving goes on.
         checkpoints.save(state(3), ledger(3))
     assert names(tmp_path) == {"2", "3"}
     assert not capfd.readouterr().err
@@ -253,4 +266,5 @@ def test_save_params_on_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path)
         pytest.raises(InputError, match=r"params.safetensors: cannot be written \(File too large"),
     ):
         save_params(tmp_path / "params.safetensors", {"kernel": np.zeros(4096, np.float32)})
+    # No half-written file is left.
     assert names(tmp_path) == set()

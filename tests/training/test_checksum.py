@@ -24,8 +24,10 @@ def checksum_of(array: Any) -> str:
 
 def by_hand(words: np.ndarray) -> str:
     """Compute the same sums in NumPy, over unsigned 32-bit words."""
+    # A word's place is mixed in, so that exchanging two is noticed.
     place = np.arange(words.size, dtype=np.uint32)
     h = words.reshape(-1) ^ (place * np.uint32(0x9E3779B1))
+    # Two mixes of 32 bits, each summed: sums do not depend on the order.
     h = (h ^ (h >> 16)) * np.uint32(0x85EBCA6B)
     h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
     h ^= h >> 16
@@ -82,6 +84,7 @@ def test_checksum_tells_types_shapes_and_zeros() -> None:
         checksum_of(x)
         for x in (np.zeros(6, np.float32), np.zeros((2, 3), np.float32), np.zeros(6, np.int32))
     ]
+    # Negative zero equals zero, but is stored by another bit.
     checksums.append(checksum_of(-np.zeros(6, np.float32)))
     assert len(set(checksums)) == 4
 
@@ -89,6 +92,7 @@ def test_checksum_tells_types_shapes_and_zeros() -> None:
 def test_differing_names_changed_arrays() -> None:
     before = {"a": jnp.arange(3), "b": {"c": jnp.ones(4)}}
     stored = checksums(before)
+    # No change, a changed entry, and an array that is not there.
     assert differing(before, stored) == []
     assert differing({**before, "b": {"c": jnp.ones(4).at[2].set(0)}}, stored) == ["['b']['c']"]
     assert differing({"a": before["a"]}, stored) == ["['b']['c']"]

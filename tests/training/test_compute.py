@@ -40,6 +40,7 @@ def phase() -> Phase:
     )
     optimizer = OptimizerConfig(learning_rate=1e-3)
     (only,) = resolve("mixed", ArmConfig(terms=terms), STUDENT, TEACHER, optimizer).phases
+    # Two layers may be one loop; the third hands out its hidden state.
     assert [len(run) for run in only.needs.student.ranges(STUDENT.layers)] == [2, 1]
     return only
 
@@ -82,6 +83,7 @@ def test_every_way_to_compute_trains_the_same_params(version: str) -> None:
     }
     for actual, target in zip(losses, expected, strict=True):
         assert_metrics_equal({"loss": actual}, {"loss": target}, **sums)
+    # Differences are held against how far parameters moved.
     start = program("plain").start(tiny.params(STUDENT, 0), seed=1)
     assert_updates_equal(params, plain, jax.device_get(start.params), **sums)
 
@@ -91,6 +93,7 @@ def test_every_way_to_compute_has_same_price_and_own_hardware_flops() -> None:
     assert prices == {price(phase(), tiny.SHAPE)}
     done = {version: program(version).hardware_flops for version in VERSIONS}
     assert all(flops is not None and flops > 0 for flops in done.values())
+    # What is computed again costs the hardware, and not the budget.
     assert done["scanned and rematerialised"] > 1.1 * done["plain"]  # type: ignore[operator]
 
 
@@ -100,5 +103,6 @@ def test_teacher_is_held_in_compute_dtype() -> None:
         assert {x.dtype.name for x in jax.tree.leaves(program(version).place_teacher(params))} == {
             dtype
         }
+    # The student's own parameters stay in float32.
     state = program("bfloat16, all at once").start(tiny.params(STUDENT, 0), seed=1)
     assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}

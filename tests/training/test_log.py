@@ -27,6 +27,7 @@ def written(directory: Path, steps: int) -> Log:
 def test_lines_after_resumed_step_are_dropped(tmp_path: Path) -> None:
     written(tmp_path, 6)
     log = Log(tmp_path, 4, QUIET)
+    # Lines behind the checkpoint will be written again.
     assert log.reached == 6
     assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2, 3, 4]
     log.write(5, {"loss": 0.5})
@@ -34,6 +35,7 @@ def test_lines_after_resumed_step_are_dropped(tmp_path: Path) -> None:
 
 
 def test_line_cut_short_by_kill_is_dropped(tmp_path: Path) -> None:
+    # As where the power went while the third line was written.
     written(tmp_path, 2)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 3, "lo')
@@ -52,6 +54,7 @@ def test_non_finite_figures_are_null_in_valid_json(tmp_path: Path) -> None:
         1, {"loss": 2.0, "grad_norm": float("inf"), "grad_norm/head": float("nan")}
     )
 
+    # Python would read NaN and Infinity, which are no JSON.
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
@@ -60,6 +63,7 @@ def test_non_finite_figures_are_null_in_valid_json(tmp_path: Path) -> None:
 
 
 def test_curve_survives_restart(tmp_path: Path) -> None:
+    # An evaluation has a line of its own, without the figures of a step.
     log = written(tmp_path, 2)
     log.write(2, {"flops": 20, "share": 0.5, "mlm_loss": 3.0})
     assert Log(tmp_path, 2, QUIET).curve() == [
@@ -76,10 +80,12 @@ def test_failing_sink_is_dropped_with_one_warning(
     def fail(*args: object) -> None:
         raise OSError("No space left on device")
 
+    # The sink fails at its first step.
     monkeypatch.setattr(tensorboard.TensorBoard, "write", fail)
     for step in (1, 2):
         log.write(step, {"flops": 1, "loss": 1.0})
     log.close()
+    # The user is told once, and lines go on.
     assert messages == [
         "TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone "
         "now"
@@ -99,11 +105,13 @@ def test_sinks_are_written_by_main_process_alone(
 
 def test_lines_that_cannot_be_written_wait_for_next_write(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "metrics.jsonl", 0)
+    # A directory where the file should be cannot be written to.
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").mkdir()
     lines.write(1, {"loss": 1.0})
     with pytest.raises(OSError):
         lines.flush()
+    # Once it can be, no line is missing.
     (tmp_path / "metrics.jsonl").rmdir()
     lines.write(2, {"loss": 0.5})
     assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2]

@@ -49,6 +49,7 @@ def run(
 ) -> Outcome:
     """Train a run, which may be interrupted after a step."""
     program = compiled()
+    # The budget ends half a step after the last whole one, which must not be taken.
     cost = price(phase(), tiny.SHAPE).total
     teacher = program.place_teacher(tiny.params(tiny.SHALLOW_TEACHER, 9))
     stream = stream or tiny.Batches()
@@ -78,6 +79,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
 def test_run_spends_to_budget_and_logs_curve(straight: Straight) -> None:
     outcome = straight.outcome
     assert outcome.ledger.steps == STEPS
+    # What remains does not buy another step.
     assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
     # The first step beyond a third, and so on; the last
     assert [point["step"] for point in outcome.curve] == [
@@ -85,8 +87,10 @@ def test_run_spends_to_budget_and_logs_curve(straight: Straight) -> None:
         5,
         6,
     ]
+    # The curve ends where the run does, at all that was spent.
     assert outcome.curve[-1]["flops"] == outcome.ledger.total
     lines = metrics.lines(straight.directory)
+    # Each step is logged once.
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
     assert {"loss/mlm", "loss/logit", "grad_norm"} <= lines[0].keys()
 
@@ -100,6 +104,7 @@ def test_resume_after_kill_keeps_params_bitwise(
         run(tmp_path, stop_at)
     resumed = run(tmp_path)
     assert resumed.params_sha256 == expected.params_sha256
+    # Every account, figure and logged line is as if nothing had happened.
     assert resumed.ledger.spent == expected.ledger.spent
     assert (resumed.ledger.tokens, resumed.ledger.unique_tokens) == (
         expected.ledger.tokens,
@@ -124,12 +129,14 @@ def test_run_in_relative_directory_resumes(tmp_path: Path, monkeypatch: pytest.M
 
 def test_unique_tokens_stop_growing_when_corpus_repeats(straight: Straight) -> None:
     outcome = straight.outcome  # 6 steps of 8 sequences; the corpus has 40
+    # The sixth batch begins the corpus again.
     counts = [tiny.batch(step)["valid"].sum() for step in range(STEPS)]
     assert outcome.ledger.tokens == sum(counts)
     assert outcome.ledger.unique_tokens == sum(counts[:5])
 
 
 def test_checkpoint_holds_no_teacher(straight: Straight) -> None:
+    # Shapes tell the models apart: the student's and the teacher's widths differ.
     checkpoint = max((straight.directory / "checkpoints").iterdir(), key=lambda p: int(p.name))
     shapes = json.loads((checkpoint / "state" / "_METADATA").read_text())["tree_metadata"]
     stored = {tuple(leaf["value_metadata"].get("write_shape", ())) for leaf in shapes.values()}
@@ -150,6 +157,7 @@ def test_run_whose_loss_is_not_finite_ends_as_diverged_at_that_step(tmp_path: Pa
 
 def test_budget_of_tokens_counts_positions_and_charges_flops(tmp_path: Path) -> None:
     outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.tokens_per_step + 1))
+    # A token budget ends in a whole step, and FLOPs are charged beside it.
     assert outcome.ledger.steps == 4
     assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.tokens_per_step
     assert outcome.ledger.total == 4 * price(phase(), tiny.SHAPE).total
@@ -183,6 +191,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     compiled()  # by the real clock
+    # The loop reads this clock only from here on: compiling has been paid by the real one.
     fake_clock = Clock()
     monkeypatch.setattr(stopwatch.time, "perf_counter", fake_clock)
     return fake_clock
@@ -193,6 +202,7 @@ HOURS = Budget("hours", 6.5 / 3600, clock=("input", "compute"))
 
 def test_budget_of_hours_ends_run_and_schedule_by_clock(tmp_path: Path, clock: Clock) -> None:
     outcome = run(tmp_path, budget=HOURS, stream=SlowBatches(clock))
+    # Six of 6.5 seconds: half a second does not pay another step.
     assert outcome.ledger.steps == 6
     assert outcome.ledger.seconds["input"] == 6.0
     assert outcome.ledger.used * 3600 == pytest.approx(6.0)
@@ -214,6 +224,7 @@ def test_resume_under_hours_keeps_elapsed_time_and_params_bitwise(
 
 def test_compiling_counts_when_clock_names_it(tmp_path: Path, clock: Clock) -> None:
     seconds = compiled().compile_seconds
+    # Compiling leaves two and a half steps' worth of the budget.
     budget = Budget("hours", (seconds + 2.5) / 3600, clock=("input", "compute", "compile"))
     outcome = run(tmp_path, budget=budget, stream=SlowBatches(clock))
     assert outcome.ledger.steps == 2
@@ -239,16 +250,20 @@ def test_repeating_text_is_refused_under_unlimited_regime(tmp_path: Path) -> Non
 def test_journal_has_restart_and_ends_with_result(tmp_path: Path) -> None:
     with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at=4)
+    # The newest checkpoint is lost, so that the restart has steps to repeat.
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
     shutil.rmtree(newest)  # as if killed before it was whole
     outcome = run(tmp_path)
     entries = read(tmp_path / "ledger.jsonl")
+    # The journal opens, breaks off once, and closes.
     events = [entry["event"] for entry in entries]
     assert events[0] == "open"
     assert events[-1] == "close"
     assert events.count("restart") == 1
     restart = entries[events.index("restart")]
+    # The lost steps are those since the checkpoint that is left.
     assert restart["lost_steps"] == 3 - restart["ledger"]["phases"][0] > 0
+    # The last entry binds result and journal together.
     assert entries[-1]["params_sha256"] == outcome.params_sha256
     assert entries[-1]["sha256"] == outcome.journal_sha256
     assert entries[-1]["ledger"]["spent"] == outcome.ledger.spent

@@ -44,6 +44,7 @@ def of_steps(finished: tuple[Outcome, list[dict[str, Any]]]) -> list[dict[str, A
 def test_record_agrees_with_ledger(finished: tuple[Outcome, list[dict[str, Any]]]) -> None:
     ledger = finished[0].ledger
     last = of_steps(finished)[-1]
+    # Accounts, shares and tokens are the ledger's, figure by figure.
     assert (last["step"], last["flops"], last["share"]) == (runs.STEPS, ledger.total, ledger.share)
     assert {account: last[f"spent/{account}"] for account in ACCOUNTS} == ledger.spent
     assert last["flops"] == sum(last[f"spent/{part}"] for part in PARTS)
@@ -55,6 +56,7 @@ def test_recorded_learning_rates_follow_schedule(
     finished: tuple[Outcome, list[dict[str, Any]]],
 ) -> None:
     phase = runs.compiled().phase
+    # Each step's rate depends on the share before it and behind it.
     shares = [n / runs.STEPS for n in range(runs.STEPS + 1)]
     expected = [phase.learning_rate(before, after) for before, after in itertools.pairwise(shares)]
     assert [line["learning_rate"] for line in of_steps(finished)] == pytest.approx(expected)
@@ -68,6 +70,7 @@ def test_group_norms_add_up_to_gradient_norm(
         assert groups.keys() == {
             f"grad_norm/{g}" for g in ("embeddings", "layer_1", "layer_2", "projections")
         }
+        # Groups are disjoint and cover all that is trained.
         assert math.hypot(*groups.values()) == pytest.approx(line["grad_norm"], rel=1e-5)
 
 
@@ -76,10 +79,12 @@ def test_group_norm_is_norm_of_its_gradient() -> None:
     phase = runs.compiled().phase
     teacher = program.place_teacher(tiny.params(runs.TEACHER, 9))
     state = program.start(tiny.params(phase.student, 0), seed=0)
+    # The key and the parameters are those of the step about to be taken.
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     params = jax.device_get(state.params)
     grads = jax.jit(jax.grad(phase.loss, has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[0]
     _, metrics = program(state, teacher, tiny.batch(0), tiny.schedule_inputs(phase, 0, 9))
+    # One group of the model, and one of the objective.
     for group, tree in (
         ("layer_2", grads["model"]["layers"]["2"]),
         ("projections", grads["objective"]),
@@ -95,6 +100,7 @@ def test_resumed_run_has_same_records(
         runs.run(tmp_path, stop_at=4)
     assert runs.run(tmp_path).curve == finished[0].curve
     resumed = metrics.same_each_time(tmp_path)
+    # Only measured figures may differ.
     for line, expected in zip(resumed, finished[1], strict=True):
         names = [name for name in expected if not name.startswith(MEASURED)]
         assert line == {name: expected[name] for name in names}
@@ -104,10 +110,12 @@ def test_figures_and_their_descriptions_in_docs_match(
     finished: tuple[Outcome, list[dict[str, Any]]],
 ) -> None:
     records = PAGE.read_text(encoding="utf-8").split("\n## Records\n")[1].split("\n## ")[0]
+    # The table names figures with capitals for what varies: LAYER, TERM.
     cells = re.findall(r"^\| (`.*?) \|", records, re.MULTILINE)
     described = set(re.findall(r"`(.+?)`", " ".join(cells)))
     patterns = {name: re.compile(re.sub("[A-Z]+", r"\\w+", name)) for name in described}
     names = set().union(*finished[1])
+    # No figure is without a description.
     for name in names:
         assert any(pattern.fullmatch(name) for pattern in patterns.values()), name
     only_sometimes = {
@@ -119,6 +127,7 @@ def test_figures_and_their_descriptions_in_docs_match(
         "teacher_kl",
         "teacher_agreement",
     }
+    # No description is without a figure, but for those that this run has no cause to record.
     for description in described - only_sometimes:
         assert any(patterns[description].fullmatch(name) for name in names), description
 
@@ -138,6 +147,7 @@ def test_speed_is_of_steps_since_last_record(monkeypatch: pytest.MonkeyPatch) ->
     ledger = Ledger.open(runs.Budget.flops(100 * cost.total))
     seconds = Stopwatch({})
     recorder = MetricsRecorder([phase], 4, ledger, seconds, PEAK)
+    # Five steps in twelve seconds, two of which belong to an evaluation.
     for _ in range(5):
         ledger = ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9)
     clock.now = 12.0
@@ -148,6 +158,7 @@ def test_speed_is_of_steps_since_last_record(monkeypatch: pytest.MonkeyPatch) ->
     assert record["speed/tokens_per_second"] == pytest.approx(30.0)
     assert record["speed/input_wait"] == pytest.approx(0.1)
     assert record["speed/utilisation"] == pytest.approx(5 * cost.total / (10.0 * 4e12), rel=1e-5)
+    # The next record counts from this one.
     clock.now = 13.0
     after = recorder.record(
         PendingStep(

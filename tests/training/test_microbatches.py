@@ -64,6 +64,7 @@ def stepped(
     for step in range(2):
         batch = tiny.batch(step)
         batch["label_weights"][::2] = 0  # every part but one holds no slot in half of its sequences
+        # A part that is lost leaves its sequences without tokens.
         if dropped is not None:
             for name in ("segments", "valid", "label_weights"):
                 batch[name][dropped::microbatches] = 0
@@ -79,6 +80,7 @@ def test_microbatches_give_step_of_whole_batch(devices: int, microbatches: int) 
 def check_same(actual: tuple[Any, dict[str, float]]) -> None:
     """Assert that two steps did what they do on the whole batch, but for the order of sums."""
     params, metrics = actual
+    # The whole batch on one device is what all others are held to.
     whole, expected = stepped(1, 1)
     sums = {"summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, "stages": STAGES}
     # Attention and relations are distributions over the positions of a sequence.
@@ -89,23 +91,27 @@ def check_same(actual: tuple[Any, dict[str, float]]) -> None:
 
 
 def test_tolerance_tells_a_dropped_part_and_a_wrong_scale_from_rounding() -> None:
+    # Losing one part of eight, and forgetting it in the mean, are both told from rounding.
     params, metrics = stepped(1, 8, dropped=3)
     _, whole = stepped(1, 1)
     with pytest.raises(AssertionError, match="relation"):
         check_same((params, metrics))
     with pytest.raises(AssertionError, match="of their norm"):
         check_same((params, whole))
+    # Each figure by itself notices a scale of 8/7.
     for name, value in whole.items():
         with pytest.raises(AssertionError, match=name):
             check_same((params, {**whole, name: value * 8 / 7}))
 
 
 def test_accumulate_gradients_gives_each_part_the_seeds_of_its_sequences() -> None:
+    # The sum is of each sequence's token times its own seed, in whichever part it lies.
     def grad_fn(batch: Any, seeds: jax.Array, shares: Any) -> Any:
         total = jnp.sum(batch["tokens"][:, :1] * seeds)
         return (total, {}), total
 
     batch = tiny.batch(0)
+    # Two seeds a sequence, as dropout has them.
     seeds = jax.random.randint(jax.random.key(3), (len(batch["tokens"]), 2), 0, 9)
     result = accumulate_gradients(grad_fn, phase().objective, 2, batch, seeds)
     figures, gradient = result
@@ -121,6 +127,7 @@ def test_microbatches_of_whole_batch_term_are_refused() -> None:
         match=r"arms.p: pearson: looks at a batch as a whole, expected train.grad_accum_steps to",
     ):
         only.check_splits()
+    # Terms with a normalizer pass the same check.
     phase().check_splits()
 
 

@@ -56,6 +56,7 @@ def arm() -> Arm:
 
 @functools.cache
 def laid_out() -> tuple[Budget, tuple[PhaseSpan, ...]]:
+    # The budget pays a number of the first phase's steps; the others have prices of their own.
     costs = [price(phase, tiny.SHAPE) for phase in arm().phases]
     budget = Budget.flops(BUDGET_STEPS * costs[0].total)
     return budget, arm().schedule_phases(budget, costs, tiny.SHAPE)
@@ -86,10 +87,12 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[di
 def test_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
     budget, spans = laid_out()
     ledger = straight[0].ledger
+    # Every phase has steps, so that borders between them are met.
     assert [span.steps > 1 for span in spans] == [True, True, True]
     assert ledger.steps == sum(span.steps for span in spans)
     assert ledger.total == sum(span.steps * span.price.total for span in spans)
     assert 0 <= budget.amount - ledger.total < spans[-1].price.total
+    # Parts of the price add up over phases too.
     for part in ("student_forward", "teacher_forward", "objective"):
         assert ledger.spent[part] == sum(span.steps * getattr(span.price, part) for span in spans)
 
@@ -98,6 +101,7 @@ def test_steps_have_terms_of_their_phase(straight: tuple[Outcome, list[dict[str,
     _, spans = laid_out()
     first, second, _ = spans
     for line in straight[1]:
+        # Steps count from 1, and a phase ends with its last step.
         phase = 0 if line["step"] <= first.stop else 1 if line["step"] <= second.stop else 2
         terms = {name.removeprefix("loss/") for name in line if name.startswith("loss/")}
         assert (line["phase"], terms) == (phase + 1, {t.name for t in PHASES[phase].terms})
@@ -109,12 +113,14 @@ def test_scheduled_weights_follow_budget_fraction(
     budget, spans = laid_out()
     first = spans[0]
     for line in straight[1][: first.stop]:
+        # The weight is that of the moment before the step.
         progress = (line["step"] - 1) * first.price.total / budget.amount
         weight = 1.0 + (0.25 - 1.0) * (1 - np.cos(np.pi * progress)) / 2
         assert line["loss"] == pytest.approx(
             line["loss/mlm"] + weight * line["loss/logit"], rel=1e-5
         )
         assert line["weight/logit"] == pytest.approx(weight, rel=1e-5)
+        # A constant weight is no figure.
         assert "weight/mlm" not in line
 
 
@@ -124,6 +130,7 @@ def test_resume_in_any_phase_keeps_params_bitwise(
 ) -> None:
     _, spans = laid_out()
     first, second, third = spans
+    # The border is where one phase's optimizer state becomes the next one's.
     stop_at = {
         "first": 2,
         "border": first.stop,
@@ -134,6 +141,7 @@ def test_resume_in_any_phase_keeps_params_bitwise(
     with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at)
     resumed = run(tmp_path)
+    # Stopped anywhere, the run ends with the same parameters, account and lines.
     assert resumed.params_sha256 == straight[0].params_sha256
     assert resumed.ledger.spent == straight[0].ledger.spent
     assert metrics.same_each_time(tmp_path) == straight[1]
@@ -143,6 +151,7 @@ def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     mlm, hidden, _ = programs()
     state = mlm.start(tiny.params(arm().student, 0), seed=0)
     teacher = tiny.params(TEACHER, 9)
+    # Momentum gathers on parameters that the next phase does not train.
     for step in range(3):
         state, _ = mlm(
             state, mlm.place_teacher(teacher), tiny.batch(step), ScheduleInputs(0.0, 1e-2)
@@ -152,6 +161,7 @@ def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
         state, hidden.place_teacher(teacher), tiny.batch(3), ScheduleInputs(0.5, 1e-2)
     )
     after = jax.device_get(state)
+    # Only what the phase trains has moved, and only its moments.
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
     assert moved == hidden.phase.trained
     mu_before = before.opt[0].mu
@@ -160,11 +170,13 @@ def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     assert changed == {
         name for name, is_trained in flatten(hidden.phase.trained).items() if is_trained
     }
+    # The head has no part in a phase of hidden states, and the projection has.
     assert not any(jax.tree.leaves(moved["model"]["mlm"]))
     assert all(jax.tree.leaves(moved["objective"]))
 
 
 def test_projection_is_shared_by_phases_with_its_term() -> None:
+    # All phases carry the projection; those with its term train it.
     keys: list[Any] = [
         program.abstract_state().params["objective"].keys() for program in programs()
     ]
@@ -189,6 +201,7 @@ def own(student, teacher, batch, params):
 def test_phases_sharing_unequal_params_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Two modules whose terms have one name, and parameters of different shapes.
     for name, width in (("narrow_terms", 2), ("wide_terms", 3)):
         (tmp_path / f"{name}.py").write_text(MODULE.format(width=width))
     monkeypatch.syspath_prepend(tmp_path)

@@ -61,6 +61,7 @@ def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
 def test_phase_with_teacher_alone_trains_projection(order: str) -> None:
     trained = {}
     for name, phase in zip(ORDERS[order], arm(order).phases, strict=True):
+        # Every phase carries the projection, whether it is trained there or not.
         assert phase.abstract_params()["objective"]["hidden_mse"]["kernel"].shape == (16, 24)
         trained[name] = bool(phase.trained["objective"]["hidden_mse"]["kernel"])
     assert trained == {"hidden_mse": True, "mlm": False}
@@ -71,6 +72,7 @@ def test_phase_without_teacher_keeps_projection_bitwise(order: str) -> None:
     program = programs(order)[ORDERS[order].index("mlm")]
     state = program.start(tiny.params(arm(order).student, 0), seed=0)
     before = jax.device_get(state.params["objective"])
+    # A step without a teacher may not touch it, not even by decay.
     state, _ = program(state, None, tiny.batch(0), tiny.schedule_inputs(program.phase, 1, 4))
     after = jax.device_get(state.params["objective"])
     jax.tree.map(np.testing.assert_array_equal, before, after)
@@ -90,6 +92,7 @@ def test_resume_after_stop_in_either_phase_keeps_params_bitwise(order: str, tmp_
     first, second = arm(order).schedule_phases(budget(order), costs, tiny.SHAPE)
     straight = run(order, tmp_path / "straight")
     assert straight.ledger.phases == (first.steps, second.steps)
+    # Stopped at the border, and in the second phase.
     for stop_at in (first.stop, second.first + 2):
         directory = tmp_path / f"stopped-{stop_at}"
         with pytest.raises(trainers.Interrupted):

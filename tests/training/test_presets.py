@@ -51,6 +51,7 @@ def teacher() -> models.Model:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The first documents of the demo's text."""
     here = tmp_path_factory.mktemp("demo")
+    # Few documents: enough for some batches, and quickly prepared.
     records = json.loads(sources.locate(TEXT).read_text(encoding="utf-8"))
     some = dict(itertools.islice(records.items(), 200))
     (here / "text.json").write_text(json.dumps(some), encoding="utf-8")
@@ -79,11 +80,13 @@ def test_preset_trains_on_demo_corpus_within_budget(
     name: str, corpus: Corpus, tmp_path: Path
 ) -> None:
     resolved = arm(name)
+    # One device and a budget of ten steps or so.
     mesh = Layout.of(devices=jax.devices()[:1])
     costs = [price(phase, SHAPE) for phase in resolved.phases]
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
     spans = resolved.schedule_phases(budget, costs, SHAPE)
+    # All phases read one stream of the corpus.
     stream = Batches(
         corpus,
         batch_size=SHAPE.batch_size,
@@ -99,11 +102,14 @@ def test_preset_trains_on_demo_corpus_within_budget(
         )
     start = start_params(resolved.start, resolved.student, teacher(), seed=0)
     outcome = trainers.train_one(tmp_path, compiled_phases, budget, start=start)
+    # Steps and FLOPs are those that were scheduled, and stay within the budget.
     assert outcome.ledger.steps == spans[-1].stop >= STEPS
     assert outcome.ledger.total == sum(s.steps * s.price.total for s in spans) <= budget.amount
     lines = metrics.lines(tmp_path)
     assert len(lines) == outcome.ledger.steps
+    # Every step has finite figures.
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+    # Only what the phases train has moved.
     moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), start, outcome.params)
     assert moved == resolved.trained["model"]
     first = {f"loss/{term.name}" for term in resolved.config.phases[0].terms}
@@ -114,6 +120,7 @@ def test_phase_without_teacher_pays_nothing_for_it() -> None:
     mlm, transfer = arm("two_stage").phases
     scratch = arm("scratch").phases[0]
     minilm_v1 = arm("minilm_v1").phases[0]
+    # A phase without a teacher costs what pretraining does.
     assert price(mlm, SHAPE).total == price(scratch, SHAPE).total
     assert price(transfer, SHAPE).total == price(minilm_v1, SHAPE).total
     assert price(mlm, SHAPE).teacher_forward == 0 < price(transfer, SHAPE).teacher_forward
@@ -125,6 +132,8 @@ def test_token_logits_cost_heads_at_every_position() -> None:
     shape = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
     actual = price(resolve("distilbert", ArmConfig(), *paper, OptimizerConfig()).phases[0], shape)
     tokens = shape.batch_size * shape.seq_len
+    # By hand: four maps of attention, scores and mixing, and the feed-forward block, a layer.
     encoder = tokens * (4 * 2 * 768 * 768 + 2 * 2 * 128 * 768 + 2 * 2 * 768 * 3072)
     head = tokens * (2 * 768 * 768 + 2 * 768 * 30522)
+    # The student forward and twice backward; the teacher's two layers forward.
     assert actual.jaxpr_matmul == 3 * (encoder + head) + 2 * encoder + head

@@ -17,6 +17,7 @@ from tests.training import runs
 def captured(run: Path) -> list[set[int]]:
     """List the steps in each capture, in order."""
     captures = []
+    # The tracer names training steps, as kdjax marks them.
     for path in sorted((run / "profile").glob("plugins/profile/*/perfetto_trace.json.gz")):
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
         captures.append(
@@ -48,6 +49,7 @@ def test_profile_captures_steps_in_range_and_changes_nothing(
 def test_profile_of_run_resumed_in_range_captures_rest(tmp_path: Path) -> None:
     with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=4)
+    # The range began before the interruption; what is left of it is captured.
     runs.run(tmp_path, log(2, 5))
     (steps,) = captured(tmp_path)
     assert max(steps) == 5
@@ -77,11 +79,13 @@ def test_profile_leaves_running_capture_alone(tmp_path: Path) -> None:
     messages: list[str] = []
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
+    # Python's own calls would make the trace large, and are not looked at.
     jax.profiler.start_trace(tmp_path / "theirs", profiler_options=options)
     try:
         runs.run(tmp_path / "run", log(2, 3), warn=messages.append)
     finally:
         jax.profiler.stop_trace()
+    # The profile that was running is theirs and stays whole.
     assert len(messages) == 1
     assert "nothing is captured" in messages[0]
     assert list((tmp_path / "theirs").glob("plugins/profile/*/*.xplane.pb"))

@@ -67,6 +67,7 @@ def test_ramp_of_one_batch_size_keeps_params_bitwise(tmp_path: Path) -> None:
     plain = run(tmp_path / "plain", ())
     ramped = run(tmp_path / "ramped", (RampConfig(0.25, 8), RampConfig(0.5, 8)))
     assert ramped.params_sha256 == plain.params_sha256
+    # Spans of 5, 5 and 10 steps have prices of their own, and all else is one run's.
     assert ramped.ledger.phases == (5, 5, 10)
     assert dataclasses.replace(
         ramped.ledger, phases=(20,), seconds={}, step_seconds=0.0
@@ -76,7 +77,9 @@ def test_ramp_of_one_batch_size_keeps_params_bitwise(tmp_path: Path) -> None:
 def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
     asked: list[tuple[int, int]] = []
     ledger = run(tmp_path, RAMP, asked).ledger
+    # Half a batch's share at a quarter of its size is twice as many steps.
     assert ledger.phases == (20, 10, 10)
+    # Each stretch goes on where the one before left the stream.
     assert asked == [(0, 2), (40, 4), (80, 8)]
     assert ledger.positions == BUDGET.amount
     phases = arm().ramped(RAMP).phases
@@ -91,6 +94,7 @@ def test_ramp_and_phases_split_budget() -> None:
     terms = (TermConfig("mlm"),)
     config = ArmConfig(phases=(PhaseConfig(terms, 0.4), PhaseConfig((*terms, TermConfig("logit")))))
     resolved = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
+    # Borders of phases and of the ramp both split the run.
     assert [(phase.until, phase.batch, phase.teacher is None) for phase in resolved.phases] == [
         (0.25, 2, True),
         (0.4, 4, True),

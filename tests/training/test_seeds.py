@@ -84,6 +84,7 @@ def go(
     """Train runs of these seeds side by side, each in a directory of its name."""
     program = compiled(len(seeds))
     teacher = program.place_teacher(teacher_params())
+    # Each seed has its own stream, start and directory, and they share program and teacher.
     specs = []
     for seed in seeds:
         stream = tiny.Batches(seed)
@@ -126,13 +127,16 @@ def check_same(
 ) -> None:
     """Assert the same account to the token, and within rounding the same figures of every step,
     curve and parameters."""
+    # Accounts are integers, and equal.
     for name in EXACT:
         assert getattr(actual.ledger, name) == getattr(expected.ledger, name), name
+    # Figures line by line, within what another order of sums may change.
     lines = metrics.same_each_time(directory)
     wanted = metrics.same_each_time(expected_directory)
     assert [line.keys() for line in lines] == [line.keys() for line in wanted]
     for line, other in zip(lines, wanted, strict=True):
         check_figures(line, other)
+    # Evaluations fall on the same steps.
     assert [point["step"] for point in actual.curve] == [point["step"] for point in expected.curve]
     check_params(actual.params, expected.params, beginning(phase().student, seed))
 
@@ -160,6 +164,7 @@ def test_vmapped_run_equals_run_alone(
         together[seed], alone[seed], here / "together" / str(seed), here / "alone" / str(seed), seed
     )
     assert (alone[seed].side_by_side, together[seed].side_by_side) == (1, len(SEEDS))
+    # The journal notes how many ran together, and ends like that of a run alone.
     entries = journal.read(here / "together" / str(seed) / journal.NAME)
     assert entries[0]["side_by_side"] == len(SEEDS)
     assert entries[-1]["sha256"] == together[seed].journal_sha256
@@ -169,11 +174,13 @@ def test_vmapped_run_equals_run_alone(
 def test_vmapped_seeds_end_with_params_and_tokens_of_their_own(
     together: dict[int, Outcome],
 ) -> None:
+    # Else lanes were given each other's batches or starts.
     assert len({outcome.params_sha256 for outcome in together.values()}) == len(SEEDS)
     assert len({outcome.ledger.tokens for outcome in together.values()}) == len(SEEDS)
 
 
 def test_vmapped_runs_share_time_evenly(together: dict[int, Outcome]) -> None:
+    # The program is compiled once for all: each is charged its share.
     spent = [outcome.ledger.seconds for outcome in together.values()]
     assert sum(seconds["compile"] for seconds in spent) == pytest.approx(
         compiled(len(SEEDS)).compile_seconds
@@ -190,6 +197,7 @@ def test_vmapped_resume_keeps_params_bitwise(
 ) -> None:
     with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(seed, step), saves=tiny.EVERY_STEP)
+    # The second call finds checkpoints of all three and goes on from them.
     again = go(tmp_path, SEEDS)
     for each in SEEDS:
         assert again[each].params_sha256 == together[each].params_sha256
@@ -206,6 +214,7 @@ def test_vmapped_resume_at_different_steps_keeps_params_bitwise(
     was not."""
     with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
+    # One seed falls back to its checkpoint before, and trains by itself until it has caught up.
     newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
     again = go(tmp_path, SEEDS)
@@ -222,6 +231,7 @@ def test_vmapped_resume_beside_finished_runs_keeps_params_bitwise(
     three was not."""
     with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(0, STEPS), saves=tiny.EVERY_STEP)
+    # Two have finished; only the third lost its last checkpoint.
     for seed in (0, 2):
         shutil.rmtree(tmp_path / str(seed))
         shutil.copytree(here / "together" / str(seed), tmp_path / str(seed))
@@ -240,9 +250,11 @@ def test_vmapped_resume_with_other_lanes_equals_run_alone(
         go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
     with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(2, 2), saves=tiny.EVERY_STEP)  # 1 and 2 are behind
+    # Each goes on from a step of its own.
     ended = go(tmp_path, [1]) | go(tmp_path, [0]) | go(tmp_path, [2])
     for seed in SEEDS:
         check_same(ended[seed], alone[seed], tmp_path / str(seed), here / "alone" / str(seed), seed)
+    # The journal of the third seed has both ways it was run.
     entries = journal.read(tmp_path / "2" / journal.NAME)
     assert [entry["side_by_side"] for entry in entries if "side_by_side" in entry] == [2, 1]
 
@@ -294,6 +306,7 @@ def test_vmapped_budget_of_hours_is_refused(tmp_path: Path) -> None:
 
 def test_vmapped_profile_lies_with_first_run(tmp_path: Path) -> None:
     go(tmp_path, SEEDS, log=LogConfig(tensorboard=False, profile=(2, 3)))
+    # One trace holds the program of all lanes.
     assert [(tmp_path / str(seed) / "profile").exists() for seed in SEEDS] == [True, False, False]
 
 
@@ -304,6 +317,7 @@ def stepped(
     """Return parameters and metrics of seeds after two steps."""
     of = tiny.phase(name, STUDENT, tiny.SHALLOW_TEACHER)
     program = compiled(seeds, of, devices, microbatches)
+    # The seeds from `first` on, one a lane.
     chosen = range(first, first + seeds)
     teacher = program.place_teacher(teacher_params() if of.teacher else None)
     states = program.stack([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
@@ -313,6 +327,7 @@ def stepped(
         )
         states, figures = program.step(states, teacher, batches, tiny.schedule_inputs(of, step, 5))
     params = [jax.device_get(program.unstack(states, number).params) for number in range(seeds)]
+    # Figures of a step are arrays over lanes.
     by_lane = []
     for lane in range(seeds):
         by_lane.append({name: float(np.ravel(each)[lane]) for name, each in figures.items()})
@@ -330,6 +345,7 @@ def test_vmapped_step_equals_step_alone(name: str, devices: int, microbatches: i
 
 def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -> None:
     """Wrong lanes are given each other's batches, or share one normaliser."""
+    # The tolerance must refuse what a real fault would do: lanes exchanged, or a figure halved.
     params, figures = stepped("logit", 2, 0, 1, 1)
     with pytest.raises(AssertionError, match="logit"):
         check_figures(figures[0], figures[1])
@@ -345,6 +361,7 @@ def test_vmapped_program_holds_teacher_once() -> None:
     three = compiled(3)
     assert single.memory is not None
     assert three.memory is not None
+    # Three runs have three states and batches, and one teacher between them.
     held = sum(
         math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(phase().abstract_teacher())
     )
@@ -355,5 +372,6 @@ def test_vmapped_program_holds_teacher_once() -> None:
 
 def test_vmapped_hardware_flops_are_of_one_run() -> None:
     single = compiled(1, tiny.phase("scratch", STUDENT)).hardware_flops
+    # Hardware FLOPs are counted a run, as prices are.
     two = compiled(2, tiny.phase("scratch", STUDENT)).hardware_flops
     assert two == pytest.approx(single, rel=0.15)  # of models so narrow, elementwise work is half

@@ -30,6 +30,7 @@ def teacher(**changes: Any) -> Model:
     """Make a teacher in which no bias is 0 and no LayerNorm scale 1."""
     config = dataclasses.replace(tiny.TEACHER, **changes)
     leaves, tree = jax.tree.flatten(tiny.params(config, 9))
+    # Zeros and ones would hide a leaf that is forgotten.
     rng = np.random.default_rng(5)
     shaken = [
         np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32)
@@ -57,6 +58,7 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 def test_random_start_is_bert_init_of_seed() -> None:
+    # Neither a teacher that is there nor one that is not makes a difference.
     assert_equal(start_params(StartConfig(), tiny.STUDENT, None, 4), tiny.params(tiny.STUDENT, 4))
     assert_equal(
         start_params(StartConfig(), tiny.STUDENT, teacher(), 4), tiny.params(tiny.STUDENT, 4)
@@ -66,6 +68,7 @@ def test_random_start_is_bert_init_of_seed() -> None:
 def test_lower_start_of_equal_width_is_bottom_of_teacher() -> None:
     student = narrow()
     params = start(student, teacher(), "lower")
+    # The lowest layers compute what the teacher's do, bit for bit.
     asked = FeatureRequest(hidden=frozenset({0, 1, 2}))
     student_hidden = forward(student, params, tiny.batch(), asked).hidden
     its = forward(tiny.TEACHER, teacher().params, tiny.batch(), asked).hidden
@@ -86,6 +89,7 @@ def test_lower_start_of_equal_width_is_bottom_of_teacher() -> None:
 def test_start_copies_layers_by_rule(layers: Any, source_layers: tuple[int, int]) -> None:
     teacher_params = teacher().params
     params = start(narrow(), teacher(), layers)
+    # What is not layers is taken whole.
     assert_equal(params["embeddings"], teacher_params["embeddings"])
     assert_equal(params["mlm"], teacher_params["mlm"])
     assert list(params["layers"]) == ["1", "2"]
@@ -106,6 +110,7 @@ def test_start_without_teacher_head_inits_head_from_seed(student: ModelConfig) -
     )
     params = start(student, headless, seed=7)
     assert_equal(params["mlm"], tiny.params(student, 7)["mlm"])
+    # The rest does not depend on the seed.
     rest = start(student, teacher(), seed=8)
     assert_equal({**params, "mlm": None}, {**rest, "mlm": None})
 
@@ -133,12 +138,15 @@ def test_start_of_smaller_student_is_whole_finite_and_deterministic(
 ) -> None:
     student = narrow(teacher(**of).config, **changes)
     params = start(student, teacher(**of))
+    # The tree of a model that was made from scratch: nothing more, nothing less.
     wanted = abstract_params(student)
     assert jax.tree.structure(params) == jax.tree.structure(wanted)
     assert [(x.shape, x.dtype) for x in jax.tree.leaves(params)] == [
         (x.shape, x.dtype) for x in jax.tree.leaves(wanted)
     ]
+    # The seed has no part in a start from a teacher.
     assert_equal(params, start(student, teacher(**of), seed=3))
+    # All features are finite: four kinds of two layers, three hidden states, two of logits.
     features = jax.jit(lambda p: forward(student, p, tiny.batch(), EVERYTHING))(params)
     assert len(jax.tree.leaves(features)) == 4 * 2 + 3 + 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(features))
@@ -168,10 +176,12 @@ def test_start_leaves_teacher_unchanged() -> None:
 )
 def test_start_from_unlike_teacher_is_refused(changes: dict[str, Any], complaint: str) -> None:
     student = narrow(**changes)
+    # The check that comes before anything is compiled, then the start itself.
     with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
         check_start(StartConfig("teacher"), student, tiny.TEACHER)
     with pytest.raises(InputError, match=complaint):
         start(student, teacher())
+    # A random start compares nothing.
     check_start(StartConfig(), student, tiny.TEACHER)
 
 
@@ -192,6 +202,7 @@ def test_rotary_start_has_no_position_table_and_any_length() -> None:
     model = Model(ROTARY, tiny.params(ROTARY, 3))
     params = start(narrow(ROTARY, max_positions=99), model)
     assert_equal(params["embeddings"], model.params["embeddings"])
+    # There is no table to cut, so more positions are no obstacle.
     assert set(params["embeddings"]) == {"word", "type", "norm"}
 
 
@@ -200,10 +211,12 @@ def test_narrower_rotary_start_keeps_head_coordinates() -> None:
     model = Model(ROTARY, tiny.params(ROTARY, 3))
     params = start(narrow(ROTARY, width=12, heads=1), model)
     word = np.asarray(model.params["embeddings"]["word"]["embedding"], np.float64)
+    # The basis is read off the word tables.
     basis = np.linalg.lstsq(word, params["embeddings"]["word"]["embedding"], rcond=None)[0]
     for layer in ("1", "2"):
         for name in ("query", "key"):
             kernel = params["layers"][layer]["attention"][name]["kernel"]
+            # The student's one head is one of the teacher's two, in the student's basis.
             its = np.split(
                 basis.T @ model.params["layers"][layer]["attention"][name]["kernel"], 2, axis=1
             )

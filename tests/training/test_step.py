@@ -84,6 +84,7 @@ def test_step_on_eight_devices_equals_one(name: str) -> None:
     tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
     # Attention and relations are distributions over the positions, and logits over the vocabulary.
     parts = {"logit": math.log(tiny.VOCABULARY), "relation": math.log(tiny.SHAPE.seq_len)}
+    # Differences add up over steps, and the tolerance grows with them.
     for step, (loss_1, loss_8) in enumerate(zip(losses_1, losses_8, strict=True), start=1):
         assert_metrics_equal(loss_8, loss_1, summands=tokens, stages=20 * step, parts=parts)
     start = jax.device_get(started(program(name, 1)).params)
@@ -96,6 +97,7 @@ def test_dropout_changes_between_steps() -> None:
     start = tiny.params(compiled.phase.student, 0)
     now = tiny.schedule_inputs(compiled.phase, 0, STEPS)
     state, first = compiled(compiled.start(start, seed=3), teacher, tiny.batch(0), now)
+    # Only the step's number differs, which dropout follows.
     later = dataclasses.replace(
         compiled.start(start, seed=3), step=jax.device_put(jnp.int32(1), state.step.sharding)
     )
@@ -147,6 +149,7 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
         right = jnp.take_along_axis(log_p, rows["labels"][..., None], -1)[..., 0]
         return -jnp.sum(right * rows["label_weights"]) / jnp.sum(rows["label_weights"])
 
+    # The gradient of the whole batch, and the mean of each sequence's.
     graded = jax.jit(jax.grad(loss))
     whole = graded(start, batch)
     slices = []
@@ -155,6 +158,7 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
         slices.append(graded(start, sequence))
     mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
 
+    # Over eight devices a step of SGD moves parameters by what it takes for the gradient.
     compiled = Program(by_gradient(tiny.phase(student=student)), tiny.SHAPE, Layout.of())
     state, _ = compiled(compiled.start(start, seed=0), None, batch, ScheduleInputs(0.0, 1.0))
     moved = jax.tree.map(
@@ -163,6 +167,7 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
     largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(whole))
     sums = {"summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, "stages": 20, "size": largest}
     assert_sums_equal(moved, whole, **sums)
+    # The other mean is outside the tolerance: the test tells them apart.
     with pytest.raises(AssertionError, match="tolerance"):
         assert_sums_equal(mean_of_means, whole, **sums)
 
@@ -176,6 +181,7 @@ def test_step_equals_reference_program(name: str) -> None:
     trainable = by_gradient(only)
     rng = np.random.default_rng(0)
 
+    # Random parameters all over: zeros of the start would hide terms.
     def drawn(shapes: Any) -> Any:
         return jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), shapes)
 
@@ -188,6 +194,7 @@ def test_step_equals_reference_program(name: str) -> None:
         after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
         return jax.tree.map(np.subtract, params, after.params), metrics
 
+    # Once in reference forms, once in optimized ones.
     with trace_reference():
         want = stepped()
     share = rounding(tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, stages=20)
@@ -200,9 +207,11 @@ def test_step_equals_reference_program(name: str) -> None:
 
 @pytest.mark.parametrize("name", ("logit", "tinybert", "minilm"))
 def test_step_keeps_teacher_bitwise_and_out_of_state(name: str) -> None:
+    # The teacher went through twenty steps.
     _, _, after = run(name, 8)
     before = tiny.spread(tiny.params(TEACHER, 9))
     assert largest_difference(after, {part: before[part] for part in after}) == 0
+    # The state holds the student's word table and not the teacher's.
     state = jax.eval_shape(
         lambda p: init_state(p, phase(name).transformation, 0), phase(name).abstract_params()
     )
@@ -214,6 +223,7 @@ def test_step_keeps_teacher_bitwise_and_out_of_state(name: str) -> None:
 def test_params_without_gradient_do_not_decay() -> None:
     start = tiny.spread(tiny.params(phase("minilm").student, 0))
     params, _, _ = run("minilm", 1)
+    # MiniLM's last layer stops at its relations: nothing behind them has a gradient.
     untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")
     for path in untouched:
         before = start
@@ -222,13 +232,16 @@ def test_params_without_gradient_do_not_decay() -> None:
             before = before[key]
             after = after[key]
         assert largest_difference(before, after) == 0
+    # Below them everything has moved.
     assert largest_difference(start["layers"]["1"], params["model"]["layers"]["1"]) > 0
 
 
 def test_decay_spares_biases_and_norms() -> None:
     params = tiny.phase("scratch").abstract_params()
+    # Biases and norms are named so in every module.
     for path, decayed in jax.tree_util.tree_leaves_with_path(decays(params)):
         assert decayed == (path[-1].key not in ("bias", "scale")), path
+    # Flat parameters and a tree are told apart in the same way.
     assert list(decays(flatten(params)).values()) == jax.tree.leaves(decays(params))
 
 
@@ -236,6 +249,7 @@ def test_params_without_gradient_cost_no_update() -> None:
     phase = tiny.phase("minilm", teacher=TEACHER)
     trainable, frozen = partition(phase.abstract_params(), phase.trained)
     assert "model.mlm.dense.kernel" in frozen
+    # An update costs the same for each parameter that is trained.
     trained_size = sum(leaf.size for leaf in trainable.values())
     frozen_size = sum(leaf.size for leaf in frozen.values())
     of_all = price(tiny.phase("scratch"), tiny.SHAPE).optimizer / (trained_size + frozen_size)
@@ -245,10 +259,12 @@ def test_params_without_gradient_cost_no_update() -> None:
 def test_schedule_warms_up_and_ends_with_budget() -> None:
     config = OptimizerConfig(learning_rate=2.0, warmup=0.1)
     rates = [learning_rate(config, step / 100, (step + 1) / 100) for step in range(101)]
+    # The rate climbs over a tenth of the budget.
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) == pytest.approx(rates[9]) == pytest.approx(rates[10]) == pytest.approx(2.0)
     assert rates[99] == pytest.approx(2.0 / 90)
     assert rates[100] == 0.0
+    # It only rises, then only falls.
     assert all(a < b for a, b in itertools.pairwise(rates[:10]))
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
@@ -262,6 +278,7 @@ def test_term_of_weight_zero_costs_nothing() -> None:
         tiny.TEACHER,
         OptimizerConfig(learning_rate=1e-2),
     )
+    # Neither the teacher's forward pass nor the term itself is paid for.
     assert not arm.uses_teacher
     assert price(arm.phases[0], tiny.SHAPE) == price(tiny.phase("scratch"), tiny.SHAPE)
 

@@ -83,9 +83,11 @@ def test_online_teacher_is_its_forward_pass() -> None:
     teacher_source = OnlineTeacher(tiny.TEACHER)
     params = tiny.params(tiny.TEACHER, 9)
     actual = jax.jit(lambda p, b: teacher_source.features(p, b, EVERYTHING))(params, tiny.batch())
+    # Features have the structure that was asked for, and nothing more.
     assert jax.tree.structure(actual) == jax.tree.structure(seen())
     for leaf, expected in zip(jax.tree.leaves(actual), jax.tree.leaves(seen()), strict=True):
         np.testing.assert_array_equal(leaf, expected)
+    # What is computed in the step needs no stored field.
     assert teacher_source.fields(12, 3) == ()
 
 
@@ -105,6 +107,7 @@ def test_cached_fields_describe_stored_arrays(logits: str, dtype: str) -> None:
     teacher_source = cached(EVERYTHING, logits=logits, dtype=dtype)
     fields = teacher_source.fields(tiny.SHAPE.seq_len, tiny.SHAPE.max_predictions)
     stored, _ = through(teacher_source, seen(), np.arange(8))
+    # Fields are what a reader expects before it opens a file.
     assert {f.name for f in fields} == set(stored)
     for f in fields:
         assert stored[f.name].shape == (8, *f.shape)
@@ -112,6 +115,7 @@ def test_cached_fields_describe_stored_arrays(logits: str, dtype: str) -> None:
 
 
 def test_cached_ids_of_large_vocabulary_have_32_bits() -> None:
+    # The largest id must fit its type.
     for size, dtype in ((2**16, "uint16"), (2**16 + 1, "uint32")):
         large = dataclasses.replace(tiny.TEACHER, vocab_size=size)
         (ids,) = CachedTeacher(large, LOGITS, CacheConfig(logits="sampled", k=4)).fields(12, 3)
@@ -132,6 +136,7 @@ def test_cached_features_in_float16_are_within_rounding(logits: str) -> None:
     for name in (*ATTENTION_FEATURES, "hidden"):
         stored = getattr(read, name)
         its = getattr(seen(), name)
+        # Kinds and layers are those asked for.
         assert stored.keys() == its.keys() == getattr(EVERYTHING, name)
         for layer in stored:
             assert stored[layer].dtype == np.float32
@@ -142,6 +147,7 @@ def test_cached_teacher_reads_requested_features_alone() -> None:
     teacher_source = cached(EVERYTHING, logits="all")
     stored, _ = through(teacher_source, seen(), np.arange(8))
     read = teacher_source.features(None, stored, FeatureRequest(hidden=frozenset({4})))
+    # One array is read, and no other.
     assert read.hidden.keys() == {4}
     assert len(jax.tree.leaves(read)) == 1
 
@@ -156,6 +162,7 @@ def test_top_k_keeps_largest_and_spreads_rest_evenly(dtype: str, tolerance: floa
     actual = softmax(read.logits).reshape(-1, V)
     p = softmax(logits).reshape(-1, V)
     for q, teacher_probs in zip(actual, p, strict=True):
+        # The rest is spread over all other entries, so that the whole is 1.
         largest = np.argsort(-teacher_probs)[:K]
         wanted = np.full(V, (1 - teacher_probs[largest].sum()) / (V - K))
         wanted[largest] = teacher_probs[largest]
@@ -171,6 +178,7 @@ def test_top_k_of_certain_teacher_is_finite() -> None:
     stored, read = through(
         cached(logits="top_k", k=1, dtype="float16"), Features(logits=logits), [0]
     )
+    # The log of nothing would be minus infinity.
     assert np.isfinite(stored["teacher.logits.log_rest"]).all()
     np.testing.assert_allclose(softmax(read.logits)[0, 0], np.eye(V)[7], atol=1e-12)
 
@@ -187,6 +195,7 @@ def drawn(temperature: float, seed: int = 0) -> tuple[Array, Array, Features]:
     what is read back."""
     (row,) = some_logits(1, spread=1.5, seed=seed)
     logits = np.broadcast_to(row, (RECORDS, SLOTS, V))
+    # One distribution everywhere, so that all draws can be counted together.
     teacher_source = cached(logits="sampled", temperature=temperature)
     stored, read = through(teacher_source, Features(logits=logits), np.arange(RECORDS))
     return row, stored["teacher.logits.ids"], read
@@ -198,6 +207,7 @@ def test_draws_follow_teacher_distribution(temperature: float) -> None:
     p = softmax(row / temperature)
     counts = np.bincount(ids.ravel(), minlength=V)
     assert counts.sum() == RECORDS * SLOTS * K
+    # Draws follow the distribution, and would be told from that at another temperature.
     assert stats.chisquare(counts, p * counts.sum()).pvalue > 1e-3
     others = softmax(row / (3 - temperature))
     assert stats.chisquare(counts, others * counts.sum()).pvalue < 1e-9
@@ -212,9 +222,12 @@ def test_decoded_draws_are_their_frequencies() -> None:
 def test_draws_of_records_and_slots_are_independent() -> None:
     row, ids, _ = drawn(1.0)
     by_draw = ids.reshape(-1, K)
+    # Whole sets of draws hardly ever repeat.
     assert len(np.unique(by_draw, axis=0)) > 0.99 * len(by_draw)
     p = softmax(row)
     same = np.sum(p**2)  # probability that two independent draws agree
+    # Neighbouring records, neighbouring slots and neighbouring draws agree as often as chance has
+    # it.
     for first, second in ((ids[:-1], ids[1:]), (ids[:, 0], ids[:, 1]), (ids[..., 0], ids[..., 1])):
         agree = np.mean(first == second)
         assert abs(agree - same) < 5 * np.sqrt(same * (1 - same) / first.size)
@@ -225,11 +238,13 @@ def test_draws_depend_on_record_number_alone() -> None:
     teacher_source = cached(logits="sampled")
     records = np.array([4, 17, 3, 99, 2**20])
     whole = through(teacher_source, Features(logits=logits), records)[0]["teacher.logits.ids"]
+    # The records in another order, one alone, and two.
     for rows in ([3, 0, 1, 4, 2], [2], [2, 4]):
         part = through(teacher_source, Features(logits=logits[rows]), records[rows])[0][
             "teacher.logits.ids"
         ]
         np.testing.assert_array_equal(part, whole[rows])
+    # Other numbers have other draws.
     renumbered = through(teacher_source, Features(logits=logits), records + 1)[0][
         "teacher.logits.ids"
     ]
@@ -240,9 +255,10 @@ def test_draws_depend_on_record_number_alone() -> None:
 
 
 def gradient(read: Features, student_logits: Array, temperature: float) -> Array:
-    """Compute the logit term's gradient with respect to the student's logits `own` `[V]`, the same
+    """Compute the logit term's gradient with respect to the student's logits `[V]`, the same
     at every position."""
     term = get("logit", temperature=temperature)
+    # The student's logits are the same everywhere, so that the mean is over draws alone.
     places = read.logits.shape
 
     def loss(x: jax.Array) -> jax.Array:
@@ -278,6 +294,7 @@ def test_gradient_from_top_k_of_flat_teacher_is_biased() -> None:
     row, _, _ = drawn(1.0)
     student_logits = some_logits(seed=3)
     _, read = through(cached(logits="top_k"), Features(logits=row[None, None]), [0])
+    # A flat teacher has most of its mass in the rest, which top-k spreads evenly.
     wanted, sigma = true_gradient(row, student_logits, 1.0)
     assert np.max(np.abs(gradient(read, student_logits, 1.0) - wanted) / sigma) > 20
 
@@ -300,6 +317,7 @@ def test_cache_of_as_many_entries_as_vocabulary_is_refused(logits: Any, k: int) 
         InputError, match=rf"\Acache.k is {k}, expected fewer than the vocabulary's {V} entries\Z"
     ):
         check_readable(objective(get("logit")), config, *MODELS)
+    # One entry fewer is a cache, and without a choice of entries k has no meaning.
     check_readable(objective(get("logit")), CacheConfig(logits=logits, k=V - 1), *MODELS)
     check_readable(objective(get("logit")), CacheConfig(logits="all", k=k), *MODELS)
 
@@ -338,6 +356,7 @@ def no_loss(
 
 def test_draws_temperature_is_free_for_terms_without_logits() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
+    # Only the logit term reads draws, and has the cache's temperature.
     others = objective(
         get("mlm"), get("hidden_mse"), get("relation"), get("logit", temperature=2.0)
     )

@@ -30,14 +30,17 @@ def check_same(run: Path) -> EventAccumulator:
     """Assert that every figure of every line is a point, and that there are no others; return what
     was read."""
     events = read(run)
+    # What each tag should hold, from the lines of the run.
     expected: dict[str, list[tuple[int, float]]] = {}
     for line in metrics.lines(run):
+        # A step's position is no figure, and neither is what an evaluation was paid.
         beside = ("step", "time") if "loss" in line else ("step", "flops", "share")
         for name, figure in line.items():
             if name not in beside:
                 expected.setdefault(name, []).append(
                     (line["step"], pytest.approx(figure, rel=1e-6))
                 )
+    # Curves over the budget repeat evaluations on another axis, and are looked at by themselves.
     plain = {tag for tag in events.Tags()["scalars"] if not tag.startswith("by_budget/")}
     assert {tag: points(events, tag) for tag in plain} == expected
     return events
@@ -48,8 +51,10 @@ def test_sink_has_figures_of_metrics_lines(tmp_path: Path) -> None:
     runs.run(tmp_path, about=about)
     events = check_same(tmp_path)
     assert [step for step, _ in points(events, "mlm_loss")] == runs.EVALUATED
+    # Budget shares are in thousandths, as steps are whole numbers.
     assert [step for step, _ in points(events, "by_budget/mlm_loss")] == [500, 1000]
     (recipe,) = events.Tensors("recipe")
+    # The recipe is text, and the table of runs has its header.
     assert b'"batch_size": 8' in recipe.tensor_proto.string_val[0]
     assert SESSION_START_INFO_TAG in events.summary_metadata
 
@@ -60,6 +65,7 @@ def test_resumed_run_has_no_event_twice(tmp_path: Path, stop_at: int) -> None:
         runs.run(tmp_path, stop_at=stop_at)
     runs.run(tmp_path)
     events = check_same(tmp_path)
+    # No step and no evaluation is there twice.
     assert [step for step, _ in points(events, "loss")] == list(range(1, runs.STEPS + 1))
     assert [step for step, _ in points(events, "by_budget/mlm_loss")] == [500, 1000]
 
@@ -87,5 +93,6 @@ def test_dropped_events_are_forgotten_by_reader(
     log = Log(tmp_path, 1)
     log.write(2, {"flops": 2, "loss": 20.0})
     log.close()
+    # A second reader, and the one that was already open, forget what was overwritten.
     assert points(read(tmp_path), "loss") == [(1, 1.0), (2, 20.0)]
     assert points(events.Reload(), "loss") == [(1, 1.0), (2, 20.0)]

@@ -45,8 +45,10 @@ class Server:
     def init(self, **facts: Any) -> SimpleNamespace:
         self.began.append(facts)
         history = self.runs.setdefault(facts["id"], {})
+        # Steps from before this connection are refused if they come again.
         before = set(history)
         began = set[int]()
+        # Offline nothing is known of what was sent earlier.
         next_step = 0 if self.offline else max(history, default=-1) + 1
 
         def log(record: dict[str, Any], step: int) -> None:
@@ -88,8 +90,10 @@ def sent(run: Path) -> dict[int, dict[str, Any]]:
 def test_sink_has_figures_of_metrics_lines(server: Server, tmp_path: Path) -> None:
     runs.run(tmp_path, PROJECT, about=About("study", "tinybert", 7, {"train": {"batch_size": 8}}))
     (history,) = server.runs.values()
+    # What the service holds is what the run's own lines say.
     assert history == sent(tmp_path)
     (began,) = server.began
+    # The run is listed under project, study and name, with its recipe.
     assert (began["project"], began["group"], began["name"]) == ("mine", "study", tmp_path.name)
     assert began["config"] == {"train": {"batch_size": 8}, "arm": "tinybert", "seed": 7}
     assert server.finished == 1
@@ -102,6 +106,7 @@ def test_resumed_run_sends_nothing_twice(server: Server, tmp_path: Path, offline
         runs.run(tmp_path, PROJECT, stop_at=5)
     runs.run(tmp_path, PROJECT)
     (history,) = server.runs.values()
+    # Each step arrives once, though the steps between checkpoint and interruption were done twice.
     assert list(history) == list(range(1, runs.STEPS + 1))
     assert server.refused == []
     assert server.finished == len(server.began) == 2
@@ -110,6 +115,7 @@ def test_resumed_run_sends_nothing_twice(server: Server, tmp_path: Path, offline
 def test_resumed_run_sends_what_kill_prevented(server: Server, tmp_path: Path) -> None:
     with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, PROJECT, stop_at=5)
+    # The kill came before these were sent.
     (history,) = server.runs.values()
     for step in (2, 3, 4):
         history.pop(step, None)
@@ -121,6 +127,7 @@ def test_wandb_switched_on_late_gets_whole_run(server: Server, tmp_path: Path) -
     with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=5)
     runs.run(tmp_path, PROJECT)
+    # Lines from before it was switched on are sent as well.
     (history,) = server.runs.values()
     assert history == sent(tmp_path)
 
@@ -135,6 +142,7 @@ def test_non_finite_figures_are_not_sent(server: Server, tmp_path: Path) -> None
 def test_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    # It is asked for twice: before the study, and where a run opens.
     for ask in (lambda: check_log(PROJECT), lambda: Log(tmp_path, 0, PROJECT)):
         with pytest.raises(
             InputError, match=r"needs the package wandb, .*pip install 'kdjax\[wandb\]'"
@@ -149,6 +157,7 @@ def test_missing_login_is_one_line(server: Server, monkeypatch: pytest.MonkeyPat
         InputError, match=r"train.log.wandb is 'mine': No API key configured\. WANDB_MODE=offline"
     ):
         check_log(PROJECT)
+    # Offline needs no login.
     monkeypatch.setenv("WANDB_MODE", "offline")
     check_log(PROJECT)
 
@@ -169,6 +178,7 @@ def test_installed_package_takes_run_offline(
         about=About("study", "tinybert", 0, {"train": {"batch_size": 8}}),
         warn=messages.append,
     )
+    # The package itself takes run and figures, and writes them to its own file.
     assert messages == []
     (path,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"loss/hidden_mse" in path.read_bytes()

@@ -75,6 +75,7 @@ def phase() -> Phase:
     optimizer = OptimizerConfig(learning_rate=1.0)
     arm = resolve("all", ArmConfig(terms=TERMS), STUDENT, TEACHER, optimizer)
     adam = arm.phases[0]
+    # An SGD step at a rate of 1 gives the gradients away.
     return Sgd(**{field.name: getattr(adam, field.name) for field in dataclasses.fields(Phase)})
 
 
@@ -84,12 +85,14 @@ def stepped(mesh: MeshConfig, devices: int, **options: Any) -> tuple[Any, float,
     program = Program(phase(), SHAPE, Layout.of(mesh, jax.devices()[:devices]), **options)
     start = models.init(STUDENT, 0).params
     teacher = program.place_teacher(models.init(TEACHER, 9).params)
+    # Each lane has a seed and a batch of its own; one run is one lane.
     states = [program.start(start, seed) for seed in range(program.lanes)]
     before = jax.device_get(states[0].params)
     batches = program.place(
         program.stack_batches([tiny.batch(3 + n, SHAPE) for n in range(program.lanes)])
     )
     after, metrics = program.step(program.stack(states), teacher, batches, ScheduleInputs(0.0, 1.0))
+    # What a parameter moved by is its gradient.
     gradients = jax.tree.map(np.subtract, before, jax.device_get(program.unstack(after, 0).params))
     return gradients, float(np.ravel(metrics["loss"])[0]), {name for name, _ in program.kernels}
 
@@ -117,9 +120,11 @@ def test_step_with_kernels_is_the_step_without(
 ) -> None:
     want_gradients, want_loss = without_kernels
     gradients, loss, names = stepped(mesh, devices, **options)
+    # All kernels took part: none was passed over as not fitting.
     assert names == KERNELS
     sums = {"summands": SHAPE.batch_size * SHAPE.seq_len, "stages": 20}  # matmuls and sums in a row
     assert_metrics_equal({"loss": loss}, {"loss": want_loss}, **sums)
+    # Sums of different leaves are held to the size of the largest gradient.
     largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(want_gradients))
     assert_sums_equal(gradients, want_gradients, size=largest, **sums)
 
@@ -129,6 +134,7 @@ def test_each_device_runs_a_kernel_on_its_own_sequences() -> None:
     scale = jnp.array([2.0])
     sizes = []
 
+    # Shapes are seen while the kernel is traced, on each device.
     def kernel(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
         sizes.append(len(x))
         return x * scale, jnp.sum(x, axis=0, keepdims=True)
@@ -142,6 +148,7 @@ def test_each_device_runs_a_kernel_on_its_own_sequences() -> None:
             return on_each_device(kernel, inputs, outputs)(x, scale)
 
     scaled, sums = jax.jit(run, in_shardings=(layout.batch_sharding, layout.replicated))(x, scale)
+    # Eight sequences over eight devices.
     assert set(sizes) == {1}
     np.testing.assert_array_equal(scaled, 2 * x)
     np.testing.assert_array_equal(sums, x)
@@ -162,6 +169,7 @@ def test_stored_outputs_of_a_teacher_are_computed_by_kernels_on_each_device() ->
     program = cache._program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
     batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch_size,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr
+    # There is a kernel at all, and none of it outside.
     assert set(kernels(traced))
     assert not kernels_outside_shard_map(traced.jaxpr)
 
@@ -171,6 +179,7 @@ def kernels_outside_shard_map(jaxpr: core.Jaxpr) -> list[str]:
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "pallas_call":
             names.append(eqn.params["name"])
+        # What lies in a shard_map runs on each device by itself.
         elif eqn.primitive.name != "shard_map":
             for inner in core.jaxprs_in_params(eqn.params):
                 names += kernels_outside_shard_map(inner)

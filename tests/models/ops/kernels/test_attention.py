@@ -43,6 +43,7 @@ def plain(
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
     same_segment = segments[:, None, :, None] == segments[:, None, None]
     probs = jax.nn.softmax(jnp.where(same_segment, scores, -jnp.inf))
+    # The same mask as the kernel draws, from the same seeds.
     if seeds is not None:
         probs = jnp.where(keep_mask_by_seeds(seeds, probs.shape, rate), probs / (1 - rate), 0)
     context = probs @ value
@@ -83,10 +84,13 @@ def test_kernel_computes_plain_attention_and_drops_out_the_same_probabilities(
     options = {}
     if dropout:
         options = {"seeds": sequence_seeds(jax.random.key(4), 3), "rate": 0.3}
+    # Results in the inputs' type, whatever was computed with inside.
     got = run(joined, segment_ids, grad_context, grad_scores if with_scores else None, **options)
     assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
 
+    # In float32 and without blocks: the whole square of scores at once.
     out, pull = jax.vjp(lambda x: plain(x, segment_ids, **options), joined.astype(F32))
+    # Without scores as a result they have no gradient to add.
     if not with_scores:
         out = out[:1]
         grad_scores = jnp.zeros_like(grad_scores)
@@ -100,6 +104,7 @@ def test_kernel_does_not_depend_on_how_many_sequences_a_step_of_its_grid_takes(
 ) -> None:
     arrays = inputs(6, F32)
     all_at_once = run(*arrays)
+    # A block holds as many sequences as fit: here one, two or three.
     monkeypatch.setattr(attention, "_BLOCK_BYTES", sequences * arrays[0][0].nbytes)
     # A function of its own, as JAX keeps what it has traced of another.
     assert grids(functools.partial(run), *arrays) == [(6 // sequences,)] * 2
@@ -110,6 +115,7 @@ def test_position_sees_its_own_segment_alone() -> None:
     joined, segment_ids, *_ = inputs(1, F32)
     moved = joined.at[0, 50].add(1.0)
     before = attention.forward(joined, segment_ids, HEADS, interpret=True)[0]
+    # A position of the third segment is changed.
     after = attention.forward(moved, segment_ids, HEADS, interpret=True)[0]
     changed = np.flatnonzero(np.any(before != after, axis=(0, 2)))
     assert changed.tolist() == np.flatnonzero(segment_ids[0] == 3).tolist()
@@ -117,6 +123,7 @@ def test_position_sees_its_own_segment_alone() -> None:
 
 def test_kernel_takes_large_scores() -> None:
     joined, segment_ids, grad_context, grad_scores = inputs(2, F32)
+    # Queries and keys alone grow, so that scores grow by 900.
     large = joined.at[..., : 2 * WIDTH].multiply(30)
     out, grad = run(large, segment_ids, grad_context, grad_scores)
     context, _ = out

@@ -21,6 +21,7 @@ WIDTH = 128
 def test_kernel_computes_plain_layer_norm_whatever_the_blocks(
     monkeypatch: pytest.MonkeyPatch, dtype: Any, rows: int, blocks: int
 ) -> None:
+    # Of 2048 rows a block: one, and one that is not full.
     monkeypatch.setattr(layer_norm, "_BLOCK_BYTES", 2048 * WIDTH * jnp.dtype(dtype).itemsize)
     x = 3 + drawn(rows, WIDTH, dtype=dtype)
     grad_out = drawn(rows, WIDTH, seed=1, dtype=dtype)
@@ -33,6 +34,7 @@ def test_kernel_computes_plain_layer_norm_whatever_the_blocks(
 
     assert grids(run, x, scale, bias, grad_out) == [(blocks,)] * 2
     out, grads = run(x, scale, bias, grad_out)
+    # Gradients of scale and bias are summed over blocks, so in float32.
     grad_x, grad_scale, grad_bias = grads
     assert out.dtype == grad_x.dtype == dtype
     assert grad_scale.dtype == grad_bias.dtype == F32
@@ -42,6 +44,7 @@ def test_kernel_computes_plain_layer_norm_whatever_the_blocks(
 
 
 def test_kernel_of_rows_far_from_zero_keeps_their_variance() -> None:
+    # E[x²] − E[x]² would leave nothing of a variance of 1 beside 90 000.
     x = 300 + drawn(16, WIDTH)
     out = layer_norm.forward(x, jnp.ones(WIDTH), jnp.zeros(WIDTH), 1e-12, interpret=True)
     wide = np.asarray(x, np.float64)

@@ -51,12 +51,14 @@ def test_kernel_computes_the_plain_divergence(dtype: Any, batch: int) -> None:
     arrays = (student, teacher, segment_ids)
     out = relations.forward(*arrays, HEADS, interpret=True)
     grad = relations.backward(*arrays, grad_out, HEADS, interpret=True)
+    # The divergence is a loss, and its gradient is of the vectors' type.
     assert out.dtype == F32
     assert grad.dtype == dtype
     want, pull = jax.vjp(lambda x: plain(x, teacher.astype(F32), segment_ids), student.astype(F32))
     assert_near((out, grad), (want, *pull(grad_out)), KERNEL_ROUNDING[dtype])
 
 
+# The two relations are the same array: nothing else is known exactly.
 def test_equal_relations_have_no_divergence_and_no_gradient() -> None:
     x = drawn(2, LENGTH, STUDENT_WIDTH)
     segment_ids = segments(2)
@@ -68,6 +70,7 @@ def test_equal_relations_have_no_divergence_and_no_gradient() -> None:
 
 
 def test_kernel_takes_large_products() -> None:
+    # Products of thirtyfold vectors are 900 times as large: a softmax becomes a choice.
     student = 30 * drawn(1, LENGTH, STUDENT_WIDTH)
     teacher = 30 * drawn(1, LENGTH, TEACHER_WIDTH, seed=1)
     segment_ids = segments(1)
