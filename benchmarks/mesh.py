@@ -72,10 +72,10 @@ def messages(text: str) -> list[str]:
 def layouts() -> list[tuple[int, int, int]]:
     """Return every mesh of all devices: sizes of the axes `data`, `fsdp` and `tensor`."""
     meshes = []
-    for sizes in itertools.product(range(1, DEVICES + 1), repeat=2):
-        data, rest = divmod(DEVICES, math.prod(sizes))
+    for fsdp, tensor in itertools.product(range(1, DEVICES + 1), repeat=2):
+        data, rest = divmod(DEVICES, fsdp * tensor)
         if not rest:
-            meshes.append((data, *sizes))
+            meshes.append((data, fsdp, tensor))
     return meshes
 
 

@@ -229,7 +229,7 @@ def operations_of(text: str) -> dict[str, Operation]:
     computations = _computations(text)
     sources = _sources(text)
     # What is fused runs as part of its fusion, which stands in another computation.
-    fused = set()
+    fused: set[str] = set()
     for instructions in computations.values():
         fused.update(map(_fusion, instructions))
     operations = {}
@@ -336,8 +336,8 @@ def _sources(text: str) -> dict[int, str]:
             current = line
         elif not line:
             current = ""
-        elif current and (entry := _NUMBERED.match(line)):
-            tables_of_text[current][int(entry[1])] = entry[2]
+        elif current and (numbered := _NUMBERED.match(line)):
+            tables_of_text[current][int(numbered[1])] = numbered[2]
     places = {}
     for number, entry in tables_of_text["FileLocations"].items():
         file = tables_of_text["FileNames"][_field("file_name_id", entry)].strip('"')

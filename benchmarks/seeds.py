@@ -160,7 +160,10 @@ def row(student: str, arm: str, number: int, options: argparse.Namespace) -> lis
 
     in_loop = {name: float(np.median(loops[name])) / steps / number for name in seeds}
     programs = [way.program for way in seeds.values()]
-    peaks = [1e-6 * (program.memory or {"peak": float("nan")})["peak"] for program in programs]
+    peaks = []
+    for program in programs:
+        peak = program.memory["peak"] if program.memory else float("nan")
+        peaks.append(1e-6 * peak)
     return [
         student,
         arm,

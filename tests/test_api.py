@@ -60,7 +60,7 @@ def test_each_name_of_the_front_door_is_there() -> None:
     for name in kdjax.__all__:
         assert getattr(kdjax, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        _ = kdjax.trian  # type: ignore[attr-defined]
+        _ = kdjax.trian
 
 
 def test_training_spends_the_budget_to_less_than_one_step(

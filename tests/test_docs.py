@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -182,7 +183,9 @@ def test_custom_term_of_the_docs_equals_its_formula(own_terms: Any) -> None:
                 distances.append(abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5)
         means.append(np.mean(distances))
     term = objectives.get("my_terms:similarity", power=1.5)
-    loss = term(Features(hidden={6: h_s}), Features(hidden={12: h_t}), batch, {})
+    loss = term(
+        Features(hidden={6: jnp.asarray(h_s)}), Features(hidden={12: jnp.asarray(h_t)}), batch, {}
+    )
     assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
 
 

@@ -210,7 +210,7 @@ def test_audit_of_a_study_leaves_its_files_untouched(study: Path) -> None:
     assert stamps() == before
 
 
-FIGURES: dict[str, tuple[Callable[[Path], None], Place]] = {
+FIGURES: dict[str, tuple[Callable[[Path], object], Place]] = {
     "a run's FLOPs": (
         lambda out: edit(out / SCRATCH / "result.json", "spent", "student_forward", to=one_more),
         f"{SCRATCH}/result.json: spent.student_forward",

@@ -38,7 +38,7 @@ def test_point_is_flagged_where_time_grows_faster_than_price(power: float, flagg
 
 
 def test_exponents_are_those_of_the_figures() -> None:
-    assert exponents(points(1.5))["width"] == (pytest.approx(1), pytest.approx(1.5))
+    assert exponents(points(1.5))["width"] == pytest.approx((1, 1.5))
 
 
 def test_table_has_a_row_for_every_point() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from kdjax.errors import InputError
 PRICE = Price(15, 1, 2, 3, 4, 5, jaxpr_matmul=0, jaxpr_elementwise=0)
 
 
-def written(path: Path) -> list[dict]:
+def written(path: Path) -> list[dict[str, Any]]:
     """Write a journal of four entries."""
     ledger = Ledger.open(Budget.flops(100))
     journal = Journal(path)

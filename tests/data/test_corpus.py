@@ -87,14 +87,14 @@ def test_missing_tokens_are_those_of_the_missing_sequences(
     sequences: int, mean: int, more: int
 ) -> None:
     manifest = _Counts({"train": sequences}, {"train": mean * sequences})
-    counted = Corpus(Path(), manifest, {})  # type: ignore[arg-type]
+    counted = Corpus(Path(), manifest, {})
     assert counted.missing_tokens(sequences + more) == mean * more
     assert counted.missing_tokens(1) == 0
 
 
 def test_part_of_a_missing_token_counts_as_one() -> None:
     manifest = _Counts({"train": 3}, {"train": 10})
-    counted = Corpus(Path(), manifest, {})  # type: ignore[arg-type]
+    counted = Corpus(Path(), manifest, {})
     assert [counted.missing_tokens(needed) for needed in (0, 3, 4, 5, 6)] == [0, 0, 4, 7, 10]
 
 

@@ -108,7 +108,7 @@ def test_stream_left_early_leaves_no_thread_behind(corpus: Corpus) -> None:
     # Reading ahead runs in threads of its own.
     readers = set(threading.enumerate()) - before
     assert readers
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     for reader in readers:
         reader.join(timeout=10)
         assert not reader.is_alive()

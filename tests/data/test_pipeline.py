@@ -155,7 +155,7 @@ def test_text_that_changes_between_pipelines_is_refused(
 
         def changed(*arguments: object, documents: int = documents) -> object:
             make_corpus(tmp_path / "text" / "0.jsonl", documents)
-            return counted(*arguments)  # type: ignore[arg-type]
+            return counted(*arguments)
 
         # Fewer documents than were counted, or more.
         make_corpus(tmp_path / "text" / "0.jsonl", 100)

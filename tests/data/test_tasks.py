@@ -69,7 +69,7 @@ def test_splits_follow_the_hash_of_the_identity(tmp_path: Path, tokenizer: Path)
 def test_arrays_are_framed_padded_and_cut_to_length(tmp_path: Path, tokenizer: Path) -> None:
     task = load("t", TaskConfig(write_csv(tmp_path / "a.csv")), tokenizer, 12)
     batch = task.train.batch
-    assert {name: (array.shape[1], array.dtype) for name, array in batch.items()} == {
+    assert {name: (array.shape[1], array.dtype.type) for name, array in batch.items()} == {
         **dict.fromkeys(("tokens", "segments", "positions"), (12, np.int32)),
         "valid": (12, np.bool_),
     }

@@ -19,10 +19,10 @@ from kdjax.errors import InputError
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 40 training and 10 test examples in array_record format."""
     # Imported here: it takes a second, and every worker collects this file.
-    tfds = pytest.importorskip("tensorflow_datasets")
+    tfds: Any = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("importlib_resources")
 
-    class Little(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+    class Little(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
         pkg_dir_path = Path(__file__).parent
 

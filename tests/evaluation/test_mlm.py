@@ -315,9 +315,12 @@ def test_teacher_without_mlm_head_gives_no_kl(
 def test_teacher_runs_once_when_first_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     predict = mlm._predict
-    monkeypatch.setattr(
-        mlm, "_predict", lambda *arguments: calls.append(arguments) or predict(*arguments)
-    )
+
+    def recorded(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return predict(*arguments)
+
+    monkeypatch.setattr(mlm, "_predict", recorded)
     held_out = HeldOut([tiny.batch(0), tiny.batch(1)], TEACHER)
     # Nothing runs until it is asked for.
     assert not calls

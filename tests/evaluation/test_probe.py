@@ -37,7 +37,7 @@ def planted(
     """
     rng = np.random.default_rng(0)
     splits = []
-    stored = []
+    stored: list[np.ndarray] = []
     for n in rows:
         truth = rng.integers(0, 3, n)
         x = rng.normal(size=(n, len(signal), 12)).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,10 +15,11 @@ from tests.evaluation.handmade import inputs
 @pytest.mark.parametrize("count", [1, 2, 129, 300])
 def test_results_keep_row_order_for_any_lengths(count: int) -> None:
     batch = inputs(count, np.random.default_rng(count), length=70, shortest=1)
-    actual = over_rows(lambda b: np.stack([b["tokens"].sum(1), b["valid"].sum(1)], 1), batch)
-    np.testing.assert_array_equal(
-        actual, np.stack([batch["tokens"].sum(1), batch["valid"].sum(1)], 1)
-    )
+
+    def sums(part: dict[str, Any]) -> Any:
+        return np.stack([part["tokens"].sum(1), part["valid"].sum(1)], 1)
+
+    np.testing.assert_array_equal(over_rows(sums, batch), sums(batch))
 
 
 def test_batches_have_few_shapes_and_little_padding() -> None:
@@ -37,5 +40,10 @@ def test_batches_have_few_shapes_and_little_padding() -> None:
 def test_rows_longer_than_batch_go_one_by_one() -> None:
     batch = inputs(3, np.random.default_rng(0), length=rows.TOKENS + 10, shortest=rows.TOKENS + 1)
     shapes = []
-    over_rows(lambda b: shapes.append(b["tokens"].shape) or b["tokens"].sum(1), batch)
+
+    def compute(part: dict[str, Any]) -> Any:
+        shapes.append(part["tokens"].shape)
+        return part["tokens"].sum(1)
+
+    over_rows(compute, batch)
     assert shapes == [(1, rows.TOKENS + 10)] * 3

@@ -33,8 +33,8 @@ def test_hold_out_errors_equal_fit_to_smaller_budgets() -> None:
     (gap,) = validation.differences
     assert gap.name == "scratch - logit"
     assert gap.error == pytest.approx(validation.arms[0].error - validation.arms[1].error)
-    values = {(run.arm, run.seed): run.value for run in runs if run.flops == largest}
-    pairs = [values["scratch", seed] - values["logit", seed] for seed in range(3)]
+    by_run = {(run.arm, run.seed): run.value for run in runs if run.flops == largest}
+    pairs = [by_run["scratch", seed] - by_run["logit", seed] for seed in range(3)]
     assert gap.noise == pytest.approx(np.std(pairs, ddof=1))
 
 

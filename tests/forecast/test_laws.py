@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,14 +137,15 @@ def test_repeated_loss_ignores_unread_text() -> None:
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
 def test_counts_not_above_zero_are_refused(bad: float) -> None:
-    for ask in (
+    asks: list[Callable[[], Any]] = [
         lambda: forecast.supervised_loss(bad, 1e9),
         lambda: forecast.distilled_loss(1e6, 1e9, bad),
         lambda: forecast.effective_tokens(1e9, bad),
         lambda: forecast.effective_tokens(1e9, 1e9, bad),
         lambda: forecast.effective_parameters(bad, 1e9),
         lambda: forecast.repeated_loss(1e6, bad, 1e9),
-    ):
+    ]
+    for ask in asks:
         with pytest.raises(InputError, match="expected numbers above 0"):
             ask()
 

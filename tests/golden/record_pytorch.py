@@ -135,7 +135,7 @@ def arm(name: str, pair: str = "bert") -> dict[str, np.ndarray]:
         inputs.case, inputs.student, inputs.teacher, [inputs.batch], objective=inputs.objective
     )
     loss, gradients = torch_arm.gradients()
-    recorded = {"loss": np.float32(loss)}
+    recorded: dict[str, Any] = {"loss": np.float32(loss)}
 
     # Where each number of kdjax's parameters goes in PyTorch is where its own index goes.
     params = {"model": inputs.student, "objective": inputs.objective}

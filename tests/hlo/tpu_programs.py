@@ -79,7 +79,7 @@ def squares(x: jax.Array, cost: pl.CostEstimate | None = None) -> jax.Array:
         cost_estimate=cost,
         name="square",
     )
-    return kernel(x)  # type: ignore[no-any-return]
+    return kernel(x)
 
 
 def squares_noted(x: jax.Array) -> jax.Array:

@@ -28,8 +28,8 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture
-def config() -> ConfigWith:
-    """A small config; `config(norm="pre")` differs in a setting."""
+def config_with() -> ConfigWith:
+    """A small config; `config_with(norm="pre")` differs in a setting."""
     return lambda **changes: replace(CONFIG, **changes)
 
 

@@ -129,9 +129,9 @@ def plain(config: ModelConfig, params: Any, batch: dict[str, np.ndarray]) -> dic
     ],
 )
 def test_every_feature_equals_its_definition_in_numpy(
-    config: ConfigWith, batch_of: BatchOf, scrambled: Scramble, changes: dict[str, Any]
+    config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble, changes: dict[str, Any]
 ) -> None:
-    config = config(**changes)
+    config = config_with(**changes)
     params = scrambled(init(config, 1).params)
     # Token types take part in one half of the cases, and are all 0 in the other.
     batch = batch_of([[16], [5, 4, 3], [9]], types=config.gelu == "tanh")
@@ -147,9 +147,9 @@ def test_every_feature_equals_its_definition_in_numpy(
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"positions": "rotary"}], ids=str)
 def test_feature_does_not_depend_on_what_else_is_requested(
-    config: ConfigWith, batch_of: BatchOf, scrambled: Scramble, changes: dict[str, Any]
+    config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble, changes: dict[str, Any]
 ) -> None:
-    config = config(**changes)
+    config = config_with(**changes)
     params = scrambled(init(config, 1).params)
     batch = batch_of([[16], [5, 4]])
     whole = forward(config, params, batch, everything(config))
@@ -165,9 +165,9 @@ def test_feature_does_not_depend_on_what_else_is_requested(
 
 
 def test_model_first_used_inside_a_trace_works_outside_it_too(
-    config: ConfigWith, batch_of: BatchOf
+    config_with: ConfigWith, batch_of: BatchOf
 ) -> None:
-    config = config(layers=1, ffn=41)  # no other test has built this one
+    config = config_with(layers=1, ffn=41)  # no other test has built this one
     batch = batch_of([[16]])
     request = FeatureRequest(logits=True, hidden=frozenset({0}))
     # Shapes alone are made, so that the model is traced for the first time inside the jit below.
@@ -184,9 +184,9 @@ def test_model_first_used_inside_a_trace_works_outside_it_too(
     "changes", [{}, {"norm": "pre"}, {"positions": "rotary", "rotary_base": 50.0}], ids=str
 )
 def test_padding_and_packing_change_nothing(
-    config: ConfigWith, batch_of: BatchOf, scrambled: Scramble, changes: dict[str, Any]
+    config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble, changes: dict[str, Any]
 ) -> None:
-    config = config(**changes)
+    config = config_with(**changes)
     params = scrambled(init(config, 1).params)
     packed = batch_of([[5, 5, 5]])
     request = FeatureRequest(
@@ -223,9 +223,9 @@ def test_padding_and_packing_change_nothing(
 
 
 def test_features_of_a_row_of_padding_alone_are_finite(
-    config: ConfigWith, batch_of: BatchOf
+    config_with: ConfigWith, batch_of: BatchOf
 ) -> None:
-    config = config()
+    config = config_with()
     batch = batch_of([[4], [4]])
     # The second row has no segment at all: every softmax in it is over nothing.
     batch["segments"][1] = 0
@@ -234,9 +234,9 @@ def test_features_of_a_row_of_padding_alone_are_finite(
 
 
 def test_gradients_are_finite_and_stay_inside_a_segment(
-    config: ConfigWith, batch_of: BatchOf
+    config_with: ConfigWith, batch_of: BatchOf
 ) -> None:
-    config = config(layers=2)
+    config = config_with(layers=2)
     batch = batch_of([[6, 5]])
     params = init(config, 0).params
 
@@ -258,9 +258,9 @@ def test_gradients_are_finite_and_stay_inside_a_segment(
 
 
 def test_dropout_is_off_without_a_key_and_a_function_of_the_key(
-    config: ConfigWith, batch_of: BatchOf
+    config_with: ConfigWith, batch_of: BatchOf
 ) -> None:
-    config = config()
+    config = config_with()
     params = init(config, 0).params
     batch = batch_of([[16]])
     request = FeatureRequest(hidden=frozenset({0, 1, 2, 3}))
@@ -288,9 +288,9 @@ def test_dropout_is_off_without_a_key_and_a_function_of_the_key(
 
 
 def test_embedding_dropout_has_its_rate_and_keeps_the_mean(
-    config: ConfigWith, batch_of: BatchOf
+    config_with: ConfigWith, batch_of: BatchOf
 ) -> None:
-    config = config()
+    config = config_with()
     params = init(config, 0).params
     # Forty sequences make enough draws for the bounds below.
     batch = batch_of([[16]] * 40)
@@ -305,9 +305,9 @@ def test_embedding_dropout_has_its_rate_and_keeps_the_mean(
 
 
 def test_every_dropout_site_and_layer_draws_other_numbers(
-    config: ConfigWith, batch_of: BatchOf, monkeypatch: pytest.MonkeyPatch
+    config_with: ConfigWith, batch_of: BatchOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config()
+    config = config_with()
     params = init(config, 0).params
     request = FeatureRequest(hidden=frozenset({3}))
     keys = []
@@ -328,9 +328,9 @@ def test_every_dropout_site_and_layer_draws_other_numbers(
 
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
 def test_each_dropout_rate_changes_features_alone(
-    config: ConfigWith, batch_of: BatchOf, rate: str
+    config_with: ConfigWith, batch_of: BatchOf, rate: str
 ) -> None:
-    config = config(**{"dropout": 0.0, "attention_dropout": 0.0, rate: 0.5})
+    config = config_with(**{"dropout": 0.0, "attention_dropout": 0.0, rate: 0.5})
     params = init(config, 0).params
     batch = batch_of([[16]])
     request = FeatureRequest(hidden=frozenset({3}))
@@ -339,9 +339,9 @@ def test_each_dropout_rate_changes_features_alone(
     assert np.abs(whole - dropped).max() > 1e-3
 
 
-def test_init_draws_berts_distribution(config: ConfigWith) -> None:
-    model = init(config(vocab_size=5000), 5)
-    kinds = {"kernel": [], "embedding": [], "bias": [], "scale": []}
+def test_init_draws_berts_distribution(config_with: ConfigWith) -> None:
+    model = init(config_with(vocab_size=5000), 5)
+    kinds: dict[str, list[np.ndarray]] = {"kernel": [], "embedding": [], "bias": [], "scale": []}
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
         assert leaf.dtype == jnp.float32
         kinds[path[-1].key].append(np.asarray(leaf).ravel())
@@ -358,32 +358,32 @@ def test_init_draws_berts_distribution(config: ConfigWith) -> None:
     ("width", "std"), [(768, 0.02), (384, 0.02 * 2**0.75), (96, 0.02 * 8**0.75)]
 )
 def test_init_std_by_width_is_berts_at_768_and_larger_below(
-    config: ConfigWith, width: int, std: float
+    config_with: ConfigWith, width: int, std: float
 ) -> None:
-    by_width = starts.init_std(config(width=width, init="by_width"))
+    by_width = starts.init_std(config_with(width=width, init="by_width"))
     assert by_width == pytest.approx(std, rel=1e-12)
-    assert starts.init_std(config(width=width)) == 0.02
+    assert starts.init_std(config_with(width=width)) == 0.02
 
 
 @pytest.mark.parametrize(
     "settings", [{"init_std": 0.1}, {"init": "by_width", "init_std": 0.1 / 32**0.75}], ids=str
 )
 def test_init_std_is_that_of_every_matrix_and_table(
-    config: ConfigWith, settings: dict[str, Any]
+    config_with: ConfigWith, settings: dict[str, Any]
 ) -> None:
     # A large vocabulary, so that there are enough draws for 1%.
-    leaves = jax.tree.leaves(init(config(vocab_size=5000, **settings), 5).params)
+    leaves = jax.tree.leaves(init(config_with(vocab_size=5000, **settings), 5).params)
     drawn = np.concatenate([np.ravel(leaf) for leaf in leaves if leaf.ndim == 2])
     # A normal of std 0.1 cut at two standard deviations has a std of 0.8796 x 0.1.
     assert np.abs(drawn).max() <= 0.2 + 1e-7
     assert drawn.std() == pytest.approx(0.08796, rel=0.01)
 
 
-def test_init_is_a_function_of_the_seed(config: ConfigWith) -> None:
-    params = init(config(), 0).params
-    jax.tree.map(np.testing.assert_array_equal, params, init(config(), 0).params)
+def test_init_is_a_function_of_the_seed(config_with: ConfigWith) -> None:
+    params = init(config_with(), 0).params
+    jax.tree.map(np.testing.assert_array_equal, params, init(config_with(), 0).params)
     # Two seeds of three layers each: all six kernels differ.
-    layers = [*params["layers"].values(), *init(config(), 1).params["layers"].values()]
+    layers = [*params["layers"].values(), *init(config_with(), 1).params["layers"].values()]
     assert len({np.asarray(layer["ffn"]["up"]["kernel"]).tobytes() for layer in layers}) == 6
 
 
@@ -391,9 +391,9 @@ def test_init_is_a_function_of_the_seed(config: ConfigWith) -> None:
     "changes", [{}, {"norm": "pre"}, {"embedding_norm": False}, {"positions": "rotary"}], ids=str
 )
 def test_abstract_params_are_the_shapes_of_init_and_cost_nothing(
-    config: ConfigWith, changes: dict[str, Any]
+    config_with: ConfigWith, changes: dict[str, Any]
 ) -> None:
-    config = config(**changes)
+    config = config_with(**changes)
     params = init(config, 0).params
     # The tree, the shapes and the types are those a checkpoint will have.
     assert abstract_params(config) == jax.tree.map(
@@ -411,13 +411,13 @@ def test_abstract_params_are_the_shapes_of_init_and_cost_nothing(
     assert sum(count_params(huge)) > 150e9
 
 
-def test_abstract_params_may_be_changed_by_the_caller(config: ConfigWith) -> None:
-    abstract_params(config())["layers"].clear()
-    assert len(abstract_params(config())["layers"]) == 3
+def test_abstract_params_may_be_changed_by_the_caller(config_with: ConfigWith) -> None:
+    abstract_params(config_with())["layers"].clear()
+    assert len(abstract_params(config_with())["layers"]) == 3
 
 
-def test_new_mlm_head_fits_a_model_without_one(config: ConfigWith, batch_of: BatchOf) -> None:
-    config = config()
+def test_new_mlm_head_fits_a_model_without_one(config_with: ConfigWith, batch_of: BatchOf) -> None:
+    config = config_with()
     batch = batch_of([[16]])
     params = init(config, 0).params
     head = init_mlm_head(config, 7)
@@ -449,9 +449,9 @@ def classified(head: Any, pooled: np.ndarray) -> np.ndarray:
 
 
 def test_classify_pools_the_first_token(
-    config: ConfigWith, batch_of: BatchOf, scrambled: Scramble
+    config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble
 ) -> None:
-    config = config()
+    config = config_with()
     batch = batch_of([[16], [5, 4]])
     params = scrambled(init(config, 0).params)
     head = scrambled(init_task_head(config, 3, 0))
@@ -471,9 +471,9 @@ def test_classify_pools_the_first_token(
 
 
 def test_classify_pools_the_mean_over_valid_tokens(
-    config: ConfigWith, batch_of: BatchOf, scrambled: Scramble
+    config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble
 ) -> None:
-    config = config()
+    config = config_with()
     batch = batch_of([[16], [5]])
     params = scrambled(init(config, 0).params)
     head = scrambled(init_task_head(config, 3, 0))
@@ -484,8 +484,8 @@ def test_classify_pools_the_mean_over_valid_tokens(
     np.testing.assert_allclose(got, classified(head, np.stack(means)), atol=1e-5)
 
 
-def test_classify_drops_out_the_pooled_vector(config: ConfigWith, batch_of: BatchOf) -> None:
-    config = config(dropout=0.5, attention_dropout=0.0)
+def test_classify_drops_out_the_pooled_vector(config_with: ConfigWith, batch_of: BatchOf) -> None:
+    config = config_with(dropout=0.5, attention_dropout=0.0)
     params = init(config, 0).params
     batch = batch_of([[16]] * 40)
     head = init_task_head(config, 1, 0)
@@ -523,18 +523,18 @@ def test_classify_drops_out_the_pooled_vector(config: ConfigWith, batch_of: Batc
     ],
 )
 def test_forward_refuses_what_the_model_does_not_have(
-    config: ConfigWith, batch_of: BatchOf, request_: FeatureRequest, message: str
+    config_with: ConfigWith, batch_of: BatchOf, request_: FeatureRequest, message: str
 ) -> None:
-    config = config()
+    config = config_with()
     params = {k: v for k, v in init(config, 0).params.items() if k != "mlm"}
     with pytest.raises(InputError, match=message):
         forward(config, params, batch_of([[16]]), request_)
 
 
 def test_sequences_longer_than_the_positions_are_refused(
-    config: ConfigWith, batch_of: BatchOf
+    config_with: ConfigWith, batch_of: BatchOf
 ) -> None:
-    config = config()
+    config = config_with()
     params = init(config, 0).params
     head = init_task_head(config, 2, 0)
     request = FeatureRequest(hidden=frozenset({1}))

@@ -139,7 +139,7 @@ def distance(tree: Any, reference: Any) -> float:
     differences = jax.tree.map(lambda a, b: np.ravel(np.asarray(a) - b), tree, reference)
     flat = [np.ravel(x) for x in jax.tree.leaves(reference)]
     difference = np.concatenate(jax.tree.leaves(differences))
-    return np.linalg.norm(difference) / np.linalg.norm(np.concatenate(flat))
+    return float(np.linalg.norm(difference) / np.linalg.norm(np.concatenate(flat)))
 
 
 def assert_equals_reference(config: ModelConfig, name: str, **compute: Any) -> None:

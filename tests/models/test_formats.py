@@ -61,9 +61,9 @@ def change_settings(directory: Path, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("mlm", [True, False])
 @pytest.mark.parametrize(("model_type", "changes"), CASES, ids=str)
 def test_saved_model_reads_back_bit_for_bit(
-    tmp_path: Path, config: ConfigWith, model_type: str, changes: dict[str, Any], mlm: bool
+    tmp_path: Path, config_with: ConfigWith, model_type: str, changes: dict[str, Any], mlm: bool
 ) -> None:
-    model = Model(config(**changes), random_params(config(**changes), mlm=mlm))
+    model = Model(config_with(**changes), random_params(config_with(**changes), mlm=mlm))
     save_pretrained(tmp_path / "out", model)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == model_type
     back = from_pretrained(tmp_path / "out")
@@ -89,9 +89,9 @@ def test_model_saved_as_a_class_of_transformers_has_its_logits(model_type: str) 
 
 
 def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
-    tmp_path: Path, config: ConfigWith
+    tmp_path: Path, config_with: ConfigWith
 ) -> None:
-    custom = config(norm="pre", positions="rotary")
+    custom = config_with(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
     # A path through the tree is a tensor's name.
     names = set(load_file(tmp_path / "out" / "model.safetensors"))
@@ -119,9 +119,9 @@ def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
     ],
 )
 def test_config_of_our_own_type_that_cannot_be_used_is_refused(
-    tmp_path: Path, config: ConfigWith, changes: dict[str, Any], words: str
+    tmp_path: Path, config_with: ConfigWith, changes: dict[str, Any], words: str
 ) -> None:
-    custom = config(norm="pre", positions="rotary")
+    custom = config_with(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
     change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):
@@ -129,9 +129,9 @@ def test_config_of_our_own_type_that_cannot_be_used_is_refused(
 
 
 def test_model_saved_under_the_former_name_of_a_setting_is_read(
-    tmp_path: Path, config: ConfigWith
+    tmp_path: Path, config_with: ConfigWith
 ) -> None:
-    model = Model(config(norm="pre", positions="rotary"), None)
+    model = Model(config_with(norm="pre", positions="rotary"), None)
     model = model._replace(params=random_params(model.config))
     save_pretrained(tmp_path / "out", model)
     # The file as a version before the renaming wrote it.
@@ -151,9 +151,9 @@ def test_demo_teacher_is_read_and_has_its_recipes_architecture() -> None:
 
 
 def test_config_of_our_own_type_without_a_setting_is_refused_by_its_name(
-    tmp_path: Path, config: ConfigWith
+    tmp_path: Path, config_with: ConfigWith
 ) -> None:
-    custom = config(norm="pre", positions="rotary")
+    custom = config_with(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
     path = tmp_path / "out" / "config.json"
     settings = json.loads(path.read_text())
@@ -164,10 +164,10 @@ def test_config_of_our_own_type_without_a_setting_is_refused_by_its_name(
 
 
 def test_position_table_of_another_padding_token_is_read_from_its_first_position(
-    tmp_path: Path, config: ConfigWith
+    tmp_path: Path, config_with: ConfigWith
 ) -> None:
     """RoBERTa's own [PAD] is 1, so that its table begins with two rows of no position."""
-    model = Model(config(norm="pre"), random_params(config(norm="pre")))
+    model = Model(config_with(norm="pre"), random_params(config_with(norm="pre")))
     save_pretrained(tmp_path / "out", model)
     change_settings(tmp_path / "out", {"pad_token_id": 1})
     back = from_pretrained(tmp_path / "out")
@@ -190,9 +190,9 @@ def test_position_table_of_another_padding_token_is_read_from_its_first_position
     ],
 )
 def test_config_of_a_class_with_what_this_package_lacks_is_refused(
-    tmp_path: Path, config: ConfigWith, model_type: str, changes: dict[str, Any], words: str
+    tmp_path: Path, config_with: ConfigWith, model_type: str, changes: dict[str, Any], words: str
 ) -> None:
-    class_config = config(**SAVED_AS[model_type][0])
+    class_config = config_with(**SAVED_AS[model_type][0])
     save_pretrained(tmp_path / "out", Model(class_config, random_params(class_config)))
     change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):

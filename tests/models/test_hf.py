@@ -268,9 +268,9 @@ def test_saved_tensors_and_settings_are_those_transformers_writes(
 
 
 def test_saved_model_reads_back_equal_with_its_card(
-    tmp_path: Path, config: ConfigWith, scrambled: Scramble
+    tmp_path: Path, config_with: ConfigWith, scrambled: Scramble
 ) -> None:
-    model = init(config(), 3)._replace(params=scrambled(init(config(), 3).params))
+    model = init(config_with(), 3)._replace(params=scrambled(init(config_with(), 3).params))
     save_pretrained(tmp_path / "out", model, card="# A card\n")
     back = from_pretrained(tmp_path / "out")
     assert back.config == model.config

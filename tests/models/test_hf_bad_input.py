@@ -20,9 +20,9 @@ from tests.models.fixtures import ConfigWith
 
 
 @pytest.fixture
-def saved(tmp_path: Path, config: ConfigWith) -> Path:
+def saved(tmp_path: Path, config_with: ConfigWith) -> Path:
     directory = tmp_path / "teacher"
-    save_pretrained(directory, init(config(), 0), card="first")
+    save_pretrained(directory, init(config_with(), 0), card="first")
     return directory
 
 
@@ -203,21 +203,23 @@ def snapshot(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_saving_again_replaces_everything(saved: Path, config: ConfigWith, tmp_path: Path) -> None:
+def test_saving_again_replaces_everything(
+    saved: Path, config_with: ConfigWith, tmp_path: Path
+) -> None:
     tokenizer = tmp_path / "some-tokenizer.json"
     tokenizer.write_text('{"version": "1.0"}')
     # Fewer layers, no card, and a tokenizer: nothing of the old model may stay.
-    save_pretrained(saved, init(config(layers=1), 1), tokenizer=tokenizer)
+    save_pretrained(saved, init(config_with(layers=1), 1), tokenizer=tokenizer)
     assert sorted(snapshot(saved)) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert (saved / "tokenizer.json").read_text() == '{"version": "1.0"}'
-    assert from_pretrained(saved).config == config(layers=1)
+    assert from_pretrained(saved).config == config_with(layers=1)
     # Nor a directory that was only needed on the way.
     assert sorted(p.name for p in tmp_path.iterdir()) == ["some-tokenizer.json", "teacher"]
 
 
 @pytest.mark.parametrize("step", ["_config_json", "_tensors", "save_file", "_swap"])
 def test_failed_save_leaves_the_directory_as_it_was(
-    saved: Path, config: ConfigWith, monkeypatch: pytest.MonkeyPatch, step: str
+    saved: Path, config_with: ConfigWith, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     before = snapshot(saved)
 
@@ -227,14 +229,14 @@ def test_failed_save_leaves_the_directory_as_it_was(
 
     monkeypatch.setattr(hf, step, fail)
     with pytest.raises(InputError, match=r"teacher: cannot be written: no space left"):
-        save_pretrained(saved, init(config(), 1))
+        save_pretrained(saved, init(config_with(), 1))
     # Same files, same bytes, and no temporary directory beside them.
     assert snapshot(saved) == before
     assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
 
 
 def test_failed_rename_brings_the_old_directory_back(
-    saved: Path, config: ConfigWith, monkeypatch: pytest.MonkeyPatch
+    saved: Path, config_with: ConfigWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = snapshot(saved)
     rename = type(saved).rename
@@ -247,29 +249,33 @@ def test_failed_rename_brings_the_old_directory_back(
 
     monkeypatch.setattr(type(saved), "rename", fail_for_the_new_directory)
     with pytest.raises(InputError, match="stale file handle"):
-        save_pretrained(saved, init(config(), 1))
+        save_pretrained(saved, init(config_with(), 1))
     assert snapshot(saved) == before
     assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
 
 
-def test_missing_tokenizer_leaves_the_directory_as_it_was(saved: Path, config: ConfigWith) -> None:
+def test_missing_tokenizer_leaves_the_directory_as_it_was(
+    saved: Path, config_with: ConfigWith
+) -> None:
     before = snapshot(saved)
     with pytest.raises(InputError, match=r"nowhere\.json"):
-        save_pretrained(saved, init(config(), 1), tokenizer=saved / "nowhere.json")
+        save_pretrained(saved, init(config_with(), 1), tokenizer=saved / "nowhere.json")
     assert snapshot(saved) == before
 
 
-def test_directory_with_other_files_is_not_replaced(saved: Path, config: ConfigWith) -> None:
+def test_directory_with_other_files_is_not_replaced(saved: Path, config_with: ConfigWith) -> None:
     # A directory that holds anything but a model is not ours to replace.
     (saved / "thesis.tex").write_text("years of work")
     before = snapshot(saved)
     with pytest.raises(InputError, match="holds other files"):
-        save_pretrained(saved, init(config(), 1))
+        save_pretrained(saved, init(config_with(), 1))
     assert snapshot(saved) == before
 
 
-def test_file_in_the_place_of_the_directory_is_kept(tmp_path: Path, config: ConfigWith) -> None:
+def test_file_in_the_place_of_the_directory_is_kept(
+    tmp_path: Path, config_with: ConfigWith
+) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="out: "):
-        save_pretrained(tmp_path / "out", init(config(), 0))
+        save_pretrained(tmp_path / "out", init(config_with(), 0))
     assert (tmp_path / "out").read_text() == "mine"

@@ -114,7 +114,7 @@ def test_term_is_frozen_and_equals_another_of_the_same_options() -> None:
     assert term == get("attention_mse", layers=[(1, 2)])
     assert hash(term) == hash(get("attention_mse", layers=[[1, 2]]))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        term.layers = "last"  # type: ignore[attr-defined]
+        term.layers = "last"
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,9 @@ SCHEDULED = Objective(
 def example() -> tuple[Any, Any, Any]:
     batch = packed()
     logits = FeatureRequest(logits=True)
-    whole = (
-        features(config, batch, seed, np.float32) for config, seed in ((STUDENT, 1), (TEACHER, 2))
-    )
-    return (*(restricted(model_features, logits) for model_features in whole), batch)
+    student = restricted(features(STUDENT, batch, 1, np.float32), logits)
+    teacher = restricted(features(TEACHER, batch, 2, np.float32), logits)
+    return student, teacher, batch
 
 
 @pytest.fixture(scope="module")

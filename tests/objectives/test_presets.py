@@ -14,9 +14,9 @@ MLM = TermConfig("mlm")
 LOGIT = TermConfig("logit")
 
 
-def terms(name: str) -> list[list[tuple[str, float, str, dict[str, Any]]]]:
+def terms(name: str) -> list[list[tuple[str, Any, str, dict[str, Any]]]]:
     """List phase by phase (name, weight, variant, options) of each term of a preset."""
-    phases = []
+    phases: list[list[tuple[str, Any, str, dict[str, Any]]]] = []
     for phase in PRESETS[name].arm.phases:
         phases.append([(t.name, t.weight, t.variant, t.options) for t in phase.terms])
     return phases

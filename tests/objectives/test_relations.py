@@ -99,7 +99,8 @@ def test_relation_of_a_large_teacher_takes_its_upper_middle_layer(
     student = features(STUDENT, batch, 1)
     whole = features(teacher_config, batch, 2)
     expected = get("relation", teacher_layer=chosen)(student, whole, batch, {})
-    for others in ({}, {22}, {23}, {24}, {1, 22, 24}):
+    others: set[int]
+    for others in (set(), {22}, {23}, {24}, {1, 22, 24}):
         query = {n: whole.query[n] for n in {chosen, *others} if n <= layers}
         teacher = dataclasses.replace(whole, query=query, value={chosen: whole.value[chosen]})
         assert get("relation")(student, teacher, batch, {}) == expected

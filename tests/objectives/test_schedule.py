@@ -114,7 +114,7 @@ def test_read_takes_numbers_and_schedules_of_a_recipe() -> None:
     assert read({"points": [[0, 1]]}, "weight").shape == "linear"
     assert hash(read(Schedule("linear", [[0, 1]]), "weight")) == hash(
         Schedule("linear", ((0.0, 1.0),))
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize(

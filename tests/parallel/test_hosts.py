@@ -58,7 +58,7 @@ class Hosts:
     def run(self, count: int, out: Path, *words: str) -> dict[str, Any]:
         for host in self.start(count, out, *words):
             assert host.wait() == 0, host.stderr
-        return json.loads((out / "results.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((out / "results.json").read_text())
 
 
 class Host:

@@ -98,7 +98,7 @@ def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[
             tiny.spread(tiny.params(compiled.phase.teacher, 9), factor=4)
         )
     state = started(compiled)
-    metrics = {}
+    metrics: dict[str, Any] = {}
     for step in range(STEPS):
         batch = tiny.batch(step, SHAPE)
         if without is not None:

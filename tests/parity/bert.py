@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import BertConfig, BertForMaskedLM
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "vocab_size": 57,
     "hidden_size": 24,
     "num_hidden_layers": 3,

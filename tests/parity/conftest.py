@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.conftest import batch_of, config, scrambled
+from tests.models.conftest import batch_of, config_with, scrambled
 
-__all__ = ["batch_of", "config", "scrambled"]
+__all__ = ["batch_of", "config_with", "scrambled"]
 
 HERE = Path(__file__).parent
 

@@ -100,9 +100,9 @@ def assert_nothing_amiss(report: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("gelu", ["exact", "tanh"])
 def test_transformers_loads_a_saved_model_with_equal_logits(
-    tmp_path: Path, config: ConfigWith, batch_of: BatchOf, scrambled: Scramble, gelu: str
+    tmp_path: Path, config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble, gelu: str
 ) -> None:
-    config = config(gelu=gelu, norm_eps=1e-6)
+    config = config_with(gelu=gelu, norm_eps=1e-6)
     model = init(config, 3)._replace(params=scrambled(init(config, 3).params))
     save_pretrained(tmp_path / "out", model)
     reference, report = BertForMaskedLM.from_pretrained(
@@ -120,17 +120,17 @@ def test_transformers_loads_a_saved_model_with_equal_logits(
 
 
 def test_transformers_loads_a_saved_bare_encoder(
-    tmp_path: Path, config: ConfigWith, batch_of: BatchOf, scrambled: Scramble
+    tmp_path: Path, config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble
 ) -> None:
-    params = scrambled({k: v for k, v in init(config(), 3).params.items() if k != "mlm"})
-    save_pretrained(tmp_path / "out", init(config(), 3)._replace(params=params))
+    params = scrambled({k: v for k, v in init(config_with(), 3).params.items() if k != "mlm"})
+    save_pretrained(tmp_path / "out", init(config_with(), 3)._replace(params=params))
     reference, report = BertModel.from_pretrained(
         tmp_path / "out", output_loading_info=True, add_pooling_layer=False
     )
     assert_nothing_amiss(report)
     batch = batch_of([[16]])
     want = bert.features(reference.eval(), batch["tokens"])
-    got = forward(config(), params, batch, features.request(config(), logits=False))
+    got = forward(config_with(), params, batch, features.request(config_with(), logits=False))
     features.assert_equal(got, 0, slice(0, 16), want, 0)
 
 

@@ -15,10 +15,10 @@ from tests.models.fixtures import ConfigWith
 
 
 @pytest.fixture
-def pickled(tmp_path: Path, config: ConfigWith) -> Path:
+def pickled(tmp_path: Path, config_with: ConfigWith) -> Path:
     """A directory whose weights are still to be written, as pytorch_model.bin."""
     directory = tmp_path / "teacher"
-    save_pretrained(directory, init(config(), 0))
+    save_pretrained(directory, init(config_with(), 0))
     (directory / "model.safetensors").unlink()
     return directory
 

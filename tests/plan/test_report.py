@@ -359,6 +359,7 @@ def test_published_laws_are_labelled_and_name_arms_without_a_law(
 
 
 def test_laws_are_shown_with_parameters_and_cautions(pilot_plan: Plan) -> None:
+    assert pilot_plan.fits is not None
     law = pilot_plan.fits["logit"]
     law = replace(
         law,

@@ -16,16 +16,16 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.open = []
-        self.tags = Counter()
-        self.ids = []
-        self.links = []
-        self.words = []
-        self.cells = {}
-        self.problems = []
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: list[str | None] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.cells: dict[str, list[list[str]]] = {}
+        self.problems: list[str] = []
         self._heading = ""
-        self._titles = []
-        self.tables = {}
+        self._titles: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
         self._caption = ""
         self.feed(text)
         self.close()
@@ -49,7 +49,7 @@ class Page(HTMLParser):
         if tag == "table":
             self._caption = ""
         if tag == "tr":
-            row = []
+            row: list[str] = []
             self.cells.setdefault(self._heading, []).append(row)
             self.tables.setdefault(self._caption, []).append(row)
         if tag in ("td", "th"):

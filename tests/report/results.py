@@ -204,7 +204,7 @@ def _epochs(steps: int) -> float:
     return steps * BATCH / SEQUENCES
 
 
-def _endpoints() -> list[dict]:
+def _endpoints() -> list[dict[str, Any]]:
     endpoints = [
         {
             "name": "mlm_loss",
@@ -395,7 +395,7 @@ def _layer(number: int, dev: float, test: float) -> dict[str, float]:
     return {"layer": number, "strength": 0.1, "dev": dev, "test": test}
 
 
-def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
+def _references(seeds: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     untrained = {
         "probe.topic": 0.574,
         "probe.sentiment": 0.598,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,9 @@ def noted(table: Table) -> dict[str, str]:
     return {column.name: column.note for column in table.columns if column.note}
 
 
-def mean(results: Results, arm: str, figure: Callable[[RunResult], float]) -> float:
+def mean(results: Results, arm: str, figure: Callable[[RunResult], Any]) -> float:
     values = [figure(run) for run in results.runs if run.arm == arm]
-    return sum(values) / len(values)
+    return float(sum(values) / len(values))
 
 
 def test_measures_under_a_flops_budget_show_its_share_and_each_arms_text(results: Results) -> None:
@@ -206,7 +207,7 @@ def bars(results: Results) -> dict[str, dict[str, tuple[float, bool]]]:
     """Read the figure of what was spent: of each arm's bar, account -> its width in points, and
     whether it is faint."""
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
-    widths = {}
+    widths: dict[float, dict[str, tuple[float, bool]]] = {}
     for left, top, right, style, part in re.findall(path, spending.draw(results)):
         # A bar is one height; each part of it has its own colour.
         widths.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (

@@ -75,7 +75,7 @@ def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
     console.print(table.summary(results))
     for sentence in sentences:
         assert sentence in page.replace("&lt;", "<")
-        assert sentence in console.file.getvalue()  # type: ignore[attr-defined]
+        assert sentence in console.file.getvalue()
 
 
 def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:

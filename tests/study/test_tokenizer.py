@@ -67,7 +67,7 @@ def test_models_take_the_vocabulary_size_of_a_trained_tokenizer(recipe: Path) ->
 
 def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
     config = recipes.changed(recipes.load(recipe), {"data.tokenizer.size": 80})
-    assert (config.student.vocab_size, config.data.tokenizer.size) == (80, 80)  # type: ignore[union-attr]
+    assert (config.student.vocab_size, config.data.tokenizer.size) == (80, 80)
     path = recipes.load(recipe, ["--data.tokenizer", "some.json"])
     trained = recipes.changed(path, {"data.tokenizer.size": 500}).data.tokenizer
     assert trained == TokenizerConfig(size=500)

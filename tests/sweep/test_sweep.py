@@ -74,7 +74,7 @@ def test_studies_share_text_teacher_and_compiled_steps(swept: Swept) -> None:
     assert shared == ["data", "references", "teacher"]
     assert swept.compiled == 3  # the teacher's head, and a step an arm
     # Every run of a seed begins with the same text and student, whatever its budget.
-    starts = {row["seed"]: set() for row in swept.results["rows"]}
+    starts: dict[int, set[Any]] = {row["seed"]: set() for row in swept.results["rows"]}
     for manifest in (swept.out / "cells").glob("*/runs/*/manifest.json"):
         values = json.loads(manifest.read_text())
         starts[values["seed"]].add((values["corpus"], json.dumps(values["config"]["student"])))

@@ -62,9 +62,7 @@ def rows(sequences: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
     return arrays
 
 
-def make(
-    sequences: np.ndarray, views: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+def make(sequences: np.ndarray, views: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return rows(sequences, views), {
         "flops": HUGE,
         "records": np.int64(len(sequences)),

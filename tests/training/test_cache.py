@@ -156,7 +156,12 @@ def test_build_resumed_after_kill_stores_same_bytes(
         # Once while text is read, once between passes.
         if where == "pass":
             read = Corpus.viewed
-            patch.setattr(Corpus, "viewed", lambda *a, **k: (interrupt(), read(*a, **k))[1])
+
+            def interrupted(*arguments: Any, **options: Any) -> Any:
+                interrupt()
+                return read(*arguments, **options)
+
+            patch.setattr(Corpus, "viewed", interrupted)
         build(tmp_path, text, config=SAMPLED, progress=interrupt if where == "progress" else None)
     # Some shards are whole, and not all.
     done = sorted(p.name for p in tmp_path.rglob("*.array_record"))

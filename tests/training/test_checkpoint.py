@@ -26,7 +26,7 @@ from kdjax.training.checkpoint_storage import (
 )
 from tests.limits import files_of_at_most
 
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 
 
 def mesh(*shape: int) -> Mesh:

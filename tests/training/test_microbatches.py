@@ -60,7 +60,7 @@ def stepped(
     program = compiled(devices, microbatches)
     teacher = program.place_teacher(tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9)))
     state = started(program)
-    metrics = {}
+    metrics: dict[str, Any] = {}
     for step in range(2):
         batch = tiny.batch(step)
         batch["label_weights"][::2] = 0  # every part but one holds no slot in half of its sequences

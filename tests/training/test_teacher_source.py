@@ -64,7 +64,7 @@ def through(
         }
         return stored, teacher_source.features(None, stored, teacher_source.request)
 
-    return jax.device_get(jax.jit(run)(features, jnp.asarray(records, jnp.int32)))  # type: ignore[no-any-return]
+    return jax.device_get(jax.jit(run)(features, jnp.asarray(records, jnp.int32)))
 
 
 def softmax(logits: Array) -> Array:

@@ -66,9 +66,9 @@ class Server:
         module = ModuleType("wandb")
         module.__spec__ = importlib.util.spec_from_loader("wandb", None)
         module.init = self.init
-        module.login = self.login  # type: ignore[attr-defined]
+        module.login = self.login
         module.errors = SimpleNamespace(Error=self.Error)
-        module.Settings = SimpleNamespace  # type: ignore[attr-defined]
+        module.Settings = SimpleNamespace
         return module
 
 

@@ -161,7 +161,7 @@ def test_config_of_positions_that_cannot_be_is_refused(
     settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        dataclasses.replace(CONFIG, **settings)  # type: ignore[arg-type]
+        dataclasses.replace(CONFIG, **settings)
 
 
 def test_price_of_rotary_positions_is_their_rotation_by_hand() -> None:
