@@ -84,7 +84,7 @@ TAMPERED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
 
 
 @pytest.mark.parametrize("how", TAMPERED)
-def test_tampering_is_found(how: str, tmp_path: Path) -> None:
+def test_changed_journal_is_refused_by_its_entry(how: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     written(path)
     tamper, message = TAMPERED[how]

@@ -53,7 +53,7 @@ def test_first_field_with_a_text_is_read_and_white_space_is_skipped(tmp_path: Pa
         ({"text": arrow.array([], arrow.string())}, "a.parquet: holds no documents"),
     ],
 )
-def test_unusable_rows_say_what_and_where(
+def test_unusable_row_is_refused_with_cause_and_place(
     tmp_path: Path, columns: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TextError) as e:

@@ -103,7 +103,7 @@ def test_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
     assert [d.text for d in read(tmp_path / "a[1].txt")] == ["x"]
 
 
-def test_documents_are_streamed(tmp_path: Path) -> None:
+def test_documents_before_a_malformed_line_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\nnot JSON\n')
     stream = documents(str(tmp_path / "a.jsonl"), "text")
     assert next(stream).text == "fine"
@@ -136,7 +136,7 @@ def test_documents_are_streamed(tmp_path: Path) -> None:
         ("a.csv", b"text\nx\n", "a.csv: is a .csv, expected .txt"),
     ],
 )
-def test_unusable_text_says_what_and_where(
+def test_unusable_text_is_refused_with_cause_and_place(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)

@@ -236,7 +236,7 @@ def test_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_clas
         ("a.xls", "text,label\n", {}, r"expected a \.csv, \.tsv, \.jsonl or \.json file"),
     ],
 )
-def test_bad_files_say_what_and_where(
+def test_unusable_task_file_is_refused_with_cause_and_place(
     tmp_path: Path, name: str, content: str | None, changes: dict[str, Any], message: str
 ) -> None:
     if content is not None:

@@ -38,7 +38,7 @@ def test_fields_of_phrases_are_plain_names() -> None:
         (1200, ("run",), "1,200 runs"),
     ],
 )
-def test_counted_writes_plurals(count: int, words: tuple[str, ...], text: str) -> None:
+def test_counted_word_is_plural_but_for_one(count: int, words: tuple[str, ...], text: str) -> None:
     assert counted(count, *words) == text
 
 

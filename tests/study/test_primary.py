@@ -60,7 +60,7 @@ def test_arms_without_the_endpoint_are_left_out() -> None:
     assert [row.arm for row in tests.comparisons] == ["logit"]
 
 
-def test_no_primary_endpoint_says_nothing() -> None:
+def test_study_without_a_primary_endpoint_has_no_sentence_on_it() -> None:
     assert study("").primary is None
     assert primary_endpoint.sentences(study("")) == []
 

@@ -90,7 +90,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in TEXTS.iterdir()))
-def test_texts_are_read_as_before(name: str, texts: Path) -> None:
+def test_estimate_of_a_newly_compiled_program_is_near_that_of_the_stored_text(
+    name: str, texts: Path
+) -> None:
     text = (texts / f"{name}.txt").read_text(encoding="utf-8")
     before = estimate(read(name), chip("v5e"))
     now = estimate(text, chip("v5e"))
@@ -106,7 +108,7 @@ def test_topology_has_as_many_devices_as_its_slice() -> None:
     )
 
 
-def test_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> None:
+def test_program_that_does_not_fit_is_refused_with_the_memory_there_is() -> None:
     slices = {name: f"{name}:{'2x2' if name in ('v5e', 'v6e') else '2x2x1'}" for name in CHIPS}
     message = printed(TOO_LARGE % list(slices.values()))
     for name, topology in slices.items():

@@ -94,7 +94,7 @@ def test_group_of_one_machine_needs_no_policy(cloud: Cloud) -> None:
     assert cloud.called("--max-run-duration=4500s") == 1  # an hour and 15 minutes
 
 
-def test_what_an_earlier_group_left_is_made_anew(cloud: Cloud) -> None:
+def test_policy_and_template_left_by_an_earlier_group_are_made_anew(cloud: Cloud) -> None:
     cloud.write("made", ["template kd", "policy kd"])
     ended = cloud.run("create.sh", ACCELERATOR="tpu7x-16")
     assert ended.status == 0, ended.err
@@ -102,7 +102,7 @@ def test_what_an_earlier_group_left_is_made_anew(cloud: Cloud) -> None:
     assert cloud.slices == ["kd"]
 
 
-def test_set_up_is_done_once(cloud: Cloud) -> None:
+def test_setup_repeated_installs_only_what_is_missing(cloud: Cloud) -> None:
     cloud.run("create.sh")
     home = cloud.world / "slices/kd/workers/0/kdjax"
     for _ in range(2):
@@ -115,7 +115,7 @@ def test_set_up_is_done_once(cloud: Cloud) -> None:
     assert (home / "venv/bin/kdjax").exists()
 
 
-def test_set_up_says_what_failed_on_a_worker(cloud: Cloud) -> None:
+def test_failed_set_up_says_worker_and_cause(cloud: Cloud) -> None:
     (cloud.world / "bin/uv").write_text("#!/bin/sh\n[ $1 != pip ]\n")
     cloud.run("create.sh")
     ended = cloud.run("setup.sh")
@@ -172,7 +172,7 @@ def test_job_that_ends_while_its_status_is_asked_for_has_exited(cloud: Cloud) ->
     assert ask_worker(cloud, "status").startswith("exited 75 saved at step")
 
 
-def test_scripts_can_be_run() -> None:
+def test_scripts_are_executable_files() -> None:
     assert all(os.access(SCRIPTS / script, os.X_OK) for script in (*ALL, "spread.sh"))
 
 

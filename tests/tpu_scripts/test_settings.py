@@ -92,7 +92,7 @@ def test_missing_settings_are_named_in_one_line(cloud: Cloud, script: str) -> No
         ("other.env", "other.env: no such settings file"),
     ],
 )
-def test_bad_settings_are_one_line(cloud: Cloud, setting: str, says: str) -> None:
+def test_impossible_setting_is_refused_in_one_line(cloud: Cloud, setting: str, says: str) -> None:
     if setting.startswith("TOPOLOGY"):
         refused(
             cloud.run("watch.sh", setting, ACCELERATOR="tpu7x-16"),
@@ -104,7 +104,7 @@ def test_bad_settings_are_one_line(cloud: Cloud, setting: str, says: str) -> Non
     assert not (cloud.work / "runs").exists()
 
 
-def test_bad_lines_of_a_file_are_named(cloud: Cloud) -> None:
+def test_malformed_line_of_a_settings_file_is_named(cloud: Cloud) -> None:
     (cloud.work / "slice.env").write_text("# mine\nZONE=us-west4-a\nexport NAME=kd\n")
     refused(
         cloud.run("watch.sh", "slice.env"),
@@ -169,7 +169,7 @@ def test_inputs_that_are_nowhere_are_refused(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("script", COMMANDS)
-def test_help_is_what_the_script_says_of_itself(script: str) -> None:
+def test_help_prints_the_header_of_the_script(script: str) -> None:
     ended = subprocess.run([SCRIPTS / script, "--help"], capture_output=True, text=True, check=True)
     assert f"tpu_scripts/{script} [--dry-run]" in ended.stdout
     assert "set -euo" not in ended.stdout

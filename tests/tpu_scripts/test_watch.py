@@ -51,7 +51,7 @@ def test_every_worker_of_a_slice_is_set_up_and_started(cloud: Cloud) -> None:
     assert [len(cloud.starts(worker)) for worker in range(4)] == [1, 1, 1, 1]
 
 
-def test_no_capacity_is_waited_for(cloud: Cloud) -> None:
+def test_request_with_no_capacity_is_waited_for(cloud: Cloud) -> None:
     cloud.fates(["WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"])
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
@@ -74,7 +74,7 @@ def test_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
     assert cloud.called("queued-resources create") == 3
 
 
-def test_waiting_ends_and_leaves_no_request(cloud: Cloud) -> None:
+def test_waiting_ends_at_its_hours_and_deletes_the_request(cloud: Cloud) -> None:
     cloud.fates(["WAITING_FOR_RESOURCES"])
     ended = cloud.run("watch.sh", WAIT_HOURS="0.0003")
     assert ended.status == 75
@@ -142,7 +142,7 @@ def test_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> None:
     assert cloud.starts()[1]["step"] > 0
 
 
-def test_restarts_are_bounded(cloud: Cloud) -> None:
+def test_restarts_are_bounded_where_a_job_fails_each_time(cloud: Cloud) -> None:
     cloud.kdjax({"do": "exit", "status": 1, "says": "Traceback"})
     ended = cloud.run("watch.sh", RESTARTS=2)
     assert ended.status == 1
@@ -154,7 +154,7 @@ def test_restarts_are_bounded(cloud: Cloud) -> None:
     assert cloud.slices == []
 
 
-def test_bad_input_ends_it_with_the_line(cloud: Cloud) -> None:
+def test_study_refused_as_bad_input_ends_the_watch_with_its_line(cloud: Cloud) -> None:
     says = "kdjax: train.batch_size is 7, expected a multiple of 8"
     cloud.kdjax({"do": "exit", "status": 2, "says": says})
     ended = cloud.run("watch.sh")
@@ -211,7 +211,7 @@ def test_ssh_refused_at_first_is_tried_again(cloud: Cloud) -> None:
         ("", "FAILED:Quota limit 'TPUV5s' has been exceeded"),
     ],
 )
-def test_what_waiting_cannot_help_ends_it(cloud: Cloud, fault: str, fate: str) -> None:
+def test_watch_of_what_waiting_cannot_help_ends(cloud: Cloud, fault: str, fate: str) -> None:
     cloud.faults({"command": "queued-resources create", "says": fault, "times": int(bool(fault))})
     cloud.fates([fate])
     ended = cloud.run("watch.sh")
@@ -223,7 +223,7 @@ def test_what_waiting_cannot_help_ends_it(cloud: Cloud, fault: str, fate: str) -
     assert cloud.slices == []
 
 
-def test_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
+def test_group_that_no_quota_allows_ends_the_watch(cloud: Cloud) -> None:
     cloud.fates(
         [
             "WAITING_FOR_RESOURCES:ZONE_RESOURCE_POOL_EXHAUSTED",
@@ -253,7 +253,7 @@ def test_cloud_that_does_not_answer_for_a_while_is_asked_again(cloud: Cloud) -> 
     assert ended.err.count("503 UNAVAILABLE; looking again") == 2
 
 
-def test_account_that_has_expired_ends_it(cloud: Cloud) -> None:
+def test_account_that_has_expired_ends_the_watch(cloud: Cloud) -> None:
     says = "ERROR: (gcloud) You do not currently have an active account selected."
     cloud.faults({"command": "queued-resources describe", "says": says, "times": 9})
     ended = cloud.run("watch.sh")
@@ -272,7 +272,7 @@ def test_group_refused_halfway_leaves_nothing(cloud: Cloud) -> None:
     assert (cloud.world / "made.json").read_text() == "[]"
 
 
-def test_hours_end_with_everything_saved(cloud: Cloud) -> None:
+def test_study_at_its_last_hour_is_saved_and_goes_on_later(cloud: Cloud) -> None:
     cloud.kdjax(RUN)
     ended = cloud.run("watch.sh", MAX_HOURS="0.0006")
     assert ended.status == 75
@@ -339,7 +339,7 @@ def test_results_that_cannot_be_fetched_do_not_keep_the_slice(cloud: Cloud) -> N
     assert (cloud.work / "runs/kd/report.html").exists()
 
 
-def test_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
+def test_slice_that_cannot_be_deleted_is_named_as_a_cost(cloud: Cloud) -> None:
     cloud.faults(
         {"command": "queued-resources delete", "says": "ERROR: (gcloud) INTERNAL", "times": 9}
     )
@@ -386,7 +386,7 @@ def test_dry_run_of_several_slices_is_that_of_each(cloud: Cloud) -> None:
     ]
 
 
-def test_one_part_that_fails_is_told_of(cloud: Cloud) -> None:
+def test_failed_part_of_several_is_named(cloud: Cloud) -> None:
     cloud.faults(
         {
             "command": "queued-resources create kd-2",

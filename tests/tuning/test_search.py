@@ -68,7 +68,7 @@ def test_every_arm_gets_the_same_number_of_trials_diverged_ones_included(sampler
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_arms_take_turns(sampler: str) -> None:
+def test_trials_of_the_arms_alternate(sampler: str) -> None:
     turns: list[tuple[int, str]] = []
 
     def note_turn(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
