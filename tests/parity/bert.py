@@ -55,6 +55,7 @@ def features(
         before mask and softmax), `hidden` (layer -> `[B, L, D]`, 0 is the embedding output) and, of
         a model with an MLM head, `logits` (`[B, L, V]`).
     """
+    # The encoder stands alone, or within a model that has a head.
     encoder = getattr(model, "bert", model)
     heads = model.config.num_attention_heads
     layers = range(1, model.config.num_hidden_layers + 1)
@@ -82,6 +83,7 @@ def features(
         hook.remove()
 
     features: dict[str, Any] = dict(outputs)
+    # Transformers hands out no scores, so they are made of its queries and keys.
     width = outputs["query"][1].shape[-1]
     features["scores"] = {
         n: outputs["query"][n] @ outputs["key"][n].swapaxes(-1, -2) / np.float32(width**0.5)

@@ -24,6 +24,7 @@ from tests.study.conftest import kdjax
 def test_recorded_numbers_are_what_pytorch_computes(name: str) -> None:
     computed = record_pytorch.RECORDINGS[name]()
     recorded = pytorch.read(name)
+    # The same features of the same layers, within rounding.
     assert jax.tree.structure(computed) == jax.tree.structure(recorded)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), computed, recorded
@@ -33,6 +34,7 @@ def test_recorded_numbers_are_what_pytorch_computes(name: str) -> None:
 def test_recorded_models_are_what_transformers_writes(tmp_path: Path) -> None:
     """The names of files, tensors and settings are compared; random numbers may differ between
     versions of PyTorch."""
+    # Models are saved anew by the transformers that is installed.
     record_pytorch.save_models(tmp_path)
     for directory in ("masked_lm", "encoder", "pretraining"):
         computed = bert.stored(tmp_path / directory)
@@ -76,6 +78,7 @@ def test_pickled_weights_read_the_same(tmp_path: Path) -> None:
     reference = bert.random_bert()
     reference.save_pretrained(tmp_path)
     want = from_pretrained(tmp_path).params
+    # Only the pickle is left to read.
     (tmp_path / "model.safetensors").unlink()
     torch.save(reference.state_dict(), tmp_path / "pytorch_model.bin")
     assert jax.tree.all(

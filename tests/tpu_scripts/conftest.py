@@ -66,6 +66,7 @@ class Cloud:
     ) -> subprocess.Popen[str]:
         """Start a script."""
         variables = {**self.settings, **{name: str(value) for name, value in settings.items()}}
+        # Only what is set here reaches a script, and not the environment of the tests.
         environment = {"HOME": str(self.work), "PATH": f"{self.world / 'bin'}:{os.environ['PATH']}"}
         environment |= {"FAKE_CLOUD": str(self.world)}
         environment |= {name: value for name, value in variables.items() if name not in without}
@@ -128,6 +129,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("checkout") / "source"
     (source / "kdjax").mkdir(parents=True)
     (source / "kdjax" / "__init__.py").touch()
+    # Whatever git is configured to do on this machine stays out of it.
     git = [
         "git",
         "-C",
@@ -150,6 +152,7 @@ def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
     work = tmp_path / "work"
     for directory in (world / "bin", work):
         directory.mkdir(parents=True)
+    # Programs of the world come first on PATH, where scripts find them by their names.
     for name, script in (("gcloud", "gcloud.py"), ("kdjax-stub", "kdjax.py")):
         program(
             world / "bin" / name,
@@ -159,6 +162,7 @@ def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
     program(world / "bin" / "uv", UV)
     (work / "my recipe.yaml").write_text("arms: {scratch: {}}\n")
     double = Cloud(world, work)
+    # Settings as a user would have them, and times that let a test end soon.
     double.settings = {
         **{
             "PROJECT": "a-project",

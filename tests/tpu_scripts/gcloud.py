@@ -117,6 +117,7 @@ def dumps(value: Any) -> str:
     from _json import encode_basestring_ascii as quoted
 
     if isinstance(value, dict):
+        # The module json takes long to import, and these few types are all there is.
         return (
             "{"
             + ", ".join(f"{quoted(name)}: {dumps(inner)}" for name, inner in value.items())
@@ -135,6 +136,7 @@ class stored_json:
 
         self.path = f"{WORLD}/{name}.json"
         self.value = empty
+        # A lock beside the file, as the file itself is written anew.
         self.lock = os.open(f"{WORLD}/{name}.lock", os.O_WRONLY | os.O_CREAT)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
 
@@ -173,6 +175,7 @@ class Slice:
 
     def make(self, hosts: int) -> None:
         with stored_json("fates", []) as fates:
+            # A slice without a fate of its own is there at once.
             fate = fates.pop(0) if fates else ["ACTIVE"]
         counter = f"{WORLD}/made_slices"
         write(counter, str(int(read(counter) if os.path.exists(counter) else 0) + 1))
@@ -192,9 +195,11 @@ class Slice:
         fate = loads(read(f"{self.place}/fate.json"))
         looks = int(read(f"{self.place}/looks"))
         state, _, pattern = fate[min(looks, len(fate) - 1)].partition(" until ")
+        # A state that waits for a file stays until the file is there.
         if not pattern or matches(pattern):
             write(f"{self.place}/looks", str(looks + 1))
         write(f"{self.place}/shown", state)
+        # Any other state means that the machines are gone.
         if state.partition(":")[0] not in ("ACTIVE", "WAITING_FOR_RESOURCES", "PROVISIONING"):
             self.power_off()
         return str(state)
@@ -203,6 +208,7 @@ class Slice:
         """Send SIGTERM to everything on its machines, allow time to save, send SIGKILL."""
         import time
 
+        # Jobs run as groups of processes, so that nothing they started is missed.
         groups = []
         workers = f"{self.place}/workers"
         for worker in os.listdir(workers) if os.path.isdir(workers) else ():
@@ -211,6 +217,7 @@ class Slice:
                 os.killpg(groups[-1], 15)
             except (FileNotFoundError, ProcessLookupError):
                 continue
+        # What saves within five seconds ends by itself.
         deadline = time.monotonic() + 5
         while groups and time.monotonic() < deadline:
             running = groups_running()
@@ -236,6 +243,7 @@ def groups_running() -> set[int]:
             fields = read(f"/proc/{number}/stat").rpartition(")")[2].split()
         except OSError:
             continue
+        # A zombie has ended and waits only for whoever started it.
         if fields[0] != "Z":
             groups.add(int(fields[2]))
     return groups
@@ -247,6 +255,7 @@ def in_world(path: str) -> str:
 
 def ssh(home: str, command: str, worker: int) -> NoReturn:
     """Run a command on a machine: a login shell in its home."""
+    # A connection comes up in a home of its own, with no more than a login has.
     os.makedirs(home, exist_ok=True)
     environment = {
         "HOME": home,
@@ -273,6 +282,7 @@ def describe_queued(words: list[str], flags: dict[str, str]) -> None:
     if not tpu_slice.there:
         fail("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource not found")
     state, _, error = tpu_slice.look().partition(":")
+    # The request itself does not see that a machine is being taken away.
     print("ACTIVE" if state in ("PREEMPTED", "REPAIRING") else state, error, sep="\t")
 
 
@@ -298,6 +308,7 @@ def ssh_queued(words: list[str], flags: dict[str, str]) -> None:
 
 def create_group(words: list[str], flags: dict[str, str]) -> None:
     with stored_json("made", []) as created:
+        # As in Google's cloud, a group needs a template that exists.
         if f"template {flags['template']}" not in created:
             fail("ERROR: (gcloud.compute.instance-groups.managed.create) template was not found")
     Slice(words[0]).make(int(flags["size"]))
@@ -421,9 +432,11 @@ def _meant(fault: dict[str, Any], line: str, count: int) -> bool:
 
 def main(arguments: list[str]) -> None:
     line = " ".join(arguments)
+    # Calls of the machines themselves are not the scripts'.
     if "FAKE_WORKER" not in os.environ:
         with stored_json("calls", []) as calls:
             calls.append(["gcloud", *arguments])
+    # A fault that fits counts down, and the call fails as it says.
     with stored_json("faults", []) as faults:
         counter = f"{WORLD}/made_slices"
         count = int(read(counter)) if os.path.exists(counter) else 0
@@ -433,6 +446,7 @@ def main(arguments: list[str]) -> None:
     if fault is not None:
         fail(fault["says"], fault.get("status", 1))
     command = next(known for known in DOES if tuple(arguments[: len(known)]) == known)
+    # Words and flags are told apart, and a flag that the real command lacks is refused.
     words = []
     flags = {}
     for word in arguments[len(command) :]:

@@ -22,15 +22,18 @@ def test_study_watched_from_nothing_leaves_its_results_and_no_slice(
 ) -> None:
     ended = cloud.run("watch.sh", "--", "--seeds", "[0, 1]", **KINDS[kind])
     assert ended.status == 0, ended.err
+    # What the study left is here: manifest, result and logs, and nothing that only a run needs.
     assert (cloud.work / "runs/kd/study.json").read_text() == "arms: {scratch: {}}\n"
     assert (cloud.work / "runs/kd/runs/part1/result.json").exists()
     assert not list((cloud.work / "runs/kd").rglob("checkpoints"))
     assert not (cloud.work / "runs/kd/data").exists()
     assert list((cloud.work / "runs/kd.tpu/kd/logs").glob("*.log"))
+    # Nothing that costs money is left.
     assert cloud.slices == []
     assert kind == "queued" or (cloud.world / "made.json").read_text() == "[]"
     assert "kd is deleted" in ended.err
     assert ended.out == ""
+    # The command's own words come behind those that place the study on the slice.
     (start,) = cloud.starts()
     directory = ["--train.checkpoint.directory", "gs://a-bucket/kd"]
     assert start["words"] == [
@@ -48,6 +51,7 @@ def test_study_watched_from_nothing_leaves_its_results_and_no_slice(
 def test_every_worker_of_a_slice_is_set_up_and_started(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", ACCELERATOR="v5litepod-16")
     assert ended.status == 0, ended.err
+    # Four machines, each with one start.
     assert [len(cloud.starts(worker)) for worker in range(4)] == [1, 1, 1, 1]
 
 
@@ -55,6 +59,7 @@ def test_request_with_no_capacity_is_waited_for(cloud: Cloud) -> None:
     cloud.fates(["WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"])
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
+    # One request, looked at until it is there.
     assert ended.err.count("kd: WAITING_FOR_RESOURCES") == 2
     assert cloud.called("queued-resources create") == 1
 
@@ -71,6 +76,7 @@ def test_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
     assert ended.status == 0, ended.err
     assert "no more capacity" in ended.err
     assert "kd: FAILED: no capacity; deleting it, to ask again" in ended.err
+    # The first request is refused, the second fails, and the third is granted.
     assert cloud.called("queued-resources create") == 3
 
 
@@ -79,6 +85,7 @@ def test_waiting_ends_at_its_hours_and_deletes_the_request(cloud: Cloud) -> None
     ended = cloud.run("watch.sh", WAIT_HOURS="0.0003")
     assert ended.status == 75
     assert "no capacity for v5litepod-8 in us-west4-a within 0.0003 hours" in ended.err
+    # Neither a slice nor a request is left waiting.
     assert cloud.slices == []
     assert cloud.starts() == []
 
@@ -94,6 +101,7 @@ def test_preempted_slice_is_made_again_and_the_study_goes_on(
     assert f"kd is lost: {lost}" in ended.err
     assert cloud.called("queued-resources create") == 2
     assert (cloud.called("--spot") == 2) == bool(spot)
+    # The second start goes on from the first one's checkpoint, with the same command.
     first, second = cloud.starts()
     assert first["step"] == 0 < second["step"]
     assert first["words"] == second["words"]
@@ -113,6 +121,7 @@ def test_lost_group_is_made_again(cloud: Cloud) -> None:
 
 
 def test_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
+    # The worker cannot be reached while its first slice is there.
     dead = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255]."
     cloud.faults(
         {
@@ -128,6 +137,7 @@ def test_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
     assert ended.status == 0, ended.err
     assert "worker 1 cannot be reached" in ended.err
     assert "out of reach 2 times; deleting kd" in ended.err
+    # Both workers start again, on another slice.
     assert cloud.called("queued-resources create") == 2
     assert len(cloud.starts(1)) == 2
 
@@ -137,6 +147,7 @@ def test_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
     assert "worker 1 ended with status 137: Killed; restart 1 of 3" in ended.err
+    # The healthy worker is stopped and started again with the other, on the same slice.
     assert [len(cloud.starts(worker)) for worker in (0, 1)] == [2, 2]
     assert cloud.called("queued-resources create") == 1
     assert cloud.starts()[1]["step"] > 0
@@ -146,6 +157,7 @@ def test_restarts_are_bounded_where_a_job_fails_each_time(cloud: Cloud) -> None:
     cloud.kdjax({"do": "exit", "status": 1, "says": "Traceback"})
     ended = cloud.run("watch.sh", RESTARTS=2)
     assert ended.status == 1
+    # One start, and two restarts.
     assert len(cloud.starts()) == 3
     assert (
         "given up after 2 restarts: worker 0 ended with status 1: Traceback; logs are in"
@@ -159,6 +171,7 @@ def test_study_refused_as_bad_input_ends_the_watch_with_its_line(cloud: Cloud) -
     cloud.kdjax({"do": "exit", "status": 2, "says": says})
     ended = cloud.run("watch.sh")
     assert ended.status == 2
+    # Trying again would say the same.
     assert len(cloud.starts()) == 1
     assert ended.err.splitlines()[-1].startswith("watch.sh: ")
     assert says in ended.err.splitlines()[-1]
@@ -174,6 +187,7 @@ def test_workers_that_do_not_find_one_another_are_started_again(cloud: Cloud) ->
     )
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
+    # Which worker says so, and how the other one ends, makes no difference.
     assert "restart 1 of 3" in ended.err
     assert len(cloud.starts(1)) == 2
 
@@ -182,6 +196,7 @@ def test_kdjax_told_to_stop_goes_on_without_counting(cloud: Cloud) -> None:
     stopped = {"do": "exit", "status": 75, "says": "saved"}
     cloud.kdjax(stopped, stopped, FINISH)
     ended = cloud.run("watch.sh", RESTARTS=0)
+    # Being told to stop is no failure, so no restart is used up.
     assert ended.status == 0, ended.err
     assert len(cloud.starts()) == 3
 
@@ -190,6 +205,7 @@ def test_ssh_refused_at_first_is_tried_again(cloud: Cloud) -> None:
     refused = "ssh: connect to host 10.0.0.1 port 22: Connection refused"
     cloud.faults({"command": "tpu-vm ssh", "says": refused, "status": 255, "times": 2})
     ended = cloud.run("watch.sh")
+    # The second attempt's answer is refused as well, and the third is taken.
     assert ended.status == 0, ended.err
     assert f"{refused} (attempt 2 of 3" in ended.err
     assert cloud.called("queued-resources create") == 1

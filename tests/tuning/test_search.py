@@ -61,6 +61,7 @@ def settings_of(trials: list[Trial]) -> list[dict[str, Any]]:
 def test_every_arm_gets_the_same_number_of_trials_diverged_ones_included(sampler: str) -> None:
     by_arm = trials_of(sampler)
     assert by_arm.keys() == OPTIMA.keys()
+    # A trial that diverged is one of the twelve.
     assert any(trial.outcome.value is None for trial in by_arm["logit"])
     for arm, trials in by_arm.items():
         assert [trial.number for trial in trials] == list(range(12))
@@ -76,6 +77,7 @@ def test_trials_of_the_arms_alternate(sampler: str) -> None:
         return loss(arm, number, settings)
 
     trials_of(sampler, 3, note_turn)
+    # Turn by turn: no arm is ahead of another by more than a trial.
     assert turns == list(itertools.product(range(3), OPTIMA))
 
 
@@ -89,9 +91,11 @@ def test_samplers_that_do_not_learn_give_every_arm_the_same_points(sampler: str)
         return outcome(float(number))
 
     by_arm = trials_of(sampler, run=diverge_first)
+    # A sampler that does not learn cannot see that the first trials diverged.
     points = settings_of(by_arm["scratch"])
     assert points == settings_of(by_arm["logit"])
     assert len(set(map(json.dumps, points))) == 12
+    # Another seed has other points.
     assert settings_of(trials_of(sampler, seed=1)["scratch"]) != points
 
 
@@ -99,6 +103,7 @@ def test_tpe_learns_from_each_arm_s_own_trials() -> None:
     by_arm = trials_of("tpe", 40)
     scratch = settings_of(by_arm["scratch"])
     logit = settings_of(by_arm["logit"])
+    # The first ten trials are drawn before there is anything to learn from.
     assert scratch[:10] == logit[:10]
     assert not any(map(operator.eq, scratch[10:], logit[10:]))
     for arm, optimum in OPTIMA.items():
@@ -125,11 +130,13 @@ def test_quasi_random_points_fill_the_space_but_not_its_lowest_corner() -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_search_that_was_killed_goes_on_with_the_same_trials(sampler: str) -> None:
+    # What the search is that nothing interrupts.
     whole = trials_of(sampler)
     stored: dict[tuple[str, int], tuple[dict[str, Any], Outcome]] = {}
     runs: list[tuple[str, int]] = []
 
     def until(limit: int) -> Run:
+        # Trials that have ended are read, not run.
         def run(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
             if (arm, number) in stored:
                 stored_settings, stored_outcome = stored[arm, number]
@@ -144,16 +151,19 @@ def test_search_that_was_killed_goes_on_with_the_same_trials(sampler: str) -> No
 
         return run
 
+    # Killed after one, six and seventeen trials in all.
     for limit in (1, 6, 17):
         with pytest.raises(KeyboardInterrupt):
             trials_of(sampler, run=until(limit))
     assert trials_of(sampler, run=until(24)) == whole
+    # No trial is run twice.
     assert len(runs) == len(set(runs)) == 24
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_longer_search_begins_with_the_trials_of_a_shorter_one(sampler: str) -> None:
     longer = trials_of(sampler, 9)
+    # How many trials there will be does not decide what they are.
     assert {arm: trials[:5] for arm, trials in longer.items()} == trials_of(sampler, 5)
 
 
@@ -161,6 +171,7 @@ def test_longer_search_begins_with_the_trials_of_a_shorter_one(sampler: str) -> 
 def test_settings_are_plain_values_of_the_space(sampler: str) -> None:
     for trial in trials_of(sampler)["scratch"]:
         assert list(trial.settings) == list(SPACE)
+        # Types matter: a setting is written into a recipe as it is.
         assert [type(value) for value in trial.settings.values()] == [float, float, int, str]
         assert 1e-5 <= trial.settings["optimizer.learning_rate"] <= 1e-1
         assert 1 <= trial.settings["student.layers"] <= 6
@@ -180,7 +191,9 @@ def test_best_trial_is_the_first_of_equals_and_never_one_that_diverged() -> None
     trials = [Trial(number, {}, value) for number, value in enumerate(outcomes)]
     lowest = best_of(trials, "lower")
     highest = best_of(trials, "higher")
+    # The lowest and the highest, the first of equals each time.
     assert lowest is not None
     assert highest is not None
     assert (lowest.number, highest.number) == (2, 4)
+    # With none that ended there is no best.
     assert best_of(trials[:1], "lower") is None

@@ -108,6 +108,7 @@ def with_tune(config: Config, **changes: Any) -> Config:
 
 
 def timeless(results: Mapping[str, Any]) -> Any:
+    # Seconds are all that differs between two tunings of one recipe.
     """Return the content of a tuning.json without seconds."""
     arms = json.loads(json.dumps(results["arms"]))
     for arm in arms.values():
@@ -132,9 +133,11 @@ def test_every_trial_spends_its_share_and_the_best_has_the_lowest_loss(tuning: T
         assert [trial["number"] for trial in tuning.trials(arm)] == [0, 1]
         (phase,) = costs[arm]
         for trial in tuning.trials(arm):
+            # Half of the budget of 6e7, less what does not pay a step.
             assert 3e7 - phase["total"] < trial["charged"] <= 3e7
             assert trial["total"] == trial["charged"] == trial["steps"] * phase["total"]
             assert 1e-3 <= trial["settings"][RATE] <= 3e-2
+        # The arm's sums are those of its trials.
         summary = tuning.results["arms"][arm]
         assert summary["charged"] == sum(trial["charged"] for trial in tuning.trials(arm))
         assert summary["best"]["value"] == min(trial["value"] for trial in tuning.trials(arm))
@@ -153,11 +156,13 @@ def test_trial_s_settings_reach_its_run(tuning: Tuning) -> None:
             assert manifest["arm_settings"]["optimizer"]["learning_rate"] == trial["settings"][RATE]
             assert manifest["seed"] == 7
             assert manifest["budget"]["amount"] == 3 * 10**7
+    # Two settings of two arms: four values.
     trials = [*tuning.trials("scratch"), *tuning.trials("logit")]
     assert len({trial["value"] for trial in trials}) == 4
 
 
 def test_value_is_the_loss_on_held_out_sequences_that_no_evaluation_uses(tuning: Tuning) -> None:
+    # The two sets of held-out sequences have nothing in common.
     (data,) = (tuning.out / "shared").glob("data-*")
     corpus = Corpus.open(data)
     of_tuning = tuning_batches(tuning.config, corpus)
@@ -183,11 +188,13 @@ def test_value_is_the_loss_on_held_out_sequences_that_no_evaluation_uses(tuning:
 
 
 def test_trials_with_other_learning_rates_share_a_compiled_program(tuning: Tuning) -> None:
+    # Each arm compiles once, and its second trial uses the program.
     assert (tuning.programs.misses, tuning.programs.hits) == (len(ARMS), len(ARMS))
 
 
 def test_shared_artifacts_are_made_once(tuning: Tuning) -> None:
     assert {path.name.partition("-")[0] for path in (tuning.out / "shared").iterdir()} == {"data"}
+    # A trial holds no artifact of its own.
     names = {path.name for path in tuning.directory("logit", 1).iterdir()}
     assert names == {"study.json", "trial.json", "runs"}
     assert {path.name for path in tuning.out.iterdir()} == {
@@ -212,6 +219,7 @@ def test_tuned_recipe_has_each_arm_s_best_and_is_otherwise_the_same(tuning: Tuni
 
 
 def test_command_prints_the_table_and_the_recipe_s_path(tuning: Tuning) -> None:
+    # Which arms were tuned, for how much, and where the recipe is.
     assert all(arm in tuning.printed for arm in ARMS)
     assert "2 trials an arm, 3.00e7 FLOPs a run" in tuning.printed
     assert f"recipe: {tuning.out / 'tuned.yaml'}" in tuning.printed
@@ -281,6 +289,7 @@ def test_trial_that_diverges_is_counted_and_not_repeated(
     only_scratch = replace(config, arms={"scratch": ArmConfig()})
     diverging = with_tune(only_scratch, trials=6, seeds=(7, 8), space={RATE: rates})
     results, printed = run_tune(diverging, tmp_path / "out")
+    # Trials at the impossible rate diverge under both seeds, and the others end alike.
     scratch = results["arms"]["scratch"]
     diverged = [trial for trial in scratch["trials"] if trial["settings"][RATE] == 1e30]
     ended = [trial for trial in scratch["trials"] if trial["settings"][RATE] == 1e-2]
@@ -288,6 +297,7 @@ def test_trial_that_diverges_is_counted_and_not_repeated(
     assert scratch["diverged"] == len(diverged)
     assert all(trial["value"] is None for trial in diverged)
     assert len({trial["value"] for trial in ended}) == 1
+    # A trial that diverged is charged for what it did until then.
     assert all(0 < trial["charged"] < ended[0]["charged"] for trial in diverged)
     assert scratch["best"]["settings"] == {RATE: 1e-2}
     assert f"6 ({len(diverged)} diverged)" in printed
@@ -302,6 +312,7 @@ def test_bad_input_other_than_divergence_ends_the_command(config: Config, tmp_pa
     text = replace(config.data, files="no/such/*.txt")
     with pytest.raises(InputError, match=r"no/such"):
         tune(replace(config, data=text), tmp_path / "out")
+    # What is wrong with every trial is no divergence: nothing is written.
     assert not (tmp_path / "out" / "tuning.json").exists()
     assert not list((tmp_path / "out" / "trials").rglob("*.json"))
 
@@ -334,6 +345,7 @@ def test_value_of_a_probe_is_its_best_dev_score_and_nothing_is_fine_tuned(
     (trial,) = results["arms"]["scratch"]["trials"]
     run = tmp_path / "out" / "trials" / "scratch" / "000" / "runs" / "scratch-seed7" / "result.json"
     row = json.loads(run.read_text())
+    # One score, of the probe on dev rows: nothing else is evaluated.
     assert list(row["metrics"]) == ["probe.parity"]
     layers = row["details"]["probe.parity"]["layers"]
     assert trial["value"] == max(layer["dev"] for layer in layers)
@@ -348,6 +360,7 @@ def test_stored_outputs_are_made_once_for_all_trials(config: Config, tmp_path: P
         cache=replace(config.cache, k=8, shared_by=1000),
     )
     results, _ = run_tune(with_tune(stored, share=0.2), tmp_path / "out")
+    # The cache is built once, and its price is shared as the recipe says.
     (cache,) = (tmp_path / "out" / "shared").glob("cache-*")
     flops = json.loads((cache / "manifest.json").read_text())["totals"]["flops"]
     paths = (tmp_path / "out" / "trials").rglob("result.json")
@@ -400,9 +413,11 @@ def test_trial_gets_its_share_of_any_budget(config: Config, kind: str, amount: f
         tuning="before.json",
         sweep={"train.batch_size": [8]},
     )
+    # A quarter of the budget, whatever it is counted in, and the tuning's own seeds.
     recipe = recipe_of(with_tune(whole, share=0.25))
     assert recipe.budget == BudgetConfig(**{kind: amount / 4})
     assert (recipe.seeds, recipe.tuning, recipe.sweep) == ((7,), "", {})
+    # The tasks are only there where a trial is measured by one.
     assert not recipe.evaluation.tasks
     assert list(recipe_of(with_tune(whole, endpoint="probe.parity")).evaluation.tasks) == ["parity"]
 
