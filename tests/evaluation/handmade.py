@@ -52,8 +52,8 @@ def topics(rows: int, rng: np.random.Generator) -> Split:
 def grades(rows: int, rng: np.random.Generator) -> Split:
     """Draw rows with numbers: 100 plus 40 times the share of a row's tokens that are 3."""
     batch = inputs(rows, rng)
+    # Half of the tokens, row by row more or fewer of them, become 3.
     batch["tokens"] = np.where(
-        # Half of the tokens, row by row more or fewer of them, become 3.
         batch["valid"] & (rng.random(batch["tokens"].shape) < 0.5),
         3,
         batch["tokens"],

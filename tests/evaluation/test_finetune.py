@@ -39,12 +39,12 @@ def test_regression_with_large_offset_is_learnt() -> None:
 
 def test_shuffled_labels_score_at_chance() -> None:
     task = handmade.task(test=400)
-    # A larger test split makes the bound below a matter of chance.
     rng = np.random.default_rng(1)
     task = dataclasses.replace(
         task, train=Split(task.train.batch, rng.permutation(task.train.labels))
     )
     result = finetune(*init(handmade.MODEL, 0), task, SETTINGS, seed=0)
+    # Six standard deviations of a guess, over 400 test rows.
     assert abs(result.test - 0.5) < 0.15
 
 
@@ -127,8 +127,8 @@ def first_change(**changes: float) -> tuple[Any, Any]:
     )
     recipe = tuning._Recipe(handmade.MODEL, settings, regression=False)
     train = handmade.task().train
+    # The MLM head has no part in a sentence task.
     trained = {
-        # The MLM head has no part in a sentence task.
         "model": {
             name: part for name, part in init(handmade.MODEL, 0).params.items() if name != "mlm"
         },
@@ -183,12 +183,12 @@ def test_weight_decay_spares_biases_and_layer_norms() -> None:
     before, without = first_change(weight_decay=0.0)
     _, decayed = first_change(weight_decay=1e-5)
     spared = 0
+    # What decay adds is the difference of two first steps.
     for (path, x), start, y in zip(
         jax.tree.leaves_with_path(without),
         jax.tree.leaves(before),
         jax.tree.leaves(decayed),
         strict=True,
-        # What decay adds is the difference of two first steps.
     ):
         is_spared = path[-1].key in ("bias", "scale")
         decay = -0.1 * start * (not is_spared)

@@ -26,7 +26,7 @@ def peaked(config: ModelConfig, seed: int, factor: float, bias: float) -> Model:
     """Make a model that prefers a few tokens, so that two such models agree at some slots."""
     rng = np.random.default_rng(seed)
 
-    # Scales and embeddings are enlarged; a bias would prefer the same tokens everywhere.
+    # Enlarged scales and matrices make its distributions far from even.
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         if path[-1].key == "scale":
             return np.full(leaf.shape, factor, np.float32)
@@ -110,8 +110,8 @@ def test_held_out_loss_equals_numpy_cross_entropy() -> None:
 def test_accuracy_of_argmax_labels_is_one() -> None:
     batch = tiny.batch()
     logits = forward(tiny.STUDENT, PARAMS, batch, FeatureRequest(logits=True)).logits
+    # With its own best guesses for labels the model is always right.
     measured = held_out_loss(
-        # With its own best guesses for labels the model is always right.
         tiny.STUDENT,
         PARAMS,
         [{**batch, "labels": np.argmax(logits, -1).astype(np.int32)}],

@@ -201,11 +201,11 @@ def test_padding_and_packing_change_nothing(
     for start, stop in ((0, 5), (5, 10), (10, 15)):
         alone = {name: packed[name][:, start:stop] for name in ("tokens", "positions")}
         single = run({**alone, "segments": np.ones_like(alone["tokens"])})
+        # Scores across documents have no meaning; those inside one must be the same.
         np.testing.assert_allclose(
             whole.scores[3][:, :, start:stop, start:stop],
             single.scores[3],
             atol=1e-5,
-            # Scores across documents have no meaning; those inside one must be the same.
         )
         np.testing.assert_allclose(whole.value[3][:, :, start:stop], single.value[3], atol=1e-5)
         for layer in (0, 2, 3):

@@ -110,9 +110,9 @@ def packed() -> dict[str, np.ndarray]:
 def run(
     config: ModelConfig, request: FeatureRequest, compute: ComputeConfig
 ) -> tuple[Features, Any]:
-    # A plain sum has the same gradient for every entry, and would not see two of them exchanged.
     """Return features, and the gradient of a loss that weighs every entry of them differently."""
 
+    # A plain sum has the same gradient for every entry, and would not see two of them exchanged.
     def loss(params: Any) -> Any:
         features = forward(
             config, params, packed(), request, dropout_key=jax.random.key(7), compute=compute
@@ -538,11 +538,11 @@ def test_attention_on_gpus_in_bfloat16_is_cudnns(
         calls.append((query.shape, mask.shape, implementation))
         return query
 
-    # All layers but the one whose scores are asked for.
     monkeypatch.setattr(jax.nn, "dot_product_attention", cudnn)
     device("gpu")
     options = {"config": TILED, "length": 128, "dropout": False}
     eqns = trace(SHORT_REQUESTS["a middle layer"], dtype="bfloat16", **options)
+    # All layers but the one whose scores are asked for.
     assert calls == [((3, 128, 2, 64), (3, 1, 128, 128), "cudnn")] * (TILED.layers - 1)
     assert square(eqns) == 1
     calls.clear()

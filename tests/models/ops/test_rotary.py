@@ -112,12 +112,12 @@ def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
 
 
 def test_gradient_of_a_rotation_is_the_rotation_back() -> None:
-    # The pullback of an orthogonal map is its inverse: the turn by negative angles.
     at = jnp.arange(6)[None]
     x = jnp.asarray(random_vectors(4, 6), jnp.float32)
     gradient = jnp.asarray(random_vectors(5, 6), jnp.float32)
     rotation = rotation_of(CONFIG, at)
     _, pull = jax.vjp(lambda y: rotate(y, rotation, HEADS), x)
+    # The pullback of an orthogonal map is its inverse: the turn by negative angles.
     back = rotate(gradient, rotation_of(CONFIG, -at), HEADS)
     np.testing.assert_allclose(pull(gradient)[0], back, atol=1e-5)
 
@@ -134,11 +134,11 @@ def test_rotary_model_knows_the_order_of_tokens() -> None:
             "positions": np.broadcast_to(position_ids, tokens.shape).astype(np.int32),
         }
         hidden = forward(CONFIG, params, positioned, FeatureRequest(hidden=frozenset({1}))).hidden[
-            # The same tokens in another order, first with positions and then without any.
             1
         ]
         return np.asarray(hidden.mean(axis=1))
 
+    # The same tokens in another order, first with positions and then without any.
     ordered = means(np.arange(6))
     unordered = means(np.zeros(6))
     np.testing.assert_allclose(unordered[0], unordered[1], atol=1e-5)

@@ -58,7 +58,6 @@ def test_kernel_computes_the_plain_divergence(dtype: Any, batch: int) -> None:
     assert_near((out, grad), (want, *pull(grad_out)), KERNEL_ROUNDING[dtype])
 
 
-# The two relations are the same array: nothing else is known exactly.
 def test_equal_relations_have_no_divergence_and_no_gradient() -> None:
     x = drawn(2, LENGTH, STUDENT_WIDTH)
     segment_ids = segments(2)
