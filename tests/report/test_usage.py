@@ -173,7 +173,6 @@ def test_vendor_peak_names_rates_and_devices() -> None:
     assert peak.startswith("1.02e11 FLOPs a second")
     assert "(float32 matmuls, measured)" in peak
     assert peak.endswith("devices of a run: 1")
-    # In one run nothing is known of its program, and the arm's mean is not made of the others.
     content = to_plain(study_results)
     # Another peak in one run, and eight devices in all.
     for run in content["runs"]:

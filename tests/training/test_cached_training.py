@@ -149,9 +149,9 @@ def log_softmax(logits: Array) -> Array:
 
 
 def off(log_p: Array, q: Array) -> dict[str, float]:
-    # Total variation, entropy, and by how much the cross-entropy is off.
     """Compute the means over positions by their definitions. log_p, q: `[positions, V]`."""
     p = np.exp(log_p)
+    # Total variation, entropy, and by how much the cross-entropy is off.
     return {
         "total_variation": np.abs(p - q).sum(-1).mean() / 2,
         "entropy": -(p * log_p).sum(-1).mean(),

@@ -108,8 +108,8 @@ def with_tune(config: Config, **changes: Any) -> Config:
 
 
 def timeless(results: Mapping[str, Any]) -> Any:
-    # Seconds are all that differs between two tunings of one recipe.
     """Return the content of a tuning.json without seconds."""
+    # Seconds are all that differs between two tunings of one recipe.
     arms = json.loads(json.dumps(results["arms"]))
     for arm in arms.values():
         for entry in (arm, *arm["trials"]):
