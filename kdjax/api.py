@@ -37,13 +37,13 @@ from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text import sources
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
-from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
-from kdjax.study.batches import held_out_batches, probe_batches, train_batches
+from kdjax.study.batches import held_out_batches
+from kdjax.study.compiled_arm import compile_arm
+from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.phase import BatchShape
 from kdjax.training.run_spec import RunSpec
 
@@ -266,17 +266,17 @@ def train(
 
     # Compile each phase, and place the teacher on the devices.
     definition = arm.definition.ramped(settings.batch_ramp)
-    teacher_params = arm.teacher.params if arm.teacher else None
-    compiled_phases: list[CompiledPhase] = []
-    prices = []
-    for phase in definition.phases:
-        phase_shape = phase.shape(shape)
-        stream = train_batches(_recipe(data), data.corpus, phase_shape.batch_size, seed)
-        cost = kdjax.training.phase.price(phase, phase_shape)
-        compiled_phases += compile_phase(
-            phase, cost, phase_shape, [stream], layout, settings, teacher_params
-        )
-        prices.append(cost)
+    prices = [kdjax.training.phase.price(phase, phase.shape(shape)) for phase in definition.phases]
+    compiled_phases = compile_arm(
+        definition,
+        prices,
+        shape,
+        [seed],
+        config=replace(_recipe(data), train=settings),
+        corpus=data.corpus,
+        layout=layout,
+        teacher_params=arm.teacher.params if arm.teacher else None,
+    )
 
     # A budget that does not afford one step of each phase is refused before anything is written.
     if budget.countable:
@@ -285,15 +285,17 @@ def train(
     with ExitStack() as stack:
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdjax-"))
-        held_out = _held_out(data, sequences=256)
+        evaluation = Evaluation(EvaluationConfig(), _held_out(data, sequences=256), tasks=())
         spec = RunSpec(
-            compiled_phases,
+            compiled_phases[seed],
             budget,
             start=arm.student.params,
             seed=seed,
             config=settings,
             directory=Path(out),
-            evaluate=lambda params: _mlm_loss(definition, held_out, params),
+            evaluate=lambda params: evaluation.evaluate_during_training(
+                definition.student, params, mlm=definition.trains_mlm_head
+            ),
             watch=watch,
         )
         (outcome,) = kdjax.training.train.train(spec)
@@ -334,12 +336,9 @@ def evaluate(
         result = held_out.measure(model.config, model.params)
         figures["mlm_loss"] = result.loss
         figures["mlm_accuracy"] = result.accuracy
-    if mlm_probe.tokens:
-        shape = BatchShape(
-            mlm_probe.batch_size, data.settings.seq_len, data.settings.max_predictions
-        )
-        batches = probe_batches(_recipe(data, mlm_probe=mlm_probe), data.corpus)
-        fitted = MlmProbe(mlm_probe, batches, shape).fit(model.config, model.params)
+    probe = mlm_probe_of(_recipe(data, mlm_probe=mlm_probe), data.corpus)
+    if probe is not None:
+        fitted = probe.fit(model.config, model.params)
         figures["mlm_probe"] = fitted.measure(held_out).loss
     return figures
 
@@ -401,10 +400,3 @@ def _recipe(
 def _held_out(data: PreparedText, sequences: int) -> HeldOut:
     """Read the held-out sequences with the masks that they have in every study."""
     return HeldOut(held_out_batches(_recipe(data, sequences), data.corpus))
-
-
-def _mlm_loss(definition: Arm, held_out: HeldOut, params: Any) -> dict[str, float]:
-    """Measure the held-out loss along the way, where the arm trains the student's MLM head."""
-    if not definition.trains_mlm_head:
-        return {}
-    return {"mlm_loss": held_out.measure(definition.student, params).loss}

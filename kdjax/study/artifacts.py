@@ -9,17 +9,17 @@ from kdjax.clock import CLOCK
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import labelled
 from kdjax.data.tasks.labelled import Task
-from kdjax.dry_run.charges import probe_shape, stored_by
+from kdjax.dry_run.charges import stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, zoo
 from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
-from kdjax.study.batches import held_out, probe_batches
+from kdjax.study.batches import held_out
 from kdjax.study.cache import study_cache
 from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
-from kdjax.study.evaluation import Evaluation
+from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teacher import Teacher
 from kdjax.study.teachers import study_teachers
@@ -136,11 +136,7 @@ class Artifacts:
     @cached_property
     def mlm_probe(self) -> MlmProbe | None:
         """Return the probe that every model gets; None where the recipe has none."""
-        settings = self._config.evaluation.mlm_probe
-        if not settings.tokens:
-            return None
-        batches = probe_batches(self._config, self.corpus)
-        return MlmProbe(settings, batches, probe_shape(self._config))
+        return mlm_probe_of(self._config, self.corpus)
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdjax.config import EvaluationConfig, FinetuneConfig, ModelConfig
+from kdjax.config import Config, EvaluationConfig, FinetuneConfig, ModelConfig
+from kdjax.data.corpus import Corpus
 from kdjax.data.tasks.labelled import Task
+from kdjax.dry_run.charges import probe_shape
 from kdjax.evaluation.finetune import finetune
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe
 from kdjax.evaluation.probe import probe
 from kdjax.results.runs import Details, HeadLoss, LayerScore, ProbedLayers, ProbeFit, ProbeLoss
+from kdjax.study.batches import probe_batches
 
 Metrics = dict[str, float]
 
@@ -166,3 +169,19 @@ class Evaluation:
             layer_weights=tuple(fitted.layer_weights),
             curve=tuple(fitted.curve(probe.shape.tokens_per_step)),
         )
+
+
+def mlm_probe_of(config: Config, corpus: Corpus) -> MlmProbe | None:
+    """Return the probe that every model gets; None where the recipe has none.
+
+    Args:
+        config: the recipe.
+        corpus: text whose training split it is fitted on.
+
+    Raises:
+        InputError: fewer training sequences than a batch of the probe has.
+    """
+    settings = config.evaluation.mlm_probe
+    if not settings.tokens:
+        return None
+    return MlmProbe(settings, probe_batches(config, corpus), probe_shape(config))

@@ -12,7 +12,7 @@ from kdjax.files import read_json, write_json
 from kdjax.parallel import hosts
 from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
 from kdjax.results.store import run_result, to_plain
-from kdjax.study.batches import train_batches
+from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Metrics
 from kdjax.study.groups import groups
 from kdjax.study.machine import hardware_use
@@ -21,12 +21,11 @@ from kdjax.study.run_manifest import register_run
 from kdjax.study.study import Study
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint_storage import save_params
-from kdjax.training.compiled_phase import CompiledPhase, compile_phase
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.sinks import About
 from kdjax.training.stopwatch import Stopwatch
-from kdjax.training.teacher_source import CachedTeacher
 from kdjax.training.train import train
 
 
@@ -127,8 +126,7 @@ class StudyRunner:
     def _compile(self, arm: Arm, seeds: Sequence[int]) -> dict[int, list[CompiledPhase]]:
         """Compile an arm's phases for the runs of some seeds together, and open their batches.
 
-        All seeds learn from the teacher of the first, unless the arm looks at none; it is placed on
-        the devices once.
+        All seeds learn from the teacher of the first, unless the arm looks at none.
 
         Returns:
             Seed -> the phases of its run.
@@ -137,32 +135,18 @@ class StudyRunner:
         if arm.name not in self._compiled_arms:
             self._compiled_arms.add(arm.name)
             self._reporter.status(f"{arm.name}: compiling")
-        compiled_phases = {seed: list[CompiledPhase]() for seed in seeds}
         teacher = self._artifacts.teacher_for(seeds[0])
-        for phase, price in zip(arm.phases, self._study.costs[arm.name].prices, strict=True):
-            shape = phase.shape(self._plan.shape)
-            # Order and masks are a seed's own, stored outputs or not.
-            reads_cache = isinstance(phase.teacher_source, CachedTeacher)
-            cache = self._artifacts.cache if reads_cache else None
-            streams = []
-            for seed in seeds:
-                streams.append(
-                    train_batches(
-                        self._config, self._artifacts.corpus, shape.batch_size, seed, cache
-                    )
-                )
-            phase_of_seeds = compile_phase(
-                phase,
-                price,
-                shape,
-                streams,
-                self._plan.layout,
-                self._config.train,
-                teacher.params if teacher else None,
-            )
-            for seed, compiled_phase in zip(seeds, phase_of_seeds, strict=True):
-                compiled_phases[seed].append(compiled_phase)
-        return compiled_phases
+        return compile_arm(
+            arm,
+            self._study.costs[arm.name].prices,
+            self._plan.shape,
+            seeds,
+            config=self._config,
+            corpus=self._artifacts.corpus,
+            layout=self._plan.layout,
+            teacher_params=teacher.params if teacher else None,
+            cache=self._artifacts.cache,
+        )
 
     def _run_spec(
         self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], backup: RunBackup
