@@ -17,6 +17,7 @@ from kdjax.config import Config, to_dict
 from kdjax.plan.plan import forecasts
 from kdjax.plan.schema import Plan
 from kdjax.results.arms import first_without_teacher
+from kdjax.results.runs import Divergence
 from kdjax.results.store import from_plain, to_plain
 from kdjax.results.study import Results
 from kdjax.results.text import CountedLosses
@@ -58,7 +59,12 @@ def _cells(text: str) -> list[Cell]:
 
 
 def sweep(
-    config: Config, laws: Laws = LAWS, *, noise: float = 0.004, best: float | None = None
+    config: Config,
+    laws: Laws = LAWS,
+    *,
+    noise: float = 0.004,
+    best: float | None = None,
+    diverged: tuple[str, int] | None = None,
 ) -> SweepResults:
     """Make up a sweep.
 
@@ -68,13 +74,27 @@ def sweep(
         noise: standard deviation of a run, and of the shift that a seed gives to all its runs.
         best: size at which a student is best; losses grow with the square of the distance from
             it in logarithm.
+        diverged: arm and seed of a run that diverges in the study of the smallest budget, at its
+            step 7; None: none does.
     """
     rng = np.random.default_rng(0)
     cells = _cells(json.dumps(to_dict(config)))
     shifts = {seed: noise * rng.normal() for seed in config.seeds}
-    return collect(
-        config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells]
-    )
+    studies = [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells]
+    if diverged is not None:
+        studies[0] = _with_diverged(studies[0], *diverged)
+    return collect(config, cells, studies)
+
+
+def _with_diverged(study: Results, arm: str, seed: int) -> Results:
+    """Return a study of which a run has diverged."""
+    runs = list(study.runs)
+    for number, run in enumerate(runs):
+        if (run.arm, run.seed) == (arm, seed):
+            runs[number] = replace(
+                run, metrics={}, params_sha256=None, diverged=Divergence(7, "the loss is nan")
+            )
+    return replace(study, runs=tuple(runs))
 
 
 @functools.cache

@@ -357,3 +357,26 @@ def test_sweep_from_before_it_had_a_baseline_arm_is_refused_in_one_line(
     del content["baseline_arm"]
     with pytest.raises(InputError, match=r"sweep.json: baseline_arm is missing, .*`kdjax sweep`"):
         sweep_of(content, Path("sweep.json"))
+
+
+def test_arm_that_diverged_at_a_budget_has_no_point_there_and_is_named() -> None:
+    results = sweep(recipe(), diverged=("logit", 1))
+    smallest = results.cells[0].budget.amount
+    for endpoint in results.endpoints:
+        (group,) = results.groups
+        budgets = {
+            arm: [point.budget for point in curve]
+            for arm, curve in group.curves[endpoint.name].items()
+        }
+        assert budgets["logit"] == budgets["scratch"][1:]
+    # The seeds that came through would flatter the arm: none of their values is used.
+    for row in results.rows:
+        is_out = row.arm == "logit" and row.budget == smallest
+        assert (row.metrics == {}) == is_out
+
+    sentence = f"{results.cells[0].name}: logit diverged: seed 1 at step 7 (1 of {SEEDS})."
+    console = Console(file=io.StringIO(), width=300)
+    console.print(table.summary(results))
+    assert sentence in console.file.getvalue()
+    assert sentence in report.html(results)
+    assert sweep_of(to_plain(results), Path("sweep.json")) == results
