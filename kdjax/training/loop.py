@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from kdjax.errors import Stopped
 from kdjax.training.checkpoint_policy import CheckpointPolicy
 from kdjax.training.input_pipeline import StepInput
+from kdjax.training.step import State
 
 
 class TrainingLoop(ABC):
@@ -23,11 +24,19 @@ class TrainingLoop(ABC):
         self.phase_count = phase_count
         self.policy = CheckpointPolicy(checkpoint_seconds)
 
-    def run(self) -> None:
+    def run(self, state: State) -> State:
         """Train until the budget affords no further step.
 
+        Args:
+            state: what training changes, of the run or of all runs; used up.
+
+        Returns:
+            The state after the last step.
+
         Raises:
-            As `kdjax.training.train.train`.
+            Diverged: a loss is not finite.
+            InputError: as `kdjax.training.train.train`.
+            Stopped: the process was told to stop, and has saved.
         """
         for phase_number in range(self.phase_count):
             inputs = self.step_inputs(phase_number)
@@ -35,20 +44,21 @@ class TrainingLoop(ABC):
             while self.affords_step(phase_number):
                 with self.profiled_step():
                     step_input = self.next_input(inputs)
-                    self.take_step(phase_number, step_input)
+                    state = self.take_step(phase_number, step_input, state)
 
                 # Evaluation comes first, so a checkpoint of this step has its point of the curve.
                 if self.evaluation_is_due():
-                    self.measure_held_out()
+                    self.measure_held_out(state)
                 if step_input.signals.stop:
-                    self.save_now()
+                    self.save_now(state)
                     raise Stopped(f"saved at step {self.steps}")
                 if self.policy.is_due(step_input.signals):
-                    self.save()
+                    self.save(state)
                     self.policy.saved()
 
             # Before any step of the next phase is taken
-            self.end_phase(phase_number)
+            self.end_phase(phase_number, state)
+        return state
 
     @property
     @abstractmethod
@@ -72,23 +82,23 @@ class TrainingLoop(ABC):
         """Wait for the next input, on the clock."""
 
     @abstractmethod
-    def take_step(self, phase_number: int, step_input: StepInput) -> None:
-        """Do a step of the phase, charge it, and report the step before."""
+    def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:
+        """Do a step of the phase, charge it, and report the step before; return the new state."""
 
     @abstractmethod
     def evaluation_is_due(self) -> bool:
         """Return whether the last step reached one of the evenly spaced evaluations."""
 
     @abstractmethod
-    def measure_held_out(self) -> None:
+    def measure_held_out(self, state: State) -> None:
         """Measure the student on held-out text, unless that was done after this very step."""
 
     @abstractmethod
-    def save(self) -> None:
+    def save(self, state: State) -> None:
         """Begin a checkpoint (`CheckpointRetry.save`)."""
 
     @abstractmethod
-    def save_now(self) -> None:
+    def save_now(self, state: State) -> None:
         """Write a checkpoint and wait for it, since the process is about to stop.
 
         Raises:
@@ -96,5 +106,5 @@ class TrainingLoop(ABC):
         """
 
     @abstractmethod
-    def end_phase(self, phase_number: int) -> None:
+    def end_phase(self, phase_number: int, state: State) -> None:
         """Call `phase_ended` for the phase, unless the run is in a later one already."""

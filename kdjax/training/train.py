@@ -53,7 +53,7 @@ def train(*specs: RunSpec) -> list[Outcome]:
         clock = Stopwatch(restored[0].ledger.seconds)
         trainer = stack.enter_context(Trainer(restored[0], clock))
         try:
-            trainer.run()
-            return [trainer.finish()]
+            state = trainer.run(restored[0].take_state())
+            return [trainer.finish(state)]
         except Diverged as error:
             return [trainer.abandon(error)]

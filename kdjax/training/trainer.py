@@ -65,13 +65,12 @@ class Trainer(TrainingLoop):
         super().__init__(len(spec.compiled_phases), spec.config.checkpoint.seconds)
         clocks = clocks or (clock,)
         self.spec = spec
-        self.state: State = restored.take_state()
         self.ledger: Ledger = restored.ledger
         self.clock = clock
         self._ledger_before_step = self.ledger
         self._evaluated_step = self.steps
         self._runs_at_once = len(clocks)
-        programs = [phase.program for phase in spec.compiled_phases]
+        programs = [compiled.program for compiled in spec.compiled_phases]
 
         with ExitStack() as open_files:
             # The journal says what each step costs, and whether the run is resumed.
@@ -82,7 +81,7 @@ class Trainer(TrainingLoop):
                 self.ledger,
                 restored.damaged,
                 side_by_side=self._runs_at_once,
-                prices=[phase.price.to_json() for phase in spec.compiled_phases],
+                prices=[compiled.price.to_json() for compiled in spec.compiled_phases],
                 positions=[program.shape.tokens_per_step for program in programs],
             )
             patience = spec.config.checkpoint.patience
@@ -126,20 +125,20 @@ class Trainer(TrainingLoop):
 
     @override
     def step_inputs(self, phase_number: int) -> Iterator[StepInput]:
-        phase = self.spec.compiled_phases[phase_number]
+        compiled = self.spec.compiled_phases[phase_number]
         seen = self.sequences_seen(phase_number)
-        return step_inputs(phase.program, phase.stream, seen, self.policy.signals)
+        return step_inputs(compiled.program, compiled.stream, seen, self.policy.signals)
 
     @override
     def affords_step(self, phase_number: int) -> bool:
-        phase = self.spec.compiled_phases[phase_number]
+        compiled = self.spec.compiled_phases[phase_number]
         return self.ledger.affords(
-            phase.price, phase.program.shape.tokens_per_step, phase.phase.until
+            compiled.price, compiled.program.shape.tokens_per_step, compiled.phase.until
         )
 
     @override
-    def profiled_step(self) -> AbstractContextManager[None]:
-        return self._profiler.capture(self.steps + 1, self.finish_pending, self.clock)
+    def profiled_step(self, wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+        return self._profiler.capture(self.steps + 1, wait or self.finish_pending, self.clock)
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
@@ -147,19 +146,20 @@ class Trainer(TrainingLoop):
             return next(inputs)
 
     @override
-    def take_step(self, phase_number: int, step_input: StepInput) -> None:
-        phase = self.spec.compiled_phases[phase_number]
+    def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:
+        compiled = self.spec.compiled_phases[phase_number]
         self.check_fresh(phase_number, step_input.counts)
         schedule_inputs = self.schedule_inputs(phase_number)
 
         # The devices are busy with this step while the last one's metrics are reported.
         with self.clock("compute"):
-            self.state, metrics = phase.program.step(
-                self.state, phase.teacher, step_input.batch, schedule_inputs
+            state, metrics = compiled.program.step(
+                state, compiled.teacher, step_input.batch, schedule_inputs
             )
             self.charge(phase_number, step_input.counts, schedule_inputs, metrics)
             self.report()
         self.read_clock_of_step()
+        return state
 
     def check_fresh(self, phase_number: int, counts: BatchCounts) -> None:
         """Raise InputError where a step of the phase repeats text that must not repeat."""
@@ -172,11 +172,11 @@ class Trainer(TrainingLoop):
 
     def schedule_inputs(self, phase_number: int) -> ScheduleInputs:
         """Return the inputs of the phase's next step: share of the budget, learning rate."""
-        phase = self.spec.compiled_phases[phase_number]
-        cost = self.ledger.step(phase.price, phase.program.shape.tokens_per_step)
+        compiled = self.spec.compiled_phases[phase_number]
+        cost = self.ledger.step(compiled.price, compiled.program.shape.tokens_per_step)
         before = self.ledger.training_share
         after = before + cost / self.ledger.training_amount
-        return ScheduleInputs(before, phase.phase.learning_rate(before, after))
+        return ScheduleInputs(before, compiled.phase.learning_rate(before, after))
 
     def charge(
         self,
@@ -195,12 +195,12 @@ class Trainer(TrainingLoop):
             metrics: its metrics, on the devices.
             fetch: function that brings metrics to the host.
         """
-        phase = self.spec.compiled_phases[phase_number]
+        compiled = self.spec.compiled_phases[phase_number]
         self._ledger_before_step = self.ledger
         self.ledger = self.ledger.charge(
             phase_number,
-            phase.price,
-            phase.program.shape.tokens_per_step,
+            compiled.price,
+            compiled.program.shape.tokens_per_step,
             int(counts.tokens),
             int(counts.unique),
             int(counts.masked),
@@ -256,48 +256,48 @@ class Trainer(TrainingLoop):
         return reached(self.ledger) > reached(self._ledger_before_step)
 
     @override
-    def measure_held_out(self) -> None:
+    def measure_held_out(self, state: State) -> None:
         self.finish_pending()
         if self.spec.evaluate is None or self._evaluated_step == self.steps:
             return
         with self.clock("evaluation"):
-            figures = self.spec.evaluate(hosts.to_host(self.state.params["model"]))
+            figures = self.spec.evaluate(hosts.to_host(state.params["model"]))
         point = {"flops": self.ledger.total, "share": self.ledger.share, **figures}
         self._records.log.write(self.steps, point)
         self._evaluated_step = self.steps
         self.read_clock()
 
     @override
-    def save(self) -> None:
+    def save(self, state: State) -> None:
         self.finish_pending()
         with self.clock("checkpoint"):
-            self._saver.save(self.state, self.ledger, self._records)
+            self._saver.save(state, self.ledger, self._records)
         self.read_clock()
 
     @override
-    def save_now(self) -> None:
+    def save_now(self, state: State) -> None:
         self._saver.patience = 0.0
-        self.save()
+        self.save(state)
         self._saver.commit(self.ledger)
 
     @override
-    def end_phase(self, phase_number: int) -> None:
+    def end_phase(self, phase_number: int, state: State) -> None:
         if self.spec.phase_ended is None or any(self.ledger.phases[phase_number + 1 :]):
             return
         self.finish_pending()
-        params = hosts.to_host(self.state.params["model"])
+        params = hosts.to_host(state.params["model"])
         self.spec.phase_ended(phase_number, params, self.ledger)
 
-    def finish(self) -> Outcome:
+    def finish(self, state: State) -> Outcome:
         """Write the last figures and the last checkpoint, and return what the run came to."""
-        self.measure_held_out()
+        self.measure_held_out(state)
 
         # Nothing is spent any more, so the last checkpoint is waited for.
-        self.save()
+        self.save(state)
         while not self._saver.commit(self.ledger):
             self._saver.wait()
-            self.save()
-        params = hosts.to_host(self.state.params["model"])
+            self.save(state)
+        params = hosts.to_host(state.params["model"])
         params_sha256 = sha256(params)
         return Outcome(
             params,

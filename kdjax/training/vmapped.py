@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from kdjax.training.loop import TrainingLoop
 from kdjax.training.outcome import Outcome
 from kdjax.training.program import Program
 from kdjax.training.run_spec import RestoredRun
+from kdjax.training.step import State
 from kdjax.training.stopwatch import Stopwatch, shared
 from kdjax.training.trainer import Trainer
 
@@ -75,10 +76,10 @@ def train_vmapped(restored: Sequence[RestoredRun]) -> list[Outcome]:
                 )
                 trainers[lane] = stack.enter_context(trainer)
             vmapped_trainer = VmappedTrainer(trainers)
+            states = {lane: run.take_state() for lane, run in group.items()}
             # Raised when no run is left; one that diverges before is its own outcome.
             with suppress(Diverged):
-                vmapped_trainer.run()
-                vmapped_trainer.finish()
+                vmapped_trainer.train(states)
             outcomes |= vmapped_trainer.outcomes
     return [outcomes[lane] for lane in range(len(restored))]
 
@@ -92,12 +93,12 @@ class VmappedTrainer(TrainingLoop):
     """
 
     def __init__(self, trainers: Mapping[int, Trainer]):
-        """Put the states into lanes.
+        """Give each run its lane.
 
         A lane without a run computes what the first run does, for nobody.
 
         Args:
-            trainers: lane -> run, ascending; their states are used up.
+            trainers: lane -> run, ascending.
         """
         self.outcomes: dict[int, Outcome] = {}
         self._all_lanes = trainers
@@ -110,9 +111,24 @@ class VmappedTrainer(TrainingLoop):
         self._filled = [min(trainers)] * self._program.lanes
         for lane in trainers:
             self._filled[lane] = lane
-        self._states = self._program.stack([trainers[lane].state for lane in self._filled])
-        for trainer in trainers.values():
-            del trainer.state  # its memory: between steps a run has its state in its lane alone
+
+    def train(self, states: dict[int, State]) -> None:
+        """Train the runs, and finish those that go on.
+
+        Args:
+            states: lane -> the run's state; taken out and used up.
+
+        Raises:
+            As `TrainingLoop.run`.
+        """
+        stacked = self._program.stack([states[lane] for lane in self._filled])
+        states.clear()
+        stacked = self.run(stacked)
+
+        def finish(trainer: Trainer, state: State) -> None:
+            self.outcomes[self._lane_of[trainer]] = trainer.finish(state)
+
+        self._each_with_state(stacked, finish)
 
     @property
     def _first(self) -> Trainer:
@@ -140,7 +156,7 @@ class VmappedTrainer(TrainingLoop):
 
     @override
     def profiled_step(self) -> AbstractContextManager[None]:
-        return self._first.profiled_step()
+        return self._first.profiled_step(lambda: self._report(last_too=True))
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
@@ -148,8 +164,8 @@ class VmappedTrainer(TrainingLoop):
             return next(inputs)
 
     @override
-    def take_step(self, phase_number: int, step_input: StepInput) -> None:
-        phase = self._first.spec.compiled_phases[phase_number]
+    def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:
+        compiled = self._first.spec.compiled_phases[phase_number]
         counts = {lane: lane_counts(step_input.counts, lane) for lane in self._lanes}
         for lane, trainer in self._lanes.items():
             trainer.check_fresh(phase_number, counts[lane])
@@ -157,76 +173,81 @@ class VmappedTrainer(TrainingLoop):
         # One step, charged to each ledger
         schedule_inputs = self._first.schedule_inputs(phase_number)
         with self._shared_clock("compute"):
-            self._states, metrics = phase.program.step(
-                self._states, phase.teacher, step_input.batch, schedule_inputs
+            state, metrics = compiled.program.step(
+                state, compiled.teacher, step_input.batch, schedule_inputs
             )
             for lane, trainer in self._lanes.items():
                 fetch = functools.partial(fetch_lane, lane)
                 trainer.charge(phase_number, counts[lane], schedule_inputs, metrics, fetch)
-            self._each(Trainer.report)
+            self._report()
         for trainer in self._lanes.values():
             trainer.read_clock_of_step()
+        return state
 
     @override
     def evaluation_is_due(self) -> bool:
         return self._first.evaluation_is_due()
 
     @override
-    def measure_held_out(self) -> None:
-        self._each_with_state(Trainer.measure_held_out)
+    def measure_held_out(self, state: State) -> None:
+        self._each_with_state(state, Trainer.measure_held_out)
 
     @override
-    def save(self) -> None:
-        self._each_with_state(Trainer.save)
+    def save(self, state: State) -> None:
+        self._each_with_state(state, Trainer.save)
 
     @override
-    def save_now(self) -> None:
-        self._each_with_state(Trainer.save_now)
+    def save_now(self, state: State) -> None:
+        self._each_with_state(state, Trainer.save_now)
 
     @override
-    def end_phase(self, phase_number: int) -> None:
+    def end_phase(self, phase_number: int, state: State) -> None:
         if self._first.spec.phase_ended is not None:
-            self._each_with_state(lambda trainer: trainer.end_phase(phase_number))
+            self._each_with_state(
+                state, lambda trainer, state: trainer.end_phase(phase_number, state)
+            )
 
-    def finish(self) -> None:
-        """Finish every run that goes on.
+    def _report(self, *, last_too: bool = False) -> None:
+        """Report the steps of every run that goes on (`Trainer.report`).
+
+        A run that diverges has its outcome, and leaves the others.
 
         Raises:
-            As `kdjax.training.train.train`; Diverged: none is left.
+            Diverged: none is left.
         """
+        for trainer in list(self._lanes.values()):
+            try:
+                trainer.report(last_too=last_too)
+            except Diverged as e:
+                self._abandon(trainer, e)
 
-        def finish(trainer: Trainer) -> None:
-            self.outcomes[self._lane_of[trainer]] = trainer.finish()
+    def _abandon(self, trainer: Trainer, error: Diverged) -> None:
+        """Keep the outcome of a run that has diverged; raise the error where none is left."""
+        lane = self._lane_of[trainer]
+        self.outcomes[lane] = trainer.abandon(error)
+        del self._lanes[lane]
+        if not self._lanes:
+            raise error
 
-        self._each_with_state(finish)
+    def _each_with_state(self, states: State, act: Callable[[Trainer, State], None]) -> None:
+        """Report all steps, then call a function on every run that goes on, with its state.
 
-    def _each_with_state(self, act: Callable[[Trainer], None]) -> None:
-        """Report all steps, then call a function on every run, with its state in its trainer."""
-        with self._shared_clock("compute"):
-            self._each(lambda trainer: trainer.report(last_too=True))
-
-        def act_with_state(trainer: Trainer) -> None:
-            with self._state_given_to(trainer):
-                act(trainer)
-
-        self._each(act_with_state)
-
-    def _each(self, act: Callable[[Trainer], None]) -> None:
-        """Do something for every run that goes on.
+        Args:
+            states: states of all lanes.
+            act: function to call.
 
         Raises:
-            Diverged: every run has diverged. One that does so before leaves the others.
+            Diverged: every run has diverged.
             InputError: anything else that goes wrong for one run; the others are saved.
         """
+        with self._shared_clock("compute"):
+            self._report(last_too=True)
         failures: dict[Trainer, InputError] = {}
-        for lane, trainer in list(self._lanes.items()):
+        for trainer in list(self._lanes.values()):
             try:
-                act(trainer)
+                act(trainer, self._state_of(trainer, states))
             except Diverged as e:
-                self.outcomes[lane] = trainer.abandon(e)
-                del self._lanes[lane]
-                if not self._lanes:
-                    raise
+                self._abandon(trainer, e)
             except InputError as e:
                 failures[trainer] = e
         if not failures:
@@ -234,18 +255,13 @@ class VmappedTrainer(TrainingLoop):
         # One run's fault must not cost the others their steps.
         for trainer in self._lanes.values():
             if trainer not in failures:
-                with suppress(InputError), self._state_given_to(trainer):
-                    trainer.save()
+                with suppress(InputError):
+                    trainer.save(self._state_of(trainer, states))
         raise next(iter(failures.values()))
 
-    @contextmanager
-    def _state_given_to(self, trainer: Trainer) -> Iterator[None]:
-        """Give a trainer its run's state, from its lane, for the block."""
-        trainer.state = self._program.unstack(self._states, self._lane_of[trainer])
-        try:
-            yield
-        finally:
-            del trainer.state
+    def _state_of(self, trainer: Trainer, states: State) -> State:
+        """Return a run's state, out of its lane."""
+        return self._program.unstack(states, self._lane_of[trainer])
 
     def _shared_clock(self, kind: str) -> AbstractContextManager[None]:
         """Count the seconds of the block, in even shares, on every run's stopwatch."""
