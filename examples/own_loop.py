@@ -67,7 +67,7 @@ def main() -> None:
     params = {"model": student.params, "objective": phase.init_objective(seed=0)}
     state = init_state(params, phase.transformation, seed=0)
     teacher_params = phase.teacher_part(teacher.params)
-    step = jax.jit(phase.step(), donate_argnums=0)
+    step = jax.jit(phase.build_step(), donate_argnums=0)
 
     for number, (_, batch) in zip(range(steps), batches.iterate(0), strict=False):
         # Schedules go by the share of the budget that is spent.

@@ -1,8 +1,8 @@
 """The front door: one arm, its price, a budget, training, evaluation and saving, as functions.
 
 `import kdjax` gives these names without importing JAX; the first use of one imports what it needs.
-Whoever wants more control takes the parts below: `kdjax.training.phase.Phase.step` is the pure
-step, `kdjax.training.trainer` the loop around it.
+Whoever wants more control takes the parts below: `kdjax.training.phase.Phase.build_step` gives the
+pure step, `kdjax.training.trainer` the loop around it.
 """
 
 from __future__ import annotations

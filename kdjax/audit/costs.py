@@ -46,7 +46,7 @@ def _upfront(artifacts: AuditedArtifacts, arm: Arm, stored: Mapping[str, int]) -
     """Sum the FLOPs charged before the first step: probe, stored outputs and teacher."""
     study = artifacts.study
     upfront = probe_charge(study.config, arm)
-    if arm.stored:
+    if arm.stored_features:
         # Arms and seeds may have joined since the share was fixed: any share that follows from the
         # recipe of one of the runs is right.
         recipes = {digest(values): values for values in study.recipes}

@@ -137,7 +137,7 @@ class RunAudit:
         }
 
         # Of stored outputs that are gone, nobody knows the size.
-        if not self._arm.stored:
+        if not self._arm.stored_features:
             account["cache_bytes"] = 0
         elif self._artifacts.cache:
             account["cache_bytes"] = self._artifacts.cache.bytes

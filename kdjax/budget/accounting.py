@@ -84,7 +84,7 @@ class Budget:
         """Return the part of FLOPs by account that is charged in this budget's case."""
         return charged(spent, self.teacher)
 
-    def step(self, price: Price, tokens_per_step: int) -> int:
+    def step_cost(self, price: Price, tokens_per_step: int) -> int:
         """Return how much a step takes of a budget in FLOPs or tokens."""
         takes = {"flops": self.charges(price.parts()), "tokens": tokens_per_step}
         return takes[self.kind]

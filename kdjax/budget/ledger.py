@@ -65,7 +65,7 @@ def schedule_phases(
     first = 0
     sized = zip(phases, tokens_per_step, strict=True)
     for number, ((until, price), tokens) in enumerate(sized, start=1):
-        step = budget.step(price, tokens)
+        step = budget.step_cost(price, tokens)
         # Fractions: FLOPs outgrow what a double holds exactly.
         end = math.floor(Fraction(until) * Fraction(budget.amount))
         steps = (end - int(used)) // step
@@ -179,17 +179,17 @@ class Ledger:
         """Compute what is left, in the budget's unit."""
         return self.budget.amount - self.used
 
-    def step(self, price: Price, tokens_per_step: int) -> float:
+    def step_cost(self, price: Price, tokens_per_step: int) -> float:
         """Return what the next step takes, in the budget's unit."""
         if self.budget.countable:
-            return self.budget.step(price, tokens_per_step)
+            return self.budget.step_cost(price, tokens_per_step)
         # Nobody knows how long a step will take: as long as the last one.
         return self.step_seconds / 3600
 
     def affords(self, price: Price, tokens_per_step: int, until: float = 1.0) -> bool:
         """Return whether another step ends before a share of the budget is used up."""
         end = Fraction(until) * Fraction(self.budget.amount)
-        return Fraction(self.used) + Fraction(self.step(price, tokens_per_step)) <= end
+        return Fraction(self.used) + Fraction(self.step_cost(price, tokens_per_step)) <= end
 
     def charge(
         self, phase: int, price: Price, tokens_per_step: int, tokens: int, unique: int, masked: int
@@ -209,7 +209,7 @@ class Ledger:
         """
         if not self.affords(price, tokens_per_step):
             raise ValueError(
-                f"a step of {self.step(price, tokens_per_step)}, expected at most the "
+                f"a step of {self.step_cost(price, tokens_per_step)}, expected at most the "
                 f"{self.remaining} left"
             )
         parts = price.parts()

@@ -44,7 +44,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
         if config.train.grad_accum_steps > 1:
             for phase in arm.phases:
                 phase.check_splits()
-        if arm.stored:
+        if arm.stored_features:
             _check_cached(config, arm)
     check_primary(config, arms)
     return arms

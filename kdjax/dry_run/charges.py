@@ -53,13 +53,13 @@ def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
     """Return all that a study's arms read of stored teacher outputs."""
     request = FeatureRequest()
     for arm in arms.values():
-        request |= arm.stored
+        request |= arm.stored_features
     return request
 
 
 def sharing(config: Config, arms: Mapping[str, Arm]) -> int:
     """Count the runs that share the cost of stored outputs."""
-    cached_arms = [arm for arm in arms.values() if arm.stored]
+    cached_arms = [arm for arm in arms.values() if arm.stored_features]
     # A recipe may say that runs of other studies share it as well.
     return config.cache.shared_by or len(config.seeds) * len(cached_arms)
 
@@ -111,7 +111,7 @@ def upfront_charges(
         InputError: the teacher's training is charged and its cost is not known.
     """
     charges = probe_charge(config, arm)
-    if arm.stored:
+    if arm.stored_features:
         flops = cache_flops(config, stored_by(arms), train_sequences)
         charges["teacher_cache"] = share(flops, sharing(config, arms))
     if teacher is not None:

@@ -56,7 +56,7 @@ def _arm_rows(
 
     # What a row of this arm has besides its price.
     extras: dict[str, Any] = {}
-    if arm.stored:
+    if arm.stored_features:
         extras["cache"] = _cache(config, arms, arm, step_prices, corpus)
     probe = probe_cost(config, arm.student)
     if probe is not None:
@@ -65,7 +65,7 @@ def _arm_rows(
 
     # Without the corpus nobody knows a run's share of stored outputs, nor what it leaves for steps.
     reach = [dict.fromkeys(("steps", "tokens", "epochs")) for _ in step_prices]
-    if budget.countable and not (arm.stored and corpus is None):
+    if budget.countable and not (arm.stored_features and corpus is None):
         reach = _reach(config, arms, arm, step_prices, corpus)
     rows = []
     for phase, step_price, reached in zip(arm.phases, step_prices, reach, strict=True):

@@ -7,7 +7,7 @@ is a dropout key (`kdjax.models.ops.dropout`); every layer and site folds its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,11 @@ from kdjax.models.starts import initializer
 AttentionFeatures = dict[str, jax.Array]
 """What a layer's attention computes on its way, by the names in `ATTENTION_FEATURES`."""
 
-_PROJECTIONS = ("query", "key", "value")
+# Sites of dropout: each is the only one of its number under its key.
+_EMBEDDINGS_SITE = 0
+_ATTENTION_SITE = 1
+_FFN_SITE = 2
+_TASK_SITE = 0
 
 _SAVED = {
     # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest
@@ -104,7 +108,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         x = x.astype(self.dtype)
         if self.norm is not None:
             x = self.norm(x)
-        return ops.dropout(x, self.dropout, key, site=0)
+        return ops.dropout(x, self.dropout, key, site=_EMBEDDINGS_SITE)
 
 
 class Attention(nnx.Module):  # type: ignore[misc]
@@ -124,30 +128,34 @@ class Attention(nnx.Module):  # type: ignore[misc]
         x: jax.Array,
         mask: ops.AttentionMask,
         rotation: ops.Rotation | None,
-        key: Key,
+        dropout_key: Key,
         requested: frozenset[str],
     ) -> tuple[jax.Array, AttentionFeatures]:
         """Return the output `[B, L, D]` and the requested features."""
-        layers = [getattr(self, name) for name in _PROJECTIONS]
+        # One product, as they have the same input.
+        layers = (self.query, self.key, self.value)
         kernels = [layer.kernel[...] for layer in layers]
         biases = [layer.bias[...] for layer in layers]
-        # One product, as they have the same input.
-        projected = dict(zip(_PROJECTIONS, ops.linear_each(x, kernels, biases), strict=True))
-        projected = self._rotated(projected, rotation)
+        query, key, value = ops.linear_each(x, kernels, biases)
+        query = self._rotated(query, rotation)
+        key = self._rotated(key, rotation)
         context, scores = ops.attention(
-            **projected,
+            query,
+            key,
+            value,
             mask=mask,
             heads=self.heads,
             rate=self.dropout,
-            dropout_key=key,
+            dropout_key=dropout_key,
             with_scores="scores" in requested,
             kernels=self.kernels,
         )
-        features = {
-            name: ops.split_heads(projected[name], self.heads)
-            for name in _PROJECTIONS
-            if name in requested
-        }
+
+        # What is not asked for is not split into heads.
+        features = {}
+        for name, projected in (("query", query), ("key", key), ("value", value)):
+            if name in requested:
+                features[name] = ops.split_heads(projected, self.heads)
         if scores is not None and "scores" in requested:
             features["scores"] = scores
         return self.output(context), features
@@ -163,25 +171,22 @@ class Attention(nnx.Module):  # type: ignore[misc]
         needed = requested
         if "scores" in requested:
             needed = requested | {"query", "key"}
-        projected = {name: getattr(self, name)(x) for name in _PROJECTIONS if name in needed}
         features = {}
-        for name, projection in self._rotated(projected, rotation).items():
-            features[name] = ops.split_heads(projection, self.heads)
+        if "query" in needed:
+            features["query"] = ops.split_heads(self._rotated(self.query(x), rotation), self.heads)
+        if "key" in needed:
+            features["key"] = ops.split_heads(self._rotated(self.key(x), rotation), self.heads)
+        if "value" in needed:
+            features["value"] = ops.split_heads(self.value(x), self.heads)
         if "scores" in requested:
             features["scores"] = ops.attention_scores(features["query"], features["key"])
         return {name: features[name] for name in requested}
 
-    def _rotated(
-        self, projected: dict[str, jax.Array], rotation: ops.Rotation | None
-    ) -> dict[str, jax.Array]:
-        """Return the projections by name, queries and keys rotated where positions are rotary."""
+    def _rotated(self, x: jax.Array, rotation: ops.Rotation | None) -> jax.Array:
+        """Return queries or keys `[B, L, D]`, rotated where positions are rotary."""
         if rotation is None:
-            return projected
-        rotated = dict(projected)
-        for name in ("query", "key"):
-            if name in projected:
-                rotated[name] = ops.rotate(projected[name], rotation, self.heads)
-        return rotated
+            return x
+        return ops.rotate(x, rotation, self.heads)
 
 
 class FeedForward(nnx.Module):  # type: ignore[misc]
@@ -222,12 +227,12 @@ class Layer(nnx.Module):  # type: ignore[misc]
         attended, features = self.attention(
             self._attention_input(x), mask, rotation, key, requested
         )
-        x = x + ops.dropout(attended, self.dropout, key, site=1)
+        x = x + ops.dropout(attended, self.dropout, key, site=_ATTENTION_SITE)
         if self.pre_norm:
             transformed = self.ffn(self.ffn_norm(x))
-            return x + ops.dropout(transformed, self.dropout, key, site=2), features
+            return x + ops.dropout(transformed, self.dropout, key, site=_FFN_SITE), features
         x = self.attention_norm(x)
-        x = x + ops.dropout(self.ffn(x), self.dropout, key, site=2)
+        x = x + ops.dropout(self.ffn(x), self.dropout, key, site=_FFN_SITE)
         return self.ffn_norm(x), features
 
     def attention_features(
@@ -268,7 +273,7 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
     def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
         """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
         x = jnp.tanh(self.pooler(pooled))
-        return self.output(ops.dropout(x, self.dropout, key, site=0))
+        return self.output(ops.dropout(x, self.dropout, key, site=_TASK_SITE))
 
 
 class Encoder(nnx.Module):  # type: ignore[misc]
@@ -289,14 +294,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
         """Return the requested features; nothing that they do not need is traced."""
-        # No layer above the highest one requested runs. That one runs whole only where its output
-        # is read.
-        last_layer = request.depth
-        if request.head:
-            last_layer = len(self.layers)
-        last_full_layer = last_layer
-        if not request.head and last_layer not in request.hidden:
-            last_full_layer = last_layer - 1
+        last_full_layer, last_layer = self._last_layers(request)
 
         # Mask and rotation are the same for all layers. Positions start anew in each segment, so
         # that packing changes nothing.
@@ -307,6 +305,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         if last_full_layer > 0:
             mask = ops.segment_mask(batch["segments"])
 
+        # The layers that run whole
         x = self.embeddings(batch, fold(key, 0))
         hidden = {0: x}
         attention: dict[int, AttentionFeatures] = {}
@@ -320,26 +319,28 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             if self.final_norm is not None and last == len(self.layers):
                 x = self.final_norm(x)
             hidden[last] = x
+
+        # Of the one above them, at most the attention's features
         if last_full_layer < last_layer:
             layer = self.layers[str(last_layer)]
             attention[last_layer] = layer.attention_features(
                 x, rotation, request.attention(last_layer)
             )
-
-        # By name and then by layer, as `Features` has them.
-        by_name: dict[str, Any] = {}
-        for name in ATTENTION_FEATURES:
-            layers = sorted(getattr(request, name))
-            by_name[name] = {n: attention[n][name] for n in layers}
         slot_logits, token_logits = self._logits(x, batch, request)
-        features = Features(
-            **by_name,
-            hidden={n: hidden[n] for n in sorted(request.hidden)},
-            logits=slot_logits,
-            token_logits=token_logits,
-        )
-        wide: Features = jax.tree.map(lambda feature: feature.astype(jnp.float32), features)
-        return wide
+        return _collect(request, attention, hidden, slot_logits, token_logits)
+
+    def _last_layers(self, request: FeatureRequest) -> tuple[int, int]:
+        """Return the last layer that runs whole, and the last that runs at all.
+
+        No layer above the highest one requested runs, and that one runs whole only where its output
+        is read.
+        """
+        if request.head:
+            return len(self.layers), len(self.layers)
+        last_layer = request.depth
+        if last_layer in request.hidden:
+            return last_layer, last_layer
+        return last_layer - 1, last_layer
 
     def _layer_ranges(self, request: FeatureRequest, last_full_layer: int) -> list[range]:
         """Return layers 1 to `last_full_layer` as they are computed: one by one, or several in a
@@ -393,6 +394,35 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         if not request.logits:
             return None, token_logits
         return _at_slots(token_logits, batch), token_logits
+
+
+def _collect(
+    request: FeatureRequest,
+    attention: Mapping[int, AttentionFeatures],
+    hidden: Mapping[int, jax.Array],
+    slot_logits: jax.Array | None,
+    token_logits: jax.Array | None,
+) -> Features:
+    """Return the requested features in float32: by name and then by layer, as `Features` has them.
+
+    Args:
+        request: features that were asked for.
+        attention: layer -> what its attention computed.
+        hidden: layer -> hidden states; 0 is the embedding output.
+        slot_logits, token_logits: logits at the slots and at all tokens; None: not asked for.
+    """
+    by_name: dict[str, Any] = {}
+    for name in ATTENTION_FEATURES:
+        layers = sorted(getattr(request, name))
+        by_name[name] = {n: attention[n][name] for n in layers}
+    features = Features(
+        **by_name,
+        hidden={n: hidden[n] for n in sorted(request.hidden)},
+        logits=slot_logits,
+        token_logits=token_logits,
+    )
+    wide: Features = jax.tree.map(lambda feature: feature.astype(jnp.float32), features)
+    return wide
 
 
 def _at_slots(x: jax.Array, batch: Batch) -> jax.Array:

@@ -123,7 +123,7 @@ class Artifacts:
 
     def cache_bytes(self, arm: Arm) -> int:
         """Return the size of the stored outputs that an arm reads; 0 where it reads none."""
-        if not arm.stored or self.cache is None:
+        if not arm.stored_features or self.cache is None:
             return 0
         return self.cache.manifest.bytes
 

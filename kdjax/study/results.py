@@ -248,7 +248,7 @@ def _arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
     student = _student_facts(arm.student)
     outputs: Literal["cached", "online"] | None = None
     if arm.uses_teacher:
-        outputs = "cached" if arm.stored else "online"
+        outputs = "cached" if arm.stored_features else "online"
     return ArmResult(
         phases=tuple(phases),
         start=arm.start,

@@ -112,31 +112,14 @@ class StudyRunner:
         Returns:
             Seed -> the row of its run.
         """
-        compiled_phases = self._compile(arm, list(backups))
-        specs = []
-        for seed, backup in backups.items():
-            specs.append(self._run_spec(arm, seed, compiled_phases[seed], backup))
-        # Each is written as soon as it is measured: a kill then costs only the others.
-        rows = {}
-        for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):
-            rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome)
-            backup.upload_and_prune()
-        return rows
-
-    def _compile(self, arm: Arm, seeds: Sequence[int]) -> dict[int, list[CompiledPhase]]:
-        """Compile an arm's phases for the runs of some seeds together, and open their batches.
-
-        All seeds learn from the teacher of the first, unless the arm looks at none.
-
-        Returns:
-            Seed -> the phases of its run.
-        """
         # Later groups of the arm find its programs compiled.
         if arm.name not in self._compiled_arms:
             self._compiled_arms.add(arm.name)
             self._reporter.status(f"{arm.name}: compiling")
+        # All learn from the teacher of the first, unless the arm looks at none.
+        seeds = list(backups)
         teacher = self._artifacts.teacher_for(seeds[0])
-        return compile_arm(
+        compiled_phases = compile_arm(
             arm,
             self._study.costs[arm.name].prices,
             self._plan.shape,
@@ -147,6 +130,15 @@ class StudyRunner:
             teacher_params=teacher.params if teacher else None,
             cache=self._artifacts.cache,
         )
+        specs = []
+        for seed, backup in backups.items():
+            specs.append(self._run_spec(arm, seed, compiled_phases[seed], backup))
+        # Each is written as soon as it is measured: a kill then costs only the others.
+        rows = {}
+        for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):
+            rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome)
+            backup.upload_and_prune()
+        return rows
 
     def _run_spec(
         self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], backup: RunBackup

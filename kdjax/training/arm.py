@@ -72,7 +72,7 @@ class Arm:
         return self.uses_teacher or self.start.source == "teacher"
 
     @property
-    def stored(self) -> FeatureRequest:
+    def stored_features(self) -> FeatureRequest:
         """Return what the arm reads of the teacher's stored outputs, over all its phases."""
         request = FeatureRequest()
         for phase in self.phases:
@@ -106,9 +106,11 @@ class Arm:
         settings = []
         for end in sorted(ends):
             number = [end <= phase.until for phase in self.phases].index(True)
-            # After the ramp the batch is the recipe's, which 0 stands for.
-            batch = next((stretch.batch_size for stretch in ramp if end <= stretch.until), 0)
-            phases.append(replace(self.phases[number], until=end, batch=batch))
+            # After the ramp the batch is the recipe's, which None stands for.
+            batch_size = next(
+                (stretch.batch_size for stretch in ramp if end <= stretch.until), None
+            )
+            phases.append(replace(self.phases[number], until=end, batch_size=batch_size))
             settings.append(replace(self.config.phases[number], until=end))
         config = replace(self.config, phases=tuple(settings))
         return replace(self, phases=tuple(phases), config=config)

@@ -86,7 +86,7 @@ class Phase:
         objective: weighted sum of terms that is minimised.
         optimizer: settings of the optimiser.
         until: share of the arm's budget at which the phase ends.
-        batch: sequences of a step, where not the recipe's; 0: the recipe's.
+        batch_size: sequences of a step; None: as many as the recipe says.
         others: objectives of the arm's other phases, whose projections travel along in the state.
         others_teacher: the teacher that `others` look at; None where none of them does. A phase
             without a teacher may stand beside one whose projection has the teacher's width.
@@ -101,7 +101,7 @@ class Phase:
     objective: Objective
     optimizer: OptimizerConfig
     until: float = 1.0
-    batch: int = 0
+    batch_size: int | None = None
     others: tuple[Objective, ...] = ()
     others_teacher: ModelConfig | None = None
     frozen_encoder: bool = False
@@ -123,7 +123,7 @@ class Phase:
 
     def shape(self, shape: BatchShape) -> BatchShape:
         """Return the shape of the phase's batches, from the recipe's."""
-        return replace(shape, batch_size=self.batch or shape.batch_size)
+        return replace(shape, batch_size=self.batch_size or shape.batch_size)
 
     def abstract_batch(self, shape: BatchShape) -> dict[str, jax.ShapeDtypeStruct]:
         """Return a batch of the phase as shapes, stored teacher outputs included."""
@@ -245,13 +245,13 @@ class Phase:
             learning_rate=OptimizerConfig.learning_rate,
             warmup=OptimizerConfig.warmup,
         )
-        return replace(self, name="", optimizer=optimizer, until=1.0, batch=0)
+        return replace(self, name="", optimizer=optimizer, until=1.0, batch_size=None)
 
     def learning_rate(self, before: float, after: float) -> float:
         """Return a step's learning rate from the shares of the budget spent before and after it."""
         return learning_rate(self.optimizer, before, after)
 
-    def step(
+    def build_step(
         self,
         *,
         microbatches: int = 1,
@@ -356,7 +356,7 @@ def _price(phase: Phase, shape: BatchShape) -> Price:
     opt = select_optimizer_state(state.opt, trainable)
 
     # A backward pass is counted with its forward pass, which is then taken off.
-    step = phase.step(bits=REFERENCE_BITS, group_norms=False)
+    step = phase.build_step(bits=REFERENCE_BITS, group_norms=False)
     forward_count = measure(student_forward, *student_inputs)
     both_count = measure(student_forward_and_backward, *student_inputs, forward_count.outputs)
     teacher_flops = 0

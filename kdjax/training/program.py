@@ -79,7 +79,7 @@ class Program:
 
         # What is timed is paid for by a budget of hours whose clock counts compiling.
         started = time.perf_counter()
-        step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
+        step = phase.build_step(microbatches=microbatches, compute=compute, layout=layout)
         traced = self._trace(step)
         self.kernels = kernels(traced.jaxpr)
         self._compiled = traced.lower().compile()

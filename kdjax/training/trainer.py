@@ -173,7 +173,7 @@ class Trainer(TrainingLoop):
     def schedule_inputs(self, phase_number: int) -> ScheduleInputs:
         """Return the inputs of the phase's next step: share of the budget, learning rate."""
         compiled = self.spec.compiled_phases[phase_number]
-        cost = self.ledger.step(compiled.price, compiled.program.shape.tokens_per_step)
+        cost = self.ledger.step_cost(compiled.price, compiled.program.shape.tokens_per_step)
         before = self.ledger.training_share
         after = before + cost / self.ledger.training_amount
         return ScheduleInputs(before, compiled.phase.learning_rate(before, after))

@@ -111,7 +111,7 @@ def trained(
 @pytest.mark.parametrize("name", ARMS)
 def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, exact: Path) -> None:
     stored = cache.open_cache(
-        exact, teacher(), arm(name, "cached").stored, EXACT, text.data, text.corpus
+        exact, teacher(), arm(name, "cached").stored_features, EXACT, text.data, text.corpus
     )
     # A step on stored outputs takes no teacher, and the other one does.
     params, losses, start = trained(name, "cached", stored, text)

@@ -95,11 +95,13 @@ def test_ramp_and_phases_split_budget() -> None:
     config = ArmConfig(phases=(PhaseConfig(terms, 0.4), PhaseConfig((*terms, TermConfig("logit")))))
     resolved = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
     # Borders of phases and of the ramp both split the run.
-    assert [(phase.until, phase.batch, phase.teacher is None) for phase in resolved.phases] == [
+    assert [
+        (phase.until, phase.batch_size, phase.teacher is None) for phase in resolved.phases
+    ] == [
         (0.25, 2, True),
         (0.4, 4, True),
         (0.5, 4, False),
-        (1.0, 0, False),
+        (1.0, None, False),
     ]
 
 

@@ -190,7 +190,7 @@ def test_step_equals_reference_program(name: str) -> None:
     state = init_state(params, trainable.transformation, 3)
 
     def stepped() -> Any:
-        step = jax.jit(trainable.step(bits=REFERENCE_BITS))
+        step = jax.jit(trainable.build_step(bits=REFERENCE_BITS))
         after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
         return jax.tree.map(np.subtract, params, after.params), metrics
 

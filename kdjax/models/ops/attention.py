@@ -75,7 +75,7 @@ def attention(
     length = query.shape[1]
     width = query.shape[2]
     if kernels and attention_kernel.fits(length, width, heads, scores=with_scores):
-        forms["tpu"] = on_tpu
+        forms["tpu"] = by_tpu_kernel
     drops_out = dropout_key is not None and rate > 0
     plain = query.dtype == jnp.bfloat16 and not with_scores and not drops_out
     if kernels and plain and _cudnn_fits(length, width // heads):
@@ -213,7 +213,7 @@ def _float32_product(formula: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return product
 
 
-def on_tpu(
+def by_tpu_kernel(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,

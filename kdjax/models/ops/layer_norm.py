@@ -29,7 +29,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     """
     kernels = {}
     if x.ndim == 3 and layer_norm_kernel.fits(x.shape[1], x.shape[2]):
-        kernels["tpu"] = on_tpu
+        kernels["tpu"] = by_tpu_kernel
     return dispatch.choose(reference, optimized, **kernels)(x, scale, bias, epsilon)
 
 
@@ -77,7 +77,7 @@ optimized.defvjp(_forward, _backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def on_tpu(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+def by_tpu_kernel(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     """Compute `layer_norm` of `[B, L, D]` by a kernel on each TPU."""
 
     def kernel(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
@@ -92,7 +92,7 @@ def on_tpu(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> j
 def _tpu_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    return on_tpu(x, scale, bias, epsilon), (x, scale)
+    return by_tpu_kernel(x, scale, bias, epsilon), (x, scale)
 
 
 def _tpu_backward(
@@ -114,4 +114,4 @@ def _tpu_backward(
     return grad_x, jnp.sum(grad_scale, axis=0), jnp.sum(grad_bias, axis=0)
 
 
-on_tpu.defvjp(_tpu_forward, _tpu_backward)
+by_tpu_kernel.defvjp(_tpu_forward, _tpu_backward)

@@ -54,7 +54,7 @@ def relation_kl(
     teacher = merge_heads(teacher)
     kernels = {}
     if relations_kernel.fits(student.shape[1], (student.shape[2], teacher.shape[2]), heads):
-        kernels["tpu"] = on_tpu
+        kernels["tpu"] = by_tpu_kernel
     # Everywhere else what is optimized is the KL.
     return dispatch.choose(reference, reference, **kernels)(student, teacher, heads, mask)
 
@@ -69,7 +69,9 @@ def reference(student: jax.Array, teacher: jax.Array, heads: int, mask: Attentio
     return kl(student_scores, teacher_scores, mask.allowed)
 
 
-def on_tpu(student: jax.Array, teacher: jax.Array, heads: int, mask: AttentionMask) -> jax.Array:
+def by_tpu_kernel(
+    student: jax.Array, teacher: jax.Array, heads: int, mask: AttentionMask
+) -> jax.Array:
     """Compute the mean of `relation_kl` over the heads by a kernel on each TPU."""
     # The kernel sums over the heads.
     return _by_kernel(student, teacher, mask.segments, heads)[:, None] / heads
