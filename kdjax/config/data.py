@@ -12,6 +12,10 @@ SPECIAL_TOKENS = 5
 LARGEST_VOCABULARY = 2**20
 """The most entries of a trained vocabulary: four times the largest of a published masked model
 (XLM-R's 250,002)."""
+LATER_SETTINGS = {"documents": "paragraphs", "unusable": "refuse", "deduplicate": False}
+"""Settings of `data` that corpora and studies of earlier versions do not name, and the values that
+these have there. Where a setting has that value it is left out of what identifies a corpus or a
+study, so that those go on."""
 
 
 @dataclass(frozen=True)

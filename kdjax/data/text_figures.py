@@ -84,7 +84,7 @@ class TextFigures:
             yield left_out
         yield from layout_hints(self.layouts)
         if self.removed:
-            yield f"{self.removed:,} documents left out, for their text stands in an earlier one"
+            yield f"documents left out, as an earlier one has their text: {self.removed:,}"
         elif self.repeated and self.repeated >= REPEATED * documents:
             yield (
                 f"{self.repeated:,} documents have the text of an earlier one and are in its "

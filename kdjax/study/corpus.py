@@ -112,11 +112,19 @@ def text_warnings(corpus: Corpus, losses: ReferenceLosses) -> list[str]:
         corpus: the text.
         losses: its own cross-entropies.
     """
-    manifest = corpus.manifest
-    warnings: list[str] = []
-    if manifest.text is not None:
-        warnings += manifest.text.warnings(sum(manifest.documents.values()))
-    if warning := unknown_warning(unknown_of(corpus, losses)):
+    warnings = manifest_warnings(corpus.manifest)
+    # Of a corpus of an earlier version, only the counts of a sample are known.
+    if corpus.manifest.text is None and (warning := unknown_warning(losses.unknown)):
+        warnings.append(warning)
+    return warnings
+
+
+def manifest_warnings(manifest: Manifest) -> list[str]:
+    """Return a sentence for all that a manifest knows to make its text doubtful."""
+    if manifest.text is None:
+        return []
+    warnings = list(manifest.text.warnings(sum(manifest.documents.values())))
+    if warning := unknown_warning(manifest.unknown):
         warnings.append(warning)
     return warnings
 
@@ -232,7 +240,7 @@ def held_out_text(
         text = Corpus.open(directory)
     except InputError as e:
         raise InputError(f"evaluation.texts.{name}: {e}") from None
-    if warning := unknown_warning(manifest.unknown):
+    for warning in manifest_warnings(manifest):
         reporter.warn(f"evaluation.texts.{name}: {warning}")
     return text
 

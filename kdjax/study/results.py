@@ -211,7 +211,7 @@ def corpus_facts(
         reference_losses=CountedLosses(**losses.figures()),
         token_rates=_token_rates(manifest),
         texts={name: _text_facts(text) for name, text in texts.items()},
-        warnings=tuple(text_warnings(corpus, losses)),
+        warnings=tuple(text_warnings(corpus, losses)) or None,
     )
 
 

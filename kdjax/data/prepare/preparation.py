@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.config import DataConfig, TokenizerConfig
+from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, total
 from kdjax.data.prepare import wordpiece
 from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock
@@ -33,8 +34,6 @@ PLAN = "preparation.json"
 whether it may go on."""
 TOKENIZER = "tokenizer.json"
 """The corpus's own tokenizer, where it was trained on this text."""
-LATER_SETTINGS = {"documents": "paragraphs", "unusable": "refuse", "deduplicate": False}
-"""Settings of `data` that the first plans do not have, with the value that they stand for there."""
 SCAN = ".preparation-scan"
 """Where a pipeline of several machines keeps its counts of the sources; gone when it is done."""
 

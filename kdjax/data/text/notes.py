@@ -57,7 +57,9 @@ def unusable_in_words(unusable: Mapping[str, int]) -> str:
     kinds = [f"{unusable[kind]:,} {kind}" for kind in UNUSABLE if unusable.get(kind)]
     if not kinds:
         return ""
-    return f"{sum(unusable.values()):,} records without a usable text left out: {', '.join(kinds)}"
+    total = sum(unusable.values())
+    records = "record" if total == 1 else "records"
+    return f"{total:,} {records} without a usable text left out: {', '.join(kinds)}"
 
 
 def layout_hints(layouts: Mapping[str, int]) -> Iterable[str]:
