@@ -80,3 +80,10 @@ def test_parquet_damaged_or_not_utf8_is_refused_with_its_name(tmp_path: Path) ->
     raw = arrow.array([b"fine", b"d\xff"], arrow.binary()).view(arrow.string())
     with pytest.raises(TextError, match=r"a\.parquet: not UTF-8 about row 0"):
         read(write(path, {"text": raw}))
+
+
+def test_parquet_whose_schema_is_not_utf8_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": ["some text"], "naïve": ["x"]})
+    path.write_bytes(path.read_bytes().replace("ï".encode(), b"\xc3\x28"))
+    with pytest.raises(TextError, match=r"a\.parquet: "):
+        read(path)
