@@ -122,5 +122,6 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
+        # A ValueError is also a byte that is not UTF-8 or a number of very many digits.
         raise InputError(f"{path}: expected a JSON file, found {e}") from None

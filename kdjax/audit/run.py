@@ -244,7 +244,8 @@ class RunAudit:
 
     def _audit_metrics(self, path: Path, result: Mapping[str, Any]) -> None:
         """Audit the figures written during training: each line's FLOPs, and the result's curve."""
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.split("\n") if line]
         curve = [line for line in lines if set(CURVE).intersection(line)]
         result_path = path.with_name("result.json")
         self._findings.expect_equal(result_path, result.get("curve"), curve, "curve")

@@ -89,7 +89,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1]):
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             entry = None
         if not isinstance(entry, dict):
             raise InputError(

@@ -12,6 +12,10 @@ SPECIAL_TOKENS = 5
 LARGEST_VOCABULARY = 2**20
 """The most entries of a trained vocabulary: four times the largest of a published masked model
 (XLM-R's 250,002)."""
+LATER_SETTINGS = {"documents": "paragraphs", "unusable": "refuse", "deduplicate": False}
+"""Settings of `data` that corpora and studies of earlier versions do not name, and the values that
+these have there. Where a setting has that value it is left out of what identifies a corpus or a
+study, so that those go on."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,21 @@ class DataConfig:
     """The corpus: from raw text to fixed-length sequences."""
 
     files: str | tuple[str, ...] = ()
-    """The text: paths or globs of .txt (documents are separated by blank lines), .jsonl (one record
-    a line) or .json (a list or a mapping of records), each perhaps .gz or .zst, and of .parquet
-    (one record a row). `tfds:DIRECTORY:SPLIT` is a data set that TFDS prepared, `package:NAME/PATH`
-    a file in an installed package."""
+    """The text: paths or globs of .txt (see `documents`), .jsonl (one record a line) or .json (a
+    list or a mapping of records), each perhaps .gz, .bz2, .xz or .zst, and of .parquet (one record
+    a row). `tfds:DIRECTORY:SPLIT` is a data set that TFDS prepared, `package:NAME/PATH` a file in
+    an installed package."""
     text_field: str | tuple[str, ...] = ("text", "extract")
     """Name of the field, column or feature that holds the text. With several names, the first one
     present in a record counts."""
+    documents: Literal["paragraphs", "lines", "files"] = "paragraphs"
+    """What a document of a .txt file is: what stands between blank lines, a line, or the file."""
+    unusable: Literal["refuse", "skip"] = "refuse"
+    """What happens to a record without a usable text: null, absent, no text but a number or a list,
+    invalid Unicode, or too long. An empty text is left out in any case. `skip` leaves them out and
+    counts them; `refuse` ends the command."""
+    deduplicate: bool = False
+    """Whether a document whose text an earlier one has, character for character, is left out."""
     tokenizer: TokenizerConfig | str = ""
     """A Hugging Face tokenizer.json (path or package:NAME/PATH), or settings to train one on this
     text, for instance {train: wordpiece, size: 512}. Empty: the one beside the teacher's

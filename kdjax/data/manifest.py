@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.text.streams import sha256
+from kdjax.data.text_figures import TextFigures
 from kdjax.errors import InputError
 from kdjax.files import digest, read_json, write_json
 
@@ -136,9 +137,11 @@ class Manifest(SignedManifest):
         shards: the files, in the order their sequences are numbered.
         digest: SHA-256 of all of the above but the names and digests of the sources: equal digests,
             equal sequences.
+        text: figures of the text; None in manifests of earlier versions. They are not in the
+            digest, as the sequences do not depend on them.
     """
 
-    UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest")
+    UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest", "text")
 
     version: int
     length: int
@@ -157,6 +160,12 @@ class Manifest(SignedManifest):
     fill: dict[str, float]
     shards: tuple[Shard, ...]
     digest: str = ""
+    text: TextFigures | None = None
+
+    @property
+    def unknown(self) -> dict[str, float]:
+        """Return the share of [UNK] among the text's tokens, by split; empty where not counted."""
+        return self.text.unknown_shares(self.text_tokens) if self.text else {}
 
     @property
     def record_format(self) -> RecordFormat:
@@ -188,7 +197,10 @@ class Manifest(SignedManifest):
     def _from_json(values: dict[str, Any]) -> Manifest:
         shards = tuple(Shard(**shard) for shard in values["shards"])
         special_ids = tuple(values["special_ids"])
-        return Manifest(**{**values, "special_ids": special_ids, "shards": shards})
+        text = values.get("text")
+        figures = TextFigures(**text) if text is not None else None
+        changes = {"special_ids": special_ids, "shards": shards, "text": figures}
+        return Manifest(**{**values, **changes})
 
 
 def total(counts: Iterable[dict[str, int]]) -> dict[str, int]:

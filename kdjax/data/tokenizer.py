@@ -50,6 +50,7 @@ class TextTokenizer:
     named: dict[str, int]
     special_ids: tuple[int, ...]
     _backend: tokenizers.Tokenizer = field(repr=False)
+    _path: Path = field(repr=False)
 
     @classmethod
     def read(cls, path: Path) -> TextTokenizer:
@@ -77,12 +78,22 @@ class TextTokenizer:
         added = backend.get_added_tokens_decoder().items()
         special = {index for index, token in added if token.special}
         special_ids = tuple(sorted(special.union(named.values())))
-        return cls(digest, max(vocabulary.values()) + 1, named, special_ids, backend)
+        return cls(digest, max(vocabulary.values()) + 1, named, special_ids, backend, path)
 
     def ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Yield the token ids of each text, without [CLS] and [SEP]."""
+        """Yield the token ids of each text, without [CLS] and [SEP].
+
+        Raises:
+            InputError: the tokenizer cannot take a text, for instance as its model names an unknown
+                token that is none of its entries.
+        """
         for batch in _batches(texts):
-            encodings = self._backend.encode_batch_fast(batch, add_special_tokens=False)
+            try:
+                encodings = self._backend.encode_batch_fast(batch, add_special_tokens=False)
+            except Exception as e:  # the library raises nothing narrower
+                raise InputError(
+                    f"{self._path}: cannot tokenise a text ({e}), expected a whole tokenizer"
+                ) from None
             # Each is let go of before more is tokenised: it takes far more memory than its ids.
             while encodings:
                 yield encodings.pop(0).ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdjax.data.text.streams import lines
 from kdjax.data.tokenizer import read_backend
 from kdjax.errors import InputError
 
@@ -45,7 +46,7 @@ def _vocabulary_of(directory: Path) -> dict[int, str]:
     # A line an entry, as BERT's own code has it.
     file = directory / "vocab.txt"
     if file.is_file():
-        return dict(enumerate(file.read_text(encoding="utf-8").splitlines()))
+        return {number - 1: line for number, line in lines(file)}
     return {}
 
 

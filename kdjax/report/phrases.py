@@ -91,6 +91,7 @@ PHRASES = {
         "Students learn from the teacher at {share} of its budget of {budget} FLOPs, while its "
         "learning rate was still on its way down to 0."
     ),
+    "doubtful_text": "The text: {warning}.",
     "one_seed": "With one seed there is no interval, and so no verdict.",
     "budget_tokens": (
         "The budget counts the tokens that the student sees, padding included, whatever a step "

@@ -21,6 +21,21 @@ class CountedLosses:
 
 
 @dataclass(frozen=True)
+class TokenRates:
+    """How a tokenizer takes a text.
+
+    Attributes:
+        unknown: split -> share of [UNK] among the text's tokens.
+        by_word: tokens a word, between white space.
+        by_character: tokens a character.
+    """
+
+    unknown: dict[str, float]
+    by_word: float
+    by_character: float
+
+
+@dataclass(frozen=True)
 class WholeText:
     """The size, by split, of a text of which runs may see a subset."""
 
@@ -52,7 +67,9 @@ class CorpusFacts:
         vocabulary: number of the tokenizer's entries.
         tokenizer: SHA-256 of the tokenizer.
         reference_losses: cross-entropies of the text itself; None where not counted.
+        token_rates: how the tokenizer takes the whole text; None where not counted.
         texts: name -> held-out text from elsewhere.
+        warnings: what makes the text doubtful, a sentence each; None where nothing does.
     """
 
     regime: str
@@ -66,4 +83,6 @@ class CorpusFacts:
     vocabulary: int
     tokenizer: str
     reference_losses: CountedLosses | None = optional()
+    token_rates: TokenRates | None = optional()
     texts: dict[str, TextFacts] = field(default_factory=dict)
+    warnings: tuple[str, ...] | None = optional()

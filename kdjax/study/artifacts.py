@@ -9,6 +9,7 @@ from kdjax.clock import CLOCK
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import labelled
 from kdjax.data.tasks.labelled import Task
+from kdjax.data.text_figures import unknown_warning
 from kdjax.dry_run.charges import stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm import HeldOut
@@ -58,7 +59,9 @@ class Artifacts:
         texts = {}
         with CLOCK("text"):
             for name in self._config.evaluation.texts:
-                texts[name] = held_out_text(self._config, self.corpus, name, directory / name)
+                texts[name] = held_out_text(
+                    self._config, self.corpus, name, directory / name, self._reporter
+                )
         return texts
 
     @cached_property
@@ -70,7 +73,11 @@ class Artifacts:
         seq_len = self._config.data.seq_len
         tasks = self._config.evaluation.tasks.items()
         with CLOCK("text"):
-            return tuple(labelled.load(name, task, tokenizer, seq_len) for name, task in tasks)
+            loaded = tuple(labelled.load(name, task, tokenizer, seq_len) for name, task in tasks)
+        for task in loaded:
+            if warning := unknown_warning({"all": task.unknown}):
+                self._reporter.warn(f"evaluation.tasks.{task.name}: {warning}")
+        return loaded
 
     # The teacher and its stored outputs.
 

@@ -11,9 +11,10 @@ from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
 from kdjax.data.text import sources
 from kdjax.data.text.streams import optional, sha256
+from kdjax.data.text_figures import check_unknown, unknown_warning
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.progress import Reporter
@@ -80,11 +81,52 @@ def study_corpus(
     corpus = Corpus.open(Path(config.data.prepared or directory))
     _check_corpus(config, corpus)
 
+    # Counts take a while: what is useless is refused before, but for corpora of earlier versions.
+    check_unknown(corpus.manifest.unknown, str(corpus.directory))
+    whole = corpus
     # From here on the text is what the regime leaves of it.
     corpus = regime_of(config.data, corpus)
     reporter.status("prepare: the text's own cross-entropies")
-    reference_losses(corpus)
+    losses = reference_losses(corpus)
+    check_unknown(unknown_of(whole, losses), str(whole.directory))
+    for warning in text_warnings(whole, losses):
+        reporter.warn(f"{whole.directory}: {warning}")
     return corpus
+
+
+def unknown_of(corpus: Corpus, losses: ReferenceLosses) -> dict[str, float]:
+    """Return the share of [UNK] by split: of all of the text, or of what was counted of it.
+
+    Args:
+        corpus: the text.
+        losses: its own cross-entropies, which know the share in a sample of the text: all that is
+            known of a corpus of an earlier version.
+    """
+    return corpus.manifest.unknown or losses.unknown
+
+
+def text_warnings(corpus: Corpus, losses: ReferenceLosses) -> list[str]:
+    """Return a sentence for all that makes a text doubtful.
+
+    Args:
+        corpus: the text.
+        losses: its own cross-entropies.
+    """
+    warnings = manifest_warnings(corpus.manifest)
+    # Of a corpus of an earlier version, only the counts of a sample are known.
+    if corpus.manifest.text is None and (warning := unknown_warning(losses.unknown)):
+        warnings.append(warning)
+    return warnings
+
+
+def manifest_warnings(manifest: Manifest) -> list[str]:
+    """Return a sentence for all that a manifest knows to make its text doubtful."""
+    if manifest.text is None:
+        return []
+    warnings = list(manifest.text.warnings(sum(manifest.documents.values())))
+    if warning := unknown_warning(manifest.unknown):
+        warnings.append(warning)
+    return warnings
 
 
 def _prepare(
@@ -176,7 +218,9 @@ def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -
         )
 
 
-def held_out_text(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpus:
+def held_out_text(
+    config: Config, corpus: Corpus, name: str, directory: Path, reporter: Reporter
+) -> Corpus:
     """Prepare a text of `evaluation.texts`, all of it held out, or find it prepared.
 
     Args:
@@ -184,6 +228,7 @@ def held_out_text(config: Config, corpus: Corpus, name: str, directory: Path) ->
         corpus: the study's text, which holds the tokenizer where it was trained on it.
         name: name of the text.
         directory: directory of the prepared text.
+        reporter: takes warnings of doubtful text.
 
     Raises:
         InputError: unusable text, or a damaged directory.
@@ -191,10 +236,13 @@ def held_out_text(config: Config, corpus: Corpus, name: str, directory: Path) ->
     tokenizer = tokenizer_of(config, corpus)
     data = replace(config.data, files=config.evaluation.texts[name], tokenizer=str(tokenizer))
     try:
-        local.prepare(data, tokenizer, directory, held_out=True)
-        return Corpus.open(directory)
+        manifest = local.prepare(data, tokenizer, directory, held_out=True)
+        text = Corpus.open(directory)
     except InputError as e:
         raise InputError(f"evaluation.texts.{name}: {e}") from None
+    for warning in manifest_warnings(manifest):
+        reporter.warn(f"evaluation.texts.{name}: {warning}")
+    return text
 
 
 def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None) -> Manifest:
@@ -219,8 +267,12 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
         )
         losses = reference_losses(corpus)
+        unknown = unknown_of(corpus, losses)
+        rates = ""
+        if manifest.text is not None:
+            rates = manifest.text.rates_in_words(manifest.text_tokens)
         reporter.log(
             f"{out}: nats a token by counts: {losses.in_words(3)}; "
-            f"{losses.unknown['train']:.3%} of the tokens are [UNK]"
+            f"{unknown['train']:.3%} of the tokens are [UNK]{rates}"
         )
         return manifest

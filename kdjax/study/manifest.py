@@ -9,6 +9,7 @@ from typing import Any
 
 from kdjax.budget.price import Price
 from kdjax.config import Config, first_difference, plain, to_dict
+from kdjax.config.data import LATER_SETTINGS
 from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
 
@@ -101,6 +102,10 @@ def shared_settings(config: Config) -> dict[str, Any]:
         del settings[name]
     for name in ("sweep", "tune", "plan"):  # what other commands do
         del settings[name]
+    # A study of an earlier version does not name them, and has these values.
+    for name, value in LATER_SETTINGS.items():
+        if settings["data"][name] == value:
+            del settings["data"][name]
     # These change no result.
     del settings["data"]["workers"]
     for name in ("mesh", "vmapped_seeds", "checkpoint", "log"):

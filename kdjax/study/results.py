@@ -12,23 +12,25 @@ import jax
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, ModelConfig, PhaseConfig, TermConfig, plain, to_dict
 from kdjax.data.corpus import Corpus
-from kdjax.data.manifest import SPLITS
+from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
 from kdjax.data.tasks.labelled import Task
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
+from kdjax.report.phrases import say
 from kdjax.results.arms import ArmPhase, ArmResult, StudentFacts, first_without_teacher
 from kdjax.results.runs import Reference, RunResult
 from kdjax.results.store import from_plain, to_plain
 from kdjax.results.study import Results
 from kdjax.results.teacher import StoredOutputs, TeacherFacts
-from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, WholeText
+from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, TokenRates, WholeText
 from kdjax.results.tuning import Tuning
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
 from kdjax.study import differences, primary, tuned
 from kdjax.study.cases import cases
+from kdjax.study.corpus import text_warnings
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
 from kdjax.study.study import Study
@@ -123,6 +125,7 @@ def judge(
     if tuning:
         sentences += tuned.notes(tuning)
     sentences += [
+        *(say("doubtful_text", warning=warning) for warning in corpus.warnings or ()),
         *notes.of_arms(arm_results, cache),
         *notes.side_by_side(runs),
         *notes.divergences(runs),
@@ -206,8 +209,18 @@ def corpus_facts(
         vocabulary=manifest.vocab_size,
         tokenizer=manifest.tokenizer_sha256,
         reference_losses=CountedLosses(**losses.figures()),
+        token_rates=_token_rates(manifest),
         texts={name: _text_facts(text) for name, text in texts.items()},
+        warnings=tuple(text_warnings(corpus, losses)) or None,
     )
+
+
+def _token_rates(manifest: Manifest) -> TokenRates | None:
+    """Gather how the tokenizer takes the text; None in corpora of earlier versions."""
+    if manifest.text is None:
+        return None
+    by_word, by_character = manifest.text.rates(manifest.text_tokens)
+    return TokenRates(manifest.unknown, by_word, by_character)
 
 
 def _text_facts(text: Corpus) -> TextFacts:

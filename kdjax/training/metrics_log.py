@@ -197,7 +197,7 @@ def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             end += len(text)
             try:
                 yield json.loads(text), end
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise InputError(
                     f"{path}: line {number} is not JSON, expected a run's metrics"
                 ) from None

@@ -47,8 +47,8 @@ def test_first_field_with_a_text_is_read_and_white_space_is_skipped(tmp_path: Pa
             {"body": ["x"]},
             "a.parquet: has the columns body, expected the one data.text_field names",
         ),
-        ({"text": [None]}, "a.parquet, row 0: has none of the text fields text, extract"),
-        ({"text": ["x"] * 70 + [None]}, "a.parquet, row 70: has none of the text fields"),
+        ({"text": [None]}, "a.parquet, row 0: the text field 'text' is null"),
+        ({"text": ["x"] * 70 + [None]}, "a.parquet, row 70: the text field 'text' is null"),
         ({"text": [5]}, "a.parquet, row 0: the field 'text' is a int, expected text"),
         ({"text": arrow.array([], arrow.string())}, "a.parquet: holds no documents"),
     ],
@@ -80,3 +80,10 @@ def test_parquet_damaged_or_not_utf8_is_refused_with_its_name(tmp_path: Path) ->
     raw = arrow.array([b"fine", b"d\xff"], arrow.binary()).view(arrow.string())
     with pytest.raises(TextError, match=r"a\.parquet: not UTF-8 about row 0"):
         read(write(path, {"text": raw}))
+
+
+def test_parquet_whose_schema_is_not_utf8_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": ["some text"], "naïve": ["x"]})
+    path.write_bytes(path.read_bytes().replace("ï".encode(), b"\xc3\x28"))
+    with pytest.raises(TextError, match=r"a\.parquet: "):
+        read(path)

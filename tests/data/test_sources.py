@@ -9,7 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdjax.data.text.sources import Document, TextError, documents, expand, locate, split_fraction
+from kdjax.data.text import sources
+from kdjax.data.text.notes import ReadingNotes
+from kdjax.data.text.records import NESTING
+from kdjax.data.text.sources import (
+    Document,
+    ReadSettings,
+    TextError,
+    documents,
+    expand,
+    locate,
+    split_fraction,
+)
 from kdjax.errors import InputError
 
 
@@ -127,7 +138,7 @@ def test_documents_before_a_malformed_line_are_read(tmp_path: Path) -> None:
         ),
         ("a.jsonl", b'{"text": 5}\n', "a.jsonl, line 1: the field 'text' is a int"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl, line 1: has half a surrogate pair"),
-        ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: malformed JSON"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: JSON that is nested more deeply"),
         ("a.json", b'{"k":\n {"text": "x"}', "a.json, line 2: malformed JSON"),
         ("a.json", b'{"k": "x"}', "a.json, key 'k': is a str, expected a record"),
         ("a.json", b'[{"text": "x"}, 3]', "a.json, item 1: is a int, expected a record"),
@@ -144,6 +155,88 @@ def test_unusable_text_is_refused_with_cause_and_place(
         read(tmp_path / name)
     assert message in str(e.value)
     assert "\n" not in str(e.value)
+
+
+ROWS = [
+    {"text": "fine"},
+    {"text": None},
+    {"body": "x"},
+    {"text": " \n"},
+    {"text": 5},
+    None,
+    ["x"],
+    {"text": "\ud800"},
+    {"text": "x" * 50},
+    {"extract": "too", "text": None},
+]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_unusable_records_are_left_out_and_counted_by_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sources, "DOCUMENT_BYTES", 40)
+    text = json.dumps(ROWS) if name == "a.json" else "\n".join(map(json.dumps, ROWS))
+    (tmp_path / name).write_text(text)
+    notes = ReadingNotes()
+    settings = ReadSettings(("text", "extract"), skip_unusable=True)
+    read_texts = [d.text for d in sources.documents_of(tmp_path / name, settings, notes)]
+    assert read_texts == ["fine", "too"]
+    assert notes.unusable == {
+        "null": 1,
+        "absent": 1,
+        "empty": 1,
+        "not text": 1,
+        "not a record": 2,
+        "invalid Unicode": 1,
+        "too long": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": None}, "line 2: the text field 'text' is null, expected text"),
+        ({"body": "x"}, "line 2: has none of the text fields text, extract; see data.text_field"),
+        ({"text": 5}, "line 2: the field 'text' is a int, expected text"),
+    ],
+)
+def test_null_and_absent_are_told_apart_and_the_remedy_is_named(
+    tmp_path: Path, row: dict[str, object], message: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + json.dumps(row))
+    with pytest.raises(TextError) as e:
+        read(tmp_path / "a.jsonl")
+    assert message in str(e.value)
+    assert "data.unusable 'skip'" in str(e.value)
+
+
+def test_file_of_unusable_records_alone_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": null}\n{"body": "x"}\n')
+    settings = ReadSettings(("text",), skip_unusable=True)
+    with pytest.raises(TextError, match=r"holds no documents \(2 records .*: 1 null, 1 absent\)"):
+        list(sources.documents_of(tmp_path / "a.jsonl", settings, ReadingNotes()))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_long_numbers_of_json_are_read(tmp_path: Path, name: str) -> None:
+    digits = "7" * 5000
+    row = f'{{"text": "x", "id": {digits}}}'
+    (tmp_path / name).write_text(f"[{row}]" if name == "a.json" else row)
+    assert read(tmp_path / name) == [Document(digits, "x")]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_nesting_is_read_as_deep_as_promised(tmp_path: Path, name: str) -> None:
+    # The record itself is one level, and the list of a .json file is read by kdjax.
+    for depth, is_read in ((NESTING - 1, True), (100_000, False)):
+        row = '{"text": "x", "deep": ' + "[" * depth + "]" * depth + "}"
+        (tmp_path / name).write_text(f"[{row}]" if name == "a.json" else row)
+        if is_read:
+            assert read(tmp_path / name) == [Document("x", "x")]
+            continue
+        with pytest.raises(TextError, match=f"nested more deeply .* at most {NESTING} lists"):
+            read(tmp_path / name)
 
 
 def test_pattern_without_a_file_is_refused(tmp_path: Path) -> None:

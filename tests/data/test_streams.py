@@ -3,7 +3,9 @@ complaint."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,8 @@ def zst(data: bytes) -> bytes:
 
 
 compressions = pytest.mark.parametrize(
-    ("suffix", "compress"), [(".gz", gzip.compress), (".zst", zst)]
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zst)],
 )
 
 
@@ -41,6 +44,31 @@ def test_compressed_file_is_the_text_it_holds(
     (tmp_path / f"c.json{suffix}").write_bytes(compress(b'{"key": {"text": "c"}}'))
     rest = [Document("1", "a"), Document("2", "b"), Document("key", "c")]
     assert list(documents(f"{tmp_path}/*{suffix}", "text")) == EXPECTED + rest
+
+
+@compressions
+def test_suffixes_count_in_upper_case(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / f"A.TXT{suffix.upper()}").write_bytes(compress(TEXT))
+    (tmp_path / "B.JSONL").write_bytes(ROWS)
+    assert list(documents(f"{tmp_path}/A*", "text")) == EXPECTED
+    assert [document.text for document in documents(f"{tmp_path}/B.JSONL", "text")] == ["a", "b"]
+
+
+def test_xz_archive_that_asks_for_much_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "XZ_BYTES", 2**20)
+    (tmp_path / "a.txt.xz").write_bytes(lzma.compress(TEXT))
+    with pytest.raises(TextError, match=r"a\.txt\.xz: damaged \(Memory usage limit"):
+        list(documents(str(tmp_path / "a.txt.xz"), "text"))
+
+
+def test_line_ends_at_newline_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("a\u2028b\x85c\x0bd\re\r\r\nf\n\ng\r".encode())
+    read = [line for _, line in streams.lines(tmp_path / "a.txt")]
+    assert read == ["a\u2028b\x85c\x0bd\re\r", "f", "", "g\r"]
 
 
 @compressions

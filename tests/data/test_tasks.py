@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from kdjax.config import TaskConfig
+from kdjax.data.tasks import labelled
 from kdjax.data.tasks.labelled import Split, Task, load
 from kdjax.data.text.sources import split_fraction
 from kdjax.errors import InputError
@@ -211,7 +215,7 @@ def test_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_clas
         ("a.csv", "text,label\nx,1\n", {"where": {"label": "2"}}, "no row is left by where"),
         ("a.tsv", "text\tlabel\nx\n", {}, r"a\.tsv, line 2: has 1 columns"),
         ("a.jsonl", '{"text": "x"}\n', {}, r"a\.jsonl, line 1: has no 'label'"),
-        ("a.jsonl", '{"text": "x", "label": null}\n', {}, r"line 1: has no 'label'"),
+        ("a.jsonl", '{"text": "x", "label": null}\n', {}, r"line 1: 'label' is null"),
         ("a.jsonl", '{"text": "\\udc00", "label": 1}\n', {}, "half a surrogate pair"),
         (
             "a.csv",
@@ -249,3 +253,60 @@ def test_unusable_task_file_is_refused_with_cause_and_place(
             16,
         )
     assert "\n" not in str(e.value)
+
+
+def test_csv_field_may_be_longer_than_pythons_own_limit(tmp_path: Path, tokenizer: Path) -> None:
+    """Python's reader takes 131,072 characters of a field unless it is told otherwise."""
+    rows = [f"{'w1 ' * 50_000}w{n},{n % 2}" for n in range(2)]
+    rows += [f"w{n} w{n + 1},{n % 2}" for n in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    config = TaskConfig(str(tmp_path / "a.csv"), dev=0.2, test=0.2)
+    task = load("t", config, tokenizer, 16)
+    assert sum(map(len, (task.train, task.dev, task.test))) == 42
+
+
+def test_csv_field_beyond_our_limit_says_the_limit(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = csv.field_size_limit(100)
+    monkeypatch.setattr(labelled, "LINE_BYTES", 50)
+    (tmp_path / "a.csv").write_text("text,label\n" + "x" * 101 + ",1\n")
+    config = TaskConfig(str(tmp_path / "a.csv"))
+    try:
+        with pytest.raises(InputError, match=r"line 2: a field is longer than 100 characters"):
+            load("t", config, tokenizer, 16)
+    finally:
+        csv.field_size_limit(before)
+
+
+@pytest.mark.parametrize("name", ["A.CSV", "a.csv.gz", "a.tsv.xz", "a.jsonl.bz2"])
+def test_task_may_be_compressed_and_its_suffix_in_upper_case(
+    tmp_path: Path, tokenizer: Path, name: str
+) -> None:
+    separator = "\t" if "tsv" in name else ","
+    lines = [f"w{n} w{n + 1}{separator}{n % 2}" for n in range(40)]
+    lines.insert(0, f"text{separator}label")
+    if "jsonl" in name:
+        lines = [json.dumps({"text": f"w{n} w{n + 1}", "label": n % 2}) for n in range(40)]
+    data = "\n".join(lines).encode()
+    compress = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
+    (tmp_path / name).write_bytes(compress.get(Path(name).suffix, bytes)(data))
+    config = TaskConfig(str(tmp_path / name), dev=0.2, test=0.2)
+    task = load("t", config, tokenizer, 16)
+    assert sum(map(len, (task.train, task.dev, task.test))) == 40
+
+
+@pytest.mark.parametrize(("known", "message"), [(0, "100.0%"), (1, "75.0%"), (2, None)])
+def test_task_that_is_mostly_unknown_is_refused(
+    tmp_path: Path, tokenizer: Path, known: int, message: str | None
+) -> None:
+    words = ["w1", "w2"][:known] + ["ሰላም", "ዓለም", "ቋንቋ", "ጽሑፍ"][: 4 - known]
+    text = " ".join(words)
+    rows = [f"{text},{n % 2},{n}" for n in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label,id", *rows]), encoding="utf-8")
+    config = TaskConfig(str(tmp_path / "a.csv"), identity="id", dev=0.2, test=0.2)
+    if message is None:
+        assert load("t", config, tokenizer, 16).unknown == 0.5
+        return
+    with pytest.raises(InputError, match=rf"task t, .*: {message} of the tokens are \[UNK\]"):
+        load("t", config, tokenizer, 16)

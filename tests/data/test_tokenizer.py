@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,12 @@ def test_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         TextTokenizer.read(tmp_path / "tokenizer.json")
     with pytest.raises(InputError, match=r"missing\.json: cannot be read"):
         TextTokenizer.read(tmp_path / "missing.json")
+
+
+def test_unknown_token_that_is_no_entry_is_refused_with_the_file(tmp_path: Path) -> None:
+    path = make_tokenizer(tmp_path / "tokenizer.json")
+    values = json.loads(path.read_text())
+    values["model"]["unk_token"] = "[NONE]"
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"tokenizer\.json: cannot tokenise a text \("):
+        list(TextTokenizer.read(path).ids(["unheard of"]))

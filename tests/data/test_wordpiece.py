@@ -23,6 +23,7 @@ from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text.sources import split_fraction
 from kdjax.data.tokenizer import SPECIAL_NAMES, TextTokenizer
 from kdjax.errors import InputError
+from tests.corpora import make_corpus
 from tests.data.directories import contents
 
 ROOT = Path(__file__).parents[2]
@@ -250,5 +251,7 @@ def test_transformers_gives_the_same_ids(config: DataConfig, tmp_path: Path) -> 
 def test_manifest_of_a_given_tokenizer_has_no_training(
     tmp_path: Path, tokenizer: Path, config: DataConfig
 ) -> None:
-    prepare(replace(config, tokenizer=str(tokenizer)), tokenizer, tmp_path / "out")
+    files = str(make_corpus(tmp_path / "known-words.jsonl"))
+    data = replace(config, files=files, tokenizer=str(tokenizer))
+    prepare(data, tokenizer, tmp_path / "out")
     assert "tokenizer" not in Manifest.read(tmp_path / "out").settings

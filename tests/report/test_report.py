@@ -22,6 +22,7 @@ from kdjax.report import terminal as table
 from kdjax.report.figures import learning
 from kdjax.results.store import to_plain
 from kdjax.results.study import Results
+from kdjax.results.text import TokenRates
 from tests.report.page import Page
 from tests.report.results import parsed, study
 
@@ -342,3 +343,11 @@ def test_terminal_table_shows_scores_and_escapes_names(results: Results) -> None
     assert (
         " ".join(verdict.headline(results).replace("minilm", "[red]minilm[/red]").split()) in flowed
     )
+
+
+def test_page_says_how_the_tokenizer_takes_the_text(results: Results) -> None:
+    rates = TokenRates({"train": 0.034, "validation": 0.2}, by_word=1.5, by_character=0.25)
+    counted = replace(results, corpus=replace(results.corpus, token_rates=rates))
+    page = report.html(counted)
+    assert "1.50 tokens a word, 0.25 a character" in page
+    assert "[UNK]: 3.4% of the training tokens, 20% of the held-out ones" in page

@@ -1,10 +1,10 @@
 """Raw text into a prepared corpus, on many machines: Apache Beam pipelines that write the same
 bytes as one machine does.
 
-Which documents make a block follows from how many there are and how long, so the first pipeline
-counts: every source's documents and their sizes, in parallel over the sources. Sums of these say
-which block a document belongs to, and the second pipeline reads the sources again, sends every
-document to its block, and makes the blocks' shards.
+Which documents make a block follows from how many there are and how long, and which split one
+belongs to from the texts before it. So the first pipeline takes every document's size and hashes,
+in parallel over the sources; from these the launcher decides where each belongs. The second
+pipeline reads the sources again, sends every document to its block, and makes the blocks' shards.
 
 Launcher and workers see the sources, the tokenizer and the corpus's directory under the same paths.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from kdjax.data.manifest import Manifest
@@ -38,8 +39,10 @@ from kdjax.data.prepare.blocks import (
     read_block,
 )
 from kdjax.data.prepare.preparation import SCAN, Preparation, check_ours, check_plan, preparing
+from kdjax.data.prepare.repeats import Fingerprint, RepeatFinder, SplitDocument
 from kdjax.data.text import sources
-from kdjax.data.text.sources import Document, Source
+from kdjax.data.text.notes import ReadingNotes
+from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
 
@@ -48,10 +51,16 @@ if TYPE_CHECKING:
 
 IN_PROCESS = "FnApiRunner"
 """The runner where none is named. Beam's own choice would look for a program to download first."""
-SIZES_HELD = 2**16
-"""Documents whose sizes are held at a time."""
+DOCUMENTS_HELD = 2**16
+"""Documents whose fingerprints are held at a time."""
+FINGERPRINT = np.dtype([("text", "<u8"), ("identity", "<u8"), ("size", "<u4"), ("held_out", "?")])
+"""How a `Fingerprint` is kept in a file."""
+HELD_OUT = 1
+LEFT_OUT = 2
+"""Where a document belongs, a byte each: to the held-out split or nowhere; 0: to the training
+split."""
 
-Piece = tuple[int, list[Document]]
+Piece = tuple[int, list[SplitDocument]]
 """Consecutive documents of a block: the number of the first, and the documents."""
 
 
@@ -77,12 +86,14 @@ def prepare(
     """
     preparation = Preparation.of(config, tokenizer, out)
     runner = _options(options)
-    fields = preparation.text_fields
+    reading = preparation.reading
     with preparing(out), _scanning(out) as scan:
         # The first pipeline counts. Which sources there are and what is in them is the plan.
-        count = "count documents" >> beam.Map(functools.partial(count_documents, scan, fields))
+        count = "count documents" >> beam.Map(
+            functools.partial(count_documents, scan, reading, preparation.validation)
+        )
         _run(runner, list(enumerate(preparation.sources)), count)
-        digests, counts = _read_counts(scan, preparation.sources)
+        digests, notes = _read_counts(scan, preparation.sources)
         plan = preparation.plan(digests)
         check_plan(out, plan)
         preparation = preparation.with_tokenizer()
@@ -90,42 +101,49 @@ def prepare(
         if done is not None:
             return done
 
-        # The second sends every document to its block and makes the blocks' shards.
+        # The launcher decides where each document belongs, in their order.
+        repeats = RepeatFinder(deduplicate=config.deduplicate)
+        counts = [_place(scan, number, repeats) for number in range(len(digests))]
         starts = _block_starts(scan, len(counts), preparation.max_documents)
+
+        # The second sends every document to its block and makes the blocks' shards.
         firsts = itertools.accumulate(counts, initial=0)
-        numbered = list(zip(preparation.sources, firsts, strict=False))
+        numbered = list(zip(itertools.count(), preparation.sources, firsts, strict=False))
         read = "read documents" >> beam.FlatMap(
-            functools.partial(read_documents, out, fields, starts)
+            functools.partial(read_documents, scan, reading, starts)
         )
         make = "make shards" >> beam.Map(functools.partial(make_shards, preparation.blocks, starts))
         _run(runner, numbered, read, beam.GroupByKey(), make)
         records = [_read_record(out, index) for index in range(len(starts) - 1)]
-        return preparation.finish(plan, records)
+        return preparation.finish(plan, records, notes, repeats)
 
 
-def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int, Source]) -> None:
-    """Write a source's digest and the bytes of each document, or why the source is unusable.
+def count_documents(
+    scan: Path, reading: ReadSettings, validation: float, numbered: tuple[int, Source]
+) -> None:
+    """Write a source's digest and the fingerprint of each document; or why it is unusable.
 
     Args:
         scan: the directory to write to.
-        text_fields: fields of a record, of which the first one present holds the text.
+        reading: how documents are found in a source.
+        validation: share of documents that are held out.
         numbered: the source's number among all, and the source.
 
     Raises:
         InputError: the directory cannot be written to.
     """
     number, source = numbered
-    count = 0
+    notes = ReadingNotes()
     temporary = scan / f".{number}.{uuid.uuid4().hex}.tmp"
     try:
-        # Few sizes are held at a time, for a source may have millions of documents.
-        sizes = (document.size for document in sources.documents_of(source, text_fields))
+        # Few are held at a time, for a source may have millions of documents.
+        documents = sources.documents_of(source, reading, notes)
+        rows = (_row(Fingerprint.of(document, validation)) for document in documents)
         with temporary.open("wb") as file:
-            while held := array("I", itertools.islice(sizes, SIZES_HELD)):
-                held.tofile(file)
-                count += len(held)
-        temporary.replace(_sizes_path(scan, number))
-        facts = {"sha256": sources.digest(source), "documents": count}
+            while held := list(itertools.islice(rows, DOCUMENTS_HELD)):
+                file.write(np.array(held, FINGERPRINT).tobytes())
+        temporary.replace(_fingerprints_path(scan, number))
+        facts = {"sha256": sources.digest(source), "notes": vars(notes)}
         write_json(_count_path(scan, number), facts)
     except InputError as e:
         # Noted, not raised: of several unusable sources the launcher names the first.
@@ -138,34 +156,45 @@ def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int,
 
 
 def read_documents(
-    directory: Path, text_fields: Sequence[str], starts: Sequence[int], numbered: tuple[Source, int]
+    scan: Path, reading: ReadSettings, starts: Sequence[int], numbered: tuple[int, Source, int]
 ) -> Iterator[tuple[int, Piece]]:
     """Yield a source's documents by block, as the block's index and a piece of its documents.
 
     Blocks that are finished are passed over.
 
     Args:
-        directory: directory of the corpus, with the blocks that are finished.
-        text_fields: fields of a record, of which the first one present holds the text.
+        scan: the directory that says where each document belongs, in the corpus's directory.
+        reading: how documents are found in a source.
         starts: number of the first document of every block, and of the one after the last.
-        numbered: the source and the number of its first document.
+        numbered: the source's number, the source and the number of its first document.
 
     Raises:
         InputError: the source holds more documents than were counted, or is unusable.
     """
-    source, first = numbered
-    documents = enumerate(sources.documents_of(source, text_fields), first)
+    number, source, first = numbered
+    documents = enumerate(_placed_documents(scan, reading, number, source), first)
     by_block = itertools.groupby(documents, lambda pair: bisect_right(starts, pair[0]) - 1)
     for index, group in by_block:
-        # Behind the last block: the text has grown since it was counted.
-        if index == len(starts) - 1:
-            raise InputError(
-                f"{source}: has more documents than before, expected text that does not change "
-                "meanwhile"
-            )
-        if find_finished(directory, index, _documents_of(starts, index)) is None:
+        if find_finished(scan.parent, index, _documents_of(starts, index)) is None:
             pairs = list(group)
             yield index, (pairs[0][0], [document for _, document in pairs])
+
+
+def _placed_documents(
+    scan: Path, reading: ReadSettings, number: int, source: Source
+) -> Iterator[SplitDocument]:
+    """Yield a source's documents, but for those that are left out, each with its split."""
+    documents = sources.documents_of(source, reading, ReadingNotes())
+    with _places_path(scan, number).open("rb") as places:
+        for document in documents:
+            place = places.read(1)
+            if not place:
+                raise InputError(
+                    f"{source}: has more documents than before, expected text that does not change "
+                    "meanwhile"
+                )
+            if place[0] != LEFT_OUT:
+                yield SplitDocument(document.text, place[0] == HELD_OUT)
 
 
 def make_shards(
@@ -265,21 +294,47 @@ def _raised_by_worker(error: Exception) -> str | None:
     return message.partition(" [while running ")[0]
 
 
-def _read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[str], list[int]]:
-    """Read the digest of every source, and its number of documents.
+def _row(fingerprint: Fingerprint) -> tuple[int, int, int, bool]:
+    """Return a fingerprint as a row of `FINGERPRINT`."""
+    return fingerprint.text, fingerprint.identity, fingerprint.size, fingerprint.held_out
+
+
+def _read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[str], ReadingNotes]:
+    """Read the digest of every source, and what was come upon in all of them.
 
     Raises:
         InputError: the first one that is unusable says why.
     """
     digests = []
-    counts = []
+    notes = ReadingNotes()
     for number in range(len(numbered_sources)):
         values = read_json(_count_path(scan, number))
         if "error" in values:
             raise InputError(values["error"])
         digests.append(values["sha256"])
-        counts.append(values["documents"])
-    return digests, counts
+        notes.add(**values["notes"])
+    return digests, notes
+
+
+def _place(scan: Path, number: int, repeats: RepeatFinder) -> int:
+    """Write where each document of a source belongs, and return how many are not left out."""
+    count = 0
+    with _places_path(scan, number).open("wb") as file:
+        for rows in _fingerprints(scan, number):
+            places = bytearray()
+            for text, identity, size, held_out in rows.tolist():
+                placed = repeats.place(Fingerprint(text, identity, held_out, size))
+                places.append(LEFT_OUT if placed is None else int(placed))
+            file.write(places)
+            count += len(places) - places.count(LEFT_OUT)
+    return count
+
+
+def _fingerprints(scan: Path, number: int) -> Iterator[np.ndarray]:
+    """Yield the fingerprints of a source's documents, some at a time."""
+    with _fingerprints_path(scan, number).open("rb") as file:
+        while held := file.read(DOCUMENTS_HELD * FINGERPRINT.itemsize):
+            yield np.frombuffer(held, FINGERPRINT)
 
 
 def _block_starts(scan: Path, source_count: int, max_documents: int) -> Sequence[int]:
@@ -291,11 +346,12 @@ def _block_starts(scan: Path, source_count: int, max_documents: int) -> Sequence
 
 
 def _all_sizes(scan: Path, source_count: int) -> Iterator[int]:
-    """Yield the sizes of all documents, source by source."""
+    """Yield the sizes of all documents that are not left out, source by source."""
     for number in range(source_count):
-        with _sizes_path(scan, number).open("rb") as file:
-            while held := file.read(SIZES_HELD * array("I").itemsize):
-                yield from array("I", held)
+        with _places_path(scan, number).open("rb") as file:
+            for rows in _fingerprints(scan, number):
+                places = np.frombuffer(file.read(len(rows)), np.uint8)
+                yield from rows["size"][places != LEFT_OUT].tolist()
 
 
 def _documents_of(starts: Sequence[int], index: int) -> int:
@@ -316,5 +372,9 @@ def _count_path(scan: Path, number: int) -> Path:
     return scan / f"{number:05d}.json"
 
 
-def _sizes_path(scan: Path, number: int) -> Path:
-    return scan / f"{number:05d}.sizes"
+def _fingerprints_path(scan: Path, number: int) -> Path:
+    return scan / f"{number:05d}.fingerprints"
+
+
+def _places_path(scan: Path, number: int) -> Path:
+    return scan / f"{number:05d}.places"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from kdjax.data.manifest import SPLITS, Shard
 from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks
+from kdjax.data.prepare.repeats import SplitDocument
 from kdjax.data.shards import SHARDS, write_shard
-from kdjax.data.text.sources import Document
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.files import read_json, write_json
 
@@ -35,14 +35,12 @@ class BlockSettings:
         tokenizer: path of a tokenizer.json.
         tokenizer_sha256: SHA-256 of that file.
         length: tokens of a sequence.
-        validation: share of documents held out.
     """
 
     directory: Path
     tokenizer: Path
     tokenizer_sha256: str
     length: int
-    validation: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Block:
     """Documents that are packed together, and what that takes. All processes share nothing else."""
 
     index: int
-    documents: list[Document]
+    documents: list[SplitDocument]
     settings: BlockSettings
 
 
@@ -58,6 +56,7 @@ class Block:
 class FinishedBlock:
     """The counts per split of a finished block, and its shards.
 
+    Earlier versions counted no words, characters and [UNK]: those of a block of theirs are empty.
     Its file, `part-00000.json`, is written after the shards, as the proof that they are whole.
     """
 
@@ -66,6 +65,9 @@ class FinishedBlock:
     tokens: dict[str, int]
     text_tokens: dict[str, int]
     shards: tuple[Shard, ...]
+    words: dict[str, int] = field(default_factory=dict)
+    characters: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
 
 
 def cut(
@@ -97,7 +99,7 @@ def make_block(block: Block) -> FinishedBlock:
     settings = block.settings
     texts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for document in block.documents:
-        split = "validation" if document.is_held_out(settings.validation) else "train"
+        split = "validation" if document.held_out else "train"
         texts[split].append(document.text)
 
     tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
@@ -105,6 +107,7 @@ def make_block(block: Block) -> FinishedBlock:
     named = tokenizer.named
     tokens = {}
     text_tokens = {}
+    unknown = {}
     shards = []
     for split in SPLITS:
         # A document becomes pieces that fit into a sequence with [CLS] and [SEP].
@@ -114,6 +117,7 @@ def make_block(block: Block) -> FinishedBlock:
             pieces += chunks(np.array(ids, record_format.token_dtype), settings.length - 2)
         text_tokens[split] = sum(map(len, pieces))
         tokens[split] = text_tokens[split] + 2 * len(pieces)
+        unknown[split] = sum(int(np.count_nonzero(piece == named["[UNK]"])) for piece in pieces)
 
         # Pieces are packed into sequences.
         packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
@@ -125,7 +129,16 @@ def make_block(block: Block) -> FinishedBlock:
             name = f"{split}-{block.index:05d}"
             shards.append(write_shard(settings.directory, name, split, records))
     documents = {split: len(texts[split]) for split in SPLITS}
-    finished_block = FinishedBlock(block.index, documents, tokens, text_tokens, tuple(shards))
+    finished_block = FinishedBlock(
+        block.index,
+        documents,
+        tokens,
+        text_tokens,
+        tuple(shards),
+        words={split: sum(len(text.split()) for text in texts[split]) for split in SPLITS},
+        characters={split: sum(map(len, texts[split])) for split in SPLITS},
+        unknown=unknown,
+    )
     write_json(_record_path(settings.directory, block.index), dataclasses.asdict(finished_block))
     return finished_block
 
@@ -144,6 +157,9 @@ def find_finished(directory: Path, index: int, documents: int) -> FinishedBlock 
     """Read a block's record if its shards are whole and hold so many documents; else None."""
     record = read_block(directory, index)
     if record is None or sum(record.documents.values()) != documents:
+        return None
+    # An earlier version left figures out, and may have split repeated texts in another way.
+    if not record.unknown:
         return None
     if not all(shard.intact(directory) for shard in record.shards):
         return None

@@ -15,7 +15,9 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import processes
 from kdjax.data.prepare.blocks import Block, FinishedBlock, cut, find_finished, make_block
 from kdjax.data.prepare.preparation import Preparation, check_plan, preparing
+from kdjax.data.prepare.repeats import RepeatFinder
 from kdjax.data.text import sources
+from kdjax.data.text.notes import ReadingNotes
 
 if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig
@@ -39,8 +41,8 @@ def prepare(
     `shard_documents` documents and `blocks.BLOCK_BYTES` of text. A block is one ArrayRecord shard
     per split. Shards that are already there are kept when their digests are right, else made again.
 
-    Memory does not grow with the corpus: this process holds two blocks more than there are workers,
-    a worker one.
+    Memory hardly grows with the corpus: this process holds two blocks more than there are workers,
+    and a hash of 8 bytes of every text, a worker one block.
 
     Args:
         config: files of the text, and how they are split into sequences.
@@ -66,16 +68,21 @@ def prepare(
         if done is not None:
             return done
         workers = config.workers or os.cpu_count() or 1
-        records = _make_missing(_blocks(preparation), workers, progress)
-        return preparation.finish(plan, records)
+        notes = ReadingNotes()
+        repeats = RepeatFinder(deduplicate=config.deduplicate)
+        records = _make_missing(_blocks(preparation, notes, repeats), workers, progress)
+        return preparation.finish(plan, records, notes, repeats)
 
 
-def _blocks(preparation: Preparation) -> Iterator[Block]:
+def _blocks(
+    preparation: Preparation, notes: ReadingNotes, repeats: RepeatFinder
+) -> Iterator[Block]:
     """Read the documents of all sources and cut them into blocks."""
     by_source = (
-        sources.documents_of(source, preparation.text_fields) for source in preparation.sources
+        sources.documents_of(source, preparation.reading, notes) for source in preparation.sources
     )
-    documents = itertools.chain.from_iterable(by_source)
+    read = itertools.chain.from_iterable(by_source)
+    documents = repeats.split(read, preparation.validation)
     blocks = cut(documents, operator.attrgetter("size"), preparation.max_documents)
     for index, block in enumerate(blocks):
         yield Block(index, block, preparation.blocks)

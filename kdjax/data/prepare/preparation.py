@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.config import DataConfig, TokenizerConfig
+from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, total
 from kdjax.data.prepare import wordpiece
 from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock
 from kdjax.data.prepare.packing import RecordFormat
+from kdjax.data.prepare.repeats import RepeatFinder
 from kdjax.data.shards import SHARDS, locked
 from kdjax.data.text import sources
-from kdjax.data.text.sources import Source
+from kdjax.data.text.notes import ReadingNotes
+from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.data.text.streams import TextError, sha256
+from kdjax.data.text_figures import TextFigures, check_unknown
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json, write_text
@@ -40,7 +44,8 @@ class Preparation:
 
     Attributes:
         sources: sources of its text, in the order in which they are read.
-        text_fields: fields of a record, of which the first one present holds the text.
+        reading: how documents are found in the sources.
+        validation: share of documents held out; 1: all of them.
         max_documents: the most documents of a block.
         tokenizer: the tokenizer; None: one is trained first, see `with_tokenizer`.
         blocks: settings of every block.
@@ -48,7 +53,8 @@ class Preparation:
     """
 
     sources: tuple[Source, ...]
-    text_fields: tuple[str, ...]
+    reading: ReadSettings
+    validation: float
     max_documents: int
     tokenizer: TextTokenizer | None
     blocks: BlockSettings
@@ -71,9 +77,6 @@ class Preparation:
                 is unusable.
         """
         expanded = tuple(sources.expand(config.files))
-        fields = config.text_field
-        if isinstance(fields, str):
-            fields = (fields,)
         # Where a tokenizer is still to be trained, it will lie in the corpus's directory.
         read = None
         digest = ""
@@ -82,10 +85,9 @@ class Preparation:
             digest = read.sha256
         # A document is held out where its fraction, below 1, is below this share.
         validation = 1.0 if held_out else config.validation
-        blocks = BlockSettings(
-            out, tokenizer or out / TOKENIZER, digest, config.seq_len, validation
-        )
-        return cls(expanded, tuple(fields), config.shard_documents, read, blocks, config)
+        blocks = BlockSettings(out, tokenizer or out / TOKENIZER, digest, config.seq_len)
+        reading = ReadSettings.of(config)
+        return cls(expanded, reading, validation, config.shard_documents, read, blocks, config)
 
     @property
     def out(self) -> Path:
@@ -100,10 +102,16 @@ class Preparation:
         # The names are keys of stored plans, and corpora keep the names they began with.
         settings: dict[str, Any] = {
             "length": self.blocks.length,
-            "validation": self.blocks.validation,
+            "validation": self.validation,
             "shard_documents": self.max_documents,
-            "text_field": list(self.text_fields),
+            "text_field": list(self.reading.text_fields),
         }
+        # Settings that came later are written where they are not the default: a corpus that does
+        # not need them has the plan, and the digest, that it always had.
+        for name, default in LATER_SETTINGS.items():
+            value = getattr(self.config, name)
+            if value != default:
+                settings[name] = value
         if isinstance(self.config.tokenizer, TokenizerConfig):
             settings["tokenizer"] = dataclasses.asdict(self.config.tokenizer)
         return {
@@ -151,15 +159,39 @@ class Preparation:
             return None
         return written
 
-    def finish(self, plan: Mapping[str, Any], blocks: Sequence[FinishedBlock]) -> Manifest:
+    def finish(
+        self,
+        plan: Mapping[str, Any],
+        blocks: Sequence[FinishedBlock],
+        notes: ReadingNotes,
+        repeats: RepeatFinder,
+    ) -> Manifest:
         """Write the manifest of all blocks, in their order.
 
+        Args:
+            plan: what the corpus is prepared from.
+            blocks: records of all blocks.
+            notes: what was come upon in the sources, all of them read.
+            repeats: what repeated among their documents.
+
         Raises:
-            TextError: a split is empty.
+            TextError: a split is empty, or has nothing to learn.
         """
         if self.tokenizer is None:
             raise ValueError("has no tokenizer yet, expected with_tokenizer() before")
-        signed = _manifest(plan, self.tokenizer, blocks)
+        text = TextFigures(
+            words=total(block.words for block in blocks),
+            characters=total(block.characters for block in blocks),
+            unknown=total(block.unknown for block in blocks),
+            unusable=dict(sorted(notes.unusable.items())),
+            layouts=dict(sorted(notes.layouts.items())),
+            repeated=repeats.repeated,
+            moved=repeats.moved,
+            removed=repeats.removed,
+            same_identity=repeats.same_identity,
+        )
+        signed = _manifest(plan, self.tokenizer, blocks, text)
+        check_unknown(signed.unknown, ", ".join(plan["sources"]))
         signed.write(self.out)
         return signed
 
@@ -223,9 +255,10 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
                 f"{out}: was prepared with {name} {begun[name]}, expected {value} or a new "
                 "directory"
             )
-    for name, value in plan["settings"].items():
-        # A plan without settings of a tokenizer was begun with a file.
-        before = begun["settings"].get(name, "a file that was given")
+    # A plan without settings of a tokenizer was begun with a file.
+    absent = {"tokenizer": "a file that was given", **LATER_SETTINGS}
+    for name, value in {**LATER_SETTINGS, **plan["settings"]}.items():
+        before = begun["settings"].get(name, absent.get(name))
         if before != value:
             setting = {"length": "seq_len"}.get(name, name)
             raise InputError(
@@ -235,7 +268,10 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
 
 
 def _manifest(
-    plan: Mapping[str, Any], tokenizer: TextTokenizer, blocks: Sequence[FinishedBlock]
+    plan: Mapping[str, Any],
+    tokenizer: TextTokenizer,
+    blocks: Sequence[FinishedBlock],
+    text: TextFigures,
 ) -> Manifest:
     """Add up the blocks.
 
@@ -255,10 +291,11 @@ def _manifest(
     if plan["settings"]["validation"] == 1 and not sequences["validation"]:
         raise TextError(f"{names}: no document has a token, expected text")
     if plan["settings"]["validation"] != 1 and not all(sequences.values()):
+        hints = "; ".join(text.warnings(sum(documents.values())))
         raise TextError(
             f"{names}: {sum(documents.values())} documents make {sequences['train']} training and "
             f"{sequences['validation']} validation sequences, expected some of each: more text or "
-            "other data.validation (in a .txt file documents are separated by blank lines)"
+            f"other data.validation{hints and f' ({hints})'}"
         )
     record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
     return Manifest(
@@ -278,4 +315,5 @@ def _manifest(
         text_tokens=total(block.text_tokens for block in blocks),
         fill={split: tokens[split] / max(sequences[split] * length, 1) for split in SPLITS},
         shards=tuple(shards),
+        text=text,
     ).signed()

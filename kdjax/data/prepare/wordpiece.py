@@ -18,7 +18,10 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from kdjax.config import DataConfig, TokenizerConfig
+from kdjax.data.prepare.repeats import RepeatFinder
 from kdjax.data.text import sources
+from kdjax.data.text.notes import ReadingNotes
+from kdjax.data.text.sources import ReadSettings
 from kdjax.data.text.streams import TextError
 from kdjax.data.tokenizer import SPECIAL_NAMES
 from kdjax.errors import InputError
@@ -107,9 +110,13 @@ def training_texts(config: DataConfig) -> Iterator[str]:
     Raises:
         TextError: unusable text; see `kdjax.data.text.sources.documents`.
     """
-    for document in sources.documents(config.files, config.text_field):
-        if not document.is_held_out(config.validation):
-            yield document.text
+    settings = ReadSettings.of(config)
+    repeats = RepeatFinder(deduplicate=config.deduplicate)
+    for source in sources.expand(config.files):
+        documents = sources.documents_of(source, settings, ReadingNotes())
+        for document in repeats.split(documents, config.validation):
+            if not document.held_out:
+                yield document.text
 
 
 def train_on_corpus(config: DataConfig) -> TrainedTokenizer:

@@ -15,9 +15,20 @@ from kdjax.config import TaskConfig
 from kdjax.data.prepare.packing import position_ids
 from kdjax.data.text.records import Record, records
 from kdjax.data.text.sources import locate, split_fraction
-from kdjax.data.text.streams import check_characters, lines, read_text
+from kdjax.data.text.streams import (
+    LINE_BYTES,
+    check_characters,
+    check_readable,
+    kind,
+    lines,
+    read_text,
+)
+from kdjax.data.text_figures import check_unknown
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError, nearest
+
+SHOWN = 40
+"""Characters of a label that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Task:
         name: name of the task in the recipe.
         classes: names of the classes in the order of their indices; empty for a regression.
         train, dev, test: the splits, each in an order that says nothing of the label.
+        unknown: share of [UNK] among the tokens of the rows' texts.
     """
 
     name: str
@@ -51,6 +63,7 @@ class Task:
     train: Split
     dev: Split
     test: Split
+    unknown: float = 0.0
 
     @property
     def regression(self) -> bool:
@@ -98,7 +111,7 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
 
     Raises:
         InputError: a missing file or column, a label that is no number, fewer than 2 classes, an
-            empty split.
+            empty split, or texts that are mostly [UNK].
     """
     where = f"task {name}, {config.file}"
     rows = _selected(config, where)
@@ -117,7 +130,9 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
         labels = np.array([classes.index(row.label) for row in rows], np.int32)
     if len(classes) == 1:
         raise InputError(f"{where}: has the one class {classes[0]!r}, expected at least 2")
-    batch = _arrays([row.text for row in rows], TextTokenizer.read(tokenizer), length)
+    reader = TextTokenizer.read(tokenizer)
+    batch = _arrays([row.text for row in rows], reader, length)
+    unknown = _unknown(batch["tokens"], reader)
     splits = {}
     for number, split in enumerate(("test", "dev", "train")):
         part = slice(bounds[number], bounds[number + 1])
@@ -128,7 +143,8 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
             )
         arrays = {name: values[part] for name, values in batch.items()}
         splits[split] = Split(arrays, labels[part])
-    return Task(name, classes, **splits)
+    check_unknown({"all": unknown}, where)
+    return Task(name, classes, unknown=unknown, **splits)
 
 
 def _selected(config: TaskConfig, where: str) -> list[_Row]:
@@ -166,13 +182,17 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
 
 def _records(path: Path) -> Iterator[Record]:
     """Read the records of a file of any kind."""
-    if path.suffix in (".jsonl", ".json"):
+    suffix = kind(path)
+    check_readable(path)
+    if suffix in (".jsonl", ".json"):
         return records(path)
-    if path.suffix == ".csv":
+    if suffix == ".csv":
         return _table(path, _csv_rows(path))
-    if path.suffix == ".tsv":
+    if suffix == ".tsv":
         return _table(path, _tsv_rows(path))
-    raise InputError(f"{path}: expected a .csv, .tsv, .jsonl or .json file")
+    raise InputError(
+        f"{path}: expected a .csv, .tsv, .jsonl or .json file, as it is, .gz, .bz2, .xz or .zst"
+    )
 
 
 def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
@@ -189,12 +209,21 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a .csv file with the lines they end at."""
+    # Python's limit is for programs that read what they do not trust; it holds for all readers of
+    # the process, so it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
     except csv.Error as e:
+        if "field limit" in str(e):
+            raise InputError(
+                f"{path}, line {reader.line_num}: a field is longer than "
+                f"{csv.field_size_limit():,} characters, the most that are read, expected shorter "
+                "fields"
+            ) from None
         raise InputError(f"{path}, line {reader.line_num}: malformed CSV, {e}") from None
 
 
@@ -210,6 +239,9 @@ def _field(record: Record, column: str) -> str:
         InputError: it is missing, or no valid Unicode.
     """
     value = record.fields.get(column)
+    # Null and absent are two mistakes.
+    if value is None and column in record.fields:
+        raise InputError(f"{record.where}: {column!r} is null, expected a value")
     if value is None:
         raise InputError(f"{record.where}: has no {column!r}{nearest(column, record.fields)}")
     text = str(value)
@@ -228,9 +260,17 @@ def _number(row: _Row) -> float:
         value = float(row.label)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{row.where}: the label is {row.label!r}, expected a number")
+    if not math.isfinite(value) or abs(value) > np.finfo(np.float32).max:
+        label = row.label if len(row.label) <= SHOWN else f"{row.label[:SHOWN]}…"
+        raise InputError(f"{row.where}: the label is {label!r}, expected a number of 32 bits")
     return value
+
+
+def _unknown(tokens: np.ndarray, tokenizer: TextTokenizer) -> float:
+    """Return the share of [UNK] among tokens, frames and padding aside; 0 where there are none."""
+    frame = [tokenizer.named[name] for name in ("[CLS]", "[SEP]", "[PAD]")]
+    count = int((~np.isin(tokens, frame)).sum())
+    return int((tokens == tokenizer.named["[UNK]"]).sum()) / max(1, count)
 
 
 def _arrays(texts: Sequence[str], tokenizer: TextTokenizer, length: int) -> dict[str, np.ndarray]:

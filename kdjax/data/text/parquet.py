@@ -28,6 +28,7 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
     """
     parquet = optional("pyarrow.parquet", "parquet", path)
     arrow = optional("pyarrow", "parquet", path)
+    number = 0
     try:
         with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             present = [name for name in file.schema_arrow.names if name in columns]
@@ -37,7 +38,6 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
                     f"{path}: has the columns {names}, expected the one data.text_field names"
                 )
             # One thread: workers have the other cores.
-            number = 0
             for batch in file.iter_batches(ROWS, columns=present, use_threads=False):
                 for fields in batch.to_pylist():
                     yield Record(f"{path}, row {number}", None, fields)

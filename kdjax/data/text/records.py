@@ -5,14 +5,31 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from kdjax.data.text.streams import BUFFER, LINE_BYTES, TextError, kind, lines, mebibytes, opened
 
-DECODER = json.JSONDecoder()
+NESTING = 500
+"""Lists and mappings within one another that are read for sure; Python's reader may go farther."""
+
+
+def _integer(digits: str) -> int | Decimal:
+    """Parse an integer of a JSON text, however long.
+
+    Python refuses to turn more than some thousand digits into an int, and back; a Decimal has no
+    such limit and takes no more than linear time.
+    """
+    if len(digits) <= sys.int_info.str_digits_check_threshold:
+        return int(digits)
+    return Decimal(digits)
+
+
+DECODER = json.JSONDecoder(parse_int=_integer)
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -24,27 +41,34 @@ class Record:
         where: file and line, key or row, for messages.
         key: key of the record in a .json mapping, else None.
         fields: values by the fields' names.
+        problem: why it is no record, where it is none; it then has no fields.
     """
 
     where: str
     key: str | None
     fields: dict[str, Any]
+    problem: str = ""
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path, *, lenient: bool = False) -> Iterator[Record]:
     """Yield the records of a .jsonl or .json file, perhaps compressed.
 
     A mapping may have a key twice: both records are yielded.
 
+    Args:
+        path: the file.
+        lenient: whether what is no record, such as a null among records, is yielded as a record
+            with a problem; else it is refused.
+
     Raises:
-        TextError: not UTF-8, malformed JSON, not a mapping or list of records, or one of more than
-            `LINE_BYTES`.
+        TextError: not UTF-8, malformed JSON, not a mapping or list of records, one of more than
+            `LINE_BYTES`, or nested too deeply.
     """
     if kind(path) == ".jsonl":
         for number, line in lines(path):
             if line.strip():
                 where = f"{path}, line {number}"
-                yield _record(where, None, _parse(line, where))
+                yield _record(where, None, _parse(line, where), lenient)
         return
     with opened(path) as file:
         # Either {"key": {...}, ...} or [{...}, ...].
@@ -53,10 +77,10 @@ def records(path: Path) -> Iterator[Record]:
         if opening == "{":
             for key in text.items("}"):
                 text.expect(":")
-                yield _record(f"{path}, key {key!r}", str(key), text.value())
+                yield _record(f"{path}, key {key!r}", str(key), text.value(), lenient)
         elif opening == "[":
             for number, value in enumerate(text.items("]")):
-                yield _record(f"{path}, item {number}", None, value)
+                yield _record(f"{path}, item {number}", None, value, lenient)
         else:
             raise TextError(
                 f"{path}: holds a {type(text.value()).__name__}, expected a list or a mapping of "
@@ -142,8 +166,9 @@ class _Json:
                     self._malformed(
                         f"{e.msg}, or a record is longer than {mebibytes(LINE_BYTES)},", e.pos
                     )
-            except (ValueError, RecursionError) as e:
-                raise TextError(f"{self._path}: malformed JSON, {e}") from None
+            except RecursionError:
+                line, _ = self._position(self._index)
+                raise _too_deep(f"{self._path}, line {line}") from None
             self._read(max(BUFFER, len(self._text) - self._index))
 
     def _read(self, size: int) -> None:
@@ -177,16 +202,26 @@ class _Json:
         raise TextError(f"{self._path}, line {line}: malformed JSON, {message} at column {column}")
 
 
-def _record(where: str, key: str | None, value: Any) -> Record:
-    if not isinstance(value, dict):
-        raise TextError(f"{where}: is a {type(value).__name__}, expected a record with fields")
-    return Record(where, key, value)
+def _record(where: str, key: str | None, value: Any, lenient: bool) -> Record:
+    if isinstance(value, dict):
+        return Record(where, key, value)
+    problem = f"is a {type(value).__name__}, expected a record with fields"
+    if not lenient:
+        raise TextError(f"{where}: {problem}")
+    return Record(where, key, {}, problem)
 
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except json.JSONDecodeError as e:
         raise TextError(f"{where}: malformed JSON, {e.msg} at column {e.colno}") from None
-    except (ValueError, RecursionError) as e:
-        raise TextError(f"{where}: malformed JSON, {e}") from None
+    except RecursionError:
+        raise _too_deep(where) from None
+
+
+def _too_deep(where: str) -> TextError:
+    return TextError(
+        f"{where}: JSON that is nested more deeply than Python's reader goes, expected at most "
+        f"{NESTING} lists and mappings within one another"
+    )

@@ -8,16 +8,22 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from kdjax.data.text import parquet, streams, tfds
+from kdjax.data.text.layouts import LAYOUTS, too_long
+from kdjax.data.text.notes import EMPTY, ReadingNotes, unusable_in_words
 from kdjax.data.text.records import Record, records
-from kdjax.data.text.streams import TextError, check_characters, lines, sha256
+from kdjax.data.text.streams import TextError, check_characters, sha256
 from kdjax.data.text.tfds import TfdsSplit
 from kdjax.errors import InputError
 
+if TYPE_CHECKING:  # a worker starts sooner without the config library
+    from kdjax.config import DataConfig
+
 PACKAGE = "package:"
 SUFFIXES = (".txt", ".jsonl", ".json")
-EXPECTED = ".txt, .jsonl or .json files, as they are, .gz or .zst, or .parquet files"
+EXPECTED = ".txt, .jsonl or .json files, as they are, .gz, .bz2, .xz or .zst, or .parquet files"
 DOCUMENT_BYTES = 8 * 2**20
 """A longer document is refused: a tokenizer takes about a hundred bytes of memory for each of its
 bytes."""
@@ -112,50 +118,82 @@ def expand(files: str | Sequence[str]) -> list[Source]:
     return list(dict.fromkeys(expanded))
 
 
+@dataclass(frozen=True)
+class ReadSettings:
+    """How documents are found in files.
+
+    Attributes:
+        text_fields: fields of a record, of which the first one that is not null holds the text.
+        layout: how a .txt file is cut into documents: `paragraphs`, `lines` or `files`.
+        skip_unusable: whether records without a usable text are left out; else they are refused.
+    """
+
+    text_fields: tuple[str, ...]
+    layout: str = "paragraphs"
+    skip_unusable: bool = False
+
+    @classmethod
+    def of(cls, config: DataConfig) -> ReadSettings:
+        """Return the settings of a recipe's text."""
+        fields = config.text_field
+        if isinstance(fields, str):
+            fields = (fields,)
+        return cls(tuple(fields), config.documents, config.unusable == "skip")
+
+
 def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> Iterator[Document]:
-    """Yield the documents of all files, in order; whitespace-only texts are left out.
+    """Yield the documents of all files, in order, as a recipe's defaults have them.
 
     .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a
-    mapping of records. .parquet: one record a row. TFDS: one record an example. All are streamed.
+    mapping of records. .parquet: one record a row. TFDS: one record an example. All are streamed;
+    whitespace-only texts are left out.
 
     Args:
         files: paths, globs or TFDS splits, see `expand`.
-        text_fields: fields of a record, of which the first one present holds the text.
+        text_fields: fields of a record, of which the first one that is not null holds the text.
 
     Raises:
         TextError: no file matches, a file without documents, not UTF-8, malformed or damaged, a
             record without a text, or a document of more than `DOCUMENT_BYTES`.
     """
-    fields = [text_fields] if isinstance(text_fields, str) else list(text_fields)
+    fields = [text_fields] if isinstance(text_fields, str) else text_fields
+    settings = ReadSettings(tuple(fields))
     for source in expand(files):
-        yield from documents_of(source, fields)
+        yield from documents_of(source, settings, ReadingNotes())
 
 
-def documents_of(source: Source, text_fields: Sequence[str]) -> Iterator[Document]:
-    """Yield the documents of one file or split, in order; whitespace-only texts are left out.
+def documents_of(source: Source, settings: ReadSettings, notes: ReadingNotes) -> Iterator[Document]:
+    """Yield the documents of one file or split; see `documents`.
 
     Args:
-        source: a file, or a split of a TFDS data set.
-        text_fields: fields of a record, of which the first one present holds the text.
+        source: the file or split.
+        settings: how documents are found in it.
+        notes: counts of what is left out or looks strange; they grow while the source is read.
 
     Raises:
-        TextError: there are no documents; or the text is not UTF-8, malformed, damaged, a record
-            without a text, or a document of more than `DOCUMENT_BYTES`.
+        TextError: as `documents`.
     """
-    names = (*text_fields, "id", "title")
+    before = notes.unusable.copy()
+    any_document = False
+    for document in _stream(source, settings, notes):
+        any_document = True
+        yield document
+    if not any_document:
+        reason = unusable_in_words(notes.unusable - before)
+        raise TextError(f"{source}: holds no documents{reason and f' ({reason})'}, expected text")
+
+
+def _stream(source: Source, settings: ReadSettings, notes: ReadingNotes) -> Iterator[Document]:
+    """Yield the documents of a source; nothing where it has none."""
+    names = (*settings.text_fields, "id", "title")
     if isinstance(source, TfdsSplit):
-        stream = _texts(tfds.examples(source, names), text_fields)
-    elif source.suffix == parquet.SUFFIX:
-        stream = _texts(parquet.rows(source, names), text_fields)
-    elif streams.kind(source) == ".txt":
-        stream = _paragraphs(source)
-    else:
-        stream = _texts(records(source), text_fields)
-    first = next(stream, None)
-    if first is None:
-        raise TextError(f"{source}: holds no documents, expected text")
-    yield first
-    yield from stream
+        return _texts(tfds.examples(source, names), settings, notes)
+    if source.suffix.lower() == parquet.SUFFIX:
+        return _texts(parquet.rows(source, names), settings, notes)
+    if streams.kind(source) == ".txt":
+        return _text_file(source, settings, notes)
+    stream = records(source, lenient=settings.skip_unusable)
+    return _texts(stream, settings, notes)
 
 
 def digest(source: Source) -> str:
@@ -190,7 +228,7 @@ def _matches(pattern: str) -> list[Path]:
             hint = f" (a directory; its files would be '{pattern.rstrip('/')}/*.txt')"
         raise TextError(f"{pattern}: no file matches{hint}, expected {EXPECTED}")
     for match in matches:
-        if match.suffix == parquet.SUFFIX:
+        if match.suffix.lower() == parquet.SUFFIX:
             parquet.check_readable(match)
         elif streams.kind(match) in SUFFIXES:
             streams.check_readable(match)
@@ -200,64 +238,84 @@ def _matches(pattern: str) -> list[Path]:
     return matches
 
 
-def _paragraphs(path: Path) -> Iterator[Document]:
-    """Yield the documents of a .txt file: its paragraphs, which blank lines separate."""
-    paragraph: list[str] = []
-    size = 0
-    first = 1
-    for number, line in lines(path):
-        if line.strip():
-            if not paragraph:
-                size = 0
-                first = number
-            paragraph.append(line.rstrip())
-            # Refused before more of it is held: a character has at least a byte.
-            size += len(line)
-            if size > DOCUMENT_BYTES:
-                raise _too_long(
-                    f"{path}, line {first}", "shorter documents, separated by blank lines"
-                )
-        elif paragraph:
-            yield _document(path, first, paragraph)
-            paragraph = []
-    if paragraph:
-        yield _document(path, first, paragraph)
+def _text_file(path: Path, settings: ReadSettings, notes: ReadingNotes) -> Iterator[Document]:
+    """Yield the documents of a .txt file, cut as the settings say."""
+    for line, text in LAYOUTS[settings.layout](path, DOCUMENT_BYTES, notes):
+        document = Document(text, text)
+        _check_size(document, f"{path}, line {line}")
+        yield document
 
 
-def _document(path: Path, first: int, paragraph: list[str]) -> Document:
-    text = "\n".join(paragraph)
-    return _checked(Document(text, text), f"{path}, line {first}")
+class _UnusableRecord(TextError):
+    """A record without a usable text; `kind` is one of `kdjax.data.text.notes.UNUSABLE`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
-def _texts(stream: Iterable[Record], fields: Sequence[str]) -> Iterator[Document]:
+def _texts(
+    stream: Iterable[Record], settings: ReadSettings, notes: ReadingNotes
+) -> Iterator[Document]:
     """Yield the documents of records: each text with its identity."""
     for record in stream:
-        present = [name for name in fields if record.fields.get(name) is not None]
-        if not present:
-            raise TextError(
-                f"{record.where}: has none of the text fields {', '.join(fields)}; see "
-                "data.text_field"
-            )
-        name = present[0]
-        text = record.fields[name]
-        if not isinstance(text, str):
-            raise TextError(
-                f"{record.where}: the field {name!r} is a {type(text).__name__}, expected text"
-            )
-        if text.strip():
-            identities = (record.key, record.fields.get("id"), record.fields.get("title"), text)
-            identity = str(next(value for value in identities if value is not None))
-            check_characters(identity, record.where)
-            check_characters(text, record.where)
-            yield _checked(Document(identity, text), record.where)
+        try:
+            document = _document_of(record, settings.text_fields)
+        except _UnusableRecord as e:
+            # An empty text is no fault: it is left out in any case.
+            if e.kind != EMPTY and not settings.skip_unusable:
+                raise TextError(f"{e} (data.unusable 'skip' leaves such records out)") from None
+            notes.unusable[e.kind] += 1
+        else:
+            yield document
 
 
-def _checked(document: Document, where: str) -> Document:
-    if document.size > DOCUMENT_BYTES:
-        raise _too_long(where, "shorter documents")
+def _document_of(record: Record, fields: Sequence[str]) -> Document:
+    """Return a record's text with its identity.
+
+    Raises:
+        _UnusableRecord: it has no text that can be used.
+    """
+    where = record.where
+    if record.problem:
+        raise _UnusableRecord("not a record", f"{where}: {record.problem}")
+
+    # The first field that has something counts. None at all, and nothing but null, are two things.
+    name = next((name for name in fields if record.fields.get(name) is not None), None)
+    if name is None:
+        nulls = [name for name in fields if name in record.fields]
+        if nulls:
+            raise _UnusableRecord(
+                "null", f"{where}: the text field {nulls[0]!r} is null, expected text"
+            )
+        raise _UnusableRecord(
+            "absent",
+            f"{where}: has none of the text fields {', '.join(fields)}; see data.text_field",
+        )
+    text = record.fields[name]
+    if not isinstance(text, str):
+        raise _UnusableRecord(
+            "not text",
+            f"{where}: the field {name!r} is a {type(text).__name__}, expected text",
+        )
+    if not text.strip():
+        raise _UnusableRecord(EMPTY, f"{where}: the field {name!r} is empty, expected text")
+
+    identities = (record.key, record.fields.get("id"), record.fields.get("title"), text)
+    identity = str(next(value for value in identities if value is not None))
+    try:
+        check_characters(identity, where)
+        check_characters(text, where)
+    except TextError as e:
+        raise _UnusableRecord("invalid Unicode", str(e)) from None
+    document = Document(identity, text)
+    try:
+        _check_size(document, where)
+    except TextError as e:
+        raise _UnusableRecord("too long", str(e)) from None
     return document
 
 
-def _too_long(where: str, expected: str) -> TextError:
-    limit = streams.mebibytes(DOCUMENT_BYTES)
-    return TextError(f"{where}: here begins a document of more than {limit}, expected {expected}")
+def _check_size(document: Document, where: str) -> None:
+    if document.size > DOCUMENT_BYTES:
+        raise too_long(where, DOCUMENT_BYTES, "shorter documents")

@@ -1,27 +1,35 @@
-"""Bytes and lines of files, plain, gzip or Zstandard: all streamed, so no archive bursts memory."""
+"""Bytes and lines of files, plain or compressed: all streamed, so no archive bursts memory."""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import importlib
 import io
 import itertools
+import lzma
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from kdjax.errors import InputError
 
-COMPRESSIONS = (".gz", ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 LINE_BYTES = 32 * 2**20
 """A longer line, or record of a .json file, is refused before it is held."""
 BUFFER = 2**20
 """Bytes read at a time."""
+XZ_BYTES = 2**28
+"""Memory that an .xz archive may ask for: four times that of the highest preset, `xz -9`."""
+OLD_MAC = (
+    "line ends of old Macs (\\r), which end no line here; `tr '\\r' '\\n'` turns them into \\n"
+)
+"""What is said of a file with \\r and without \\n."""
 ZSTANDARD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
 
@@ -42,15 +50,21 @@ def optional(module: str, extra: str, where: object) -> ModuleType:
 
 
 def kind(path: Path) -> str:
-    """Return a file's suffix, without that of a compression."""
-    if path.suffix in COMPRESSIONS:
+    """Return a file's suffix in lower case, without that of a compression."""
+    if compression(path):
         path = path.with_suffix("")
-    return path.suffix
+    return path.suffix.lower()
+
+
+def compression(path: Path) -> str:
+    """Return the suffix of a file's compression in lower case; empty where it has none."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in COMPRESSIONS else ""
 
 
 def check_readable(path: Path) -> None:
     """Raise an InputError where a library is missing that the file's compression needs."""
-    if path.suffix == ".zst":
+    if compression(path) == ".zst":
         optional(ZSTANDARD, "zstd", path)
 
 
@@ -63,30 +77,42 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     Raises:
         TextError: cannot be read, is damaged or ends early; also while it is read inside the block.
     """
-    damaged: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
+    suffix = compression(path)
+    damaged: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error, lzma.LZMAError)
     try:
         with contextlib.ExitStack() as stack:
             file: BinaryIO = stack.enter_context(path.open("rb", buffering=BUFFER))
-            if path.suffix == ".gz":
-                archive: Any = stack.enter_context(gzip.GzipFile(fileobj=file))
-                file = io.BufferedReader(archive, BUFFER)
-            elif path.suffix == ".zst":
+            archive: Any = None
+            if suffix == ".gz":
+                archive = stack.enter_context(gzip.GzipFile(fileobj=file))
+            elif suffix == ".bz2":
+                archive = stack.enter_context(_Members(file, b"BZh", bz2.BZ2Decompressor))
+            elif suffix == ".xz":
+                archive = stack.enter_context(_Members(file, b"\xfd7zXZ\0", _xz_member))
+            elif suffix == ".zst":
                 zstd = optional(ZSTANDARD, "zstd", path)
                 damaged = (*damaged, zstd.ZstdError)
                 archive = stack.enter_context(zstd.ZstdFile(file))
+            if archive is not None:
                 file = io.BufferedReader(archive, BUFFER)
             # What goes wrong while the caller reads is raised here, too.
             yield file
     except EOFError:
-        raise TextError(f"{path}: ends early, expected a whole {path.suffix} archive") from None
+        raise TextError(f"{path}: ends early, expected a whole {suffix} archive") from None
     except damaged as e:
-        raise TextError(f"{path}: damaged ({e}), expected a {path.suffix} archive") from None
+        raise TextError(f"{path}: damaged ({e}), expected a {suffix} archive") from None
     except OSError as e:
+        # The system's errors have a number, those of the bz2 module have none.
+        if e.errno is None and suffix:
+            raise TextError(f"{path}: damaged ({e}), expected a {suffix} archive") from None
         raise TextError(f"{path}: cannot be read ({e.strerror}), expected a file") from None
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield a UTF-8 file's lines, numbered from 1, without line ends and a byte-order mark.
+
+    A line ends at \\n or \\r\\n and nowhere else: other characters that Unicode counts as line
+    ends, such as U+0085 and U+2028, are text.
 
     Raises:
         TextError: cannot be read, a line of more than `LINE_BYTES`, or not UTF-8; says the byte.
@@ -99,15 +125,85 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 return
             # The line goes on behind what was read of it.
             if len(line) > LINE_BYTES:
+                remedy = f" (has {OLD_MAC})" if b"\r" in line else ""
                 raise TextError(
-                    f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, expected "
-                    "shorter lines"
+                    f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, the most that "
+                    f"is held of a line, expected shorter lines{remedy}"
                 )
             text = decode(line, path, start)
             if number == 1:
                 text = text.removeprefix("\ufeff")
-            yield number, text.rstrip("\r\n")
+            # \r belongs to the line's end only where \n follows.
+            if text.endswith("\n"):
+                text = text.removesuffix("\n").removesuffix("\r")
+            yield number, text
             start += len(line)
+
+
+class _Member(Protocol):
+    """What the decompressors of bz2 and lzma have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Members(io.RawIOBase):
+    """The text of an archive's members, one after another.
+
+    The standard library's own files pass over what follows the last member; here it is damage.
+    """
+
+    def __init__(self, file: BinaryIO, magic: bytes, new_member: Callable[[], _Member]) -> None:
+        """Take an archive's bytes.
+
+        Args:
+            file: the archive.
+            magic: first bytes of every member.
+            new_member: makes a member's decompressor.
+        """
+        self._file = file
+        self._magic = magic
+        self._new_member = new_member
+        self._member: _Member | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with text.
+
+        Raises:
+            EOFError: the archive ends within a member.
+            OSError: something else stands where a member would begin.
+        """
+        text = b""
+        while not text:
+            data = b""
+            if self._member is None or self._member.eof:
+                data = self._member.unused_data if self._member else b""
+                data = data or self._file.read(BUFFER)
+                if not data and self._member:
+                    return 0
+                # A decompressor may wait for more bytes before it says what these are.
+                if not data.startswith(self._magic[: len(data)]):
+                    raise OSError("begins like no such archive")
+                self._member = self._new_member()
+            elif self._member.needs_input:
+                data = self._file.read(BUFFER)
+                if not data:
+                    raise EOFError
+            text = self._member.decompress(data, len(buffer))
+        buffer[: len(text)] = text
+        return len(text)
+
+
+def _xz_member() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_BYTES)
 
 
 def read_text(path: Path) -> str:
