@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdjax.paths import local_path
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.audit.teacher import TeacherAudit
@@ -83,7 +84,9 @@ def audited_artifacts(study: RecordedStudy) -> AuditedArtifacts:
 
 def text_directory(study: RecordedStudy) -> Path:
     """Return the directory of the study's prepared text."""
-    return Path(study.config.data.prepared or study.artifact_dirs["data"])
+    if study.config.data.prepared:
+        return local_path(study.config.data.prepared, "data.prepared")
+    return study.artifact_dirs["data"]
 
 
 def _corpus(study: RecordedStudy) -> Corpus | None:
@@ -188,7 +191,9 @@ def _trained_teachers(
 
 def _cache(study: RecordedStudy, corpus: Corpus | None) -> CacheManifest | None:
     """Audit the stored teacher outputs: their bytes, and the FLOPs of making them."""
-    directory = Path(study.config.cache.source or study.artifact_dirs["cache"])
+    directory = study.artifact_dirs["cache"]
+    if study.config.cache.source:
+        directory = local_path(study.config.cache.source, "cache.source")
     if not stored_by(study.arms) or not directory.exists():
         return None
     manifest = None

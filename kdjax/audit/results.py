@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import kdjax
+from kdjax.paths import local_path
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.corpus import Corpus
@@ -99,7 +100,8 @@ def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: R
 
 def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:
     """Return how the arms were tuned; as recorded where the tuning's file is gone."""
-    if study.config.tuning and not Path(study.config.tuning).exists():
+    tuning = study.config.tuning
+    if tuning and not local_path(tuning, "tuning").exists():
         return recorded
     return tuning_of(study.config)
 

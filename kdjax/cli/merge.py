@@ -1,14 +1,15 @@
 """`kdjax merge`: put the runs of a study's parts into one directory."""
 
 import argparse
-from pathlib import Path
 
-from kdjax.cli.command import Command, Options, add_out
+from kdjax.cli.command import Command, Options, add_out, path_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the parts and --out."""
-    parser.add_argument("parts", type=Path, nargs="+", metavar="PART", help="directory of a part")
+    parser.add_argument(
+        "parts", type=path_argument("PART"), nargs="+", metavar="PART", help="directory of a part"
+    )
     add_out(parser)
 
 

@@ -16,6 +16,7 @@ from kdjax.data.text import sources
 from kdjax.data.text.streams import optional, sha256
 from kdjax.errors import InputError
 from kdjax.models import zoo
+from kdjax.paths import local_path
 from kdjax.progress import Reporter
 from kdjax.training.teacher_directories import source_directories
 
@@ -75,9 +76,11 @@ def study_corpus(
             directory.
     """
     # A corpus that is named is read as it is; one of the study is prepared, or found prepared.
-    if not config.data.prepared:
+    if config.data.prepared:
+        directory = local_path(config.data.prepared, "data.prepared")
+    else:
         _prepare(config, directory, reporter, beam)
-    corpus = Corpus.open(Path(config.data.prepared or directory))
+    corpus = Corpus.open(directory)
     _check_corpus(config, corpus)
 
     # From here on the text is what the regime leaves of it.

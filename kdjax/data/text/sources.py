@@ -14,6 +14,7 @@ from kdjax.data.text.records import Record, records
 from kdjax.data.text.streams import TextError, check_characters, lines, sha256
 from kdjax.data.text.tfds import TfdsSplit
 from kdjax.errors import InputError
+from kdjax.paths import local_path
 
 PACKAGE = "package:"
 SUFFIXES = (".txt", ".jsonl", ".json")
@@ -71,7 +72,7 @@ def locate(uri: str) -> Path:
         InputError: the package is not installed, or the path leads out of it.
     """
     if not uri.startswith(PACKAGE):
-        return Path(uri).expanduser()
+        return local_path(uri, "the path")
     name, _, inside = uri.removeprefix(PACKAGE).partition("/")
     relative = PurePosixPath(inside)
     if not name.isidentifier() or relative.is_absolute() or ".." in relative.parts:
