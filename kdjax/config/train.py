@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kdjax.config.values import FLOAT32_LIMIT, check_mapping, check_range, expect
+from kdjax.config.values import FLOAT32_LIMIT, check_mapping, check_number, check_range, expect
 from kdjax.errors import InputError
 from kdjax.paths import check_setting
 
@@ -138,8 +138,9 @@ class LogConfig:
         check_range(self, "train.log.", 1, 10**9, "every")
         # No step, or the first and the last.
         steps = list(self.profile)
-        ordered = steps == sorted(steps) and min(steps, default=1) >= 1
-        fits = ordered and len(steps) in (0, 2)
+        for step in steps:
+            check_number(step, "train.log.profile", 1, 10**12, whole=True)
+        fits = steps == sorted(steps) and len(steps) in (0, 2)
         expect(fits, "train.log.profile", steps, "[first, last], steps from 1 on")
 
 

@@ -235,6 +235,20 @@ def test_sweep_with_bad_values_is_refused(
         cells_of(recipes.load(recipe))
 
 
+@pytest.mark.parametrize("values", [["a/b.txt", "a_b.txt"], ["A.txt", "a.txt"]])
+def test_studies_that_would_share_a_directory_are_refused(values: list[str]) -> None:
+    config = replace(made_up_recipe(), sweep={"data.files": values})
+    with pytest.raises(InputError, match=r"would both lie in data\.files="):
+        cells_of(config)
+
+
+def test_directory_of_long_foreign_values_has_a_name_that_disks_take() -> None:
+    config = replace(made_up_recipe(), sweep={"teacher.note": ["語" * 90, "語" * 99]})
+    names = [cell.name for cell in cells_of(config)]
+    assert len(set(names)) == 2
+    assert all(len(name.encode()) <= 100 for name in names)
+
+
 def test_compare_with_a_sweep_in_the_recipe_is_refused(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax("compare", swept.recipe, "--out", tmp_path / "out")
     assert ended.status == 2
