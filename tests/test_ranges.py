@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from kdjax import recipes
 from kdjax.config import Config, DataConfig, EvaluationConfig, TaskConfig
 from kdjax.errors import InputError
+from kdjax.files import read_json
 
 
 def numbers(cls: Any, prefix: str = "") -> Iterator[tuple[str, type]]:
@@ -167,3 +169,10 @@ def test_swept_length_takes_max_predictions_along_unless_they_were_set() -> None
 def test_max_predictions_that_cut_the_masking_rate_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"data.max_predictions is .*expected at least"):
         DataConfig(**settings)
+
+
+def test_json_that_says_two_things_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"a": {"b": 1, "b": 2}}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.json: .* 'b' twice in one object"):
+        read_json(path)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from kdjax.data.text.streams import BUFFER, LINE_BYTES, TextError, kind, lines, mebibytes, opened
+from kdjax.files import unique_keys
 
-DECODER = json.JSONDecoder()
+DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -34,11 +35,11 @@ class Record:
 def records(path: Path) -> Iterator[Record]:
     """Yield the records of a .jsonl or .json file, perhaps compressed.
 
-    A mapping may have a key twice: both records are yielded.
+    A mapping of records may have a key twice: both are yielded. A record may not.
 
     Raises:
-        TextError: not UTF-8, malformed JSON, not a mapping or list of records, or one of more than
-            `LINE_BYTES`.
+        TextError: not UTF-8, malformed JSON, not a mapping or list of records, one with a field
+            twice, or one of more than `LINE_BYTES`.
     """
     if kind(path) == ".jsonl":
         for number, line in lines(path):
@@ -185,7 +186,7 @@ def _record(where: str, key: str | None, value: Any) -> Record:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except json.JSONDecodeError as e:
         raise TextError(f"{where}: malformed JSON, {e.msg} at column {e.colno}") from None
     except (ValueError, RecursionError) as e:
