@@ -27,6 +27,7 @@ from kdjax import strict_yaml
 from kdjax.config import (
     Config,
     ModelSpec,
+    OptimizerConfig,
     TokenizerConfig,
     new_name,
     plain,
@@ -139,9 +140,29 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return _instantiate(parser().parse_object(copy.deepcopy(dict(values))))  # it changes them
 
 
+_IN_SEVERAL_PLACES = {
+    "student": ModelSpec,
+    "teacher.architecture": ModelSpec,
+    "train.optimizer": OptimizerConfig,
+    "teacher.train.optimizer": OptimizerConfig,
+    "teacher.head.optimizer": OptimizerConfig,
+}
+"""Sections whose settings cannot say themselves where in a recipe they stand."""
+
+
 def _instantiate(namespace: Namespace) -> Config:
-    """Make the config of parsed settings."""
+    """Make the config of parsed settings.
+
+    Raises:
+        InputError: a value is out of range.
+    """
     namespace.pop("config", None)
+    # Before all else, as the message needs the section's name.
+    for name, section in _IN_SEVERAL_PLACES.items():
+        try:
+            section(**namespace[name].as_dict())
+        except InputError as e:
+            raise InputError(f"{name}: {e}") from None
     return Config(**dict(parser().instantiate(namespace).items()))
 
 

@@ -86,11 +86,28 @@ def test_fraction_is_refused_where_a_whole_number_is_expected() -> None:
         ("evaluation.mlm_probe.along_the_way", True),
         ("arms", {"a": {"terms": [{"name": "mlm", "weight": math.nan}]}}),
         ("arms", {"a": {"phases": [{"terms": [{"name": "mlm"}], "until": 0}]}}),
+        ("arms", {"a": {"start": {"source": "random", "layers": "lower"}}}),
         ("tune.space", {"optimizer.b1": {"low": math.nan, "high": 1.0}}),
     ],
 )
 def test_value_without_a_meaning_is_refused(setting: str, value: Any) -> None:
     with pytest.raises(InputError, match="expected"):
+        recipes.changed(Config(), {setting: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("student.layers", 0),
+        ("teacher.architecture.dropout", 1.0),
+        ("train.optimizer.b1", -1.0),
+        ("teacher.train.optimizer.eps", 0.0),
+        ("teacher.head.optimizer.warmup", 2.0),
+    ],
+)
+def test_section_of_which_there_are_several_is_named(setting: str, value: float) -> None:
+    section, _, name = setting.rpartition(".")
+    with pytest.raises(InputError, match=rf"^{section}: .*{name} is {value}, expected"):
         recipes.changed(Config(), {setting: value})
 
 

@@ -87,7 +87,16 @@ class StartConfig:
     which are copied where the widths are equal, else projected by a truncated SVD."""
     layers: str | tuple[int, ...] = "uniform"
     """The teacher's layers that the student's start from: uniform (every k-th), spread (evenly from
-    the first to the last, as DistilBERT), lower, upper, or a number for each student layer."""
+    the first to the last, as DistilBERT), lower, upper, or a number for each student layer.
+    Only with `source: teacher`."""
+
+    def __post_init__(self) -> None:
+        # A start at random copies no layer, whichever are named.
+        if self.source == "random" and self.layers != "uniform":
+            raise InputError(
+                f"start.layers is {self.layers!r} and start.source 'random', expected start.source "
+                "'teacher', or no layers"
+            )
 
 
 @dataclass(frozen=True)
