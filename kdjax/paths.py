@@ -66,7 +66,9 @@ def local_path(text: str | Path, name: str) -> Path:
     Raises:
         InputError: as `expanded`.
     """
-    return Path(expanded(text, name))
+    path = Path(expanded(text, name))
+    # `.` and `..` have no name, beside which another could be made.
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def check_setting(text: str, name: str, *, bucket: bool = False) -> None:

@@ -40,6 +40,14 @@ def test_tilde_is_the_home_directory(home: Path) -> None:
     assert expanded("gs://bucket/a", "here", bucket=True) == "gs://bucket/a"
 
 
+def test_dots_are_directories_with_a_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "a").mkdir()
+    monkeypatch.chdir(home / "a")
+    assert local_path(".", "--out") == home / "a"
+    assert local_path("..", "--out") == home
+    assert local_path("./b", "--out") == Path("b")
+
+
 def test_checkpoint_directory_under_tilde_is_in_the_home_directory(home: Path) -> None:
     backup = RunBackup("~/kept", Path("out/runs/a-seed0"))
     assert str(backup.directory) == str(home / "kept/runs/a-seed0")

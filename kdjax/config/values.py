@@ -114,13 +114,14 @@ def check_seeds(seeds: Any, name: str) -> None:
     """
     expected = "one or more whole numbers from 0 to 2^32 - 1, each once"
     if not isinstance(seeds, (list, tuple)) or not seeds:
-        raise InputError(f"{name} is {seeds!r:.80}, expected {expected}")
+        shown = list(seeds) if isinstance(seeds, tuple) else seeds
+        raise InputError(f"{name} is {shown!r:.80}, expected {expected}")
     for seed in seeds:
         is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
         if not is_whole or not 0 <= int(seed) <= LARGEST_SEED:
             raise InputError(f"{name} has {seed!r:.80}, expected whole numbers from 0 to 2^32 - 1")
-        if seeds.count(seed) > 1:
-            raise InputError(f"{name} has {seed} twice, expected {expected}")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{name} is {list(seeds)!r:.80}, expected one or more, each once")
 
 
 def check_names(names: Any, section: str, reserved: Iterable[str] = ()) -> None:
