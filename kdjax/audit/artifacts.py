@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax.paths import local_path
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.audit.teacher import TeacherAudit
@@ -19,6 +18,7 @@ from kdjax.data.text import sources
 from kdjax.dry_run.charges import cache_flops, stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.models import zoo
+from kdjax.paths import local_path
 from kdjax.results.store import to_plain
 from kdjax.study.results import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import kdjax
-from kdjax.paths import local_path
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.reference_losses import compute
 from kdjax.dry_run.charges import stored_by
+from kdjax.paths import local_path
 from kdjax.results.store import from_plain, results_of, to_plain
 from kdjax.results.study import Results
 from kdjax.results.teacher import TeacherFacts

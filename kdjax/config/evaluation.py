@@ -172,9 +172,9 @@ class EvaluationConfig:
     texts: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     """Held-out text from elsewhere: files, as in `data.files`, by the text's name. The MLM loss and
     the MLM probe are measured on at most `mlm_sequences` sequences of each, too. Names have 1
-    to 64 letters, digits, _, + and -."""
+    to 64 letters, digits, _, +, - and dots."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
-    """The downstream tasks by name: 1 to 64 letters, digits, _, + and -."""
+    """The downstream tasks by name: 1 to 64 letters, digits, _, +, - and dots."""
     probe: ProbeConfig = ProbeConfig()
     """Linear probes."""
     finetune: FinetuneConfig = FinetuneConfig()

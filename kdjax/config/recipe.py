@@ -126,8 +126,8 @@ class Config:
     teacher: TeacherConfig = TeacherConfig()
     """The teacher."""
     arms: dict[str, ArmConfig] = field(default_factory=dict)
-    """Arms by name: 1 to 64 letters, digits, _, + and -, the first a letter, a digit or _. Names
-    differ in more than capitals, and none is `teacher`."""
+    """Arms by name: 1 to 64 letters, digits, _, +, - and dots, the first a letter, a digit or _.
+    Names differ in more than capitals, and none is `teacher`."""
     cache: CacheConfig = CacheConfig()
     """Stored teacher outputs."""
     budget: BudgetConfig = BudgetConfig()

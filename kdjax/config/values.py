@@ -35,7 +35,7 @@ FLOAT32_LIMIT = 1e38
 """Largest number of a setting that becomes a float32."""
 LARGEST_SEED = 2**32 - 1
 """Seeds are 32 bits wide: NumPy's and JAX's take them all."""
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 """Names that a recipe may give to arms, tasks and texts. They become names of files, parts of
 endpoints and of dotted settings, and words on command lines."""
 
@@ -142,8 +142,8 @@ def check_names(names: Any, section: str, reserved: Iterable[str] = ()) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise InputError(
                 f"{section} has {name!r:.80}, expected names of 1 to 64 letters (A to Z), digits, "
-                "_, + and -, the first a letter, a digit or _, quoted where YAML reads something "
-                "else"
+                "_, +, - and dots, the first a letter, a digit or _, quoted where YAML reads "
+                "something else"
             )
         if name.casefold() in reserved:
             raise InputError(

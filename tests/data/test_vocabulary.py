@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def model(tmp_path: Path) -> Path:
 
 def write_tokenizer(path: Path, entries: Sequence[str]) -> Path:
     vocab = {entry: index for index, entry in enumerate(entries)}
-    wordpiece = {"type": "WordPiece", "unk_token": "[UNK]", "vocab": vocab}
+    wordpiece: dict[str, Any] = {"type": "WordPiece", "unk_token": "[UNK]", "vocab": vocab}
     wordpiece |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
     path.write_text(json.dumps({"version": "1.0", "model": wordpiece}), encoding="utf-8")
     return path
