@@ -198,7 +198,7 @@ def test_plan_without_a_pilot_has_prices_and_published_laws(swept: Swept, tmp_pa
         ("--plan.pilot {out} --train.batch_size 4", "its train is not the recipe's"),
         (
             "--plan.pilot {out} --plan.budgets [-1.0]",
-            "plan.budgets is [-1.0], expected numbers of FLOPs above 0",
+            "plan.budgets is -1.0, expected more than 0",
         ),
     ],
 )
