@@ -30,6 +30,7 @@ from kdjax.config import (
     OptimizerConfig,
     TokenizerConfig,
     TrainConfig,
+    predictions,
 )
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import local
@@ -39,6 +40,7 @@ from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
+from kdjax.paths import local_path
 from kdjax.progress import Progress
 from kdjax.study.batches import held_out_batches
 from kdjax.study.compiled_arm import compile_arm
@@ -180,7 +182,7 @@ def price(
         FlopCountError: XLA's count cannot be trusted for this objective.
     """
     if max_predictions is None:
-        max_predictions = max(1, round(0.15 * seq_len))
+        max_predictions = predictions(seq_len, DataConfig.mlm_probability)
     shape = BatchShape(batch_size, seq_len, max_predictions)
     return kdjax.training.phase.price(arm.definition.phases[phase], shape)
 
@@ -191,7 +193,7 @@ def prepare(
     *,
     tokenizer: str | Path | TokenizerConfig,
     seq_len: int = 128,
-    max_predictions: int = 20,
+    max_predictions: int | None = None,
     mlm_probability: float = 0.15,
     validation: float = 0.05,
 ) -> PreparedText:
@@ -202,14 +204,15 @@ def prepare(
         out: the corpus's directory: new, empty, or an earlier preparation of the same text.
         tokenizer: a tokenizer.json, or how one is trained on this text.
         seq_len: tokens of a sequence.
-        max_predictions: masked positions of a sequence, at most.
+        max_predictions: masked positions of a sequence, at most; None: as many as
+            `mlm_probability` may need.
         mlm_probability: share of the tokens that are masked.
         validation: share of documents held out.
 
     Raises:
         InputError: unusable text or tokenizer, or a directory that holds something else.
     """
-    out = Path(out)
+    out = local_path(out, "out")
     if not isinstance(files, str):
         files = tuple(files)
     if isinstance(tokenizer, Path):
@@ -218,7 +221,7 @@ def prepare(
         files=files,
         tokenizer=tokenizer,
         seq_len=seq_len,
-        max_predictions=max_predictions,
+        max_predictions=max_predictions or 0,
         mlm_probability=mlm_probability,
         validation=validation,
     )
@@ -292,7 +295,7 @@ def train(
             start=arm.student.params,
             seed=seed,
             config=settings,
-            directory=Path(out),
+            directory=local_path(out, "out"),
             evaluate=lambda params: evaluation.evaluate_during_training(
                 definition.student, params, mlm=definition.trains_mlm_head
             ),
@@ -375,7 +378,7 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
     config = recipe if isinstance(recipe, Config) else recipes.load(recipe, overrides)
-    return kdjax.study.compare.compare(config, Path(out))
+    return kdjax.study.compare.compare(config, local_path(out, "out"))
 
 
 def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:

@@ -114,14 +114,27 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a mapping of a JSON object's keys and values, for `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key comes twice.
+    """
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice!r:.80} twice in one object, expected each key once")
+    return mapping
+
+
 def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        InputError: the file is not whole JSON.
+        InputError: the file is not whole JSON, or an object in it has a key twice.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as e:
-        # A ValueError is also a byte that is not UTF-8 or a number of very many digits.
         raise InputError(f"{path}: expected a JSON file, found {e}") from None

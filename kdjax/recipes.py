@@ -21,19 +21,36 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 
-from kdjax.config import Config, ModelSpec, TokenizerConfig, new_name, plain, to_dict
+from kdjax import strict_yaml
+from kdjax.config import (
+    Config,
+    ModelSpec,
+    OptimizerConfig,
+    TokenizerConfig,
+    new_name,
+    plain,
+    predictions,
+    to_dict,
+)
 from kdjax.errors import InputError, nearest
+from kdjax.paths import local_path
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+# A recipe and the values of overrides are YAML of the same kind.
+set_loader(strict_yaml.MODE, strict_yaml.load, (yaml.YAMLError,))
 
 
 @functools.cache
 def parser() -> ArgumentParser:
     """Build the parser of a recipe's settings."""
-    recipe_parser = ArgumentParser(prog="kdjax", exit_on_error=False, add_help=False)
+    recipe_parser = ArgumentParser(
+        prog="kdjax", exit_on_error=False, add_help=False, parser_mode=strict_yaml.MODE
+    )
     recipe_parser.add_class_arguments(Config)
+    # Not the number that follows from the other defaults: a recipe may set those alone.
+    recipe_parser.set_defaults({"data.max_predictions": 0})
     recipe_parser.add_argument("--config", action="config", help="The recipe.")
     return recipe_parser
 
@@ -102,15 +119,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             nearest valid key.
     """
     # Keys are checked first: the parser does not say which one is near.
-    path = Path(path)
+    path = local_path(path, "the recipe")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise InputError(f"{path}: not a readable YAML recipe: {e}") from None
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
     _check_keys(raw, Config, str(path), ())
     _check_overrides(_override_names(overrides))
+    _check_override_values(overrides)
     with _one_line_errors(" ".join([str(path), *overrides])):
         return _instantiate(parser().parse_args(["--config", str(path), *overrides]))
 
@@ -120,9 +140,29 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return _instantiate(parser().parse_object(copy.deepcopy(dict(values))))  # it changes them
 
 
+_IN_SEVERAL_PLACES = {
+    "student": ModelSpec,
+    "teacher.architecture": ModelSpec,
+    "train.optimizer": OptimizerConfig,
+    "teacher.train.optimizer": OptimizerConfig,
+    "teacher.head.optimizer": OptimizerConfig,
+}
+"""Sections whose settings cannot say themselves where in a recipe they stand."""
+
+
 def _instantiate(namespace: Namespace) -> Config:
-    """Make the config of parsed settings."""
+    """Make the config of parsed settings.
+
+    Raises:
+        InputError: a value is out of range.
+    """
     namespace.pop("config", None)
+    # Before all else, as the message needs the section's name.
+    for name, section in _IN_SEVERAL_PLACES.items():
+        try:
+            section(**namespace[name].as_dict())
+        except InputError as e:
+            raise InputError(f"{name}: {e}") from None
     return Config(**dict(parser().instantiate(namespace).items()))
 
 
@@ -204,11 +244,18 @@ def _check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None
         path: the keys that lead to `raw`.
 
     Raises:
-        InputError: a key is unknown; names the nearest one that is known.
+        InputError: a key is unknown, and the nearest one that is known is named; or nothing stands
+            where settings should.
     """
     fields = _fields_of(hint)
     if fields is not None:
         if not isinstance(raw, dict):
+            # One of several alternatives may be no mapping.
+            if dataclasses.is_dataclass(hint):
+                raise InputError(
+                    f"{source}: '{'.'.join(path)}' is {raw!r:.80}, expected a mapping of settings, "
+                    "{} where none is set"
+                )
             return
         for key, value in raw.items():
             name = ".".join((*path, str(key)))
@@ -218,6 +265,8 @@ def _check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None
                     advice = f": it is now '{now}'"
                 raise InputError(f"{source}: unknown setting '{name}'{advice}")
             _check_keys(value, fields[key], source, (*path, str(key)))
+    elif raw is None and get_origin(hint) in (dict, tuple):
+        raise InputError(f"{source}: '{'.'.join(path)}' is null, expected values, or no such line")
     elif get_origin(hint) is dict and isinstance(raw, dict):
         for key, value in raw.items():
             _check_keys(value, get_args(hint)[1], source, (*path, str(key)))
@@ -256,6 +305,25 @@ def _check_overrides(names: Iterable[str]) -> None:
             hint = fields[part]
 
 
+def _check_override_values(overrides: Sequence[str]) -> None:
+    """Check that no override says two things, as `_check_keys` has it for a recipe.
+
+    Raises:
+        InputError: one does; names its setting.
+    """
+    words = iter(overrides)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            value = next(words, "")
+        try:
+            strict_yaml.load(value)
+        except yaml.YAMLError:  # text that is no YAML: a glob
+            continue
+        except InputError as e:
+            raise InputError(f"command line: {name} {value!r:.80}: {e}") from None
+
+
 def _override_names(overrides: Sequence[str]) -> Iterator[str]:
     """Yield the dotted names of overrides as they stand on a command line."""
     for word in overrides:
@@ -274,6 +342,7 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
     # A trained tokenizer's size is also the models'; they take it anew.
     if any(name.startswith("data.tokenizer") for name in settings):
         _free_vocabulary(config, values)
+    _free_predictions(config, values, settings)
     for name, value in settings.items():
         *path, last = name.split(".")
         inner = values
@@ -284,6 +353,21 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
         inner[last] = value
     with _one_line_errors(", ".join(f"{name} {value!r}" for name, value in settings.items())):
         return from_dict(plain(values))
+
+
+def _free_predictions(config: Config, values: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Reset `data.max_predictions` where it follows from settings that are replaced.
+
+    Args:
+        config: the recipe.
+        values: settings of the recipe as plain values; changed in place.
+        settings: what is replaced, by dotted names.
+    """
+    data = config.data
+    following = predictions(data.seq_len, data.mlm_probability)
+    replaced = {"data.seq_len", "data.mlm_probability"} & settings.keys()
+    if replaced and data.max_predictions == following:
+        values["data"]["max_predictions"] = 0
 
 
 def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:

@@ -134,6 +134,12 @@ def test_dotted_overrides_change_the_recipe(recipe: Path, words: list[str], valu
         ("seeds: [4294967296]", [], r"seeds has 4294967296, expected whole numbers"),
         ("evaluation: {texts: {1: a.txt}}", [], r"evaluation.texts has 1, expected names"),
         ("a: b: c", [], r"not a readable YAML recipe"),
+        ("student:", [], r"'student' is None, expected a mapping of settings"),
+        ("arms: {a: }", [], r"'arms.a' is None, expected a mapping of settings"),
+        ("arms:", [], r"'arms' is null, expected values"),
+        ("arms: {a: {optimizer: }}", [], r"'arms.a.optimizer' is null, expected values"),
+        ("arms: {a: {preset: no}}", [], r"preset: Expected a str. Got value: False"),
+        ("{}", ["--arms", "null"], r"arms.*(expected|Expected)"),
         ("[1, 2]", [], r"expected a mapping of settings, found list"),
     ],
 )

@@ -36,6 +36,8 @@ FLOORS = (
     "models",
     "recipes",
     "config",
+    "strict_yaml",
+    "paths",
     "compiled",
     "files",
     "clock",

@@ -18,6 +18,7 @@ from kdjax.data.text import sources
 from kdjax.dry_run.charges import cache_flops, stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.models import zoo
+from kdjax.paths import local_path
 from kdjax.results.store import to_plain
 from kdjax.study.results import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
@@ -83,7 +84,9 @@ def audited_artifacts(study: RecordedStudy) -> AuditedArtifacts:
 
 def text_directory(study: RecordedStudy) -> Path:
     """Return the directory of the study's prepared text."""
-    return Path(study.config.data.prepared or study.artifact_dirs["data"])
+    if study.config.data.prepared:
+        return local_path(study.config.data.prepared, "data.prepared")
+    return study.artifact_dirs["data"]
 
 
 def _corpus(study: RecordedStudy) -> Corpus | None:
@@ -188,7 +191,9 @@ def _trained_teachers(
 
 def _cache(study: RecordedStudy, corpus: Corpus | None) -> CacheManifest | None:
     """Audit the stored teacher outputs: their bytes, and the FLOPs of making them."""
-    directory = Path(study.config.cache.source or study.artifact_dirs["cache"])
+    directory = study.artifact_dirs["cache"]
+    if study.config.cache.source:
+        directory = local_path(study.config.cache.source, "cache.source")
     if not stored_by(study.arms) or not directory.exists():
         return None
     manifest = None

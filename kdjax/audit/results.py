@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import kdjax
@@ -13,6 +12,7 @@ from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.reference_losses import compute
 from kdjax.dry_run.charges import stored_by
+from kdjax.paths import local_path
 from kdjax.results.store import from_plain, results_of, to_plain
 from kdjax.results.study import Results
 from kdjax.results.teacher import TeacherFacts
@@ -99,7 +99,8 @@ def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: R
 
 def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:
     """Return how the arms were tuned; as recorded where the tuning's file is gone."""
-    if study.config.tuning and not Path(study.config.tuning).exists():
+    tuning = study.config.tuning
+    if tuning and not local_path(tuning, "tuning").exists():
         return recorded
     return tuning_of(study.config)
 

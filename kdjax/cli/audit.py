@@ -1,14 +1,15 @@
 """`kdjax audit`: recount a finished study or sweep."""
 
 import argparse
-from pathlib import Path
 
-from kdjax.cli.command import Command, Options
+from kdjax.cli.command import Command, Options, path_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add DIR."""
-    parser.add_argument("directory", type=Path, metavar="DIR", help="of a study or a sweep")
+    parser.add_argument(
+        "directory", type=path_argument("DIR"), metavar="DIR", help="of a study or a sweep"
+    )
 
 
 def run(options: Options) -> None:

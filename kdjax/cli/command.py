@@ -5,6 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdjax.paths import local_path
+
+
+def path_argument(name: str) -> Callable[[str], Path]:
+    """Return the function by which argparse reads a path, as a path of a recipe is read.
+
+    Args:
+        name: name of the argument, for messages.
+    """
+    return lambda text: local_path(text, name)
+
+
 Options = argparse.Namespace
 """What a command line says: `config`, the recipe, and `out`, `json` and what a command adds."""
 
@@ -16,7 +28,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def add_out(parser: argparse.ArgumentParser) -> None:
     """Add --out DIR."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+    parser.add_argument(
+        "--out", type=path_argument("--out"), required=True, metavar="DIR", help="output directory"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

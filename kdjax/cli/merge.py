@@ -1,24 +1,28 @@
 """`kdjax merge`: put the runs of a study's parts into one directory."""
 
 import argparse
-from pathlib import Path
 
-from kdjax.cli.command import Command, Options, add_out
+from kdjax.cli.command import Command, Options, add_out, path_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the parts and --out."""
-    parser.add_argument("parts", type=Path, nargs="+", metavar="PART", help="directory of a part")
+    parser.add_argument(
+        "parts", type=path_argument("PART"), nargs="+", metavar="PART", help="directory of a part"
+    )
     add_out(parser)
 
 
 def run(options: Options) -> None:
-    """Merge the parts, and print how many runs there are now."""
+    """Merge the parts; print how many runs there are now, and which were left."""
     from kdjax.study.parts import merge
 
     # All finished runs that are now in one place, those that were there before included.
-    runs = merge(options.parts, options.out)
-    print(f"{options.out}: {len(runs)} finished runs: {', '.join(runs)}")
+    merged = merge(options.parts, options.out)
+    print(f"{options.out}: {len(merged.runs)} finished runs: {', '.join(merged.runs)}")
+    if merged.unfinished:
+        left = ", ".join(map(str, merged.unfinished))
+        print(f"left where they are, {len(merged.unfinished)} unfinished runs: {left}")
 
 
 COMMAND = Command(

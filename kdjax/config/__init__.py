@@ -3,7 +3,7 @@ line."""
 
 from kdjax.config.arms import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
 from kdjax.config.budget import KINDS, BudgetConfig
-from kdjax.config.data import DataConfig, TokenizerConfig
+from kdjax.config.data import DataConfig, MaskingConfig, TokenizerConfig, predictions
 from kdjax.config.evaluation import (
     EvaluationConfig,
     FinetuneConfig,
@@ -38,6 +38,7 @@ __all__ = [
     "FinetuneConfig",
     "HeadConfig",
     "LogConfig",
+    "MaskingConfig",
     "MeshConfig",
     "MlmProbeConfig",
     "ModelConfig",
@@ -62,5 +63,6 @@ __all__ = [
     "first_difference",
     "new_name",
     "plain",
+    "predictions",
     "to_dict",
 ]

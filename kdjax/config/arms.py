@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
+from kdjax.config.values import check_number
 from kdjax.errors import InputError
+
+WEIGHT_LIMIT = 1e30
+"""Largest weight of a term; a product with a loss stays a float32."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Schedule:
     """The way from one point to the next: on a line, on half a cosine wave, or all at once when the
     next is reached."""
     points: tuple[tuple[float, float], ...] = ()
-    """Points [share of the arm's budget spent, value], in ascending order."""
+    """Points [share of the arm's budget spent, value]: finite numbers, the shares ascending, from 0
+    to 1."""
 
     def __post_init__(self) -> None:
         finite = all(math.isfinite(share) and math.isfinite(value) for share, value in self.points)
@@ -47,13 +52,17 @@ class TermConfig:
     """Name of the term: mlm, logit, attention_mse, hidden_mse, relation, …; or MODULE:NAME, a term
     of your own, which is imported."""
     weight: float | Schedule = 1.0
-    """Its weight in the sum: a number, or a schedule {shape, points} over the budget."""
+    """Its weight in the sum: a finite number, or a schedule {shape, points} over the budget."""
     variant: Literal["original", "bui2024"] = "original"
     """The form that is computed: that of the method's own paper, or that of the code of arXiv
     2404.19319, where it differs."""
     options: dict[str, Any] = field(default_factory=dict)
     """The term's own options, for instance temperature (a number or a schedule) or
     relation_heads."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weight, Schedule):
+            check_number(self.weight, f"term {self.name!r}: weight", -WEIGHT_LIMIT, WEIGHT_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,10 @@ class PhaseConfig:
     terms: tuple[TermConfig, ...]
     """The terms of its objective."""
     until: float = 1.0
-    """Share of the arm's budget at which it ends; the last phase ends at 1."""
+    """Share of the arm's budget at which it ends, above 0; the last phase ends at 1."""
+
+    def __post_init__(self) -> None:
+        check_number(self.until, "phase: until", 0, 1, above=True)
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,16 @@ class StartConfig:
     which are copied where the widths are equal, else projected by a truncated SVD."""
     layers: str | tuple[int, ...] = "uniform"
     """The teacher's layers that the student's start from: uniform (every k-th), spread (evenly from
-    the first to the last, as DistilBERT), lower, upper, or a number for each student layer."""
+    the first to the last, as DistilBERT), lower, upper, or a number for each student layer.
+    Only with `source: teacher`."""
+
+    def __post_init__(self) -> None:
+        # A start at random copies no layer, whichever are named.
+        if self.source == "random" and self.layers != "uniform":
+            raise InputError(
+                f"start.layers is {self.layers!r} and start.source 'random', expected start.source "
+                "'teacher', or no layers"
+            )
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from kdjax.config.values import expect
+from kdjax.config.values import FLOPS_LIMIT, TOKENS_LIMIT, check_range
 from kdjax.errors import InputError
 
 KINDS = ("flops", "tokens", "hours")
@@ -19,11 +18,12 @@ class BudgetConfig:
 
     flops: float = 0.0
     """FLOPs of the training steps, by XLA's count of the reference program; `teacher` says which of
-    the teacher's FLOPs count."""
+    the teacher's FLOPs count. Up to 1e30; 0: another kind is set."""
     tokens: float = 0.0
-    """Tokens that the student sees: batch x length a step, padding included."""
+    """Tokens that the student sees: batch x length a step, padding included. Up to 1e18; 0: another
+    kind is set."""
     hours: float = 0.0
-    """Wall-clock hours of what `clock` names."""
+    """Wall-clock hours of what `clock` names. Up to 1e6; 0: another kind is set."""
     clock: tuple[Literal["compute", "input", "compile", "checkpoint", "evaluation"], ...] = (
         "compute",
         "input",
@@ -35,20 +35,21 @@ class BudgetConfig:
     outputs (the default, as in the paper), its training, or both. These are the four cases of
     Busbridge et al. 2025, arXiv 2502.08606."""
     students: int = 1
-    """Number of students that share the cost of the teacher's training."""
+    """Number of students that share the cost of the teacher's training, 1 to 1,000,000,000."""
 
     def __post_init__(self) -> None:
+        limits = {"flops": FLOPS_LIMIT, "tokens": TOKENS_LIMIT, "hours": 1e6}
+        for name, limit in limits.items():
+            check_range(self, "budget.", 0, limit, name)
+        check_range(self, "budget.", 1, 10**9, "students")
         # One kind: with two, it would depend on the arm which of them ends a run.
         amounts = {name: getattr(self, name) for name in KINDS if getattr(self, name)}
-        for name, amount in amounts.items():
-            expect(0 < amount < math.inf, f"budget.{name}", amount, "a number above 0")
         if len(amounts) > 1:
             both = " and ".join(f"budget.{name} {amount:g}" for name, amount in amounts.items())
             raise InputError(
                 f"{both} are both set, expected one of flops, tokens and hours, and 0 for the "
                 "others"
             )
-        expect(self.students >= 1, "budget.students", self.students, "at least 1")
         if not self.clock:
             raise InputError(
                 "budget.clock is empty, expected at least one of compute, input, compile, …"

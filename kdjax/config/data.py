@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from kdjax.config.values import expect
+from kdjax.config.values import LARGEST_SEED, TOKENS_LIMIT, check_range, expect
+from kdjax.errors import InputError
+from kdjax.paths import check_setting
 
 SPECIAL_TOKENS = 5
 """[PAD], [UNK], [CLS], [SEP] and [MASK]."""
@@ -25,19 +28,17 @@ class TokenizerConfig:
     train: str = "wordpiece"
     """Kind of tokenizer: wordpiece, BERT's kind, lowercase and without accents."""
     size: int = 8192
-    """Entries of the vocabulary, exactly: the rows of the word embedding of student and teacher."""
+    """Entries of the vocabulary, exactly: the rows of the word embedding of student and teacher. At
+    most 1,048,576; at least the special tokens, twice the alphabet, and one more."""
     alphabet: int = 0
     """Number of characters that get entries of their own, the most frequent ones; a word with any
-    other is [UNK]. 0: an eighth of the size, at least 64."""
+    other is [UNK]. Up to 1,048,576; 0: an eighth of the size, at least 64."""
 
     def __post_init__(self) -> None:
         where = "data.tokenizer"
-        most = f"{LARGEST_VOCABULARY:,}"
         expect(self.train == "wordpiece", f"{where}.train", repr(self.train), "'wordpiece'")
-        in_range = 0 <= self.alphabet <= LARGEST_VOCABULARY
-        expect(in_range, f"{where}.alphabet", self.alphabet, f"0 to {most}")
-        in_range = self.size <= LARGEST_VOCABULARY
-        expect(in_range, f"{where}.size", self.size, f"at most {most} entries")
+        check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "alphabet")
+        check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "size")
         # Special tokens, and each character twice: where a word begins, and further on.
         least = SPECIAL_TOKENS + 2 * self.characters + 1
         expect(
@@ -52,6 +53,41 @@ class TokenizerConfig:
     def characters(self) -> int:
         """Return the most characters that get entries of their own."""
         return self.alphabet or max(64, self.size // 8)
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """What takes the place of a token that is chosen for prediction: shares that add up to 1.
+
+    The defaults are BERT's.
+    """
+
+    mask: float = 0.8
+    """Share that becomes [MASK], 0 to 1."""
+    random: float = 0.1
+    """Share that becomes a token drawn from all but the special ones, 0 to 1."""
+    keep: float = 0.1
+    """Share that stays as it is, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "data.masking.", 0, 1, "mask", "random", "keep")
+        total = self.mask + self.random + self.keep
+        shares = f"mask {self.mask:g}, random {self.random:g} and keep {self.keep:g}"
+        adds_up = math.isclose(total, 1, abs_tol=1e-6)
+        expect(adds_up, "data.masking", f"{shares}, {total:g} together", "shares that add up to 1")
+
+
+def predictions(seq_len: int, mlm_probability: float) -> int:
+    """Return the masked positions that a sequence may need.
+
+    The share is of the whole sequence, rounded up: [CLS] and [SEP] are never masked, so it does not
+    bite. At most all other tokens.
+
+    Args:
+        seq_len: tokens of a sequence, [CLS] and [SEP] included.
+        mlm_probability: share of the tokens that are masked.
+    """
+    return max(1, min(math.ceil(mlm_probability * seq_len), seq_len - 2))
 
 
 @dataclass(frozen=True)
@@ -79,55 +115,64 @@ class DataConfig:
     text, for instance {train: wordpiece, size: 512}. Empty: the one beside the teacher's
     weights."""
     seq_len: int = 128
-    """Tokens of a sequence, [CLS] and [SEP] included."""
-    max_predictions: int = 20
+    """Tokens of a sequence, [CLS] and [SEP] included, 8 to 65,536."""
+    max_predictions: int = 0
     """The most masked positions of a sequence. Every sequence has so many slots, so that shapes are
-    fixed; unused ones get weight 0."""
+    fixed; unused ones get weight 0. Unset, or 0: `mlm_probability` of `seq_len`, rounded up, 20 of
+    128. Else at least as many as `mlm_probability` asks for of a full sequence, less than
+    `seq_len`."""
     mlm_probability: float = 0.15
-    """Share of a sequence's tokens that are masked, at most `max_predictions` of them; never
-    special tokens or padding. The default is BERT's."""
+    """Share of a sequence's tokens that are masked, between 0 and 1; never special tokens or
+    padding. The default is BERT's."""
+    masking: MaskingConfig = MaskingConfig()
+    """What takes the place of the tokens that are masked."""
     mask_copies: int = 0
     """Mask views of a sequence, the same for every seed: epoch e of seed s sees view (e + s) modulo
-    this number. 0: new masks in every epoch and for every seed."""
+    this number, up to 1,000,000. 0: new masks in every epoch and for every seed."""
     validation: float = 0.05
-    """Share of documents held out, chosen by the hash of a document's identity."""
+    """Share of documents held out, between 0 and 1, chosen by the hash of a document's identity."""
     regime: Literal["all", "unlimited", "limited"] = "all"
     """How much unique text there is. `all`: all of it, repeated where the budget outlasts it.
     `unlimited`: a budget that would repeat any of it is refused. `limited`: `unique_tokens` of it
     are taken and repeated."""
     unique_tokens: float = 0.0
     """The most tokens of the limited regime: `subset_seed` chooses whole sequences that hold no
-    more together."""
+    more together. Up to 1e18, only with the limited regime."""
     subset_seed: int = 0
-    """Seed of the limited regime's choice of sequences. Under one seed, a smaller subset lies
-    within a larger one."""
+    """Seed of the limited regime's choice of sequences, 0 to 2^32 - 1. Under one seed, a smaller
+    subset lies within a larger one."""
     shard_documents: int = 4096
     """The most documents that are packed together into one shard; fewer where they have more than
-    32 MiB together."""
+    32 MiB together. 1 to 16,777,216."""
     workers: int = 0
-    """Number of processes that prepare; 0: one per core. Does not change the result."""
+    """Number of processes that prepare, up to 4,096; 0: one per core. Does not change the
+    result."""
     prepared: str = ""
     """Directory of an already prepared corpus. Empty: the command prepares one in its output
     directory."""
 
     def __post_init__(self) -> None:
         # [CLS] and [SEP], and some text between them.
-        expect(self.seq_len >= 8, "data.seq_len", self.seq_len, "at least 8 tokens")
-        longest = self.seq_len - 1
-        expect(
-            1 <= self.max_predictions <= longest,
-            "data.max_predictions",
-            self.max_predictions,
-            f"1 to data.seq_len - 1 ({longest})",
-        )
+        check_range(self, "data.", 8, 2**16, "seq_len")
         # Neither nothing nor all: both splits, and both kinds of tokens, are needed.
         for name in ("mlm_probability", "validation"):
             share = getattr(self, name)
-            expect(0 < share < 1, f"data.{name}", share, "a share between 0 and 1")
+            is_share = not isinstance(share, bool) and 0 < share < 1
+            expect(is_share, f"data.{name}", share, "a share between 0 and 1")
+        self._settle_predictions()
         # 0 mask copies: new masks in every epoch.
-        for name, least in (("mask_copies", 0), ("shard_documents", 1)):
-            value = getattr(self, name)
-            expect(value >= least, f"data.{name}", value, f"at least {least}")
+        check_range(self, "data.", 0, 10**6, "mask_copies")
+        check_range(self, "data.", 1, 2**24, "shard_documents")
+        check_range(self, "data.", 0, 4096, "workers")
+        check_range(self, "data.", 0, LARGEST_SEED, "subset_seed")
+        check_range(self, "data.", 0, TOKENS_LIMIT, "unique_tokens")
+        # What text there is, is looked up when it is read; a path that cannot be is refused now.
+        files = (self.files,) if isinstance(self.files, str) else self.files
+        for path in files:
+            check_setting(path, "data.files")
+        if isinstance(self.tokenizer, str):
+            check_setting(self.tokenizer, "data.tokenizer")
+        check_setting(self.prepared, "data.prepared")
         # Only the limited regime has a size, and it needs one.
         expect(
             (self.regime == "limited") == (self.unique_tokens > 0),
@@ -135,3 +180,24 @@ class DataConfig:
             f"{self.unique_tokens:g} under data.regime {self.regime!r}",
             "more than 0 with 'limited' and 0 without",
         )
+
+    def _settle_predictions(self) -> None:
+        """Set `max_predictions` where nobody has.
+
+        Raises:
+            InputError: it is out of range, or fewer than `mlm_probability` asks for.
+        """
+        check_range(self, "data.", 0, self.seq_len - 1, "max_predictions")
+        if not self.max_predictions:
+            # The dataclass is frozen; this is still its construction.
+            following = predictions(self.seq_len, self.mlm_probability)
+            object.__setattr__(self, "max_predictions", following)
+            return
+        # As many as masking would choose in a sequence that one document fills.
+        asked = max(1, round(self.mlm_probability * (self.seq_len - 2)))
+        if self.max_predictions < asked:
+            raise InputError(
+                f"data.max_predictions is {self.max_predictions} and data.mlm_probability "
+                f"{self.mlm_probability:g} of data.seq_len {self.seq_len}, expected at least "
+                f"{asked}, or no data.max_predictions: it follows from the others then"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,8 +12,21 @@ from kdjax.config.evaluation import EvaluationConfig
 from kdjax.config.model import ModelSpec
 from kdjax.config.teacher import CacheConfig, TeacherConfig
 from kdjax.config.train import TrainConfig
-from kdjax.config.values import expect
+from kdjax.config.values import (
+    FLOPS_LIMIT,
+    LARGEST_SEED,
+    check_mapping,
+    check_names,
+    check_number,
+    check_range,
+    check_seeds,
+    expect,
+)
 from kdjax.errors import InputError
+from kdjax.paths import check_setting
+
+RANGE_LIMIT = 1e300
+"""Largest end of a range; the width of a range is finite, too."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +34,16 @@ class RangeConfig:
     """Values that tuning may try: a range of numbers, or a list of choices."""
 
     low: float = 0.0
-    """Lowest number."""
+    """Lowest number; finite."""
     high: float = 0.0
-    """Highest number."""
+    """Highest number; finite."""
     log: bool = False
     """Whether numbers are drawn evenly on a logarithmic scale."""
     choices: tuple[Any, ...] = ()
     """The values to try, instead of a range."""
 
     def __post_init__(self) -> None:
+        check_range(self, "tune.space: ", -RANGE_LIMIT, RANGE_LIMIT, "low", "high")
         # Either choices or a range; a logarithmic scale begins above 0.
         if self.choices and (self.low, self.high, self.log) != (0.0, 0.0, False):
             raise InputError("tune.space: found choices and a range, expected one of them")
@@ -50,26 +63,29 @@ class TuneConfig:
     """
 
     trials: int = 0
-    """Number of trials of each arm."""
+    """Number of trials of each arm, up to 1,000,000."""
     space: dict[str, RangeConfig] = field(default_factory=dict)
     """Values to try, by an arm's own setting, for instance optimizer.learning_rate."""
     endpoint: str = "mlm_loss"
     """The endpoint that is optimised: mlm_loss or mlm_probe, on held-out sequences that no
     evaluation uses, or probe.TASK on its dev rows."""
     share: float = 1.0
-    """Budget of a trial, as a share of the recipe's."""
+    """Budget of a trial, as a share of the recipe's, above 0, up to 1."""
     seeds: tuple[int, ...] = (1000,)
-    """Seeds of a trial, whose value is the mean over them. None of them may be among the recipe's
-    seeds."""
+    """Seeds of a trial, 0 to 2^32 - 1, each once; its value is the mean over them. None of them may
+    be among the recipe's seeds."""
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
     """Optuna's sampler: tpe learns from the arm's trials so far; random and qmc give every arm the
     same points."""
     sampler_seed: int = 0
-    """Seed of the sampler."""
+    """Seed of the sampler, 0 to 2^32 - 1."""
 
     def __post_init__(self) -> None:
-        expect(self.trials >= 0, "tune.trials", self.trials, "at least 0")
-        in_range = 0 < self.share <= 1
+        check_range(self, "tune.", 0, 10**6, "trials")
+        check_range(self, "tune.", 0, LARGEST_SEED, "sampler_seed")
+        check_seeds(self.seeds, "tune.seeds")
+        check_mapping(self.space, "tune.space")
+        in_range = not isinstance(self.share, bool) and 0 < self.share <= 1
         expect(in_range, "tune.share", self.share, "a share of the budget above 0, up to 1")
 
 
@@ -81,20 +97,22 @@ class PlanConfig:
     """Directory of a finished sweep over budgets with this recipe's arms, to which the forecast is
     fitted. Empty: only prices and published laws."""
     budgets: tuple[float, ...] = ()
-    """Budgets to forecast, in FLOPs. Empty: 1, 3, 10, 30 and 100 times the pilot's largest, or the
-    recipe's."""
+    """Budgets to forecast, in FLOPs, above 0, up to 1e30. Empty: 1, 3, 10, 30 and 100 times the
+    pilot's largest, or the recipe's."""
     endpoint: str = "mlm_loss"
     """The endpoint that is forecast."""
     resamples: int = 1000
-    """Number of bootstrap resamples."""
+    """Number of bootstrap resamples, 100 to 1,000,000."""
     seed: int = 0
-    """Seed of the resamples."""
+    """Seed of the resamples, 0 to 2^32 - 1."""
 
     def __post_init__(self) -> None:
         # Fewer resamples make no interval.
-        expect(self.resamples >= 100, "plan.resamples", self.resamples, "at least 100")
-        positive = all(0 < budget < math.inf for budget in self.budgets)
-        expect(positive, "plan.budgets", list(self.budgets), "numbers of FLOPs above 0")
+        check_range(self, "plan.", 100, 10**6, "resamples")
+        check_range(self, "plan.", 0, LARGEST_SEED, "seed")
+        for budget in self.budgets:
+            check_number(budget, "plan.budgets", 0, FLOPS_LIMIT, above=True)
+        check_setting(self.pilot, "plan.pilot")
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,8 @@ class Config:
     teacher: TeacherConfig = TeacherConfig()
     """The teacher."""
     arms: dict[str, ArmConfig] = field(default_factory=dict)
-    """Arms by name."""
+    """Arms by name: 1 to 64 letters, digits, _, +, - and dots, the first a letter, a digit or _.
+    Names differ in more than capitals, and none is `teacher`."""
     cache: CacheConfig = CacheConfig()
     """Stored teacher outputs."""
     budget: BudgetConfig = BudgetConfig()
@@ -116,8 +135,8 @@ class Config:
     train: TrainConfig = TrainConfig()
     """Training."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the runs: there is one per arm and seed. Runs of a seed share start, order and
-    masks."""
+    """Seeds of the runs, 0 to 2^32 - 1, each once: there is a run per arm and seed. Runs
+    of a seed share start, order and masks."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation."""
     sweep: dict[str, Any] = field(default_factory=dict)
@@ -132,9 +151,12 @@ class Config:
     """Forecasts, for `kdjax plan`."""
 
     def __post_init__(self) -> None:
-        for seed in self.seeds:
-            if not 0 <= seed < 2**32:
-                raise InputError(f"seeds has {seed}, expected whole numbers from 0 to 2^32 - 1")
+        check_seeds(self.seeds, "seeds")
+        # Tables and figures have a line of this name.
+        check_mapping(self.arms, "arms")
+        check_names(self.arms, "arms", reserved=("teacher",))
+        check_mapping(self.sweep, "sweep")
+        check_setting(self.tuning, "tuning")
         # A tokenizer that is trained sets the rows of both models' word embeddings, so that prices
         # need no data.
         tokenizer = self.data.tokenizer

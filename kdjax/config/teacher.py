@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from kdjax.config.model import ModelSpec
 from kdjax.config.train import OptimizerConfig
-from kdjax.config.values import expect
+from kdjax.config.values import (
+    FLOAT32_LIMIT,
+    FLOPS_LIMIT,
+    check_number,
+    check_range,
+    check_seeds,
+    expect,
+)
 from kdjax.errors import InputError
+from kdjax.paths import check_setting
 
 
 @dataclass(frozen=True)
@@ -18,13 +25,17 @@ class HeadConfig:
     """Fitting an MLM head on a teacher's encoder that comes without one."""
 
     budget: float = 0.0
-    """FLOPs to spend on it; 0: the teacher is used as it is."""
+    """FLOPs to spend on it, up to 1e30; 0: the teacher is used as it is."""
     encoder: Literal["frozen", "tuned"] = "frozen"
     """Whether the encoder's parameters stay as they are, or are trained with the head."""
     batch_size: int = 32
-    """Sequences of a step."""
+    """Sequences of a step, 1 to 16,777,216."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     """The head's optimiser."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "teacher.head.", 0, FLOPS_LIMIT, "budget")
+        check_range(self, "teacher.head.", 1, 2**24, "batch_size")
 
 
 @dataclass(frozen=True)
@@ -32,31 +43,27 @@ class PretrainingConfig:
     """Pretraining the teacher from scratch, by MLM on the study's training text."""
 
     budget: float = 0.0
-    """FLOPs of one teacher's training; 0: the teacher is not trained here, but read from
-    `teacher.source`."""
+    """FLOPs of one teacher's training, up to 1e30; 0: the teacher is not trained here, but read
+    from `teacher.source`."""
     batch_size: int = 256
-    """Sequences of a step."""
+    """Sequences of a step, 1 to 16,777,216."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The teacher's optimiser. Warm-up and decay follow the whole budget, whichever checkpoint the
     study uses."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of the teachers: one is trained for each, and its start, order, masks and dropout
-    follow from it. Of n teachers in ascending order of their seeds, the student of seed s learns
-    from teacher s mod n, counted from 0."""
+    """Seeds of the teachers, 0 to 2^32 - 1, each once: one is trained for each, and its
+    start, order, masks and dropout follow from it. Of n teachers in ascending order of their seeds,
+    the student of seed s learns from teacher s mod n, counted from 0."""
     checkpoints: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
-    """Shares of the budget at which the teacher is saved; the last is 1."""
+    """Shares of the budget at which the teacher is saved, above 0 and ascending; the last is 1."""
 
     def __post_init__(self) -> None:
         where = "teacher.train"
-        finite = 0 <= self.budget < math.inf
-        expect(finite, f"{where}.budget", self.budget, "a number of FLOPs, or 0")
-        expect(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
-        expect(
-            min(self.seeds, default=-1) >= 0 and len({*self.seeds}) == len(self.seeds),
-            f"{where}.seeds",
-            list(self.seeds),
-            "one or more whole numbers from 0, each once",
-        )
+        check_range(self, f"{where}.", 0, FLOPS_LIMIT, "budget")
+        check_range(self, f"{where}.", 1, 2**24, "batch_size")
+        check_seeds(self.seeds, f"{where}.seeds")
+        for share in self.checkpoints:
+            check_number(share, f"{where}.checkpoints", 0, 1, above=True)
         # From 0, which is none of them, to 1.
         shares = (0.0, *self.checkpoints)
         ascending = all(before < after for before, after in pairwise(shares))
@@ -81,7 +88,7 @@ class TeacherConfig:
     at: float = 1.0
     """The checkpoint that students learn from, of a teacher that was trained here or by `kdjax
     teacher`: a share of the training budget, one of `teacher.train.checkpoints`. It has cost that
-    share."""
+    share. Above 0, up to 1."""
     architecture: ModelSpec = ModelSpec(size="base")
     """The teacher's architecture, so that pricing needs no weights; checked against the weights
     when they are read."""
@@ -91,10 +98,12 @@ class TeacherConfig:
     """What readers of a report should know of the teacher, for instance how it was made."""
     training_flops: float = 0.0
     """FLOPs that its training has cost before. 0: those on its card, else they are not known. They
-    are counted for a teacher that is trained here."""
+    are counted for a teacher that is trained here. Up to 1e30."""
 
     def __post_init__(self) -> None:
-        in_range = 0 < self.at <= 1
+        check_setting(self.source, "teacher.source")
+        check_range(self, "teacher.", 0, FLOPS_LIMIT, "training_flops")
+        in_range = not isinstance(self.at, bool) and 0 < self.at <= 1
         expect(in_range, "teacher.at", self.at, "a share of the training budget above 0, up to 1")
         # The rest is about a teacher that is trained here: it is not read, too, and needs no head.
         if not self.train.budget:
@@ -128,20 +137,20 @@ class CacheConfig:
     """What is stored of a distribution: all logits, the k largest probabilities and the mass of the
     rest, or k draws."""
     k: int = 64
-    """Entries that `top_k` stores or `sampled` draws, per masked position."""
+    """Entries that `top_k` stores or `sampled` draws, per masked position; 1 to 16,777,216, and
+    fewer than the vocabulary has."""
     temperature: float = 1.0
-    """Temperature at which `sampled` draws: that of the term that will read them."""
+    """Temperature at which `sampled` draws: that of the term that will read them. Above 0."""
     dtype: Literal["float32", "float16"] = "float16"
     """Type in which numbers are stored; float16 takes half the space."""
     batch_size: int = 32
-    """Sequences of each of the teacher's forward passes."""
+    """Sequences of each of the teacher's forward passes, 1 to 16,777,216."""
     shared_by: int = 0
-    """Number of runs that share the cache's FLOPs; 0: those of this recipe that read it."""
+    """Number of runs that share the cache's FLOPs, up to 1,000,000,000; 0: those of this recipe
+    that read it."""
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("batch_size", 1), ("shared_by", 0)):
-            # shared_by 0: by the runs of this recipe.
-            value = getattr(self, name)
-            expect(value >= least, f"cache.{name}", value, f"at least {least}")
-        positive = 0 < self.temperature < math.inf
-        expect(positive, "cache.temperature", self.temperature, "a number above 0")
+        check_setting(self.source, "cache.source")
+        check_range(self, "cache.", 1, 2**24, "k", "batch_size")
+        check_range(self, "cache.", 0, 10**9, "shared_by")
+        check_range(self, "cache.", 0, FLOAT32_LIMIT, "temperature", above=True)

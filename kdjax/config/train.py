@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kdjax.config.values import expect
+from kdjax.config.values import FLOAT32_LIMIT, check_mapping, check_number, check_range, expect
 from kdjax.errors import InputError
+from kdjax.paths import check_setting
 
 
 @dataclass(frozen=True)
@@ -15,28 +15,31 @@ class OptimizerConfig:
     """AdamW with linear warm-up and linear decay to 0, sized to the budget."""
 
     learning_rate: float = 5e-4
-    """Peak learning rate."""
+    """Peak learning rate, above 0."""
     warmup: float = 0.06
-    """Share of the steps that warm up."""
+    """Share of the steps that warm up, from 0, below 1."""
     weight_decay: float = 0.01
-    """Decoupled weight decay; not on biases and LayerNorms, nor on what gets no gradient. The
-    default is BERT's."""
+    """Decoupled weight decay, from 0; not on biases and LayerNorms, nor on what gets no gradient.
+    The default is BERT's."""
     b1: float = 0.9
-    """Adam's beta 1."""
+    """Adam's beta 1, from 0, below 1."""
     b2: float = 0.98
     """Adam's beta 2. The default is RoBERTa's, which is steadier with large batches (Liu et al.
-    2019, arXiv 1907.11692)."""
+    2019, arXiv 1907.11692). From 0, below 1."""
     eps: float = 1e-6
-    """Adam's epsilon. The default is BERT's."""
+    """Adam's epsilon, above 0. The default is BERT's."""
     clip: float = 0.0
-    """Largest global gradient norm; 0: no clipping."""
+    """Largest global gradient norm, from 0; 0: no clipping."""
 
     def __post_init__(self) -> None:
         # The caller says which optimiser it is: there are several in a recipe.
-        expect(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
-        expect(0 <= self.warmup < 1, "warmup", self.warmup, "a share in [0, 1)")
-        why = "more than 0: what gets no gradient is divided by it"
-        expect(self.eps > 0, "eps", self.eps, why)
+        # What gets no gradient is divided by eps.
+        check_range(self, "", 0, FLOAT32_LIMIT, "learning_rate", "eps", above=True)
+        check_range(self, "", 0, FLOAT32_LIMIT, "weight_decay", "clip")
+        for name in ("warmup", "b1", "b2"):
+            share = getattr(self, name)
+            is_share = not isinstance(share, bool) and 0 <= share < 1
+            expect(is_share, name, share, "a share in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,15 @@ class MeshConfig:
     """
 
     data: int = 0
-    """Number of groups of devices that each have all parameters and take a share of the batch; 0:
-    as many as the other axes leave."""
+    """Number of groups of devices that each have all parameters and take a share of the batch, up
+    to 1,048,576; 0: as many as the other axes leave."""
     fsdp: int = 1
     """Number of devices over which a group splits its batch, and stores parameters, optimiser state
     and teacher (fully sharded data parallelism). Worth it where memory is plenty, too: each device
-    then updates only what it stores."""
+    then updates only what it stores. 1 to 1,048,576."""
     tensor: int = 1
     """Number of devices over which the work of a layer is split, by heads, feed-forward units and
-    vocabulary entries."""
+    vocabulary entries; 1 to 1,048,576."""
     teacher: Literal["split", "whole"] = "split"
     """Whether the teacher is stored split over `fsdp` and gathered in every step, or whole in each
     device's memory."""
@@ -83,9 +86,9 @@ class MeshConfig:
     (`kdjax.parallel.layout`), and the first that matches counts."""
 
     def __post_init__(self) -> None:
-        for name, least in (("data", 0), ("fsdp", 1), ("tensor", 1)):
-            value = getattr(self, name)
-            expect(value >= least, f"train.mesh.{name}", value, f"at least {least}")
+        check_range(self, "train.mesh.", 0, 2**20, "data")
+        check_range(self, "train.mesh.", 1, 2**20, "fsdp", "tensor")
+        check_mapping(self.rules, "train.mesh.rules")
 
 
 @dataclass(frozen=True)
@@ -93,26 +96,26 @@ class CheckpointConfig:
     """When a run saves its state, where, and how many checkpoints stay."""
 
     seconds: float = 300.0
-    """Seconds between checkpoints; one is also saved when the process is told to stop."""
+    """Seconds between checkpoints, 0 to 1e10; one is also saved when the process is told to
+    stop."""
     keep: int = 2
     """Number of checkpoints that stay, the newest ones. From two on, a run goes on from the one
-    before where the newest is damaged."""
+    before where the newest is damaged. 1 to 1,000,000."""
     directory: str = ""
-    """A path or gs://bucket/path that outlives the machine. Checkpoints are written to its
-    runs/ARM-seedN/checkpoints, and each holds all that another machine needs to go on with the same
-    command and an empty --out; finished runs are stored there, too. Empty: all lies in --out."""
+    """A path (~ is your home) or gs://bucket/path that outlives the machine. Checkpoints are
+    written to its runs/ARM-seedN/checkpoints, and each holds all that another machine needs to go
+    on with the same command and an empty --out; finished runs are stored there, too. Empty: all
+    lies in --out."""
     patience: float = 3600.0
     """Seconds that a run goes on while no checkpoint can be written, say because the disk is full,
-    before it stops."""
+    before it stops; 0 to 1e10."""
 
     def __post_init__(self) -> None:
         where = "train.checkpoint"
         # Without a checkpoint that stays, a run could not go on.
-        for name, least in (("seconds", 0), ("patience", 0), ("keep", 1)):
-            value = getattr(self, name)
-            expect(value >= least, f"{where}.{name}", value, f"at least {least}")
-        is_path = "://" not in self.directory or bool(re.match(r"gs://[^/]+", self.directory))
-        expect(is_path, f"{where}.directory", repr(self.directory), "a path or gs://bucket/path")
+        check_range(self, f"{where}.", 0, 1e10, "seconds", "patience")
+        check_range(self, f"{where}.", 1, 10**6, "keep")
+        check_setting(self.directory, f"{where}.directory", bucket=True)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ class LogConfig:
     """What a run logs as it goes, besides its ledger. Changes no result."""
 
     every: int = 10
-    """Steps between records: lines of metrics.jsonl, and the same figures wherever else they go."""
+    """Steps between records, 1 to 1,000,000,000: lines of metrics.jsonl, and the same figures
+    wherever else they go."""
     tensorboard: bool = True
     """Whether records go to TensorBoard event files too, in the run's tensorboard/."""
     wandb: str = ""
@@ -131,11 +135,12 @@ class LogConfig:
     empty: no step."""
 
     def __post_init__(self) -> None:
-        expect(self.every >= 1, "train.log.every", self.every, "at least 1")
+        check_range(self, "train.log.", 1, 10**9, "every")
         # No step, or the first and the last.
         steps = list(self.profile)
-        ordered = steps == sorted(steps) and min(steps, default=1) >= 1
-        fits = ordered and len(steps) in (0, 2)
+        for step in steps:
+            check_number(step, "train.log.profile", 1, 10**12, whole=True)
+        fits = steps == sorted(steps) and len(steps) in (0, 2)
         expect(fits, "train.log.profile", steps, "[first, last], steps from 1 on")
 
 
@@ -144,15 +149,15 @@ class RampConfig:
     """A stretch of the budget whose steps have another batch size than the rest."""
 
     until: float
-    """Share of the budget at which it ends."""
+    """Share of the budget at which it ends, between 0 and 1."""
     batch_size: int
-    """Sequences of a step."""
+    """Sequences of a step, 1 to 16,777,216."""
 
     def __post_init__(self) -> None:
         where = "train.batch_ramp"
         in_range = 0 < self.until < 1
         expect(in_range, f"{where}: until", self.until, "a share of the budget between 0 and 1")
-        expect(self.batch_size >= 1, f"{where}: batch_size", self.batch_size, "at least 1")
+        check_range(self, f"{where}: ", 1, 2**24, "batch_size")
 
 
 @dataclass(frozen=True)
@@ -160,18 +165,18 @@ class TrainConfig:
     """One training run."""
 
     batch_size: int = 256
-    """Sequences of a step, over all devices."""
+    """Sequences of a step, over all devices; 1 to 16,777,216."""
     batch_ramp: tuple[RampConfig, ...] = ()
     """Batch ramp: stretches of the budget, one after another, with batch sizes of their own;
     `batch_size` is that of the rest. Each has its own price and compiled step."""
     grad_accum_steps: int = 1
     """Gradient accumulation: number of turns in which each device takes its sequences, to save
-    memory. Changes neither the result (but for rounding) nor the price."""
+    memory; 1 to 16,777,216. Changes neither the result (but for rounding) nor the price."""
     vmapped_seeds: int = 1
-    """Number of an arm's seeds that train side by side as one vmapped program, which keeps a large
-    device busy with small models. Each has the price, the ledger and the files of a run alone, and
-    but for rounding its result; the time that passes is divided evenly. Under a budget of hours
-    runs go one by one."""
+    """Number of an arm's seeds that train side by side as one vmapped program, 1 to 65,536, which
+    keeps a large device busy with small models. Each has the price, the ledger and the files of a
+    run alone, and but for rounding its result; the time that passes is divided evenly. Under a
+    budget of hours runs go one by one."""
     compute: ComputeConfig = ComputeConfig()
     """How a step is computed."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -184,12 +189,13 @@ class TrainConfig:
     """Logs."""
     evaluations: int = 10
     """Number of times that the held-out MLM loss is measured during training, and with
-    `evaluation.mlm_probe.along_the_way` the MLM probe too. Not charged to the budget."""
+    `evaluation.mlm_probe.along_the_way` the MLM probe too. Not charged to the budget. 1 to
+    1,000,000."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "grad_accum_steps", "vmapped_seeds", "evaluations"):
-            value = getattr(self, name)
-            expect(value >= 1, f"train.{name}", value, "at least 1")
+        check_range(self, "train.", 1, 2**24, "batch_size", "grad_accum_steps")
+        check_range(self, "train.", 1, 2**16, "vmapped_seeds")
+        check_range(self, "train.", 1, 10**6, "evaluations")
         # Stretches follow one another.
         ends = [stretch.until for stretch in self.batch_ramp]
         if sorted(set(ends)) != ends:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container
+import numbers
+import re
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from kdjax.errors import InputError, nearest
@@ -23,6 +25,151 @@ def expect(holds: bool, name: str, value: object, expected: str) -> None:
     """
     if not holds:
         raise InputError(f"{name} is {value}, expected {expected}")
+
+
+FLOPS_LIMIT = 1e30
+"""Most FLOPs that a setting may name: a hundred thousand times what the largest models took."""
+TOKENS_LIMIT = 1e18
+"""Most tokens that a setting may name."""
+FLOAT32_LIMIT = 1e38
+"""Largest number of a setting that becomes a float32."""
+LARGEST_SEED = 2**32 - 1
+"""Seeds are 32 bits wide: NumPy's and JAX's take them all."""
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
+"""Names that a recipe may give to arms, tasks and texts. They become names of files, parts of
+endpoints and of dotted settings, and words on command lines."""
+
+
+def check_range(
+    config: Any, prefix: str, low: float, high: float, *names: str, above: bool = False
+) -> None:
+    """Check that settings of a config are numbers within a range.
+
+    Args:
+        config: a dataclass. A setting whose type is `int` takes whole numbers alone.
+        prefix: what stands before the settings' names in messages, such as `data.`.
+        low: smallest number.
+        high: largest number.
+        names: names of the settings; None is passed over where a setting may be None.
+        above: whether `low` itself is out of range.
+
+    Raises:
+        InputError: a setting is no number, not finite, or out of range.
+    """
+    types = {field.name: str(field.type) for field in dataclasses.fields(config)}
+    for name in names:
+        value = getattr(config, name)
+        if value is None and "None" in types[name]:
+            continue
+        check_number(
+            value,
+            f"{prefix}{name}",
+            low,
+            high,
+            whole=types[name].startswith("int"),
+            above=above,
+        )
+
+
+def check_number(
+    value: object, name: str, low: float, high: float, *, whole: bool = False, above: bool = False
+) -> None:
+    """Check that a value is a number within a range.
+
+    Args:
+        value: the value.
+        name: dotted name of its setting, for messages.
+        low: smallest number.
+        high: largest number.
+        whole: whether it must be a whole number.
+        above: whether `low` itself is out of range.
+
+    Raises:
+        InputError: it is no number, not finite, or out of range.
+    """
+    # A bool is an int in Python, and no number here.
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        expected = "a whole number" if whole else "a number"
+        raise InputError(f"{name} is {value!r:.80}, expected {expected}")
+    # A comparison with NaN is false.
+    number: Any = value
+    in_range = low < number <= high if above else low <= number <= high
+    if not in_range:
+        least = f"more than {low:,}" if above else f"at least {low:,}"
+        shown = repr(value) if len(repr(value)) <= 40 else f"{value!r:.40}…"
+        raise InputError(f"{name} is {shown}, expected {least}, at most {_bound(high)}")
+
+
+def _bound(number: float) -> str:
+    """Return an upper bound as a user would write it."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
+def check_seeds(seeds: Any, name: str) -> None:
+    """Check a list of seeds: one or more, each once, from 0 to 2^32 - 1.
+
+    Raises:
+        InputError: it is not.
+    """
+    expected = "one or more whole numbers from 0 to 2^32 - 1, each once"
+    if not isinstance(seeds, (list, tuple)) or not seeds:
+        shown = list(seeds) if isinstance(seeds, tuple) else seeds
+        raise InputError(f"{name} is {shown!r:.80}, expected {expected}")
+    for seed in seeds:
+        is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+        if not is_whole or not 0 <= int(seed) <= LARGEST_SEED:
+            raise InputError(f"{name} has {seed!r:.80}, expected whole numbers from 0 to 2^32 - 1")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{name} is {list(seeds)!r:.80}, expected one or more, each once")
+
+
+def check_names(names: Any, section: str, reserved: Iterable[str] = ()) -> None:
+    """Check names that a recipe gives, which become names of directories and files.
+
+    Args:
+        names: the names: a mapping's keys, or a list.
+        section: dotted name of what has them, for messages.
+        reserved: names that the program uses itself where these become files.
+
+    Raises:
+        InputError: one is no text, has letters that it may not have, is too long or reserved, or
+            two are the same on a disk that does not tell capitals from small letters.
+    """
+    folded: dict[str, str] = {}
+    for name in names:
+        # YAML reads a bare number or `no` as no text.
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise InputError(
+                f"{section} has {name!r:.80}, expected names of 1 to 64 letters (A to Z), digits, "
+                "_, +, - and dots, the first a letter, a digit or _, quoted where YAML reads "
+                "something else"
+            )
+        if name.casefold() in reserved:
+            raise InputError(
+                f"{section} has {name!r}, expected another name: kdjax uses this one itself"
+            )
+        before = folded.setdefault(name.casefold(), name)
+        if before != name:
+            raise InputError(
+                f"{section} has {before!r} and {name!r}, expected names that differ in more than "
+                "capitals: some disks do not tell them apart"
+            )
+
+
+def check_mapping(value: object, name: str) -> None:
+    """Check that a setting is a mapping by text.
+
+    Raises:
+        InputError: it is none, or one of its keys is no text.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} is {value!r:.80}, expected a mapping")
+    for key in value:
+        if not isinstance(key, str):
+            raise InputError(
+                f"{name} has {key!r:.80}, expected text, quoted where YAML reads something else"
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import grain
 import numpy as np
 
-from kdjax.config import DataConfig
+from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.masking import mask
 from kdjax.data.prepare.packing import position_ids
@@ -174,6 +174,7 @@ class Corpus:
         seed: int,
         mlm_probability: float,
         max_predictions: int,
+        masking: MaskingConfig = MaskingConfig(),
     ) -> Batch:
         """Read a batch of sequences, each masked for its epoch.
 
@@ -184,6 +185,7 @@ class Corpus:
             seed: seed of the masks.
             mlm_probability: share of a sequence's tokens that are masked.
             max_predictions: the most tokens of a sequence that are masked.
+            masking: what takes the place of a token that is masked.
 
         Raises:
             InputError: a shard is damaged there.
@@ -203,6 +205,7 @@ class Corpus:
                     epoch=int(epochs[row]),
                     mlm_probability=mlm_probability,
                     max_predictions=max_predictions,
+                    masking=masking,
                     vocab_size=self.manifest.vocab_size,
                     special_ids=self.manifest.special_ids,
                     mask_id=self.manifest.special["[MASK]"],
@@ -228,6 +231,7 @@ class Corpus:
         *,
         mlm_probability: float,
         max_predictions: int,
+        masking: MaskingConfig = MaskingConfig(),
     ) -> Batch:
         """Read a batch of sequences, each masked for its view.
 
@@ -239,6 +243,7 @@ class Corpus:
             views: `[n]`, number of each sequence's mask view, from 0.
             mlm_probability: share of a sequence's tokens that are masked.
             max_predictions: the most tokens of a sequence that are masked.
+            masking: what takes the place of a token that is masked.
 
         Raises:
             InputError: a shard is damaged there.
@@ -250,6 +255,7 @@ class Corpus:
             seed=VIEW_SEED,
             mlm_probability=mlm_probability,
             max_predictions=max_predictions,
+            masking=masking,
         )
 
     def _shard_of(self, split: str, number: int) -> Path:

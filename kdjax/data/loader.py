@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from kdjax.config import MaskingConfig
 from kdjax.data.corpus import Batch, Corpus
 from kdjax.data.prepare.packing import position_ids
 from kdjax.errors import InputError
@@ -87,6 +88,7 @@ class Batches:
         seed: int,
         mlm_probability: float,
         max_predictions: int,
+        masking: MaskingConfig = MaskingConfig(),
         mask_copies: int = 0,
         cache: StoredArrays | None = None,
     ):
@@ -99,6 +101,7 @@ class Batches:
             seed: seed of the order and the masks.
             mlm_probability: share of a sequence's tokens that are masked.
             max_predictions: the most tokens of a sequence that are masked.
+            masking: what takes the place of a token that is masked.
             mask_copies: mask views of a sequence; 0: new masks in every epoch.
             cache: stored arrays that join each batch: those of its sequences under its views.
                 Whether they were made of this corpus and these masks is for the caller to check.
@@ -114,6 +117,7 @@ class Batches:
         self._masks: dict[str, Any] = {
             "mlm_probability": mlm_probability,
             "max_predictions": max_predictions,
+            "masking": masking,
         }
         self._mask_copies = mask_copies
         self._cache = cache
@@ -197,6 +201,7 @@ def fixed_batches(
     seed: int,
     mlm_probability: float,
     max_predictions: int,
+    masking: MaskingConfig = MaskingConfig(),
     besides: int = 0,
 ) -> list[Batch]:
     """Read sequences of a split in order with fixed masks, for evaluation.
@@ -213,6 +218,7 @@ def fixed_batches(
         seed: seed of the masks.
         mlm_probability: share of a sequence's tokens that are masked.
         max_predictions: the most tokens of a sequence that are masked.
+        masking: what takes the place of a token that is masked.
         besides: limit of another call, whose sequences are left out; 0: none are.
     """
     chosen = evenly_spaced(corpus.sequences(split), limit, besides)
@@ -226,6 +232,7 @@ def fixed_batches(
             seed=seed,
             mlm_probability=mlm_probability,
             max_predictions=max_predictions,
+            masking=masking,
         )
         batches.append(_pad_rows(batch, batch_size, corpus.manifest.special["[PAD]"]))
     return batches

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdjax.config import MaskingConfig
+
 
 def mask(
     tokens: np.ndarray,
@@ -19,12 +21,14 @@ def mask(
     vocab_size: int,
     special_ids: Sequence[int],
     mask_id: int,
+    masking: MaskingConfig = MaskingConfig(),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mask a sequence for language modelling (Devlin et al. 2019, arXiv 1810.04805, section 3.1).
 
     Of m maskable tokens, `min(max_predictions, max(1, round(mlm_probability * m)))` are chosen
-    (none if m is 0); each is replaced by [MASK] with probability 0.8, by a token drawn from all but
-    the special ones with 0.1, and stays with 0.1. The result depends on the arguments alone: (seed,
+    (none if m is 0); each is replaced by [MASK] with probability `masking.mask`, by a token drawn
+    from all but the special ones with `masking.random`, and stays with `masking.keep`: 0.8, 0.1 and
+    0.1 by default. The result depends on the arguments alone: (seed,
     sequence, epoch) is the key and counter of a Philox stream, so no two triples share random
     numbers.
 
@@ -39,6 +43,7 @@ def mask(
         vocab_size: ids are below it.
         special_ids: distinct ids that are neither masked nor drawn.
         mask_id: id of [MASK].
+        masking: what takes the place of a chosen token.
 
     Returns:
         The masked tokens `[L]` int32; the masked positions `[S]` int32 in ascending order; the
@@ -65,7 +70,9 @@ def mask(
 
     masked = tokens.astype(np.int32)
     hidden = masked[positions]
-    masked[positions] = np.where(action < 0.8, mask_id, np.where(action < 0.9, drawn, hidden))
+    # From the end: 1 - 0.1 is exactly the double 0.9, where a sum of shares may miss it.
+    replaced = np.where(action < 1 - masking.keep, drawn, hidden)
+    masked[positions] = np.where(action < masking.mask, mask_id, replaced)
 
     # Padded to S, so that every batch has the same shapes.
     slots = np.zeros(max_predictions, np.int32)

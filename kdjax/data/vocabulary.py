@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from kdjax.data.text.streams import lines
 from kdjax.data.tokenizer import read_backend
 from kdjax.errors import InputError
+
+_UNUSED = re.compile(r"\[(unused|pad)_?\d+\]|madeupword\d+", re.IGNORECASE)
+"""Entries that vocabularies keep free or are padded with, such as [unused99]."""
 
 
 def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
@@ -18,8 +22,11 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
             compared.
         vocab_size: entries of the model's word embedding, which are compared in any case.
 
+    One may have entries that the other lacks where no text becomes them, such as `[unused99]`.
+
     Raises:
-        InputError: another size, the first entry that differs, or a file that is no tokenizer.
+        InputError: more entries than the model's word embedding, the first entry that differs, or a
+            file that is no tokenizer.
     """
     ours = _entries(read_backend(tokenizer).get_vocab(with_added_tokens=True))
     if max(ours) >= vocab_size:
@@ -31,10 +38,12 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
     if not theirs:
         return
     for index in sorted(ours.keys() | theirs.keys()):
-        if ours.get(index) != theirs.get(index):
+        here = ours.get(index)
+        there = theirs.get(index)
+        is_unused = None in (here, there) and _UNUSED.fullmatch(here or there or "")
+        if here != there and not is_unused:
             raise InputError(
-                f"{tokenizer}: entry {index} is {ours.get(index)!r}, expected "
-                f"{theirs.get(index)!r} as in {directory}"
+                f"{tokenizer}: entry {index} is {here!r}, expected {there!r} as in {directory}"
             )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from kdjax.config import Config, ModelConfig
 from kdjax.dry_run.arms import batch_shape
 from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
 from kdjax.models import FeatureRequest, zoo
+from kdjax.paths import local_path
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.fill_teacher_cache import cache_price, passes
@@ -74,7 +74,8 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
     """
     # A cache made before says what it cost.
     if config.cache.source:
-        return int(CacheManifest.read(Path(config.cache.source)).totals["flops"])
+        directory = local_path(config.cache.source, "cache.source")
+        return int(CacheManifest.read(directory).totals["flops"])
     shape = batch_shape(config, config.cache.batch_size)
     flops_per_pass = cache_price(zoo.resolve(config.teacher.architecture), request, shape)
     return flops_per_pass * passes(sequences, config.data.mask_copies, shape.batch_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from kdjax.budget.accounting import CASES, Budget
@@ -22,6 +21,7 @@ from kdjax.dry_run.charges import (
 )
 from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.models import zoo
+from kdjax.paths import local_path
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
 from kdjax.training.fill_teacher_cache import cache_price
@@ -41,7 +41,8 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     """
     corpus = None
     if config.data.prepared:
-        corpus = regime_of(config.data, Corpus.open(Path(config.data.prepared)))
+        prepared = local_path(config.data.prepared, "data.prepared")
+        corpus = regime_of(config.data, Corpus.open(prepared))
     arms = arms_of(config)
     return {name: _arm_rows(config, arms, arm, corpus) for name, arm in arms.items()}
 

@@ -21,6 +21,7 @@ from kdjax.files import read_json
 from kdjax.models import formats
 from kdjax.models.bert import Model, Params, abstract_params
 from kdjax.models.naming import NAMINGS, Tensors
+from kdjax.paths import local_path
 
 _SINES = "encoder.embed_positions.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
@@ -34,7 +35,7 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
         InputError: no such file, or it describes something other than an encoder that this package
             has.
     """
-    path = Path(directory) / "config.json"
+    path = local_path(directory, "the model's directory") / "config.json"
     return formats.from_json(_read_config(path), path)
 
 
@@ -57,7 +58,7 @@ def from_pretrained(directory: str | Path) -> Model:
             unexpected or of another shape than config.json says; the MLM decoder differs from the
             word embedding.
     """
-    directory = Path(directory)
+    directory = local_path(directory, "the model's directory")
     config = pretrained_config(directory)
     settings = _read_config(directory / "config.json")
     rows_before = formats.rows_before_positions(settings)
@@ -130,7 +131,7 @@ def save_pretrained(
     Raises:
         InputError: a directory that holds other files or cannot be written.
     """
-    directory = Path(directory).resolve()
+    directory = local_path(directory, "the model's directory").resolve()
     config, params = model
     check_saveable(directory)
     # Written beside its place, and moved there whole.

@@ -14,11 +14,13 @@ from kdjax.errors import InputError
 from kdjax.models import ops
 from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
-from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm, check_equal
+from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm
 from kdjax.objectives.reductions import mean, require_logits, weighted_mean
 from kdjax.objectives.schedule import current, read
 
 _POSITIONS = ("masked", "all")
+PADDED_TO = (8, 1024)
+"""Least and largest power of two to a multiple of which a vocabulary may be padded."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Logit(TeacherTerm):
     Hinton et al. 2015, arXiv 1503.02531: the factor T² keeps the gradient's size when T changes.
     DistilBERT (Sanh et al. 2019, arXiv 1910.01108) compares all valid positions, not only the
     masked ones.
+
+    Where one vocabulary is the other with padding, both distributions are over the entries that
+    both have: no token is a later one. The heads compute, and are charged for, all of theirs.
     """
 
     name: ClassVar[str] = "logit"
@@ -63,9 +68,8 @@ class Logit(TeacherTerm):
     ) -> jax.Array:
         # A schedule's value at this step.
         temperature = current(self.temperature, batch)
-        divergence = ops.kl(
-            self._logits(student) / temperature, self._logits(teacher) / temperature
-        )
+        student_logits, teacher_logits = _common(self._logits(student), self._logits(teacher))
+        divergence = ops.kl(student_logits / temperature, teacher_logits / temperature)
         if self.positions == "all":
             return temperature**2 * mean(divergence, batch["valid"])
         return temperature**2 * weighted_mean(divergence, batch["label_weights"])
@@ -81,7 +85,8 @@ class LogitBui2024(TeacherTerm):
     """−Σ p_t log p_s averaged over the N masked positions and the V vocabulary entries, T = 1.
 
     The published code of arXiv 2404.19319 (`predictions_ce`). The mean over V makes it V times
-    smaller than a cross-entropy: beside an MLM loss of weight 1 it all but vanishes.
+    smaller than a cross-entropy: beside an MLM loss of weight 1 it all but vanishes. V counts the
+    entries that both vocabularies have, as in `Logit`.
     """
 
     name: ClassVar[str] = "logit"
@@ -97,13 +102,44 @@ class LogitBui2024(TeacherTerm):
     def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        student_log_probs = ops.log_softmax(require_logits(student.logits))
-        teacher_probs = jnp.exp(ops.log_softmax(require_logits(teacher.logits)))
+        student_logits, teacher_logits = _common(
+            require_logits(student.logits), require_logits(teacher.logits)
+        )
+        student_log_probs = ops.log_softmax(student_logits)
+        teacher_probs = jnp.exp(ops.log_softmax(teacher_logits))
         # A mean over the vocabulary, where a cross-entropy has a sum.
         losses = -jnp.mean(teacher_probs * student_log_probs, axis=-1)
         return weighted_mean(losses, batch["label_weights"])
 
 
 def _needs(student: ModelConfig, teacher: ModelConfig, request: FeatureRequest) -> FeatureNeeds:
-    check_equal("vocabulary entries", student.vocab_size, teacher.vocab_size)
+    _check_vocabularies(student.vocab_size, teacher.vocab_size)
     return FeatureNeeds(request, request)
+
+
+def _check_vocabularies(student: int, teacher: int) -> None:
+    """Check that two vocabularies are the same, but for padding to a multiple of a power of two.
+
+    Args:
+        student: entries of the student's.
+        teacher: entries of the teacher's.
+
+    Raises:
+        InputError: they are not.
+    """
+    smaller, larger = sorted((student, teacher))
+    least, most = PADDED_TO
+    # The largest power of two that divides it.
+    multiple = min(larger & -larger, most)
+    if smaller == larger or (multiple >= least and larger - smaller < multiple):
+        return
+    raise InputError(
+        f"the student has {student} vocabulary entries, the teacher {teacher}, expected equal "
+        f"numbers, or the larger one padded to a multiple of a power of two, {least} to {most}"
+    )
+
+
+def _common(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both models' logits `[..., V]` at the V entries that both vocabularies have."""
+    entries = min(student.shape[-1], teacher.shape[-1])
+    return student[..., :entries], teacher[..., :entries]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from kdjax import forecast
 from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError, nearest
+from kdjax.paths import local_path
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import SweepResults, read_sweep
 from kdjax.sweep.sweep import NAME
@@ -31,7 +30,7 @@ def pilot_of(config: Config) -> SweepResults | None:
         return None
 
     # A law of the budget takes a finished sweep over several budgets.
-    path = Path(config.plan.pilot) / NAME
+    path = local_path(config.plan.pilot, "plan.pilot") / NAME
     if not path.is_file():
         raise InputError(
             f"plan.pilot: {path} is not there, expected the directory of a finished `kdjax sweep`"

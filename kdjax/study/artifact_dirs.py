@@ -16,6 +16,7 @@ _REGIME = ("regime", "unique_tokens", "subset_seed")
 _LOADING = (
     "mlm_probability",
     "max_predictions",
+    "masking",
     "mask_copies",
     "workers",
     "prepared",

@@ -38,6 +38,7 @@ def train_batches(
         seed=seed,
         mlm_probability=config.data.mlm_probability,
         max_predictions=config.data.max_predictions,
+        masking=config.data.masking,
         mask_copies=config.data.mask_copies,
         cache=cache,
     )
@@ -61,6 +62,7 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
             seed=PROBE_SEED,
             mlm_probability=config.data.mlm_probability,
             max_predictions=config.data.max_predictions,
+            masking=config.data.masking,
         )
     except InputError as e:
         raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
@@ -94,6 +96,7 @@ def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict
         seed=HELD_OUT_SEED,
         mlm_probability=config.data.mlm_probability,
         max_predictions=config.data.max_predictions,
+        masking=config.data.masking,
         besides=skip,
     )
 

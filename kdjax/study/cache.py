@@ -13,6 +13,7 @@ from kdjax.errors import InputError
 from kdjax.files import remove_on_input_error
 from kdjax.models import FeatureRequest, Model
 from kdjax.parallel.layout import Layout
+from kdjax.paths import local_path
 from kdjax.progress import Reporter
 from kdjax.study.corpus import study_corpus
 from kdjax.study.teachers import check_teacher, study_teachers
@@ -49,7 +50,7 @@ def study_cache(
         reporter.status(f"cache: {views:,} of {total:,} views of sequences")
 
     if config.cache.source:
-        directory = Path(config.cache.source)
+        directory = local_path(config.cache.source, "cache.source")
     else:
         fill_teacher_cache.build(
             directory, teacher, request, config.cache, config.data, corpus, layout, show

@@ -17,6 +17,7 @@ from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
 from kdjax.errors import InputError
 from kdjax.models import zoo
+from kdjax.paths import local_path
 from kdjax.progress import Reporter
 from kdjax.training.teacher_directories import source_directories
 
@@ -76,9 +77,11 @@ def study_corpus(
             directory.
     """
     # A corpus that is named is read as it is; one of the study is prepared, or found prepared.
-    if not config.data.prepared:
+    if config.data.prepared:
+        directory = local_path(config.data.prepared, "data.prepared")
+    else:
         _prepare(config, directory, reporter, beam)
-    corpus = Corpus.open(Path(config.data.prepared or directory))
+    corpus = Corpus.open(directory)
     _check_corpus(config, corpus)
 
     # Counts take a while: what is useless is refused before, but for corpora of earlier versions.

@@ -71,7 +71,20 @@ class Part:
         return runs[self.number - 1 :: self.count]
 
 
-def merge(parts: Sequence[Path], out: Path) -> list[str]:
+@dataclass(frozen=True)
+class Merged:
+    """What a merge took, and what it left.
+
+    Attributes:
+        runs: names of the finished runs that are now in one place.
+        unfinished: directories of runs that no part has finished; they stay where they are.
+    """
+
+    runs: list[str]
+    unfinished: list[Path]
+
+
+def merge(parts: Sequence[Path], out: Path) -> Merged:
     """Put the finished runs of parts of one study into one directory, which `compare` goes on with.
 
     What runs share (corpus, teacher, stored outputs, references) comes from the first part that has
@@ -81,12 +94,10 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
         parts: directories of `train --part`, or of any study of the same recipe.
         out: a new or empty directory, or one of the same study.
 
-    Returns:
-        Names of the runs that `out` now holds.
-
     Raises:
-        InputError: a part without a study or of another one, a run that differs between parts, or
-            `out` holds something else. Nothing is written then.
+        InputError: a part without a study or of another one, a run that differs between parts, a
+            result where no run's is looked for, or `out` holds something else. Nothing is written
+            then.
     """
     # Runs that are in `out` already come first: nothing there is replaced.
     sources = list(parts)
@@ -98,6 +109,7 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
         )
     # All is checked before anything is written.
     manifest = _merged_manifest(sources)
+    _check_results_in_place(sources)
     runs = _finished_runs(sources)
     check_writable(out)
     # First: a directory with runs but without it would belong to no study.
@@ -107,7 +119,38 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
             _copy(source / name, out / name)
     for name, run in runs.items():
         _copy(run, out / name)
-    return [run.name for run in runs.values()]
+    return Merged([run.name for run in runs.values()], _unfinished(sources, runs))
+
+
+def _check_results_in_place(sources: Sequence[Path]) -> None:
+    """Check that every result of a run lies where runs lie, so that none is passed over.
+
+    Raises:
+        InputError: one lies elsewhere below `runs/`.
+    """
+    for source in sources:
+        for result in sorted((source / "runs").rglob(RESULT)):
+            if result.parent.parent != source / "runs":
+                raise InputError(
+                    f"{result}: a finished run lies here, expected it in ARM-seedN of "
+                    f"{source / 'runs'}"
+                )
+
+
+def _unfinished(sources: Sequence[Path], runs: Mapping[str, Path]) -> list[Path]:
+    """List the directories of runs that no part has finished.
+
+    Args:
+        sources: directories of the parts.
+        runs: path within a study of each finished run.
+    """
+    unfinished = []
+    for source in sources:
+        for run in sorted((source / "runs").glob("*/")):
+            # What a kill left under a temporary name is no run.
+            if f"runs/{run.name}" not in runs and not run.name.startswith("."):
+                unfinished.append(run)
+    return unfinished
 
 
 def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:

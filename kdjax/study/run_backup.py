@@ -17,6 +17,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
 from kdjax.parallel import hosts
+from kdjax.paths import expanded
 from kdjax.training import metrics_log
 
 MANIFEST = "manifest.json"
@@ -73,7 +74,8 @@ class RunBackup:
         self.directory = None
         if root:
             # Orbax wants absolute paths; a bucket's are.
-            base = epath.Path(root if "://" in root else Path(root).absolute())
+            base = expanded(root, "train.checkpoint.directory", bucket=True)
+            base = epath.Path(base if "://" in base else Path(base).absolute())
             self.directory = base / kind / run_dir.name
         if self.directory == self._run_dir:
             raise InputError(

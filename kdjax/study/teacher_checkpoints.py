@@ -10,7 +10,7 @@ from typing import Any
 from kdjax import models
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
-from kdjax.config import Config, plain, to_dict
+from kdjax.config import Config, MaskingConfig, plain, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import write_json
@@ -36,7 +36,10 @@ def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str
     """
     settings: dict[str, Any] = plain(to_dict(config.teacher.train))
     del settings["seeds"]  # a teacher is not another for those trained beside it
-    data = {name: getattr(config.data, name) for name in _MASKED_TEXT}
+    data: dict[str, Any] = {name: getattr(config.data, name) for name in _MASKED_TEXT}
+    # Named only where it is not BERT's, so that teachers from before there was a choice count.
+    if config.data.masking != MaskingConfig():
+        data["masking"] = asdict(config.data.masking)
     return {
         "architecture": asdict(zoo.resolve(config.teacher.architecture)),
         "train": settings,

@@ -10,6 +10,7 @@ from typing import Any
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import read_json
+from kdjax.paths import local_path
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, listed_settings, say
 from kdjax.results.store import from_plain
@@ -39,7 +40,7 @@ def tuning_of(config: Config) -> Tuning | None:
         return None
 
     # Tuning of other arms is no tuning of these, nor are settings that were changed after it.
-    path = Path(config.tuning)
+    path = local_path(config.tuning, "tuning")
     tuning = read_tuning(path)
     for name in config.arms:
         if name not in tuning.arms:
@@ -64,7 +65,7 @@ def _check_best(config: Config, arm: str, best: Mapping[str, Any]) -> None:
         if value != expected:
             raise InputError(
                 f"arms.{arm}.{name} is {value!r}, expected {expected!r}, the best of "
-                f"{Path(config.tuning)}; or an empty tuning"
+                f"{config.tuning}; or an empty tuning"
             )
 
 

@@ -19,7 +19,7 @@ BUDGETS = frozenset(f"budget.{kind}" for kind in KINDS)
 NOT_OF_A_STUDY = ("seeds", "sweep", "tune", "tuning", "plan")
 """Sections of a recipe that cannot be swept over: they say nothing of a single study."""
 LONGEST_NAME = 100
-"""Most letters of a directory's name that is made of settings alone."""
+"""Most bytes of a directory's name that is made of settings alone."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,33 @@ def cells_of(config: Config) -> list[Cell]:
     for values in itertools.product(*config.sweep.values()):
         settings = dict(zip(config.sweep, values, strict=True))
         cells.append(Cell(_name(settings), settings, recipes.changed(base, settings)))
-    if len({cell.name for cell in cells}) < len(cells):
-        raise InputError("sweep: two combinations have the same values, expected each value once")
+    _check_directories(cells)
 
     # A combination that no study can have is refused here, before any study runs.
     for cell in cells:
         arms_of(cell.config)
     return sorted(cells, key=lambda cell: Budget.of(cell.config.budget).amount)
+
+
+def _check_directories(cells: list[Cell]) -> None:
+    """Check that each study has a directory of its own, on disks that know no capitals too.
+
+    Raises:
+        InputError: two would share one.
+    """
+    by_directory: dict[str, Cell] = {}
+    for cell in cells:
+        other = by_directory.setdefault(cell.name.casefold(), cell)
+        if other is cell:
+            continue
+        if other.settings == cell.settings:
+            raise InputError(
+                "sweep: two combinations have the same values, expected each value once"
+            )
+        raise InputError(
+            f"sweep: {other.settings} and {cell.settings} would both lie in {cell.name}, expected "
+            "values that differ in more than capitals and marks"
+        )
 
 
 def _name(settings: dict[str, Any]) -> str:
@@ -84,6 +104,7 @@ def _name(settings: dict[str, Any]) -> str:
 
     # What paths and shells give a meaning to has no place in a directory's name.
     directory = re.sub(r"[^\w.=+-]+", "_", ",".join(parts).replace(",", "+"))
-    if len(directory) > LONGEST_NAME:
-        return f"{directory[:80]}-{digest(settings)[:12]}"
+    if len(directory.encode()) > LONGEST_NAME:
+        beginning = re.sub(r"[^\w.=+-]", "_", directory[:80], flags=re.ASCII)
+        return f"{beginning}-{digest(settings)[:12]}"
     return directory

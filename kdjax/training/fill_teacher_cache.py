@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.budget.price import measure
-from kdjax.config import CacheConfig, DataConfig, ModelConfig, plain
+from kdjax.config import CacheConfig, DataConfig, MaskingConfig, ModelConfig, plain
 from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward
@@ -165,6 +165,7 @@ class _Encoder:
             views,
             mlm_probability=self._data.mlm_probability,
             max_predictions=self._data.max_predictions,
+            masking=self._data.masking,
         )
         # The last batch is filled up: its further rows are computed and not stored.
         records = views * self._corpus.sequences("train") + numbers
@@ -191,7 +192,10 @@ def identity(
     for name, layers in requested.items():
         if isinstance(layers, frozenset):
             requested[name] = sorted(layers)
+    # Named only where it is not BERT's, so that what was stored before there was a choice counts.
+    masking = {} if data.masking == MaskingConfig() else {"masking": asdict(data.masking)}
     return {
+        **masking,
         "corpus": corpus.digest,
         "encoder": sha256({name: part for name, part in teacher.params.items() if name != "mlm"}),
         "head": sha256(teacher.params["mlm"]) if request.head else None,
@@ -220,11 +224,19 @@ def open_cache(
     # The same teacher, text and masks
     stored = opened.manifest.identity
     expected = identity(teacher, request, config, data, corpus)
-    for name in ("corpus", "encoder", "head", "mask_copies", "mlm_probability", "max_predictions"):
+    masks = ("mask_copies", "mlm_probability", "max_predictions")
+    for name in ("corpus", "encoder", "head", *masks):
         if stored[name] != expected[name] and expected[name] is not None:
             raise InputError(
                 f"{directory}: stored for {name} {stored[name]!r}, expected {expected[name]!r}"
             )
+
+    default = asdict(MaskingConfig())
+    replaced = stored.get("masking", default)
+    if replaced != expected.get("masking", default):
+        raise InputError(
+            f"{directory}: stored for masking {replaced!r}, expected {asdict(data.masking)!r}"
+        )
 
     # The fields do not show what entries of logits stand for.
     for name in ("logits", "temperature") if request.head else ():

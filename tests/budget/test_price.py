@@ -213,3 +213,17 @@ def test_parts_that_miss_the_whole_are_refused() -> None:
     parts = dict.fromkeys(PARTS, 10)
     with pytest.raises(FlopCountError, match="add up"):
         reconcile(Count(60, JaxprCount(50, 10)), **parts)
+
+
+def test_padded_vocabulary_of_the_teacher_costs_its_heads_further_rows_alone() -> None:
+    # Both distributions are over the entries that both have.
+    shape = tiny.SHAPE
+    prices = []
+    for entries in (tiny.VOCABULARY, 56):
+        teacher = dataclasses.replace(tiny.TEACHER, vocab_size=entries)
+        prices.append(price(tiny.phase("logit", teacher=teacher), shape))
+    rows = shape.batch_size * shape.max_predictions * (56 - tiny.VOCABULARY)
+    matmul = rows * 2 * tiny.TEACHER.width
+    assert prices[1].jaxpr_matmul - prices[0].jaxpr_matmul == matmul
+    # Besides, a bias for each.
+    assert prices[1].total - prices[0].total == matmul + rows

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdjax.config import MaskingConfig
 from kdjax.data.masking import mask
 
 SPECIAL = (0, 1, 2, 3, 4)
@@ -165,3 +166,37 @@ def test_seed_sequence_and_epoch_each_change_the_mask_and_nothing_else_does() ->
     others = [{"seed": 1}, {"sequence": 1}, {"epoch": 1}, {"seed": 1, "sequence": 1}]
     chosen = {masked(tokens, segments, **change)[1].tobytes() for change in ({}, *others)}
     assert len(chosen) == 5
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((1.0, 0.0, 0.0), {"mask"}),
+        ((0.0, 1.0, 0.0), {"drawn"}),
+        ((0.0, 0.0, 1.0), {"kept"}),
+        ((0.5, 0.0, 0.5), {"mask", "kept"}),
+    ],
+)
+def test_masking_shares_say_what_takes_a_tokens_place(
+    shares: tuple[float, float, float], expected: set[str]
+) -> None:
+    tokens, segments = sequence()
+    seen = set()
+    for epoch in range(40):
+        changed, slots, labels, weights = masked(
+            tokens, segments, epoch=epoch, masking=MaskingConfig(*shares)
+        )
+        used = slots[weights > 0]
+        # A drawn token may be the one that was there.
+        seen |= {"mask"} if (changed[used] == MASK).any() else set()
+        kept = changed[used] == labels[weights > 0]
+        seen |= {"kept"} if kept.mean() > 0.1 else set()
+        seen |= {"drawn"} if (~kept & (changed[used] != MASK)).any() else set()
+    assert seen == expected
+
+
+def test_default_masking_cuts_at_the_doubles_that_berts_shares_are() -> None:
+    default = MaskingConfig()
+    assert default == MaskingConfig(mask=0.8, random=0.1, keep=0.1)
+    # What is compared with a random number: any other double could change a mask.
+    assert (default.mask, 1 - default.keep) == (0.8, 0.9)

@@ -148,7 +148,7 @@ def test_killed_preparation_goes_on_with_the_missing_blocks(
     script.write_text(f"""
 import time
 from pathlib import Path
-from kdjax.config import DataConfig
+from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.prepare.local import prepare
 
 def wait_to_be_killed(documents: int, tokens: int, seconds: float) -> None:

@@ -108,3 +108,12 @@ def test_byte_that_is_not_utf8_is_counted_from_the_start(
         (tmp_path / "a.json").write_bytes(data)
         with pytest.raises(TextError, match=f"not UTF-8 at byte {byte} "):
             read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_record_with_a_field_twice_is_refused(tmp_path: Path, name: str) -> None:
+    record = '{"text": "one", "text": "two"}\n'
+    path = tmp_path / name
+    path.write_text(record if name == "a.jsonl" else f"[{record}]", encoding="utf-8")
+    with pytest.raises(TextError, match=r"a\.json.*'text' twice in one object"):
+        list(records.records(path))

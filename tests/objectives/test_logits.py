@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdjax.errors import InputError
 from kdjax.objectives import Features, get
 from tests.objectives.examples import (
     STUDENT,
@@ -21,6 +23,19 @@ from tests.objectives.examples import (
     padded,
     softmax,
 )
+
+PADDINGS = [
+    ((30522, 30522), True),
+    ((30522, 30528), True),
+    ((30522, 30592), True),
+    ((30522, 30720), True),
+    ((11, 16), True),
+    ((30522, 30536), False),
+    ((30522, 30530), False),
+    ((512, 30522), False),
+    ((11, 12), False),
+]
+"""Entries of two vocabularies, and whether one is the other with padding."""
 
 
 @pytest.fixture(params=[padded, packed])
@@ -99,6 +114,34 @@ def test_bui2024_logit_is_smaller_by_the_vocabulary(example: Any) -> None:
     assert get("logit", "bui2024")(student, teacher, batch, {}) == pytest.approx(
         expected, rel=1e-12
     )
+
+
+@pytest.mark.parametrize("variant", ["original", "bui2024"])
+@pytest.mark.parametrize("padded_model", ["student", "teacher"])
+def test_logit_leaves_out_the_entries_that_pad_a_vocabulary(
+    example: Any, variant: str, padded_model: str
+) -> None:
+    student, teacher, batch = example
+    term = get("logit", variant)
+    expected = term(student, teacher, batch, {})
+    # Rows that no token has may come to anything.
+    models = {"student": student, "teacher": teacher}
+    logits = models[padded_model].logits
+    more = jnp.full((*logits.shape[:-1], 5), 1e4, logits.dtype)
+    models[padded_model] = Features(logits=jnp.concatenate([logits, more], axis=-1))
+    assert term(models["student"], models["teacher"], batch, {}) == expected
+
+
+@pytest.mark.parametrize(("sizes", "fits"), PADDINGS)
+def test_vocabularies_may_differ_by_padding_alone(sizes: tuple[int, int], fits: bool) -> None:
+    for student_size, teacher_size in (sizes, sizes[::-1]):
+        student = replace(STUDENT, vocab_size=student_size)
+        teacher = replace(TEACHER, vocab_size=teacher_size)
+        if fits:
+            assert get("logit").needs(student, teacher).student.logits
+            continue
+        with pytest.raises(InputError, match="padded to a multiple of a power of two, 8 to 1024"):
+            get("logit").needs(student, teacher)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,8 @@ def test_merge_skips_unfinished_runs(parts: list[Path], tmp_path: Path) -> None:
     ended = kdjax("merge", parts[0], tmp_path / "part", "--out", tmp_path / "merged")
     assert ended.status == 0
     assert "3 finished runs" in ended.out
+    left = tmp_path / "part" / "runs" / "scratch-seed1"
+    assert f"left where they are, 1 unfinished runs: {left}\n" in ended.out
     assert not (tmp_path / "merged" / "runs" / "scratch-seed1").exists()
 
 
@@ -166,6 +168,19 @@ def test_merge_of_a_run_with_two_results_is_refused(parts: list[Path], tmp_path:
     ended = kdjax("merge", *parts, other, "--out", tmp_path / "merged")
     assert ended.status == 2
     assert "ended with other parameters than" in ended.err
+    assert not (tmp_path / "merged").exists()
+
+
+def test_merge_refuses_a_finished_run_that_it_would_pass_over(
+    parts: list[Path], tmp_path: Path
+) -> None:
+    shutil.copytree(parts[1], tmp_path / "part")
+    runs = tmp_path / "part" / "runs"
+    (runs / "mlm").mkdir()
+    (runs / "scratch-seed1").rename(runs / "mlm" / "plain-seed1")
+    ended = kdjax("merge", parts[0], tmp_path / "part", "--out", tmp_path / "merged")
+    assert ended.status == 2 and ended.err.count("\n") == 1
+    assert "mlm/plain-seed1/result.json: a finished run lies here" in ended.err
     assert not (tmp_path / "merged").exists()
 
 

@@ -86,13 +86,13 @@ def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
         ),
         (
             ("--data.tokenizer.alphabet", "-1"),
-            "data.tokenizer.alphabet is -1, expected 0 to 1,048,576",
+            "data.tokenizer.alphabet is -1, expected at least 0, at most 1,048,576",
         ),
         (
             ("--data.tokenizer.size", "1000000000"),
-            "size is 1000000000, expected at most 1,048,576 entries",
+            "size is 1000000000, expected at least 0, at most 1,048,576",
         ),
-        (("--data.tokenizer.size", "1" + "0" * 20), "expected at most 1,048,576 entries"),
+        (("--data.tokenizer.size", "1" + "0" * 20), "expected at least 0, at most 1,048,576"),
         (
             ("--data.tokenizer.sise", "99"),
             "unknown setting '--data.tokenizer.sise' (did you mean '--data.tokenizer.size'?)",

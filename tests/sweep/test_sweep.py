@@ -198,7 +198,7 @@ def test_plan_without_a_pilot_has_prices_and_published_laws(swept: Swept, tmp_pa
         ("--plan.pilot {out} --train.batch_size 4", "its train is not the recipe's"),
         (
             "--plan.pilot {out} --plan.budgets [-1.0]",
-            "plan.budgets is [-1.0], expected numbers of FLOPs above 0",
+            "plan.budgets is -1.0, expected more than 0",
         ),
     ],
 )
@@ -233,6 +233,20 @@ def test_sweep_with_bad_values_is_refused(
     recipe = small_study.write(tmp_path, **{**BARE, "sweep": dict(sweep)})
     with pytest.raises(InputError, match=message):
         cells_of(recipes.load(recipe))
+
+
+@pytest.mark.parametrize("values", [["a/b.txt", "a_b.txt"], ["A.txt", "a.txt"]])
+def test_studies_that_would_share_a_directory_are_refused(values: list[str]) -> None:
+    config = replace(made_up_recipe(), sweep={"data.files": values})
+    with pytest.raises(InputError, match=r"would both lie in data\.files="):
+        cells_of(config)
+
+
+def test_directory_of_long_foreign_values_has_a_name_that_disks_take() -> None:
+    config = replace(made_up_recipe(), sweep={"teacher.note": ["語" * 90, "語" * 99]})
+    names = [cell.name for cell in cells_of(config)]
+    assert len(set(names)) == 2
+    assert all(len(name.encode()) <= 100 for name in names)
 
 
 def test_compare_with_a_sweep_in_the_recipe_is_refused(swept: Swept, tmp_path: Path) -> None:

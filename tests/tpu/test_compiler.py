@@ -42,7 +42,7 @@ for deep in ("v4", "v5p"):
 SLICES |= {f"tpu7x:{shape}": 2 * chips for shape, chips in DEEP.items()}
 """Devices of slices: a chip is one, but on TPU7x two."""
 SMALL = {
-    "data": {"seq_len": 128, "max_predictions": 4},
+    "data": {"seq_len": 128, "max_predictions": 4, "mlm_probability": 0.03},
     "student": {
         "layers": 1,
         "width": 128,

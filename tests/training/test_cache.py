@@ -252,7 +252,7 @@ def test_open_cache_accepts_request_for_part_of_features(text: Text, exact: Path
     ("changes", "complaint"),
     [
         ({"data": {"mask_copies": 3}}, r"stored for mask_copies 2, expected 3\Z"),
-        ({"data": {"mlm_probability": 0.3}}, r"stored for mlm_probability 0.15, expected 0.3\Z"),
+        ({"data": {"mlm_probability": 0.2}}, r"stored for mlm_probability 0.15, expected 0.2\Z"),
         ({"data": {"max_predictions": 2}}, r"stored for max_predictions 3, expected 2\Z"),
         (
             {"request": FeatureRequest(hidden=frozenset({1}))},

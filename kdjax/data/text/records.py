@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from kdjax.data.text.streams import BUFFER, LINE_BYTES, TextError, kind, lines, mebibytes, opened
+from kdjax.files import unique_keys
 
 NESTING = 500
 """Lists and mappings within one another that are read for sure; Python's reader may go farther."""
@@ -29,7 +30,7 @@ def _integer(digits: str) -> int | Decimal:
     return Decimal(digits)
 
 
-DECODER = json.JSONDecoder(parse_int=_integer)
+DECODER = json.JSONDecoder(parse_int=_integer, object_pairs_hook=unique_keys)
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -53,7 +54,7 @@ class Record:
 def records(path: Path, *, lenient: bool = False) -> Iterator[Record]:
     """Yield the records of a .jsonl or .json file, perhaps compressed.
 
-    A mapping may have a key twice: both records are yielded.
+    A mapping of records may have a key twice: both are yielded. A record may not.
 
     Args:
         path: the file.
@@ -61,8 +62,8 @@ def records(path: Path, *, lenient: bool = False) -> Iterator[Record]:
             with a problem; else it is refused.
 
     Raises:
-        TextError: not UTF-8, malformed JSON, not a mapping or list of records, one of more than
-            `LINE_BYTES`, or nested too deeply.
+        TextError: not UTF-8, malformed JSON, not a mapping or list of records, one with a field
+            twice, one of more than `LINE_BYTES`, or nested too deeply.
     """
     if kind(path) == ".jsonl":
         for number, line in lines(path):
@@ -169,6 +170,9 @@ class _Json:
             except RecursionError:
                 line, _ = self._position(self._index)
                 raise _too_deep(f"{self._path}, line {line}") from None
+            except ValueError as e:  # a field twice
+                line, _ = self._position(self._index)
+                raise TextError(f"{self._path}, line {line}: {e}") from None
             self._read(max(BUFFER, len(self._text) - self._index))
 
     def _read(self, size: int) -> None:
@@ -218,6 +222,8 @@ def _parse(text: str, where: str) -> Any:
         raise TextError(f"{where}: malformed JSON, {e.msg} at column {e.colno}") from None
     except RecursionError:
         raise _too_deep(where) from None
+    except ValueError as e:  # a field twice
+        raise TextError(f"{where}: {e}") from None
 
 
 def _too_deep(where: str) -> TextError:

@@ -17,6 +17,7 @@ from kdjax.data.text.records import Record, records
 from kdjax.data.text.streams import TextError, check_characters, sha256
 from kdjax.data.text.tfds import TfdsSplit
 from kdjax.errors import InputError
+from kdjax.paths import local_path
 
 if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig
@@ -77,7 +78,7 @@ def locate(uri: str) -> Path:
         InputError: the package is not installed, or the path leads out of it.
     """
     if not uri.startswith(PACKAGE):
-        return Path(uri).expanduser()
+        return local_path(uri, "the path")
     name, _, inside = uri.removeprefix(PACKAGE).partition("/")
     relative = PurePosixPath(inside)
     if not name.isidentifier() or relative.is_absolute() or ".." in relative.parts:

@@ -12,6 +12,7 @@ from typing import Any
 from kdjax.data.text.records import Record
 from kdjax.data.text.streams import TextError, optional, sha256
 from kdjax.errors import InputError
+from kdjax.paths import local_path
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"
@@ -56,7 +57,7 @@ def find(uri: str) -> TfdsSplit:
         TextError: not a prepared data set, or no such split.
     """
     place, split = _split_uri(uri.removeprefix(PREFIX))
-    directory = Path(place).expanduser()
+    directory = local_path(place, uri)
     if not (directory / INFO).is_file():
         raise TextError(
             f"{uri}: {directory} holds no {INFO}, expected the directory of one version of a data "

@@ -1,0 +1,90 @@
+"""Paths that a user writes, in a recipe, on the command line or in a program: one way to read them
+all."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from kdjax.errors import InputError
+
+ELSEWHERE = ("package:", "tfds:")
+"""Beginnings of names of text, tokenizers and weights that are no plain paths; what reads them
+resolves them (`kdjax.data.text.sources`)."""
+LONGEST_PART = 255
+"""Most bytes of a file's or a directory's name on common file systems."""
+LONGEST_PATH = 4095
+"""Most bytes of a path on Linux."""
+_BUCKET = re.compile(r"gs://[^/]+(/.*)?")
+
+
+def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
+    """Check a path and expand a leading `~`; whether it exists is not looked at.
+
+    Args:
+        text: the path as the user wrote it.
+        name: name of the setting or argument, for messages.
+        bucket: whether gs://bucket/path is taken, too; it is returned as it is.
+
+    Raises:
+        InputError: it is empty, holds a NUL, is longer than file systems allow, names a user who
+            has no home, or is a URL where a path is expected.
+    """
+    path = str(text)
+    expected = "a path or gs://bucket/path" if bucket else "a path on this machine"
+    if not path.strip():
+        raise InputError(f"{name} is {path!r}, expected {expected}")
+    if "\0" in path:
+        raise InputError(f"{name} is {path!r}, expected {expected}, without NUL characters")
+    # Path() would make a directory of a URL; one slash is left where a path was joined or made.
+    if re.match(r"[a-z0-9+.-]+:/", path, re.IGNORECASE):
+        if bucket and _BUCKET.fullmatch(path):
+            return path
+        only = "" if bucket else ": only train.checkpoint.directory can be in a bucket"
+        raise InputError(f"{name} is {path!r}, expected {expected}{only}")
+    home = os.path.expanduser(path)  # noqa: PTH111 - Path's raises without saying whose home
+    if home.startswith("~"):
+        user = path.partition("/")[0]
+        raise InputError(f"{name} is {path!r}, expected a path: {user} has no home here")
+    too_long = any(len(os.fsencode(part)) > LONGEST_PART for part in home.split("/"))
+    if too_long or len(os.fsencode(home)) > LONGEST_PATH:
+        raise InputError(
+            f"{name} is {path[:60]!r}…, expected a path of at most {LONGEST_PATH:,} bytes, and "
+            f"{LONGEST_PART} between two slashes"
+        )
+    return home
+
+
+def local_path(text: str | Path, name: str) -> Path:
+    """Read a path on this machine.
+
+    Args:
+        text: the path as the user wrote it.
+        name: name of the setting or argument, for messages.
+
+    Raises:
+        InputError: as `expanded`.
+    """
+    path = Path(expanded(text, name))
+    # `.` and `..` have no name, beside which another could be made.
+    return path.resolve() if path.name in ("", "..") else path
+
+
+def check_setting(text: str, name: str, *, bucket: bool = False) -> None:
+    """Check a path of a recipe when the recipe is read; an empty one is one that is not set.
+
+    Args:
+        text: the path, or a name that begins with one of `ELSEWHERE`.
+        name: dotted name of the setting, for messages.
+        bucket: whether gs://bucket/path is taken, too.
+
+    Raises:
+        InputError: as `expanded`.
+    """
+    # What stands behind the colon is found by the package's or the data set's own rules.
+    if text.startswith(ELSEWHERE):
+        if "\0" in text:
+            raise InputError(f"{name} is {text!r}, expected a name without NUL characters")
+    elif text:
+        expanded(text, name, bucket=bucket)

@@ -1,0 +1,93 @@
+"""Paths that users write: what is taken, what is expanded, and what is refused, wherever they
+stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdjax import recipes
+from kdjax.cli import command_line
+from kdjax.config import Config
+from kdjax.data.text import sources
+from kdjax.errors import InputError
+from kdjax.paths import expanded, local_path
+from kdjax.study.run_backup import RunBackup
+
+SETTINGS = (
+    "data.files",
+    "data.tokenizer",
+    "data.prepared",
+    "teacher.source",
+    "cache.source",
+    "tuning",
+    "plan.pilot",
+    "train.checkpoint.directory",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_tilde_is_the_home_directory(home: Path) -> None:
+    assert local_path("~/a", "--out") == home / "a"
+    assert local_path("a/~", "--out") == Path("a/~")
+    assert sources.locate("~/text.txt") == home / "text.txt"
+    assert expanded("gs://bucket/a", "here", bucket=True) == "gs://bucket/a"
+
+
+def test_dots_are_directories_with_a_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "a").mkdir()
+    monkeypatch.chdir(home / "a")
+    assert local_path(".", "--out") == home / "a"
+    assert local_path("..", "--out") == home
+    assert local_path("./b", "--out") == Path("b")
+
+
+def test_checkpoint_directory_under_tilde_is_in_the_home_directory(home: Path) -> None:
+    backup = RunBackup("~/kept", Path("out/runs/a-seed0"))
+    assert str(backup.directory) == str(home / "kept/runs/a-seed0")
+
+
+@pytest.mark.parametrize("words", [["audit", "~/a"], ["merge", "~/a", "--out", "~/b"]])
+def test_paths_on_the_command_line_are_expanded(home: Path, words: list[str]) -> None:
+    _, options = command_line.read(words)
+    paths = [value for value in vars(options).values() if isinstance(value, Path)]
+    paths += getattr(options, "parts", [])
+    assert paths and all(path.is_relative_to(home) for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (" ", r"expected a path"),
+        ("a\0b", r"without NUL"),
+        ("s3://bucket/a", r"expected a path"),
+        ("~no-such-user-here/a", r"~no-such-user-here has no home"),
+        ("a" * 300, r"at most 4,095 bytes, and 255 between two slashes"),
+        ("a/" * 3000, r"at most 4,095 bytes"),
+    ],
+)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_impossible_path_is_refused_when_the_recipe_is_read(
+    setting: str, path: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{setting} is .*{message}"):
+        recipes.changed(Config(), {setting: path})
+
+
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if "checkpoint" not in name])
+def test_bucket_is_refused_where_only_checkpoints_can_be(setting: str) -> None:
+    with pytest.raises(InputError, match=r"only train.checkpoint.directory can be in a bucket"):
+        recipes.changed(Config(), {setting: "gs://bucket/a"})
+
+
+@pytest.mark.parametrize("out", ["", " ", "gs://bucket/out", "gs:/bucket/out"])
+@pytest.mark.parametrize("words", [["merge", "a", "--out"], ["audit"]])
+def test_impossible_path_on_the_command_line_is_refused(words: list[str], out: str) -> None:
+    with pytest.raises(InputError, match=r"(--out|DIR) is .*expected a path on this machine"):
+        command_line.read([*words, out])
