@@ -17,7 +17,7 @@ from typing import Any
 import kdjax.study.compare
 import kdjax.training.phase
 import kdjax.training.train
-from kdjax import recipes
+from kdjax import locks, recipes
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
@@ -288,6 +288,7 @@ def train(
     with ExitStack() as stack:
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdjax-"))
+        stack.enter_context(locks.hold(out))
         evaluation = Evaluation(EvaluationConfig(), _held_out(data, sequences=256), tasks=())
         spec = RunSpec(
             compiled_phases[seed],

@@ -42,7 +42,7 @@ class Clock:
         self._whole = False
         self._seconds: dict[str, float] = {}
         self._counted_until = time.perf_counter()
-        self._compiled_until = 0.0
+        self._compiled_until = self._counted_until
         self._is_listening = False
 
     def listen(self) -> None:
@@ -103,8 +103,11 @@ class Clock:
         is_main_thread = threading.current_thread() is threading.main_thread()
         if is_main_thread and not self._whole and event.startswith(_COMPILING):
             # A function's event covers those of the functions it calls: each second counts once.
-            seconds = max(0.0, end_time - max(start_time, self._compiled_until))
-            self._compiled_until = end_time
+            # JAX reads a clock that may jump: no event lasted longer than since the last one ended.
+            now = time.perf_counter()
+            duration = max(0.0, end_time - start_time)
+            seconds = max(0.0, now - max(now - duration, self._compiled_until))
+            self._compiled_until = now
             self._add(COMPILE, seconds)
             self._add(self._kinds[-1], -seconds)
 

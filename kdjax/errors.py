@@ -28,6 +28,10 @@ class Unfinished(InputError):
     """Long work that stopped before its end and stays: the same command goes on with it."""
 
 
+class InUse(InputError):
+    """A place that another process is writing to: it has to end first, and nothing was touched."""
+
+
 class Stopped(SystemExit):
     """A signal to stop, after which nothing is lost: the same command goes on.
 

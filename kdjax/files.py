@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError, Unfinished
+from kdjax.errors import InputError, InUse, Unfinished
+
+LOCK = ".lock"
+"""Begins the names of the files by which `kdjax.locks` keeps other processes from a directory."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,24 +82,45 @@ def check_writable(directory: Path) -> None:
 def remove_on_input_error(*directories: Path, unless: str = "") -> Iterator[None]:
     """Delete what the block made of these directories if it ends in bad input.
 
-    Those that were there before stay, and so does work that is `Unfinished`.
+    Those that held something before stay, and so does work that is `Unfinished`, and all of it
+    where another process is writing.
 
     Args:
         directories: directories that the block makes.
         unless: a pattern of paths within one of them; where any is there, work that took long is
             done, and nothing at all is deleted.
     """
-    new = [directory for directory in directories if not directory.exists()]
+    new = [directory for directory in directories if not entries(directory)]
+    absent = [directory for directory in new if not directory.exists()]
     try:
         yield
-    except Unfinished:
+    except (Unfinished, InUse):
         raise
     except InputError:
         if unless and any(next(directory.glob(unless), None) for directory in new):
             raise
         for directory in new:
+            for path in entries(directory):
+                _remove(path)
+        # A locked directory was made for its lock, and goes with it.
+        for directory in absent:
             shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def entries(directory: Path) -> list[Path]:
+    """List what lies in a directory besides locks; nothing where there is no directory."""
+    if not directory.is_dir():
+        return []
+    return [path for path in directory.iterdir() if not path.name.startswith(LOCK)]
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, or a directory with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -81,15 +81,36 @@ def test_compilation_in_any_block_counts_as_compile() -> None:
     with clock("teacher", whole=True):
         jax.jit(lambda x: x @ x.T + 2)(jax.numpy.ones((3, 5)))
     assert clock.since(begun)[COMPILE] == parts[COMPILE]
+
+
+@pytest.mark.parametrize("jump", [0.0, -1e7])
+def test_event_inside_another_counts_once_whatever_the_wall_clock_does(
+    now: list[float], jump: float
+) -> None:
+    clock = Clock()
+    clock.listen()
     with clock("evaluation"):
-        jax.monitoring.record_event_time_span(
-            "/jax/core/compile/inner", *(time.time() + x for x in (11, 12))
-        )
-        jax.monitoring.record_event_time_span(
-            "/jax/core/compile/outer", *(time.time() + x for x in (10, 13))
-        )
-    # None of it twice
-    assert clock.since(begun)[COMPILE] == pytest.approx(parts[COMPILE] + 2, abs=0.1)
+        begun = clock.mark()
+        # The outer event lasts from 10 to 13, the inner one from 11 to 12; between, time is set.
+        now[0] += 2
+        jax.monitoring.record_event_time_span("/jax/core/compile/inner", 11.0, 12.0)
+        now[0] += 1
+        jax.monitoring.record_event_time_span("/jax/core/compile/outer", 10.0 + jump, 13.0 + jump)
+        now[0] += 4
+        assert clock.since(begun) == {COMPILE: 2.0, "evaluation": 5.0}
+
+
+def test_event_across_a_jump_of_the_wall_clock_is_no_longer_than_what_has_passed(
+    now: list[float],
+) -> None:
+    clock = Clock()
+    clock.listen()
+    with clock("evaluation"):
+        begun = clock.mark()
+        now[0] += 3
+        jax.monitoring.record_event_time_span("/jax/core/compile/a", 10.0, 1e9)
+        jax.monitoring.record_event_time_span("/jax/core/compile/b", 1e9, 10.0)
+        assert clock.since(begun) == {COMPILE: 3.0}
 
 
 def test_stopwatch_of_a_run_counts_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from kdjax.cli import command_line
 from kdjax.cli.command import Command, Options
 from kdjax.clock import CLOCK
 from kdjax.errors import InputError, Stopped
-from kdjax.parallel.preemption import PREEMPTION
+from kdjax.parallel.preemption import INTERRUPTED, PREEMPTION
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How the system says that a disk is full, or a quota or a limit on files used up."""
@@ -22,9 +22,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit.
 
-    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted.
-    Each but the first with one line that says it; after 75 and 130 the same command goes on. 1: a
-    bug, with a traceback.
+    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted by
+    SIGINT. Each but the first with one line that says it; after 75 and 130 the same command goes
+    on. A second SIGINT ends the process at once. 1: a bug, with a traceback.
 
     Args:
         arguments: the words after `kdjax`; None: those of this process.
@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     process_logging.claim_logging()
     # Whatever ends a command early is one line here, and an exit status; a bug is a traceback.
     try:
-        command, options = command_line.read(sys.argv[1:] if arguments is None else arguments)
-        options.begun = begun
-        if _set_up(command, options):
-            with PREEMPTION.sigterm_handler():
+        with PREEMPTION.handlers():
+            command, options = command_line.read(sys.argv[1:] if arguments is None else arguments)
+            options.begun = begun
+            if _set_up(command, options):
                 command.run(options)
     except Stopped as e:
         process_logging.warn(str(e))
-        sys.exit(e.STATUS)
+        sys.exit(INTERRUPTED if PREEMPTION.interrupted else e.STATUS)
     except InputError as e:
         process_logging.warn(str(e))
         _exit_now(2)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _exit_now(2)
     except KeyboardInterrupt:
         process_logging.warn("interrupted; the same command goes on from the last checkpoint")
-        _exit_now(130)
+        _exit_now(INTERRUPTED)
     except Exception as e:
         if not _peer_lost(e):
             raise

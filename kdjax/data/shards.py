@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from kdjax import locks
 from kdjax.data.manifest import Shard
 from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
@@ -23,7 +23,7 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @contextlib.contextmanager
-def locked(directory: Path, plan: str, work: str) -> Iterator[None]:
+def locked(directory: Path, plan: str) -> Iterator[None]:
     """Keep other processes from filling a directory in the block.
 
     The directory is made if there is none, and what a kill left half-written in it is cleared.
@@ -31,20 +31,12 @@ def locked(directory: Path, plan: str, work: str) -> Iterator[None]:
     Args:
         directory: directory to be filled by this process alone.
         plan: name of the file that is written first.
-        work: name of the work done here, for messages.
 
     Raises:
-        InputError: it cannot be made, or another process holds it.
+        InputError: it cannot be made.
+        InUse: another process holds it.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as e:
-        raise InputError(
-            f"{directory}: cannot be used ({e.strerror}), expected a writable directory"
-        ) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locks.hold(directory):
         half_written = [*directory.glob(f".{plan}.*.tmp"), *(directory / SHARDS).glob(".*.tmp")]
         # Without a plan the directory may be somebody else's: then only our own names are cleared.
         if (directory / plan).exists():
@@ -52,12 +44,6 @@ def locked(directory: Path, plan: str, work: str) -> Iterator[None]:
         for file in half_written:
             file.unlink(missing_ok=True)
         yield
-    except BlockingIOError:
-        raise InputError(
-            f"{directory}: another process {work} here, expected it to end first"
-        ) from None
-    finally:
-        os.close(handle)
 
 
 def write_shard(directory: Path, name: str, split: str, records: Iterable[bytes]) -> Shard:

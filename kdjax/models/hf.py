@@ -15,9 +15,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from kdjax import locks
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.files import read_json
+from kdjax.files import entries, read_json
 from kdjax.models import formats
 from kdjax.models.bert import Model, Params, abstract_params
 from kdjax.models.naming import NAMINGS, Tensors
@@ -165,7 +166,7 @@ def check_saveable(directory: Path) -> None:
     """
     if not directory.exists():
         return
-    if not directory.is_dir() or not {file.name for file in directory.iterdir()} <= _WRITTEN:
+    if not directory.is_dir() or not {file.name for file in entries(directory)} <= _WRITTEN:
         raise InputError(
             f"{directory}: holds other files, expected a new directory or an earlier saved model"
         )
@@ -259,6 +260,7 @@ def _swap(new: Path, directory: Path) -> None:
     old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
     replaces = directory.exists()
     if replaces:
+        locks.carry(directory, new)
         directory.rename(old)
     try:
         new.rename(directory)

@@ -1,47 +1,74 @@
-"""The signal to stop: SIGTERM, which a machine that is about to be taken away sends first."""
+"""The signals to stop: SIGTERM, which a machine that is about to be taken away sends first, and
+SIGINT, which Ctrl-C sends."""
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
+from kdjax import process_logging
 from kdjax.errors import Stopped
+
+INTERRUPTED = 130
+"""Exit status after SIGINT, as shells give it."""
+_SHOW_CURSOR = b"\x1b[?25h"
+"""What a terminal shows its cursor after; a live line hides it."""
 
 
 class Preemption:
     """Whether this process was asked to stop.
 
-    Until `sigterm_handler` is entered, SIGTERM does what it did before. Outside of `between_steps`
-    it ends what is being done at once, which is as safe as a kill. Inside, it is only noted:
-    the training loop calls `stop_requested` once a step, saves, and ends.
+    Until `handlers` is entered, SIGTERM and SIGINT do what they did before. Outside of
+    `between_steps` they end what is being done at once, which is as safe as a kill. Inside, they
+    are only noted: the training loop calls `stop_requested` once a step, saves, and ends. A second
+    SIGINT ends the process at once, as a kill does, whatever it is doing.
     """
 
     def __init__(self) -> None:
         self._stop_requested = False
         self._training = False
+        self._interrupted = False
 
     @contextmanager
-    def sigterm_handler(self) -> Iterator[None]:
-        """Let SIGTERM end the block with `Stopped`.
+    def handlers(self) -> Iterator[None]:
+        """Let SIGTERM end the block with `Stopped`, and SIGINT with KeyboardInterrupt.
 
-        Nothing changes in a thread other than the main one, which alone gets signals.
+        Where the signal was only noted, either is `Stopped`. Nothing changes in a thread other than
+        the main one, which alone gets signals.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._on_signal)
+        self._interrupted = False
+        # Python runs handlers between two of its own instructions, which a compilation holds up for
+        # minutes. A thread hears of a second SIGINT at once.
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=_end_on_second, args=(reader,), daemon=True).start()
+        on_sigterm = signal.signal(signal.SIGTERM, self._on_sigterm)
+        on_sigint = signal.signal(signal.SIGINT, self._on_sigint)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, on_sigterm)
             self._stop_requested = False
+            # After the first SIGINT the next one ends the process, to its very end.
+            if not self._interrupted:
+                signal.signal(signal.SIGINT, on_sigint)
+                signal.set_wakeup_fd(before)
+                writer.close()
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """Let SIGTERM wait for `stop_requested` in the block, and at the latest for its end.
+        """Let signals wait for `stop_requested` in the block, and at the latest for its end.
 
         Raises:
             Stopped: the block ended by itself after a signal.
@@ -63,10 +90,52 @@ class Preemption:
         """
         return self._stop_requested
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    @property
+    def interrupted(self) -> bool:
+        """Return whether SIGINT came since `handlers` was entered."""
+        return self._interrupted
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._stop_requested = True
         if not self._training:
             raise Stopped
+
+    def _on_sigint(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted:
+            _end_now()
+        self._interrupted = True
+        if not self._training:
+            raise KeyboardInterrupt
+        self._stop_requested = True
+        _say("interrupted; saving after this step; Ctrl-C again ends it at once")
+
+
+def _end_on_second(reader: socket.socket) -> None:
+    """End this process when SIGINT has come twice; return when the socket is closed.
+
+    Args:
+        reader: socket that gets the number of each signal as it comes.
+    """
+    interrupts = 0
+    with reader:
+        while numbers := reader.recv(64):
+            interrupts += numbers.count(signal.SIGINT)
+            if interrupts >= 2:
+                _end_now()
+
+
+def _end_now() -> NoReturn:
+    """End this process as a kill would: what is whole stays, and the same command goes on."""
+    if sys.stderr.isatty():
+        os.write(2, _SHOW_CURSOR)
+    _say("interrupted again; ended at once; the same command goes on from the last checkpoint")
+    os._exit(INTERRUPTED)
+
+
+def _say(text: str) -> None:
+    """Print a line to standard error, also in the middle of another one's printing."""
+    with suppress(OSError):
+        os.write(2, f"{process_logging.prefix()}kdjax: {text}\n".encode())
 
 
 PREEMPTION = Preemption()

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from kdjax import forecast
+from kdjax import forecast, locks
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.dry_run.arms import arms_of, shape_of
 from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
-from kdjax.files import check_writable, digest, write_json
+from kdjax.files import digest, write_json
 from kdjax.plan import prior, report, table
 from kdjax.plan.pilot import endpoint_of, pilot_of, runs_of, text_of
 from kdjax.plan.schema import (
@@ -63,10 +63,10 @@ def plan(config: Config, out: Path) -> Plan:
     Raises:
         InputError: a pilot that is not there, or not this recipe's; too few budgets to fit.
     """
-    check_writable(out)
-    content = forecasts(config)
-    write_json(out / "plan.json", to_plain(content))
-    report.write(content, out / "plan.html")
+    with locks.hold(out):
+        content = forecasts(config)
+        write_json(out / "plan.json", to_plain(content))
+        report.write(content, out / "plan.html")
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     Console(width=width).print(table.summary(content))
     print(f"report: {out / 'plan.html'}")

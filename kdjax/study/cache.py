@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from kdjax import locks
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
 from kdjax.dry_run.arms import arms_of
@@ -76,7 +77,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     data_dir = out.with_name(f"{out.name}.data")
     teacher_dir = out.with_name(f"{out.name}.teacher")
     layout = Layout.of(config.train.mesh)
-    with Reporter() as reporter, remove_on_input_error(out, data_dir, teacher_dir):
+    with locks.hold(out), Reporter() as reporter, remove_on_input_error(out, data_dir, teacher_dir):
         check_teacher(config, layout)
         corpus = study_corpus(config, data_dir, reporter)
         teachers = study_teachers(config, corpus, teacher_dir, layout, reporter)

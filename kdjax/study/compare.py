@@ -24,6 +24,7 @@ from kdjax.study.references import References
 from kdjax.study.results import collect
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
+from kdjax.study.writer import backup_of, sole_writer
 from kdjax.training.teacher_directories import CARD
 
 RESULTS = "results.json"
@@ -53,7 +54,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
             f"the recipe sweeps over {', '.join(config.sweep)}, expected `kdjax sweep` for it, or "
             "no sweep"
         )
-    with Reporter() as reporter:
+    with sole_writer(out, backup_of(config)), Reporter() as reporter:
         study = prepared_study(config, out, reporter)
         study.log_finished(study.plan.runs)
         reporter.set_budget(study.unspent(study.plan.runs))
@@ -81,7 +82,8 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> RunResult:
         raise InputError(
             f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}"
         )
-    with Reporter() as reporter:
+    writer = sole_writer(out, backup_of(config), part=f"{arm}-seed{seed}")
+    with writer, Reporter() as reporter:
         study = prepared_study(config, out, reporter)
         return StudyRunner(study).run_all([(arm, seed)])[0]
 
@@ -94,7 +96,8 @@ def train_part(config: Config, out: Path, part: Part) -> list[RunResult]:
     Raises:
         InputError: as `compare`.
     """
-    with Reporter() as reporter:
+    writer = sole_writer(out, backup_of(config), part=f"{part.number}-of-{part.count}")
+    with writer, Reporter() as reporter:
         study = prepared_study(config, out, reporter)
         # All parts list the runs alike, and each takes its own.
         runs = part.of(study.spans, config.seeds)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kdjax import locks
 from kdjax.config import Config, TokenizerConfig
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
@@ -15,7 +16,7 @@ from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losse
 from kdjax.data.text import sources
 from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
-from kdjax.errors import InputError
+from kdjax.errors import InputError, InUse
 from kdjax.models import zoo
 from kdjax.paths import local_path
 from kdjax.progress import Reporter
@@ -241,6 +242,8 @@ def held_out_text(
     try:
         manifest = local.prepare(data, tokenizer, directory, held_out=True)
         text = Corpus.open(directory)
+    except InUse:
+        raise
     except InputError as e:
         raise InputError(f"evaluation.texts.{name}: {e}") from None
     for warning in manifest_warnings(manifest):
@@ -259,7 +262,7 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
     Raises:
         InputError: as `study_corpus`.
     """
-    with Reporter() as reporter:
+    with locks.hold(out), Reporter() as reporter:
         corpus = study_corpus(config, out, reporter, beam)
         manifest = corpus.manifest
         reporter.log(

@@ -11,7 +11,7 @@ from kdjax.budget.price import Price
 from kdjax.config import Config, first_difference, plain, to_dict
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.errors import InputError
-from kdjax.files import check_writable, read_json, write_json
+from kdjax.files import check_writable, entries, read_json, write_json
 
 NAME = "study.json"
 """Written once all that runs need is there; from then on the directory is this recipe's."""
@@ -65,7 +65,7 @@ class StudyManifest:
             check_writable(out)
             # What was made before study.json may stay: another recipe is refused by its own checks.
             # A kill may leave what was being written under a temporary name.
-            names = [e.name for e in out.iterdir() if not e.name.endswith((".tmp", ".old"))]
+            names = [e.name for e in entries(out) if not e.name.endswith((".tmp", ".old"))]
             if not set(names) <= set(BEFORE):
                 raise InputError(
                     f"{out}: holds files but no study, expected a new or empty directory for --out"

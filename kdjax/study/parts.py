@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdjax import locks
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import first_difference
 from kdjax.errors import InputError
-from kdjax.files import check_writable, read_json, write_json
+from kdjax.files import LOCK, check_writable, entries, read_json, write_json
 from kdjax.results.store import from_plain, run_result
 from kdjax.study.manifest import BEFORE, NAME
 from kdjax.study.run_backup import MANIFEST, RESULT
@@ -99,11 +100,17 @@ def merge(parts: Sequence[Path], out: Path) -> Merged:
             result where no run's is looked for, or `out` holds something else. Nothing is written
             then.
     """
+    with locks.hold(out):
+        return _merge(parts, out)
+
+
+def _merge(parts: Sequence[Path], out: Path) -> Merged:
+    """Merge parts into a directory that no other process writes to."""
     # Runs that are in `out` already come first: nothing there is replaced.
     sources = list(parts)
     if (out / NAME).exists():
         sources.insert(0, out)
-    elif out.exists() and any(out.iterdir()):
+    elif entries(out):
         raise InputError(
             f"{out}: holds files but no study, expected a new or empty directory for --out"
         )
@@ -240,5 +247,5 @@ def _copy(source: Path, target: Path) -> None:
     # Renamed when it is whole; what a kill left under the temporary name goes.
     beside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside)
+    shutil.copytree(source, beside, ignore=shutil.ignore_patterns(f"{LOCK}*"))
     beside.replace(target)

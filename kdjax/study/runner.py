@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
@@ -19,6 +20,7 @@ from kdjax.study.machine import hardware_use
 from kdjax.study.run_backup import RESULT, RunBackup
 from kdjax.study.run_manifest import register_run
 from kdjax.study.study import Study
+from kdjax.study.writer import sole_writer
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint_storage import save_params
 from kdjax.training.compiled_phase import CompiledPhase
@@ -83,12 +85,32 @@ class StudyRunner:
             InputError: a checkpoint is damaged, the directory holds another
                 run, or there are several under a budget of hours.
         """
-        # Which runs are finished, here or on another machine; the others are trained together.
-        rows = {}
         backups = {}
         for seed in seeds:
             run_dir = self._plan.run_dir(arm, seed)
-            backup = RunBackup(self._config.train.checkpoint.directory, run_dir)
+            backups[seed] = RunBackup(self._config.train.checkpoint.directory, run_dir)
+        # Two parts of a study, each in its turn right, may have a run in common.
+        with ExitStack() as writers:
+            for seed, backup in backups.items():
+                run_dir = self._plan.run_dir(arm, seed)
+                writers.enter_context(sole_writer(run_dir, backup.directory))
+            return self._run_held(arm, backups)
+
+    def _run_held(self, arm: str, backups: Mapping[int, RunBackup]) -> list[RunResult]:
+        """Take runs of an arm to their end, which no other process writes to.
+
+        Args:
+            arm: the arm's name.
+            backups: seed -> where the files of its run lie besides its directory.
+
+        Returns:
+            Their rows of `results.json`.
+        """
+        # Which runs are finished, here or on another machine; the others are trained together.
+        rows = {}
+        unfinished = {}
+        for seed, backup in backups.items():
+            run_dir = self._plan.run_dir(arm, seed)
             register_run(self._study, arm, seed, backup)
             backup.download()
             if hosts.broadcast_from_main(self._study.is_finished(arm, seed)):
@@ -97,10 +119,10 @@ class StudyRunner:
                 content = read_json(run_dir / RESULT) if hosts.is_main_process() else None
                 rows[seed] = run_result(hosts.broadcast_from_main(content))
             else:
-                backups[seed] = backup
-        if backups:
-            rows |= self._train(self._plan.arms[arm], backups)
-        return [rows[seed] for seed in seeds]
+                unfinished[seed] = backup
+        if unfinished:
+            rows |= self._train(self._plan.arms[arm], unfinished)
+        return [rows[seed] for seed in backups]
 
     def _train(self, arm: Arm, backups: Mapping[int, RunBackup]) -> dict[int, RunResult]:
         """Train runs of an arm together, and measure each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from kdjax import models
@@ -9,12 +10,13 @@ from kdjax.config import Config
 from kdjax.data.corpus import Corpus
 from kdjax.dry_run.teacher_cost import fit_flops
 from kdjax.errors import InputError
-from kdjax.files import remove_on_input_error
+from kdjax.files import entries, remove_on_input_error
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.study.corpus import study_corpus
 from kdjax.study.teacher import Teacher, read_as_is, read_checked, single_teacher
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
+from kdjax.study.writer import sole_writer
 from kdjax.training.teacher_directories import CARD, TeacherDirectory, source_directories
 
 
@@ -65,7 +67,10 @@ def study_teachers(
         return tuple(teachers)
     directories = source_directories(config)
     if directories[0].seed is None:
-        return (single_teacher(config, corpus, directory, layout, reporter),)
+        # Nothing is written where the teacher is read as it is.
+        writer = sole_writer(directory) if config.teacher.head.budget else nullcontext()
+        with writer:
+            return (single_teacher(config, corpus, directory, layout, reporter),)
     # All arms of a seed pay for its teacher, so teachers have to cost the same.
     teachers = [_teacher_of_seed(config, corpus, place) for place in directories]
     if len({teacher.cost for teacher in teachers}) > 1:
@@ -112,7 +117,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     fit_dir = out.with_name(f"{out.name}.fit")
     layout = Layout.of(config.train.mesh)
     removal = remove_on_input_error(out, data_dir, fit_dir, unless=f"**/seed*/at-*/{CARD}")
-    with Reporter() as reporter, removal:
+    with sole_writer(out), Reporter() as reporter, removal:
         # An output directory that cannot be is refused before a corpus is prepared.
         if trains:
             _check_only_seeds(out)
@@ -141,9 +146,7 @@ def _check_only_seeds(out: Path) -> None:
     Raises:
         InputError: it holds something else.
     """
-    if not out.exists():
-        return
-    others = [path.name for path in out.iterdir() if not path.name.startswith("seed")]
+    others = [path.name for path in entries(out) if not path.name.startswith("seed")]
     if others:
         raise InputError(
             f"{out}: holds {min(others)}, expected a new directory, or one of trained teachers"

@@ -6,11 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
+from kdjax import locks
 from kdjax.config import Config
 from kdjax.data.prepare import wordpiece
 from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
-from kdjax.files import check_writable
+from kdjax.files import LOCK, check_writable, entries
 from kdjax.progress import Reporter
 from kdjax.report import numbers
 
@@ -31,9 +32,9 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
     """
     if out.is_symlink() or out.resolve() == Path.cwd():
         raise InputError(f"{out}: expected a directory of its own for --out, that can be replaced")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
-    with Reporter() as reporter:
+    with locks.hold(out), Reporter() as reporter:
+        if entries(out):
+            raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
         reporter.status("tokenizer: training")
         trained = wordpiece.train_on_corpus(config.data)
 
@@ -44,6 +45,9 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         try:
             beside.mkdir()
             wordpiece.write_directory(trained, beside)
+            # The lock stays, in the new directory; one that is not empty is not replaced.
+            locks.carry(out, beside)
+            (out / LOCK).unlink(missing_ok=True)
             beside.replace(out)
         except OSError as e:
             shutil.rmtree(beside, ignore_errors=True)

@@ -28,6 +28,7 @@ from kdjax.study.machine import hardware_use, versions
 from kdjax.study.run_backup import RESULT, RunBackup
 from kdjax.study.teacher import Teacher
 from kdjax.study.teacher_checkpoints import TeacherCheckpoints, training_identity
+from kdjax.study.writer import sole_writer
 from kdjax.training import metrics_log
 from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.outcome import Outcome
@@ -96,11 +97,12 @@ def trained_teacher(
     """
     training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
     # Done here, done on another machine, or still to be done by all processes together.
-    training.register()
-    training.download()
-    if not hosts.all_processes(training.finished):
-        training.run()
-    training.backup.upload_and_prune()
+    with sole_writer(training.directory, training.backup.directory):
+        training.register()
+        training.download()
+        if not hosts.all_processes(training.finished):
+            training.run()
+        training.backup.upload_and_prune()
     # Every checkpoint was saved; the recipe says which of them teaches.
     chosen = training.directory / checkpoint_name(config.teacher.at)
     return Teacher(read_teacher(chosen), read_card(chosen))

@@ -12,13 +12,14 @@ from kdjax.budget.accounting import Budget
 from kdjax.clock import CLOCK
 from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
-from kdjax.files import check_writable, read_json, write_json
+from kdjax.files import check_writable, entries, read_json, write_json
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.results.store import to_plain
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
 from kdjax.study.manifest import shared_settings
 from kdjax.study.run_backup import subdirectory
+from kdjax.study.writer import backup_of, sole_writer
 from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
@@ -45,8 +46,8 @@ def sweep(config: Config, out: Path) -> SweepResults:
     """
     # Whatever is wrong with the recipe or the directory shows before anything is trained.
     cells = cells_of(config)
-    _register(config, out)
-    with Reporter() as reporter:
+    with sole_writer(out, backup_of(config)), Reporter() as reporter:
+        _register(config, out)
         studies = []
         # What the studies from here on may still spend, in the budget's unit.
         ahead = sum(_budget(cell) for cell in cells)
@@ -55,11 +56,12 @@ def sweep(config: Config, out: Path) -> SweepResults:
             begun = CLOCK.mark()
             reporter.log(f"study {n} of {len(cells)}: {cell.name}")
             recipe = subdirectory(cell.config, f"cells/{cell.name}")
-            study = prepared_study(recipe, directory, reporter, out / "shared")
-            ahead -= _budget(cell)
-            study.log_finished(study.plan.runs)
-            reporter.set_budget(ahead + study.unspent(study.plan.runs))
-            studies.append(finish(study, begun))
+            with sole_writer(directory, backup_of(recipe)):
+                study = prepared_study(recipe, directory, reporter, out / "shared")
+                ahead -= _budget(cell)
+                study.log_finished(study.plan.runs)
+                reporter.set_budget(ahead + study.unspent(study.plan.runs))
+                studies.append(finish(study, begun))
 
         # Only when every study has ended: each gives a point of every curve.
         results = collect(config, cells, studies)
@@ -94,7 +96,7 @@ def _register(config: Config, out: Path) -> None:
             raise InputError(
                 f"{path}: this sweep's {name} is {before!r}, expected {now!r}; use another --out"
             )
-    elif any(out.iterdir()):
+    elif entries(out):
         raise InputError(
             f"{out}: holds files but no sweep, expected a new or empty directory for --out"
         )

@@ -17,7 +17,7 @@ from kdjax.config import plain
 from kdjax.data.manifest import NAME, Shard
 from kdjax.data.shards import SHARDS, check_shard, damaged, locked, write_shard
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
+from kdjax.files import entries, read_json, write_json
 from kdjax.teacher_cache.manifest import (
     PLAN,
     VERSION,
@@ -159,7 +159,7 @@ def build(
     empty = CacheManifest(
         VERSION, known, tuple(fields), sequences, views, block, shards=(), totals={}, bytes=0
     )
-    with locked(directory, PLAN, "builds a cache"):
+    with locked(directory, PLAN):
         _check_plan(directory, empty)
         if (directory / NAME).exists():
             done = CacheManifest.read(directory)
@@ -198,7 +198,7 @@ def _check_plan(directory: Path, empty: CacheManifest) -> None:
         del plan[result]
     path = directory / PLAN
     if not path.exists():
-        if any(directory.iterdir()):
+        if entries(directory):
             raise InputError(
                 f"{directory}: is not empty and holds no cache, expected a new or empty directory"
             )

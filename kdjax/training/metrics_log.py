@@ -144,7 +144,11 @@ class Log:
         if config.tensorboard:
             from kdjax.training.tensorboard import TensorBoard  # noqa: PLC0415 - slow to import
 
-            self._sinks.append(TensorBoard(directory / "tensorboard", self._lines.records(), about))
+            try:
+                sink = TensorBoard(directory / "tensorboard", self._lines.records(), about)
+                self._sinks.append(sink)
+            except OSError as e:
+                self._warn_of("TensorBoard", e)
 
     def write(self, step: int, record: Record) -> None:
         """Write the record of a step; figures that are not finite become None, for JSON."""
@@ -179,10 +183,13 @@ class Log:
                 act(sink)
             except Exception as e:
                 self._sinks.remove(sink)
-                self._warn(
-                    f"{type(sink).__name__} fails ({type(e).__name__}: {e}); figures are in "
-                    f"{NAME} alone now"
-                )
+                self._warn_of(type(sink).__name__, e)
+
+    def _warn_of(self, sink: str, error: Exception) -> None:
+        """Warn that a sink fails, and that the run goes on without it."""
+        self._warn(
+            f"{sink} fails ({type(error).__name__}: {error}); figures are in {NAME} alone now"
+        )
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import socket
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.metadata import create_summary_metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from kdjax.training.sinks import About, Record, is_evaluation
@@ -22,8 +26,11 @@ BY_BUDGET = "by_budget"
 """Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any
 price compare."""
 _FLUSH_SECONDS = 30
-_QUEUE = 1000
-"""Events that may wait for the disk before the run does."""
+"""Seconds between two writes of what waits in memory to the disk."""
+_VERSION = "brain.Event:2"
+"""Version of the format of event files, which each begins with."""
+_numbers = itertools.count()
+"""Numbers of the event files of this process, which tell those of one second apart."""
 
 
 class TensorBoard:
@@ -49,11 +56,15 @@ class TensorBoard:
                 old.write_bytes(b"")
             else:
                 old.unlink()
-        self._writer = EventFileWriter(
-            str(directory), max_queue_size=_QUEUE, flush_secs=_FLUSH_SECONDS
-        )
+        # TensorBoard's own writer has a thread, which prints a traceback when the disk is full, and
+        # waits by a clock that may jump.
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._writer = RecordWriter((directory / f"events.out.tfevents.{name}").open("wb"))
+        self._flushed = time.monotonic()
+        self._write(Event(wall_time=time.time(), file_version=_VERSION))
         # A TensorBoard that looked at the old file forgets it.
-        self._writer.add_event(
+        self._write(
             Event(step=0, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
         )
         if about is not None:
@@ -63,7 +74,8 @@ class TensorBoard:
         for step, record in records:
             wall_time = record.get("time", wall_time)
             self._add(step, record, wall_time)
-        self._writer.flush()
+        with self._closed_on_error():
+            self._writer.flush()
 
     def write(self, step: int, record: Record) -> None:
         """Add a record's figures, each under its name."""
@@ -73,10 +85,28 @@ class TensorBoard:
         """Write what is waiting."""
         self._writer.close()
 
+    def _write(self, event: Event) -> None:
+        """Add an event, and write what has waited long enough to the disk."""
+        with self._closed_on_error():
+            self._writer.write(event.SerializeToString())
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._writer.flush()
+                self._flushed = time.monotonic()
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """Close the file if the block cannot write to it; else Python complains when it goes."""
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):  # of what is still waiting
+                self._writer.close()
+            raise
+
     def _add(self, step: int, record: Record, wall_time: float) -> None:
         if not is_evaluation(record):
             figures = {name: figure for name, figure in record.items() if name != "time"}
-            self._writer.add_event(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
+            self._write(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
             return
         figures = {
             name: figure for name, figure in record.items() if name not in ("flops", "share")
@@ -84,10 +114,8 @@ class TensorBoard:
         # Once more over the budget, where arms with steps of any price compare
         by_budget = {f"{BY_BUDGET}/{name}": figure for name, figure in figures.items()}
         thousandths = round(1000 * record["share"])
-        self._writer.add_event(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
-        self._writer.add_event(
-            Event(step=thousandths, wall_time=wall_time, summary=_scalars(by_budget))
-        )
+        self._write(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
+        self._write(Event(step=thousandths, wall_time=wall_time, summary=_scalars(by_budget)))
 
     def _add_names(self, about: About) -> None:
         """Add the run's arm and seed as hyperparameters, and its recipe as text."""
@@ -96,7 +124,7 @@ class TensorBoard:
             hparams_pb({"arm": about.arm, "seed": about.seed}),
             _text("recipe", recipe),
         ):
-            self._writer.add_event(Event(wall_time=time.time(), summary=summary))
+            self._write(Event(wall_time=time.time(), summary=summary))
 
 
 def _scalars(figures: Mapping[str, Any]) -> Summary:

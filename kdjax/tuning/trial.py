@@ -27,6 +27,7 @@ from kdjax.study.run_backup import subdirectory
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.study.tuned import format_settings
+from kdjax.study.writer import sole_writer
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
 
@@ -108,6 +109,11 @@ class Trials:
         """
         directory = self._directory(arm, number)
         self._reporter.trial = f"trial {number + 1} of {self._config.tune.trials}"
+        with sole_writer(directory):
+            return self._trial(arm, directory, settings)
+
+    def _trial(self, arm: str, directory: Path, settings: dict[str, Any]) -> Outcome:
+        """Run a trial in a directory that no other process writes to."""
         study = self._prepared_study(arm, directory, settings)
 
         # Settings follow from the sampler; where they differ, it is a trial of another tuning.

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
+from optuna.distributions import BaseDistribution
 from rich.console import Console
 
 from kdjax import recipes
@@ -15,13 +16,14 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
 from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
-from kdjax.files import check_writable, digest, write_json, write_text
+from kdjax.files import check_writable, digest, entries, write_json, write_text
 from kdjax.parallel import hosts
 from kdjax.results.store import to_plain
 from kdjax.results.text import CountedLosses
 from kdjax.results.tuning import ArmTrials, BestTrial, TrialRow, TuningResults
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
+from kdjax.study.writer import backup_of, sole_writer
 from kdjax.tuning import table
 from kdjax.tuning.search import Better, Trial, best_of, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
@@ -48,6 +50,21 @@ def tune(config: Config, out: Path) -> TuningResults:
     # Whatever is wrong with the recipe or the directory comes before the first run.
     better = _check(config)
     space = distributions_of(config)
+    with sole_writer(out, backup_of(config)):
+        return _tune(config, out, better, space)
+
+
+def _tune(
+    config: Config, out: Path, better: Better, space: dict[str, BaseDistribution]
+) -> TuningResults:
+    """Tune every arm in a directory that no other process writes to.
+
+    Args:
+        config: the recipe, with `tune`.
+        out: the tuning's directory.
+        better: which values of the endpoint are better.
+        space: setting -> the values it may have.
+    """
     _check_directory(out)
     reporter = TrialReporter()
     with reporter:
@@ -191,7 +208,7 @@ def _check_directory(out: Path) -> None:
     check_writable(out)
     names = ("shared", "trials", NAME, RECIPE)
     # A kill may leave what was being written under a temporary name.
-    if any(path.name not in names and path.suffix != ".tmp" for path in out.iterdir()):
+    if any(path.name not in names and path.suffix != ".tmp" for path in entries(out)):
         raise InputError(
             f"{out}: holds files but no tuning, expected a new or empty directory for --out"
         )

@@ -265,7 +265,7 @@ def test_directory_of_something_else_is_refused_and_left_alone(
     with pytest.raises(InputError, match="is not empty and holds no prepared corpus"):
         prepare(config, tokenizer, tmp_path / "out")
     assert list(contents(tmp_path / "out")) == ["thesis.txt"]
-    with pytest.raises(InputError, match=r"thesis\.txt: cannot be used"):
+    with pytest.raises(InputError, match=r"thesis\.txt: cannot be written"):
         prepare(config, tokenizer, tmp_path / "out" / "thesis.txt")
 
 
@@ -281,9 +281,9 @@ def test_kill_before_the_plan_was_written_leaves_nothing_in_the_way(
 def test_directory_in_use_is_refused(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
     (tmp_path / "out").mkdir()
     # As another process would.
-    handle = os.open(tmp_path / "out", os.O_RDONLY)
+    handle = os.open(tmp_path / "out" / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match="another process prepares a corpus here"):
+    with pytest.raises(InputError, match="another process is writing here"):
         prepare(config, tokenizer, tmp_path / "out")
     os.close(handle)
     assert prepare(config, tokenizer, tmp_path / "out").digest

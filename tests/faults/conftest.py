@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def bucket() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
+    _refuse_stale_writes()
     server = create_server("localhost", port, in_memory=True, default_bucket="bucket")
     server.start()
     with pytest.MonkeyPatch.context() as environment:
@@ -67,3 +69,34 @@ def bucket() -> Iterator[str]:
             environment.setenv(name, f"http://localhost:{port}")
         yield "gs://bucket"
     server.stop()
+
+
+def _refuse_stale_writes() -> None:
+    """Have the emulator do as Cloud Storage does with writes that name a generation.
+
+    A write, or a deletion, of an object that is of another generation is answered with 412.
+    """
+    from gcp_storage_emulator.exceptions import NotFound
+    from gcp_storage_emulator.handlers import objects
+    from gcp_storage_emulator.server import DELETE, HANDLERS, POST
+
+    def checked(handle: Callable[..., Any]) -> Callable[..., Any]:
+        def check(request: Any, response: Any, storage: Any, *words: Any, **parameters: Any) -> Any:
+            (expected,) = request.query.get("ifGenerationMatch") or (None,)
+            name = request.params.get("object_id") or (request.query.get("name") or [""])[0]
+            if expected is not None and name:
+                try:
+                    there = storage.get_file_obj(request.params["bucket_name"], name)["generation"]
+                except NotFound:
+                    there = "0"
+                if there != expected:
+                    response.status = HTTPStatus.PRECONDITION_FAILED
+                    return None
+            return handle(request, response, storage, *words, **parameters)
+
+        return check
+
+    for _, methods in HANDLERS:
+        for method, handle in ((POST, objects.insert), (DELETE, objects.delete)):
+            if methods.get(method) is handle:
+                methods[method] = checked(handle)

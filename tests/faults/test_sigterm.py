@@ -30,7 +30,7 @@ def test_run_on_sigterm_saves_between_steps_and_ends_the_same(
     tmp_path: Path, straight: Path
 ) -> None:
     """The clock never makes a checkpoint due."""
-    with PREEMPTION.sigterm_handler(), pytest.raises(Stopped) as stopped:
+    with PREEMPTION.handlers(), pytest.raises(Stopped) as stopped:
         runs.run(tmp_path, told_at(2), seconds=1e9)
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     # The step that was on its way, or the one whose batch was
@@ -50,7 +50,7 @@ def test_sigterm_on_full_disk_is_an_input_error(
 ) -> None:
     with (
         ExitStack() as full,
-        PREEMPTION.sigterm_handler(),
+        PREEMPTION.handlers(),
         pytest.raises(InputError, match=r"File too large"),
     ):
 
@@ -64,7 +64,7 @@ def test_sigterm_on_full_disk_is_an_input_error(
 
 
 def test_sigterm_after_the_last_step_saves_the_run(tmp_path: Path, straight: Path) -> None:
-    with PREEMPTION.sigterm_handler(), pytest.raises(Stopped, match="nothing is lost"):
+    with PREEMPTION.handlers(), pytest.raises(Stopped, match="nothing is lost"):
         runs.run(tmp_path, told_at(runs.STEPS))
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
@@ -73,7 +73,7 @@ def test_sigterm_outside_training_stops_at_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with (
         pytest.raises(Stopped, match="told to stop; nothing is lost; the same command goes on"),
-        PREEMPTION.sigterm_handler(),
+        PREEMPTION.handlers(),
     ):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)

@@ -278,7 +278,7 @@ def test_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -
     with pytest.raises(InputError, match="is not empty and holds no cache"):
         build(tmp_path / "out")
     assert list(contents(tmp_path / "out")) == ["thesis.txt"]
-    with pytest.raises(InputError, match=r"thesis\.txt: cannot be used"):
+    with pytest.raises(InputError, match=r"thesis\.txt: cannot be written"):
         build(thesis)
     for directory in (tmp_path / "out", tmp_path / "nowhere"):
         with pytest.raises(InputError, match=rf"{directory.name}: holds no cache"):
@@ -287,9 +287,9 @@ def test_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -
 
 def test_directory_in_use_is_refused(tmp_path: Path) -> None:
     # As another process would.
-    handle = os.open(tmp_path, os.O_RDONLY)
+    handle = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match="another process builds a cache here"):
+    with pytest.raises(InputError, match="another process is writing here"):
         build(tmp_path)
     os.close(handle)
     assert build(tmp_path).digest

@@ -27,7 +27,7 @@ from kdjax.data.text.streams import TextError, sha256
 from kdjax.data.text_figures import TextFigures, check_unknown
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json, write_text
+from kdjax.files import entries, read_json, write_json, write_text
 
 PLAN = "preparation.json"
 """File that says what the directory is prepared from; written first, so that a restart can tell
@@ -203,24 +203,20 @@ def preparing(out: Path) -> Iterator[None]:
     Raises:
         InputError: it cannot be made, or another process holds it.
     """
-    created = not out.exists()
-    try:
-        with locked(out, PLAN, "prepares a corpus"):
+    with locked(out, PLAN):
+        try:
             yield
-    except TextError:
-        for directory in (SHARDS, SCAN):
-            shutil.rmtree(out / directory, ignore_errors=True)
-        for name in (PLAN, NAME, TOKENIZER):
-            (out / name).unlink(missing_ok=True)
-        raise
-    finally:
-        if created and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        except TextError:
+            for directory in (SHARDS, SCAN):
+                shutil.rmtree(out / directory, ignore_errors=True)
+            for name in (PLAN, NAME, TOKENIZER):
+                (out / name).unlink(missing_ok=True)
+            raise
 
 
 def check_ours(out: Path) -> None:
     """Raise an InputError where a directory holds neither a corpus nor the beginnings of one."""
-    if not (out / PLAN).exists() and any(entry.name != SCAN for entry in out.iterdir()):
+    if not (out / PLAN).exists() and any(entry.name != SCAN for entry in entries(out)):
         raise InputError(
             f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory"
         )
