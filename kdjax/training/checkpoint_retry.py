@@ -13,8 +13,11 @@ from kdjax.errors import InputError
 from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
 from kdjax.training.records import RunRecords
 
+FIRST_RETRY_SECONDS = 1.0
+"""Time before the last checkpoint is tried again for the first time; each time it doubles. Orbax
+takes a clock that was set forward for a save that took too long, and the next try succeeds."""
 RETRY_SECONDS = 60.0
-"""Time between tries to write the last checkpoint, while there is no room for it."""
+"""Time between tries to write the last checkpoint, at most, while there is no room for it."""
 
 
 class CheckpointRetry:
@@ -48,6 +51,7 @@ class CheckpointRetry:
         self._warn = warn
         self._saved_step: int | None = None
         self._failing_since: float | None = None
+        self._next_wait = FIRST_RETRY_SECONDS
 
     def resume(self, step: int) -> None:
         """Go on from a step, which needs no checkpoint: it has one, or is the start."""
@@ -77,7 +81,8 @@ class CheckpointRetry:
 
     def wait(self) -> None:
         """Wait until the next try to write the last checkpoint."""
-        time.sleep(min(RETRY_SECONDS, self.patience))
+        time.sleep(min(self._next_wait, self.patience))
+        self._next_wait = min(2 * self._next_wait, RETRY_SECONDS)
 
     def commit(self, ledger: Ledger) -> bool:
         """Wait for the checkpoint in progress; return whether the ledger's step has one now.
@@ -88,6 +93,7 @@ class CheckpointRetry:
         try:
             if self._storage.wait():
                 self._failing_since = None
+                self._next_wait = FIRST_RETRY_SECONDS
         except Unsaved as e:
             self._saved_step = None
             self._warn_or_raise(e, ledger)

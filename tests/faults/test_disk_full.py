@@ -64,6 +64,7 @@ def test_run_without_patience_stops_on_full_disk_and_resumes(
 def test_last_checkpoint_is_retried_until_there_is_room(
     tmp_path: Path, straight: Path, files_of_at_most: Limit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waited: list[float] = []
     warnings: list[str] = []
     with ExitStack() as full:
 
@@ -72,11 +73,13 @@ def test_last_checkpoint_is_retried_until_there_is_room(
                 full.enter_context(files_of_at_most(700))
 
         def wait(seconds: float) -> None:
-            assert seconds == checkpoint_retry.RETRY_SECONDS
-            full.close()  # meanwhile somebody made room
+            waited.append(seconds)
+            if len(waited) == 8:
+                full.close()  # meanwhile somebody made room
 
         monkeypatch.setattr(checkpoint_retry.time, "sleep", wait)
         outcome = runs.run(tmp_path, watch, warnings.append)
+    assert waited == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert any("goes on without a checkpoint of step 6" in line for line in warnings)
     runs.check_same(outcome, tmp_path, straight)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
 from kdjax.config import LogConfig
+from kdjax.training import tensorboard
 from kdjax.training.metrics_log import Log
 from kdjax.training.sinks import About
-from tests import metrics, trainers
+from tests import limits, metrics, trainers
 from tests.training import runs
 
 
@@ -96,3 +100,42 @@ def test_dropped_events_are_forgotten_by_reader(
     # A second reader, and the one that was already open, forget what was overwritten.
     assert points(read(tmp_path), "loss") == [(1, 1.0), (2, 20.0)]
     assert points(events.Reload(), "loss") == [(1, 1.0), (2, 20.0)]
+
+
+@pytest.mark.parametrize("opened_before", [True, False])
+def test_full_disk_is_one_warning_without_a_traceback(
+    tmp_path: Path,
+    opened_before: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tensorboard, "_FLUSH_SECONDS", -1.0)
+    said: list[str] = []
+    with ExitStack() as full:
+        if opened_before:
+            log = Log(tmp_path, 0, LogConfig(), warn=said.append)
+            full.enter_context(limits.files_of_at_most(200))
+        else:
+            full.enter_context(limits.files_of_at_most(20))
+            log = Log(tmp_path, 0, LogConfig(), warn=said.append)
+        for step in (1, 2, 3):
+            log.write(step, {"flops": 1, "loss": 1.0})
+    log.close()
+    log.flush()
+    (line,) = said
+    assert line.startswith("TensorBoard fails (OSError: [Errno 27] File too large")
+    assert [record["step"] for record in metrics.lines(tmp_path)] == [1, 2, 3]
+    gc.collect()
+    assert capfd.readouterr().err == ""
+
+
+def test_events_are_written_while_the_wall_clock_jumps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = itertools.cycle([1e9, 1e7, 3e9])
+    monkeypatch.setattr(time, "time", lambda: next(moments))
+    log = Log(tmp_path, 0, LogConfig())
+    for step in range(1, 5):
+        log.write(step, {"flops": 1, "loss": float(step)})
+    log.close()
+    assert points(read(tmp_path), "loss") == [(step, step) for step in range(1, 5)]
