@@ -272,12 +272,6 @@ def test_taken_or_unwritable_directory_is_refused(recipe: Path, tmp_path: Path) 
     assert file.read_text() == "mine"
 
 
-def test_non_finite_loss_is_refused(recipe: Path, tmp_path: Path) -> None:
-    words = [recipe, "--out", tmp_path / "out", *ALONE, "--train.optimizer.learning_rate", "1e30"]
-    refused(r"scratch-seed0: the loss is nan at step \d+", "compare", *words)
-    assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
-
-
 def test_truncated_checkpoint_is_refused(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
