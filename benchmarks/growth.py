@@ -330,7 +330,7 @@ def _sizes(axis: Any, size: str, values: list[int]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_minor_locator(NullLocator())
-    axis.set_xlabel({"length": "length, tokens"}.get(size, size))
+    axis.set_xlabel("length, tokens" if size == "length" else size)
 
 
 def markdown(points: list[Point]) -> str:

@@ -338,7 +338,9 @@ def computed(options: argparse.Namespace) -> ComputeConfig:
     for name in get_type_hints(ComputeConfig):
         value = getattr(options, name)
         if value:
-            settings[name] = {"true": True, "false": False}.get(value, value)
+            settings[name] = value
+        if value in ("true", "false"):
+            settings[name] = value == "true"
     return ComputeConfig(**settings)
 
 
@@ -398,7 +400,8 @@ def run(options: argparse.Namespace) -> None:
         shape = shape_of(pair, options)
         for arm in options.arms:
             # The first arm shows what dropout costs.
-            rates = options.dropout or [0.0, 0.1][: 1 + (arm == options.arms[0])]
+            rates = [0.0, 0.1] if arm == options.arms[0] else [0.0]
+            rates = options.dropout or rates
             for rate in rates:
                 selected.append((pair, Case(arm, PAIRS[pair].dropped(rate), shape, config)))
     # Profiling shows kdjax alone, and measures nothing else.

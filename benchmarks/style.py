@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import re
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -33,6 +34,8 @@ HEADER = (
     "long lines",
 )
 ABSENT = "–"
+PRAGMA = re.compile(r"#\s*(noqa(:|$)|type:\s*ignore|pragma:|fmt:|ruff:|mypy:)")
+"""Beginning of a comment that a linter, a formatter, a type checker or a coverage tool reads."""
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -42,11 +45,13 @@ class Counts:
 
     Attributes:
         code: code lines.
-        comments: lines that hold a comment, alone or behind code.
+        comments: lines that hold a comment, alone or behind code; what a comment tells a tool
+            (`# noqa`, `# type: ignore`, `# pragma`) tells a reader nothing, and does not count.
         parallel_assignments: assignments of several values to several names, `a, b = x, y`.
         unpacked_generators: comprehensions and `map` unpacked into names, `a, b = map(f, pair)`.
         nested_comprehensions: comprehensions with more than one `for`, or within another.
-        conditional_expressions: `x if condition else y`.
+        conditional_expressions: `x if condition else y`, and a dictionary that stands in for one:
+            `{True: x, False: y}[condition]`, or a display whose `get` is called at once.
         long_lines: lines of more than 100 columns, docstrings included.
         statements: of the syntax tree, docstrings aside.
     """
@@ -78,6 +83,22 @@ def is_parallel(node: ast.AST) -> bool:
     if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
         return False
     return any(isinstance(target, ast.Tuple) for target in node.targets)
+
+
+def is_conditional(node: ast.AST) -> bool:
+    """Return whether an expression chooses: by a condition, or by a dictionary written in place."""
+    if isinstance(node, ast.IfExp):
+        return True
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.value, ast.Dict)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr == "get" and isinstance(node.func.value, ast.Dict)
+    return False
+
+
+def is_pragma(comment: str) -> bool:
+    """Return whether a comment speaks to a tool."""
+    return PRAGMA.match(comment) is not None
 
 
 def is_unpacked(node: ast.AST) -> bool:
@@ -113,7 +134,7 @@ def count(source: str) -> Counts:
         in_docstring.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     commented: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
+        if token.type == tokenize.COMMENT and not is_pragma(token.string):
             commented.add(token.start[0])
     code = 0
     for number, line in enumerate(lines, start=1):
@@ -128,7 +149,7 @@ def count(source: str) -> Counts:
         parallel_assignments=sum(map(is_parallel, nodes)),
         unpacked_generators=sum(map(is_unpacked, nodes)),
         nested_comprehensions=nested_comprehensions(tree),
-        conditional_expressions=sum(isinstance(node, ast.IfExp) for node in nodes),
+        conditional_expressions=sum(map(is_conditional, nodes)),
         long_lines=sum(len(line) > COLUMNS for line in lines),
         statements=statements - sum(1 for _ in docstrings(tree)),
     )

@@ -86,11 +86,12 @@ class Budget:
 
     def step_cost(self, price: Price, tokens_per_step: int) -> int:
         """Return how much a step takes of a budget in FLOPs or tokens."""
-        takes = {"flops": self.charges(price.parts()), "tokens": tokens_per_step}
-        return takes[self.kind]
+        if self.kind == "tokens":
+            return tokens_per_step
+        return self.charges(price.parts())
 
     def __str__(self) -> str:
-        unit = {"flops": "FLOPs"}.get(self.kind, self.kind)
+        unit = "FLOPs" if self.kind == "flops" else self.kind
         return f"{self.amount:.4g} {unit}"
 
 

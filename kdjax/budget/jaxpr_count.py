@@ -24,6 +24,8 @@ _UNCOUNTABLE = frozenset(
 )
 """XLA counts a body of unknown trip count once, of a branch the largest side, and a kernel as
 nothing, or as -1, which adds up silently."""
+_NEUTRAL = {"add": 0, "mul": 1}
+"""Constants with which an operation changes nothing."""
 _MOVES = frozenset(
     [
         "reshape",
@@ -202,7 +204,7 @@ def _bounds_check_flops(gather: core.JaxprEqn) -> int:
 
 def _changes_nothing(eqn: core.JaxprEqn, zeros: set[core.Var]) -> bool:
     """Return whether it is x + 0 or 1 x, as Optax writes them: XLA drops these before it counts."""
-    neutral = {"add": 0, "mul": 1}.get(eqn.primitive.name)
+    neutral = _NEUTRAL.get(eqn.primitive.name)
     return neutral is not None and any(_is_constant(neutral, value, zeros) for value in eqn.invars)
 
 

@@ -140,8 +140,9 @@ class Ledger:
         """Compute how much of the budget is used up, in its unit."""
         if self.budget.kind == "hours":
             return self.counted_seconds / 3600
-        used = {"flops": self.total, "tokens": self.positions}
-        return used[self.budget.kind]
+        if self.budget.kind == "tokens":
+            return self.positions
+        return self.total
 
     @property
     def counted_seconds(self) -> float:

@@ -58,7 +58,8 @@ def crossings(
         """Find where the interval beside a significant budget first holds 0."""
         if index is None:
             return None
-        ends = {1: lows, -1: highs}[signs[index]]
+        # The interval's end that lies nearer to 0.
+        ends = lows if signs[index] > 0 else highs
         neighbour = index + direction
         return math.exp(_zero_of_line(x[index], x[neighbour], ends[index], ends[neighbour]))
 

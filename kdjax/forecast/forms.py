@@ -56,7 +56,7 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
     sizes = len(np.unique(runs.parameters))
     budgets = len(_merged(np.log(runs.tokens)))
     points = len(np.unique(_points(runs)))
-    sign = {"lower": "+", "higher": "-"}[better]
+    sign = "+" if better == "lower" else "-"
     design = f"{sizes} sizes and {budgets} budgets at {points} different points"
     if sizes == 1:
         form = Form(

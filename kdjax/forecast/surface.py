@@ -94,7 +94,7 @@ class Surface:
         starts = []
         # How near the runs are to the floor, the share of the loss that size accounts for, both
         # inner exponents, and the outer one.
-        outer_exponents = (1.0, 0.5)[: 1 + self.outer]
+        outer_exponents = (1.0, 0.5) if self.outer else (1.0,)
         grid = itertools.product((0.3, 0.9), (0.2, 0.8), (0.15, 0.4, 1.0), outer_exponents)
         for asymptote, size_share, exponent, outer in grid:
             low = np.maximum(self.floor, best - (middle - best) / asymptote * 0.7)

@@ -136,7 +136,7 @@ def _compare(
         ends = zip(low.tolist(), high.tolist(), strict=True)
         verdicts = [_verdict(*interval, margin, fits.better) for interval in ends]
     # Differences of losses: the arm with the lower one leads.
-    sign = {"lower": 1.0, "higher": -1.0}[fits.better]
+    sign = 1.0 if fits.better == "lower" else -1.0
     return PairwiseComparison(
         a=a,
         b=b,
@@ -186,7 +186,7 @@ def _crossover(
     drawn = _last_change(logs, draws)
     # Draws that change places in the range, and draws in which the later arm leads at its end.
     inside = ~np.isnan(drawn)
-    agrees = np.sign(draws[:, -1]) == (-1.0, 1.0)[second_leads]
+    agrees = np.sign(draws[:, -1]) == (1.0 if second_leads else -1.0)
     # Draws without a change led by the later arm changed below the range, if at all; those led by
     # the other, above. Draws that change the other way round speak for neither side and widen both
     # ends.

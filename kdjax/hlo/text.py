@@ -31,6 +31,8 @@ _CALLS = re.compile(
     r"\b(?P<role>calls|to_apply|condition|body|true_computation|false_computation|"
     r"branch_computations|called_computations)=(?P<names>\{[^}]*\}|%[\w.\-]+)"
 )
+_WIDTHS = {"pred": 1, "token": 0, "opaque": 0}
+"""Bytes of an element of types whose names hold no number of bits."""
 _NUMBERED = re.compile(r"(\d+) (.*)")
 
 
@@ -211,9 +213,9 @@ def _bytes(dtype: str, dims: tuple[int, ...], layout: str = "") -> int:
         steps = [int(step) for step in reversed(tile[1].split(","))]
         axis_steps = itertools.zip_longest(sizes, steps, fillvalue=1)
         elements = math.prod(-(-size // step) * step for size, step in axis_steps)
-    # Bits of an element: f8e4m3fn has 8, a type without a number is one of these.
+    # Bits of an element: f8e4m3fn has 8. A type without a number is looked up.
     bits = re.match(r"[a-z]+(\d+)", dtype)
-    width = int(bits[1]) / 8 if bits else {"pred": 1, "token": 0, "opaque": 0}.get(dtype, 4)
+    width = int(bits[1]) / 8 if bits else _WIDTHS.get(dtype, 4)
     return math.ceil(elements * width)
 
 

@@ -27,8 +27,8 @@ from kdjax.sweep.plots import limit_height
 
 WIDTHS = {1: WIDTH / 1.5, 2: WIDTH}
 """Columns of plots -> inches of the figure."""
-LINE_STYLES: dict[bool, Any] = {True: "-", False: (0, (2, 2))}
-"""Whether a law may be extrapolated -> how its curve is drawn."""
+DASHES = (0, (2, 2))
+"""How a law's curve is drawn where it may not be extrapolated."""
 
 
 def curves(fitted: FittedPlan) -> Markup | None:
@@ -98,7 +98,8 @@ def _law(ax: Axes, fitted: FittedPlan, arm: str, law: FittedLaw) -> None:
     for edge in (low, high):
         ax.plot(at, edge, color=colour, linewidth=0.7, alpha=0.55)
     means = [point.mean for point in law.curve]
-    ax.plot(at, means, color=colour, linewidth=1.9, linestyle=LINE_STYLES[law.usable])
+    line_style: Any = "-" if law.usable else DASHES
+    ax.plot(at, means, color=colour, linewidth=1.9, linestyle=line_style)
 
 
 def _runs(ax: Axes, fitted: FittedPlan, arm: str) -> None:
@@ -284,11 +285,10 @@ def held_out(fitted: FittedPlan) -> Markup | None:
         for ax, check, of_check in zip(axes, checks, rows, strict=True):
             _errors(ax, fitted, of_check)
             ax.tick_params(axis="x", labelbottom=True)
-            ax.set_title(
-                {1: "Without the largest budget"}.get(
-                    check.budgets, f"Without the {check.budgets} largest budgets"
-                )
-            )
+            title = f"Without the {check.budgets} largest budgets"
+            if check.budgets == 1:
+                title = "Without the largest budget"
+            ax.set_title(title)
         axes[-1].set_xlabel(f"predicted less reached ({fitted.pilot.endpoint.unit})")
         description = "Errors of predictions for budgets that were held out."
         return svg.render(figure, "held-out", description)
@@ -315,8 +315,13 @@ def _errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> None:
             color=colour,
             linewidth=1.8,
         )
-        styles = {True: ("inside", "normal", svg.PAGE), False: ("outside", "bold", colour)}
-        outcome, weight, fill = styles[row.covered]
+        outcome = "outside"
+        weight = "bold"
+        fill = colour
+        if row.covered:
+            outcome = "inside"
+            weight = "normal"
+            fill = svg.PAGE
         ax.plot(
             row.error,
             y,

@@ -56,7 +56,7 @@ def _bought(bought: Bought | None) -> str:
 def _forecasts(fitted: FittedPlan) -> Table:
     """Return the table of what each arm is forecast to reach."""
     endpoint = fitted.pilot.endpoint
-    better = {"higher": "↑", "lower": "↓"}[endpoint.better]
+    better = numbers.ARROWS[endpoint.better]
     title = (
         f"Forecast {endpoint.label} ({endpoint.unit} {better}); "
         f"extrapolated beyond {numbers.flops(fitted.largest_budget)} FLOPs"

@@ -9,6 +9,10 @@ from kdjax.results.verdicts import Endpoint
 
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
+ARROWS = {"higher": "↑", "lower": "↓"}
+"""Marks behind an endpoint's unit, by which values are better."""
+_PREPOSITIONS = {"flops": "at", "tokens": "with", "hours": "in"}
+"""Words before a budget, by its kind."""
 
 
 def flops(value: float) -> str:
@@ -37,8 +41,7 @@ def tokens(amount: float) -> str:
 
 def within(values: Budget) -> str:
     """Return a budget as a phrase: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24 hours`."""
-    word = {"flops": "at", "tokens": "with", "hours": "in"}[values.kind]
-    return f"{word} {budget(values)}"
+    return f"{_PREPOSITIONS[values.kind]} {budget(values)}"
 
 
 def time(seconds: float) -> str:
@@ -83,7 +86,9 @@ def no_score(endpoint: Endpoint, *, diverged: bool = False) -> str:
     """
     if diverged:
         return "diverged"
-    return {"mlm": "head untrained"}.get(endpoint.kind, "–")
+    if endpoint.kind == "mlm":
+        return "head untrained"
+    return "–"
 
 
 def spread(mean: float, sd: float | None) -> str:

@@ -24,9 +24,12 @@ def costs(results: Results) -> Table:
     rows = {}
     for arm in results.arms:
         rows[arm] = [_cost(results, case, arm) for case in results.cases]
-    enforced = {True: "enforced", False: ""}
-    columns = tuple(Column(case.case, enforced[case.enforced]) for case in results.cases)
-    return Table(f"FLOPs of a run, relative to {results.baseline_arm}", columns, rows)
+    columns = []
+    for case in results.cases:
+        note = "enforced" if case.enforced else ""
+        columns.append(Column(case.case, note))
+    caption = f"FLOPs of a run, relative to {results.baseline_arm}"
+    return Table(caption, tuple(columns), rows)
 
 
 def _cost(results: Results, case: Case, arm: str) -> Cell:

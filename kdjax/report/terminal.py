@@ -28,7 +28,7 @@ def summary(results: Results) -> Group:
     )
     table.add_column("arm", no_wrap=True)
     for endpoint in results.endpoints:
-        better = {"higher": "↑", "lower": "↓"}[endpoint.better]
+        better = numbers.ARROWS[endpoint.better]
         table.add_column(
             Text(f"{endpoint.label} ({endpoint.unit} {better})"),
             justify="right",

@@ -58,7 +58,7 @@ def measures(results: Results) -> Table:
     """Return the table of a run's FLOPs, tokens and hours, and of how much text it read."""
     budget = results.budget
     baseline = results.baseline_arm
-    flops = {"flops": "FLOPs charged"}.get(budget.kind, "FLOPs")
+    flops = "FLOPs charged" if budget.kind == "flops" else "FLOPs"
     heads: dict[str, tuple[str, Callable[[float], str]]] = {
         "flops": (flops, numbers.flops),
         "tokens": ("tokens, padding counted", numbers.count),
@@ -78,7 +78,7 @@ def measures(results: Results) -> Table:
         cells = {arm: (show(amount), share(amount / whole)) for arm, amount in used.items()}
         columns.append((Column(head, note), cells))
     for name in ("steps", "epochs", "tokens_seen", "tokens_unique", "tokens_masked"):
-        show = {"epochs": "{:.2f}".format}.get(name, numbers.count)
+        show = "{:.2f}".format if name == "epochs" else numbers.count
         columns.append((Column(name.replace("_", " ")), _column(results, name, show)))
     return _table(f"Three measures of a run; the budget is {numbers.budget(budget)}", columns)
 
@@ -87,7 +87,7 @@ def parts(results: Results) -> Table:
     """Return the table of FLOPs of a step and of a run by account, without unused accounts."""
     baseline = results.baseline_arm
     paid = paid_for(results)
-    counted = {"flops": "charged"}.get(results.budget.kind, "counted above")
+    counted = "charged" if results.budget.kind == "flops" else "counted above"
     prices = {arm: _mean_price(described) for arm, described in results.arms.items()}
     steps = {}
     for arm, described in results.arms.items():
@@ -117,7 +117,7 @@ def parts(results: Results) -> Table:
 def clocks(results: Results) -> Table:
     """Return the table of the wall-clock of a run by kind."""
     budget = results.budget
-    counted = {"hours": "charged"}.get(budget.kind, "counted above")
+    counted = "charged" if budget.kind == "hours" else "counted above"
     columns: list[tuple[Column, Cells]] = []
     whole = dict.fromkeys(results.arms, 0.0)
     notes = dict.fromkeys(budget.clock, counted)
@@ -221,7 +221,9 @@ def used_of(results: Results, run: RunResult, kind: str) -> float:
         return float(run.used)
     if kind == "hours":
         return math.fsum(run.wall_clock.get(name, 0.0) for name in results.budget.clock) / 3600
-    return float({"flops": run.spent["charged"], "tokens": run.positions}[kind])
+    if kind == "tokens":
+        return float(run.positions)
+    return float(run.spent["charged"])
 
 
 def paid_for(results: Results) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def judge(
         verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tests)
 
     # Costs under each way to pay for the teacher are in FLOPs.
-    enforced = {"flops": budget.teacher}.get(budget.kind)
+    enforced = budget.teacher if budget.kind == "flops" else None
 
     # Notes that hold for every study come first, then those that this one's runs give rise to.
     sentences = notes.general(

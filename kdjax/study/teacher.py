@@ -206,7 +206,7 @@ def _fit(
 
     # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with
     # logits alone.
-    account = {"tuned": "tuning_flops", "frozen": "head_flops"}[head.encoder]
+    account = "tuning_flops" if head.encoder == "tuned" else "head_flops"
     facts = {
         **encoder.facts,
         "encoder": head.encoder,

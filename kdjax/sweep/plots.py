@@ -79,7 +79,8 @@ def along(kind: str) -> tuple[str, Callable[[float], str]]:
     """Return the label of an axis of budgets, and the function that writes a budget on it."""
     if kind == "hours":
         return "budget: hours", lambda hours: f"{hours:g}"
-    return {"flops": "budget: FLOPs", "tokens": "budget: tokens"}[kind], compact_number
+    label = "budget: FLOPs" if kind == "flops" else "budget: tokens"
+    return label, compact_number
 
 
 def _offset(sweep: SweepResults, arm: str, budgets: Sequence[float]) -> float:
@@ -190,8 +191,8 @@ def _difference(
     ax.plot([point.budget * offset for point in points], means, color=colour, linewidth=1.9)
 
     # A filled marker: the arms are told apart.
-    fills = {"BEATS": colour, "LOSES": colour}
     for point, height in zip(points, means, strict=True):
+        fill = colour if point.verdict in ("BEATS", "LOSES") else svg.PAGE
         ax.plot(
             point.budget * offset,
             height,
@@ -199,7 +200,7 @@ def _difference(
             markersize=6.5,
             markeredgewidth=1.5,
             markeredgecolor=colour,
-            markerfacecolor=fills.get(point.verdict, svg.PAGE),
+            markerfacecolor=fill,
         )
     return means, seeds, [*low, *high]
 

@@ -36,7 +36,7 @@ def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:
     """Return the table of one endpoint: a row for each arm, a column for each budget."""
     curves = group.curves[endpoint.name]
     budgets = sorted({point.budget for point in chain.from_iterable(curves.values())})
-    better = {"higher": "↑", "lower": "↓"}[endpoint.better]
+    better = numbers.ARROWS[endpoint.better]
     title = f"{endpoint.label} ({endpoint.unit} {better}), mean ± sd over seeds"
     if group.settings:
         title += f"; {listed_settings(group.settings)}"

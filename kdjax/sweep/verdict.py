@@ -13,6 +13,8 @@ from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
 
 _VERDICTS: tuple[Verdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
 """Verdicts in the order in which sentences have them."""
+_UNITS = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}
+"""Words behind budgets, by their kind."""
 _FEW = 4
 """Most comparisons that have a sentence each in the headline; more are counted."""
 
@@ -238,12 +240,13 @@ def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
 
 def amounts(values: Sequence[float], kind: str) -> str:
     """Return budgets with their unit: `3.00e11 and 7.00e11 FLOPs`."""
-    unit = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}[kind]
-    return listed([_amount(value, kind) for value in values]) + unit
+    return listed([_amount(value, kind) for value in values]) + _UNITS[kind]
 
 
 def _amount(value: float, kind: str) -> str:
     """Return a budget as text without its unit; hours keep theirs, which differ."""
     if kind == "hours":
         return numbers.time(3600 * value)
-    return {"flops": numbers.flops, "tokens": numbers.tokens}[kind](value)
+    if kind == "tokens":
+        return numbers.tokens(value)
+    return numbers.flops(value)

@@ -184,10 +184,13 @@ def identity(
 ) -> dict[str, Any]:
     """Return what stored outputs depend on, as plain values."""
     # Settings that these logits do not depend on are left out.
-    unused = {"all": ("k", "temperature"), "top_k": ("temperature",), "sampled": ()}[config.logits]
     settings = asdict(config)
-    for name in ("source", "shared_by", *unused):
-        del settings[name]
+    del settings["source"]
+    del settings["shared_by"]
+    if config.logits == "all":
+        del settings["k"]
+    if config.logits != "sampled":
+        del settings["temperature"]
     requested = dict(vars(request))
     for name, layers in requested.items():
         if isinstance(layers, frozenset):

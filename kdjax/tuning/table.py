@@ -18,7 +18,7 @@ def summary(tuning: TuningResults) -> Group:
     Args:
         tuning: the content of tuning.json.
     """
-    better = {"higher": "↑", "lower": "↓"}[tuning.better]
+    better = numbers.ARROWS[tuning.better]
     title = f"{tuning.trials} trials an arm, {numbers.budget(tuning.budget)} a run"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("arm", no_wrap=True)
@@ -41,7 +41,7 @@ def summary(tuning: TuningResults) -> Group:
         table.add_row(Text(name), count, *best, value, spread, numbers.flops(arm.charged))
 
     # A loss stands beside what counts of the text alone reach.
-    unit = {"higher": "", "lower": "nats"}[tuning.better]
+    unit = "nats" if tuning.better == "lower" else ""
     levels = reference_losses.of_endpoint(tuning.reference_losses, tuning.endpoint, unit)
     empty = [""] * (1 + len(tuning.space))
     table.add_section()

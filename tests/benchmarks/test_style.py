@@ -76,6 +76,36 @@ def test_unpacked_generator_counts_whatever_makes_it(statement: str, expected: i
     assert style.count(f"{statement}\n").unpacked_generators == expected
 
 
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("x if y else z", 1),
+        ("{True: x, False: z}[y]", 1),
+        ("{'y': x}.get(y, z)", 1),
+        ("table[y]", 0),
+        ("table.get(y, z)", 0),
+        ("{'y': x}.items()", 0),
+    ],
+)
+def test_dictionary_in_place_of_a_condition_counts_as_one(expression: str, expected: int) -> None:
+    assert style.count(f"chosen = {expression}\n").conditional_expressions == expected
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        ("# noqa: E501", 0),
+        ("#type: ignore[attr-defined]", 0),
+        ("# pragma: no cover", 0),
+        ("# fmt: off", 0),
+        ("# noqa is not for this", 1),
+        ("# a type that is ignored", 1),
+    ],
+)
+def test_comment_for_a_tool_counts_as_none(comment: str, expected: int) -> None:
+    assert style.count(f"x = 1  {comment}\n").comments == expected
+
+
 def test_long_line_counts_in_a_docstring_too() -> None:
     assert style.count(f'"""{"x" * 98}"""\n').long_lines == 1
     assert style.count(f'"""{"x" * 94}"""\n').long_lines == 0

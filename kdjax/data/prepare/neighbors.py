@@ -196,7 +196,7 @@ class NeighborModel:
             contexts = self._contexts.count(self._code(events.left, events.right))
         else:
             base = [simpler["unigram"]]
-            neighbor = {"left": events.left, "right": events.right}[name]
+            neighbor = events.left if name == "left" else events.right
             counts = self._side_pairs[name].count(self._code(neighbor, tokens))
             contexts = self._side_contexts[name][neighbor]
         # The relative frequency is 0 where the context was never seen.

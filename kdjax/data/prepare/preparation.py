@@ -256,7 +256,7 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
     for name, value in {**LATER_SETTINGS, **plan["settings"]}.items():
         before = begun["settings"].get(name, absent.get(name))
         if before != value:
-            setting = {"length": "seq_len"}.get(name, name)
+            setting = "seq_len" if name == "length" else name
             raise InputError(
                 f"{out}: was prepared with data.{setting} {before}, expected {value} or a new "
                 "directory"

@@ -27,8 +27,10 @@ def draw(results: Results) -> Markup | None:
     # Two plots a row; what is left over of the last row stays empty.
     columns = min(len(probes), 2)
     rows = -(-len(probes) // columns)
+    # A plot that stands alone is not stretched over the page.
+    width = WIDTH / 1.7 if columns == 1 else WIDTH
     with svg.style():
-        figure = Figure(figsize=({1: WIDTH / 1.7, 2: WIDTH}[columns], 3.3 * rows))
+        figure = Figure(figsize=(width, 3.3 * rows))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax in axes[len(probes) :]:
             ax.set_visible(False)

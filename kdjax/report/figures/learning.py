@@ -36,10 +36,11 @@ def draw(results: Results, figure: str = "mlm_loss") -> Markup | None:
     curves = {arm: seeds for arm, seeds in curves.items() if seeds}
     if not curves:
         return None
-    loss, name = {
-        "mlm_loss": ("held-out MLM loss", "learning"),
-        "mlm_probe": ("MLM probe, held-out loss", "learning-probe"),
-    }[figure]
+    loss = "held-out MLM loss"
+    name = "learning"
+    if figure == "mlm_probe":
+        loss = "MLM probe, held-out loss"
+        name = "learning-probe"
 
     # Levels that a curve can be held against: counts of the text alone, and the teacher.
     levels = reference_losses.of_endpoint(results.corpus.reference_losses, figure, "nats")
