@@ -77,7 +77,7 @@ class CheckpointRetry:
             self._storage.save(state, ledger, records.read())
             self._saved_step = ledger.steps
         except (OSError, Unsaved) as e:
-            self._warn_or_raise(e, ledger)
+            self._warn_or_raise(e, ledger.steps)
 
     def wait(self) -> None:
         """Wait until the next try to write the last checkpoint."""
@@ -96,11 +96,16 @@ class CheckpointRetry:
                 self._next_wait = FIRST_RETRY_SECONDS
         except Unsaved as e:
             self._saved_step = None
-            self._warn_or_raise(e, ledger)
+            # The checkpoint in progress may be of an earlier step than the ledger's.
+            self._warn_or_raise(e, e.step)
         return self._saved_step == ledger.steps
 
-    def _warn_or_raise(self, error: OSError | Unsaved, ledger: Ledger) -> None:
+    def _warn_or_raise(self, error: OSError | Unsaved, step: int) -> None:
         """Warn that a checkpoint cannot be written, and that the run goes on without it.
+
+        Args:
+            error: the failure.
+            step: step of the checkpoint that failed.
 
         Raises:
             InputError: nothing could be written for longer than the patience.
@@ -117,6 +122,6 @@ class CheckpointRetry:
                 "checkpoint"
             )
         self._warn(
-            f"{message}; the run goes on without a checkpoint of step {ledger.steps}, for "
+            f"{message}; the run goes on without a checkpoint of step {step}, for "
             f"{remaining:.0f} s at most"
         )

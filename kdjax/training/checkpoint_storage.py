@@ -39,7 +39,16 @@ DAMAGED = ".damaged"
 
 
 class Unsaved(Exception):
-    """A checkpoint that could not be written; those before it are as they were."""
+    """A checkpoint that could not be written; those before it are as they were.
+
+    Attributes:
+        step: step of the checkpoint.
+    """
+
+    def __init__(self, path: Any, reason: str):
+        """Take the path of the checkpoint, whose name is its step, and the reason."""
+        super().__init__(f"{path} could not be written ({reason})")
+        self.step = int(path.name)
 
 
 @dataclass(frozen=True)
@@ -134,9 +143,7 @@ class CheckpointStorage:
             if hosts.peer_lost(e):
                 raise
             self._close()
-            raise Unsaved(
-                f"{self._directory / str(ledger.steps)} could not be written ({self._why(e)})"
-            ) from None
+            raise Unsaved(self._directory / str(ledger.steps), self._why(e)) from None
         self._saving = ledger.steps, saving
 
     def wait(self) -> bool:
@@ -155,9 +162,7 @@ class CheckpointStorage:
             if hosts.peer_lost(e):
                 raise
             self._close()  # opened again, it clears away what is half-written
-            raise Unsaved(
-                f"{self._directory / str(step)} could not be written ({self._why(e)})"
-            ) from None
+            raise Unsaved(self._directory / str(step), self._why(e)) from None
         return True
 
     def restore(self, like: Any) -> Restored | None:

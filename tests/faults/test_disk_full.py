@@ -4,6 +4,7 @@ nothing had been."""
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,19 @@ pytestmark = pytest.mark.system
 
 Limit = Callable[[int], AbstractContextManager[None]]
 
+WARNING = re.compile(
+    r"(?P<run>.*?)(/checkpoints/(?P<failed>\d+) could not| cannot) be written \(File too large\); "
+    r"the run goes on without a checkpoint of step (?P<step>\d+), for 3600 s at most"
+)
+
+
+def check_warning(line: str, directory: Path) -> None:
+    """Assert that a line is the whole warning, and names the step of the checkpoint that failed."""
+    warning = WARNING.fullmatch(line)
+    assert warning, line
+    assert warning["run"] == str(directory)
+    assert warning["failed"] in (None, warning["step"])
+
 
 def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
     tmp_path: Path, straight: Path, files_of_at_most: Limit
@@ -38,7 +52,6 @@ def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
                 full.close()
 
         outcome = runs.run(tmp_path, watch, warnings.append)
-    assert warnings
     assert all(
         "File too large" in line and "goes on without a checkpoint" in line for line in warnings
     )
@@ -80,7 +93,12 @@ def test_last_checkpoint_is_retried_until_there_is_room(
         monkeypatch.setattr(checkpoint_retry.time, "sleep", wait)
         outcome = runs.run(tmp_path, watch, warnings.append)
     assert waited == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
-    assert any("goes on without a checkpoint of step 6" in line for line in warnings)
+    assert warnings
+    for line in warnings:
+        check_warning(line, tmp_path)
+    # The last one is of the last step, whose records found no room.
+    assert warnings[-1].startswith(f"{tmp_path} cannot be written")
+    assert "a checkpoint of step 6," in warnings[-1]
     runs.check_same(outcome, tmp_path, straight)
 
 
