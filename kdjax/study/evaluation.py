@@ -12,7 +12,7 @@ from kdjax.data.tasks.labelled import Task
 from kdjax.dry_run.charges import probe_shape
 from kdjax.evaluation.finetune import finetune
 from kdjax.evaluation.mlm import HeldOut
-from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe
+from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe, cost_of
 from kdjax.evaluation.probe import probe
 from kdjax.results.runs import Details, HeadLoss, LayerScore, ProbedLayers, ProbeFit, ProbeLoss
 from kdjax.study.batches import probe_batches
@@ -156,7 +156,7 @@ class Evaluation:
         # Its loss at half the tokens: what is still to be gained shows in the second half.
         half = fitted.measure(self.held_out, half=True).loss
         gain = half - loss
-        cost = probe.cost(model)
+        cost = cost_of(probe.settings, model, probe.shape)
         return ProbeFit(
             **measured,
             half=half,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from kdjax.config import MlmProbeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
-from kdjax.evaluation.mlm_probe import MlmProbe, ProbeHead, cost_of, fit, standardized, steps_of
+from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe, cost_of, steps_of
+from kdjax.evaluation.mlm_probe_head import ProbeHead, standardized
 from kdjax.models import Model, forward, init
 from kdjax.models.features import FeatureRequest
 from kdjax.training.phase import BatchShape
@@ -62,9 +64,30 @@ def text(seed: int, count: int, *, planted: bool) -> list[dict[str, np.ndarray]]
     return batches
 
 
+@dataclass(frozen=True)
+class Text:
+    """Training text whose batches are given."""
+
+    batches: Sequence[Mapping[str, np.ndarray]]
+
+    def iterate(self, seen: int) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+        assert seen == 0
+        for number, batch in enumerate(self.batches):
+            yield number * SHAPE.batch_size, batch
+
+
+def fit(
+    settings: MlmProbeConfig,
+    config: ModelConfig,
+    params: Any,
+    batches: Sequence[Mapping[str, np.ndarray]],
+) -> FittedProbe:
+    return MlmProbe(settings, Text(batches), SHAPE).fit(config, params)
+
+
 def loss(settings: MlmProbeConfig, *, planted: bool) -> float:
     # Fitted on one text and measured on another.
-    fitted = fit(settings, *model(), text(1, 120, planted=planted), SHAPE)
+    fitted = fit(settings, *model(), text(1, 120, planted=planted))
     return fitted.measure(HeldOut(text(2, 10, planted=planted))).loss
 
 
@@ -85,8 +108,8 @@ def test_equal_models_get_bitwise_equal_probes_and_stay_unchanged() -> None:
     copies = [jax.tree.map(np.array, params) for _ in range(2)]
     # A few steps suffice for equality of bits.
     settings = replace(SETTINGS, tokens=4 * SHAPE.tokens_per_step)
-    first = fit(settings, config, copies[0], text(1, 9, planted=True), SHAPE)
-    second = fit(settings, config, copies[1], text(1, 9, planted=True), SHAPE)
+    first = fit(settings, config, copies[0], text(1, 9, planted=True))
+    second = fit(settings, config, copies[1], text(1, 9, planted=True))
     assert first.losses == second.losses
     assert len(first.losses) == 4
     # The twin at half the tokens is equal as well.
@@ -102,15 +125,15 @@ def test_model_without_mlm_head_gets_same_probe() -> None:
     settings = replace(SETTINGS, tokens=4 * SHAPE.tokens_per_step)
     # A probe has its own head, and reads the encoder alone.
     bare = {name: part for name, part in params.items() if name != "mlm"}
-    first = fit(settings, config, params, text(1, 4, planted=True), SHAPE)
-    second = fit(settings, config, bare, text(1, 4, planted=True), SHAPE)
+    first = fit(settings, config, params, text(1, 4, planted=True))
+    second = fit(settings, config, bare, text(1, 4, planted=True))
     assert first.losses == second.losses
 
 
 def test_half_way_twin_equals_probe_of_half_the_tokens() -> None:
     batches = text(1, 10, planted=True)
-    whole = fit(replace(SETTINGS, tokens=10 * SHAPE.tokens_per_step), *model(), batches, SHAPE)
-    half = fit(replace(SETTINGS, tokens=5 * SHAPE.tokens_per_step), *model(), batches, SHAPE)
+    whole = fit(replace(SETTINGS, tokens=10 * SHAPE.tokens_per_step), *model(), batches)
+    half = fit(replace(SETTINGS, tokens=5 * SHAPE.tokens_per_step), *model(), batches)
     jax.tree.map(np.testing.assert_array_equal, whole.half, half.head)
 
 
@@ -126,7 +149,6 @@ def test_new_head_predicts_uniformly() -> None:
         replace(SETTINGS, tokens=2 * SHAPE.tokens_per_step),
         *model(),
         text(1, 2, planted=True),
-        SHAPE,
     )
     # Before its first step it pays the logarithm of the vocabulary.
     assert fitted.losses[0] == pytest.approx(math.log(MODEL.vocab_size), rel=1e-6)
@@ -209,10 +231,7 @@ def test_invalid_settings_are_refused(setting: dict[str, Any]) -> None:
 
 def test_curve_averages_training_loss_over_even_parts() -> None:
     batches = text(1, 40, planted=True)
-    probe = MlmProbe(
-        replace(SETTINGS, tokens=40 * SHAPE.tokens_per_step), tiny.Batches(0, SHAPE), SHAPE
-    )
-    fitted = fit(probe.settings, *model(), batches, SHAPE)
+    fitted = fit(replace(SETTINGS, tokens=40 * SHAPE.tokens_per_step), *model(), batches)
     curve = fitted.curve(SHAPE.tokens_per_step)
     # Twenty points of two steps each.
     assert [point["tokens"] for point in curve] == [
