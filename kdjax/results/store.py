@@ -31,18 +31,7 @@ def write_results(path: Path, results: Results) -> None:
         path: the file to write.
         results: the results to write.
     """
-    content = to_plain(results)
-    # These two stand elsewhere in the files of runs and references, and last in this one.
-    for row in (*content["runs"], *content["references"]):
-        _move_last(row.get("hardware", {}), "side_by_side")
-        _move_last(row["details"].get("mlm_probe", {}), "shuffled")
-    write_json(path, content)
-
-
-def _move_last(values: dict[str, Any], name: str) -> None:
-    """Move a mapping's key behind all others, where it has that key."""
-    if name in values:
-        values[name] = values.pop(name)
+    write_json(path, to_plain(results))
 
 
 def run_result(content: Mapping[str, Any]) -> RunResult:

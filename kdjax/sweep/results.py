@@ -160,12 +160,18 @@ def _pair(
         points.append(_from_side(comparison, a, study.budget.amount))
 
     # A mean without an interval crosses nothing.
-    intervals = []
+    budgets: list[float] = []
+    differences: list[float] = []
+    lows: list[float] = []
+    highs: list[float] = []
     for point in points:
         if point.difference is not None and point.low is not None and point.high is not None:
-            intervals.append((point.budget, point.difference, point.low, point.high))
-    columns = [[row[n] for row in intervals] for n in range(4)]
-    return ArmPair(endpoint.name, a, b, tuple(points), tuple(crossings(*columns)))
+            budgets.append(point.budget)
+            differences.append(point.difference)
+            lows.append(point.low)
+            highs.append(point.high)
+    crossed = crossings(budgets, differences, lows, highs)
+    return ArmPair(endpoint.name, a, b, tuple(points), tuple(crossed))
 
 
 def _from_side(comparison: Comparison, a: str, budget: float) -> PairPoint:

@@ -64,17 +64,6 @@ def test_old_result_of_a_run_written_again_is_the_same_json(content: dict[str, A
         assert to_plain(run_result(row)) == row
 
 
-def test_run_result_keeps_the_key_order_of_its_own_file_and_results_that_of_theirs(
-    tmp_path: Path, content: dict[str, Any]
-) -> None:
-    row = to_plain(run_result(content["runs"][0]))
-    names = list(row["hardware"])
-    assert names.index("side_by_side") == names.index("devices") + 1
-    write_results(tmp_path / "results.json", read_results(FIRST_VERSION))
-    written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert list(written["runs"][0]["hardware"])[-1] == "side_by_side"
-
-
 def test_run_result_without_a_field_is_refused_with_the_run_and_the_field(
     content: dict[str, Any],
 ) -> None:
