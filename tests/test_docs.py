@@ -196,7 +196,7 @@ def test_each_term_variant_and_option_is_documented() -> None:
         documented.add((term["name"], term.get("variant", "original")))
     registered = {}
     # Every variant of every term that is registered.
-    for name, variants in objectives._TERMS.items():
+    for name, variants in objectives.registered().items():
         for variant, kind in variants.items():
             registered[name, variant] = kind
     same = ("mlm", "bui2024")  # the original under another name
@@ -208,6 +208,24 @@ def test_each_term_variant_and_option_is_documented() -> None:
         for row in rows(pages[name]):
             cells.update(code(row[0]))
         assert set(custom.options_of(kind)) <= cells, name
+
+
+def test_each_term_has_a_row_that_names_its_variants_and_page() -> None:
+    table: dict[str, list[str]] = {}
+    for row in rows(OBJECTIVES / "README.md"):
+        names = code(row[0])
+        # The page has other tables, none of them with variants.
+        if len(row) == 5 and len(names) == 1:
+            table[names[0]] = row
+    assert table.pop("MODULE:NAME")
+    registered = objectives.registered()
+    assert table.keys() == registered.keys()
+    pages = {yaml.safe_load(term)["name"]: page for page, term, _, _ in priced_terms()}
+    for name, row in table.items():
+        # Both variants of `mlm` are the same.
+        variants = ["one"] if name == "mlm" else list(registered[name])
+        assert row[3].replace("`", "").split(", ") == variants, name
+        assert f"({pages[name].name})" in row[4], name
 
 
 @pytest.mark.parametrize("name", ["value_relation"])

@@ -27,7 +27,7 @@ from kdjax.objectives.relations import (
     ValueRelationBui2024,
 )
 
-__all__ = ["FeatureNeeds", "FeatureRequest", "Features", "Term", "get", "term"]
+__all__ = ["FeatureNeeds", "FeatureRequest", "Features", "Term", "get", "registered", "term"]
 
 _TERMS: dict[str, dict[str, custom.Kind]] = {
     "mlm": {"original": Mlm, "bui2024": Mlm},
@@ -43,6 +43,11 @@ _TERMS: dict[str, dict[str, custom.Kind]] = {
     "hidden_concat": {"original": HiddenConcat},
     "pearson": {"original": Pearson, "bui2024": PearsonBui2024},
 }
+
+
+def registered() -> dict[str, dict[str, custom.Kind]]:
+    """Return what makes each term that `get` knows without a module, by name and variant."""
+    return {name: dict(variants) for name, variants in _TERMS.items()}
 
 
 def get(name: str, variant: str = "original", **options: Any) -> Term:

@@ -181,3 +181,17 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def kl(target: np.ndarray, student: np.ndarray) -> float:
     """Compute KL(target‖student) of two distributions without zeros."""
     return float((target * (np.log(target) - np.log(student))).sum())
+
+
+def used_slots(batch: dict[str, np.ndarray]) -> list[tuple[int, int]]:
+    """List the sequence and number of each slot that is used."""
+    return [(int(b), int(s)) for b, s in np.argwhere(batch["label_weights"] > 0)]
+
+
+def blocks(model_features: Any, layer: int, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Return scores of each document and head: what is inside a document, and nothing else."""
+    scores = np.asarray(model_features.scores[layer])
+    inside: list[np.ndarray] = []
+    for b, at in groups(batch):
+        inside += list(scores[b][:, at[:, None], at])
+    return inside

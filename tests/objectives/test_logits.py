@@ -1,9 +1,7 @@
-"""Terms over the vocabulary: mlm and logit, against sums written out."""
+"""The logit term, against sums written out."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +15,9 @@ from kdjax.objectives import Features, get
 from tests.objectives.examples import (
     STUDENT,
     TEACHER,
-    features,
     kl,
-    packed,
-    padded,
     softmax,
+    used_slots,
 )
 
 PADDINGS = [
@@ -36,31 +32,6 @@ PADDINGS = [
     ((11, 12), False),
 ]
 """Entries of two vocabularies, and whether one is the other with padding."""
-
-
-@pytest.fixture(params=[padded, packed])
-def example(
-    request: pytest.FixtureRequest, float64: None
-) -> tuple[Features, Features, dict[str, np.ndarray]]:
-    make: Callable[[], dict[str, np.ndarray]] = request.param
-    batch = make()
-    return features(STUDENT, batch, 1), features(TEACHER, batch, 2), batch
-
-
-def used_slots(batch: dict[str, np.ndarray]) -> list[tuple[int, int]]:
-    return [(int(b), int(s)) for b, s in np.argwhere(batch["label_weights"] > 0)]
-
-
-def test_mlm_is_the_mean_cross_entropy_of_the_used_slots(example: Any) -> None:
-    student, teacher, batch = example
-    p = softmax(np.asarray(student.logits))
-    losses = [-math.log(p[b, s, batch["labels"][b, s]]) for b, s in used_slots(batch)]
-    # Three sequences of three slots, one of them unused.
-    assert len(losses) == 8
-    for variant in ("original", "bui2024"):
-        assert get("mlm", variant)(student, teacher, batch, {}) == pytest.approx(
-            sum(losses) / 8, rel=1e-12
-        )
 
 
 @pytest.mark.parametrize("temperature", [1, 2.0, 0.5])
@@ -144,36 +115,14 @@ def test_vocabularies_may_differ_by_padding_alone(sizes: tuple[int, int], fits: 
             get("logit").needs(student, teacher)
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [("mlm", "original"), ("logit", "original"), ("logit", "bui2024")]
-)
-def test_loss_does_not_depend_on_what_unused_slots_hold(
-    example: Any, name: str, variant: str
-) -> None:
+@pytest.mark.parametrize("variant", ["original", "bui2024"])
+def test_logit_does_not_depend_on_what_unused_slots_hold(example: Any, variant: str) -> None:
     student, teacher, batch = example
-    expected = get(name, variant)(student, teacher, batch, {})
+    expected = get("logit", variant)(student, teacher, batch, {})
     # An unused slot holds what the forward pass left there.
     unused = (batch["label_weights"] == 0)[..., None]
     disturbed = Features(logits=jnp.where(unused, 1e4, student.logits))
-    assert get(name, variant)(disturbed, teacher, batch, {}) == expected
+    assert get("logit", variant)(disturbed, teacher, batch, {}) == expected
     # Without any used slot the mean is 0, not 0/0.
     empty = {**batch, "label_weights": np.zeros_like(batch["label_weights"])}
-    assert get(name, variant)(student, teacher, empty, {}) == 0
-
-
-def test_mlm_weighs_slots_by_their_label_weights(example: Any) -> None:
-    student, teacher, batch = example
-    first = np.zeros_like(batch["label_weights"])
-    second = np.zeros_like(batch["label_weights"])
-    first[1, 0] = 1
-    second[2, 1] = 1
-    # Each slot's loss by itself, with the full weight.
-    alone = [
-        float(get("mlm")(student, teacher, {**batch, "label_weights": w}, {}))
-        for w in (first, second)
-    ]
-    # Weights of 0.1 and 0.3 are a quarter and three quarters of the whole.
-    weighted = get("mlm")(
-        student, teacher, {**batch, "label_weights": 0.1 * first + 0.3 * second}, {}
-    )
-    assert weighted == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], rel=1e-6)
+    assert get("logit", variant)(student, teacher, empty, {}) == 0
