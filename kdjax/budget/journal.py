@@ -2,9 +2,9 @@
 
 An entry says what happened and how the ledger stood then, and carries the hash of the entry before
 it. The events are `open`, `steps` (more were done), `restart` (from a checkpoint; what was done
-after it is done again), `close` (nothing more fits) and `diverged` (the loss is not
-finite). Whoever changes, removes or reorders an entry has to recompute every hash after it, and the
-last one is in the run's result.
+after it is done again), `close` (nothing more fits) and `diverged` (the loss is not finite).
+Whoever changes, removes or reorders an entry has to recompute every hash after it, and the last one
+is in the run's result.
 """
 
 from __future__ import annotations

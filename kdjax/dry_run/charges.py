@@ -99,7 +99,10 @@ def upfront_charges(
     train_sequences: int,
     teacher: TeacherCost | None,
 ) -> dict[str, int]:
-    """Compute the FLOPs that a run spends before its first step, by account.
+    """Compute what a run is charged before its first step, by account.
+
+    It is spent by then, but for an MLM probe: that is fitted when training has ended, and what it
+    will take is set aside.
 
     Args:
         config: resolved recipe, with the budget and who pays for the teacher.
@@ -107,6 +110,10 @@ def upfront_charges(
         arm: arm of the run that is charged.
         train_sequences: number of training sequences, whose outputs are stored.
         teacher: cost of the teacher; None where the run owes nothing for it.
+
+    Returns:
+        FLOPs by account: `mlm_probe`, where the recipe charges it, `teacher_cache` and
+        `teacher_training`; without the accounts that the arm has no use for.
 
     Raises:
         InputError: the teacher's training is charged and its cost is not known.

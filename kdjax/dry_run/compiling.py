@@ -58,11 +58,10 @@ def compiled(
         can have), and
         `arms`: name -> a mapping for each phase, with `price`, `steps`, `fits`, `hbm` (bytes a
         device needs; where it does not fit, at least), `compile_seconds`, `collectives` (kind ->
-        `arrays`, `bytes`), `attention` (type ->
-        `arrays`, `bytes` written to HBM), and `estimated`: `step_seconds`, `by_source`,
-        `hidden_seconds`, `utilisation`, `hours` of one run (None where they cannot be known),
-        `unknown`, and with `top` the operations. Where the compiler gives up for want of memory,
-        the last four are None.
+        `arrays`, `bytes`), `attention` (type -> `arrays`, `bytes` written to HBM), and `estimated`:
+        `step_seconds`, `by_source`, `hidden_seconds`, `utilisation`, `hours` of one run (None where
+        they cannot be known), `unknown`, and with `top` the operations. Where the compiler gives up
+        for want of memory, the last four are None.
 
     Raises:
         InputError: an arm that the recipe has not, or a recipe that the slice's devices do not

@@ -33,8 +33,7 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
 
     Args:
         config: resolved recipe, with `data.tokenizer` and `teacher.source`.
-        corpus: text with the tokenizer that was trained on it; None where the recipe
-            trains none.
+        corpus: text with the tokenizer that was trained on it; None where the recipe trains none.
 
     Raises:
         InputError: neither is there.

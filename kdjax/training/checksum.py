@@ -32,9 +32,9 @@ def checksums(tree: Any) -> dict[str, str]:
     """Compute the type, shape and checksum of every array in a tree, by path.
 
     Arrays stay on their devices and are read once; no sum is rounded, so it does not matter how
-    they are split over devices. Two arrays that differ in a single element never have the same
-    checksum, and others by chance only (64
-    bits): elements that changed places are noticed.
+    they are split over devices. Two arrays that differ in a single element of at most 4 bytes never
+    have the same checksum. Others have it by chance only (64 bits), also where elements changed
+    places; an element of 8 bytes is two words, whose changes can cancel by chance.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     # One after another: emulated devices have too few threads for several programs in which they

@@ -40,7 +40,9 @@ def decays(params: Any) -> Any:
 def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
     """Build AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
 
-    What it returns is still to be multiplied by the step's learning rate (`apply`).
+    What it returns is still to be multiplied by the step's learning rate (`apply`): Adam's
+    direction and the weight decay alike, so a step takes `learning_rate * weight_decay` of a
+    parameter off it.
     """
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
@@ -60,6 +62,9 @@ def apply(
         opt: state of the optimiser.
         params: parameters, of the same structure as the gradients.
         rate: learning rate of the step.
+
+    Returns:
+        The new parameters, and the optimiser's new state.
     """
     directions, opt = optimizer.update(grads, opt, params)
     updates = jax.tree.map(lambda direction: -rate * direction, directions)

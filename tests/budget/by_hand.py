@@ -2,10 +2,9 @@
 the package.
 
 A matmul of `[m, k]` with `[k, n]` takes 2mkn FLOPs, 2 a multiply-add. The gradient of either factor
-is a matmul of the
-same three sizes, so a matmul costs 2mkn x (1 + gradients): 2 gradients in a student, whose word
-embeddings are trained, so that even the first layer's input has one; 0 in a teacher; 1 where one
-factor is frozen or an input.
+is a matmul of the same three sizes, so a matmul costs 2mkn x (1 + gradients): 2 gradients in a
+student, whose word embeddings are trained, so that even the first layer's input has one; 0 in a
+teacher; 1 where one factor is frozen or an input.
 """
 
 from __future__ import annotations

@@ -46,9 +46,9 @@ def observe(
 ) -> np.ndarray:
     """Draw values `[studies, arms, budgets, seeds]`, paired by seed and by cell.
 
-    Seeds shift all budgets and arms, and runs of one cell share noise.
-    `noise` and `shift` are standard deviations as shares of what an arm improves over the budgets,
-    `[studies]`; `shared` is the share of each variance that the arms have in common.
+    Seeds shift all budgets and arms, and runs of one cell share noise. `noise` and `shift` are
+    standard deviations as shares of what an arm improves over the budgets, `[studies]`; `shared` is
+    the share of each variance that the arms have in common.
     """
     law = truth.at(tokens)
     improvement = (law[..., 0] - law[..., -1])[:, :1, None, None]
