@@ -27,7 +27,8 @@ from kdjax.files import digest
 LIMIT = 2 * 2**30
 """Bytes that all entries together take at most, unless `JAX_COMPILATION_CACHE_MAX_SIZE` says
 otherwise."""
-_CPU_INFO = Path("/proc/cpuinfo")
+CPU_INFO = Path("/proc/cpuinfo")
+"""What Linux says of the processor, part of which names the cache's directory."""
 _HASH = hashlib.sha256().digest_size
 
 
@@ -48,7 +49,7 @@ def enable_compilation_cache() -> None:
     if former is not None or limit == 0:
         return
     try:
-        directory = _directory()
+        directory = cache_directory()
     except (OSError, RuntimeError) as e:
         process_logging.warn(
             f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another "
@@ -181,8 +182,8 @@ def _set_default(setting: str, value: float) -> None:
         jax.config.update(setting, value)
 
 
-def _directory() -> Path:
-    """Return the directory of this kind of machine, made where there is none.
+def cache_directory() -> Path:
+    """Return the cache's directory for this kind of machine, made where there is none.
 
     Raises:
         OSError: it cannot be used.
@@ -209,9 +210,9 @@ def _machine() -> list[str]:
     does not list them, the machine's name stands for it.
     """
     properties = [platform.machine(), platform.system()]
-    if _CPU_INFO.exists():
+    if CPU_INFO.exists():
         lines = re.findall(
-            r"^(?:model name|flags|Features|CPU part)\s*:.*$", _CPU_INFO.read_text(), re.MULTILINE
+            r"^(?:model name|flags|Features|CPU part)\s*:.*$", CPU_INFO.read_text(), re.MULTILINE
         )
         properties += sorted(set(lines))
     else:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -21,6 +22,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.checksum import sha256
 from kdjax.training.program import Program
 from tests import tiny
+from tests.compilations import compilations
 from tests.limits import files_of_at_most
 from tests.study.conftest import kdjax
 
@@ -224,22 +226,32 @@ def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> Non
     assert here.get("3") == bytes(100)
 
 
+def test_compilations_are_seen_once_a_program() -> None:
+    double = jax.jit(lambda x: 2 * x)
+    with compilations() as first:
+        double(np.float32(1))
+    assert len(first) == 1
+    with compilations() as second:
+        double(np.float32(2))
+    assert second == []
+
+
 @pytest.mark.parametrize("change", ["flags", "cores"])
 def test_cache_directory_differs_between_machines(
     home: Path, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nmodel name\t: A CPU\nflags\t\t: sse avx2\n")
-    monkeypatch.setattr(compiled, "_CPU_INFO", info)
+    monkeypatch.setattr(compiled, "CPU_INFO", info)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    first = compiled._directory()
-    assert compiled._directory() == first
+    first = compiled.cache_directory()
+    assert compiled.cache_directory() == first
     # A program compiled for one set of instructions may not run on another.
     if change == "flags":
         info.write_text(info.read_text().replace("avx2", "avx2 avx512f"))
     else:
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
-    assert compiled._directory() != first
+    assert compiled.cache_directory() != first
 
 
 def test_concurrent_processes_share_the_cache(home: Path) -> None:

@@ -73,6 +73,8 @@ class MetricsRecorder:
         clock: Stopwatch,
         peak: Peak | None,
         clocks: Sequence[Stopwatch] = (),
+        *,
+        timer: Callable[[], float] = time.perf_counter,
     ):
         """Begin to measure.
 
@@ -84,12 +86,14 @@ class MetricsRecorder:
             peak: peak of a device; None: not known, and records have no utilisation.
             clocks: stopwatches of all runs that share the devices, its own included; time that
                 passes is shared evenly among them. Empty: its own alone.
+            timer: function that returns the seconds since some moment.
         """
         self._phases = phases
         self._devices = devices
         self._clock = clock
         self._peak = peak
         self._clocks = clocks or (clock,)
+        self._timer = timer
         self._last = self._now(ledger)
 
     def record(self, step: PendingStep, figures: Mapping[str, float]) -> dict[str, Any]:
@@ -164,7 +168,7 @@ class MetricsRecorder:
             ledger.steps,
             ledger.tokens,
             sum(ledger.spent[part] for part in PARTS),
-            (time.perf_counter() - not_of_steps) / len(self._clocks),
+            (self._timer() - not_of_steps) / len(self._clocks),
             self._clock.seconds.get("input", 0.0),
         )
 

@@ -96,8 +96,8 @@ def config(model: Model) -> ModelConfig:
 def phases(
     arm: str, student: Model, teacher: Model, *terms: TermConfig, **optimizer: float
 ) -> tuple[Phase, ...]:
-    settings = OptimizerConfig(**optimizer)
-    return resolve(arm, ArmConfig(terms=terms), config(student), config(teacher), settings).phases
+    adamw = OptimizerConfig(**optimizer)
+    return resolve(arm, ArmConfig(terms=terms), config(student), config(teacher), adamw).phases
 
 
 def prices(arm: str, case: Case, *terms: TermConfig, **optimizer: float) -> list[Price]:

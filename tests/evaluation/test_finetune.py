@@ -16,6 +16,7 @@ from kdjax.evaluation import finetune as tuning
 from kdjax.evaluation.finetune import batch_rows, finetune, optimizer_of
 from kdjax.models import init, init_task_head
 from kdjax.training.optimizer import learning_rate
+from tests.compilations import compilations
 from tests.evaluation import handmade
 
 SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3)
@@ -224,10 +225,10 @@ def test_many_models_compile_once() -> None:
     settings = dataclasses.replace(SETTINGS, steps=3)
     finetune(*init(handmade.MODEL, 0), task, settings, seed=0)
     # The first model compiled both programs; others of its shape need no new one.
-    before = tuning._step._cache_size(), tuning._classify._cache_size()
-    for seed in range(1, 3):
-        finetune(*init(handmade.MODEL, seed), task, settings, seed=seed)
-    assert (tuning._step._cache_size(), tuning._classify._cache_size()) == before
+    with compilations() as later:
+        for seed in range(1, 3):
+            finetune(*init(handmade.MODEL, seed), task, settings, seed=seed)
+    assert later == []
 
 
 def test_loss_not_finite_is_refused_with_its_step() -> None:

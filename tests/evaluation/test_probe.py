@@ -18,6 +18,7 @@ from kdjax.evaluation import probe as probes
 from kdjax.evaluation.probe import pooled, probe
 from kdjax.models import forward, init
 from kdjax.models.features import FeatureRequest
+from tests.compilations import compilations
 from tests.evaluation import handmade
 
 THREE_LAYERS = dataclasses.replace(handmade.MODEL, layers=3)
@@ -203,10 +204,10 @@ def test_many_models_compile_once() -> None:
     task = handmade.task()
     # The first model compiles; those after it use the program.
     probe(*init(handmade.MODEL, 0), task, ProbeConfig())
-    before = probes._pooled._cache_size()
-    for seed in range(1, 3):
-        probe(*init(handmade.MODEL, seed), task, ProbeConfig())
-    assert probes._pooled._cache_size() == before
+    with compilations() as later:
+        for seed in range(1, 3):
+            probe(*init(handmade.MODEL, seed), task, ProbeConfig())
+    assert later == []
 
 
 def test_diverged_model_is_refused() -> None:

@@ -80,13 +80,13 @@ def test_checksum_changes_when_elements_swap(here: int, there: int) -> None:
 
 
 def test_checksum_tells_types_shapes_and_zeros() -> None:
-    checksums = [
+    different = [
         checksum_of(x)
         for x in (np.zeros(6, np.float32), np.zeros((2, 3), np.float32), np.zeros(6, np.int32))
     ]
     # Negative zero equals zero, but is stored by another bit.
-    checksums.append(checksum_of(-np.zeros(6, np.float32)))
-    assert len(set(checksums)) == 4
+    different.append(checksum_of(-np.zeros(6, np.float32)))
+    assert len(set(different)) == 4
 
 
 def test_differing_names_changed_arrays() -> None:

@@ -246,14 +246,14 @@ def test_decay_spares_biases_and_norms() -> None:
 
 
 def test_params_without_gradient_cost_no_update() -> None:
-    phase = tiny.phase("minilm", teacher=TEACHER)
-    trainable, frozen = partition(phase.abstract_params(), phase.trained)
+    minilm = tiny.phase("minilm", teacher=TEACHER)
+    trainable, frozen = partition(minilm.abstract_params(), minilm.trained)
     assert "model.mlm.dense.kernel" in frozen
     # An update costs the same for each parameter that is trained.
     trained_size = sum(leaf.size for leaf in trainable.values())
     frozen_size = sum(leaf.size for leaf in frozen.values())
     of_all = price(tiny.phase("scratch"), tiny.SHAPE).optimizer / (trained_size + frozen_size)
-    assert price(phase, tiny.SHAPE).optimizer / trained_size == pytest.approx(of_all, rel=0.02)
+    assert price(minilm, tiny.SHAPE).optimizer / trained_size == pytest.approx(of_all, rel=0.02)
 
 
 def test_schedule_warms_up_and_ends_with_budget() -> None:
