@@ -3,6 +3,9 @@
 `import kdjax` gives these names without importing JAX; the first use of one imports what it needs.
 Whoever wants more control takes the parts below: `kdjax.training.phase.Phase.build_step` gives the
 pure step, `kdjax.training.trainer` the loop around it.
+
+In the examples `student` and `teacher` are models (`kdjax.models`), `arm` is one made of them,
+`data` is prepared text, and `run` a run of the arm on it.
 """
 
 from __future__ import annotations
@@ -112,6 +115,10 @@ def flops(amount: float, teacher: str = "inference") -> Budget:
 
     Raises:
         InputError: an unknown way to charge the teacher.
+
+    Example:
+        >>> print(kdjax.flops(1.5e12, teacher="both"))
+        1.5e+12 FLOPs
     """
     if teacher not in CASES:
         raise InputError(f"teacher is {teacher!r}, expected one of them{nearest(teacher, CASES)}")
@@ -119,12 +126,28 @@ def flops(amount: float, teacher: str = "inference") -> Budget:
 
 
 def tokens(amount: float) -> Budget:
-    """Make a budget of tokens that the student sees: batch times length, padding included."""
+    """Make a budget of tokens that the student sees: batch times length, padding included.
+
+    Args:
+        amount: tokens.
+
+    Example:
+        >>> print(kdjax.tokens(3.2e6))
+        3.2e+06 tokens
+    """
     return Budget("tokens", int(amount))
 
 
 def hours(amount: float) -> Budget:
-    """Make a budget of wall-clock hours of computing and of waiting for batches."""
+    """Make a budget of wall-clock hours of computing and of waiting for batches.
+
+    Args:
+        amount: hours.
+
+    Example:
+        >>> print(kdjax.hours(24))
+        24 hours
+    """
     return Budget("hours", amount)
 
 
@@ -149,6 +172,11 @@ def arm(
     Raises:
         InputError: an unknown arm, an objective that these two models do not allow, or a missing
             teacher.
+
+    Example:
+        >>> arm = kdjax.arm("logit", student, teacher)
+        >>> arm.definition.uses_teacher
+        True
     """
     if settings.student or settings.start:
         raise InputError(
@@ -180,6 +208,14 @@ def price(
 
     Raises:
         FlopCountError: XLA's count cannot be trusted for this objective.
+
+    Example:
+        >>> distilled = kdjax.price(arm, batch_size=8, seq_len=12)
+        >>> scratch = kdjax.price(kdjax.arm("scratch", student), batch_size=8, seq_len=12)
+        >>> scratch.teacher_forward
+        0
+        >>> distilled.total > scratch.total
+        True
     """
     if max_predictions is None:
         max_predictions = predictions(seq_len, DataConfig.mlm_probability)
@@ -211,6 +247,11 @@ def prepare(
 
     Raises:
         InputError: unusable text or tokenizer, or a directory that holds something else.
+
+    Example:
+        >>> data = kdjax.prepare("*.jsonl", "corpus", tokenizer="tokenizer.json", seq_len=32)
+        >>> data.settings.seq_len, data.corpus.manifest.vocab_size
+        (32, 53)
     """
     out = local_path(out, "out")
     if not isinstance(files, str):
@@ -261,6 +302,11 @@ def train(
     Raises:
         Diverged: the loss is not finite.
         InputError: data that do not fit the models, or a budget below one step.
+
+    Example:
+        >>> run = kdjax.train(arm, data, kdjax.tokens(200), batch_size=8)
+        >>> run.ledger.steps, run.ledger.positions  # a third step of 8 x 12 tokens would not fit
+        (2, 192)
     """
     settings = replace(settings, batch_size=batch_size)
     layout = Layout.of(settings.mesh)
@@ -329,6 +375,10 @@ def evaluate(
 
     Raises:
         InputError: no held-out text, or a result that is not finite.
+
+    Example:
+        >>> sorted(kdjax.evaluate(run, data))
+        ['mlm_accuracy', 'mlm_loss']
     """
     model = run if isinstance(run, Model) else run.model
     has_head = "mlm" in model.params
@@ -359,6 +409,11 @@ def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | No
 
     Raises:
         InputError: a directory that holds other files or cannot be written.
+
+    Example:
+        >>> kdjax.save(run, "trained", data)
+        >>> kdjax.models.from_pretrained("trained").config == run.model.config
+        True
     """
     model = run if isinstance(run, Model) else run.model
     save_pretrained(directory, model, tokenizer=data.tokenizer if data else None)
@@ -377,6 +432,14 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
 
     Raises:
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
+
+    Example:
+        >>> results = kdjax.compare("recipe.yaml", "study", ["--seeds", "[0]"])
+        2.00e7 FLOPs a run, mean ± sd over seeds
+        ...
+        report: study/report.html
+        >>> [(run.arm, run.seed) for run in results.runs]
+        [('scratch', 0)]
     """
     config = recipe if isinstance(recipe, Config) else recipes.load(recipe, overrides)
     return kdjax.study.compare.compare(config, local_path(out, "out"))

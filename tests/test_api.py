@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from kdjax.config import (
 from kdjax.errors import InputError
 from kdjax.progress import Progress
 from kdjax.training.checksum import sha256
-from tests import tiny
+from tests import small_study, tiny
 from tests.corpora import make_corpus, make_tokenizer
 
 BATCH_SIZE = 8
@@ -129,3 +131,50 @@ def test_bad_input_is_refused_in_one_line(
         kdjax.train(arm, data, kdjax.flops(1e9))
     with pytest.raises(InputError, match=r"size is 20, expected at least"):
         kdjax.prepare("text.txt", tmp_path / "new", tokenizer=TokenizerConfig(size=20))
+
+
+PUBLIC = [getattr(kdjax.api, name) for name in kdjax.__all__ if hasattr(kdjax.api, name)]
+PUBLIC.append(kdjax.objectives.get)
+
+
+@pytest.fixture(scope="module")
+def names(data: PreparedText, logit: ArmWithModels) -> dict[str, Any]:
+    """What the examples in docstrings take for granted."""
+    return {
+        "kdjax": kdjax,
+        "get": kdjax.objectives.get,
+        "student": logit.student,
+        "teacher": logit.teacher,
+        "arm": logit,
+        "data": data,
+        "run": kdjax.train(logit, data, kdjax.tokens(200), batch_size=BATCH_SIZE),
+    }
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that the examples name."""
+    make_corpus(tmp_path / "text.jsonl")
+    make_tokenizer(tmp_path / "tokenizer.json")
+    small_study.write(
+        tmp_path,
+        arms={"scratch": {}},
+        budget={"flops": 2.0e7},
+        evaluation={"mlm_sequences": 16, "tasks": {}},
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)
+def test_example_in_docstring_prints_what_it_says(function: Any, names: dict[str, Any]) -> None:
+    # A function without an example would give a test without one.
+    finder = doctest.DocTestFinder(recurse=False, exclude_empty=False)
+    (test,) = finder.find(function, function.__name__, globs=names)
+    assert test.examples
+    # Tables are centred, and of them an example shows the ends.
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    said: list[str] = []
+    outcome = doctest.DocTestRunner(verbose=False, optionflags=flags).run(test, out=said.append)
+    assert outcome.failed == 0, "".join(said)

@@ -65,6 +65,11 @@ def get(name: str, variant: str = "original", **options: Any) -> Term:
 
     Raises:
         InputError: an unknown name, variant or option, or a value the option cannot take.
+
+    Example:
+        >>> term = get("logit", temperature=2.0)
+        >>> term.temperature, term.needs_teacher
+        (2.0, True)
     """
     variants = _TERMS.get(name)
     if ":" in name:
