@@ -143,7 +143,7 @@ def peak(device: jax.Device) -> Peak:
     known = vendor_peak(device.device_kind)
     if known is not None:
         return known
-    rate = _fastest_matmul(device)
+    rate = fastest_matmul(device)
     # CPU devices share the cores of the machine.
     if device.platform == "cpu":
         rate /= len(jax.local_devices(backend="cpu"))
@@ -203,7 +203,7 @@ def peak_memory() -> tuple[int, str]:
     return resident, "the process, resident set"
 
 
-def _fastest_matmul(device: jax.Device) -> float:
+def fastest_matmul(device: jax.Device) -> float:
     """Measure the best rate of square float32 matmuls of growing size, in FLOPs a second."""
     multiply = jax.jit(jnp.matmul)
     best = 0.0

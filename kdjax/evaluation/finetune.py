@@ -68,7 +68,7 @@ def finetune(
         "model": jax.tree.map(jnp.array, encoder),
         "head": init_task_head(config, task.outputs, seed),
     }
-    recipe = _Recipe(config, settings, task.regression)
+    recipe = FinetuneRecipe(config, settings, task.regression)
     state = (trained, recipe.optimizer.init(trained))
     targets = _targets(task)
     key = jax.random.key(seed)
@@ -78,7 +78,7 @@ def finetune(
         batch = {name: values[rows] for name, values in task.train.batch.items()}
         step_key = jax.random.fold_in(key, step)
         rate = learning_rate(schedule, step / settings.steps, (step + 1) / settings.steps)
-        state, loss = _step(recipe, state, batch, targets[rows], step_key, np.float32(rate))
+        state, loss = take_step(recipe, state, batch, targets[rows], step_key, np.float32(rate))
         losses.append(loss)
 
     # Losses are fetched after the last step, so that the device never waits for the host.
@@ -139,7 +139,7 @@ def optimizer_of(settings: FinetuneConfig) -> OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class _Recipe:
+class FinetuneRecipe:
     """What a compiled step depends on besides shapes; hashable, so that it can be static."""
 
     model: ModelConfig
@@ -153,8 +153,8 @@ class _Recipe:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _step(
-    recipe: _Recipe,
+def take_step(
+    recipe: FinetuneRecipe,
     state: tuple[Any, Any],
     batch: dict[str, jax.Array],
     targets: jax.Array,
@@ -192,7 +192,7 @@ def _targets(task: Task) -> NDArray[Any]:
     return standardised
 
 
-def _score(recipe: _Recipe, trained: Any, split: Split, task: Task) -> float:
+def _score(recipe: FinetuneRecipe, trained: Any, split: Split, task: Task) -> float:
     """Score the model's predictions on one split."""
     outputs = over_rows(functools.partial(_classify, recipe, trained), split.batch)
     if not np.isfinite(outputs).all():
@@ -203,7 +203,7 @@ def _score(recipe: _Recipe, trained: Any, split: Split, task: Task) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _classify(recipe: _Recipe, trained: Any, batch: dict[str, jax.Array]) -> jax.Array:
+def _classify(recipe: FinetuneRecipe, trained: Any, batch: dict[str, jax.Array]) -> jax.Array:
     return classify(
         recipe.model, trained["model"], trained["head"], batch, pool=recipe.settings.pool
     )

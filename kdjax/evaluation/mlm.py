@@ -126,7 +126,7 @@ class HeldOut:
         sums = []
         targets = []
         for batch in self.batches:
-            log_probs, batch_sums = _predict(*self._teacher, batch)
+            log_probs, batch_sums = predict_teacher(*self._teacher, batch)
             targets.append(np.asarray(log_probs, np.float32))
             sums.append(batch_sums)
         return mean_of(sums, "the teacher's held-out"), targets
@@ -176,7 +176,7 @@ def _measure(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _predict(
+def predict_teacher(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Compute the teacher's log-probabilities on a batch, and its own sums."""

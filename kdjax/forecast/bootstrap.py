@@ -91,12 +91,12 @@ def joint(
         rng.normal(size=(*batch_shape, count, len(cell_seed) + 1, arms))
         @ _covariance_root(residuals)[..., None, :, :]
     )
-    noise *= _stretch(rng, df, (*batch_shape, count))[..., None, :]
+    noise *= stretch_factors(rng, df, (*batch_shape, count))[..., None, :]
     moves = (
         rng.normal(size=(*batch_shape, count, seed_count, arms))
         @ _covariance_root(shifts)[..., None, :, :]
     )
-    moves *= _stretch(rng, seed_df, (*batch_shape, count))[..., None, :]
+    moves *= stretch_factors(rng, seed_df, (*batch_shape, count))[..., None, :]
 
     # Each law is refitted to its own values with the drawn noise.
     theta = []
@@ -130,7 +130,7 @@ def _covariance_root(rows: Array) -> Array:
     return np.asarray(scaled @ np.swapaxes(vectors, -1, -2))
 
 
-def _stretch(rng: np.random.Generator, df: Array, shape: tuple[int, ...]) -> Array:
+def stretch_factors(rng: np.random.Generator, df: Array, shape: tuple[int, ...]) -> Array:
     """Draw sqrt(df / chi2(df)) for each arm, `[*shape, arms]`.
 
     All arms of a draw have one quantile, so that their pairing stays. The quantiles of the draws

@@ -142,7 +142,7 @@ class _Encoder:
         self._corpus = corpus
         self._layout = layout
         self._flops = cache_price(teacher.config, request, shape)
-        self._run = _program(teacher_source, layout)
+        self._run = forward_program(teacher_source, layout)
         self._params = jax.device_put(params, layout.replicated)
 
     def encode(
@@ -270,7 +270,7 @@ def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
             )
 
 
-def _program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any]:
+def forward_program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any]:
     """Compile the forward pass: `(params, batch)` to the arrays to store, and their errors."""
     request = teacher_source.request
     dtypes = {field.name: field.dtype for field in teacher_source.fields(1, 1)}

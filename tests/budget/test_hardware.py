@@ -193,7 +193,7 @@ def test_peak_of_a_known_kind_is_the_vendors_figure(
     "kind", ["NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A10G", "TPU v99", "cpu"]
 )
 def test_peak_of_an_unknown_kind_is_measured(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("kdjax.budget.hardware._fastest_matmul", lambda device: 5e9)
+    monkeypatch.setattr("kdjax.budget.hardware.fastest_matmul", lambda device: 5e9)
     assert peak(Device(kind)) == Peak(5e9, "float32", "measured")
 
 
@@ -206,7 +206,7 @@ def test_this_devices_peak_is_measured_once() -> None:
 
 
 def test_cpu_devices_share_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdjax.budget.hardware._fastest_matmul", lambda device: 8e9)
+    monkeypatch.setattr("kdjax.budget.hardware.fastest_matmul", lambda device: 8e9)
     actual = peak(Device("a cpu", "cpu"))
     assert actual.flops_per_second == 8e9 / len(jax.local_devices(backend="cpu"))
 

@@ -149,7 +149,7 @@ def test_text_that_changes_between_pipelines_is_refused(
     tokenizer: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    counted = pipeline._read_counts
+    counted = pipeline.read_counts
 
     for documents in (90, 200):
 
@@ -159,7 +159,7 @@ def test_text_that_changes_between_pipelines_is_refused(
 
         # Fewer documents than were counted, or more.
         make_corpus(tmp_path / "text" / "0.jsonl", 100)
-        monkeypatch.setattr(pipeline, "_read_counts", changed)
+        monkeypatch.setattr(pipeline, "read_counts", changed)
         with pytest.raises(InputError, match="expected text that does not change meanwhile"):
             pipeline.prepare(config, tokenizer, tmp_path / f"out{documents}")
         assert not (tmp_path / f"out{documents}" / "manifest.json").exists()

@@ -126,7 +126,7 @@ def first_change(**changes: float) -> tuple[Any, Any]:
     settings = dataclasses.replace(
         SETTINGS, **{"learning_rate": 1e4, "eps": 1e4, "warmup": 0, **changes}
     )
-    recipe = tuning._Recipe(handmade.MODEL, settings, regression=False)
+    recipe = tuning.FinetuneRecipe(handmade.MODEL, settings, regression=False)
     train = handmade.task().train
     # The MLM head has no part in a sentence task.
     trained = {
@@ -138,7 +138,7 @@ def first_change(**changes: float) -> tuple[Any, Any]:
     before = jax.tree.map(np.array, trained)
     state = trained, recipe.optimizer.init(trained)
     # One step from the start, at a rate as large as Adam's epsilon.
-    stepped, _ = tuning._step(
+    stepped, _ = tuning.take_step(
         recipe,
         state,
         train.batch,

@@ -303,7 +303,7 @@ def test_other_batching_gives_same_result() -> None:
 def test_teacher_without_mlm_head_gives_no_kl(
     teacher: Model | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlm, "_predict", None)  # fails when called
+    monkeypatch.setattr(mlm, "predict_teacher", None)  # fails when called
     held_out = HeldOut([tiny.batch()], teacher)
     assert held_out.teacher is None
     measured = held_out.measure(tiny.STUDENT, PARAMS)
@@ -315,13 +315,13 @@ def test_teacher_without_mlm_head_gives_no_kl(
 
 def test_teacher_runs_once_when_first_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    predict = mlm._predict
+    predict = mlm.predict_teacher
 
     def recorded(*arguments: Any) -> Any:
         calls.append(arguments)
         return predict(*arguments)
 
-    monkeypatch.setattr(mlm, "_predict", recorded)
+    monkeypatch.setattr(mlm, "predict_teacher", recorded)
     held_out = HeldOut([tiny.batch(0), tiny.batch(1)], TEACHER)
     # Nothing runs until it is asked for.
     assert not calls
@@ -333,7 +333,7 @@ def test_teacher_runs_once_when_first_needed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_other_vocabulary_is_refused_before_teacher_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlm, "_predict", None)
+    monkeypatch.setattr(mlm, "predict_teacher", None)
     config = dataclasses.replace(tiny.STUDENT, vocab_size=60)
     larger = Model(config, tiny.params(config, 0))
     with pytest.raises(

@@ -95,7 +95,9 @@ def test_intervals_are_not_wider_than_needed() -> None:
 
 
 def test_bootstrap_without_student_tails_covers_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "_stretch", lambda rng, df, shape: np.ones((*shape, len(df))))
+    monkeypatch.setattr(
+        bootstrap, "stretch_factors", lambda rng, df, shape: np.ones((*shape, len(df)))
+    )
     rates = hits(4, 3, 1.5, STUDIES, np.random.default_rng(11))
     assert all(rates[quantity].mean() < POOLED[0] for quantity in ("k", *AHEAD))
 

@@ -93,7 +93,7 @@ def prepare(
             functools.partial(count_documents, scan, reading, preparation.validation)
         )
         _run(runner, list(enumerate(preparation.sources)), count)
-        digests, notes = _read_counts(scan, preparation.sources)
+        digests, notes = read_counts(scan, preparation.sources)
         plan = preparation.plan(digests)
         check_plan(out, plan)
         preparation = preparation.with_tokenizer()
@@ -299,7 +299,7 @@ def _row(fingerprint: Fingerprint) -> tuple[int, int, int, bool]:
     return fingerprint.text, fingerprint.identity, fingerprint.size, fingerprint.held_out
 
 
-def _read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[str], ReadingNotes]:
+def read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[str], ReadingNotes]:
     """Read the digest of every source, and what was come upon in all of them.
 
     Raises:

@@ -166,7 +166,7 @@ def test_stored_outputs_of_a_teacher_are_computed_by_kernels_on_each_device() ->
     """XLA does not split a kernel's work: a TPU refuses one that is not in a shard_map."""
     layout = Layout.of()
     request = models.FeatureRequest(hidden=frozenset({1}))
-    program = cache._program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
+    program = cache.forward_program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
     batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch_size,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr
     # There is a kernel at all, and none of it outside.

@@ -40,7 +40,7 @@ MAX_LENGTH = 512
 MAX_SCORES = 12 * 256**2
 """Entries of a sequence's scores, where they are handed out."""
 
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
 """Bytes of one array in a step of the kernel's grid: enough to hide the step's start, and few
 enough for VMEM."""
 
@@ -151,7 +151,7 @@ def _call(
     batch, length, width = joined.shape
     itemsize = joined.dtype.itemsize
     # As many sequences a step as fit in on-chip memory.
-    block = largest_block(batch, _BLOCK_BYTES // (length * width * itemsize))
+    block = largest_block(batch, BLOCK_BYTES // (length * width * itemsize))
 
     def sequences(shape: tuple[int, ...]) -> pl.BlockSpec:
         return pl.BlockSpec((block, *shape[1:]), lambda i: (i,) + (0,) * (len(shape) - 1))

@@ -18,7 +18,8 @@ from jax.experimental.pallas import tpu as pltpu
 from kdjax.models.ops.kernels.tiles import LANES, largest_block
 
 TILE_ROWS = 16
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
+"""Bytes of one array in a step of the kernel's grid."""
 
 
 def fits(rows: int, width: int) -> bool:
@@ -92,7 +93,7 @@ def _call(
         name: name of the kernel in compiled programs and profiles.
     """
     rows, width = arrays[0].shape
-    limit = _BLOCK_BYTES // (width * arrays[0].dtype.itemsize)
+    limit = BLOCK_BYTES // (width * arrays[0].dtype.itemsize)
     block = largest_block(rows, limit, multiple=TILE_ROWS)
     by_block = pl.BlockSpec((block, width), lambda i: (i, 0))
     in_place = pl.BlockSpec((1, width), lambda i: (0, 0))

@@ -105,7 +105,7 @@ def test_kernel_does_not_depend_on_how_many_sequences_a_step_of_its_grid_takes(
     arrays = inputs(6, F32)
     all_at_once = run(*arrays)
     # A block holds as many sequences as fit: here one, two or three.
-    monkeypatch.setattr(attention, "_BLOCK_BYTES", sequences * arrays[0][0].nbytes)
+    monkeypatch.setattr(attention, "BLOCK_BYTES", sequences * arrays[0][0].nbytes)
     # A function of its own, as JAX keeps what it has traced of another.
     assert grids(functools.partial(run), *arrays) == [(6 // sequences,)] * 2
     assert_near(run(*arrays), all_at_once, KERNEL_ROUNDING[F32])

@@ -22,7 +22,7 @@ def test_kernel_computes_plain_layer_norm_whatever_the_blocks(
     monkeypatch: pytest.MonkeyPatch, dtype: Any, rows: int, blocks: int
 ) -> None:
     # Of 2048 rows a block: one, and one that is not full.
-    monkeypatch.setattr(layer_norm, "_BLOCK_BYTES", 2048 * WIDTH * jnp.dtype(dtype).itemsize)
+    monkeypatch.setattr(layer_norm, "BLOCK_BYTES", 2048 * WIDTH * jnp.dtype(dtype).itemsize)
     x = 3 + drawn(rows, WIDTH, dtype=dtype)
     grad_out = drawn(rows, WIDTH, seed=1, dtype=dtype)
     scale = drawn(WIDTH, seed=2)
