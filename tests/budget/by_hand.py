@@ -64,10 +64,7 @@ def pairs_of_positions(model: Model, batch: Batch, gradients: int) -> int:
 def attention_parts(model: Model, batch: Batch, parts: Iterable[str], gradients: int) -> int:
     projection = matmul(batch.tokens, model.width, model.width, gradients)
     scores = pairs_of_positions(model, batch, gradients)
-    return sum(
-        {"query": projection, "key": projection, "value": projection, "scores": scores}[part]
-        for part in parts
-    )
+    return sum(scores if part == "scores" else projection for part in parts)
 
 
 def layer(model: Model, batch: Batch, gradients: int) -> int:

@@ -49,7 +49,7 @@ def test_tuned_encoder_is_charged_to_all_arms_and_a_head_to_arms_that_use_it(
     assert ended.status == 0, ended.err
     results = json.loads((out / "results.json").read_text())
     teacher = results["teacher"]
-    spent = {"tuned": teacher["tuning_flops"], "frozen": teacher["head_flops"]}[encoder]
+    spent = teacher["tuning_flops"] if encoder == "tuned" else teacher["head_flops"]
     assert 0 < spent <= HEAD["budget"]
     assert teacher["tuning_flops"] + teacher["head_flops"] == spent
 

@@ -304,7 +304,8 @@ def test_held_out_predictions_are_all_shown_with_errors(page: Page, pilot_plan: 
         assert row[0].endswith(check.name.replace(" - ", " − "))
         assert row[5] == f"{check.predicted - check.observed:+.3f}".replace("-", "−")
         assert row[6] == f"{abs(check.error) / check.noise:.1f}"
-        assert row[7] == {True: "yes", False: "no"}[check.low <= check.observed <= check.high]
+        covered = check.low <= check.observed <= check.high
+        assert row[7] == ("yes" if covered else "no")
 
 
 def test_held_out_check_is_summed_up_in_words(pilot_plan: Plan) -> None:

@@ -78,7 +78,7 @@ def study(
         price = Price(total=total, **parts, jaxpr_matmul=total, jaxpr_elementwise=0)
         described = base.arms[MODELS[arm]]
         arms[arm] = replace(described, phases=(replace(described.phases[0], price=price),))
-        upfront = {"kd": -(-training // students)}.get(arm, 0)
+        upfront = -(-training // students) if arm == "kd" else 0
         for more in (-1, 1):  # their mean counts
             spent = {part: flops * (steps[arm] + more) for part, flops in parts.items()}
             spent |= {"teacher_cache": 0, "teacher_training": upfront}

@@ -86,15 +86,15 @@ def sweep(
     return collect(config, cells, studies)
 
 
-def _with_diverged(study: Results, arm: str, seed: int) -> Results:
+def _with_diverged(results: Results, arm: str, seed: int) -> Results:
     """Return a study of which a run has diverged."""
-    runs = list(study.runs)
+    runs = list(results.runs)
     for number, run in enumerate(runs):
         if (run.arm, run.seed) == (arm, seed):
             runs[number] = replace(
                 run, metrics={}, params_sha256=None, diverged=Divergence(7, "the loss is nan")
             )
-    return replace(study, runs=tuple(runs))
+    return replace(results, runs=tuple(runs))
 
 
 @functools.cache

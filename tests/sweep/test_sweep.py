@@ -213,7 +213,7 @@ def test_plan_with_a_bad_setting_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("sweep", "message"),
+    ("values", "message"),
     [
         ({}, "sweep is empty"),
         ({"budget.flops": 1e8}, "sweep.budget.flops is .*, expected a list of values"),
@@ -228,9 +228,9 @@ def test_plan_with_a_bad_setting_is_refused_in_one_line(
     ],
 )
 def test_sweep_with_bad_values_is_refused(
-    tmp_path: Path, sweep: Mapping[str, Any], message: str
+    tmp_path: Path, values: Mapping[str, Any], message: str
 ) -> None:
-    recipe = small_study.write(tmp_path, **{**BARE, "sweep": dict(sweep)})
+    recipe = small_study.write(tmp_path, **{**BARE, "sweep": dict(values)})
     with pytest.raises(InputError, match=message):
         cells_of(recipes.load(recipe))
 

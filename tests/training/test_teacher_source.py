@@ -257,12 +257,12 @@ def test_draws_depend_on_record_number_alone() -> None:
 def gradient(read: Features, student_logits: Array, temperature: float) -> Array:
     """Compute the logit term's gradient with respect to the student's logits `[V]`, the same
     at every position."""
-    term = get("logit", temperature=temperature)
+    logit = get("logit", temperature=temperature)
     # The student's logits are the same everywhere, so that the mean is over draws alone.
     places = read.logits.shape
 
     def loss(x: jax.Array) -> jax.Array:
-        return term(
+        return logit(
             Features(logits=jnp.broadcast_to(x, places)),
             read,
             {"label_weights": jnp.ones(places[:2])},
@@ -306,7 +306,7 @@ MODELS = tiny.STUDENT, tiny.TEACHER
 
 
 def objective(*terms: Any) -> Objective:
-    return Objective(tuple((f"{term.name}_{n}", 1.0, term) for n, term in enumerate(terms)))
+    return Objective(tuple((f"{part.name}_{n}", 1.0, part) for n, part in enumerate(terms)))
 
 
 @pytest.mark.parametrize("logits", ["top_k", "sampled"])
