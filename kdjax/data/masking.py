@@ -28,9 +28,8 @@ def mask(
     Of m maskable tokens, `min(max_predictions, max(1, round(mlm_probability * m)))` are chosen
     (none if m is 0); each is replaced by [MASK] with probability `masking.mask`, by a token drawn
     from all but the special ones with `masking.random`, and stays with `masking.keep`: 0.8, 0.1 and
-    0.1 by default. The result depends on the arguments alone: (seed,
-    sequence, epoch) is the key and counter of a Philox stream, so no two triples share random
-    numbers.
+    0.1 by default. The result depends on the arguments alone: (seed, sequence, epoch) is the key
+    and counter of a Philox stream, so no two triples share random numbers.
 
     Args:
         tokens: `[L]` token ids.

@@ -21,6 +21,8 @@ REPEATED = 0.01
 """Share of documents with the text of an earlier one that is warned of; some repeat everywhere."""
 FEW_DOCUMENTS = 10
 """Fewer documents with one identity are passed over, whatever their share."""
+_PARTS = {"train": "training ", "validation": "held-out "}
+"""Words before a split's tokens."""
 
 
 @dataclass(frozen=True)
@@ -138,5 +140,5 @@ def check_unknown(shares: Mapping[str, float], where: str) -> None:
 def _in_words(shares: Mapping[str, float]) -> str:
     """Return the share of [UNK] of the worst split."""
     split = max(shares, key=lambda name: shares[name])
-    part = {"train": "training ", "validation": "held-out "}.get(split, "")
+    part = _PARTS.get(split, "")
     return f"{shares[split]:.1%} of the {part}tokens are [UNK]"
