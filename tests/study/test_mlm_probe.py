@@ -236,7 +236,7 @@ def test_trials_by_another_endpoint_keep_only_a_charged_probe(config: Config) ->
     [
         ({"mlm_probe": {"tokens": 100}}, "evaluation.mlm_probe.tokens is 100"),
         ({"mlm_probe": {"tokens": 1e6, "batch_size": 100000}}, "evaluation.mlm_probe"),
-        ({"texts": {"a.b": "x.txt"}}, "evaluation.texts has 'a.b'"),
+        ({"texts": {"a/b": "x.txt"}}, "evaluation.texts has 'a/b'"),
         ({"texts": {"a": "nowhere/*.txt"}}, "evaluation.texts.a: nowhere/*.txt: no file matches"),
     ],
 )
