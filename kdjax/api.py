@@ -20,7 +20,7 @@ from typing import Any
 import kdjax.study.compare
 import kdjax.training.phase
 import kdjax.training.train
-from kdjax import locks, recipes
+from kdjax import locks, recipes, standard_streams
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
@@ -442,7 +442,9 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
         [('scratch', 0)]
     """
     config = recipe if isinstance(recipe, Config) else recipes.load(recipe, overrides)
-    return kdjax.study.compare.compare(config, local_path(out, "out"))
+    # What the program's terminal cannot show does not lose what was computed.
+    with standard_streams.protected():
+        return kdjax.study.compare.compare(config, local_path(out, "out"))
 
 
 def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:

@@ -212,7 +212,9 @@ def _machine() -> list[str]:
     properties = [platform.machine(), platform.system()]
     if CPU_INFO.exists():
         lines = re.findall(
-            r"^(?:model name|flags|Features|CPU part)\s*:.*$", CPU_INFO.read_text(), re.MULTILINE
+            r"^(?:model name|flags|Features|CPU part)\s*:.*$",
+            CPU_INFO.read_text(encoding="utf-8"),
+            re.MULTILINE,
         )
         properties += sorted(set(lines))
     else:

@@ -21,14 +21,17 @@ LOCK = ".lock"
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it: a kill leaves the old or the new one.
 
+    It is UTF-8 whatever the locale. Bytes of a file's name that are not are written as `\\udcXX`,
+    which JSON reads as the same name.
+
     Raises:
         InputError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with beside.open("w", encoding="utf-8") as f:
-            f.write(text)
+        with beside.open("wb") as f:
+            f.write(text.encode("utf-8", errors="backslashreplace"))
             f.flush()
             os.fsync(f.fileno())
         beside.replace(path)

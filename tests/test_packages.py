@@ -46,6 +46,7 @@ FLOORS = (
     "holder",
     "memory",
     "process_logging",
+    "standard_streams",
     "errors",
 )
 """Packages and single modules of kdjax, from the top to the bottom. `docs/architecture.md` says

@@ -6,9 +6,9 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from kdjax import process_logging
+from kdjax import process_logging, standard_streams
 from kdjax.cli import command_line
 from kdjax.cli.command import Command, Options
 from kdjax.clock import CLOCK
@@ -26,8 +26,39 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     SIGINT. Each but the first with one line that says it; after 75 and 130 the same command goes
     on. A second SIGINT ends the process at once. 1: a bug, with a traceback.
 
+    A reader of the output that goes away early changes nothing. Output that cannot be written is
+    one line, and 2 where it is all that the command makes.
+
     Args:
         arguments: the words after `kdjax`; None: those of this process.
+    """
+    with standard_streams.protected() as streams:
+        writes_files = False
+        status: Any = 0
+        # Help and the version end within, too, with the status 0.
+        try:
+            writes_files = _run(arguments)
+        except SystemExit as ended:
+            status = ended.code
+        failure = streams.output_failure()
+        if failure is not None:
+            process_logging.warn(
+                f"standard output: cannot be written ({failure.strerror}), expected a place for "
+                "what is printed"
+            )
+            if not writes_files:
+                status = status or 2
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> bool:
+    """Run a command; exit where it does not come to its end.
+
+    Args:
+        arguments: the words after `kdjax`; None: those of this process.
+
+    Returns:
+        Whether the command writes files, beside which what it prints is nothing new.
     """
     begun = CLOCK.mark()
     # Fewer lines from XLA's and TensorFlow's C++ logs; errors stay.
@@ -64,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             "the same command on all hosts goes on from the last checkpoint"
         )
         _exit_now(Stopped.STATUS)
-    sys.exit(0)
+    return hasattr(options, "out")
 
 
 def _is_distributed() -> bool:

@@ -103,7 +103,7 @@ class RunBackup:
         with self._reachable() as directory:
             if directory is None or not (directory / MANIFEST).exists():
                 return None
-            return json.loads((directory / MANIFEST).read_text())
+            return json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
 
     def register(self, manifest: Mapping[str, Any]) -> None:
         """Write a run's manifest to its directory and its backup, where they have none.
