@@ -22,11 +22,14 @@ from kdjax.files import entries, read_json
 from kdjax.models import formats
 from kdjax.models.bert import Model, Params, abstract_params
 from kdjax.models.naming import NAMINGS, Tensors
+from kdjax.models.tokenizer_config import TOKENIZER, write_tokenizer_config
 from kdjax.paths import local_path
 
 _SINES = "encoder.embed_positions.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
-_WRITTEN = frozenset({"config.json", "model.safetensors", "tokenizer.json", "README.md"})
+_WRITTEN = frozenset(
+    {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
+)
 
 
 def pretrained_config(directory: str | Path) -> ModelConfig:
@@ -126,7 +129,8 @@ def save_pretrained(
     Args:
         directory: new, empty, or holding nothing but what this function writes.
         model: an encoder, with or without an MLM head.
-        tokenizer: a tokenizer.json to put beside the weights.
+        tokenizer: a tokenizer.json to put beside the weights, with a tokenizer_config.json by which
+            transformers' AutoTokenizer gives the same ids.
         card: the text of README.md.
 
     Raises:
@@ -148,7 +152,8 @@ def save_pretrained(
         # weights.
         shutil.copymode(beside / "config.json", beside / "model.safetensors")
         if tokenizer is not None:
-            shutil.copyfile(tokenizer, beside / "tokenizer.json")
+            shutil.copyfile(tokenizer, beside / TOKENIZER)
+            write_tokenizer_config(beside, tokenizer, config)
         if card is not None:
             (beside / "README.md").write_text(card, encoding="utf-8")
         _swap(beside, directory)

@@ -12,6 +12,7 @@ from kdjax.data.prepare import wordpiece
 from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.files import LOCK, check_writable, entries
+from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.report import numbers
 
@@ -32,6 +33,7 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
     """
     if out.is_symlink() or out.resolve() == Path.cwd():
         raise InputError(f"{out}: expected a directory of its own for --out, that can be replaced")
+    model = zoo.resolve(config.student)
     with locks.hold(out), Reporter() as reporter:
         if entries(out):
             raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
@@ -44,7 +46,7 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         shutil.rmtree(beside, ignore_errors=True)
         try:
             beside.mkdir()
-            wordpiece.write_directory(trained, beside)
+            wordpiece.write_directory(trained, beside, model)
             # The lock stays, in the new directory; one that is not empty is not replaced.
             locks.carry(out, beside)
             (out / LOCK).unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text.sources import split_fraction
 from kdjax.data.tokenizer import SPECIAL_NAMES, TextTokenizer
 from kdjax.errors import InputError
+from kdjax.models import zoo
 from tests.corpora import make_corpus
 from tests.data.directories import contents
 
@@ -235,10 +236,12 @@ def test_beam_prepares_the_same_bytes(config: DataConfig, tmp_path: Path) -> Non
 
 
 def test_transformers_gives_the_same_ids(config: DataConfig, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     trained = wordpiece.train_on_corpus(config)
     (tmp_path / "made").mkdir()
-    wordpiece.write_directory(trained, tmp_path / "made")
+    wordpiece.write_directory(trained, tmp_path / "made", zoo.get("mini"))
+    settings = json.loads((tmp_path / "made" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert (settings["do_lower_case"], settings["model_max_length"]) == (True, 512)
+    transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "made"))
     ours = TextTokenizer.read(tmp_path / "made" / TOKENIZER)
     text = "The tea, 1984: in Café!"

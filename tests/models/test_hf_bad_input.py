@@ -210,7 +210,12 @@ def test_saving_again_replaces_everything(
     tokenizer.write_text('{"version": "1.0"}')
     # Fewer layers, no card, and a tokenizer: nothing of the old model may stay.
     save_pretrained(saved, init(config_with(layers=1), 1), tokenizer=tokenizer)
-    assert sorted(snapshot(saved)) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(snapshot(saved)) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert (saved / "tokenizer.json").read_text() == '{"version": "1.0"}'
     assert from_pretrained(saved).config == config_with(layers=1)
     # Nor a directory that was only needed on the way.

@@ -8,7 +8,6 @@ characters are counted and numbered here, before it begins.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from kdjax.config import DataConfig, TokenizerConfig
+from kdjax.config import DataConfig, ModelConfig, TokenizerConfig
 from kdjax.data.prepare.repeats import RepeatFinder
 from kdjax.data.text import sources
 from kdjax.data.text.notes import ReadingNotes
@@ -25,6 +24,7 @@ from kdjax.data.text.sources import ReadSettings
 from kdjax.data.text.streams import TextError
 from kdjax.data.tokenizer import SPECIAL_NAMES
 from kdjax.errors import InputError
+from kdjax.models.tokenizer_config import TOKENIZER, write_tokenizer_config
 
 CONTINUING = "##"
 """Begins an entry that stands within a word, not at its beginning."""
@@ -135,21 +135,17 @@ def train_on_corpus(config: DataConfig) -> TrainedTokenizer:
     return train(config.tokenizer, lambda: training_texts(config), ", ".join(files))
 
 
-def write_directory(trained: TrainedTokenizer, directory: Path) -> None:
+def write_directory(trained: TrainedTokenizer, directory: Path, model: ModelConfig) -> None:
     """Write a directory that `transformers.AutoTokenizer` reads.
 
     Args:
         trained: tokenizer that was trained, with its vocabulary.
         directory: empty directory to write to.
+        model: model that reads the tokens.
     """
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "do_lower_case": True,
-        **{f"{name[1:-1].lower()}_token": name for name in SPECIAL_NAMES},
-    }
-    (directory / "tokenizer.json").write_text(trained.json, encoding="utf-8")
-    text = json.dumps(settings, indent=1) + "\n"
-    (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    path = directory / TOKENIZER
+    path.write_text(trained.json, encoding="utf-8")
+    write_tokenizer_config(directory, path, model)
 
 
 def _count_characters(normalizer: normalizers.Normalizer, texts: Iterable[str]) -> Counter[str]:
