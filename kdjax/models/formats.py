@@ -14,6 +14,7 @@ A class is named only where its logits are equal (`tests/golden/hf_classes.npz`)
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +24,8 @@ import numpy as np
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError, nearest
 
+LARGEST = 2**31 - 1
+"""Largest size in a config.json that is read: indices of arrays have 32 bits."""
 OWN = "kdjax"
 """The `model_type` of models that no class of transformers computes; its config.json has
 `ModelConfig`'s own names."""
@@ -162,7 +165,8 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     model_type = raw.get("model_type") if isinstance(raw, dict) else None
     if model_type == OWN:
         return _own_from_json(raw, where)
-    if model_type not in FORMATS:
+    # A list or an object cannot be looked up.
+    if not isinstance(model_type, str) or model_type not in FORMATS:
         known = ", ".join(repr(name) for name in (*FORMATS, OWN))
         raise InputError(f"{where}: model_type is {model_type!r}, expected one of {known}")
     stored_as = FORMATS[model_type]
@@ -176,7 +180,7 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     for ours, (theirs, berts) in _SETTINGS.items():
         default = stored_as.defaults.get(ours, berts)
         sizes[ours] = _number(raw.get(theirs, default), default, f"{where}: {theirs}")
-    sizes["max_positions"] -= rows_before_positions(raw)
+    sizes["max_positions"] -= rows_before_positions(raw, where)
     width = sizes["width"]
     embedding_width = raw.get("embedding_size") or width
     if embedding_width != width:
@@ -189,12 +193,23 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     return _checked(settings, where)
 
 
-def rows_before_positions(raw: Mapping[str, Any]) -> int:
-    """Read from config.json how many rows of the position table precede position 0's."""
+def rows_before_positions(raw: Mapping[str, Any], where: object) -> int:
+    """Read from config.json how many rows of the position table precede position 0's.
+
+    Args:
+        raw: content of the file.
+        where: the file, for messages.
+
+    Raises:
+        InputError: the padding token is no id.
+    """
     stored_as = FORMATS.get(raw.get("model_type", ""))
     if stored_as is None or stored_as.pad_token_id is None:
         return 0
-    return int(raw.get("pad_token_id", stored_as.pad_token_id)) + 1
+    token = raw.get("pad_token_id", stored_as.pad_token_id)
+    if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+        raise InputError(f"{where}: pad_token_id is {token!r}, expected an id, at least 0")
+    return token + 1
 
 
 def neighbours_of_halves(array: np.ndarray, heads: int) -> np.ndarray:
@@ -262,5 +277,8 @@ def _number(value: Any, default: Any, what: str) -> int | float:
     kind = type(default)
     if isinstance(value, bool) or not isinstance(value, (kind, int)):
         expected = "an integer" if kind is int else "a number"
-        raise InputError(f"{what} is {value!r}, expected {expected}")
+        raise InputError(f"{what} is {value!r:.80}, expected {expected}")
+    limit = LARGEST if kind is int else sys.float_info.max
+    if abs(value) > limit:
+        raise InputError(f"{what} is {value!r:.40}, expected at most {limit:.10g}")
     return kind(value)  # type: ignore[no-any-return]

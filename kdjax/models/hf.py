@@ -64,18 +64,25 @@ def from_pretrained(directory: str | Path) -> Model:
     """
     directory = local_path(directory, "the model's directory")
     config = pretrained_config(directory)
-    settings = _read_config(directory / "config.json")
-    rows_before = formats.rows_before_positions(settings)
+    config_path = directory / "config.json"
+    settings = _read_config(config_path)
+    rows_before = formats.rows_before_positions(settings, config_path)
     stored_as = formats.FORMATS.get(settings["model_type"])
     naming = NAMINGS[settings["model_type"]]
     where = _weights(directory)
     tensors = naming.plain(_read(where), where)
+    # Shapes are made layer by layer: a number that no file could hold would take for ever.
+    if config.layers > len(tensors):
+        raise InputError(
+            f"{where}: holds {len(tensors)} tensors, expected those of {config.layers:,} layers as "
+            "config.json says"
+        )
 
     def take(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> jax.Array:
         """Remove a parameter's tensor from `tensors`; return it in the parameter's layout.
 
         Raises:
-            InputError: it is missing, of another shape or not of floating point numbers.
+            InputError: it is missing, of another shape or not of finite floating point numbers.
         """
         name, transposed = naming.name_of(path)
         if name not in tensors:
@@ -94,6 +101,9 @@ def from_pretrained(directory: str | Path) -> Model:
             raise InputError(
                 f"{where}: tensor {name!r} holds {tensor.dtype}, expected floating point numbers"
             )
+        # One that is not finite makes every loss NaN, and is a sign of a damaged file.
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{where}: tensor {name!r} holds numbers that are not finite")
         array = tensor
         if transposed:
             array = tensor.T
@@ -192,8 +202,15 @@ def _read(path: Path) -> Tensors:
         shards = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(shards, dict):
             raise InputError(f"{path}: expected an index with a weight_map")
+        for name, shard in shards.items():
+            # A file of this directory, by its name alone.
+            if not isinstance(shard, str) or not shard or Path(shard).name != shard:
+                raise InputError(
+                    f"{path}: weight_map.{name} is {shard!r:.80}, expected the name of a file "
+                    "beside it"
+                )
         tensors: Tensors = {}
-        for file in sorted({path.parent / str(shard) for shard in shards.values()}):
+        for file in sorted({path.parent / shard for shard in shards.values()}):
             tensors |= _read_safetensors(file)
         return tensors
     return _read_safetensors(path)
@@ -204,8 +221,9 @@ def _read_safetensors(path: Path) -> Tensors:
         with safe_open(path, framework="np") as file:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError) as e:
-        raise InputError(f"{path}: not a whole safetensors file: {e}") from None
+    # Besides its own error the library raises what NumPy does for types and shapes that it lacks.
+    except Exception as e:
+        raise InputError(f"{path}: not a whole safetensors file: {e!s:.200}") from None
 
 
 def _read_pickle(path: Path) -> Tensors:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -158,6 +159,16 @@ def test_missing_directory_is_refused(tmp_path: Path) -> None:
         ({"hidden_size": "wide"}, ("hidden_size is 'wide'", "expected an integer")),
         ({"num_hidden_layers": 2.5}, ("num_hidden_layers is 2.5", "expected an integer")),
         ({"layer_norm_eps": True}, ("layer_norm_eps is True", "expected a number")),
+        ({"model_type": ["bert"]}, ("model_type is ['bert']",)),
+        ({"model_type": {}}, ("model_type is {}",)),
+        ({"hidden_size": 10**40}, ("hidden_size is 1000", "expected at most 2147483647")),
+        ({"num_hidden_layers": -1}, ("layers is -1",)),
+        ({"hidden_size": None}, ("hidden_size is None", "expected an integer")),
+        ({"vocab_size": [57]}, ("vocab_size is [57]", "expected an integer")),
+        ({"layer_norm_eps": float("nan")}, ("norm_eps is nan",)),
+        ({"layer_norm_eps": 10**400}, ("layer_norm_eps is 1000", "expected at most")),
+        ({"hidden_dropout_prob": float("inf")}, ("hidden_dropout_prob is inf",)),
+        ({"attention_probs_dropout_prob": "none"}, ("attention_probs_dropout_prob is 'none'",)),
         ({"num_attention_heads": 5}, ("5 heads do not divide the width 24",)),
         ({"num_hidden_layers": 0}, ("layers is 0",)),
     ],
@@ -172,7 +183,43 @@ def test_config_that_cannot_be_used_is_refused(
         pretrained_config(saved)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "", "null"])
+def test_more_layers_than_a_file_could_hold_are_refused_at_once(saved: Path) -> None:
+    change_settings(saved, num_hidden_layers=10_000)
+    assert_refused(saved, "tensors, expected those of 10,000 layers")
+
+
+@pytest.mark.parametrize("token", [None, "0", -1, True, 1.5, [0]])
+def test_padding_token_that_is_no_id_is_refused(
+    token: object, config_with: ConfigWith, tmp_path: Path
+) -> None:
+    save_pretrained(tmp_path / "pre", init(config_with(norm="pre"), 0))
+    change_settings(tmp_path / "pre", pad_token_id=token)
+    assert_refused(tmp_path / "pre", "config.json: pad_token_id is", "expected an id, at least 0")
+
+
+def test_setting_of_our_own_format_is_refused_by_name(
+    config_with: ConfigWith, tmp_path: Path
+) -> None:
+    config = config_with(norm="pre", positions="rotary")
+    save_pretrained(tmp_path / "own", init(config, 0))
+    before = (tmp_path / "own" / "config.json").read_text()
+    for name, value in {
+        "layers": 10**30,
+        "heads": -2,
+        "width": "24",
+        "rotary_base": None,
+        "norm": [],
+        "embedding_norm": 1,
+        "depth": 3,
+    }.items():
+        (tmp_path / "own" / "config.json").write_text(before)
+        change_settings(tmp_path / "own", **{name: value})
+        assert_refused(tmp_path / "own", "config.json", name)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "", "null", "[" * 100_000, '{"hidden_size": 1' + "0" * 5000 + "}", "NaN"]
+)
 def test_config_that_is_not_json_is_refused(saved: Path, text: str) -> None:
     (saved / "config.json").write_text(text)
     assert_refused(saved, "config.json")
@@ -189,6 +236,50 @@ def test_index_that_names_a_missing_shard_is_refused(saved: Path) -> None:
     # An index without its map names nothing.
     index.write_text("{}")
     assert_refused(saved, "model.safetensors.index.json", "weight_map")
+
+
+@pytest.mark.parametrize("shard", [None, 3, ["a"], "", ".", "../part.safetensors", "/etc/passwd"])
+def test_index_that_names_no_file_beside_it_is_refused(saved: Path, shard: object) -> None:
+    (saved / "model.safetensors").unlink()
+    index = saved / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {QUERY: shard}}))
+    assert_refused(saved, f"{index.name}: weight_map.{QUERY} is", "the name of a file beside it")
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_tensor(saved: Path, number: float) -> None:
+    change_tensors(saved, lambda t: {**t, QUERY: np.full((24, 24), number, np.float32)})
+    assert_refused(saved, "encoder.layer.1.attention.self.query.weight", "not finite")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E8M0", "XX", "F4", "C64", "BOOL", None])
+def test_tensor_of_a_type_that_is_not_read_is_refused(saved: Path, dtype: str | None) -> None:
+    path = saved / "model.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header[QUERY]["dtype"] = dtype
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    assert_refused(saved, "model.safetensors")
+
+
+def test_bits_flipped_anywhere_are_refused_or_only_change_a_number(saved: Path) -> None:
+    path = saved / "model.safetensors"
+    content = path.read_bytes()
+    size = 8 + int.from_bytes(content[:8], "little")
+    rng = np.random.default_rng(0)
+    # The header is where a flip can do most.
+    for place in rng.choice(size, 60, replace=False):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            model = from_pretrained(saved)
+        except InputError as error:
+            assert str(error).startswith(str(saved))
+        else:
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model.params))
 
 
 def test_pickle_without_pytorch_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
