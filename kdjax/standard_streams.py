@@ -7,6 +7,7 @@ remembered, and the command goes on: its files matter more than what it says.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -16,8 +17,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-_STREAMS = (("stdout", 1, "replace"), ("stderr", 2, "backslashreplace"))
-"""Names in `sys`, numbers, and what becomes of characters that an encoding lacks."""
+_STREAMS = (("stdout", 1), ("stderr", 2))
+"""Names in `sys`, and numbers."""
+_LIKE = {
+    "−": "-",
+    "–": "-",
+    "±": "+/-",
+    "×": "x",
+    "…": "...",
+    "↑": "^",
+    "↓": "v",
+    "\u00a0": " ",
+    "\u2009": " ",
+    "\u202f": " ",
+}
+"""Characters that kdjax prints -> what stands for each where the encoding lacks it; for any other a
+question mark does. A number keeps its sign."""
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Return what is printed for characters that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_LIKE.get(character, "?") for character in missing), error.end
+
+
+codecs.register_error("kdjax.replace", _replace)
 
 
 class _LossyFile(io.FileIO):
@@ -81,16 +107,16 @@ def protected() -> Iterator[StandardStreams]:
 
     Streams that a program has redirected are its own, and stay.
     """
-    before = {name: getattr(sys, name) for name, _, _ in _STREAMS}
+    before = {name: getattr(sys, name) for name, _ in _STREAMS}
     streams = StandardStreams()
-    for name, number, errors in _STREAMS:
+    for name, number in _STREAMS:
         stream = before[name]
         if stream is not getattr(sys, f"__{name}__"):
             continue
         if stream is None:
             _hold_closed(number)
         file = _LossyFile(number, "w", closefd=False)
-        lossy = _text_stream(stream, file, errors)
+        lossy = _text_stream(stream, file)
         setattr(sys, name, lossy)
         if name == "stdout":
             streams.take_output(lossy, file)
@@ -118,13 +144,12 @@ def _hold_closed(number: int) -> None:
             os.close(null)
 
 
-def _text_stream(stream: TextIO | None, file: _LossyFile, errors: str) -> TextIO:
+def _text_stream(stream: TextIO | None, file: _LossyFile) -> TextIO:
     """Make a text stream of a file, in the encoding and with the buffering of another stream.
 
     Args:
         stream: the stream whose place it takes; None: it was closed.
         file: file that it writes to.
-        errors: name of the handler of characters that the encoding lacks.
     """
     encoding = "utf-8"
     line_buffering = False
@@ -139,7 +164,7 @@ def _text_stream(stream: TextIO | None, file: _LossyFile, errors: str) -> TextIO
     return io.TextIOWrapper(
         buffer,
         encoding=encoding,
-        errors=errors,
+        errors="kdjax.replace",
         line_buffering=line_buffering,
         write_through=write_through,
     )

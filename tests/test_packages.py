@@ -41,6 +41,7 @@ FLOORS = (
     "compiled",
     "locks",
     "leases",
+    "typed_json",
     "files",
     "clock",
     "holder",

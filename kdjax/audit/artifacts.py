@@ -19,7 +19,6 @@ from kdjax.dry_run.charges import cache_flops, stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.models import zoo
 from kdjax.paths import local_path
-from kdjax.results.store import to_plain
 from kdjax.study.results import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.checksum import sha256
@@ -33,6 +32,7 @@ from kdjax.training.teacher_directories import (
 )
 from kdjax.training.teacher_head import head_phase
 from kdjax.training.teacher_pretraining import stream_seed
+from kdjax.typed_json import to_plain
 
 Facts = Mapping[str, Any]
 """A teacher's facts, as results.json or its card has them."""
@@ -174,6 +174,8 @@ def _trained_teachers(
     """
     directory = study.artifact_dirs["teacher"]
     if not directory.exists():
+        seeds = ", ".join(str(seed) for seed in sorted(study.config.teacher.train.seeds))
+        study.findings.add(directory, "no directory", f"the teachers trained here, seeds {seeds}")
         return recorded
     cards = []
     for seed in sorted(study.config.teacher.train.seeds):

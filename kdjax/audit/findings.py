@@ -127,8 +127,10 @@ class AuditFindings:
             recorded, _, expected = text.partition(", expected ")
             self.add(place, recorded, expected or WRITTEN)
         except Exception as error:
-            # There is no end to what a mangled file can cause.
-            self.add(where, f"{type(error).__name__}: {error}", WRITTEN)
+            # There is no end to what a mangled file can cause. Where it is known which field of it
+            # is wrong, that says more.
+            if not any(known.where.startswith(str(where)) for known in self.differences):
+                self.add(where, f"{type(error).__name__}: {error}", WRITTEN)
 
     def read(self, path: Path) -> dict[str, Any]:
         """Read a file's JSON object; empty where there is none, which is a difference."""

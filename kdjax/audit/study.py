@@ -8,6 +8,7 @@ from typing import Any
 
 from kdjax.audit.artifacts import audited_artifacts, text_directory
 from kdjax.audit.costs import audited_costs
+from kdjax.audit.files import audit_files
 from kdjax.audit.findings import AuditFindings
 from kdjax.audit.recorded import RESULTS, RecordedStudy, recorded_study
 from kdjax.audit.results import audit_results
@@ -35,6 +36,8 @@ def audit_study(out: Path, shared: Path | None, findings: AuditFindings) -> dict
 def _audit(study: RecordedStudy) -> None:
     """Audit what runs share, then what each arm costs, then each run, then their results."""
     findings = study.findings
+    # First what is wrong with a file by itself: it says which field.
+    audit_files(study.out, text_directory(study), study.artifact_dirs["teacher"], findings)
     artifacts = audited_artifacts(study)
     costs = audited_costs(artifacts)
     rows: dict[tuple[str, int], dict[str, Any]] = {}

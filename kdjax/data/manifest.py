@@ -102,7 +102,7 @@ class SignedManifest:
             raise InputError(f"{path}: is of version {version_read}, expected {version}; {remedy}")
         try:
             manifest = from_json(values)
-        except (KeyError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
             raise InputError(
                 f"{path}: not a {kind}'s manifest ({e}), expected the one {writer} wrote"
             ) from None

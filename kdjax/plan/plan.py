@@ -37,11 +37,11 @@ from kdjax.plan.schema import (
 )
 from kdjax.plan.spending import Spending
 from kdjax.results.arms import first_without_teacher
-from kdjax.results.store import to_plain
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.sweep.schema import SweepResults
 from kdjax.training.phase import price
+from kdjax.typed_json import to_plain
 
 BEYOND = (1, 3, 10, 30, 100)
 """Multiples of the largest budget spent that are forecast where the recipe names no budgets."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kdjax.clock import CLOCK, Mark
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
+from kdjax.files import write_json
 from kdjax.report import numbers
+from kdjax.typed_json import read_typed
 
 NAME = "wall_clock.json"
 """In the study's directory: seconds by kind."""
@@ -38,7 +39,7 @@ def read(out: Path) -> dict[str, float]:
     path = out / NAME
     if not path.exists():
         return {}
-    return dict(read_json(path))
+    return read_typed(dict[str, float], path)
 
 
 def text(seconds: Mapping[str, float]) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from kdjax.budget.accounting import Budget
 from kdjax.evaluation.statistics import Better
-from kdjax.results.fields import optional
 from kdjax.results.text import CountedLosses
+from kdjax.typed_json import optional
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from kdjax.config import Config, first_difference, plain, to_dict
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.errors import InputError
 from kdjax.files import check_writable, entries, read_json, write_json
+from kdjax.typed_json import check_fields
 
 NAME = "study.json"
 """Written once all that runs need is there; from then on the directory is this recipe's."""
@@ -71,7 +72,7 @@ class StudyManifest:
                     f"{out}: holds files but no study, expected a new or empty directory for --out"
                 )
             return
-        stored = read_json(self._path)
+        stored = read_manifest(self._path)
         # A directory that is taken belongs to its recipe, whose costs hold.
         if difference := first_difference(stored["config"], self._settings):
             name, before, now = difference
@@ -93,6 +94,16 @@ class StudyManifest:
         all_costs = {**self.costs, **costs}
         values = {name: cost.to_json() for name, cost in all_costs.items()}
         write_json(self._path, {"config": self._settings, "costs": values})
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a `study.json`: its recipe under `config`, and under `costs` what the arms cost.
+
+    Raises:
+        InputError: it is not whole, or a field is missing or mistyped.
+    """
+    kinds = {"config": dict[str, Any], "costs": dict[str, Cost]}
+    return check_fields(read_json(path), kinds, f"{path}:")
 
 
 def shared_settings(config: Config) -> dict[str, Any]:

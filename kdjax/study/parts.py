@@ -14,10 +14,11 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import first_difference
 from kdjax.errors import InputError
 from kdjax.files import LOCK, check_writable, entries, read_json, write_json
-from kdjax.results.store import from_plain, run_result
-from kdjax.study.manifest import BEFORE, NAME
+from kdjax.results.store import run_result
+from kdjax.study.manifest import BEFORE, NAME, read_manifest
 from kdjax.study.run_backup import MANIFEST, RESULT
 from kdjax.study.run_manifest import RunManifest
+from kdjax.typed_json import read_typed
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
             raise InputError(
                 f"{path}: no such file, expected the directory of a study or of a part of one"
             )
-        manifest = read_json(path)
+        manifest = read_manifest(path)
         merged = merged or manifest
         difference = first_difference(manifest["config"], merged["config"])
         # Parts may have different arms; those of both cost the same.
@@ -202,7 +203,7 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
         for name in _finished(source, "runs"):
             run = source / name
             path = run / MANIFEST
-            manifest = from_plain(RunManifest, read_json(path), f"{path}:")
+            manifest = read_typed(RunManifest, path)
             # Of teachers that were trained here there is one for each seed.
             teacher = manifest.teacher or {}
             teacher_seed = teacher.get("pretraining", {}).get("seed")
@@ -231,7 +232,7 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
 
 def _final_params(run: Path) -> str | None:
     """Return the hash of the parameters a run ended with; None where it diverged."""
-    return run_result(read_json(run / RESULT)).params_sha256
+    return run_result(read_json(run / RESULT), run / RESULT).params_sha256
 
 
 def _finished(source: Path, kind: str) -> list[str]:

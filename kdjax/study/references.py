@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
 from kdjax.files import digest, read_json, write_json
 from kdjax.results.runs import Reference
-from kdjax.results.store import from_plain, to_plain
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.run_backup import RESULT
 from kdjax.study.study import Study
 from kdjax.training.arm import Arm
+from kdjax.typed_json import check_fields, from_plain, to_plain
 
 
 class References:
@@ -110,5 +111,22 @@ class References:
                     finetuning=None if is_teacher else self._plan.config.evaluation.finetune,
                 )
             write_json(path, {"metrics": metrics, "details": to_plain(details)})
-        content = {"name": name, "seed": seed, **read_json(path)}
-        return from_plain(Reference, content, f"{name}: result.json:")
+        return read_measured(path, name, seed)
+
+
+def read_measured(path: Path, name: str = "", seed: int | None = None) -> Reference:
+    """Read what was measured of a start or a teacher.
+
+    Args:
+        path: path of its result.json, which does not say of what model it is.
+        name: name of the model.
+        seed: seed of the model, where it has one.
+
+    Raises:
+        InputError: the file is not whole, or a field is missing or mistyped.
+    """
+    kinds = {"metrics": dict[str, float], "details": dict[str, Any]}
+    measured = check_fields(read_json(path), kinds, f"{path}:")
+    # Whatever has details has a value.
+    check_fields(measured["metrics"], dict.fromkeys(measured["details"], float), f"{path}: metrics")
+    return from_plain(Reference, {"name": name, "seed": seed, **measured}, f"{path}:")

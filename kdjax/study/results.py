@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from statistics import fmean
@@ -15,6 +16,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
 from kdjax.data.tasks.labelled import Task
+from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
@@ -22,7 +24,6 @@ from kdjax.report import notes
 from kdjax.report.phrases import say
 from kdjax.results.arms import ArmPhase, ArmResult, StudentFacts, first_without_teacher
 from kdjax.results.runs import Reference, RunResult
-from kdjax.results.store import from_plain, to_plain
 from kdjax.results.study import Results
 from kdjax.results.teacher import StoredOutputs, TeacherFacts
 from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, TokenRates, WholeText
@@ -33,9 +34,11 @@ from kdjax.study.cases import cases
 from kdjax.study.corpus import text_warnings
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
+from kdjax.study.run_backup import RESULT
 from kdjax.study.study import Study
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.training.arm import Arm
+from kdjax.typed_json import from_plain, to_plain
 
 
 def collect(
@@ -55,6 +58,14 @@ def collect(
     config = study.plan.config
     shared = study.artifacts
     corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
+    endpoints = _endpoints(config, corpus, shared.tasks, study.plan.arms)
+    # A result that was read may lack a value, which every comparison below needs.
+    for row, endpoint in itertools.product(runs, endpoints):
+        if row.diverged is None and row.arm in endpoint.arms and endpoint.name not in row.metrics:
+            raise InputError(
+                f"{study.plan.run_dir(row.arm, row.seed) / RESULT}: metrics.{endpoint.name} is "
+                "missing, expected a number"
+            )
     return judge(
         config,
         study.plan.arms,
@@ -62,7 +73,7 @@ def collect(
         runs,
         references,
         corpus=corpus,
-        endpoints=_endpoints(config, corpus, shared.tasks, study.plan.arms),
+        endpoints=endpoints,
         teacher=teacher_facts([teacher.facts for teacher in shared.teachers]),
         cache=shared.cache.manifest if shared.cache else None,
         tuning=tuned.tuning_of(config),

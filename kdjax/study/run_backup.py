@@ -15,10 +15,11 @@ from etils import epath
 from kdjax.budget import journal
 from kdjax.config import Config
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
+from kdjax.files import write_json
 from kdjax.parallel import hosts
 from kdjax.paths import expanded
 from kdjax.training import metrics_log
+from kdjax.typed_json import check_fields, from_plain, read_typed
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"
@@ -88,11 +89,11 @@ class RunBackup:
         """Read the manifest in the run's own directory; None: there is none.
 
         Raises:
-            InputError: it is not whole.
+            InputError: it is not whole, or no JSON object.
         """
         if not self.manifest_path.exists():
             return None
-        return read_json(self.manifest_path)
+        return read_typed(dict[str, Any], self.manifest_path)
 
     def stored_manifest(self) -> Any:
         """Read the manifest in the backup; None: there is none.
@@ -103,7 +104,12 @@ class RunBackup:
         with self._reachable() as directory:
             if directory is None or not (directory / MANIFEST).exists():
                 return None
-            return json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+            text = (directory / MANIFEST).read_text(encoding="utf-8")
+        try:
+            manifest = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise InputError(f"{directory / MANIFEST}: expected a JSON file, found {e}") from None
+        return from_plain(dict[str, Any], manifest, f"{directory / MANIFEST}:")
 
     def register(self, manifest: Mapping[str, Any]) -> None:
         """Write a run's manifest to its directory and its backup, where they have none.
@@ -119,7 +125,11 @@ class RunBackup:
             write_json(self.manifest_path, manifest)
         # A run's checkpoints go nowhere by themselves: a recipe that names another directory than
         # before would find none and begin anew.
-        former_root = manifest["config"]["train"]["checkpoint"].get("directory", "")
+        settings: Any = manifest
+        place = f"{self.manifest_path}:"
+        for name in ("config", "train", "checkpoint"):
+            settings = check_fields(settings, {name: dict[str, Any]}, place)[name]
+        former_root = settings.get("directory", "")
         former = RunBackup(former_root, Path(self._run_dir), self._kind).checkpoints
         if not hosts.is_main_process():
             return  # the backup is common to all processes, and one writes it

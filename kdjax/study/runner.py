@@ -12,7 +12,7 @@ from kdjax.errors import Diverged
 from kdjax.files import read_json, write_json
 from kdjax.parallel import hosts
 from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
-from kdjax.results.store import run_result, to_plain
+from kdjax.results.store import run_result
 from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Metrics
 from kdjax.study.groups import groups
@@ -29,6 +29,7 @@ from kdjax.training.run_spec import RunSpec
 from kdjax.training.sinks import About
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.train import train
+from kdjax.typed_json import to_plain
 
 
 class StudyRunner:
@@ -117,7 +118,7 @@ class StudyRunner:
                 backup.upload_and_prune()
                 # The main process alone is sure to have it on its disk.
                 content = read_json(run_dir / RESULT) if hosts.is_main_process() else None
-                rows[seed] = run_result(hosts.broadcast_from_main(content))
+                rows[seed] = run_result(hosts.broadcast_from_main(content), run_dir / RESULT)
             else:
                 unfinished[seed] = backup
         if unfinished:

@@ -25,7 +25,7 @@ from kdjax.study.batches import held_out_batches, train_batches
 from kdjax.study.corpus import tokenizer_of, trains_tokenizer
 from kdjax.study.teacher_cards import fitted_card
 from kdjax.training.checksum import sha256
-from kdjax.training.teacher_directories import CARD, read_card, read_teacher
+from kdjax.training.teacher_directories import CARD, read_card, read_own_card, read_teacher
 from kdjax.training.teacher_head import fit_head
 
 
@@ -163,7 +163,7 @@ def single_teacher(
         InputError: as `read_checked`; or the directory holds a teacher fitted in another way.
     """
     if hosts.all_processes((directory / CARD).exists()):
-        facts = read_card(directory)
+        facts = read_own_card(directory)
         if facts.get("identity") != _identity(config, corpus):
             raise InputError(
                 f"{directory}: holds a teacher fitted with other settings or text, expected a new "

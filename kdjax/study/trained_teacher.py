@@ -21,7 +21,6 @@ from kdjax.models import zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
-from kdjax.results.store import to_plain
 from kdjax.study.batches import train_batches
 from kdjax.study.corpus import check_regime
 from kdjax.study.machine import hardware_use, versions
@@ -37,7 +36,7 @@ from kdjax.training.run_spec import RunSpec
 from kdjax.training.sinks import About
 from kdjax.training.teacher_directories import (
     checkpoint_name,
-    read_card,
+    read_own_card,
     read_teacher,
     seed_directory,
 )
@@ -48,6 +47,7 @@ from kdjax.training.teacher_pretraining import (
     stream_seed,
 )
 from kdjax.training.train import train
+from kdjax.typed_json import check_fields, to_plain
 
 FINISHED = (journal.NAME, metrics_log.NAME, RESULT)
 """The files of a finished training besides its checkpoints."""
@@ -105,7 +105,7 @@ def trained_teacher(
         training.backup.upload_and_prune()
     # Every checkpoint was saved; the recipe says which of them teaches.
     chosen = training.directory / checkpoint_name(config.teacher.at)
-    return Teacher(read_teacher(chosen), read_card(chosen))
+    return Teacher(read_teacher(chosen), read_own_card(chosen))
 
 
 def _check_same_training(
@@ -118,6 +118,7 @@ def _check_same_training(
     """
     if manifest is None:
         return
+    check_fields(manifest, {"identity": dict[str, Any], "price": Price}, f"{place}:")
     difference = first_difference(manifest["identity"], identity)
     if difference:
         name, before, now = difference

@@ -13,7 +13,6 @@ from kdjax.files import read_json
 from kdjax.paths import local_path
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, listed_settings, say
-from kdjax.results.store import from_plain
 from kdjax.results.tuning import (
     ArmTrials,
     ArmTrialValues,
@@ -22,6 +21,7 @@ from kdjax.results.tuning import (
     TuningResults,
     TuningTerms,
 )
+from kdjax.typed_json import from_plain
 
 _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 

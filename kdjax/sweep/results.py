@@ -13,7 +13,6 @@ from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.files import digest
 from kdjax.report import summary
 from kdjax.results.runs import RunResult, diverged_arms
-from kdjax.results.store import to_plain
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 from kdjax.study.machine import versions
@@ -29,6 +28,7 @@ from kdjax.sweep.schema import (
     SweepRow,
     SweptStudy,
 )
+from kdjax.typed_json import to_plain
 
 
 def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -> SweepResults:

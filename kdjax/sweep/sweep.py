@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,10 +13,9 @@ from kdjax.budget.accounting import Budget
 from kdjax.clock import CLOCK
 from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
-from kdjax.files import check_writable, entries, read_json, write_json
+from kdjax.files import check_writable, entries, write_json
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
-from kdjax.results.store import to_plain
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
 from kdjax.study.manifest import shared_settings
 from kdjax.study.run_backup import subdirectory
@@ -24,6 +24,7 @@ from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
 from kdjax.sweep.schema import SweepResults
+from kdjax.typed_json import read_typed, to_plain
 
 NAME = "sweep.json"
 """File of a sweep's results, in its directory."""
@@ -91,7 +92,7 @@ def _register(config: Config, out: Path) -> None:
     identity = shared_settings(config)
     path = out / RECIPE
     if path.exists():
-        if difference := first_difference(read_json(path), identity):
+        if difference := first_difference(read_typed(dict[str, Any], path), identity):
             name, before, now = difference
             raise InputError(
                 f"{path}: this sweep's {name} is {before!r}, expected {now!r}; use another --out"

@@ -26,6 +26,7 @@ from kdjax.teacher_cache.manifest import (
     Totals,
     record_bytes,
 )
+from kdjax.typed_json import read_typed
 
 Make = Callable[[np.ndarray, np.ndarray], tuple[dict[str, np.ndarray], Totals]]
 """(sequence numbers `[n]`, views `[n]`) -> the fields' arrays, each `[n, *shape]`, and numbers to
@@ -262,11 +263,8 @@ def _find_finished(directory: Path, index: int) -> StoredBlock | None:
     path = _record_path(directory, index)
     if not path.exists():
         return None
-    values = read_json(path)
-    shard = Shard(**values["shard"])
-    if not shard.intact(directory):
-        return None
-    return StoredBlock(shard, values["totals"])
+    block = read_typed(StoredBlock, path)
+    return block if block.shard.intact(directory) else None
 
 
 def _record_path(directory: Path, index: int) -> Path:

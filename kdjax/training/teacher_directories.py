@@ -19,11 +19,30 @@ from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.models import Model
 from kdjax.training.checksum import sha256
+from kdjax.typed_json import check_fields
 
 CARD = "teacher.json"
 """Beside a teacher's weights: what is known of it. Written last, so a directory that has it is
 whole.
 """
+
+
+_FACTS: dict[str, Any] = {
+    "source": str,
+    "encoder": str,
+    "training_flops": float,
+    "tuning_flops": float,
+    "head_flops": float,
+    "mlm_loss": float | None,
+    "mlm_accuracy": float | None,
+    "note": str | None,
+    "architecture": dict[str, Any],
+    "params_sha256": str,
+    "identity": dict[str, Any],
+}
+"""Facts of a card that are read again, and their types."""
+_PRETRAINING: dict[str, Any] = {"seed": int, "at": float, "budget": int, "tokens": int}
+"""Facts that the card of a teacher which kdjax trained has under `pretraining`."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +95,17 @@ def read_card(directory: Path) -> dict[str, Any]:
     """Read what the card of a teacher says; nothing where it has none.
 
     Raises:
-        InputError: the card is not a JSON object, or says no number of FLOPs where it must.
+        InputError: the card is not a JSON object, or empty; a fact that is read of it is of
+            another kind, or no number of FLOPs where it must be; a card of `kdjax teacher` has no
+            hash of the weights.
     """
     path = directory / CARD
     if not path.is_file():
         return {}
     facts = read_json(path)
-    if not isinstance(facts, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(facts).__name__}")
+    if not isinstance(facts, dict) or not facts:
+        found = "an empty one" if facts == {} else type(facts).__name__
+        raise InputError(f"{path}: expected a JSON object, found {found}")
     for name in ("training_flops", "tuning_flops", "head_flops"):
         flops = facts.get(name, 0)
         is_number = isinstance(flops, int | float) and not isinstance(flops, bool)
@@ -91,7 +113,23 @@ def read_card(directory: Path) -> dict[str, Any]:
             raise InputError(f"{path}: {name} is {flops!r}, expected a number of FLOPs, at least 0")
     if not isinstance(facts.get("pretraining", {}), dict):
         raise InputError(f"{path}: pretraining is {facts['pretraining']!r}, expected a JSON object")
+    # Others may write cards, too: what a card leaves out is not known.
+    kinds = {name: kind for name, kind in _FACTS.items() if name in facts}
+    check_fields(facts, kinds, f"{path}:")
+    if facts.get("pretraining"):
+        check_fields(facts["pretraining"], _PRETRAINING, f"{path}: pretraining")
+    if "identity" in facts and "params_sha256" not in facts:
+        raise InputError(f"{path}: params_sha256 is missing, expected the hash of the weights")
     return facts
+
+
+def read_own_card(directory: Path) -> dict[str, Any]:
+    """Read the card of a teacher that kdjax has fitted or trained, which has every fact.
+
+    Raises:
+        InputError: as `read_card`; or a fact is missing.
+    """
+    return check_fields(read_card(directory), _FACTS, f"{directory / CARD}:")
 
 
 def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:

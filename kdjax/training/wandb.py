@@ -12,6 +12,7 @@ from typing import Any
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
 from kdjax.training.sinks import About, Record
+from kdjax.typed_json import check_fields
 
 ID = "wandb.json"
 """In a run's directory: its name at Weights & Biases, by which it is resumed there."""
@@ -54,7 +55,7 @@ class WandB:
         try:
             self._run = wandb.init(
                 project=project,
-                id=read_json(path)["id"],
+                id=check_fields(read_json(path), {"id": str}, f"{path}:")["id"],
                 name=directory.name,
                 dir=str(directory),
                 resume="allow",

@@ -30,6 +30,7 @@ from kdjax.study.tuned import format_settings
 from kdjax.study.writer import sole_writer
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
+from kdjax.typed_json import check_fields
 
 NAME = "trial.json"
 """In a trial's directory: the settings tried and, where training diverged, what it came to."""
@@ -117,7 +118,7 @@ class Trials:
         study = self._prepared_study(arm, directory, settings)
 
         # Settings follow from the sampler; where they differ, it is a trial of another tuning.
-        record = read_json(directory / NAME)
+        record = read_record(directory / NAME)
         if record["settings"] != settings:
             raise InputError(
                 f"{directory / NAME}: this trial's settings are {record['settings']}, expected "
@@ -199,7 +200,7 @@ class Trials:
     def _ended(self, directory: Path, arm: str) -> int:
         """Return how many of a trial's runs will not go on."""
         seeds = self._recipe.seeds
-        if (directory / NAME).exists() and read_json(directory / NAME)["diverged"]:
+        if (directory / NAME).exists() and read_record(directory / NAME)["diverged"]:
             return len(seeds)
         return sum(
             (directory / "runs" / f"{arm}-seed{seed}" / "result.json").exists() for seed in seeds
@@ -262,6 +263,19 @@ def _value(endpoint: str, row: RunResult) -> float:
 
 
 _COSTS = ("charged", "total", "steps", "seconds")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a trial's record: its settings, and where a run of it diverged what that cost.
+
+    Raises:
+        InputError: the record is no such file.
+    """
+    kinds: dict[str, Any] = {"settings": dict[str, Any], "diverged": dict[str, Any] | None}
+    record = check_fields(read_json(path), kinds, f"{path}:")
+    if record["diverged"] is not None:
+        check_fields(record["diverged"], dict.fromkeys(_COSTS, float), f"{path}: diverged")
+    return record
 
 
 def _cost(row: RunResult) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, entries, write_json, write_text
 from kdjax.parallel import hosts
-from kdjax.results.store import to_plain
 from kdjax.results.text import CountedLosses
 from kdjax.results.tuning import ArmTrials, BestTrial, TrialRow, TuningResults
 from kdjax.study.compare import PLAIN_WIDTH
@@ -28,6 +27,7 @@ from kdjax.tuning import table
 from kdjax.tuning.search import Better, Trial, best_of, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from kdjax.tuning.trial import TrialReporter, Trials, recipe_of
+from kdjax.typed_json import to_plain
 
 NAME = "tuning.json"
 """In a tuning's directory: every trial, and what was best."""

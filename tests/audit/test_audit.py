@@ -451,6 +451,34 @@ def test_file_that_is_gone_or_mangled_is_named(copy: Path, name: str) -> None:
     assert any(place.startswith(expected) for place in places_of_differences(copy))
 
 
+@pytest.mark.parametrize(
+    ("name", "keys", "value", "said"),
+    [
+        ("study.json", ["costs"], 3, "costs is 3"),
+        ("teacher/teacher.json", ["mlm_loss"], "low", "mlm_loss is 'low'"),
+        ("references/teacher/result.json", ["metrics"], [], "metrics is []"),
+        (f"{KD}/result.json", ["spent"], {}, "spent.student_forward is missing"),
+        (f"{KD}/result.json", ["hardware"], None, "hardware is None"),
+        (f"{KD}/manifest.json", ["budget"], "all", "budget is 'all'"),
+        ("wall_clock.json", ["compile"], float("nan"), "compile is nan"),
+    ],
+)
+def test_field_of_another_kind_is_named(
+    copy: Path, name: str, keys: list[str], value: Any, said: str
+) -> None:
+    edit(copy / name, *keys, to=lambda _: value)
+    findings = [found for found in audit(copy) if found.where == str(copy / name)]
+    assert any(said in found.found for found in findings), findings
+    # No error of Python's own stands for what is wrong.
+    assert not [found for found in findings if "Error: " in found.found]
+
+
+def test_damaged_reference_losses_are_named(copy: Path) -> None:
+    (path,) = (copy / "data").glob("reference-losses-*.json")
+    edit(path, "unigram", to=lambda _: float("nan"))
+    assert [found.found for found in audit(copy) if found.where == str(path)] == ["unigram is nan"]
+
+
 def test_run_that_is_gone_is_named_once(copy: Path) -> None:
     shutil.rmtree(copy / KD)
     assert KD in places_of_differences(copy)

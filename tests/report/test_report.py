@@ -20,9 +20,9 @@ from kdjax.report import sentences as verdict
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
 from kdjax.report.figures import learning
-from kdjax.results.store import to_plain
 from kdjax.results.study import Results
 from kdjax.results.text import TokenRates
+from kdjax.typed_json import to_plain
 from tests.report.page import Page
 from tests.report.results import parsed, study
 

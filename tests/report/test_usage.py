@@ -14,8 +14,8 @@ from kdjax.report import teacher_accounting, usage
 from kdjax.report.figures import spending
 from kdjax.report.usage import Cell, Table
 from kdjax.results.runs import RunResult
-from kdjax.results.store import to_plain
 from kdjax.results.study import Results
+from kdjax.typed_json import to_plain
 from tests.report.results import parsed, study
 
 ACCOUNTS = (

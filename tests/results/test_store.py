@@ -12,16 +12,10 @@ import pytest
 from kdjax.config import Schedule, TermConfig
 from kdjax.errors import InputError
 from kdjax.results.runs import HeadLoss, ProbedLayers
-from kdjax.results.store import (
-    from_plain,
-    read_results,
-    results_of,
-    run_result,
-    to_plain,
-    write_results,
-)
+from kdjax.results.store import read_results, results_of, run_result, write_results
 from kdjax.results.study import VERSION
 from kdjax.results.verdicts import CaseVerdict, SharedCaseVerdict
+from kdjax.typed_json import from_plain, to_plain
 
 FIRST_VERSION = Path(__file__).parents[1] / "golden" / "results_version_1.json"
 """As kdjax wrote it before results had a version."""
@@ -61,7 +55,7 @@ def test_details_have_the_type_of_their_endpoint() -> None:
 
 def test_old_result_of_a_run_written_again_is_the_same_json(content: dict[str, Any]) -> None:
     for row in content["runs"]:
-        assert to_plain(run_result(row)) == row
+        assert to_plain(run_result(row, Path("result.json"))) == row
 
 
 def test_run_result_without_a_field_is_refused_with_the_run_and_the_field(
@@ -69,8 +63,8 @@ def test_run_result_without_a_field_is_refused_with_the_run_and_the_field(
 ) -> None:
     row = content["runs"][0]
     del row["steps"]
-    with pytest.raises(InputError, match=r"^runs/scratch-seed\d/result.json: steps is missing"):
-        run_result(row)
+    with pytest.raises(InputError, match=r"^runs/scratch-seed0/result.json: steps is missing"):
+        run_result(row, Path("runs/scratch-seed0/result.json"))
 
 
 def drop(*names: Any) -> Callable[[dict[str, Any]], None]:

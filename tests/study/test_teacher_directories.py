@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdjax import models
+from kdjax.config import Config, ModelSpec, TeacherConfig
 from kdjax.errors import InputError
+from kdjax.study.teacher import read_checked
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher_directories import checkpoint_name, read_card, read_teacher
 from tests import tiny
@@ -43,6 +46,17 @@ def test_weights_changed_after_the_card_are_refused(teacher: Path, tmp_path: Pat
         read_teacher(teacher)
 
 
+def test_teacher_source_of_other_weights_than_its_card_s_is_refused(
+    teacher: Path, tmp_path: Path
+) -> None:
+    models.save_pretrained(tmp_path / "other", models.init(tiny.SHALLOW_STUDENT, seed=1))
+    (tmp_path / "other" / "model.safetensors").replace(teacher / "model.safetensors")
+    architecture = ModelSpec(**asdict(tiny.SHALLOW_STUDENT))
+    config = Config(teacher=TeacherConfig(source=str(teacher), architecture=architecture))
+    with pytest.raises(InputError, match=r"the SHA-256 of the weights is"):
+        read_checked(config, teacher)
+
+
 def test_directory_without_a_card_is_read_unchecked(teacher: Path) -> None:
     (teacher / "teacher.json").unlink()
     assert read_card(teacher) == {}
@@ -53,6 +67,7 @@ def test_directory_without_a_card_is_read_unchecked(teacher: Path) -> None:
     ("facts", "message"),
     [
         ([], "expected a JSON object, found list"),
+        ({}, "expected a JSON object, found an empty one"),
         (
             {"training_flops": "many"},
             "training_flops is 'many', expected a number of FLOPs, at least 0",

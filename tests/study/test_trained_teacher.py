@@ -261,6 +261,16 @@ def test_audit_finds_a_wrong_teacher_cost(study: Path, tmp_path: Path) -> None:
     )
 
 
+def test_audit_names_trained_teachers_that_are_gone(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    shutil.rmtree(copy / "teacher" / "seed3")
+    assert any("seed3" in str(finding) for finding in audit(copy))
+    shutil.rmtree(copy / "teacher")
+    (finding,) = [found for found in audit(copy) if found.where == str(copy / "teacher")]
+    assert finding.expected == "the teachers trained here, seeds 0, 3"
+
+
 def test_teachers_are_reused_by_their_directory(
     study: Path, teachers: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,13 +18,13 @@ from kdjax.plan.plan import forecasts
 from kdjax.plan.schema import Plan
 from kdjax.results.arms import first_without_teacher
 from kdjax.results.runs import Divergence
-from kdjax.results.store import from_plain, to_plain
 from kdjax.results.study import Results
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
 from kdjax.sweep.schema import SweepResults
+from kdjax.typed_json import from_plain, to_plain
 from tests.report.results import study
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"

@@ -44,7 +44,8 @@ from kdjax.data.text import sources
 from kdjax.data.text.notes import ReadingNotes
 from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
+from kdjax.files import write_json
+from kdjax.typed_json import check_fields, read_typed
 
 if TYPE_CHECKING:
     from kdjax.config import DataConfig
@@ -308,9 +309,11 @@ def read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[st
     digests = []
     notes = ReadingNotes()
     for number in range(len(numbered_sources)):
-        values = read_json(_count_path(scan, number))
+        path = _count_path(scan, number)
+        values = read_typed(dict[str, Any], path)
         if "error" in values:
             raise InputError(values["error"])
+        check_fields(values, {"sha256": str, "documents": int}, f"{path}:")
         digests.append(values["sha256"])
         notes.add(**values["notes"])
     return digests, notes

@@ -17,7 +17,8 @@ from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks
 from kdjax.data.prepare.repeats import SplitDocument
 from kdjax.data.shards import SHARDS, write_shard
 from kdjax.data.tokenizer import TextTokenizer
-from kdjax.files import read_json, write_json
+from kdjax.files import write_json
+from kdjax.typed_json import read_typed
 
 BLOCK_BYTES = 32 * 2**20
 """Text of a block in UTF-8: long documents make blocks of fewer documents, so that a block fits in
@@ -148,9 +149,7 @@ def read_block(directory: Path, index: int) -> FinishedBlock | None:
     path = _record_path(directory, index)
     if not path.exists():
         return None
-    values = read_json(path)
-    shards = tuple(Shard(**shard) for shard in values["shards"])
-    return FinishedBlock(**{**values, "shards": shards})
+    return read_typed(FinishedBlock, path)
 
 
 def find_finished(directory: Path, index: int, documents: int) -> FinishedBlock | None:

@@ -28,6 +28,7 @@ from kdjax.data.text_figures import TextFigures, check_unknown
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.files import entries, read_json, write_json, write_text
+from kdjax.typed_json import check_fields
 
 PLAN = "preparation.json"
 """File that says what the directory is prepared from; written first, so that a restart can tell
@@ -134,7 +135,9 @@ class Preparation:
         if self.tokenizer is not None:
             return self
         path = self.out / TOKENIZER
-        plan = read_json(self.out / PLAN)
+        plan = check_fields(
+            read_json(self.out / PLAN), {"tokenizer_sha256": str | None}, f"{self.out / PLAN}:"
+        )
         expected = plan["tokenizer_sha256"]
         if expected is None or not path.is_file() or sha256(path) != expected:
             write_text(path, wordpiece.train_on_corpus(self.config).json)
@@ -233,7 +236,8 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
     if not path.exists():
         write_json(path, plan)
         return
-    begun = read_json(path)
+    kinds = {"sources": dict[str, str], "version": int, "settings": dict[str, Any]}
+    begun = check_fields(read_json(path), kinds, f"{path}:")
 
     # The same text may lie elsewhere now.
     if list(begun["sources"].values()) != list(plan["sources"].values()):
@@ -246,9 +250,9 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
     if plan["tokenizer_sha256"] is None:
         del identity["tokenizer_sha256"]
     for name, value in identity.items():
-        if begun[name] != value:
+        if begun.get(name) != value:
             raise InputError(
-                f"{out}: was prepared with {name} {begun[name]}, expected {value} or a new "
+                f"{out}: was prepared with {name} {begun.get(name)}, expected {value} or a new "
                 "directory"
             )
     # A plan without settings of a tokenizer was begun with a file.

@@ -24,6 +24,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.neighbors import Floats, Neighborhoods, NeighborModel, neighborhoods
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
+from kdjax.typed_json import check_fields, from_plain
 
 VERSION = 1
 """Version of the file and of the estimator: another one is counted again."""
@@ -100,6 +101,10 @@ def reference_losses(corpus: Corpus) -> ReferenceLosses:
     return computed
 
 
+PATTERN = "reference-losses-*.json"
+"""Names of the files, which hold the beginning of a digest."""
+
+
 def path_of(corpus: Corpus) -> Path:
     """Return the file of a corpus's reference losses, in the corpus's directory."""
     return corpus.directory / f"reference-losses-{corpus.digest[:16]}.json"
@@ -109,13 +114,21 @@ def _read(path: Path, corpus: Corpus) -> ReferenceLosses | None:
     """Read stored losses; None where there are none, or of another estimator or corpus."""
     if not path.is_file():
         return None
-    try:
-        losses = ReferenceLosses(**read_json(path))
-    except TypeError:
+    losses = read(path)
+    return losses if losses is not None and losses.corpus == corpus.digest else None
+
+
+def read(path: Path) -> ReferenceLosses | None:
+    """Read a file of reference losses; None where they are of another version of the estimator.
+
+    Raises:
+        InputError: the file is not whole, or a field is missing or mistyped.
+    """
+    # Another version has other fields.
+    stored = check_fields(read_json(path), {"version": int}, f"{path}:")
+    if stored["version"] != VERSION:
         return None
-    if losses.version != VERSION or losses.corpus != corpus.digest:
-        return None
-    return losses
+    return from_plain(ReferenceLosses, stored, f"{path}:")
 
 
 def compute(
