@@ -34,6 +34,7 @@ FLOORS = (
     "budget",
     "parallel",
     "models",
+    "tokenizer_config",
     "recipes",
     "config",
     "strict_yaml",

@@ -22,8 +22,8 @@ from kdjax.files import entries, read_json
 from kdjax.models import formats
 from kdjax.models.bert import Model, Params, abstract_params
 from kdjax.models.naming import NAMINGS, Tensors
-from kdjax.models.tokenizer_config import TOKENIZER, write_tokenizer_config
 from kdjax.paths import local_path
+from kdjax.tokenizer_config import TOKENIZER, write_tokenizer_config
 
 _SINES = "encoder.embed_positions.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"

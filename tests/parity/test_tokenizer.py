@@ -14,7 +14,7 @@ from kdjax.data.tokenizer import TextTokenizer
 from kdjax.models import init, save_pretrained
 from tests.corpora import WORDS, make_tokenizer
 from tests.golden import record_tokens
-from tests.models.test_tokenizer_config import DEMO
+from tests.test_tokenizer_config import DEMO
 
 
 def test_recorded_ids_are_what_transformers_gives() -> None:

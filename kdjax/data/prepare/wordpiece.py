@@ -24,7 +24,7 @@ from kdjax.data.text.sources import ReadSettings
 from kdjax.data.text.streams import TextError
 from kdjax.data.tokenizer import SPECIAL_NAMES
 from kdjax.errors import InputError
-from kdjax.models.tokenizer_config import TOKENIZER, write_tokenizer_config
+from kdjax.tokenizer_config import TOKENIZER, write_tokenizer_config
 
 CONTINUING = "##"
 """Begins an entry that stands within a word, not at its beginning."""

@@ -11,12 +11,15 @@ import pytest
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.models import init, pretrained_config, save_pretrained
-from kdjax.models.tokenizer_config import NAME, tokenizer_config
+from kdjax.tokenizer_config import NAME, tokenizer_config
 from tests.corpora import make_tokenizer
 from tests.golden import record_tokens
+from tests.models.conftest import config_with
 from tests.models.fixtures import ConfigWith
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo-teacher"
+__all__ = ["config_with"]
+
+DEMO = Path(__file__).parents[1] / "configs" / "demo-teacher"
 
 
 def read(path: Path) -> Any:
