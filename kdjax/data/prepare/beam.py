@@ -313,7 +313,7 @@ def read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[st
         values = read_typed(dict[str, Any], path)
         if "error" in values:
             raise InputError(values["error"])
-        check_fields(values, {"sha256": str, "documents": int}, f"{path}:")
+        check_fields(values, {"sha256": str, "notes": dict[str, Any]}, f"{path}:")
         digests.append(values["sha256"])
         notes.add(**values["notes"])
     return digests, notes
