@@ -188,5 +188,5 @@ def test_budget_of_no_kind_two_kinds_or_no_amount_is_refused() -> None:
         BudgetConfig(flops=1e12, hours=2)
     # No amount at all.
     for bad in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match=r"budget.tokens is .*, expected a number above 0"):
+        with pytest.raises(InputError, match=r"budget.tokens is .*, expected at least 0, at most"):
             BudgetConfig(tokens=bad)

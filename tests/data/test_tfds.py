@@ -97,10 +97,10 @@ def test_missing_tfds_split_or_directory_is_named(prepared: Path) -> None:
             f"tfds:{prepared.parent}:train",
             "holds no dataset_info.json, expected the directory of one version",
         ),
-        ("tfds:", "holds no dataset_info.json"),
+        ("tfds:", "is '', expected a path on this machine"),
         (str(prepared), "no file matches .a TFDS directory: 'tfds:.*:SPLIT'"),
     ):
-        with pytest.raises(TextError, match=message) as e:
+        with pytest.raises(InputError, match=message) as e:
             expand(name)
         assert "\n" not in str(e.value)
     with pytest.raises(

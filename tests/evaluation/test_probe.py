@@ -225,7 +225,7 @@ def test_diverged_model_is_refused() -> None:
     ("settings", "named"),
     [
         ({"strengths": ()}, "strengths is ()"),
-        ({"strengths": (0.1, 0.0)}, "strengths is (0.1, 0.0)"),
+        ({"strengths": (0.1, 0.0)}, "strengths is 0.0"),
         ({"examples": 1}, "examples is 1"),
     ],
 )

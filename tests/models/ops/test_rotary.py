@@ -149,7 +149,7 @@ def test_rotary_model_knows_the_order_of_tokens() -> None:
     ("settings", "message"),
     [
         ({"width": 6, "heads": 2}, "heads are 3 wide, expected an even width"),
-        ({"rotary_base": 1.0}, "rotary_base is 1.0, expected a number above 1"),
+        ({"rotary_base": 1.0}, "rotary_base is 1.0, expected more than 1"),
         ({"init_std": 0.0}, "init_std is 0.0, expected more than 0"),
         (
             {"positions": 128},
