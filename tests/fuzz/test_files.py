@@ -88,6 +88,7 @@ def test_damaged_text_is_read_or_refused_in_one_line(seconds: float, tmp_path: P
         where = f"text file {number}, {suffix}"
         counts[refused(lambda path=path: list(sources.documents(str(path), ["text"])), where)] += 1
         path.unlink()
+    print(f"{sum(counts)} files, {counts[1]} refused")
     assert min(counts) > 0, counts
 
 
@@ -107,6 +108,7 @@ def test_damaged_table_is_read_or_refused_in_one_line(seconds: float, tmp_path: 
         counts[
             refused(lambda config=config: labelled.load("task", config, tokenizer, 16), where)
         ] += 1
+    print(f"{sum(counts)} files, {counts[1]} refused")
     assert min(counts) > 0, counts
 
 
@@ -124,6 +126,7 @@ def test_damaged_model_is_read_or_refused_in_one_line(seconds: float, tmp_path: 
         where = f"model {number}, {name}"
         counts[refused(lambda path=directory: models.from_pretrained(path), where)] += 1
         shutil.rmtree(directory)
+    print(f"{sum(counts)} files, {counts[1]} refused")
     assert min(counts) > 0, counts
 
 
@@ -138,4 +141,5 @@ def test_damaged_tokenizer_is_read_or_refused_in_one_line(seconds: float, tmp_pa
         path.write_bytes(changed_bytes(whole, random.Random(f"tokenizer {number}")))
         where = f"tokenizer {number}"
         counts[refused(lambda: labelled.load("task", config, path, 16), where)] += 1
+    print(f"{sum(counts)} files, {counts[1]} refused")
     assert min(counts) > 0, counts

@@ -94,6 +94,7 @@ def test_recipe_with_changed_settings_ends_with_0_or_one_line(
         path.write_text(yaml.safe_dump(changed, sort_keys=False, allow_unicode=True))
         refused += check(path, f"recipe {number}")
     # Neither is everything refused, nor nothing: the changes are of both kinds.
+    print(f"{number + 1} recipes, {refused} refused")
     assert 0 < refused <= number
 
 
@@ -112,4 +113,5 @@ def test_recipe_with_changed_text_ends_with_0_or_one_line(
         changed = changed_text(text, random.Random(f"text {number}"))
         path.write_bytes(changed.encode("utf-8"))
         refused += check(path, f"text {number}")
+    print(f"{number + 1} recipes, {refused} refused")
     assert 0 < refused <= number
