@@ -33,10 +33,10 @@ from kdjax.data.prepare import local as prepare
 from kdjax.data.text import sources
 from kdjax.data.tokenizer import SPECIAL_NAMES
 from kdjax.evaluation.mlm import held_out_loss
-from kdjax.files import read_json, write_json
 from kdjax.models import FeatureRequest, forward, init
 from kdjax.models.starts import init_std
 from kdjax.parallel.layout import Layout
+from kdjax.storage.files import read_json, write_json
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, price

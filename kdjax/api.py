@@ -20,7 +20,7 @@ from typing import Any
 import kdjax.study.compare
 import kdjax.training.phase
 import kdjax.training.train
-from kdjax import locks, recipes, standard_streams
+from kdjax import recipes, standard_streams
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
@@ -43,8 +43,9 @@ from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
-from kdjax.paths import local_path
 from kdjax.progress import Progress
+from kdjax.storage import locks
+from kdjax.storage.paths import local_path
 from kdjax.study.batches import held_out_batches
 from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Evaluation, mlm_probe_of

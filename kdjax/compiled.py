@@ -22,7 +22,7 @@ from types import ModuleType
 import jax
 
 from kdjax import process_logging
-from kdjax.files import digest
+from kdjax.storage.files import digest
 
 LIMIT = 2 * 2**30
 """Bytes that all entries together take at most, unless `JAX_COMPILATION_CACHE_MAX_SIZE` says

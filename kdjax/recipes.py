@@ -35,7 +35,7 @@ from kdjax.config import (
     to_dict,
 )
 from kdjax.errors import InputError, nearest
-from kdjax.paths import local_path
+from kdjax.storage.paths import local_path
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 # A recipe and the values of overrides are YAML of the same kind.

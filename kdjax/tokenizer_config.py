@@ -14,7 +14,7 @@ from typing import Any
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.files import read_json
+from kdjax.storage.files import read_json
 
 TOKENIZER = "tokenizer.json"
 NAME = "tokenizer_config.json"

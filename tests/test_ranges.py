@@ -14,7 +14,7 @@ import pytest
 from kdjax import recipes
 from kdjax.config import Config, DataConfig, EvaluationConfig, TaskConfig
 from kdjax.errors import InputError
-from kdjax.files import read_json
+from kdjax.storage.files import read_json
 
 
 def numbers(cls: Any, prefix: str = "") -> Iterator[tuple[str, type]]:

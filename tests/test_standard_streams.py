@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.files import read_json, write_json
+from kdjax.storage.files import read_json, write_json
 
 PROGRAM = """
 import sys

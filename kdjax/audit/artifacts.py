@@ -18,7 +18,8 @@ from kdjax.data.text import sources
 from kdjax.dry_run.charges import cache_flops, stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.models import zoo
-from kdjax.paths import local_path
+from kdjax.storage.paths import local_path
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.results import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.checksum import sha256
@@ -32,7 +33,6 @@ from kdjax.training.teacher_directories import (
 )
 from kdjax.training.teacher_head import head_phase
 from kdjax.training.teacher_pretraining import stream_seed
-from kdjax.typed_json import to_plain
 
 Facts = Mapping[str, Any]
 """A teacher's facts, as results.json or its card has them."""

@@ -17,11 +17,11 @@ from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
 from kdjax.results.store import results_of
+from kdjax.storage.typed_json import to_plain
 from kdjax.study import manifest as study_manifest
 from kdjax.sweep import results, sweep
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.schema import sweep_of
-from kdjax.typed_json import to_plain
 
 OF_A_SWEEP = (sweep.NAME, sweep.RECIPE, "cells")
 """A directory with one of these is a sweep's."""

@@ -9,8 +9,8 @@ from kdjax.config import plain, to_dict
 from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.charges import probe_charge, share, sharing
 from kdjax.dry_run.teacher_cost import TeacherCost
-from kdjax.files import digest
 from kdjax.recipes import from_dict
+from kdjax.storage.files import digest
 from kdjax.study.manifest import Cost
 from kdjax.training.arm import Arm
 from kdjax.training.phase import price

@@ -8,13 +8,13 @@ from typing import Any
 from kdjax.audit.findings import AuditFindings
 from kdjax.data.prepare import blocks, reference_losses
 from kdjax.data.shards import SHARDS
-from kdjax.files import read_json
 from kdjax.report import wall_clock
 from kdjax.results.store import run_result
+from kdjax.storage.files import read_json
+from kdjax.storage.typed_json import read_typed
 from kdjax.study import manifest, references, run_backup
 from kdjax.study.run_manifest import RunManifest
 from kdjax.training.teacher_directories import CARD, read_card
-from kdjax.typed_json import read_typed
 
 
 def audit_files(out: Path, text: Path, teacher: Path, findings: AuditFindings) -> None:

@@ -14,7 +14,7 @@ from kdjax.config import Config
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Shard
 from kdjax.errors import InputError
-from kdjax.files import read_json
+from kdjax.storage.files import read_json
 from kdjax.study.batches import train_batches
 
 CLOSE = 1e-9

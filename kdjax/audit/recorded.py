@@ -14,8 +14,8 @@ from kdjax.audit.findings import WRITTEN, AuditFindings, shared_part
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.dry_run.arms import arms_of, shape_of
-from kdjax.files import digest
 from kdjax.recipes import from_dict
+from kdjax.storage.files import digest
 from kdjax.study import manifest as study_manifest
 from kdjax.study.artifact_dirs import artifact_dirs
 from kdjax.training.arm import Arm

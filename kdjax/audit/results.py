@@ -12,17 +12,17 @@ from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.reference_losses import compute
 from kdjax.dry_run.charges import stored_by
-from kdjax.paths import local_path
 from kdjax.results.store import results_of
 from kdjax.results.study import Results
 from kdjax.results.teacher import TeacherFacts
 from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
+from kdjax.storage.paths import local_path
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
 from kdjax.study.results import corpus_facts, judge
 from kdjax.study.tuned import tuning_of
-from kdjax.typed_json import from_plain, to_plain
 
 RunRows = Mapping[tuple[str, int], Mapping[str, Any]]
 """Arm and seed of a run -> content of its result.json."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
-from kdjax.files import append_text, digest
+from kdjax.storage.files import append_text, digest
 
 NAME = "ledger.jsonl"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdjax.paths import local_path
+from kdjax.storage.paths import local_path
 
 
 def path_argument(name: str) -> Callable[[str], Path]:

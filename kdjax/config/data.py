@@ -8,7 +8,7 @@ from typing import Literal
 
 from kdjax.config.values import LARGEST_SEED, TOKENS_LIMIT, check_range, expect
 from kdjax.errors import InputError
-from kdjax.paths import check_setting
+from kdjax.storage.paths import check_setting
 
 SPECIAL_TOKENS = 5
 """[PAD], [UNK], [CLS], [SEP] and [MASK]."""

@@ -15,7 +15,7 @@ from kdjax.config.values import (
     expect,
 )
 from kdjax.errors import InputError
-from kdjax.paths import check_setting
+from kdjax.storage.paths import check_setting
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from kdjax.config.values import (
     expect,
 )
 from kdjax.errors import InputError
-from kdjax.paths import check_setting
+from kdjax.storage.paths import check_setting
 
 RANGE_LIMIT = 1e300
 """Largest end of a range; the width of a range is finite, too."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from kdjax.config.values import FLOAT32_LIMIT, check_mapping, check_number, check_range, expect
 from kdjax.errors import InputError
-from kdjax.paths import check_setting
+from kdjax.storage.paths import check_setting
 
 
 @dataclass(frozen=True)

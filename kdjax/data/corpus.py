@@ -18,7 +18,7 @@ from kdjax.data.prepare.packing import position_ids
 from kdjax.data.shards import check_shard, damaged
 from kdjax.data.subset import Subset, take
 from kdjax.errors import InputError
-from kdjax.files import digest
+from kdjax.storage.files import digest
 
 Batch = dict[str, np.ndarray]
 """`tokens`, `segments`, `positions` `[B, L]` int32, `valid` `[B, L]` bool; `slots`, `labels` `[B,

@@ -12,7 +12,7 @@ from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.text.streams import sha256
 from kdjax.data.text_figures import TextFigures
 from kdjax.errors import InputError
-from kdjax.files import digest, read_json, write_json
+from kdjax.storage.files import digest, read_json, write_json
 
 NAME = "manifest.json"
 VERSION = 1

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from kdjax import locks
 from kdjax.data.manifest import Shard
 from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
+from kdjax.storage import locks
 
 SHARDS = "shards"
 """Subdirectory of the shards."""

@@ -9,7 +9,7 @@ from kdjax.dry_run.arms import batch_shape
 from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
 from kdjax.models import FeatureRequest, zoo
-from kdjax.paths import local_path
+from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.fill_teacher_cache import cache_price, passes

@@ -21,7 +21,7 @@ from kdjax.dry_run.charges import (
 )
 from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.models import zoo
-from kdjax.paths import local_path
+from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
 from kdjax.training.fill_teacher_cache import cache_price

@@ -15,14 +15,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from kdjax import locks
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.files import entries, read_json
 from kdjax.models import formats
 from kdjax.models.bert import Model, Params, abstract_params
 from kdjax.models.naming import NAMINGS, Tensors
-from kdjax.paths import local_path
+from kdjax.storage import locks
+from kdjax.storage.files import entries, read_json
+from kdjax.storage.paths import local_path
 from kdjax.tokenizer_config import TOKENIZER, write_tokenizer_config
 
 _SINES = "encoder.embed_positions.weight"

@@ -7,8 +7,8 @@ import numpy as np
 from kdjax import forecast
 from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError, nearest
-from kdjax.paths import local_path
 from kdjax.results.verdicts import Endpoint
+from kdjax.storage.paths import local_path
 from kdjax.sweep.schema import SweepResults, read_sweep
 from kdjax.sweep.sweep import NAME
 

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from kdjax import forecast, locks
+from kdjax import forecast
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.dry_run.arms import arms_of, shape_of
 from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
-from kdjax.files import digest, write_json
 from kdjax.plan import prior, report, table
 from kdjax.plan.pilot import endpoint_of, pilot_of, runs_of, text_of
 from kdjax.plan.schema import (
@@ -37,11 +36,13 @@ from kdjax.plan.schema import (
 )
 from kdjax.plan.spending import Spending
 from kdjax.results.arms import first_without_teacher
+from kdjax.storage import locks
+from kdjax.storage.files import digest, write_json
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.sweep.schema import SweepResults
 from kdjax.training.phase import price
-from kdjax.typed_json import to_plain
 
 BEYOND = (1, 3, 10, 30, 100)
 """Multiples of the largest budget spent that are forecast where the recipe names no budgets."""

@@ -1,4 +1,4 @@
-"""What plan.json holds, as types; `kdjax.typed_json` reads and writes them."""
+"""What plan.json holds, as types; `kdjax.storage.typed_json` reads and writes them."""
 
 from __future__ import annotations
 

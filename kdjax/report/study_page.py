@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.files import write_text
 from kdjax.report import (
     mlm_probe,
     notes,
@@ -27,6 +26,7 @@ from kdjax.report.phrases import listed, say, sentence
 from kdjax.results.runs import diverged_arms, head_loss, probed_layers
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, PairVerdict
+from kdjax.storage.files import write_text
 
 
 def write(results: Results, path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kdjax.clock import CLOCK, Mark
 from kdjax.errors import InputError
-from kdjax.files import write_json
 from kdjax.report import numbers
-from kdjax.typed_json import read_typed
+from kdjax.storage.files import write_json
+from kdjax.storage.typed_json import read_typed
 
 NAME = "wall_clock.json"
 """In the study's directory: seconds by kind."""

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
-from kdjax.typed_json import optional
+from kdjax.storage.typed_json import optional
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Reading and writing results: every field is checked on the way (`kdjax.typed_json`)."""
+"""Reading and writing results: every field is checked on the way (`kdjax.storage.typed_json`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
 from kdjax.results.arms import first_without_teacher
 from kdjax.results.runs import RunResult
 from kdjax.results.study import VERSION, Results
-from kdjax.typed_json import check_fields, from_plain, to_plain
+from kdjax.storage.files import read_json, write_json
+from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 
 
 def write_results(path: Path, results: Results) -> None:

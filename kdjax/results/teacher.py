@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdjax.typed_json import optional, rest
+from kdjax.storage.typed_json import optional, rest
 
 
 @dataclass(frozen=True)

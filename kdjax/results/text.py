@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kdjax.typed_json import optional
+from kdjax.storage.typed_json import optional
 
 
 @dataclass(frozen=True)

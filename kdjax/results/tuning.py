@@ -11,7 +11,7 @@ from typing import Any
 from kdjax.budget.accounting import Budget
 from kdjax.evaluation.statistics import Better
 from kdjax.results.text import CountedLosses
-from kdjax.typed_json import optional
+from kdjax.storage.typed_json import optional
 
 
 @dataclass(frozen=True)

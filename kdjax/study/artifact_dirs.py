@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.config import Config, plain, to_dict
-from kdjax.files import digest
+from kdjax.storage.files import digest
 
 ARTIFACTS = ("data", "texts", "teacher", "cache", "references")
 """The prepared corpus, other texts for evaluation, the teacher with its head, its stored outputs,

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kdjax import locks
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
 from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.charges import stored_by
 from kdjax.errors import InputError
-from kdjax.files import remove_on_input_error
 from kdjax.models import FeatureRequest, Model
 from kdjax.parallel.layout import Layout
-from kdjax.paths import local_path
 from kdjax.progress import Reporter
+from kdjax.storage import locks
+from kdjax.storage.files import remove_on_input_error
+from kdjax.storage.paths import local_path
 from kdjax.study.corpus import study_corpus
 from kdjax.study.teachers import check_teacher, study_teachers
 from kdjax.teacher_cache.manifest import CacheManifest, bias

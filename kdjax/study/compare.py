@@ -11,13 +11,13 @@ from rich.console import Console
 from kdjax.clock import CLOCK, Mark
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
-from kdjax.files import remove_on_input_error
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.report import study_page, terminal, wall_clock
 from kdjax.results.runs import RunResult
 from kdjax.results.store import write_results
 from kdjax.results.study import Results
+from kdjax.storage.files import remove_on_input_error
 from kdjax.study import manifest
 from kdjax.study.parts import Part
 from kdjax.study.references import References

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from kdjax import locks
 from kdjax.config import Config, TokenizerConfig
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
@@ -18,8 +17,9 @@ from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
 from kdjax.errors import InputError, InUse
 from kdjax.models import zoo
-from kdjax.paths import local_path
 from kdjax.progress import Reporter
+from kdjax.storage import locks
+from kdjax.storage.paths import local_path
 from kdjax.training.teacher_directories import source_directories
 
 

@@ -9,8 +9,8 @@ from kdjax.config import Config, Schedule, TermConfig
 from kdjax.report import numbers
 from kdjax.report.phrases import listed_settings
 from kdjax.results.arms import ArmPhase, ArmResult, SettingRow
+from kdjax.storage.typed_json import to_plain
 from kdjax.training.arm import Arm
-from kdjax.typed_json import to_plain
 
 OUTPUTS = {"cached": "stored", "online": "every step", None: "none"}
 """Where the teacher's features come from -> what the table calls it."""

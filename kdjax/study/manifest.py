@@ -11,8 +11,8 @@ from kdjax.budget.price import Price
 from kdjax.config import Config, first_difference, plain, to_dict
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.errors import InputError
-from kdjax.files import check_writable, entries, read_json, write_json
-from kdjax.typed_json import check_fields
+from kdjax.storage.files import check_writable, entries, read_json, write_json
+from kdjax.storage.typed_json import check_fields
 
 NAME = "study.json"
 """Written once all that runs need is there; from then on the directory is this recipe's."""

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax import locks
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import first_difference
 from kdjax.errors import InputError
-from kdjax.files import LOCK, check_writable, entries, read_json, write_json
 from kdjax.results.store import run_result
+from kdjax.storage import locks
+from kdjax.storage.files import LOCK, check_writable, entries, read_json, write_json
+from kdjax.storage.typed_json import read_typed
 from kdjax.study.manifest import BEFORE, NAME, read_manifest
 from kdjax.study.run_backup import MANIFEST, RESULT
 from kdjax.study.run_manifest import RunManifest
-from kdjax.typed_json import read_typed
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
-from kdjax.files import digest, read_json, write_json
 from kdjax.results.runs import Reference
+from kdjax.storage.files import digest, read_json, write_json
+from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.run_backup import RESULT
 from kdjax.study.study import Study
 from kdjax.training.arm import Arm
-from kdjax.typed_json import check_fields, from_plain, to_plain
 
 
 class References:

@@ -18,7 +18,6 @@ from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losse
 from kdjax.data.tasks.labelled import Task
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
-from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
 from kdjax.report.phrases import say
@@ -29,6 +28,8 @@ from kdjax.results.teacher import StoredOutputs, TeacherFacts
 from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, TokenRates, WholeText
 from kdjax.results.tuning import Tuning
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
+from kdjax.storage.files import digest
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study import differences, primary, tuned
 from kdjax.study.cases import cases
 from kdjax.study.corpus import text_warnings
@@ -38,7 +39,6 @@ from kdjax.study.run_backup import RESULT
 from kdjax.study.study import Study
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.training.arm import Arm
-from kdjax.typed_json import from_plain, to_plain
 
 
 def collect(

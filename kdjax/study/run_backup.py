@@ -15,11 +15,11 @@ from etils import epath
 from kdjax.budget import journal
 from kdjax.config import Config
 from kdjax.errors import InputError
-from kdjax.files import write_json
 from kdjax.parallel import hosts
-from kdjax.paths import expanded
+from kdjax.storage.files import write_json
+from kdjax.storage.paths import expanded
+from kdjax.storage.typed_json import check_fields, from_plain, read_typed
 from kdjax.training import metrics_log
-from kdjax.typed_json import check_fields, from_plain, read_typed
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"

@@ -8,11 +8,11 @@ from typing import Any
 from kdjax.budget.accounting import Budget
 from kdjax.config import first_difference, plain, to_dict
 from kdjax.errors import InputError
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
 from kdjax.study.run_backup import RunBackup
 from kdjax.study.study import Study
-from kdjax.typed_json import from_plain, to_plain
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
 from kdjax.dry_run.arms import finetuning_of
 from kdjax.errors import Diverged
-from kdjax.files import read_json, write_json
 from kdjax.parallel import hosts
 from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
 from kdjax.results.store import run_result
+from kdjax.storage.files import read_json, write_json
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Metrics
 from kdjax.study.groups import groups
@@ -29,7 +30,6 @@ from kdjax.training.run_spec import RunSpec
 from kdjax.training.sinks import About
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.train import train
-from kdjax.typed_json import to_plain
 
 
 class StudyRunner:

@@ -16,11 +16,11 @@ from kdjax.dry_run.arms import batch_shape
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
-from kdjax.files import write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
+from kdjax.storage.files import write_json
 from kdjax.study.batches import held_out_batches, train_batches
 from kdjax.study.corpus import tokenizer_of, trains_tokenizer
 from kdjax.study.teacher_cards import fitted_card

@@ -13,8 +13,8 @@ from kdjax.budget.price import Price
 from kdjax.config import Config, MaskingConfig, plain, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.evaluation.mlm import HeldOut
-from kdjax.files import write_json
 from kdjax.models import Model, zoo
+from kdjax.storage.files import write_json
 from kdjax.study.batches import held_out_batches
 from kdjax.study.corpus import tokenizer_of
 from kdjax.study.run_backup import RunBackup

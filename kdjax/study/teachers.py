@@ -10,9 +10,9 @@ from kdjax.config import Config
 from kdjax.data.corpus import Corpus
 from kdjax.dry_run.teacher_cost import fit_flops
 from kdjax.errors import InputError
-from kdjax.files import entries, remove_on_input_error
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
+from kdjax.storage.files import entries, remove_on_input_error
 from kdjax.study.corpus import study_corpus
 from kdjax.study.teacher import Teacher, read_as_is, read_checked, single_teacher
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher

@@ -6,15 +6,15 @@ import os
 import shutil
 from pathlib import Path
 
-from kdjax import locks
 from kdjax.config import Config
 from kdjax.data.prepare import wordpiece
 from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
-from kdjax.files import LOCK, check_writable, entries
 from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.report import numbers
+from kdjax.storage import locks
+from kdjax.storage.files import LOCK, check_writable, entries
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:

@@ -16,11 +16,12 @@ from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, pla
 from kdjax.data.corpus import Corpus
 from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import InputError, Unfinished
-from kdjax.files import read_json, write_json
 from kdjax.models import zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
+from kdjax.storage.files import read_json, write_json
+from kdjax.storage.typed_json import check_fields, to_plain
 from kdjax.study.batches import train_batches
 from kdjax.study.corpus import check_regime
 from kdjax.study.machine import hardware_use, versions
@@ -47,7 +48,6 @@ from kdjax.training.teacher_pretraining import (
     stream_seed,
 )
 from kdjax.training.train import train
-from kdjax.typed_json import check_fields, to_plain
 
 FINISHED = (journal.NAME, metrics_log.NAME, RESULT)
 """The files of a finished training besides its checkpoints."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from kdjax.config import Config
 from kdjax.errors import InputError
-from kdjax.files import read_json
-from kdjax.paths import local_path
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, listed_settings, say
 from kdjax.results.tuning import (
@@ -21,7 +19,9 @@ from kdjax.results.tuning import (
     TuningResults,
     TuningTerms,
 )
-from kdjax.typed_json import from_plain
+from kdjax.storage.files import read_json
+from kdjax.storage.paths import local_path
+from kdjax.storage.typed_json import from_plain
 
 _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 

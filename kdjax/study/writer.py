@@ -9,10 +9,10 @@ from typing import Any
 
 from etils import epath
 
-from kdjax import locks
 from kdjax.config import Config
 from kdjax.errors import InputError, InUse
 from kdjax.parallel import hosts
+from kdjax.storage import locks
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import KINDS, Config
 from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
-from kdjax.files import digest
+from kdjax.storage.files import digest
 
 BUDGETS = frozenset(f"budget.{kind}" for kind in KINDS)
 """Settings that set the budget, by kind."""

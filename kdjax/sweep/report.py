@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.evaluation.statistics import expected_false
-from kdjax.files import write_text
 from kdjax.report import numbers, page, reference_losses, summary
 from kdjax.report.phrases import counted, listed, listed_settings, say, sentence
 from kdjax.report.usage import Cell, Column, Table, mean
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
+from kdjax.storage.files import write_text
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.cells import BUDGETS
 from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of

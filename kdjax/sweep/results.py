@@ -10,11 +10,12 @@ from typing import Any
 from kdjax.config import Config, plain, to_dict
 from kdjax.evaluation.crossing import crossings
 from kdjax.evaluation.statistics import Comparison, paired
-from kdjax.files import digest
 from kdjax.report import summary
 from kdjax.results.runs import RunResult, diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
+from kdjax.storage.files import digest
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.machine import versions
 from kdjax.sweep.cells import BUDGETS, Cell
 from kdjax.sweep.isoflop import profiles
@@ -28,7 +29,6 @@ from kdjax.sweep.schema import (
     SweepRow,
     SweptStudy,
 )
-from kdjax.typed_json import to_plain
 
 
 def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -> SweepResults:

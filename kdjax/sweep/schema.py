@@ -1,4 +1,4 @@
-"""What sweep.json holds, as types; `kdjax.typed_json` reads and writes them."""
+"""What sweep.json holds, as types; `kdjax.storage.typed_json` reads and writes them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Literal
 from kdjax.budget.accounting import Budget
 from kdjax.errors import InputError
 from kdjax.evaluation.crossing import Crossing
-from kdjax.files import read_json
 from kdjax.results.runs import Divergence
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
-from kdjax.typed_json import from_plain, optional
+from kdjax.storage.files import read_json
+from kdjax.storage.typed_json import from_plain, optional
 
 Verdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
 """What an interval says, read from the first arm's side."""

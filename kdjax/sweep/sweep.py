@@ -13,9 +13,10 @@ from kdjax.budget.accounting import Budget
 from kdjax.clock import CLOCK
 from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
-from kdjax.files import check_writable, entries, write_json
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.storage.files import check_writable, entries, write_json
+from kdjax.storage.typed_json import read_typed, to_plain
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
 from kdjax.study.manifest import shared_settings
 from kdjax.study.run_backup import subdirectory
@@ -24,7 +25,6 @@ from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
 from kdjax.sweep.schema import SweepResults
-from kdjax.typed_json import read_typed, to_plain
 
 NAME = "sweep.json"
 """File of a sweep's results, in its directory."""

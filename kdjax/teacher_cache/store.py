@@ -17,7 +17,8 @@ from kdjax.config import plain
 from kdjax.data.manifest import NAME, Shard
 from kdjax.data.shards import SHARDS, check_shard, damaged, locked, write_shard
 from kdjax.errors import InputError
-from kdjax.files import entries, read_json, write_json
+from kdjax.storage.files import entries, read_json, write_json
+from kdjax.storage.typed_json import read_typed
 from kdjax.teacher_cache.manifest import (
     PLAN,
     VERSION,
@@ -26,7 +27,6 @@ from kdjax.teacher_cache.manifest import (
     Totals,
     record_bytes,
 )
-from kdjax.typed_json import read_typed
 
 Make = Callable[[np.ndarray, np.ndarray], tuple[dict[str, np.ndarray], Totals]]
 """(sequence numbers `[n]`, views `[n]`) -> the fields' arrays, each `[n, *shape]`, and numbers to

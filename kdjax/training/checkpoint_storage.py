@@ -24,8 +24,8 @@ from safetensors.numpy import save_file
 
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
-from kdjax.files import digest
 from kdjax.parallel import hosts
+from kdjax.storage.files import digest
 from kdjax.training.checksum import checksums, differing
 from kdjax.training.partition import flatten
 

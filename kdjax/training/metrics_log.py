@@ -17,8 +17,8 @@ from typing import Any
 from kdjax import process_logging
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
-from kdjax.files import append_text, write_text
 from kdjax.parallel import hosts
+from kdjax.storage.files import append_text, write_text
 from kdjax.training.sinks import About, Record, Sink
 
 NAME = "metrics.jsonl"

@@ -11,7 +11,7 @@ from kdjax.budget import journal
 from kdjax.budget.journal import Journal
 from kdjax.budget.ledger import Ledger
 from kdjax.config import LogConfig
-from kdjax.files import write_text
+from kdjax.storage.files import write_text
 from kdjax.training import metrics_log
 from kdjax.training.metrics_log import Log
 from kdjax.training.sinks import About

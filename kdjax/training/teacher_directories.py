@@ -16,10 +16,10 @@ from kdjax import models
 from kdjax.config import Config
 from kdjax.data.text import sources
 from kdjax.errors import InputError
-from kdjax.files import read_json
 from kdjax.models import Model
+from kdjax.storage.files import read_json
+from kdjax.storage.typed_json import check_fields
 from kdjax.training.checksum import sha256
-from kdjax.typed_json import check_fields
 
 CARD = "teacher.json"
 """Beside a teacher's weights: what is known of it. Written last, so a directory that has it is

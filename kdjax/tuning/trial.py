@@ -17,10 +17,11 @@ from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.charges import sharing, stored_by
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
-from kdjax.files import read_json, remove_on_input_error, write_json
 from kdjax.progress import Progress, Reporter
 from kdjax.results.runs import Details, RunResult, probed_layers
 from kdjax.results.text import CountedLosses
+from kdjax.storage.files import read_json, remove_on_input_error, write_json
+from kdjax.storage.typed_json import check_fields
 from kdjax.study.batches import tuning_batches
 from kdjax.study.evaluation import Evaluation, Metrics
 from kdjax.study.run_backup import subdirectory
@@ -30,7 +31,6 @@ from kdjax.study.tuned import format_settings
 from kdjax.study.writer import sole_writer
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
-from kdjax.typed_json import check_fields
 
 NAME = "trial.json"
 """In a trial's directory: the settings tried and, where training diverged, what it came to."""

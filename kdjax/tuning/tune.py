@@ -16,10 +16,11 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
 from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
-from kdjax.files import check_writable, digest, entries, write_json, write_text
 from kdjax.parallel import hosts
 from kdjax.results.text import CountedLosses
 from kdjax.results.tuning import ArmTrials, BestTrial, TrialRow, TuningResults
+from kdjax.storage.files import check_writable, digest, entries, write_json, write_text
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.study.writer import backup_of, sole_writer
@@ -27,7 +28,6 @@ from kdjax.tuning import table
 from kdjax.tuning.search import Better, Trial, best_of, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from kdjax.tuning.trial import TrialReporter, Trials, recipe_of
-from kdjax.typed_json import to_plain
 
 NAME = "tuning.json"
 """In a tuning's directory: every trial, and what was best."""

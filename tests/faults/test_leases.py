@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from kdjax import leases, locks
 from kdjax.errors import InUse
-from kdjax.leases import Changed, GcsObjects
+from kdjax.storage import leases, locks
+from kdjax.storage.leases import Changed, GcsObjects
 
 HOLDER = """
 import sys, time
-from kdjax import locks
+from kdjax.storage import locks
 with locks.hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kdjax import locks
-from kdjax.files import LOCK
+from kdjax.storage import locks
+from kdjax.storage.files import LOCK
 from tests import small_study
 from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdjax.plan.pilot import pilot_of, runs_of
 from kdjax.report.sentences import measures
-from kdjax.typed_json import to_plain
+from kdjax.storage.typed_json import to_plain
 from tests.sweep.sweeps import recipe, sweep
 
 

@@ -28,7 +28,7 @@ from kdjax.plan.schema import (
     Plan,
     Verdict,
 )
-from kdjax.typed_json import from_plain, to_plain
+from kdjax.storage.typed_json import from_plain, to_plain
 from tests.report.page import Page, check_escaped
 from tests.sweep.sweeps import plan, read_again, recipe, renamed, sweep
 

@@ -15,8 +15,8 @@ from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher import TeacherFacts
 from kdjax.results.verdicts import PairVerdict
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.cases import cases
-from kdjax.typed_json import from_plain, to_plain
 
 BUDGETS = {"flops": 1_500_000_000_000, "tokens": 64_000, "hours": 0.005}
 RATE = 6.1e10  # FLOPs done in a second

@@ -22,7 +22,7 @@ from kdjax.report import terminal as table
 from kdjax.report.figures import learning
 from kdjax.results.study import Results
 from kdjax.results.text import TokenRates
-from kdjax.typed_json import to_plain
+from kdjax.storage.typed_json import to_plain
 from tests.report.page import Page
 from tests.report.results import parsed, study
 

@@ -15,7 +15,7 @@ from kdjax.report.figures import spending
 from kdjax.report.usage import Cell, Table
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
-from kdjax.typed_json import to_plain
+from kdjax.storage.typed_json import to_plain
 from tests.report.results import parsed, study
 
 ACCOUNTS = (

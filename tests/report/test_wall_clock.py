@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdjax.clock import CLOCK
-from kdjax.files import write_json
 from kdjax.report import wall_clock
+from kdjax.storage.files import write_json
 
 
 def test_seconds_add_up_over_interrupted_commands(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from kdjax.results.runs import HeadLoss, ProbedLayers
 from kdjax.results.store import read_results, results_of, run_result, write_results
 from kdjax.results.study import VERSION
 from kdjax.results.verdicts import CaseVerdict, SharedCaseVerdict
-from kdjax.typed_json import from_plain, to_plain
+from kdjax.storage.typed_json import from_plain, to_plain
 
 FIRST_VERSION = Path(__file__).parents[1] / "golden" / "results_version_1.json"
 """As kdjax wrote it before results had a version."""

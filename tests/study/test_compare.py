@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdjax import models, recipes
 from kdjax.budget.journal import read
 from kdjax.models import zoo
+from kdjax.storage.typed_json import to_plain
 from kdjax.study import compare, runner
 from kdjax.training.checksum import sha256
-from kdjax.typed_json import to_plain
 from tests import small_study
 from tests.golden import pytorch
 from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS

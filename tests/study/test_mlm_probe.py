@@ -19,10 +19,10 @@ from kdjax.evaluation.mlm_probe import MlmProbe, cost_of
 from kdjax.models import zoo
 from kdjax.report.study_page import html
 from kdjax.results.store import results_of
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.compare import compare
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
-from kdjax.typed_json import to_plain
 from tests import small_study
 from tests.corpora import WORDS
 from tests.study.conftest import kdjax

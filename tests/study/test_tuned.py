@@ -14,11 +14,11 @@ from rich.console import Console
 from kdjax.config import ArmConfig, BudgetConfig, Config, RangeConfig, TuneConfig, to_dict
 from kdjax.errors import InputError
 from kdjax.results.tuning import TuningResults
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.tuned import notes, tuning_of
 from kdjax.tuning.search import Outcome, Trial
 from kdjax.tuning.table import summary
 from kdjax.tuning.tune import tuning_of_trials
-from kdjax.typed_json import to_plain
 
 RATE = "optimizer.learning_rate"
 CONFIG = Config(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kdjax import locks
 from kdjax.errors import InputError, InUse
 from kdjax.parallel import hosts
+from kdjax.storage import locks
 from kdjax.study.writer import sole_writer
 
 

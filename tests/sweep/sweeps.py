@@ -21,10 +21,10 @@ from kdjax.results.runs import Divergence
 from kdjax.results.study import Results
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import MeasuredEndpoint
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
 from kdjax.sweep.schema import SweepResults
-from kdjax.typed_json import from_plain, to_plain
 from tests.report.results import study
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"

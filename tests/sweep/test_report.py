@@ -18,9 +18,9 @@ from scipy import stats
 
 from kdjax.errors import InputError
 from kdjax.report import reference_losses
+from kdjax.storage.typed_json import to_plain
 from kdjax.sweep import plots, report, table, verdict
 from kdjax.sweep.schema import SweepResults, sweep_of
-from kdjax.typed_json import to_plain
 from tests.report.page import Page, check_escaped
 from tests.sweep.sweeps import SEEDS, read_again, recipe, renamed, sweep
 

@@ -23,13 +23,13 @@ from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import zoo
+from kdjax.storage.typed_json import to_plain
 from kdjax.study import runner
 from kdjax.study.batches import held_out_batches, tuning_batches
 from kdjax.study.tuned import tuning_of
 from kdjax.training import program
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
-from kdjax.typed_json import to_plain
 from tests import small_study
 
 pytestmark = pytest.mark.system

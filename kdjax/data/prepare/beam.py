@@ -44,8 +44,8 @@ from kdjax.data.text import sources
 from kdjax.data.text.notes import ReadingNotes
 from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.errors import InputError
-from kdjax.files import write_json
-from kdjax.typed_json import check_fields, read_typed
+from kdjax.storage.files import write_json
+from kdjax.storage.typed_json import check_fields, read_typed
 
 if TYPE_CHECKING:
     from kdjax.config import DataConfig

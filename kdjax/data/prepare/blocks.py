@@ -17,8 +17,8 @@ from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks
 from kdjax.data.prepare.repeats import SplitDocument
 from kdjax.data.shards import SHARDS, write_shard
 from kdjax.data.tokenizer import TextTokenizer
-from kdjax.files import write_json
-from kdjax.typed_json import read_typed
+from kdjax.storage.files import write_json
+from kdjax.storage.typed_json import read_typed
 
 BLOCK_BYTES = 32 * 2**20
 """Text of a block in UTF-8: long documents make blocks of fewer documents, so that a block fits in

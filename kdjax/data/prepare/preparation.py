@@ -27,8 +27,8 @@ from kdjax.data.text.streams import TextError, sha256
 from kdjax.data.text_figures import TextFigures, check_unknown
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
-from kdjax.files import entries, read_json, write_json, write_text
-from kdjax.typed_json import check_fields
+from kdjax.storage.files import entries, read_json, write_json, write_text
+from kdjax.storage.typed_json import check_fields
 
 PLAN = "preparation.json"
 """File that says what the directory is prepared from; written first, so that a restart can tell

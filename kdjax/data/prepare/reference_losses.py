@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.neighbors import Floats, Neighborhoods, NeighborModel, neighborhoods
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
-from kdjax.typed_json import check_fields, from_plain
+from kdjax.storage.files import read_json, write_json
+from kdjax.storage.typed_json import check_fields, from_plain
 
 VERSION = 1
 """Version of the file and of the estimator: another one is counted again."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from kdjax.data.text.streams import BUFFER, LINE_BYTES, TextError, kind, lines, mebibytes, opened
-from kdjax.files import unique_keys
+from kdjax.storage.files import unique_keys
 
 NESTING = 500
 """Lists and mappings within one another that are read for sure; Python's reader may go farther."""

@@ -17,7 +17,7 @@ from kdjax.data.text.records import Record, records
 from kdjax.data.text.streams import TextError, check_characters, sha256
 from kdjax.data.text.tfds import TfdsSplit
 from kdjax.errors import InputError
-from kdjax.paths import local_path
+from kdjax.storage.paths import local_path
 
 if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig

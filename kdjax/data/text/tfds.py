@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.data.text.records import Record
 from kdjax.data.text.streams import TextError, optional, sha256
 from kdjax.errors import InputError
-from kdjax.paths import local_path
+from kdjax.storage.paths import local_path
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"

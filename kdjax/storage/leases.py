@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from kdjax import process_logging
 from kdjax.errors import InUse, Stopped
-from kdjax.holder import describe, this_process
+from kdjax.storage.holder import describe, this_process
 
 RENEW_SECONDS = 20.0
 """Seconds between two writes of a lease."""

@@ -12,7 +12,7 @@ from kdjax.cli import command_line
 from kdjax.config import Config
 from kdjax.data.text import sources
 from kdjax.errors import InputError
-from kdjax.paths import expanded, local_path
+from kdjax.storage.paths import expanded, local_path
 from kdjax.study.run_backup import RunBackup
 
 SETTINGS = (

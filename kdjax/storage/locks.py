@@ -3,7 +3,7 @@ a lease in a bucket.
 
 A local lock is the operating system's (`flock` on a file named `.lock` in the directory): the
 kernel frees it when the process ends, however it ends. A file that a killed process leaves is no
-lock and is taken over. A place at gs:// has no such kernel; `kdjax.leases` has what it has.
+lock and is taken over. A place at gs:// has no such kernel; `kdjax.storage.leases` has what it has.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kdjax import leases, process_logging
+from kdjax import process_logging
 from kdjax.errors import InputError, InUse
-from kdjax.files import LOCK, check_writable
-from kdjax.holder import describe, this_process
+from kdjax.storage import leases
+from kdjax.storage.files import LOCK, check_writable
+from kdjax.storage.holder import describe, this_process
 
 _CANNOT_LOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 """Errors by which a file system says that it has no locks."""

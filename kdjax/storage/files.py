@@ -15,7 +15,7 @@ from typing import Any
 from kdjax.errors import InputError, InUse, Unfinished
 
 LOCK = ".lock"
-"""Begins the names of the files by which `kdjax.locks` keeps other processes from a directory."""
+"""Begins the names of the files by which `kdjax.storage.locks` keeps a directory to one writer."""
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from kdjax.data.shards import SHARDS
 from kdjax.errors import InputError
 from kdjax.report import wall_clock
 from kdjax.results.store import read_results, run_result
+from kdjax.storage.typed_json import check_fields, from_plain
 from kdjax.study.manifest import read_manifest
 from kdjax.study.references import read_measured
 from kdjax.study.run_backup import RunBackup
@@ -22,7 +23,6 @@ from kdjax.study.tuned import read_tuning
 from kdjax.sweep.schema import read_sweep
 from kdjax.training.teacher_directories import read_card, read_own_card
 from kdjax.tuning.trial import read_record
-from kdjax.typed_json import check_fields, from_plain
 
 NAN = float("nan")
 PRICE = dict.fromkeys(

@@ -16,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kdjax.errors import InputError
-from kdjax.files import read_json
+from kdjax.storage.files import read_json
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kdjax import leases
 from kdjax.errors import InUse
-from kdjax.leases import Changed, Found, Lease
+from kdjax.storage import leases
+from kdjax.storage.leases import Changed, Found, Lease
 
 
 @dataclass

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from kdjax import locks
 from kdjax.errors import InputError, InUse
-from kdjax.files import LOCK, entries, remove_on_input_error
+from kdjax.storage import locks
+from kdjax.storage.files import LOCK, entries, remove_on_input_error
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from kdjax import locks
+from kdjax.storage import locks
 with locks.hold(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
