@@ -120,6 +120,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     # Keys are checked first: the parser does not say which one is near.
     path = local_path(path, "the recipe")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a file, expected a YAML recipe")
     try:
         raw = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:

@@ -75,12 +75,14 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
             f"command line: -- {beam_options[0]}: expected such options of `kdjax prepare --beam` "
             "alone"
         )
-    if overrides and not options.config:
+    if options.config == "":
+        raise InputError("command line: CONFIG is empty, expected the path of a recipe")
+    if overrides and options.config is None:
         raise InputError(
             f"command line: {overrides[0]} changes a recipe, expected CONFIG before it"
         )
     # Only now a recipe is read: mistakes on the command line come first.
-    if options.config:
+    if options.config is not None:
         options.config = recipes.load(options.config, overrides)
     else:
         options.config = PAPER

@@ -1,5 +1,5 @@
-"""The signals to stop: SIGTERM, which a machine that is about to be taken away sends first, and
-SIGINT, which Ctrl-C sends."""
+"""The signals to stop: SIGTERM, which a machine that is about to be taken away sends first, SIGHUP,
+which a terminal that is closed sends, and SIGINT, which Ctrl-C sends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -18,6 +19,8 @@ from kdjax.errors import Stopped
 
 INTERRUPTED = 130
 """Exit status after SIGINT, as shells give it."""
+_LOOK_SECONDS = 0.2
+"""Seconds between looks for a signal while this process waits."""
 _SHOW_CURSOR = b"\x1b[?25h"
 """What a terminal shows its cursor after; a live line hides it."""
 
@@ -25,7 +28,7 @@ _SHOW_CURSOR = b"\x1b[?25h"
 class Preemption:
     """Whether this process was asked to stop.
 
-    Until `handlers` is entered, SIGTERM and SIGINT do what they did before. Outside of
+    Until `handlers` is entered, the signals do what they did before. Outside of
     `between_steps` they end what is being done at once, which is as safe as a kill. Inside, they
     are only noted: the training loop calls `stop_requested` once a step, saves, and ends. A second
     SIGINT ends the process at once, as a kill does, whatever it is doing.
@@ -38,7 +41,7 @@ class Preemption:
 
     @contextmanager
     def handlers(self) -> Iterator[None]:
-        """Let SIGTERM end the block with `Stopped`, and SIGINT with KeyboardInterrupt.
+        """Let SIGTERM and SIGHUP end the block with `Stopped`, and SIGINT with KeyboardInterrupt.
 
         Where the signal was only noted, either is `Stopped`. Nothing changes in a thread other than
         the main one, which alone gets signals.
@@ -55,9 +58,14 @@ class Preemption:
         threading.Thread(target=_end_on_second, args=(reader,), daemon=True).start()
         on_sigterm = signal.signal(signal.SIGTERM, self._on_sigterm)
         on_sigint = signal.signal(signal.SIGINT, self._on_sigint)
+        # `nohup` has it ignored, and then it stays so.
+        on_sighup = signal.getsignal(signal.SIGHUP)
+        if on_sighup == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, self._on_sigterm)
         try:
             yield
         finally:
+            signal.signal(signal.SIGHUP, on_sighup)
             signal.signal(signal.SIGTERM, on_sigterm)
             self._stop_requested = False
             # After the first SIGINT the next one ends the process, to its very end.
@@ -90,6 +98,13 @@ class Preemption:
         """
         return self._stop_requested
 
+    def wait(self, seconds: float) -> None:
+        """Wait so many seconds, or until a signal asks to stop."""
+        end = time.monotonic() + seconds
+        # Python goes on with a sleep that a signal interrupted.
+        while not self._stop_requested and (remaining := end - time.monotonic()) > 0:
+            time.sleep(min(remaining, _LOOK_SECONDS))
+
     @property
     def interrupted(self) -> bool:
         """Return whether SIGINT came since `handlers` was entered."""
@@ -107,7 +122,7 @@ class Preemption:
         if not self._training:
             raise KeyboardInterrupt
         self._stop_requested = True
-        _say("interrupted; saving after this step; Ctrl-C again ends it at once")
+        _say("interrupted; saving what is done; Ctrl-C again ends it at once")
 
 
 def _end_on_second(reader: socket.socket) -> None:

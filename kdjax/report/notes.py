@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from kdjax.config import Config
@@ -11,6 +12,7 @@ from kdjax.results.arms import ArmResult
 from kdjax.results.runs import EndedRun, Reference, RunResult, diverged_arms, probe_fit
 from kdjax.results.study import Results
 from kdjax.results.teacher import TeacherFacts
+from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 
@@ -124,16 +126,51 @@ def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]
         if endpoint.baseline is None:
             continue
         # An arm whose best seed is no better than always guessing the largest class.
-        best: dict[str, float] = dict.fromkeys(endpoint.arms, endpoint.baseline)
+        best: dict[str, float] = dict.fromkeys(endpoint.arms, -math.inf)
         for run in runs:
             if run.arm in best and endpoint.name in run.metrics:
                 best[run.arm] = max(best[run.arm], run.metrics[endpoint.name])
         diverged = diverged_arms(runs)
         arms = [
-            arm for arm, score in best.items() if score == endpoint.baseline and arm not in diverged
+            arm
+            for arm, score in best.items()
+            if -math.inf < score <= endpoint.baseline and arm not in diverged
         ]
         if arms:
             notes.append(say("at_baseline", label=endpoint.label, arms=", ".join(arms)))
+    return notes
+
+
+def no_better_than_counts(
+    endpoints: Sequence[MeasuredEndpoint],
+    runs: Sequence[RunResult],
+    losses: CountedLosses | None,
+) -> list[str]:
+    """Return a note for each loss on the study's text that no seed of an arm brings below unigram.
+
+    Args:
+        endpoints: measures of the models.
+        runs: all runs.
+        losses: the text's own cross-entropies; None where they were not counted.
+    """
+    if losses is None:
+        return []
+    notes = []
+    for endpoint in endpoints:
+        if endpoint.name not in ("mlm_loss", "mlm_probe"):
+            continue
+        lowest: dict[str, float] = {}
+        for run in runs:
+            if run.arm in endpoint.arms and endpoint.name in run.metrics:
+                value = run.metrics[endpoint.name]
+                lowest[run.arm] = min(lowest.get(run.arm, math.inf), value)
+        arms = [arm for arm, loss in lowest.items() if loss >= losses.unigram]
+        if arms:
+            notes.append(
+                say(
+                    "above_unigram", label=endpoint.label, unigram=losses.unigram, arms=listed(arms)
+                )
+            )
     return notes
 
 

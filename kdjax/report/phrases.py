@@ -129,10 +129,15 @@ PHRASES = {
         "them."
     ),
     "at_baseline": (
-        "{label}: at the majority class under every seed: {arms}. That two arms tie there says "
-        "nothing of either."
+        "{label}: no better than the majority class under every seed: {arms}. That two arms tie "
+        "there says nothing of either."
     ),
     "diverged": ("{arm} diverged: {places} ({bad} of {count}). It is compared with no other arm."),
+    "above_unigram": (
+        "{label}: not below the unigram cross-entropy ({unigram:.3f} nats) under any seed: {arms}. "
+        "What such a student knows is which tokens are frequent; a difference between two says "
+        "little."
+    ),
     "unconverged": (
         "{open} of {count} MLM probes had not converged: the second half of their tokens lowered "
         "the held-out loss by more than {tolerance:g} nats, by {worst:.3f} at most. They say "

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence, Set
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import capitalized, listed, say
 from kdjax.report.summary import task_of
+from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 
@@ -123,6 +124,8 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
         if difference is None:
             continue
         texts = [task_of(endpoint), "no shared seed"]
+        if {arm, baseline} & diverged_arms(results.runs):
+            texts[1] = "diverged"
         if difference.mean is not None:
             texts[1] = numbers.signed(difference.mean)
         if difference.low is not None and difference.high is not None:

@@ -24,6 +24,27 @@ def write_results(path: Path, results: Results) -> None:
     write_json(path, to_plain(results))
 
 
+def result_of(content: Any, path: Path, arm: str, seed: int) -> RunResult:
+    """Read the content of the result.json of a run that is known.
+
+    Args:
+        content: plain values, as JSON gives them.
+        path: the file, for messages.
+        arm: name of the run's arm.
+        seed: the run's seed.
+
+    Raises:
+        InputError: as `run_result`; or it is the result of another run.
+    """
+    row = run_result(content, path)
+    if (row.arm, row.seed) != (arm, seed):
+        raise InputError(
+            f"{path}: this is the result of {row.arm}, seed {row.seed}, expected that of {arm}, "
+            f"seed {seed}"
+        )
+    return row
+
+
 def run_result(content: Any, path: Path) -> RunResult:
     """Read the content of a run's result.json.
 

@@ -37,7 +37,8 @@ def write_text(path: Path, text: str) -> None:
         beside.replace(path)
     except OSError as e:
         raise InputError(
-            f"{path}: cannot be written ({e.strerror}), expected a writable directory"
+            f"{path}: cannot be written ({e.strerror}), expected a file's place in a directory "
+            "that can be written to"
         ) from None
 
 

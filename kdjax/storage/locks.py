@@ -53,7 +53,8 @@ def hold(place: Any, part: str = "") -> Iterator[None]:
             yield
         return
     directory = Path(place)
-    path = directory.absolute().resolve() / _name(part)
+    # Of links in a circle nothing is resolved, and making the directory says so.
+    path = Path(os.path.realpath(directory)) / _name(part)
     if _held.get(path) == threading.get_ident():
         yield
         return

@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import first_difference
 from kdjax.errors import InputError
-from kdjax.results.store import run_result
+from kdjax.results.store import result_of, run_result
 from kdjax.storage import locks
 from kdjax.storage.files import LOCK, check_writable, entries, read_json, write_json
 from kdjax.storage.typed_json import read_typed
@@ -204,6 +204,7 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
             run = source / name
             path = run / MANIFEST
             manifest = read_typed(RunManifest, path)
+            _check_place(name, manifest, run)
             # Of teachers that were trained here there is one for each seed.
             teacher = manifest.teacher or {}
             teacher_seed = teacher.get("pretraining", {}).get("seed")
@@ -228,6 +229,21 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
                     f"{run}: ended with other parameters than {runs[name]}, expected the same run"
                 )
     return runs
+
+
+def _check_place(name: str, manifest: RunManifest, run: Path) -> None:
+    """Check that a run's directory, manifest and result are of one arm and seed.
+
+    Raises:
+        InputError: they are not.
+    """
+    expected = f"runs/{manifest.arm}-seed{manifest.seed}"
+    if name != expected:
+        raise InputError(
+            f"{run}: this is the run of {manifest.arm}, seed {manifest.seed}, expected it in "
+            f"{expected}"
+        )
+    result_of(read_json(run / RESULT), run / RESULT, manifest.arm, manifest.seed)
 
 
 def _final_params(run: Path) -> str | None:

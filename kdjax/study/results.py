@@ -141,6 +141,7 @@ def judge(
         *notes.side_by_side(runs),
         *notes.divergences(runs),
         *notes.at_baseline(endpoints, runs),
+        *notes.no_better_than_counts(endpoints, runs, corpus.reference_losses),
         *notes.unconverged(runs, references),
     ]
     return Results(

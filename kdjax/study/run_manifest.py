@@ -101,7 +101,7 @@ def _check_same_run(place: Any, stored: Any, manifest: RunManifest, setting: str
     before = to_plain(from_plain(RunManifest, stored, f"{place}:"))
     now = to_plain(manifest)
     # The recipe as a whole may differ: arms and seeds may join, and some settings change nothing.
-    for name in ("arm_settings", "cost", "budget", "corpus", "texts", "teacher"):
+    for name in ("arm", "seed", "arm_settings", "cost", "budget", "corpus", "texts", "teacher"):
         difference = first_difference(before[name], now[name], name)
         if difference:
             part, found, expected = difference

@@ -11,7 +11,7 @@ from kdjax.dry_run.arms import finetuning_of
 from kdjax.errors import Diverged
 from kdjax.parallel import hosts
 from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
-from kdjax.results.store import run_result
+from kdjax.results.store import result_of
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.compiled_arm import compile_arm
@@ -118,7 +118,9 @@ class StudyRunner:
                 backup.upload_and_prune()
                 # The main process alone is sure to have it on its disk.
                 content = read_json(run_dir / RESULT) if hosts.is_main_process() else None
-                rows[seed] = run_result(hosts.broadcast_from_main(content), run_dir / RESULT)
+                rows[seed] = result_of(
+                    hosts.broadcast_from_main(content), run_dir / RESULT, arm, seed
+                )
             else:
                 unfinished[seed] = backup
         if unfinished:

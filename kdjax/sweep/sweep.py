@@ -4,6 +4,8 @@ and teacher."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
     """
     # Whatever is wrong with the recipe or the directory shows before anything is trained.
     cells = cells_of(config)
-    with sole_writer(out, backup_of(config)), Reporter() as reporter:
-        _register(config, out)
+    with sole_writer(out, backup_of(config)), _registered(config, out), Reporter() as reporter:
         studies = []
         # What the studies from here on may still spend, in the budget's unit.
         ahead = sum(_budget(cell) for cell in cells)
@@ -79,6 +80,23 @@ def _budget(cell: Cell) -> float:
     """Return what all runs of a study may spend."""
     runs = len(cell.config.arms) * len(cell.config.seeds)
     return Budget.of(cell.config.budget).amount * runs
+
+
+@contextmanager
+def _registered(config: Config, out: Path) -> Iterator[None]:
+    """Register the recipe in the directory, for a block that makes what is in it.
+
+    Raises:
+        InputError: as `_register`.
+    """
+    _register(config, out)
+    try:
+        yield
+    except InputError:
+        # Nothing was made yet: a corrected recipe can have the directory.
+        if entries(out) == [out / RECIPE]:
+            (out / RECIPE).unlink()
+        raise
 
 
 def _register(config: Config, out: Path) -> None:

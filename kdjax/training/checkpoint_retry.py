@@ -3,6 +3,8 @@ stops."""
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
+from kdjax.parallel.preemption import PREEMPTION
 from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
 from kdjax.training.records import RunRecords
 
@@ -80,9 +83,14 @@ class CheckpointRetry:
             self._warn_or_raise(e, ledger.steps)
 
     def wait(self) -> None:
-        """Wait until the next try to write the last checkpoint."""
-        time.sleep(min(self._next_wait, self.patience))
+        """Wait until the next try to write the last checkpoint.
+
+        A process that is told to stop tries once more at once, and no longer.
+        """
+        PREEMPTION.wait(min(self._next_wait, self.patience))
         self._next_wait = min(2 * self._next_wait, RETRY_SECONDS)
+        if PREEMPTION.stop_requested():
+            self.patience = 0.0
 
     def commit(self, ledger: Ledger) -> bool:
         """Wait for the checkpoint in progress; return whether the ledger's step has one now.
@@ -116,6 +124,12 @@ class CheckpointRetry:
         message = str(error)
         if isinstance(error, OSError):
             message = f"{self._directory} cannot be written ({error.strerror})"
+        # Waiting frees room on a disk, but none of this process's own files.
+        if os.strerror(errno.EMFILE) in message:
+            raise InputError(
+                f"{message}, expected a higher limit (ulimit -n); the same command goes on from "
+                "the last whole checkpoint"
+            )
         if remaining <= 0:
             raise InputError(
                 f"{message}, expected room for it; the same command goes on from the last whole "

@@ -90,7 +90,7 @@ def test_last_checkpoint_is_retried_until_there_is_room(
             if len(waited) == 8:
                 full.close()  # meanwhile somebody made room
 
-        monkeypatch.setattr(checkpoint_retry.time, "sleep", wait)
+        monkeypatch.setattr(checkpoint_retry.PREEMPTION, "wait", wait)
         outcome = runs.run(tmp_path, watch, warnings.append)
     assert waited == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert warnings

@@ -133,7 +133,7 @@ def test_first_interrupt_saves_and_the_second_ends_at_once(
     os.kill(process, signal.SIGCONT)
     assert forks.wait() == 130
     first, second = errors.read_text().splitlines()[-2:]
-    assert first == "kdjax: interrupted; saving after this step; Ctrl-C again ends it at once"
+    assert first == "kdjax: interrupted; saving what is done; Ctrl-C again ends it at once"
     assert second.startswith("kdjax: told to stop; saved at step ")
     (checkpoint,) = (out / RUN / "checkpoints").iterdir()
 

@@ -163,3 +163,10 @@ def test_bad_input_clears_a_locked_directory_unless_another_process_writes_there
         raise error("no")
     assert [path.name for path in entries(out)] == left
     assert out.exists() == bool(left)
+
+
+def test_links_in_a_circle_are_refused_in_one_line(tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    with pytest.raises(InputError, match="circle: cannot be written"), locks.hold(circle):
+        pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
+from kdjax.parallel.preemption import PREEMPTION
 from kdjax.training.checkpoint_retry import CheckpointRetry
 from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
 from kdjax.training.records import RunRecords
@@ -78,3 +81,31 @@ def test_failure_without_patience_stops_with_the_step_that_failed(tmp_path: Path
         f"{tmp_path}/checkpoints/100 could not be written (File too large), expected room for it; "
         "the same command goes on from the last whole checkpoint"
     )
+
+
+def test_out_of_file_handles_is_refused_at_once(tmp_path: Path) -> None:
+    class NoHandles(FailingStorage):
+        def wait(self) -> bool:
+            raise Unsaved(self.path / "100", os.strerror(errno.EMFILE))
+
+    retry = CheckpointRetry(NoHandles(tmp_path / "checkpoints", set()), tmp_path, 3600.0, print)
+    # Waiting frees room on a disk, and no file of this process.
+    with pytest.raises(InputError, match=r"Too many open files.*expected a higher limit"):
+        retry.commit(ledger(100))
+
+
+def test_signal_ends_the_wait_for_room_and_the_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = FailingStorage(tmp_path / "checkpoints", {100})
+    retry = CheckpointRetry(storage, tmp_path, 3600.0, lambda line: None)
+    written = records(tmp_path)
+    retry.save({}, ledger(100), written)
+    assert not retry.commit(ledger(100))
+    monkeypatch.setattr(PREEMPTION, "_stop_requested", True)
+    retry.wait()
+    assert retry.patience == 0.0
+    # One more try; it fails, and that is the end.
+    retry.save({}, ledger(100), written)
+    with pytest.raises(InputError, match="expected room for it; the same command goes on"):
+        retry.commit(ledger(100))
