@@ -34,6 +34,7 @@ def main() -> None:
         tokenizer=TEACHER / "tokenizer.json",
         seq_len=32,
         max_predictions=6,
+        workers=0,  # one per core; the guard at the end of this file makes that possible
     )
 
     for name in ("scratch", "logit"):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kdjax.study.compare
 import kdjax.training.phase
@@ -233,8 +233,17 @@ def prepare(
     max_predictions: int | None = None,
     mlm_probability: float = 0.15,
     validation: float = 0.05,
+    text_field: str | Sequence[str] = DataConfig.text_field,
+    documents: Literal["paragraphs", "lines", "files"] = "paragraphs",
+    unusable: Literal["refuse", "skip"] = "refuse",
+    deduplicate: bool = False,
+    workers: int = 1,
 ) -> PreparedText:
     """Tokenise, pack and shard text, or find it done.
+
+    One worker, the default, starts no other process, so that a plain script may call this at its
+    top level. Several are faster on much text; each of them imports the script anew, which then has
+    to call this under `if __name__ == "__main__":`.
 
     Args:
         files: paths or globs, as `data.files` of a recipe.
@@ -245,6 +254,14 @@ def prepare(
             `mlm_probability` may need.
         mlm_probability: share of the tokens that are masked.
         validation: share of documents held out.
+        text_field: name of the field, column or feature that holds the text; of several names, the
+            first one present in a record counts.
+        documents: what a document of a .txt file is: what stands between blank lines, a line, or
+            the file.
+        unusable: what happens to a record without a usable text: it ends the call, or it is left
+            out and counted.
+        deduplicate: whether a document whose text an earlier one has is left out.
+        workers: number of processes that prepare; 0: one per core. Does not change the result.
 
     Raises:
         InputError: unusable text or tokenizer, or a directory that holds something else.
@@ -257,6 +274,8 @@ def prepare(
     out = local_path(out, "out")
     if not isinstance(files, str):
         files = tuple(files)
+    if not isinstance(text_field, str):
+        text_field = tuple(text_field)
     if isinstance(tokenizer, Path):
         tokenizer = str(tokenizer)
     settings = DataConfig(
@@ -266,6 +285,11 @@ def prepare(
         max_predictions=max_predictions or 0,
         mlm_probability=mlm_probability,
         validation=validation,
+        text_field=text_field,
+        documents=documents,
+        unusable=unusable,
+        deduplicate=deduplicate,
+        workers=workers,
     )
     if isinstance(tokenizer, TokenizerConfig):
         local.prepare(settings, None, out)
@@ -375,7 +399,8 @@ def evaluate(
         `mlm_probe.tokens` is set.
 
     Raises:
-        InputError: no held-out text, or a result that is not finite.
+        InputError: no held-out text, a result that is not finite, or nothing to measure: no trained
+            head and no probe.
 
     Example:
         >>> sorted(kdjax.evaluate(run, data))
@@ -385,6 +410,11 @@ def evaluate(
     has_head = "mlm" in model.params
     if isinstance(run, TrainedRun):
         has_head = run.arm.definition.trains_mlm_head
+    if not has_head and not mlm_probe.tokens:
+        raise InputError(
+            "the model has no trained MLM head and mlm_probe.tokens is 0, expected tokens for a "
+            "probe, for instance mlm_probe=MlmProbeConfig(tokens=3e5)"
+        )
     held_out = _held_out(data, sequences)
     figures: dict[str, float] = {}
     if has_head:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,6 +64,49 @@ def test_each_name_of_the_front_door_is_there() -> None:
         assert getattr(kdjax, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = kdjax.trian
+
+
+def test_plain_script_may_prepare_text_of_several_blocks(tmp_path: Path) -> None:
+    # A process more would import the script, and the script would start one more.
+    lines = [f"w{n % 48} w{n // 48 % 48} w{n // 48**2}" for n in range(5000)]
+    (tmp_path / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    make_tokenizer(tmp_path / "tokenizer.json")
+    (tmp_path / "script.py").write_text(
+        "import kdjax\n"
+        "data = kdjax.prepare('text.txt', 'data', tokenizer='tokenizer.json', documents='lines')\n"
+        "print(sum(data.corpus.manifest.documents.values()))\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "script.py"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.stdout.strip() == "5000", finished.stderr
+
+
+def test_prepare_takes_the_settings_of_how_text_is_read(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path / "tokenizer.json")
+    records = [{"body": f"w{n} w{n + 1}"} for n in range(40)]
+    # A repeat, and a record without a text.
+    records += [records[0], {"other": "w1"}]
+    text = "\n".join(json.dumps(record) for record in records)
+    (tmp_path / "text.jsonl").write_text(text, encoding="utf-8")
+    data = kdjax.prepare(
+        str(tmp_path / "text.jsonl"),
+        tmp_path / "data",
+        tokenizer=tokenizer,
+        text_field=["body"],
+        unusable="skip",
+        deduplicate=True,
+        validation=0.3,
+    )
+    assert sum(data.corpus.manifest.documents.values()) == 40
+
+
+def test_evaluation_without_head_and_probe_is_refused(data: PreparedText) -> None:
+    student = kdjax.models.init(tiny.SHALLOW_STUDENT, seed=0)
+    params = {name: part for name, part in student.params.items() if name != "mlm"}
+    model = kdjax.models.Model(student.config, params)
+    with pytest.raises(InputError, match=r"no trained MLM head and mlm_probe\.tokens is 0"):
+        kdjax.evaluate(model, data)
 
 
 def test_training_spends_the_budget_to_less_than_one_step(
@@ -129,6 +173,8 @@ def test_bad_input_is_refused_in_one_line(
     arm = kdjax.arm("scratch", kdjax.models.init(small, seed=0))
     with pytest.raises(InputError, match="expected at most the student's vocab_size, 8"):
         kdjax.train(arm, data, kdjax.flops(1e9))
+    with pytest.raises(InputError, match=r"data\.documents is 'line', expected .* or lines or"):
+        kdjax.prepare("text.txt", tmp_path / "new", tokenizer="t.json", documents="line")
     with pytest.raises(InputError, match=r"size is 20, expected at least"):
         kdjax.prepare("text.txt", tmp_path / "new", tokenizer=TokenizerConfig(size=20))
 

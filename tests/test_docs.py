@@ -7,7 +7,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import yaml
 from kdjax import objectives, recipes
 from kdjax.cli.command_line import PAPER
 from kdjax.config import ArmConfig, Config, TermConfig
+from kdjax.config.values import RENAMED
 from kdjax.dry_run import named_arms
 from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.pricing import prices
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
 OBJECTIVES = ROOT / "docs" / "objectives"
 OWN = OBJECTIVES / "own-terms.md"
 LARGE = 1e18
@@ -48,6 +50,28 @@ def rows(page: Path) -> list[list[str]]:
     for line in re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE):
         table_rows.append([cell.strip() for cell in line.split("|")])
     return table_rows
+
+
+def former_settings(text: str) -> list[str]:
+    """Return former names of settings that a text uses as names of settings."""
+    former = "|".join(RENAMED)
+    sections = "|".join(field.name for field in fields(Config))
+    # With its section, as a line of a recipe, and in a table of a section's settings.
+    found = re.findall(rf"\b(?:{sections})\.(?:\w+\.)*(?:{former})\b", text)
+    found += re.findall(rf"`(?:{former}): [^`]*`", text)
+    section = ""
+    for line in text.splitlines():
+        first_cell = re.match(r"\| `([\w.]+)`", line)
+        if not line.startswith("|"):
+            section = ""
+        elif first_cell and first_cell[1].endswith("."):
+            section = first_cell[1]
+        elif first_cell and section and first_cell[1] in RENAMED:
+            found.append(section + first_cell[1])
+    # These two are also words of the package: an argument of terms, and masked positions.
+    settings_only = "|".join(RENAMED.keys() - {"batch", "slots"})
+    found += re.findall(rf"`(?:{settings_only})\b[^`(]*`", text)
+    return found
 
 
 def code(cell: str) -> list[str]:
@@ -120,9 +144,7 @@ def test_library_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(loss) > 0
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_each_recipe_round_trips_through_yaml(path: Path, tmp_path: Path) -> None:
     loaded = recipes.load(path)
     copy = tmp_path / "copy.yaml"
@@ -315,6 +337,24 @@ def test_documented_refusals_are_current(tmp_path: Path) -> None:
         with pytest.raises(InputError) as refusal:
             prices(recipe(code(cells[1])[0], tmp_path))
         assert str(refusal.value).endswith(code(cells[0])[0])
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *RECIPES],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_page_names_no_former_setting(page: Path) -> None:
+    assert former_settings(page.read_text(encoding="utf-8")) == []
+
+
+def test_former_settings_are_found_wherever_a_page_may_name_them() -> None:
+    table = "| `evaluation.mlm_probe.` | default |\n|---|---|\n| `batch` | 8 |\n"
+    assert former_settings(table) == ["evaluation.mlm_probe.batch"]
+    assert former_settings("set `data.length` to 9") == ["data.length"]
+    assert former_settings("with `batch: 8`") == ["`batch: 8`"]
+    assert former_settings("chunks of `length - 2` tokens") == ["`length - 2`"]
+    assert former_settings("`batch` with `data.seq_len` and `len(batch)`") == []
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         # [CLS] and [SEP], and some text between them.
         check_range(self, "data.", 8, 2**16, "seq_len")
+        # A recipe's words are checked as it is read, a program's only here.
+        documents = ("paragraphs", "lines", "files")
+        known = " or ".join(documents)
+        expect(self.documents in documents, "data.documents", repr(self.documents), known)
+        is_known = self.unusable in ("refuse", "skip")
+        expect(is_known, "data.unusable", repr(self.unusable), "refuse or skip")
         # Neither nothing nor all: both splits, and both kinds of tokens, are needed.
         for name in ("mlm_probability", "validation"):
             share = getattr(self, name)

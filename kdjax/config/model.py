@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from kdjax.config.values import check_range, expect
 from kdjax.errors import InputError
+
+HEAD_WIDTH = 64
+"""Width of a head in BERT's sizes."""
+WRITTEN_SIZE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
+"""Form of a size that is written as layers x width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +111,8 @@ class ModelSpec(ModelOptions):
     """A model by a named size, with the settings that shall differ from it."""
 
     size: str = "6x768"
-    """Name of a size, such as mini, or layers x width, such as 6x768, with heads of width 64. It
-    sets layers, width, heads and ffn."""
+    """Name of a size, such as mini, or layers x width, such as 6x768, with heads of width 64 unless
+    `heads` is set. It sets layers, width, heads and ffn."""
     layers: int | None = None
     """Transformer layers. None: those of the named size."""
     width: int | None = None
@@ -119,6 +125,14 @@ class ModelSpec(ModelOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_sizes(self)
+        # A width that heads of BERT's width do not fill needs their number.
+        written = WRITTEN_SIZE.fullmatch(self.size)
+        expect(
+            self.heads is not None or written is None or int(written[2]) % HEAD_WIDTH == 0,
+            "size",
+            repr(self.size),
+            f"a width that is a multiple of the head width {HEAD_WIDTH}, or heads set as well",
+        )
 
 
 def _check_sizes(model: ModelConfig | ModelSpec) -> None:

@@ -4,13 +4,11 @@ six layers."""
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import NamedTuple
 
 from kdjax.config import ModelConfig, ModelOptions, ModelSpec
+from kdjax.config.model import HEAD_WIDTH, WRITTEN_SIZE
 from kdjax.errors import InputError, nearest
-
-_HEAD_WIDTH = 64
 
 
 class Size(NamedTuple):
@@ -23,7 +21,7 @@ class Size(NamedTuple):
 
 
 def _bert(layers: int, width: int) -> Size:
-    return Size(layers, width, width // _HEAD_WIDTH, 4 * width)
+    return Size(layers, width, max(1, width // HEAD_WIDTH), 4 * width)
 
 
 SIZES = {
@@ -36,7 +34,7 @@ SIZES = {
     "minilm-l6": Size(6, 384, 12, 1536),
 }
 """Sizes with a name of their own. Besides, LxW (as in 6x768) is L layers of width W with W/64 heads
-and ffn 4W."""
+and ffn 4W; another W needs heads of its own."""
 
 
 def resolve(spec: ModelSpec) -> ModelConfig:
@@ -68,7 +66,7 @@ def get(name: str) -> ModelConfig:
 def _size(name: str) -> Size:
     if name in SIZES:
         return SIZES[name]
-    written = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", name)
+    written = WRITTEN_SIZE.fullmatch(name)
     if written is None:
         hint = nearest(name, SIZES)
         raise InputError(
@@ -76,9 +74,4 @@ def _size(name: str) -> Size:
         )
     layers = int(written[1])
     width = int(written[2])
-    if width % _HEAD_WIDTH:
-        raise InputError(
-            f"model size {name!r}: width {width}, expected a multiple of the head width "
-            f"{_HEAD_WIDTH}; other sizes are written as layers, width, heads and ffn"
-        )
     return _bert(layers, width)

@@ -53,6 +53,11 @@ def test_resolve_changes_what_the_spec_sets_and_nothing_else() -> None:
     )
 
 
+def test_size_with_heads_may_have_any_width_that_they_divide() -> None:
+    resolved = zoo.resolve(ModelSpec(size="2x32", heads=2))
+    assert resolved == ModelConfig(layers=2, width=32, heads=2, ffn=128)
+
+
 def test_init_takes_a_name() -> None:
     shapes = jax.eval_shape(lambda: init("2x64", 0).params)
     assert shapes == abstract_params(zoo.get("2x64"))
@@ -62,7 +67,7 @@ def test_init_takes_a_name() -> None:
     ("name", "message"),
     [
         ("meduim", r"'meduim'.*did you mean 'medium'"),
-        ("6x700", "width 700, expected a multiple of the head width 64"),
+        ("6x700", "'6x700', expected a width that is a multiple of the head width 64, or heads"),
         ("0x64", "'0x64': expected LAYERSxWIDTH"),
         ("6x768x2", "expected LAYERSxWIDTH"),
         ("", "expected LAYERSxWIDTH.*valid: base"),

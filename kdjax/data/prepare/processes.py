@@ -55,9 +55,9 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
         yield from (future.result() for future in as_completed(running))
     except BrokenProcessPool:
         raise InputError(
-            f"one of {workers} preparing processes was killed, perhaps for want of memory (fewer "
-            "data.workers or smaller data.shard_documents need less), or a script calls prepare "
-            "outside `if __name__ == '__main__':`; what is finished is kept"
+            f"one of {workers} preparing processes ended early: a script calls prepare with "
+            "several workers outside `if __name__ == '__main__':`, or memory ran out (fewer "
+            "data.workers or smaller data.shard_documents need less); what is finished is kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

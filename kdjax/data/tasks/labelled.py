@@ -114,7 +114,7 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
             empty split, or texts that are mostly [UNK].
     """
     where = f"task {name}, {config.file}"
-    rows = _selected(config, where)
+    rows = _selected(name, config, where)
 
     # In the order of the hashes, the splits follow one another.
     rows.sort(key=lambda row: split_fraction(row.identity))
@@ -147,7 +147,7 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
     return Task(name, classes, unknown=unknown, **splits)
 
 
-def _selected(config: TaskConfig, where: str) -> list[_Row]:
+def _selected(name: str, config: TaskConfig, where: str) -> list[_Row]:
     """Read the rows that the config asks for.
 
     Raises:
@@ -155,19 +155,23 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
     """
     rows = []
     dropped = set()
+    setting = f"evaluation.tasks.{name}"
     for record in _records(locate(config.file)):
-        if any(_field(record, column) != value for column, value in config.where.items()):
+        if any(
+            _field(record, column, f"{setting}.where") != value
+            for column, value in config.where.items()
+        ):
             continue
-        text = _field(record, config.text)
+        text = _field(record, config.text, f"{setting}.text")
         # Dropped labels are noted: one that never occurs is misspelt.
-        label = _field(record, config.label)
+        label = _field(record, config.label, f"{setting}.label")
         if label in config.drop_labels:
             dropped.add(label)
             continue
         # As a corpus's documents have it, so that a task on them is split like them.
         identity = text if record.key is None else record.key
         if config.identity:
-            identity = _field(record, config.identity)
+            identity = _field(record, config.identity, f"{setting}.identity")
         rows.append(_Row(record.where, text, label, identity))
     if not rows:
         raise InputError(
@@ -232,8 +236,13 @@ def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     return ((number, line.split("\t")) for number, line in lines(path) if line)
 
 
-def _field(record: Record, column: str) -> str:
+def _field(record: Record, column: str, setting: str) -> str:
     """Return a field as text.
+
+    Args:
+        record: row of the file.
+        column: name of the field.
+        setting: dotted name of the setting that chose the column, for messages.
 
     Raises:
         InputError: it is missing, or no valid Unicode.
@@ -243,7 +252,8 @@ def _field(record: Record, column: str) -> str:
     if value is None and column in record.fields:
         raise InputError(f"{record.where}: {column!r} is null, expected a value")
     if value is None:
-        raise InputError(f"{record.where}: has no {column!r}{nearest(column, record.fields)}")
+        hint = nearest(column, record.fields)
+        raise InputError(f"{record.where}: has no {column!r}{hint}, the column of {setting}")
     text = str(value)
     check_characters(text, record.where)
     return text
