@@ -34,6 +34,9 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 KEEP = 2
 """Number of checkpoints that stay: the newest and the one before."""
+SMALLEST_SLICE = 2**20
+"""Bytes of the smallest slice of an array that a device copies to its host, where several devices
+hold the same array."""
 DAMAGED = ".damaged"
 """Ends the name of a checkpoint that could not be read and was moved aside."""
 
@@ -238,9 +241,14 @@ class CheckpointStorage:
     def _open(self) -> None:
         """Open Orbax, which clears away what is half-written."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        # To cut a small array up, a program for each device and place, takes longer than to copy it
+        # whole.
+        context = ocp.Context()
+        context.array.saving.min_slice_bytes_for_replica_parallel = SMALLEST_SLICE
         self._orbax = ocp.training.Checkpointer(
             self._directory,
             preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+            context=context,
             cleanup_tmp_directories=True,
         )
 

@@ -183,6 +183,7 @@ class Log:
                 act(sink)
             except Exception as e:
                 self._sinks.remove(sink)
+                sink.abandon()
                 self._warn_of(type(sink).__name__, e)
 
     def _warn_of(self, sink: str, error: Exception) -> None:

@@ -35,6 +35,9 @@ class Sink(Protocol):
     def close(self) -> None:
         """Write what is waiting; nothing more comes."""
 
+    def abandon(self) -> None:
+        """Let go of files after a failure, without waiting and without an error."""
+
 
 def is_evaluation(record: Record) -> bool:
     """Return whether a record is of held-out text, not of a step."""

@@ -85,6 +85,11 @@ class TensorBoard:
         """Write what is waiting."""
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Close the file, whether or not what is waiting can be written."""
+        with suppress(OSError):
+            self._writer.close()
+
     def _write(self, event: Event) -> None:
         """Add an event, and write what has waited long enough to the disk."""
         with self._closed_on_error():
@@ -99,8 +104,7 @@ class TensorBoard:
         try:
             yield
         except OSError:
-            with suppress(OSError):  # of what is still waiting
-                self._writer.close()
+            self.abandon()
             raise
 
     def _add(self, step: int, record: Record, wall_time: float) -> None:

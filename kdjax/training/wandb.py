@@ -83,6 +83,9 @@ class WandB:
         """Send what is waiting."""
         self._run.finish()
 
+    def abandon(self) -> None:
+        """Do nothing: the package ends its run with the process, and to finish it now may wait."""
+
 
 def check(project: str) -> None:
     """Check before anything is spent that records can be sent; may ask for a key in a terminal.

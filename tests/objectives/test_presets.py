@@ -137,7 +137,10 @@ def test_objectives_leave_a_term_out_of_phases_in_which_its_weight_is_zero() -> 
             ArmConfig(phases=(PhaseConfig((MLM,)), PhaseConfig((MLM,)))),
             r"phases end at \[1.0, 1.0\]",
         ),
-        (ArmConfig(phases=(PhaseConfig((MLM,), 1.5), PhaseConfig((MLM,)))), "phases end at"),
+        (
+            ArmConfig(phases=(PhaseConfig((MLM,), 0.7), PhaseConfig((MLM,), 0.5))),
+            r"phases end at \[0.7, 0.5\]",
+        ),
         (
             ArmConfig(phases=(PhaseConfig((MLM,), 0.5), PhaseConfig(()))),
             "arms.a: phase 2: every term has weight 0",
@@ -150,3 +153,8 @@ def test_arm_that_cannot_be_built_is_refused(config: ArmConfig, complaint: str) 
     with pytest.raises(InputError, match=complaint) as e:
         objectives_of("a", arm_of("a", config))
     assert "\n" not in str(e.value)
+
+
+def test_phase_that_ends_after_the_budget_is_refused() -> None:
+    with pytest.raises(InputError, match=r"phase: until is 1\.5, expected"):
+        ArmConfig(phases=(PhaseConfig((MLM,), 1.5), PhaseConfig((MLM,))))

@@ -82,9 +82,12 @@ def test_failing_sink_is_dropped_with_one_warning(
 
     # The sink fails at its first step.
     monkeypatch.setattr(tensorboard.TensorBoard, "write", fail)
+    (sink,) = log._sinks
+    assert isinstance(sink, tensorboard.TensorBoard)
     for step in (1, 2):
         log.write(step, {"flops": 1, "loss": 1.0})
     log.close()
+    assert sink._writer.closed
     # The user is told once, and lines go on.
     assert messages == [
         "TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone "
