@@ -227,9 +227,11 @@ def check_free(place: Any, name: str) -> None:
     objects = _objects(place)
     if objects is None:
         return
-    names = objects.names(name[:-1]) if name.endswith("*") else [name]
-    for one in names:
-        check_lapsed(objects.read(one), str(place))
+    names = [name]
+    if name.endswith("*"):
+        names = objects.names(name[:-1])
+    for lease_name in names:
+        check_lapsed(objects.read(lease_name), str(place))
 
 
 def _end_process(place: Any) -> None:

@@ -86,7 +86,9 @@ def carry(directory: Path, new: Path) -> None:
 
 def _name(part: str) -> str:
     """Return the name of a part's lock file."""
-    return f"{LOCK}.{part}" if part else LOCK
+    if part:
+        return f"{LOCK}.{part}"
+    return LOCK
 
 
 def _check_rest_is_free(place: Any, part: str) -> None:
@@ -98,14 +100,15 @@ def _check_rest_is_free(place: Any, part: str) -> None:
     Raises:
         InUse: somebody does.
     """
+    rest = f"{LOCK}.*"
+    if part:
+        rest = LOCK
     if "://" in str(place):
-        leases.check_free(place, LOCK if part else f"{LOCK}.*")
+        leases.check_free(place, rest)
         return
     directory = Path(place)
-    paths = [directory / LOCK] if part else sorted(directory.glob(f"{LOCK}.*"))
-    for path in paths:
-        if path.exists():
-            _unlock(path, _lock(path, directory))
+    for path in sorted(directory.glob(rest)):
+        _unlock(path, _lock(path, directory))
 
 
 def _lock(path: Path, directory: Path) -> int:

@@ -68,7 +68,9 @@ def local_path(text: str | Path, name: str) -> Path:
     """
     path = Path(expanded(text, name))
     # `.` and `..` have no name, beside which another could be made.
-    return path.resolve() if path.name in ("", "..") else path
+    if path.name in ("", ".."):
+        return path.resolve()
+    return path
 
 
 def check_setting(text: str, name: str, *, bucket: bool = False) -> None:

@@ -228,7 +228,9 @@ def _required(by_name: dict[str, Field[Any]]) -> set[str]:
 
 def _below(where: str, name: str) -> str:
     """Return the name of a field for messages: within a file, or within another field."""
-    return f"{where} {name}" if where.endswith(":") else f"{where}.{name}"
+    if where.endswith(":"):
+        return f"{where} {name}"
+    return f"{where}.{name}"
 
 
 def _shortened(value: Any) -> str:
@@ -238,4 +240,6 @@ def _shortened(value: Any) -> str:
 
 def _name(kind: Any) -> str:
     """Return a type for a message."""
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    if isinstance(kind, type) and not get_args(kind):
+        return kind.__name__
+    return str(kind)

@@ -220,7 +220,9 @@ def _difference(begun: Any, expected: Any, name: str) -> tuple[str, Any, Any] | 
         begun = dict(enumerate(begun))
         expected = dict(enumerate(expected))
     if not (isinstance(begun, dict) and isinstance(expected, dict)):
-        return None if begun == expected else (name.removeprefix("identity."), begun, expected)
+        if begun == expected:
+            return None
+        return name.removeprefix("identity."), begun, expected
     for key in {**expected, **begun}:
         inner = f"{name}.{key}".lstrip(".")
         different = _difference(begun.get(key), expected.get(key), inner)
@@ -264,7 +266,9 @@ def _find_finished(directory: Path, index: int) -> StoredBlock | None:
     if not path.exists():
         return None
     block = read_typed(StoredBlock, path)
-    return block if block.shard.intact(directory) else None
+    if block.shard.intact(directory):
+        return block
+    return None
 
 
 def _record_path(directory: Path, index: int) -> Path:
