@@ -215,15 +215,16 @@ class Layer(nnx.Module):  # type: ignore[misc]
 
     def __call__(
         self,
-        n: int | jax.Array,
         x: jax.Array,
         mask: ops.AttentionMask,
         rotation: ops.Rotation | None,
         key: Key,
         requested: frozenset[str],
     ) -> tuple[jax.Array, AttentionFeatures]:
-        """Return the output `[B, L, D]` as layer `n`, and its requested attention features."""
-        key = fold(key, n)
+        """Return the output `[B, L, D]`, and the requested features of the attention.
+
+        `key` is the dropout key of this layer alone.
+        """
         attended, features = self.attention(
             self._attention_input(x), mask, rotation, key, requested
         )
@@ -315,7 +316,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
                 x = self._loop(layer_range, x, mask, rotation, key)
             else:
                 layer = self._rematerialised(self.layers[str(last)], request.attention(last))
-                x, attention[last] = layer(last, x, mask, rotation, key)
+                x, attention[last] = layer(x, mask, rotation, fold(key, last))
             if self.final_norm is not None and last == len(self.layers):
                 x = self.final_norm(x)
             hidden[last] = x
@@ -378,7 +379,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         def body(x: jax.Array, scanned: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
             n, params = scanned
             layer = self._rematerialised(nnx.merge(graphs[0], params), frozenset(), looped=True)
-            return layer(n, x, mask, rotation, key)[0], None
+            return layer(x, mask, rotation, fold(key, n))[0], None
 
         return jax.lax.scan(body, x, (jnp.arange(layer_range.start, layer_range.stop), stacked))[0]
 

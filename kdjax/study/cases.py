@@ -105,7 +105,7 @@ class Costs:
             students=students,
         )
 
-    def near(self, a: str, b: str) -> float:
+    def tolerance(self, a: str, b: str) -> float:
         """Return the largest difference in FLOPs at which two arms count as equally dear.
 
         That is the dearer of the two arms' steps, since a budget leaves less than one of them, or
@@ -116,9 +116,9 @@ class Costs:
     def equal(self, a: str, b: str) -> bool:
         """Return whether two arms are known to cost the same."""
         known = a not in self.unknown and b not in self.unknown
-        return known and abs(self.runs[a] - self.runs[b]) <= self.near(a, b)
+        return known and abs(self.runs[a] - self.runs[b]) <= self.tolerance(a, b)
 
-    def no_more(self, a: str, b: str) -> bool:
+    def costs_at_most(self, a: str, b: str) -> bool:
         """Return whether a certainly costs no more than b."""
         # Of an unknown cost the known part is a lower bound: it serves for b, not for a.
         return a not in self.unknown and self.runs[a] <= self.runs[b]
@@ -130,7 +130,7 @@ class Costs:
         """
         # Both costs hold the share of one of `students`; more students only shrink that share.
         without_training = {arm: self.runs[arm] - self.training[arm] for arm in (a, b)}
-        room = without_training[b] + self.near(a, b) - without_training[a]
+        room = without_training[b] + self.tolerance(a, b) - without_training[a]
         if room <= 0:
             return None
         extra_training = (self.training[a] - self.training[b]) * self.students
@@ -166,11 +166,13 @@ def _case_verdict(verdict: PairVerdict, costs: Costs) -> CaseVerdict:
     # At the same cost it stays; else it holds only for the side that costs no more.
     if outcome == "TIES" and not costs.equal(a, b):
         # It reads from the side of the arm that costs less.
-        if costs.no_more(b, a):
+        if costs.costs_at_most(b, a):
             a = verdict.b
             b = verdict.a
         outcome = "AT LEAST TIES"
-    if outcome in ("AT LEAST TIES", "BEATS") and not (costs.equal(a, b) or costs.no_more(a, b)):
+    if outcome in ("AT LEAST TIES", "BEATS") and not (
+        costs.equal(a, b) or costs.costs_at_most(a, b)
+    ):
         outcome = "OPEN"
     row = CaseVerdict(verdict.endpoint, a, outcome, b, costs.runs[a] / costs.runs[b])
 

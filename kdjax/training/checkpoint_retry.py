@@ -74,7 +74,7 @@ class CheckpointRetry:
         if self._saved_step == ledger.steps:
             return
         # The one before has to be whole first; only one is written at a time.
-        self.commit(ledger)
+        self.wait_until_saved(ledger)
         try:
             records.save_point(ledger)
             self._storage.save(state, ledger, records.read())
@@ -82,7 +82,7 @@ class CheckpointRetry:
         except (OSError, Unsaved) as e:
             self._warn_or_raise(e, ledger.steps)
 
-    def wait(self) -> None:
+    def sleep_before_retry(self) -> None:
         """Wait until the next try to write the last checkpoint.
 
         A process that is told to stop tries once more at once, and no longer.
@@ -92,7 +92,7 @@ class CheckpointRetry:
         if PREEMPTION.stop_requested():
             self.patience = 0.0
 
-    def commit(self, ledger: Ledger) -> bool:
+    def wait_until_saved(self, ledger: Ledger) -> bool:
         """Wait for the checkpoint in progress; return whether the ledger's step has one now.
 
         Raises:

@@ -217,7 +217,14 @@ class Phase:
             frozen_encoder=self.frozen_encoder,
         )
         trainable, frozen = partition(params, all_trained)
-        return loss_fn(trainable, frozen, teacher_params, budget_fraction, batch, dropout_key)
+        return loss_fn(
+            trainable,
+            batch,
+            dropout_key,
+            frozen=frozen,
+            teacher_params=teacher_params,
+            budget_fraction=budget_fraction,
+        )
 
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""

@@ -130,9 +130,9 @@ def make_step(
         grad_fn = partial(
             jax.value_and_grad(loss_fn, has_aux=True),
             trainable,
-            frozen,
-            teacher_params,
-            schedule_inputs.budget_fraction,
+            frozen=frozen,
+            teacher_params=teacher_params,
+            budget_fraction=schedule_inputs.budget_fraction,
         )
         with layout.mesh_context():
             if microbatches == 1:
@@ -175,12 +175,12 @@ def make_loss_fn(
         student, teacher, objective, trained, frozen_encoder, dtype, layout: as in `make_step`.
 
     Returns:
-        A pure function `(trainable, frozen, teacher_params, budget_fraction, batch, dropout_seeds,
-        shares=None) -> (loss, terms)`: the loss and each term by itself, float32 scalars. Its
-        arguments are the two parts of a state's parameters (`kdjax.training.partition.partition`),
-        what the step is given of the teacher, the share of the budget spent before the step, the
-        batch or a part of one, seeds of its sequences (or a JAX key; None: no dropout), and the
-        share of each term's normalizer that lies in a part of a batch (None: a whole batch).
+        A pure function `(trainable, batch, dropout_seeds, shares=None, *, frozen, teacher_params,
+        budget_fraction) -> (loss, terms)`: the loss and each term by itself, float32 scalars.
+        `trainable` and `frozen` are the two parts of a state's parameters
+        (`kdjax.training.partition.partition`), `batch` is a batch or a part of one, `dropout_seeds`
+        are seeds of its sequences (or a JAX key; None: no dropout), and `shares` the share of each
+        term's normalizer that lies in a part of a batch (None: a whole batch).
     """
     student_forward = layout.shard_forward(student, dtype)
     teacher_forward = None
@@ -189,12 +189,13 @@ def make_loss_fn(
 
     def loss_fn(
         trainable: Flat,
-        frozen: Flat,
-        teacher_params: Any,
-        budget_fraction: float | jax.Array,
         batch: Batch,
         dropout_seeds: jax.Array | None,
         shares: Mapping[str, jax.Array] | None = None,
+        *,
+        frozen: Flat,
+        teacher_params: Any,
+        budget_fraction: float | jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         params = combine(trainable, frozen, trained)
         model = student_params(params["model"], teacher_params, frozen_encoder=frozen_encoder)

@@ -69,7 +69,7 @@ class Trainer(TrainingLoop):
         self.clock = clock
         self._ledger_before_step = self.ledger
         self._evaluated_step = self.steps
-        self._runs_at_once = len(clocks)
+        self._lanes = len(clocks)
         programs = [compiled.program for compiled in spec.compiled_phases]
 
         with ExitStack() as open_files:
@@ -80,7 +80,7 @@ class Trainer(TrainingLoop):
             self._records.begin(
                 self.ledger,
                 restored.damaged,
-                side_by_side=self._runs_at_once,
+                side_by_side=self._lanes,
                 prices=[compiled.price.to_json() for compiled in spec.compiled_phases],
                 positions=[program.shape.tokens_per_step for program in programs],
             )
@@ -90,7 +90,7 @@ class Trainer(TrainingLoop):
 
             # Phases may share a program, which is compiled once.
             for program in dict.fromkeys(programs):
-                clock.add("compile", program.compile_seconds / self._runs_at_once)
+                clock.add("compile", program.compile_seconds / self._lanes)
             self.read_clock()
             if self.ledger.used > spec.budget.amount and not self.steps:
                 raise InputError(
@@ -137,8 +137,16 @@ class Trainer(TrainingLoop):
         )
 
     @override
-    def profiled_step(self, wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        return self._profiler.capture(self.steps + 1, wait or self.finish_pending, self.clock)
+    def profiled_step(self) -> AbstractContextManager[None]:
+        return self.capture_step(self.finish_pending)
+
+    def capture_step(self, wait: Callable[[], None]) -> AbstractContextManager[None]:
+        """Return a block in which the next step is captured, if the settings name it.
+
+        Args:
+            wait: function that waits until the devices have done all steps before.
+        """
+        return self._profiler.capture(self.steps + 1, wait, self.clock)
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
@@ -278,7 +286,7 @@ class Trainer(TrainingLoop):
     def save_now(self, state: State) -> None:
         self._saver.patience = 0.0
         self.save(state)
-        self._saver.commit(self.ledger)
+        self._saver.wait_until_saved(self.ledger)
 
     @override
     def end_phase(self, phase_number: int, state: State) -> None:
@@ -294,8 +302,8 @@ class Trainer(TrainingLoop):
 
         # Nothing is spent any more, so the last checkpoint is waited for.
         self.save(state)
-        while not self._saver.commit(self.ledger):
-            self._saver.wait()
+        while not self._saver.wait_until_saved(self.ledger):
+            self._saver.sleep_before_retry()
             self.save(state)
         params = hosts.to_host(state.params["model"])
         params_sha256 = sha256(params)
@@ -305,7 +313,7 @@ class Trainer(TrainingLoop):
             self._records.log.curve(),
             params_sha256,
             self._records.finish(self.ledger, params_sha256),
-            self._runs_at_once,
+            self._lanes,
         )
 
     def abandon(self, error: Diverged) -> Outcome:
@@ -323,6 +331,6 @@ class Trainer(TrainingLoop):
             self._records.log.curve(),
             None,
             self._records.diverged(ledger, str(error)),
-            self._runs_at_once,
+            self._lanes,
             str(error),
         )

@@ -156,7 +156,7 @@ class VmappedTrainer(TrainingLoop):
 
     @override
     def profiled_step(self) -> AbstractContextManager[None]:
-        return self._first.profiled_step(lambda: self._report(last_too=True))
+        return self._first.capture_step(lambda: self._report(last_too=True))
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:

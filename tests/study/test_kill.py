@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -238,9 +239,10 @@ def test_compare_on_sigterm_exits_75_and_resumes(
     for sign, message in (
         (
             stopped / "data" / "preparation.json",
-            "kdjax: told to stop; nothing is lost; the same command goes on",
+            # On a machine that is busy the signal may come as late as in training.
+            r"kdjax: told to stop; (nothing is lost|saved at step \d+); the same command",
         ),
-        (stopped / RUN / "metrics.jsonl", r"kdjax: told to stop; saved at step "),
+        (stopped / RUN / "metrics.jsonl", r"kdjax: told to stop; saved at step \d+"),
     ):
         process = forks.start(words, errors)
         while not sign.exists():
@@ -248,7 +250,7 @@ def test_compare_on_sigterm_exits_75_and_resumes(
             time.sleep(0.002)
         os.kill(process, signal.SIGTERM)
         assert forks.wait() == 75, errors.read_text()
-        assert errors.read_text().splitlines()[-1].startswith(message)
+        assert re.match(message, errors.read_text().splitlines()[-1])
         assert "Traceback" not in errors.read_text()
     forks.start(words, errors)
     assert forks.wait() == 0, errors.read_text()

@@ -62,7 +62,7 @@ def test_warning_names_the_step_that_failed_and_the_next_one_is_saved(tmp_path: 
     retry.save({}, ledger(100), written)
     assert warnings == []
     retry.save({}, ledger(200), written)
-    assert retry.commit(ledger(200))
+    assert retry.wait_until_saved(ledger(200))
     assert storage.saved == [200]
     assert warnings == [
         f"{tmp_path}/checkpoints/100 could not be written (File too large); the run goes on "
@@ -91,7 +91,7 @@ def test_out_of_file_handles_is_refused_at_once(tmp_path: Path) -> None:
     retry = CheckpointRetry(NoHandles(tmp_path / "checkpoints", set()), tmp_path, 3600.0, print)
     # Waiting frees room on a disk, and no file of this process.
     with pytest.raises(InputError, match=r"Too many open files.*expected a higher limit"):
-        retry.commit(ledger(100))
+        retry.wait_until_saved(ledger(100))
 
 
 def test_signal_ends_the_wait_for_room_and_the_patience(
@@ -101,11 +101,11 @@ def test_signal_ends_the_wait_for_room_and_the_patience(
     retry = CheckpointRetry(storage, tmp_path, 3600.0, lambda line: None)
     written = records(tmp_path)
     retry.save({}, ledger(100), written)
-    assert not retry.commit(ledger(100))
+    assert not retry.wait_until_saved(ledger(100))
     monkeypatch.setattr(PREEMPTION, "_stop_requested", True)
-    retry.wait()
+    retry.sleep_before_retry()
     assert retry.patience == 0.0
     # One more try; it fails, and that is the end.
     retry.save({}, ledger(100), written)
     with pytest.raises(InputError, match="expected room for it; the same command goes on"):
-        retry.commit(ledger(100))
+        retry.wait_until_saved(ledger(100))
