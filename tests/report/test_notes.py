@@ -11,6 +11,7 @@ import pytest
 from kdjax.config import BudgetConfig, Config
 from kdjax.report import notes
 from kdjax.results.teacher import PretrainingFacts, TeacherFacts
+from kdjax.results.text import CountedLosses
 from kdjax.study import differences
 from tests.report.results import study
 
@@ -178,3 +179,26 @@ def test_seeds_side_by_side_are_noted() -> None:
     assert notes.side_by_side([alone, alone]) == []
     (note,) = notes.side_by_side([alone, of_three])
     assert note.startswith("Up to 3 seeds of an arm trained side by side")
+
+
+def test_arms_that_no_seed_brings_below_unigram_are_named() -> None:
+    results = study()
+    (endpoint,) = [e for e in results.endpoints if e.name == "mlm_loss"]
+    losses = CountedLosses(
+        unigram=5.0,
+        left_neighbor=4.0,
+        both_neighbors=3.0,
+        tokens=1,
+        fitted_tokens=1,
+        held_out_tokens=1,
+        unknown={},
+    )
+    values = {"scratch": 5.0, "logit": 6.0}
+    runs = []
+    for run in results.runs:
+        # One seed of logit is better than counting.
+        loss = 4.9 if (run.arm, run.seed) == ("logit", 1) else values.get(run.arm, 4.0)
+        runs.append(replace(run, metrics={"mlm_loss": loss}))
+    (note,) = notes.no_better_than_counts([endpoint], runs, losses)
+    assert "not below the unigram cross-entropy (5.000 nats) under any seed: scratch." in note
+    assert notes.no_better_than_counts([endpoint], runs, None) == []

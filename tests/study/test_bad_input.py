@@ -210,6 +210,26 @@ def test_malformed_command_line_is_refused(recipe: Path, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "CONFIG is empty, expected the path of a recipe"),
+        ("/dev/null", "/dev/null: not a file"),
+    ],
+)
+def test_recipe_that_is_no_file_is_refused(path: str, message: str) -> None:
+    refused(message, "price", path)
+
+
+def test_refused_sweep_leaves_its_directory_to_the_corrected_one(
+    recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = [recipe, "--out", out, "--sweep", '{"budget.flops": [1e7]}']
+    refused("no file matches", "sweep", *words, "--data.files", str(tmp_path / "nowhere.txt"))
+    assert not out.exists() or list(out.iterdir()) == []
+
+
 def test_corrected_recipe_runs_in_the_directory_of_a_refused_one(
     recipe: Path, tmp_path: Path
 ) -> None:
