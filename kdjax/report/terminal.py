@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import mlm_probe, notes, numbers, primary_endpoint, reference_losses, sentences
+from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses, sentences
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
 from kdjax.report.usage import mean, or_dash, runs
@@ -63,9 +63,7 @@ def summary(results: Results) -> Group:
     answers = [Text(answer) for answer in sentences.answers(results).values()]
     tested = [Text(sentence) for sentence in primary_endpoint.sentences(results)]
     order = [Text(sentence) for sentence in _order(results)]
-    # Last, where it is seen: an arm that diverged is compared with none.
-    divergences = [Text(sentence, style="bold") for sentence in notes.divergences(results.runs)]
-    return Group(table, *tested, headline, *answers, *order, *divergences)
+    return Group(table, *tested, headline, *answers, *order)
 
 
 def _order(results: Results) -> list[str]:

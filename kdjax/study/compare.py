@@ -13,7 +13,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
-from kdjax.report import study_page, terminal, wall_clock
+from kdjax.report import notes, study_page, terminal, wall_clock
 from kdjax.results.runs import RunResult
 from kdjax.results.store import write_results
 from kdjax.results.study import Results
@@ -65,6 +65,9 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         Console(width=width).print(terminal.summary(results))
         print(f"report: {out / 'report.html'}")
+        # Last, where it is seen: an arm that diverged is compared with none.
+        for sentence in notes.divergences(results.runs):
+            print(sentence)
     return results
 
 

@@ -27,6 +27,7 @@ from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
 from kdjax.sweep.schema import SweepResults
+from kdjax.sweep.verdict import divergences
 
 NAME = "sweep.json"
 """File of a sweep's results, in its directory."""
@@ -73,6 +74,8 @@ def sweep(config: Config, out: Path) -> SweepResults:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         Console(width=width).print(table.summary(results))
         print(f"report: {out / REPORT}")
+        for sentence in divergences(results):
+            print(sentence)
     return results
 
 

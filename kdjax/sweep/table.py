@@ -13,7 +13,7 @@ from kdjax.report import numbers, reference_losses
 from kdjax.report.phrases import listed_settings
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
-from kdjax.sweep.verdict import amounts, divergences, headline, sentences
+from kdjax.sweep.verdict import amounts, headline, sentences
 
 
 def summary(sweep: SweepResults) -> console.Group:
@@ -28,7 +28,6 @@ def summary(sweep: SweepResults) -> console.Group:
             parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
             parts += map(Text, sentences(sweep, group, endpoint))
-    parts += [Text(sentence, style="bold") for sentence in divergences(sweep)]
     return console.Group(*parts)
 
 

@@ -54,7 +54,7 @@ def test_diverged_arm_is_a_result_and_others_run(study: tuple[Path, Ended]) -> N
 
 def test_diverged_arm_is_named_last_with_its_step(study: tuple[Path, Ended]) -> None:
     _, ended = study
-    *_, last, report = ended.out.splitlines()
+    *_, report, last = ended.out.splitlines()
     assert last == (
         "wild diverged: seed 0 at step 2 and seed 1 at step 2 (2 of 2). It is compared with no "
         "other arm."
