@@ -24,6 +24,10 @@ class Diverged(InputError):
     """Training that came to numbers that are not finite: its settings cannot be used."""
 
 
+class NoHandles(InputError):
+    """No file handle is left to this process, nor to the libraries that would end their threads."""
+
+
 class Unfinished(InputError):
     """Long work that stopped before its end and stays: the same command goes on with it."""
 

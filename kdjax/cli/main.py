@@ -12,7 +12,7 @@ from kdjax import process_logging, standard_streams
 from kdjax.cli import command_line
 from kdjax.cli.command import Command, Options
 from kdjax.clock import CLOCK
-from kdjax.errors import InputError, Stopped
+from kdjax.errors import InputError, NoHandles, Stopped
 from kdjax.parallel.preemption import INTERRUPTED, PREEMPTION
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -75,6 +75,11 @@ def _run(arguments: Sequence[str] | None) -> bool:
     except Stopped as e:
         process_logging.warn(str(e))
         sys.exit(INTERRUPTED if PREEMPTION.interrupted else e.STATUS)
+    except NoHandles as e:
+        process_logging.warn(str(e))
+        # Threads that wait for a handle would keep the process for ever.
+        sys.stdout.flush()
+        os._exit(2)
     except InputError as e:
         process_logging.warn(str(e))
         _exit_now(2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.ledger import Ledger
-from kdjax.errors import InputError
+from kdjax.errors import InputError, NoHandles
 from kdjax.parallel.preemption import PREEMPTION
 from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
 from kdjax.training.records import RunRecords
@@ -117,6 +117,7 @@ class CheckpointRetry:
 
         Raises:
             InputError: nothing could be written for longer than the patience.
+            NoHandles: this process has no file handle left.
         """
         if self._failing_since is None:
             self._failing_since = time.monotonic()
@@ -126,7 +127,7 @@ class CheckpointRetry:
             message = f"{self._directory} cannot be written ({error.strerror})"
         # Waiting frees room on a disk, but none of this process's own files.
         if os.strerror(errno.EMFILE) in message:
-            raise InputError(
+            raise NoHandles(
                 f"{message}, expected a higher limit (ulimit -n); the same command goes on from "
                 "the last whole checkpoint"
             )

@@ -14,7 +14,7 @@ import pytest
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import LogConfig
-from kdjax.errors import InputError
+from kdjax.errors import InputError, NoHandles
 from kdjax.parallel.preemption import PREEMPTION
 from kdjax.training.checkpoint_retry import CheckpointRetry
 from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
@@ -84,13 +84,14 @@ def test_failure_without_patience_stops_with_the_step_that_failed(tmp_path: Path
 
 
 def test_out_of_file_handles_is_refused_at_once(tmp_path: Path) -> None:
-    class NoHandles(FailingStorage):
+    class StorageWithoutHandles(FailingStorage):
         def wait(self) -> bool:
             raise Unsaved(self.path / "100", os.strerror(errno.EMFILE))
 
-    retry = CheckpointRetry(NoHandles(tmp_path / "checkpoints", set()), tmp_path, 3600.0, print)
+    storage = StorageWithoutHandles(tmp_path / "checkpoints", set())
+    retry = CheckpointRetry(storage, tmp_path, 3600.0, print)
     # Waiting frees room on a disk, and no file of this process.
-    with pytest.raises(InputError, match=r"Too many open files.*expected a higher limit"):
+    with pytest.raises(NoHandles, match=r"Too many open files.*expected a higher limit"):
         retry.wait_until_saved(ledger(100))
 
 
