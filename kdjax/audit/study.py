@@ -13,6 +13,7 @@ from kdjax.audit.findings import AuditFindings
 from kdjax.audit.recorded import RESULTS, RecordedStudy, recorded_study
 from kdjax.audit.results import audit_results
 from kdjax.audit.run import RunAudit
+from kdjax.study.run_backup import run_name
 
 
 def audit_study(out: Path, shared: Path | None, findings: AuditFindings) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def _audit(study: RecordedStudy) -> None:
     costs = audited_costs(artifacts)
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for name, seed in itertools.product(costs, study.config.seeds):
-        directory = study.out / "runs" / f"{name}-seed{seed}"
+        directory = study.out / "runs" / run_name(name, seed)
         with findings.record_errors(directory):
             run = RunAudit(artifacts, study.arms[name], costs[name], seed, directory)
             rows[name, seed] = run.audit()

@@ -78,8 +78,7 @@ def _run(arguments: Sequence[str] | None) -> bool:
     except NoHandles as e:
         process_logging.warn(str(e))
         # Threads that wait for a handle would keep the process for ever.
-        sys.stdout.flush()
-        os._exit(2)
+        _exit_now(2, at_once=True)
     except InputError as e:
         process_logging.warn(str(e))
         _exit_now(2)
@@ -141,12 +140,16 @@ def _peer_lost(error: Exception) -> bool:
     return hosts.peer_lost(error)
 
 
-def _exit_now(status: int) -> NoReturn:
+def _exit_now(status: int, *, at_once: bool = False) -> NoReturn:
     """Exit with a status, without waiting for other processes.
 
     Where there are others, Python's usual end would wait for them, which wait for this one.
+
+    Args:
+        status: the exit status.
+        at_once: whether not to wait for this process's own threads either.
     """
-    if _is_distributed():
+    if at_once or _is_distributed():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

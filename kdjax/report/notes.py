@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from kdjax.config import Config
@@ -126,16 +125,11 @@ def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]
         if endpoint.baseline is None:
             continue
         # An arm whose best seed is no better than always guessing the largest class.
-        best: dict[str, float] = dict.fromkeys(endpoint.arms, -math.inf)
-        for run in runs:
-            if run.arm in best and endpoint.name in run.metrics:
-                best[run.arm] = max(best[run.arm], run.metrics[endpoint.name])
         diverged = diverged_arms(runs)
-        arms = [
-            arm
-            for arm, score in best.items()
-            if -math.inf < score <= endpoint.baseline and arm not in diverged
-        ]
+        arms = []
+        for arm, scores in _values(endpoint, runs).items():
+            if max(scores) <= endpoint.baseline and arm not in diverged:
+                arms.append(arm)
         if arms:
             notes.append(say("at_baseline", label=endpoint.label, arms=", ".join(arms)))
     return notes
@@ -159,12 +153,8 @@ def no_better_than_counts(
     for endpoint in endpoints:
         if endpoint.name not in ("mlm_loss", "mlm_probe"):
             continue
-        lowest: dict[str, float] = {}
-        for run in runs:
-            if run.arm in endpoint.arms and endpoint.name in run.metrics:
-                value = run.metrics[endpoint.name]
-                lowest[run.arm] = min(lowest.get(run.arm, math.inf), value)
-        arms = [arm for arm, loss in lowest.items() if loss >= losses.unigram]
+        values = _values(endpoint, runs)
+        arms = [arm for arm in values if min(values[arm]) >= losses.unigram]
         if arms:
             notes.append(
                 say(
@@ -172,6 +162,16 @@ def no_better_than_counts(
                 )
             )
     return notes
+
+
+def _values(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> dict[str, list[float]]:
+    """Return the values of each arm that has any on an endpoint, in the order of its arms."""
+    values: dict[str, list[float]] = {}
+    for arm in endpoint.arms:
+        of_arm = [run for run in runs if run.arm == arm and endpoint.name in run.metrics]
+        if of_arm:
+            values[arm] = [run.metrics[endpoint.name] for run in of_arm]
+    return values
 
 
 def divergences(runs: Sequence[EndedRun]) -> list[str]:

@@ -22,6 +22,7 @@ from kdjax.study import manifest
 from kdjax.study.parts import Part
 from kdjax.study.references import References
 from kdjax.study.results import collect
+from kdjax.study.run_backup import run_name
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.study.writer import backup_of, sole_writer
@@ -85,7 +86,7 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> RunResult:
         raise InputError(
             f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}"
         )
-    writer = sole_writer(out, backup_of(config), part=f"{arm}-seed{seed}")
+    writer = sole_writer(out, backup_of(config), part=run_name(arm, seed))
     with writer, Reporter() as reporter:
         study = prepared_study(config, out, reporter)
         return StudyRunner(study).run_all([(arm, seed)])[0]

@@ -12,12 +12,13 @@ from typing import Any
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import first_difference
 from kdjax.errors import InputError
-from kdjax.results.store import result_of, run_result
+from kdjax.results.runs import RunResult
+from kdjax.results.store import result_of
 from kdjax.storage import locks
 from kdjax.storage.files import LOCK, check_writable, entries, read_json, write_json
 from kdjax.storage.typed_json import read_typed
 from kdjax.study.manifest import BEFORE, NAME, read_manifest
-from kdjax.study.run_backup import MANIFEST, RESULT
+from kdjax.study.run_backup import MANIFEST, RESULT, run_name
 from kdjax.study.run_manifest import RunManifest
 
 
@@ -198,13 +199,14 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
             places.
     """
     runs: dict[str, Path] = {}
+    params: dict[str, str | None] = {}
     first_facts: dict[tuple[str, int | None], tuple[Any, Path]] = {}
     for source in sources:
         for name in _finished(source, "runs"):
             run = source / name
             path = run / MANIFEST
             manifest = read_typed(RunManifest, path)
-            _check_place(name, manifest, run)
+            result = _result(name, manifest, run)
             # Of teachers that were trained here there is one for each seed.
             teacher = manifest.teacher or {}
             teacher_seed = teacher.get("pretraining", {}).get("seed")
@@ -224,31 +226,27 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
                         f"{first_run}"
                     )
             # The same run may lie in several directories, where it was copied or made twice.
-            if _final_params(run) != _final_params(runs.setdefault(name, run)):
+            runs.setdefault(name, run)
+            if result.params_sha256 != params.setdefault(name, result.params_sha256):
                 raise InputError(
                     f"{run}: ended with other parameters than {runs[name]}, expected the same run"
                 )
     return runs
 
 
-def _check_place(name: str, manifest: RunManifest, run: Path) -> None:
-    """Check that a run's directory, manifest and result are of one arm and seed.
+def _result(name: str, manifest: RunManifest, run: Path) -> RunResult:
+    """Read a run's result; its directory, manifest and result must be of one arm and seed.
 
     Raises:
         InputError: they are not.
     """
-    expected = f"runs/{manifest.arm}-seed{manifest.seed}"
+    expected = f"runs/{run_name(manifest.arm, manifest.seed)}"
     if name != expected:
         raise InputError(
             f"{run}: this is the run of {manifest.arm}, seed {manifest.seed}, expected it in "
             f"{expected}"
         )
-    result_of(read_json(run / RESULT), run / RESULT, manifest.arm, manifest.seed)
-
-
-def _final_params(run: Path) -> str | None:
-    """Return the hash of the parameters a run ended with; None where it diverged."""
-    return run_result(read_json(run / RESULT), run / RESULT).params_sha256
+    return result_of(read_json(run / RESULT), run / RESULT, manifest.arm, manifest.seed)
 
 
 def _finished(source: Path, kind: str) -> list[str]:

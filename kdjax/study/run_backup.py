@@ -38,6 +38,11 @@ def subdirectory(config: Config, name: str) -> Config:
     return replace(config, train=replace(config.train, checkpoint=checkpoint))
 
 
+def run_name(arm: str, seed: int) -> str:
+    """Return the name of a run's directory below `runs/`."""
+    return f"{arm}-seed{seed}"
+
+
 class RunBackup:
     """The place where one run's files lie besides its own directory; without one, all stay there.
 

@@ -15,6 +15,7 @@ from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.parallel.layout import Layout
 from kdjax.study.artifact_dirs import artifact_dirs
 from kdjax.study.manifest import Cost
+from kdjax.study.run_backup import run_name
 from kdjax.training.arm import Arm
 from kdjax.training.phase import price
 
@@ -75,7 +76,7 @@ class StudyPlan:
 
     def run_dir(self, arm: str, seed: int) -> Path:
         """Return the directory of a run."""
-        return self.out / "runs" / f"{arm}-seed{seed}"
+        return self.out / "runs" / run_name(arm, seed)
 
     def prices(self, arm: Arm) -> tuple[Price, ...]:
         """Count what a step of each phase of an arm costs."""

@@ -24,7 +24,7 @@ from kdjax.storage.files import read_json, remove_on_input_error, write_json
 from kdjax.storage.typed_json import check_fields
 from kdjax.study.batches import tuning_batches
 from kdjax.study.evaluation import Evaluation, Metrics
-from kdjax.study.run_backup import subdirectory
+from kdjax.study.run_backup import run_name, subdirectory
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.study.tuned import format_settings
@@ -203,7 +203,7 @@ class Trials:
         if (directory / NAME).exists() and read_record(directory / NAME)["diverged"]:
             return len(seeds)
         return sum(
-            (directory / "runs" / f"{arm}-seed{seed}" / "result.json").exists() for seed in seeds
+            (directory / "runs" / run_name(arm, seed) / "result.json").exists() for seed in seeds
         )
 
 
