@@ -20,6 +20,7 @@ from kdjax.errors import Diverged, InputError
 from kdjax.models import Model, forward
 from kdjax.models.features import FeatureRequest
 from kdjax.models.ops import kl_of_log_probs, log_softmax
+from kdjax.objectives.logits import common_entries, same_but_for_padding
 from kdjax.objectives.reductions import require_logits
 
 
@@ -105,7 +106,7 @@ class HeldOut:
         targets: list[NDArray[np.float32]] | list[None] = [None] * len(self.batches)
         if self._teacher is not None:
             expected = self._teacher.config.vocab_size
-            if config.vocab_size != expected:
+            if not same_but_for_padding(config.vocab_size, expected):
                 raise InputError(
                     f"held-out KL: the model has {config.vocab_size} vocabulary entries, expected "
                     f"the teacher's {expected}"
@@ -198,7 +199,8 @@ def over_slots(
     Args:
         log_probs: `[B, S, V]`: the model's log-probabilities.
         batch: `labels` and `label_weights`, `[B, S]`.
-        target: `[B, S, V]`: the teacher's log-probabilities; None without a teacher.
+        target: `[B, S, V]`: the teacher's log-probabilities, perhaps with another number of unused
+            entries; None without a teacher.
 
     Returns:
         Sums: `loss`, `accuracy`, `weight`, `count`; beside a teacher also `kl` and `agreement`.
@@ -219,6 +221,9 @@ def over_slots(
         "count": jnp.sum(weights > 0),
     }
     if target is not None:
+        # Where one vocabulary is padded, over the entries that both have.
+        if log_probs.shape != target.shape:
+            log_probs, target = map(log_softmax, common_entries(log_probs, target))
         sums["kl"] = summed(kl_of_log_probs(log_probs, target))
         sums["agreement"] = summed(best == jnp.argmax(target, -1))
     return sums

@@ -16,6 +16,10 @@ from kdjax.errors import InputError
 Verdict = Literal["BEATS", "TIES", "INCONCLUSIVE"]
 Better = Literal["higher", "lower"]
 
+ROUNDINGS = 8
+"""Roundings between two values and the end of an interval of their differences, at most: of each
+value, the difference, the mean, the spread, its product and the end itself."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -119,7 +123,9 @@ def paired(
         only = next(iter(differences), None)
         return Comparison(*names, only, None, None, n, "INCONCLUSIVE")
     mean, low, high = map(float, interval(differences, confidence))
-    if -margin <= low and high <= margin:
+    # An end on the margin itself is within it, however the differences were rounded.
+    rounding = ROUNDINGS * np.finfo(np.float64).eps * max(map(abs, [*a.values(), *b.values()]))
+    if -margin - rounding <= low and high <= margin + rounding:
         return Comparison(*names, mean, low, high, n, "TIES")
     if low <= 0 <= high:
         return Comparison(*names, mean, low, high, n, "INCONCLUSIVE")

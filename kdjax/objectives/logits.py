@@ -68,7 +68,9 @@ class Logit(TeacherTerm):
     ) -> jax.Array:
         # A schedule's value at this step.
         temperature = current(self.temperature, batch)
-        student_logits, teacher_logits = _common(self._logits(student), self._logits(teacher))
+        student_logits, teacher_logits = common_entries(
+            self._logits(student), self._logits(teacher)
+        )
         divergence = ops.kl(student_logits / temperature, teacher_logits / temperature)
         if self.positions == "all":
             return temperature**2 * mean(divergence, batch["valid"])
@@ -102,7 +104,7 @@ class LogitBui2024(TeacherTerm):
     def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        student_logits, teacher_logits = _common(
+        student_logits, teacher_logits = common_entries(
             require_logits(student.logits), require_logits(teacher.logits)
         )
         student_log_probs = ops.log_softmax(student_logits)
@@ -127,19 +129,32 @@ def _check_vocabularies(student: int, teacher: int) -> None:
     Raises:
         InputError: they are not.
     """
-    smaller, larger = sorted((student, teacher))
-    least, most = PADDED_TO
-    # The largest power of two that divides it.
-    multiple = min(larger & -larger, most)
-    if smaller == larger or (multiple >= least and larger - smaller < multiple):
+    if same_but_for_padding(student, teacher):
         return
+    least, most = PADDED_TO
     raise InputError(
         f"the student has {student} vocabulary entries, the teacher {teacher}, expected equal "
         f"numbers, or the larger one padded to a multiple of a power of two, {least} to {most}"
     )
 
 
-def _common(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+def same_but_for_padding(student: int, teacher: int) -> bool:
+    """Return whether two numbers of entries can be of one vocabulary, one of them padded.
+
+    That is, whether they are equal, or the larger one is the next multiple of a power of two.
+
+    Args:
+        student: entries of the student's vocabulary.
+        teacher: entries of the teacher's.
+    """
+    smaller, larger = sorted((student, teacher))
+    least, most = PADDED_TO
+    # The largest power of two that divides it.
+    multiple = min(larger & -larger, most)
+    return smaller == larger or (multiple >= least and larger - smaller < multiple)
+
+
+def common_entries(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return both models' logits `[..., V]` at the V entries that both vocabularies have."""
     entries = min(student.shape[-1], teacher.shape[-1])
     return student[..., :entries], teacher[..., :entries]

@@ -15,6 +15,7 @@ from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, zoo
+from kdjax.objectives.logits import same_but_for_padding
 from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
 from kdjax.study.batches import held_out
@@ -156,7 +157,9 @@ class Artifacts:
         models: list[Model | None] = [teacher.model for teacher in self.teachers]
         evaluations = []
         for model in models or [None]:
-            comparable = model if model and model.config.vocab_size == vocab_size else None
+            comparable = None
+            if model and same_but_for_padding(vocab_size, model.config.vocab_size):
+                comparable = model
             compared = HeldOut(study_text.batches, comparable, study_text.shuffled)
             evaluations.append(
                 Evaluation(self._config.evaluation, compared, self.tasks, texts, self.mlm_probe)

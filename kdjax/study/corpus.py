@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from kdjax.config import Config, TokenizerConfig
+from kdjax.config import Config, DataConfig, TokenizerConfig, plain
+from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
@@ -83,6 +85,9 @@ def study_corpus(
         _prepare(config, directory, reporter, beam)
     corpus = Corpus.open(directory)
     _check_corpus(config, corpus)
+    if config.data.prepared:
+        for warning in differences_from_prepared(config.data, corpus.manifest):
+            reporter.warn(f"{corpus.directory}: {warning}")
 
     # Counts take a while: what is useless is refused before, but for corpora of earlier versions.
     check_unknown(corpus.manifest.unknown, str(corpus.directory))
@@ -178,6 +183,40 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
             f"{tokenizer}: has {manifest.vocab_size} entries, expected at most "
             f"student.vocab_size, {student.vocab_size}"
         )
+
+
+def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]:
+    """Return a sentence for each setting of the text by which a named corpus was not prepared.
+
+    What is prepared counts; these settings are passed over. Files are compared by their names,
+    since a corpus is often prepared on another machine.
+
+    Args:
+        data: the recipe's settings, with `prepared`.
+        manifest: manifest of the corpus that it names.
+    """
+    sentences = []
+    # Settings that came later stand in a manifest where they are not the default.
+    made_with = {**LATER_SETTINGS, **manifest.settings}
+    for name in ("validation", "text_field", *LATER_SETTINGS):
+        asked = plain(getattr(data, name))
+        if name == "text_field" and isinstance(asked, str):
+            asked = [asked]
+        if asked != made_with[name]:
+            sentences.append(
+                f"was prepared with data.{name} {made_with[name]!r}, which counts; the recipe's "
+                f"is {asked!r}"
+            )
+
+    patterns = [data.files] if isinstance(data.files, str) else list(data.files)
+    sources = [Path(source).name for source in manifest.sources]
+    for pattern in patterns:
+        if not fnmatch.filter(sources, Path(pattern).name):
+            sentences.append(
+                f"was prepared of {', '.join(sources[:3])}, which counts; the recipe's data.files "
+                f"is {pattern!r}"
+            )
+    return sentences
 
 
 def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:

@@ -142,10 +142,10 @@ class Study:
         """Log how many of the runs an earlier command has finished, if any."""
         finished = sum(self.is_finished(*run) for run in runs)
         if finished == len(runs):
-            self.reporter.log("all runs are finished")
+            self.reporter.log("all runs have a result")
         elif finished:
             self.reporter.log(
-                f"{finished} of {len(runs)} runs are finished; going on with the rest"
+                f"{finished} of {len(runs)} runs have a result; going on with the rest"
             )
 
     def is_finished(self, arm: str, seed: int) -> bool:

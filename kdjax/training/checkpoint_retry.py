@@ -129,12 +129,12 @@ class CheckpointRetry:
         if os.strerror(errno.EMFILE) in message:
             raise NoHandles(
                 f"{message}, expected a higher limit (ulimit -n); the same command goes on from "
-                "the last whole checkpoint"
+                "the last whole checkpoint, if there is one"
             )
         if remaining <= 0:
             raise InputError(
                 f"{message}, expected room for it; the same command goes on from the last whole "
-                "checkpoint"
+                "checkpoint, if there is one"
             )
         self._warn(
             f"{message}; the run goes on without a checkpoint of step {step}, for "

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax, softmax
+from scipy.stats import entropy
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
@@ -244,6 +247,23 @@ def test_kl_of_teacher_to_itself_is_zero() -> None:
     measured = HeldOut([unequal(0), unequal(1, rows=5)], TEACHER).measure(*TEACHER)
     assert measured.kl == pytest.approx(0, abs=1e-5)
     assert measured.agreement == 1
+
+
+@pytest.mark.parametrize("padded", ["model", "teacher"])
+def test_kl_is_over_the_entries_that_a_padded_vocabulary_shares(padded: str) -> None:
+    rng = np.random.default_rng(0)
+    logits = {name: rng.normal(size=(2, 3, 53)) for name in ("model", "teacher")}
+    # Entries that no token has may come to anything.
+    unused = np.full((2, 3, 3), 4.0)
+    given = {**logits, padded: np.concatenate([logits[padded], unused], axis=-1)}
+    log_probs = {name: jnp.asarray(log_softmax(values)) for name, values in given.items()}
+    batch = {
+        "labels": jnp.zeros((2, 3), jnp.int32),
+        "label_weights": jnp.ones((2, 3), jnp.float32),
+    }
+    sums = mlm.over_slots(log_probs["model"], batch, log_probs["teacher"])
+    expected = entropy(softmax(logits["teacher"], -1), softmax(logits["model"], -1), axis=-1).sum()
+    assert float(sums["kl"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_infinite_logits_at_unused_slots_change_nothing() -> None:

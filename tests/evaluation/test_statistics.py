@@ -116,6 +116,17 @@ def test_significant_difference_within_margin_ties() -> None:
     assert paired(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
 
 
+def test_difference_of_exactly_the_margin_ties_however_it_is_rounded() -> None:
+    # 0.31 - 0.3 is more than 0.01 in floating point, and 0.81 - 0.8 too.
+    a = by_seed([0.31, 0.81])
+    b = by_seed([0.3, 0.8])
+    assert a[0] - b[0] > 0.01
+    assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
+    # What is larger by more than rounding does not.
+    a = by_seed([0.31 + 1e-12, 0.81 + 1e-12])
+    assert paired(a, b, confidence=0.95, margin=0.01).verdict == "BEATS"
+
+
 def test_winner_is_stored_first_for_either_direction() -> None:
     low_loss = by_seed([2.0, 2.1, 2.0])
     high_loss = by_seed([3.0, 3.1, 3.1])

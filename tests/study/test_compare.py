@@ -18,9 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kdjax import models, recipes
 from kdjax.budget.journal import read
+from kdjax.config import DataConfig
+from kdjax.data.manifest import Manifest
 from kdjax.models import zoo
 from kdjax.storage.typed_json import to_plain
 from kdjax.study import compare, runner
+from kdjax.study.corpus import differences_from_prepared
 from kdjax.training.checksum import sha256
 from tests import small_study
 from tests.golden import pytorch
@@ -466,6 +469,20 @@ def test_run_with_prepared_corpus_and_teacher_ends_with_the_same_params(
     row = json.loads((tmp_path / "out" / "runs" / "logit-seed0" / "result.json").read_text())
     assert row["params_sha256"] == study.run("logit", 0)["params_sha256"]
     assert not (tmp_path / "out" / "data").exists()
+    # It was prepared by the same recipe, of which nothing is passed over.
+    assert "which counts" not in ended.err
+
+
+def test_prepared_corpus_of_other_settings_is_read_with_a_warning_for_each(study: Study) -> None:
+    manifest = Manifest.read(study.out / "data")
+    made_with = DataConfig(validation=0.15, files="elsewhere/text.jsonl")
+    assert differences_from_prepared(made_with, manifest) == []
+    other = DataConfig(validation=0.2, files=("*.jsonl", "news.txt"), documents="lines")
+    assert differences_from_prepared(other, manifest) == [
+        "was prepared with data.validation 0.15, which counts; the recipe's is 0.2",
+        "was prepared with data.documents 'paragraphs', which counts; the recipe's is 'lines'",
+        "was prepared of text.jsonl, which counts; the recipe's data.files is 'news.txt'",
+    ]
 
 
 def test_tensorboard_files_hold_recipe_and_utilisation(study: Study) -> None:
