@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdjax.arms.charges import cache_flops, stored_by
+from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.audit.teacher import TeacherAudit
@@ -15,8 +17,6 @@ from kdjax.budget.ledger import schedule_phases
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.text import sources
-from kdjax.dry_run.charges import cache_flops, stored_by
-from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import kdjax
+from kdjax.arms.charges import stored_by
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.reference_losses import compute
-from kdjax.dry_run.charges import stored_by
 from kdjax.results.store import results_of
 from kdjax.results.study import Results
 from kdjax.results.teacher import TeacherFacts

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from kdjax import forecast
+from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
-from kdjax.dry_run.arms import arms_of, shape_of
-from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.plan import prior, report, table
 from kdjax.plan.pilot import endpoint_of, pilot_of, runs_of, text_of

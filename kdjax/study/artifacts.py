@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from kdjax.arms.charges import stored_by
+from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.clock import CLOCK
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import labelled
 from kdjax.data.tasks.labelled import Task
 from kdjax.data.text_figures import unknown_warning
-from kdjax.dry_run.charges import stored_by
-from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, zoo

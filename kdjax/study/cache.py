@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from kdjax.arms.charges import stored_by
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
-from kdjax.dry_run.arms import arms_of
-from kdjax.dry_run.charges import stored_by
 from kdjax.errors import InputError
 from kdjax.models import FeatureRequest, Model
 from kdjax.parallel.layout import Layout

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
-from kdjax.dry_run.arms import finetuning_of
 from kdjax.errors import Diverged
 from kdjax.parallel import hosts
 from kdjax.results.runs import Details, Divergence, RunPhase, RunResult

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
+from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import vocabulary
 from kdjax.data.corpus import Corpus
 from kdjax.data.text import sources
-from kdjax.dry_run.arms import batch_shape
-from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import Model, zoo

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from kdjax import models
+from kdjax.arms.teacher_cost import fit_flops
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
-from kdjax.dry_run.teacher_cost import fit_flops
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter

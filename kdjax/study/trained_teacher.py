@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
+from kdjax.arms.recipe_arms import batch_shape
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import peak
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
-from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import InputError, Unfinished
 from kdjax.models import zoo
 from kdjax.parallel import hosts

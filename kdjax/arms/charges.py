@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.config import Config, ModelConfig
-from kdjax.dry_run.arms import batch_shape
-from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
 from kdjax.models import FeatureRequest, zoo
 from kdjax.storage.paths import local_path

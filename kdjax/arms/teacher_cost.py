@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdjax.arms.recipe_arms import batch_shape
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import schedule_phases
 from kdjax.config import Config
-from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm
