@@ -12,8 +12,8 @@ from kdjax.models import FeatureRequest, zoo
 from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
-from kdjax.training.fill_teacher_cache import cache_price, passes
 from kdjax.training.phase import BatchShape
+from kdjax.training.teacher.fill_cache import cache_price, passes
 
 
 def share(flops: int, runs: int) -> int:

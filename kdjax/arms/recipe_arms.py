@@ -8,7 +8,7 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import BatchShape
-from kdjax.training.teacher_directories import teacher_seeds
+from kdjax.training.teacher.directories import teacher_seeds
 
 
 def shape_of(config: Config) -> BatchShape:

@@ -24,15 +24,15 @@ from kdjax.study.results import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape, price
-from kdjax.training.teacher_directories import (
+from kdjax.training.teacher.directories import (
     CARD,
     read_card,
     read_teacher,
     seed_directory,
     source_directories,
 )
-from kdjax.training.teacher_head import head_phase
-from kdjax.training.teacher_pretraining import stream_seed
+from kdjax.training.teacher.head import head_phase
+from kdjax.training.teacher.pretraining import stream_seed
 
 Facts = Mapping[str, Any]
 """A teacher's facts, as results.json or its card has them."""

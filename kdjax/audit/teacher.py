@@ -16,10 +16,10 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.models import zoo
 from kdjax.study.run_backup import MANIFEST, RESULT
-from kdjax.study.teacher_checkpoints import training_identity
+from kdjax.study.teachers.checkpoints import training_identity
 from kdjax.training.checksum import sha256
-from kdjax.training.teacher_directories import CARD, checkpoint_name
-from kdjax.training.teacher_pretraining import pretraining_price, pretraining_spans
+from kdjax.training.teacher.directories import CARD, checkpoint_name
+from kdjax.training.teacher.pretraining import pretraining_price, pretraining_spans
 
 
 class TeacherAudit:

@@ -24,9 +24,9 @@ from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
-from kdjax.training.fill_teacher_cache import cache_price
 from kdjax.training.phase import price
-from kdjax.training.teacher_source import CachedTeacher, OnlineTeacher
+from kdjax.training.teacher.fill_cache import cache_price
+from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:

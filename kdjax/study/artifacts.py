@@ -22,8 +22,8 @@ from kdjax.study.cache import study_cache
 from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.study_plan import StudyPlan
-from kdjax.study.teacher import Teacher
-from kdjax.study.teachers import study_teachers
+from kdjax.study.teachers.from_directory import Teacher
+from kdjax.study.teachers.study_teachers import study_teachers
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.start import start_params

@@ -26,7 +26,7 @@ from kdjax.study.run_backup import run_name
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.study.writer import backup_of, sole_writer
-from kdjax.training.teacher_directories import CARD
+from kdjax.training.teacher.directories import CARD
 
 RESULTS = "results.json"
 """In the study's directory."""

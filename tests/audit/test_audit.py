@@ -22,7 +22,7 @@ from kdjax.errors import InputError
 from kdjax.study.compare import compare
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.sweep import sweep
-from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.checkpoints.storage import CheckpointStorage
 from tests import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
