@@ -35,7 +35,7 @@ from kdjax.plan.schema import (
     PlannedArm,
 )
 from kdjax.plan.spending import Spending
-from kdjax.results.arms import first_without_teacher
+from kdjax.results.arm_results import first_without_teacher
 from kdjax.storage import locks
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import to_plain
