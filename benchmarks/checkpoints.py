@@ -25,7 +25,7 @@ from kdjax.config import ArmConfig, OptimizerConfig
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.checkpoints.storage import CheckpointStorage
 from kdjax.training.checksum import checksums, sha256
 from kdjax.training.step import init_state
 

@@ -25,10 +25,10 @@ from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
-from kdjax.training.metrics import MetricsRecorder, PendingStep
-from kdjax.training.metrics_log import NAME, Log
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import Program
+from kdjax.training.records.metrics_log import NAME, Log
+from kdjax.training.records.step_metrics import MetricsRecorder, PendingStep
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.train import train

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdjax.training.metrics import MEASURED
+from kdjax.training.records.step_metrics import MEASURED
 
 
 def lines(run: Path) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from kdjax.models import Model, forward
 from kdjax.models.features import FeatureRequest
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.store import Cache
-from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.phase import BatchShape
+from kdjax.training.teacher import fill_cache as cache
 from tests import tiny
 from tests.corpora import make_corpus, make_tokenizer
 

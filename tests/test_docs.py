@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from kdjax import objectives, recipes
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.cli.command_line import PAPER
 from kdjax.config import ArmConfig, Config, TermConfig
 from kdjax.config.values import RENAMED
 from kdjax.dry_run import named_arms
-from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.models.features import Features

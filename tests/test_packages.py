@@ -24,6 +24,7 @@ FLOORS = (
     "forecast",
     "report",
     "results",
+    "arms",
     "evaluation",
     "training",
     "teacher_cache",

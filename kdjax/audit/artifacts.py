@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdjax.arms.charges import cache_flops, stored_by
+from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.audit.teacher import TeacherAudit
@@ -15,24 +17,22 @@ from kdjax.budget.ledger import schedule_phases
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.text import sources
-from kdjax.dry_run.charges import cache_flops, stored_by
-from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.results import teacher_facts
+from kdjax.study.facts import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape, price
-from kdjax.training.teacher_directories import (
+from kdjax.training.teacher.directories import (
     CARD,
     read_card,
     read_teacher,
     seed_directory,
     source_directories,
 )
-from kdjax.training.teacher_head import head_phase
-from kdjax.training.teacher_pretraining import stream_seed
+from kdjax.training.teacher.head import head_phase
+from kdjax.training.teacher.pretraining import stream_seed
 
 Facts = Mapping[str, Any]
 """A teacher's facts, as results.json or its card has them."""

@@ -19,8 +19,9 @@ from kdjax.recipes import from_dict
 from kdjax.results.store import results_of
 from kdjax.storage.typed_json import to_plain
 from kdjax.study import manifest as study_manifest
-from kdjax.sweep import results, sweep
+from kdjax.sweep import sweep
 from kdjax.sweep.cells import cells_of
+from kdjax.sweep.collect import collect
 from kdjax.sweep.schema import sweep_of
 
 OF_A_SWEEP = (sweep.NAME, sweep.RECIPE, "cells")
@@ -88,7 +89,7 @@ def _audit_sweep(directory: Path, findings: AuditFindings) -> None:
                 results_of(studies[cell.name], directory / "cells" / cell.name / RESULTS)
                 for cell in cells
             ]
-            expected = results.collect(config, cells, of_cells)
+            expected = collect(config, cells, of_cells)
             findings.expect_equal(
                 path,
                 without_versions(to_plain(recorded)),

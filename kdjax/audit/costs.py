@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kdjax.arms.charges import probe_charge, share, sharing
+from kdjax.arms.recipe_arms import arms_of
+from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.config import plain, to_dict
-from kdjax.dry_run.arms import arms_of
-from kdjax.dry_run.charges import probe_charge, share, sharing
-from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.recipes import from_dict
 from kdjax.storage.files import digest
 from kdjax.study.manifest import Cost

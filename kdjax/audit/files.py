@@ -14,7 +14,7 @@ from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import read_typed
 from kdjax.study import manifest, references, run_backup
 from kdjax.study.run_manifest import RunManifest
-from kdjax.training.teacher_directories import CARD, read_card
+from kdjax.training.teacher.directories import CARD, read_card
 
 
 def audit_files(out: Path, text: Path, teacher: Path, findings: AuditFindings) -> None:

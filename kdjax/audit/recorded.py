@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
+from kdjax.arms.recipe_arms import arms_of, shape_of
 from kdjax.audit.findings import WRITTEN, AuditFindings, shared_part
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
-from kdjax.dry_run.arms import arms_of, shape_of
 from kdjax.recipes import from_dict
 from kdjax.storage.files import digest
 from kdjax.study import manifest as study_manifest

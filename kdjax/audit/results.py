@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import kdjax
+from kdjax.arms.charges import stored_by
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.reference_losses import compute
-from kdjax.dry_run.charges import stored_by
 from kdjax.results.store import results_of
 from kdjax.results.study import Results
-from kdjax.results.teacher import TeacherFacts
+from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import from_plain, to_plain
+from kdjax.study.facts import corpus_facts
+from kdjax.study.judge import Measured, judge
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
-from kdjax.study.results import corpus_facts, judge
 from kdjax.study.tuned import tuning_of
 
 RunRows = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -83,12 +84,9 @@ def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: R
     if artifacts.teacher:
         place = f"{study.results_path}: teacher"
         teacher = from_plain(TeacherFacts, dict(artifacts.teacher), place)
-    return judge(
-        study.config,
-        study.arms,
-        costs,
-        recorded.runs,
-        recorded.references,
+    measured = Measured(
+        runs=recorded.runs,
+        references=recorded.references,
         corpus=_corpus_facts(artifacts, recorded.corpus),
         endpoints=recorded.endpoints,
         teacher=teacher,
@@ -96,6 +94,7 @@ def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: R
         tuning=_tuning(study, recorded.tuning),
         wall_clock=recorded.wall_clock,
     )
+    return judge(study.config, study.arms, costs, measured)
 
 
 def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:

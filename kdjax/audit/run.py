@@ -21,7 +21,7 @@ from kdjax.config import plain, to_dict
 from kdjax.study.manifest import Cost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
-from kdjax.training.metrics_log import CURVE
+from kdjax.training.records.metrics_log import CURVE
 
 
 class RunAudit:

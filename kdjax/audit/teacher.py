@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
+from kdjax.arms.recipe_arms import batch_shape
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
-from kdjax.dry_run.arms import batch_shape
 from kdjax.models import zoo
 from kdjax.study.run_backup import MANIFEST, RESULT
-from kdjax.study.teacher_checkpoints import training_identity
+from kdjax.study.teachers.checkpoints import training_identity
 from kdjax.training.checksum import sha256
-from kdjax.training.teacher_directories import CARD, checkpoint_name
-from kdjax.training.teacher_pretraining import pretraining_price, pretraining_spans
+from kdjax.training.teacher.directories import CARD, checkpoint_name
+from kdjax.training.teacher.pretraining import pretraining_price, pretraining_spans
 
 
 class TeacherAudit:

@@ -5,7 +5,7 @@ from kdjax.cli.command import Command, Options
 
 def run(options: Options) -> None:
     """Make the teachers."""
-    from kdjax.study.teachers import prepare_teacher
+    from kdjax.study.teachers.study_teachers import prepare_teacher
 
     prepare_teacher(options.config, options.out)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 
+from kdjax.arms.recipe_arms import arms_of, shape_of
 from kdjax.budget.hardware import utilisation
 from kdjax.config import Config
-from kdjax.dry_run.arms import arms_of, shape_of
 from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError, nearest
 from kdjax.hlo.aot import Slice, uncached

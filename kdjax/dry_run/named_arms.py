@@ -9,9 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kdjax.arms.recipe_arms import shape_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, Config, ModelSpec
-from kdjax.dry_run.arms import shape_of
 from kdjax.dry_run.price_table import WIDTH
 from kdjax.errors import InputError
 from kdjax.models import zoo

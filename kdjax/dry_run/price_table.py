@@ -8,11 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kdjax.arms.recipe_arms import shape_of
+from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import Budget
 from kdjax.budget.price import PARTS
 from kdjax.config import Config
-from kdjax.dry_run.arms import shape_of
-from kdjax.dry_run.teacher_cost import cost_by_recipe
 
 WIDTH = 136
 """Columns that the table takes at least."""

@@ -6,12 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from kdjax.budget.accounting import CASES, Budget
-from kdjax.budget.price import Price
-from kdjax.config import Config
-from kdjax.data.corpus import Corpus, regime_of
-from kdjax.dry_run.arms import arms_of, batch_shape, shape_of
-from kdjax.dry_run.charges import (
+from kdjax.arms.charges import (
     cache_flops,
     probe_cost,
     share,
@@ -19,14 +14,19 @@ from kdjax.dry_run.charges import (
     stored_by,
     upfront_charges,
 )
-from kdjax.dry_run.teacher_cost import cost_by_recipe
+from kdjax.arms.recipe_arms import arms_of, batch_shape, shape_of
+from kdjax.arms.teacher_cost import cost_by_recipe
+from kdjax.budget.accounting import CASES, Budget
+from kdjax.budget.price import Price
+from kdjax.config import Config
+from kdjax.data.corpus import Corpus, regime_of
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
-from kdjax.training.fill_teacher_cache import cache_price
 from kdjax.training.phase import price
-from kdjax.training.teacher_source import CachedTeacher, OnlineTeacher
+from kdjax.training.teacher.fill_cache import cache_price
+from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:

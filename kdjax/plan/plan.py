@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from kdjax import forecast
+from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
-from kdjax.dry_run.arms import arms_of, shape_of
-from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.plan import prior, report, table
 from kdjax.plan.pilot import endpoint_of, pilot_of, runs_of, text_of
@@ -35,7 +35,7 @@ from kdjax.plan.schema import (
     PlannedArm,
 )
 from kdjax.plan.spending import Spending
-from kdjax.results.arms import first_without_teacher
+from kdjax.results.arm_results import first_without_teacher
 from kdjax.storage import locks
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import to_plain

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax import forecast
+from kdjax.arms.charges import probe_charge, share, teacher_flops
+from kdjax.arms.recipe_arms import shape_of
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.config import Config
-from kdjax.dry_run.arms import shape_of
-from kdjax.dry_run.charges import probe_charge, share, teacher_flops
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, count_params
 from kdjax.plan.schema import Bought

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from kdjax.config import Config
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, say, sentence
-from kdjax.results.arms import ArmResult
+from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import EndedRun, Reference, RunResult, diverged_arms, probe_fit
 from kdjax.results.study import Results
-from kdjax.results.teacher import TeacherFacts
+from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.teacher_cache.manifest import CacheManifest, bias

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kdjax.budget.accounting import ACCOUNTS, CASES, charged
 from kdjax.report import numbers
 from kdjax.report.phrases import listed, say
-from kdjax.results.arms import ArmResult
+from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.errors import InputError
-from kdjax.results.arms import first_without_teacher
+from kdjax.results.arm_results import first_without_teacher
 from kdjax.results.runs import RunResult
 from kdjax.results.study import VERSION, Results
 from kdjax.storage.files import read_json, write_json

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdjax.budget.accounting import Budget
-from kdjax.results.arms import ArmResult, SettingRow, StudentFacts
+from kdjax.results.arm_results import ArmResult, SettingRow, StudentFacts
 from kdjax.results.runs import Reference, RunResult
-from kdjax.results.teacher import StoredOutputs, TeacherFacts
+from kdjax.results.teacher_facts import StoredOutputs, TeacherFacts
 from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
 from kdjax.results.verdicts import Case, MeasuredEndpoint, PairVerdict, PrimaryResult

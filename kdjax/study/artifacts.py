@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from kdjax.arms.charges import stored_by
+from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.clock import CLOCK
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import labelled
 from kdjax.data.tasks.labelled import Task
 from kdjax.data.text_figures import unknown_warning
-from kdjax.dry_run.charges import stored_by
-from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, zoo
@@ -23,8 +23,8 @@ from kdjax.study.cache import study_cache
 from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.study_plan import StudyPlan
-from kdjax.study.teacher import Teacher
-from kdjax.study.teachers import study_teachers
+from kdjax.study.teachers.from_directory import Teacher
+from kdjax.study.teachers.study_teachers import study_teachers
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.start import start_params

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from kdjax.arms.charges import stored_by
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
-from kdjax.dry_run.arms import arms_of
-from kdjax.dry_run.charges import stored_by
 from kdjax.errors import InputError
 from kdjax.models import FeatureRequest, Model
 from kdjax.parallel.layout import Layout
@@ -17,10 +17,10 @@ from kdjax.storage import locks
 from kdjax.storage.files import remove_on_input_error
 from kdjax.storage.paths import local_path
 from kdjax.study.corpus import study_corpus
-from kdjax.study.teachers import check_teacher, study_teachers
+from kdjax.study.teachers.study_teachers import check_teacher, study_teachers
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.teacher_cache.store import Cache
-from kdjax.training import fill_teacher_cache
+from kdjax.training.teacher import fill_cache
 
 
 def study_cache(
@@ -53,12 +53,10 @@ def study_cache(
     if config.cache.source:
         directory = local_path(config.cache.source, "cache.source")
     else:
-        fill_teacher_cache.build(
+        fill_cache.build(
             directory, teacher, request, config.cache, config.data, corpus, layout, show
         )
-    return fill_teacher_cache.open_cache(
-        directory, teacher, request, config.cache, config.data, corpus
-    )
+    return fill_cache.open_cache(directory, teacher, request, config.cache, config.data, corpus)
 
 
 def prepare_cache(config: Config, out: Path) -> CacheManifest:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from kdjax.budget.accounting import CASES, charged
-from kdjax.results.arms import ArmResult
+from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
-from kdjax.results.teacher import TeacherFacts
+from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.verdicts import Case, CaseVerdict, PairVerdict, SharedCaseVerdict
 
 SAME = 0.01

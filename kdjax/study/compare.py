@@ -19,14 +19,14 @@ from kdjax.results.store import write_results
 from kdjax.results.study import Results
 from kdjax.storage.files import remove_on_input_error
 from kdjax.study import manifest
+from kdjax.study.judge import collect
 from kdjax.study.parts import Part
 from kdjax.study.references import References
-from kdjax.study.results import collect
 from kdjax.study.run_backup import run_name
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.study.writer import backup_of, sole_writer
-from kdjax.training.teacher_directories import CARD
+from kdjax.training.teacher.directories import CARD
 
 RESULTS = "results.json"
 """In the study's directory."""

@@ -14,7 +14,7 @@ from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.phase import BatchShape
-from kdjax.training.teacher_source import CachedTeacher
+from kdjax.training.teacher.source import CachedTeacher
 
 
 def compile_arm(

@@ -22,7 +22,7 @@ from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path
-from kdjax.training.teacher_directories import source_directories
+from kdjax.training.teacher.directories import source_directories
 
 
 def trains_tokenizer(config: Config) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from kdjax.config import Config, Schedule, TermConfig
 from kdjax.report import numbers
 from kdjax.report.phrases import listed_settings
-from kdjax.results.arms import ArmPhase, ArmResult, SettingRow
+from kdjax.results.arm_results import ArmPhase, ArmResult, SettingRow
 from kdjax.storage.typed_json import to_plain
 from kdjax.training.arm import Arm
 

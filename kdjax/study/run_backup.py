@@ -19,7 +19,7 @@ from kdjax.parallel import hosts
 from kdjax.storage.files import write_json
 from kdjax.storage.paths import expanded
 from kdjax.storage.typed_json import check_fields, from_plain, read_typed
-from kdjax.training import metrics_log
+from kdjax.training.records import metrics_log
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
-from kdjax.dry_run.arms import finetuning_of
 from kdjax.errors import Diverged
 from kdjax.parallel import hosts
 from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
@@ -23,11 +23,11 @@ from kdjax.study.run_manifest import register_run
 from kdjax.study.study import Study
 from kdjax.study.writer import sole_writer
 from kdjax.training.arm import Arm
-from kdjax.training.checkpoint_storage import save_params
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
+from kdjax.training.params_file import save_params
+from kdjax.training.records.sinks import About
 from kdjax.training.run_spec import RunSpec
-from kdjax.training.sinks import About
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.train import train
 

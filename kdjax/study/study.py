@@ -19,10 +19,10 @@ from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost, StudyManifest
 from kdjax.study.run_backup import RESULT
 from kdjax.study.study_plan import StudyPlan
-from kdjax.study.teachers import check_teacher
+from kdjax.study.teachers.study_teachers import check_teacher
 from kdjax.study.tuned import tuning_of
 from kdjax.training.arm import Arm
-from kdjax.training.metrics_log import check_log
+from kdjax.training.records.metrics_log import check_log
 
 
 class Study:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
+from kdjax.arms.charges import probe_charge, upfront_charges
+from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.config import Config
-from kdjax.dry_run.arms import arms_of, shape_of
-from kdjax.dry_run.charges import probe_charge, upfront_charges
-from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.parallel.layout import Layout
 from kdjax.study.artifact_dirs import artifact_dirs
 from kdjax.study.manifest import Cost

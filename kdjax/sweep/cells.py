@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdjax import recipes
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import KINDS, Config
-from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
 from kdjax.storage.files import digest
 

@@ -25,7 +25,7 @@ from kdjax.study.run_backup import subdirectory
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of
-from kdjax.sweep.results import collect
+from kdjax.sweep.collect import collect
 from kdjax.sweep.schema import SweepResults
 from kdjax.sweep.verdict import divergences
 

@@ -123,7 +123,7 @@ class CacheManifest(SignedManifest):
 def bias(manifest: CacheManifest) -> dict[str, float]:
     """Return the bias of the stored distributions for each position; empty for whole logits.
 
-    It is measured against the teacher's own distributions: `kdjax.training.fill_teacher_cache`
+    It is measured against the teacher's own distributions: `kdjax.training.teacher.fill_cache`
     adds up the totals and counts the positions.
     """
     # Whole logits have no bias: their totals are FLOPs alone.

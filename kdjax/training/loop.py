@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from kdjax.errors import Stopped
-from kdjax.training.checkpoint_policy import CheckpointPolicy
+from kdjax.training.checkpoints.policy import CheckpointPolicy
 from kdjax.training.input_pipeline import StepInput
 from kdjax.training.step import State
 

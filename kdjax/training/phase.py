@@ -33,7 +33,7 @@ from kdjax.training.step import (
     make_step,
     student_params,
 )
-from kdjax.training.teacher_source import TeacherSource
+from kdjax.training.teacher.source import TeacherSource
 
 REFERENCE_BITS = "rbg"
 """Dropout bits in the reference program: XLA's own generator counts as no FLOPs; mixing integers is

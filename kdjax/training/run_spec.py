@@ -15,10 +15,10 @@ from kdjax.budget.ledger import Ledger
 from kdjax.config import TrainConfig
 from kdjax.parallel import hosts
 from kdjax.progress import Progress
-from kdjax.training import records
-from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.checkpoints.storage import CheckpointStorage
 from kdjax.training.compiled_phase import CompiledPhase
-from kdjax.training.sinks import About
+from kdjax.training.records import run_records
+from kdjax.training.records.sinks import About
 from kdjax.training.step import State
 
 
@@ -115,7 +115,7 @@ def restored_run(spec: RunSpec) -> Iterator[RestoredRun]:
 
         # Journal and metrics go back to the checkpoint's step, as the ledger does.
         ledger = checkpoint.ledger
-        records.restore(spec.directory, checkpoint.records)
+        run_records.restore(spec.directory, checkpoint.records)
         if checkpoint.damaged:
             damaged = "; ".join(checkpoint.damaged)
             spec.warn(f"{damaged}; going on from the one of step {ledger.steps}")

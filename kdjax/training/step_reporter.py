@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged
 from kdjax.progress import Progress
-from kdjax.training.metrics import MetricsRecorder, PendingStep
-from kdjax.training.metrics_log import Log
+from kdjax.training.records.metrics_log import Log
+from kdjax.training.records.step_metrics import MetricsRecorder, PendingStep
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.stopwatch import Stopwatch
 

@@ -16,14 +16,14 @@ from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel import hosts
 from kdjax.parallel.host_sums import BatchCounts
-from kdjax.training.checkpoint_retry import CheckpointRetry
+from kdjax.training.checkpoints.retry import CheckpointRetry
 from kdjax.training.checksum import sha256
 from kdjax.training.input_pipeline import StepInput, step_inputs
 from kdjax.training.loop import TrainingLoop
-from kdjax.training.metrics import PendingStep
 from kdjax.training.outcome import Outcome
 from kdjax.training.profile import Profiler
-from kdjax.training.records import RunRecords
+from kdjax.training.records.run_records import RunRecords
+from kdjax.training.records.step_metrics import PendingStep
 from kdjax.training.run_spec import RestoredRun
 from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.step_reporter import DivergedStep, StepReporter

@@ -15,8 +15,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import ArmConfig, Config, ModelSpec, OptimizerConfig, RangeConfig
-from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 
 SECTIONS = {"optimizer": OptimizerConfig, "student": ModelSpec}

@@ -10,11 +10,11 @@ from typing import Any
 
 from typing_extensions import override
 
+from kdjax.arms.charges import sharing, stored_by
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, FinetuneConfig, ModelConfig
 from kdjax.data.prepare.reference_losses import reference_losses
-from kdjax.dry_run.arms import arms_of
-from kdjax.dry_run.charges import sharing, stored_by
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.progress import Progress, Reporter

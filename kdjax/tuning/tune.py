@@ -12,9 +12,9 @@ from optuna.distributions import BaseDistribution
 from rich.console import Console
 
 from kdjax import recipes
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
-from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 from kdjax.parallel import hosts
 from kdjax.results.text import CountedLosses

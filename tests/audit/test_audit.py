@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from kdjax import recipes
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.audit import costs, recorded
 from kdjax.audit.audit import audit, audit_command
 from kdjax.budget.journal import Journal
 from kdjax.config import to_dict
-from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
 from kdjax.study.compare import compare
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.sweep import sweep
-from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.checkpoints.storage import CheckpointStorage
 from tests import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]

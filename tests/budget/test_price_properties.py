@@ -23,7 +23,7 @@ from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.training.arm import resolve
 from kdjax.training.phase import BatchShape, Phase, price
-from kdjax.training.teacher_head import head_phase
+from kdjax.training.teacher.head import head_phase
 from tests import tiny
 from tests.budget import by_hand
 from tests.budget.by_hand import QKV, SCORES, STUDENT, TEACHER, Batch, Model

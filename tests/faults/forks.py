@@ -105,7 +105,7 @@ def leave_together() -> None:
 
 def main() -> None:
     import kdjax.study.compare
-    import kdjax.training.tensorboard  # noqa: F401
+    import kdjax.training.records.tensorboard  # noqa: F401
     from kdjax.budget import hardware
     from kdjax.parallel import hosts
     from tests import prices

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.checkpoints.storage import CheckpointStorage
 from tests.study.conftest import Ended, kdjax
 
 RUN = Path("runs") / "scratch-seed0"

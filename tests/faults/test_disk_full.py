@@ -16,7 +16,7 @@ import pytest
 
 from kdjax.budget import journal
 from kdjax.errors import InputError
-from kdjax.training import checkpoint_retry
+from kdjax.training.checkpoints import retry
 from tests.faults import runs
 
 pytestmark = pytest.mark.system
@@ -90,7 +90,7 @@ def test_last_checkpoint_is_retried_until_there_is_room(
             if len(waited) == 8:
                 full.close()  # meanwhile somebody made room
 
-        monkeypatch.setattr(checkpoint_retry.PREEMPTION, "wait", wait)
+        monkeypatch.setattr(retry.PREEMPTION, "wait", wait)
         outcome = runs.run(tmp_path, watch, warnings.append)
     assert waited == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert warnings

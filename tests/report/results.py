@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from kdjax.evaluation.statistics import compare_all
-from kdjax.results.arms import ArmResult, first_without_teacher
+from kdjax.results.arm_results import ArmResult, first_without_teacher
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
-from kdjax.results.teacher import TeacherFacts
+from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.verdicts import PairVerdict
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.cases import cases

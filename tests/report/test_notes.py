@@ -10,7 +10,7 @@ import pytest
 
 from kdjax.config import BudgetConfig, Config
 from kdjax.report import notes
-from kdjax.results.teacher import PretrainingFacts, TeacherFacts
+from kdjax.results.teacher_facts import PretrainingFacts, TeacherFacts
 from kdjax.results.text import CountedLosses
 from kdjax.study import differences
 from tests.report.results import study

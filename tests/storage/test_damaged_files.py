@@ -21,7 +21,7 @@ from kdjax.study.references import read_measured
 from kdjax.study.run_backup import RunBackup
 from kdjax.study.tuned import read_tuning
 from kdjax.sweep.schema import read_sweep
-from kdjax.training.teacher_directories import read_card, read_own_card
+from kdjax.training.teacher.directories import read_card, read_own_card
 from kdjax.tuning.trial import read_record
 
 NAN = float("nan")

@@ -14,7 +14,7 @@ from kdjax.budget.price import Price
 from kdjax.evaluation.statistics import Verdict
 from kdjax.report import teacher_accounting
 from kdjax.results.study import Results
-from kdjax.results.teacher import TeacherFacts
+from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.verdicts import Case, MeasuredEndpoint, PairVerdict, SharedCaseVerdict
 from kdjax.study.cases import cases
 from tests.report import results as made_up

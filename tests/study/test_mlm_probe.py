@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kdjax import recipes
+from kdjax.arms.charges import probe_shape
 from kdjax.audit.audit import audit
 from kdjax.config import Config
-from kdjax.dry_run.charges import probe_shape
 from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm_probe import MlmProbe, cost_of

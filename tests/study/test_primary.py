@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from kdjax.arms.check_primary import check_primary
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import (
     ArmConfig,
     Config,
@@ -19,8 +21,6 @@ from kdjax.config import (
     TaskConfig,
     TeacherConfig,
 )
-from kdjax.dry_run.arms import arms_of
-from kdjax.dry_run.primary_endpoint import check_primary
 from kdjax.errors import InputError
 from kdjax.report import primary_endpoint
 from kdjax.report import study_page as report

@@ -12,9 +12,9 @@ import pytest
 from kdjax import models
 from kdjax.config import Config, ModelSpec, TeacherConfig
 from kdjax.errors import InputError
-from kdjax.study.teacher import read_checked
+from kdjax.study.teachers.from_directory import read_checked
 from kdjax.training.checksum import sha256
-from kdjax.training.teacher_directories import checkpoint_name, read_card, read_teacher
+from kdjax.training.teacher.directories import checkpoint_name, read_card, read_teacher
 from tests import tiny
 
 

@@ -16,10 +16,11 @@ from kdjax import models, recipes
 from kdjax.audit.audit import audit
 from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
-from kdjax.study import runner, trained_teacher
-from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.study import runner
+from kdjax.study.teachers import trained
+from kdjax.training.checkpoints.storage import CheckpointStorage
 from kdjax.training.checksum import sha256
-from kdjax.training.teacher_pretraining import stream_seed
+from kdjax.training.teacher.pretraining import stream_seed
 from tests import metrics, small_study
 from tests.corpora import make_tokenizer
 from tests.study.conftest import kdjax
@@ -277,7 +278,7 @@ def test_teachers_are_reused_by_their_directory(
     def no_training(*args: object) -> None:
         pytest.fail("a finished teacher was trained again")
 
-    monkeypatch.setattr(trained_teacher, "train", no_training)
+    monkeypatch.setattr(trained, "train", no_training)
     teacher = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.25}
     again = write(recipe.parent, "reuse.yaml", teacher=teacher, arms={"logit": {}})
     out = recipe.parent / "reuse"
@@ -297,7 +298,7 @@ def test_compare_of_finished_study_trains_no_teacher(
     def no_training(*args: object) -> None:
         pytest.fail("trained again")
 
-    monkeypatch.setattr(trained_teacher, "train", no_training)
+    monkeypatch.setattr(trained, "train", no_training)
     monkeypatch.setattr(runner, "train", no_training)
     before = results(study)
     assert kdjax("compare", recipe, "--out", study).status == 0
@@ -307,14 +308,14 @@ def test_compare_of_finished_study_trains_no_teacher(
 def test_sweep_over_checkpoints_trains_the_teacher_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = []
-    train = trained_teacher.train
+    trainings = []
+    train = trained.train
 
     def counted(*runs: Any) -> Any:
-        trained.append(runs)
+        trainings.append(runs)
         return train(*runs)
 
-    monkeypatch.setattr(trained_teacher, "train", counted)
+    monkeypatch.setattr(trained, "train", counted)
     teacher = {"architecture": small_study.TEACHER, "train": {**TRAIN, "seeds": [0]}}
     swept = {"teacher.at": [0.25, 1.0]}
     # Two seeds and two budgets would say no more.
@@ -328,7 +329,7 @@ def test_sweep_over_checkpoints_trains_the_teacher_once(
     )
     ended = kdjax("sweep", recipe, "--out", tmp_path / "out")
     assert ended.status == 0, ended.err
-    assert len(trained) == 1
+    assert len(trainings) == 1
     assert len(list((tmp_path / "out" / "shared").glob("teacher-*"))) == 1
     cells = [results(cell) for cell in sorted((tmp_path / "out" / "cells").iterdir())]
     # Each study learnt from another checkpoint.
@@ -346,7 +347,7 @@ def test_teacher_training_on_a_full_disk_keeps_its_directory(
             "checkpoints cannot be written (No space left on device), expected room for it"
         )
 
-    monkeypatch.setattr(trained_teacher, "train", full)
+    monkeypatch.setattr(trained, "train", full)
     recipe = write(tmp_path)
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
     assert ended.status == 2

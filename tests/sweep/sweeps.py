@@ -16,14 +16,14 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, to_dict
 from kdjax.plan.plan import forecasts
 from kdjax.plan.schema import Plan
-from kdjax.results.arms import first_without_teacher
+from kdjax.results.arm_results import first_without_teacher
 from kdjax.results.runs import Divergence
 from kdjax.results.study import Results
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.sweep.cells import Cell, cells_of
-from kdjax.sweep.results import collect
+from kdjax.sweep.collect import collect
 from kdjax.sweep.schema import SweepResults
 from tests.report.results import study
 

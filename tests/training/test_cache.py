@@ -18,10 +18,10 @@ from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.teacher_cache.store import Cache
-from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import resolve
 from kdjax.training.phase import price
-from kdjax.training.teacher_source import CachedTeacher
+from kdjax.training.teacher import fill_cache as cache
+from kdjax.training.teacher.source import CachedTeacher
 from tests import tiny
 from tests.stored import (
     BOTH,

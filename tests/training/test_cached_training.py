@@ -19,10 +19,10 @@ from kdjax.data.loader import Batches
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.teacher_cache.store import Cache
-from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import price
 from kdjax.training.program import Program
+from kdjax.training.teacher import fill_cache as cache
 from tests import tiny
 from tests.stored import (
     BOTH,

@@ -17,13 +17,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
-from kdjax.training.checkpoint_storage import (
+from kdjax.training.checkpoints.orbax_noise import abandoned_reads
+from kdjax.training.checkpoints.storage import (
     CheckpointStorage,
     Restored,
     Unsaved,
-    abandoned_reads,
-    save_params,
 )
+from kdjax.training.params_file import save_params
 from tests.limits import files_of_at_most
 
 Change = Callable[[Path], object]

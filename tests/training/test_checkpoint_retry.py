@@ -16,9 +16,9 @@ from kdjax.budget.ledger import Ledger
 from kdjax.config import LogConfig
 from kdjax.errors import InputError, NoHandles
 from kdjax.parallel.preemption import PREEMPTION
-from kdjax.training.checkpoint_retry import CheckpointRetry
-from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
-from kdjax.training.records import RunRecords
+from kdjax.training.checkpoints.retry import CheckpointRetry
+from kdjax.training.checkpoints.storage import CheckpointStorage, Unsaved
+from kdjax.training.records.run_records import RunRecords
 
 
 class FailingStorage(CheckpointStorage):

@@ -10,8 +10,8 @@ import pytest
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
-from kdjax.training import tensorboard
-from kdjax.training.metrics_log import Lines, Log
+from kdjax.training.records import tensorboard
+from kdjax.training.records.metrics_log import Lines, Log
 from tests import metrics
 
 QUIET = LogConfig(tensorboard=False)

@@ -17,9 +17,9 @@ from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.config import CheckpointConfig
-from kdjax.training.metrics import MEASURED, MetricsRecorder, PendingStep
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
+from kdjax.training.records.step_metrics import MEASURED, MetricsRecorder, PendingStep
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 from tests import metrics, tiny, trainers

@@ -19,7 +19,7 @@ from kdjax.models import forward
 from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.objectives import get, term
 from kdjax.objectives.objective import Objective
-from kdjax.training.teacher_source import CachedTeacher, OnlineTeacher, check_readable
+from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher, check_readable
 from tests import tiny
 
 Array = np.ndarray

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
 from kdjax.config import LogConfig
-from kdjax.training import tensorboard
-from kdjax.training.metrics_log import Log
-from kdjax.training.sinks import About
+from kdjax.training.records import tensorboard
+from kdjax.training.records.metrics_log import Log
+from kdjax.training.records.sinks import About
 from tests import limits, metrics, trainers
 from tests.training import runs
 

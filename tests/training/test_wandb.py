@@ -13,9 +13,9 @@ import pytest
 
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
-from kdjax.training import wandb as sink
-from kdjax.training.metrics_log import Log, check_log
-from kdjax.training.sinks import About
+from kdjax.training.records import wandb as sink
+from kdjax.training.records.metrics_log import Log, check_log
+from kdjax.training.records.sinks import About
 from tests import metrics, trainers
 from tests.training import runs
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import (
     ArmConfig,
     BudgetConfig,
@@ -19,7 +20,6 @@ from kdjax.config import (
     TeacherConfig,
     TuneConfig,
 )
-from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from tests import small_study

@@ -25,12 +25,12 @@ from kdjax.config import (
 from kdjax.hlo.kernels import kernels
 from kdjax.models.ops.sharding import BATCH_SHARDED, REPLICATED, on_each_device
 from kdjax.parallel.layout import Layout
-from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import resolve
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
-from kdjax.training.teacher_source import CachedTeacher
+from kdjax.training.teacher import fill_cache as cache
+from kdjax.training.teacher.source import CachedTeacher
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_sums_equal
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
+from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import vocabulary
 from kdjax.data.corpus import Corpus
 from kdjax.data.text import sources
-from kdjax.dry_run.arms import batch_shape
-from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import Model, zoo
@@ -23,10 +23,10 @@ from kdjax.progress import Reporter
 from kdjax.storage.files import write_json
 from kdjax.study.batches import held_out_batches, train_batches
 from kdjax.study.corpus import tokenizer_of, trains_tokenizer
-from kdjax.study.teacher_cards import fitted_card
+from kdjax.study.teachers.cards import fitted_card
 from kdjax.training.checksum import sha256
-from kdjax.training.teacher_directories import CARD, read_card, read_own_card, read_teacher
-from kdjax.training.teacher_head import fit_head
+from kdjax.training.teacher.directories import CARD, read_card, read_own_card, read_teacher
+from kdjax.training.teacher.head import fit_head
 
 
 @dataclass(frozen=True)

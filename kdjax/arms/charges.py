@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.config import Config, ModelConfig
-from kdjax.dry_run.arms import batch_shape
-from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
 from kdjax.models import FeatureRequest, zoo
 from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
-from kdjax.training.fill_teacher_cache import cache_price, passes
 from kdjax.training.phase import BatchShape
+from kdjax.training.teacher.fill_cache import cache_price, passes
 
 
 def share(flops: int, runs: int) -> int:

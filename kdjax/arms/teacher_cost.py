@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdjax.arms.recipe_arms import batch_shape
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import schedule_phases
 from kdjax.config import Config
-from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm
 from kdjax.training.phase import price
-from kdjax.training.teacher_directories import read_card, source_directories
-from kdjax.training.teacher_head import head_phase
-from kdjax.training.teacher_pretraining import pretraining_flops
+from kdjax.training.teacher.directories import read_card, source_directories
+from kdjax.training.teacher.head import head_phase
+from kdjax.training.teacher.pretraining import pretraining_flops
 
 
 @dataclass(frozen=True)

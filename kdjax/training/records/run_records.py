@@ -12,9 +12,9 @@ from kdjax.budget.journal import Journal
 from kdjax.budget.ledger import Ledger
 from kdjax.config import LogConfig
 from kdjax.storage.files import write_text
-from kdjax.training import metrics_log
-from kdjax.training.metrics_log import Log
-from kdjax.training.sinks import About
+from kdjax.training.records import metrics_log
+from kdjax.training.records.metrics_log import Log
+from kdjax.training.records.sinks import About
 
 FILES = (journal.NAME, metrics_log.NAME)
 

@@ -1,36 +1,28 @@
-"""How a run's checkpoints are stored: state, ledger and records, together or not at all. The only
-file that knows Orbax."""
+"""How a run's checkpoints are stored: state, ledger and records, together or not at all.
+
+This file and `orbax_noise.py` alone know Orbax.
+"""
 
 from __future__ import annotations
 
 import gc
-import inspect
-import logging
-import os
-import re
-import sys
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import CoroutineType, TracebackType
+from types import TracebackType
 from typing import Any
 
-import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.storage.files import digest
+from kdjax.training.checkpoints.failure import Damaged, reason_of
+from kdjax.training.checkpoints.orbax_noise import close_abandoned_reads, quiet_orbax
 from kdjax.training.checksum import checksums, differing
-from kdjax.training.partition import flatten
-
-# Orbax narrates every save, and each failure in each thread
-logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 KEEP = 2
 """Number of checkpoints that stay: the newest and the one before."""
@@ -97,7 +89,7 @@ class CheckpointStorage:
         self._failed = False  # whether a call of Orbax ever did
 
     def __enter__(self) -> CheckpointStorage:
-        self._quiet = _quietly()
+        self._quiet = quiet_orbax()
         self._quiet.__enter__()
         return self
 
@@ -112,7 +104,9 @@ class CheckpointStorage:
                 self.wait()
             self._close()
         if self._failed:
-            gc.collect()  # asyncio speaks of a task that failed when the task goes
+            # asyncio logs the error of a failed task when the task is collected: that has to be
+            # now, while its log is quiet.
+            gc.collect()
         self._quiet.__exit__(None, None, None)
 
     def save(self, state: Any, ledger: Ledger, records: Mapping[str, str] | None = None) -> None:
@@ -210,11 +204,11 @@ class CheckpointStorage:
         try:
             facts = dict(ocp.checkpointables_metadata(path).custom_metadata or {})
             if facts.pop("sha256", None) != digest(facts):
-                raise _Damaged("its account does not match its SHA-256")
+                raise Damaged("its account does not match its SHA-256")
             state = ocp.load_checkpointables(path, {"state": like})["state"]
         except Exception as e:  # of many kinds
             reason = self._why(e)
-            _close_abandoned_reads()
+            close_abandoned_reads()
         if not hosts.all_processes(not reason):
             return reason or "on another process"
         names = differing(state, facts["checksums"])
@@ -236,7 +230,7 @@ class CheckpointStorage:
     def _why(self, error: Exception) -> str:
         """Return the reason of a failed call of Orbax."""
         self._failed = True
-        return _reason(error, self._directory)
+        return reason_of(error, self._directory)
 
     def _open(self) -> None:
         """Open Orbax, which clears away what is half-written."""
@@ -260,108 +254,3 @@ class CheckpointStorage:
         self._orbax = None
         with suppress(Exception):  # of a save that failed, once more
             orbax.close()
-
-
-class _Damaged(Exception):
-    """A checkpoint is damaged; the message is for the user."""
-
-
-def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
-    """Find Orbax's coroutines that were not started, or not ended, in the order they were made."""
-    waiting = (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
-    abandoned: list[Coroutine[Any, Any, Any]] = []
-    for candidate in gc.get_objects():
-        # `isinstance` would ask objects that load a module when asked.
-        if type(candidate) is not CoroutineType:
-            continue
-        is_orbax = "orbax" in Path(candidate.cr_code.co_filename).parts
-        if is_orbax and inspect.getcoroutinestate(candidate) in waiting:
-            abandoned.append(candidate)
-    return abandoned
-
-
-def _close_abandoned_reads() -> None:
-    """Close what Orbax left of a failed load; else Python warns of it when it is collected.
-
-    Nothing else of Orbax's is under way: a run reads its checkpoints before it writes any.
-    """
-    for coroutine in abandoned_reads():
-        with suppress(Exception):  # Orbax takes the closing for an error in reading
-            coroutine.close()
-
-
-def _reason(error: Exception, within: Any = None) -> str:
-    """Return in a few words why something failed: the system's, or the file or array it names.
-
-    Args:
-        error: exception that was raised.
-        within: directory whose path is left out.
-    """
-    root = _root_cause(error)
-    if isinstance(root, OSError) and root.errno:
-        return os.strerror(root.errno)
-    text = " ".join(str(root).split())
-    # TensorStore names the system's error by its number.
-    code = re.search(r"os[ _]error(?:_code=')? ?(\d+)", text)
-    if code:
-        return os.strerror(int(code[1]))
-    text = re.sub(r" \[tensorstore_spec.*", "", text).replace(f"{within}/", "")
-    if not isinstance(root, _Damaged):
-        text = f"{type(root).__name__}: {text}"
-    return text[:400]
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the first error of a chain of errors."""
-    cause = error.__cause__
-    if cause is None and not error.__suppress_context__:
-        cause = error.__context__
-    return error if cause is None else _root_cause(cause)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep Orbax's and TensorStore's threads from printing errors; the exception says them too."""
-    log = logging.getLogger("asyncio")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    _pass_over_closed_loops()
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def _pass_over_closed_loops() -> None:
-    """Have Python say nothing of a thread of Orbax that ends after the failed call that it was for.
-
-    This holds to the end of the process: such a thread may end long after the checkpoints are left.
-    """
-    report = sys.unraisablehook
-    if getattr(report, "passes_over_closed_loops", False):
-        return
-
-    def unraisable(failure: Any) -> None:
-        if str(failure.exc_value) != "Event loop is closed":
-            report(failure)
-
-    unraisable.passes_over_closed_loops = True  # type: ignore[attr-defined]
-    sys.unraisablehook = unraisable
-
-
-def save_params(path: Path, params: Any) -> None:
-    """Write parameters as safetensors, whole or not at all; a tensor's name is its dotted path.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(params).items()}
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file(tensors, unfinished)
-        unfinished.replace(path)
-    except (OSError, SafetensorError) as e:
-        unfinished.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: cannot be written ({_reason(e)}), expected room for it; then run it again"
-        ) from None

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
+from kdjax.arms.recipe_arms import batch_shape
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import peak
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
-from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import InputError, Unfinished
 from kdjax.models import zoo
 from kdjax.parallel import hosts
@@ -26,22 +26,22 @@ from kdjax.study.batches import train_batches
 from kdjax.study.corpus import check_regime
 from kdjax.study.machine import hardware_use, versions
 from kdjax.study.run_backup import RESULT, RunBackup
-from kdjax.study.teacher import Teacher
-from kdjax.study.teacher_checkpoints import TeacherCheckpoints, training_identity
+from kdjax.study.teachers.checkpoints import TeacherCheckpoints, training_identity
+from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.writer import sole_writer
-from kdjax.training import metrics_log
 from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape
+from kdjax.training.records import metrics_log
+from kdjax.training.records.sinks import About
 from kdjax.training.run_spec import RunSpec
-from kdjax.training.sinks import About
-from kdjax.training.teacher_directories import (
+from kdjax.training.teacher.directories import (
     checkpoint_name,
     read_own_card,
     read_teacher,
     seed_directory,
 )
-from kdjax.training.teacher_pretraining import (
+from kdjax.training.teacher.pretraining import (
     pretraining_phases,
     pretraining_price,
     pretraining_spans,

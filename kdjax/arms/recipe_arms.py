@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from kdjax.arms.check_primary import check_primary
 from kdjax.config import Config, FinetuneConfig, ModelConfig, changed
-from kdjax.dry_run.primary_endpoint import check_primary
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import BatchShape
-from kdjax.training.teacher_directories import teacher_seeds
+from kdjax.training.teacher.directories import teacher_seeds
 
 
 def shape_of(config: Config) -> BatchShape:

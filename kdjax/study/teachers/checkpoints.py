@@ -18,9 +18,9 @@ from kdjax.storage.files import write_json
 from kdjax.study.batches import held_out_batches
 from kdjax.study.corpus import tokenizer_of
 from kdjax.study.run_backup import RunBackup
-from kdjax.study.teacher_cards import trained_card
+from kdjax.study.teachers.cards import trained_card
 from kdjax.training.checksum import sha256
-from kdjax.training.teacher_directories import CARD, checkpoint_name
+from kdjax.training.teacher.directories import CARD, checkpoint_name
 
 _MASKED_TEXT = ("seq_len", "max_predictions", "mlm_probability", "mask_copies")
 """Settings of the text, and of what is masked of it, that a teacher depends on."""

@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.errors import InputError
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import check_fields
-from kdjax.training.sinks import About, Record
+from kdjax.training.records.sinks import About, Record
 
 ID = "wandb.json"
 """In a run's directory: its name at Weights & Biases, by which it is resumed there."""

@@ -20,7 +20,7 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from kdjax.training.sinks import About, Record, is_evaluation
+from kdjax.training.records.sinks import About, Record, is_evaluation
 
 BY_BUDGET = "by_budget"
 """Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any

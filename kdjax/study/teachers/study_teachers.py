@@ -6,26 +6,26 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from kdjax import models
+from kdjax.arms.teacher_cost import fit_flops
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
-from kdjax.dry_run.teacher_cost import fit_flops
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.storage.files import entries, remove_on_input_error
 from kdjax.study.corpus import study_corpus
-from kdjax.study.teacher import Teacher, read_as_is, read_checked, single_teacher
-from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
+from kdjax.study.teachers.from_directory import Teacher, read_as_is, read_checked, single_teacher
+from kdjax.study.teachers.trained import check_trained_teacher, trained_teacher
 from kdjax.study.writer import sole_writer
-from kdjax.training.teacher_directories import CARD, TeacherDirectory, source_directories
+from kdjax.training.teacher.directories import CARD, TeacherDirectory, source_directories
 
 
 def check_teacher(config: Config, layout: Layout) -> None:
     """Find what is wrong with a recipe's teacher before any time goes into a corpus.
 
     Raises:
-        InputError: as `kdjax.study.teacher.read_checked`; or the batch or budget of its head, or of
-            its training, cannot be.
+        InputError: as `read_checked`; or the batch or budget of its head, or of its training,
+            cannot be.
     """
     if config.teacher.train.budget:
         check_trained_teacher(config, layout)
@@ -51,9 +51,8 @@ def study_teachers(
         reporter: receiver of reports on progress.
 
     Raises:
-        InputError: as `kdjax.study.teacher.single_teacher` and
-            `kdjax.study.trained_teacher.trained_teacher`; or the cards of several teachers say that
-            they cost different amounts.
+        InputError: as `single_teacher` and `trained_teacher`; or the cards of several teachers say
+            that they cost different amounts.
     """
     if config.teacher.train.budget:
         if (directory / "config.json").exists():

@@ -13,8 +13,8 @@ from typing import Any
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError, NoHandles
 from kdjax.parallel.preemption import PREEMPTION
-from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
-from kdjax.training.records import RunRecords
+from kdjax.training.checkpoints.storage import CheckpointStorage, Unsaved
+from kdjax.training.records.run_records import RunRecords
 
 FIRST_RETRY_SECONDS = 1.0
 """Time before the last checkpoint is tried again for the first time; each time it doubles. Orbax

@@ -25,7 +25,7 @@ from kdjax.teacher_cache.manifest import CacheManifest, record_bytes
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape
-from kdjax.training.teacher_source import CachedTeacher
+from kdjax.training.teacher.source import CachedTeacher
 
 SHARD_BYTES = 64 * 2**20
 """About the size of a shard, which is what a kill can lose."""

@@ -1,6 +1,6 @@
 """The metrics of a run as they are written down: a record of figures every few steps.
 
-A record is a flat mapping from names to numbers (`kdjax.training.metrics`). `metrics.jsonl` is what
+A record is a flat mapping from names to numbers (`step_metrics.py`). `metrics.jsonl` is what
 counts; sinks get the same records.
 """
 
@@ -19,7 +19,7 @@ from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.storage.files import append_text, write_text
-from kdjax.training.sinks import About, Record, Sink
+from kdjax.training.records.sinks import About, Record, Sink
 
 NAME = "metrics.jsonl"
 
@@ -34,7 +34,7 @@ def check_log(config: LogConfig) -> None:
         InputError: the package for Weights & Biases is missing, or nobody is logged in there.
     """
     if config.wandb and hosts.is_main_process():
-        from kdjax.training import wandb  # noqa: PLC0415 - a package that most do not have
+        from kdjax.training.records import wandb  # noqa: PLC0415 - most do not have it
 
         wandb.check(config.wandb)
 
@@ -137,12 +137,12 @@ class Log:
         if not hosts.is_main_process():
             return
         if config.wandb:
-            from kdjax.training.wandb import WandB  # noqa: PLC0415 - a package that most do not have
+            from kdjax.training.records.wandb import WandB  # noqa: PLC0415 - most do not have it
 
             records = self._lines.records()
             self._sinks.append(WandB(directory, config.wandb, records, self.reached, about))
         if config.tensorboard:
-            from kdjax.training.tensorboard import TensorBoard  # noqa: PLC0415 - slow to import
+            from kdjax.training.records.tensorboard import TensorBoard  # noqa: PLC0415 - slow
 
             try:
                 sink = TensorBoard(directory / "tensorboard", self._lines.records(), about)

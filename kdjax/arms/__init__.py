@@ -1,0 +1,1 @@
+"""The arms of a recipe and what each is charged before its first step, from settings alone."""

@@ -1,0 +1,66 @@
+"""The endpoints of a study: what its models are measured by, and on which arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from kdjax.config import Config
+from kdjax.data.tasks.labelled import Task
+from kdjax.results.text import CorpusFacts
+from kdjax.results.verdicts import MeasuredEndpoint
+from kdjax.training.arm import Arm
+
+
+def endpoints_of(
+    config: Config, corpus: CorpusFacts, tasks: Sequence[Task], arms: Mapping[str, Arm]
+) -> list[MeasuredEndpoint]:
+    """Return what models are measured by: losses on held-out text, then scores on tasks."""
+    with_head = tuple(name for name, arm in arms.items() if arm.trains_mlm_head)
+    endpoints = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
+    if config.evaluation.mlm_probe.tokens:
+        label = "MLM probe, held-out loss"
+        endpoints += _losses(config, corpus, "mlm_probe", "mlm_probe", label, tuple(arms))
+
+    # Every arm has hidden states, so scores on tasks exist for all.
+    labels = {"probe": "linear probe, best layer"}
+    if config.evaluation.finetune.steps:
+        labels["finetune"] = "fine-tuned"
+    for kind, label in labels.items():
+        endpoints += [_score(kind, label, task, tuple(arms)) for task in tasks]
+    return endpoints
+
+
+def _score(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> MeasuredEndpoint:
+    """Return the score on a task's test rows, by a linear probe or by fine-tuning."""
+    return MeasuredEndpoint(
+        name=f"{kind}.{task.name}",
+        label=f"{task.name}, {label}",
+        unit="Pearson's r" if task.regression else "accuracy",
+        better="higher",
+        kind=kind,
+        arms=arms,
+        rows=len(task.test),
+        baseline=task.baseline,
+    )
+
+
+def _losses(
+    config: Config, corpus: CorpusFacts, kind: str, name: str, label: str, arms: tuple[str, ...]
+) -> list[MeasuredEndpoint]:
+    """Return a held-out loss on the study's own text and on each of `evaluation.texts`."""
+    # A text may have fewer sequences than the recipe asks for.
+    limit = config.evaluation.mlm_sequences
+    sequences = min(limit, corpus.sequences["validation"])
+    on_own_text = MeasuredEndpoint(name, label, "nats", "lower", kind, arms, sequences, None)
+    endpoints = [on_own_text]
+    for text, facts in corpus.texts.items():
+        endpoints.append(
+            replace(
+                on_own_text,
+                name=f"{name}.{text}",
+                label=f"{label}, {text}",
+                rows=min(limit, facts.sequences),
+            )
+        )
+    return endpoints

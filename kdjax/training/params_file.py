@@ -1,0 +1,32 @@
+"""Parameters of a run as a safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from kdjax.errors import InputError
+from kdjax.training.checkpoints.failure import reason_of
+from kdjax.training.partition import flatten
+
+
+def save_params(path: Path, params: Any) -> None:
+    """Write parameters as safetensors, whole or not at all; a tensor's name is its dotted path.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(params).items()}
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(tensors, unfinished)
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as e:
+        unfinished.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({reason_of(e)}), expected room for it; then run it again"
+        ) from None

@@ -1,0 +1,1 @@
+"""Teachers in training: where their features come from, their heads, pretraining, files."""

@@ -1,0 +1,1 @@
+"""Tests of the arms of a recipe and their charges."""
