@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from kdjax.config import EvaluationConfig, TaskConfig
 from kdjax.data.tasks import tables
@@ -305,4 +307,86 @@ def test_task_that_is_mostly_unknown_is_refused(
         assert load("t", config, tokenizer, 16).unknown == 0.5
         return
     with pytest.raises(InputError, match=rf"task t, .*: {message} of the tokens are \[UNK\]"):
+        load("t", config, tokenizer, 16)
+
+
+PAIRS = [
+    {"premise": a, "other": b, "label": "yes" if n % 2 else "no"}
+    for n, (a, b) in enumerate(zip(texts(90, seed=6), texts(90, seed=7), strict=True))
+]
+
+
+def test_pairs_in_files_of_their_own_are_not_split_by_a_hash(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    parts = {"train": PAIRS[:40], "dev": PAIRS[40:60], "test": PAIRS[60:]}
+    parquet.write_table(pa.Table.from_pylist(parts["train"]), tmp_path / "train.parquet")
+    write_csv(tmp_path / "dev.csv", parts["dev"])
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, parts["test"])))
+    config = TaskConfig(
+        train=str(tmp_path / "train.parquet"),
+        dev=str(tmp_path / "dev.csv"),
+        test=str(tmp_path / "test.jsonl"),
+        text="premise",
+        text_b="other",
+        metrics=("accuracy", "f1"),
+    )
+    task = load("t", config, tokenizer, 100)
+    assert task.classes == ("no", "yes")
+    assert task.metrics == ("accuracy", "f1")
+    for name, split in splits_of(task).items():
+        expected = []
+        for row in parts[name]:
+            first = ids(row["premise"], 100)
+            second = ids(row["other"], 100)[1:]
+            expected.append((first + second, float(row["label"] == "yes")))
+        assert sorted(rows_of(split)) == sorted(expected)
+        assert split.second.min() >= 3
+
+
+def test_pairs_in_one_file_are_split_by_both_texts(tmp_path: Path, tokenizer: Path) -> None:
+    config = TaskConfig(
+        write_csv(tmp_path / "a.csv", PAIRS), text="premise", text_b="other", dev=0.2, test=0.3
+    )
+    task = load("t", config, tokenizer, 100)
+    tested = [row for row in PAIRS if split_fraction(f"{row['premise']}\n{row['other']}") < 0.3]
+    assert len(task.reported["t"]) == len(tested)
+
+
+def test_classes_have_the_order_that_is_set(tmp_path: Path, tokenizer: Path) -> None:
+    config = TaskConfig(write_csv(tmp_path / "a.csv"), classes=("pos", "neg"))
+    assert load("t", config, tokenizer, 16).classes == ("pos", "neg")
+    fewer = TaskConfig(write_csv(tmp_path / "a.csv"), classes=("pos", "negative"))
+    with pytest.raises(InputError, match=r"the label is 'neg' \(valid: negative, pos\), exp"):
+        load("t", fewer, tokenizer, 16)
+
+
+def test_missing_second_column_is_named(tmp_path: Path, tokenizer: Path) -> None:
+    rows = [{"text": "w1", "text_c": "w2", "label": 1}]
+    write_csv(tmp_path / "a.csv", rows)
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        config = TaskConfig(str(tmp_path / name), text_b="text_b")
+        with pytest.raises(
+            InputError, match=r"has no 'text_b'.*, the column of evaluation\.tasks\.t\.text_b$"
+        ):
+            load("t", config, tokenizer, 16)
+    config = TaskConfig(str(tmp_path / "a.parquet"), text="x", label="y")
+    with pytest.raises(InputError, match=r"has the columns .*, expected some of x, y$"):
+        load("t", config, tokenizer, 16)
+
+
+def test_raw_rows_of_a_file_have_their_lines(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv")
+    (task,) = raw_tasks(EvaluationConfig(tasks={"t": TaskConfig(path)}))
+    places = {row.where: row.texts for _, row in task.rows()}
+    assert len(places) == len(ROWS)
+    assert places[f"{path}, line 2"] == (ROWS[0]["text"],)
+
+
+def test_dev_rows_of_one_class_are_refused(tmp_path: Path, tokenizer: Path) -> None:
+    whole = write_csv(tmp_path / "a.csv")
+    dev = write_csv(tmp_path / "dev.csv", ROWS[:5])
+    config = TaskConfig(train=whole, dev=dev, test=whole)
+    with pytest.raises(InputError, match=r"dev\.csv: all 5 rows of the dev split are 'pos', exp"):
         load("t", config, tokenizer, 16)
