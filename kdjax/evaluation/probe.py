@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from kdjax.config import ModelConfig, ProbeConfig
-from kdjax.data.tasks.labelled import Task
+from kdjax.data.tasks.task import Task
 from kdjax.errors import Diverged, InputError
 from kdjax.evaluation.metric import score
 from kdjax.evaluation.rows import over_rows

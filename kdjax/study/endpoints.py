@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kdjax.config import Config
-from kdjax.data.tasks.labelled import Task
+from kdjax.data.tasks.task import Task
 from kdjax.results.text import CorpusFacts
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.training.arm import Arm

@@ -9,7 +9,7 @@ from typing import Any
 from kdjax.arms.charges import probe_shape
 from kdjax.config import Config, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.tasks.labelled import Task
+from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetune import finetune
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe, cost_of
