@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdjax.config.contamination import ContaminationConfig
 from kdjax.config.values import (
     FLOAT32_LIMIT,
     TOKENS_LIMIT,
@@ -175,6 +176,9 @@ class EvaluationConfig:
     to 64 letters, digits, _, +, - and dots."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """The downstream tasks by name: 1 to 64 letters, digits, _, +, - and dots."""
+    contamination: ContaminationConfig = ContaminationConfig()
+    """Whether rows of the tasks stand in the pretraining text, or among the training rows of
+    another task."""
     probe: ProbeConfig = ProbeConfig()
     """Linear probes."""
     finetune: FinetuneConfig = FinetuneConfig()

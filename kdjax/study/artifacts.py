@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from kdjax.clock import CLOCK
+from kdjax.data.contamination.check import Contamination
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import labelled
 from kdjax.data.tasks.labelled import Task
@@ -19,6 +20,7 @@ from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
 from kdjax.study.batches import held_out
 from kdjax.study.cache import study_cache
+from kdjax.study.contamination import study_contamination
 from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.study_plan import StudyPlan
@@ -78,6 +80,13 @@ class Artifacts:
             if warning := unknown_warning({"all": task.unknown}):
                 self._reporter.warn(f"evaluation.tasks.{task.name}: {warning}")
         return loaded
+
+    @cached_property
+    def contamination(self) -> Contamination | None:
+        """Look for the tasks' rows in the text, or read what was found before."""
+        corpus = self.corpus
+        with CLOCK("text"):
+            return study_contamination(self._config, corpus, self._reporter)
 
     # The teacher and its stored outputs.
 

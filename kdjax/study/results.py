@@ -12,6 +12,7 @@ import jax
 
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, ModelConfig, PhaseConfig, TermConfig, plain, to_dict
+from kdjax.data.contamination.check import Contamination
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
@@ -20,6 +21,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
+from kdjax.report.contamination import notes as contamination_notes
 from kdjax.report.phrases import say
 from kdjax.results.arms import ArmPhase, ArmResult, StudentFacts, first_without_teacher
 from kdjax.results.runs import Reference, RunResult
@@ -76,6 +78,7 @@ def collect(
         endpoints=endpoints,
         teacher=teacher_facts([teacher.facts for teacher in shared.teachers]),
         cache=shared.cache.manifest if shared.cache else None,
+        contamination=shared.contamination,
         tuning=tuned.tuning_of(config),
         wall_clock=wall_clock,
     )
@@ -92,6 +95,7 @@ def judge(
     endpoints: Sequence[MeasuredEndpoint],
     teacher: TeacherFacts | None,
     cache: CacheManifest | None,
+    contamination: Contamination | None,
     tuning: Tuning | None,
     wall_clock: Mapping[str, float],
 ) -> Results:
@@ -109,6 +113,7 @@ def judge(
         endpoints: measures of the models.
         teacher: facts of the teacher, or of all together; None where no arm needs one.
         cache: manifest of stored teacher outputs; None where no arm reads them.
+        contamination: evaluation rows that stand in training text; None where nobody looked.
         tuning: tuning of the arms; None where they were not tuned.
         wall_clock: seconds by kind, of the study's commands.
     """
@@ -137,6 +142,7 @@ def judge(
         sentences += tuned.notes(tuning)
     sentences += [
         *(say("doubtful_text", warning=warning) for warning in corpus.warnings or ()),
+        *contamination_notes(contamination, config.evaluation.contamination.share),
         *notes.of_arms(arm_results, cache),
         *notes.side_by_side(runs),
         *notes.divergences(runs),
@@ -166,6 +172,7 @@ def judge(
         tuning=tuning,
         cases=cases(arm_results, runs, verdicts, teacher, enforced, config.budget.students),
         notes=tuple(sentences),
+        contamination=contamination,
     )
 
 

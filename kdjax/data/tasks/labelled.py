@@ -147,6 +147,28 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
     return Task(name, classes, unknown=unknown, **splits)
 
 
+def split_texts(name: str, config: TaskConfig) -> dict[str, list[tuple[str, str]]]:
+    """Read a task as text: split -> place and text of each row, in the order of the file.
+
+    Args:
+        name: name of the task.
+        config: file and columns of the task.
+
+    Raises:
+        InputError: as `load`.
+    """
+    splits: dict[str, list[tuple[str, str]]] = {"train": [], "dev": [], "test": []}
+    for row in _selected(name, config, f"task {name}, {config.file}"):
+        fraction = split_fraction(row.identity)
+        split = "train"
+        if fraction < config.test:
+            split = "test"
+        elif fraction < config.test + config.dev:
+            split = "dev"
+        splits[split].append((row.where, row.text))
+    return splits
+
+
 def _selected(name: str, config: TaskConfig, where: str) -> list[_Row]:
     """Read the rows that the config asks for.
 
