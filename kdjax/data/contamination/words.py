@@ -70,14 +70,10 @@ class Words:
 def normalized(text: str) -> str:
     """Normalise a text's Unicode and fold its capitals; punctuation and white space stay."""
     if text.isascii():
-        folded = text.lower()
-    else:
-        # Folding may take a composed character apart.
-        folded = unicodedata.normalize("NFKC", text).casefold()
-        folded = unicodedata.normalize("NFKC", folded)
-    for bracket in BRACKETS:
-        folded = folded.replace(bracket, " ")
-    return folded
+        return text.lower()
+    # Folding may take a composed character apart.
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", folded)
 
 
 def words_of(texts: Sequence[str]) -> Words:
@@ -88,7 +84,10 @@ def words_of(texts: Sequence[str]) -> Words:
     """
     # All texts in one array. A separator within a text is the end of a line there.
     parts = [normalized(text).replace(SEPARATOR, "\n") for text in texts]
-    characters = np.frombuffer(SEPARATOR.join(parts).encode("utf-32-le"), np.uint32)
+    joined = SEPARATOR.join(parts)
+    for bracket in BRACKETS:
+        joined = joined.replace(bracket, " ")
+    characters = np.frombuffer(joined.encode("utf-32-le"), np.uint32)
     kinds = _kinds()[characters]
     positions = np.flatnonzero(kinds >= LETTER)
     letters = characters[positions]
