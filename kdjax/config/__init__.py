@@ -10,10 +10,10 @@ from kdjax.config.evaluation import (
     FinetuneConfig,
     MlmProbeConfig,
     ProbeConfig,
-    TaskConfig,
 )
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
+from kdjax.config.tasks import TaskConfig
 from kdjax.config.teacher import CacheConfig, HeadConfig, PretrainingConfig, TeacherConfig
 from kdjax.config.train import (
     CheckpointConfig,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kdjax.config.contamination import ContaminationConfig
+from kdjax.config.tasks import TaskConfig, check_suite, result_names
 from kdjax.config.values import (
     FLOAT32_LIMIT,
     TOKENS_LIMIT,
-    check_mapping,
     check_names,
     check_number,
     check_range,
@@ -17,51 +17,6 @@ from kdjax.config.values import (
 )
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """A labelled task: a file whose rows are split by the hash of their identity."""
-
-    file: str
-    """A .csv, .tsv, .jsonl or .json file (path or package:NAME/PATH)."""
-    text: str = "text"
-    """Column of the text."""
-    label: str = "label"
-    """Column of the label."""
-    identity: str = ""
-    """Column whose hash decides the split. Empty: the record's key in a .json mapping, else the
-    text."""
-    where: dict[str, str] = field(default_factory=dict)
-    """Values by column: only rows that have all of them are used."""
-    drop_labels: tuple[str, ...] = ()
-    """Labels whose rows are left out."""
-    regression: bool = False
-    """Whether the label is a number to predict, measured by Pearson's r; else it is a class,
-    measured by accuracy."""
-    dev: float = 0.1
-    """Share of rows by which layer and regularisation are chosen, between 0 and 1."""
-    test: float = 0.1
-    """Share of rows for the reported figure. A task on the corpus's own documents is tested on none
-    that the student was trained on only if this is at most `data.validation`. Between 0 and 1;
-    with `dev` less than 1."""
-
-    def check(self, name: str) -> None:
-        """Check the settings.
-
-        Args:
-            name: dotted name of the task, for messages.
-
-        Raises:
-            InputError: one cannot be.
-        """
-        check_range(self, f"{name}.", 0, 1, "dev", "test", above=True)
-        total = self.dev + self.test
-        expected = "less than 1: the rest is trained on"
-        expect(total < 1, f"{name}.dev and {name}.test", f"{total:g} together", expected)
-        expect(bool(self.file), f"{name}.file", repr(self.file), "a path")
-        check_setting(self.file, f"{name}.file")
-        check_mapping(self.where, f"{name}.where")
 
 
 @dataclass(frozen=True)
@@ -176,6 +131,23 @@ class EvaluationConfig:
     to 64 letters, digits, _, +, - and dots."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """The downstream tasks by name: 1 to 64 letters, digits, _, +, - and dots."""
+    suite: Literal["", "glue", "babylm"] = ""
+    """A suite of tasks besides: `glue` (Wang et al. 2019, arXiv 1804.07461), or `babylm`, the seven
+    tasks of BabyLM 2025. Empty: none."""
+    suite_tasks: tuple[str, ...] = ()
+    """The suite's tasks that are read, such as [sst2, mrpc]. Empty: all."""
+    glue: str = ""
+    """Directory of GLUE: the official TSV files, or Parquet or JSON lines as on Hugging Face's hub;
+    tfds:DIR or tfds:glue for what TFDS prepared."""
+    babylm: str = ""
+    """Directory of BabyLM's `glue_filtered`."""
+    report_on: Literal["unseen", "dev"] = "unseen"
+    """Which rows of a suite are reported. `unseen`: the official dev rows; settings are chosen on
+    rows that are taken out of the training rows. `dev`: settings are chosen on the dev rows and
+    reported on them, as papers do; that is optimistic."""
+    selection: float = 0.1
+    """Share of a suite's training rows that settings are chosen on with `report_on: unseen`,
+    between 0 and 0.5."""
     contamination: ContaminationConfig = ContaminationConfig()
     """Whether rows of the tasks stand in the pretraining text, or among the training rows of
     another task."""
@@ -203,8 +175,22 @@ class EvaluationConfig:
         check_names(self.tasks, "evaluation.tasks")
         for name, task in self.tasks.items():
             task.check(f"evaluation.tasks.{name}")
+        check_range(self, "evaluation.", 0, 0.5, "selection", above=True)
+        check_setting(self.glue, "evaluation.glue")
+        check_setting(self.babylm, "evaluation.babylm")
+        check_suite(self.suite, self.suite_tasks, self.suite_place, self.tasks)
         check_names(self.texts, "evaluation.texts")
         for name, files in self.texts.items():
             expect(bool(files), f"evaluation.texts.{name}", "empty", "files")
             for path in (files,) if isinstance(files, str) else files:
                 check_setting(path, f"evaluation.texts.{name}")
+
+    @property
+    def suite_place(self) -> str:
+        """Return the directory of the suite's data; empty where there is no suite."""
+        return {"glue": self.glue, "babylm": self.babylm}.get(self.suite, "")
+
+    @property
+    def task_results(self) -> tuple[str, ...]:
+        """Return the names of all tasks' results: one's own, then the suite's."""
+        return (*self.tasks, *result_names(self.suite, self.suite_tasks))

@@ -1,33 +1,135 @@
-"""The figure a task is scored by: accuracy for classes, Pearson's r for numbers."""
+"""The figures a task is scored by: GLUE's metrics by name, and what a constant is worth by them."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from kdjax.data.tasks.task import Task
+
+Values = NDArray[Any]
+"""`[N]`: class indices, or numbers."""
 
 
-def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regression: bool) -> float:
-    """Score predictions by accuracy, or by Pearson's r.
+@dataclass(frozen=True)
+class Metric:
+    """One metric; more is better.
 
-    Args:
-        predicted: `[N]`: predicted class indices, or numbers.
-        truth: `[N]`: the right class indices, or numbers.
-        regression: whether labels are numbers.
-
-    Returns:
-        The share of equal classes; for numbers, Pearson's correlation r. Numbers that are all alike
-        have no correlation; they score 0, what a constant is worth.
+    Attributes:
+        label: name for people.
+        unit: what its values are.
+        of_numbers: whether it compares numbers; else it compares classes.
+        compute: takes predictions and truth, `[N]` each, and returns the value.
     """
-    if not regression:
-        return float(np.mean(predicted == truth))
+
+    label: str
+    unit: str
+    of_numbers: bool
+    compute: Callable[[Values, Values], float]
+
+
+def _accuracy(predicted: Values, truth: Values) -> float:
+    return float(accuracy_score(truth, predicted))
+
+
+def _f1(predicted: Values, truth: Values) -> float:
+    """Compute F1 of class 1; 0 where it is neither predicted nor there."""
+    return float(f1_score(truth, predicted, labels=[1], average=None, zero_division=0)[0])
+
+
+def _f1_macro(predicted: Values, truth: Values) -> float:
+    """Compute the mean over classes of their F1."""
+    return float(f1_score(truth, predicted, average="macro", zero_division=0))
+
+
+def _matthews(predicted: Values, truth: Values) -> float:
+    """Compute Matthews' correlation; 0 where one side is constant."""
+    # The library warns of a single label and may divide 0 by 0 there.
+    if np.ptp(predicted) == 0 or np.ptp(truth) == 0:
+        return 0.0
+    return float(matthews_corrcoef(truth, predicted))
+
+
+def _pearson(predicted: Values, truth: Values) -> float:
+    return _correlation(stats.pearsonr, predicted, truth)
+
+
+def _spearman(predicted: Values, truth: Values) -> float:
+    return _correlation(stats.spearmanr, predicted, truth)
+
+
+def _correlation(correlate: Callable[..., Any], predicted: Values, truth: Values) -> float:
+    """Correlate two lists of numbers; 0 where one has no spread."""
     x = predicted.astype(np.float64)
     y = truth.astype(np.float64)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
-    x = x - x.mean()
-    y = y - y.mean()
-    size = np.sqrt(np.sum(x * x) * np.sum(y * y))
-    # Spreads so small that their product is 0 in floating point count as none.
-    if size == 0:
-        return 0.0
-    return float(np.sum(x * y) / size)
+    # Of spreads that are lost in rounding the library warns, and may return no number.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = float(correlate(x, y).statistic)
+    return value if np.isfinite(value) else 0.0
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", "share of rows", False, _accuracy),
+    "f1": Metric("F1", "F1 of the second class, 0 to 1", False, _f1),
+    "f1_macro": Metric("macro F1", "mean F1 of the classes, 0 to 1", False, _f1_macro),
+    "matthews": Metric("Matthews correlation", "correlation, -1 to 1", False, _matthews),
+    "pearson": Metric("Pearson's r", "correlation, -1 to 1", True, _pearson),
+    "spearman": Metric("Spearman's ρ", "correlation, -1 to 1", True, _spearman),
+}
+"""Name -> metric; by scikit-learn and SciPy."""
+
+
+def scores(metrics: Sequence[str], predicted: Values, truth: Values) -> dict[str, float]:
+    """Compute metrics of predictions.
+
+    Args:
+        metrics: names of `METRICS`.
+        predicted: `[N]`: predicted class indices, or numbers; N at least 1.
+        truth: `[N]`: the right class indices, or numbers.
+
+    Returns:
+        Name -> value. A constant, on either side, has the correlation 0; F1 is 0 where class 1 is
+        neither predicted nor there.
+    """
+    return {name: METRICS[name].compute(predicted, truth) for name in metrics}
+
+
+def task_score(metrics: Sequence[str], predicted: Values, truth: Values) -> float:
+    """Compute the score of a task: the mean of its metrics, as in GLUE (arXiv 1804.07461).
+
+    Args:
+        metrics: names of `METRICS`, at least one.
+        predicted: `[N]`: predicted class indices, or numbers.
+        truth: `[N]`: the right class indices, or numbers.
+    """
+    return float(np.mean(list(scores(metrics, predicted, truth).values())))
+
+
+def baseline(task: Task) -> dict[str, float]:
+    """Compute what guessing without the text scores, by the task's own metrics.
+
+    A guess is the most frequent class of the training rows, the first of equals; the mean of their
+    labels for numbers.
+
+    Returns:
+        Name of a result -> score on its rows.
+    """
+    labels = np.asarray(task.train.labels)
+    guess: Any = labels.mean()
+    if not task.regression:
+        guess = np.bincount(labels, minlength=len(task.classes)).argmax()
+    values = {}
+    for result, split in task.reported.items():
+        guesses = np.full(len(split), guess)
+        values[result] = task_score(task.metrics, guesses, np.asarray(split.labels))
+    return values

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.config import Config, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.tasks.labelled import Task
+from kdjax.data.tasks.task import Task
 from kdjax.dry_run.charges import probe_shape
 from kdjax.evaluation.finetune import finetune
 from kdjax.evaluation.mlm import HeldOut

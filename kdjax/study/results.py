@@ -16,7 +16,7 @@ from kdjax.data.contamination.check import Contamination
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
-from kdjax.data.tasks.labelled import Task
+from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.models import abstract_params, count_params

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +10,9 @@ from typing import Literal
 
 from kdjax.config import EvaluationConfig
 from kdjax.data.contamination.index import Row
-from kdjax.data.tasks import labelled
+from kdjax.data.tasks.encoding import hash_fraction
+from kdjax.data.tasks.load import raw_tasks
+from kdjax.data.tasks.raw import RawTask, RowSource
 
 Use = Literal["train", "selection", "reported"]
 
@@ -43,11 +44,21 @@ def row_groups(config: EvaluationConfig) -> list[RowGroup]:
     Raises:
         InputError: a task cannot be read.
     """
-    uses: dict[str, Use] = {"train": "train", "dev": "selection", "test": "reported"}
     groups = []
-    for name, task in config.tasks.items():
-        for split, rows in labelled.split_texts(name, task).items():
-            groups.append(RowGroup(name, name, uses[split], functools.partial(_pairs, rows)))
+    for task in raw_tasks(config):
+        (trained,) = task.of_split("train")
+        if not task.from_suite:
+            groups.append(_group(task, trained, "train"))
+            groups += [_group(task, source, "selection") for source in task.of_split("dev")]
+            groups += [_group(task, source, "reported") for source in task.of_split("test")]
+            continue
+        # A suite's test rows are measured by its server; of dev rows with two uses one is named.
+        if config.report_on == "unseen":
+            groups.append(_group(task, trained, "train", above=config.selection))
+            groups.append(_group(task, trained, "selection", below=config.selection))
+        else:
+            groups.append(_group(task, trained, "train"))
+        groups += [_group(task, source, "reported") for source in task.of_split("dev")]
     return groups
 
 
@@ -61,6 +72,14 @@ def digest(groups: Sequence[RowGroup]) -> str:
     return total.hexdigest()
 
 
-def _pairs(rows: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Row]]:
-    for place, text in rows:
-        yield place, (text,)
+def _group(
+    task: RawTask, source: RowSource, use: Use, *, above: float = 0.0, below: float = 1.0
+) -> RowGroup:
+    """Return the rows of a source, or those whose texts' hash lies in a range."""
+
+    def read() -> Iterator[tuple[str, Row]]:
+        for row in source.rows():
+            if above <= hash_fraction(row.texts) < below:
+                yield row.where, row.texts
+
+    return RowGroup(task.name, source.result, use, read)
