@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.audit.findings import AuditFindings
+from kdjax.data.contamination import check
 from kdjax.data.prepare import blocks, reference_losses
 from kdjax.data.shards import SHARDS
 from kdjax.report import wall_clock
@@ -52,6 +53,9 @@ def audit_files(out: Path, text: Path, teacher: Path, findings: AuditFindings) -
     for path in sorted(text.glob(reference_losses.PATTERN)):
         with findings.record_errors(path):
             reference_losses.read(path)
+    for path in sorted(text.glob(check.PATTERN)):
+        with findings.record_errors(path):
+            check.read(path)
     for path in sorted(text.glob(f"{SHARDS}/part-*.json")):
         with findings.record_errors(path):
             read_typed(blocks.FinishedBlock, path)

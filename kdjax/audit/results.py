@@ -91,6 +91,7 @@ def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: R
         endpoints=recorded.endpoints,
         teacher=teacher,
         cache=artifacts.cache,
+        contamination=recorded.contamination,
         tuning=_tuning(study, recorded.tuning),
         wall_clock=recorded.wall_clock,
     )

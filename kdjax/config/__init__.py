@@ -3,6 +3,7 @@ line."""
 
 from kdjax.config.arms import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
 from kdjax.config.budget import KINDS, BudgetConfig
+from kdjax.config.contamination import ContaminationConfig
 from kdjax.config.data import DataConfig, MaskingConfig, TokenizerConfig, predictions
 from kdjax.config.evaluation import (
     EvaluationConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "CheckpointConfig",
     "ComputeConfig",
     "Config",
+    "ContaminationConfig",
     "DataConfig",
     "EvaluationConfig",
     "FinetuneConfig",

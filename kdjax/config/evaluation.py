@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdjax.config.contamination import ContaminationConfig
 from kdjax.config.tasks import TaskConfig, check_suite, result_names
 from kdjax.config.values import (
     FLOAT32_LIMIT,
@@ -147,6 +148,9 @@ class EvaluationConfig:
     selection: float = 0.1
     """Share of a suite's training rows that settings are chosen on with `report_on: unseen`,
     between 0 and 0.5."""
+    contamination: ContaminationConfig = ContaminationConfig()
+    """Whether rows of the tasks stand in the pretraining text, or among the training rows of
+    another task."""
     probe: ProbeConfig = ProbeConfig()
     """Linear probes."""
     finetune: FinetuneConfig = FinetuneConfig()

@@ -92,6 +92,17 @@ PHRASES = {
         "learning rate was still on its way down to 0."
     ),
     "doubtful_text": "The text: {warning}.",
+    # Evaluation rows within training text.
+    "contamination": "contamination: {found}",
+    "contamination_found": ("{found} of {rows} {use} rows of {result} ({share}) stand in {place}"),
+    "contamination_none": "no row of {results} stands in the pretraining text",
+    "contamination_text": "the pretraining text",
+    "contamination_task": "the training rows of {task}",
+    "contamination_unchecked": "the pretraining text was not looked at: {reason}",
+    "contamination_note": "{found}.",
+    "contamination_unchecked_note": (
+        "Whether evaluation rows stand in the pretraining text is not known: {reason}."
+    ),
     "one_seed": "With one seed there is no interval, and so no verdict.",
     "budget_tokens": (
         "The budget counts the tokens that the student sees, padding included, whatever a step "

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.report import (
+    contamination,
     mlm_probe,
     notes,
     numbers,
@@ -80,6 +81,7 @@ def html(results: Results) -> str:
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
         teacher_accounting=_teacher_accounting(results),
+        contamination=contamination.rows(results.contamination),
         regime=notes.regime(results),
         masks=notes.masks(results),
         chosen=_chosen(results),

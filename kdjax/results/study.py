@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdjax.budget.accounting import Budget
+from kdjax.data.contamination.check import Contamination
 from kdjax.results.arm_results import ArmResult, SettingRow, StudentFacts
 from kdjax.results.runs import Reference, RunResult
 from kdjax.results.teacher_facts import StoredOutputs, TeacherFacts
 from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
 from kdjax.results.verdicts import Case, MeasuredEndpoint, PairVerdict, PrimaryResult
+from kdjax.storage.typed_json import optional
 
 VERSION = 2
 """Of results.json. Files without a version are of the first one, which had no `baseline_arm`."""
@@ -48,6 +50,7 @@ class Results:
         tuning: tuning of the arms; None where they were not tuned.
         cases: costs and verdicts under each way to pay for the teacher.
         notes: remarks a reader has to know, in sentences.
+        contamination: evaluation rows that stand in training text; None where nobody looked.
     """
 
     kdjax: str
@@ -75,3 +78,4 @@ class Results:
     cases: tuple[Case, ...]
     notes: tuple[str, ...]
     version: int = VERSION
+    contamination: Contamination | None = optional()

@@ -51,7 +51,7 @@ def _dependencies(config: Config) -> dict[str, Any]:
     training = {**_without(teacher, "at"), "train": _without(teacher["train"], "seeds")}
     cached_arms = {n: arm for n, arm in settings["arms"].items() if arm["teacher"] == "cached"}
     student = settings["student"]
-    evaluation = settings["evaluation"]
+    evaluation = _without(settings["evaluation"], "contamination")
     return {
         "data": corpus,
         "texts": [*corpus, evaluation["texts"]],

@@ -8,6 +8,7 @@ from typing import Any
 from kdjax.arms.charges import stored_by
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.clock import CLOCK
+from kdjax.data.contamination.check import Contamination
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.task import Task
@@ -20,6 +21,7 @@ from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
 from kdjax.study.batches import held_out
 from kdjax.study.cache import study_cache
+from kdjax.study.contamination import study_contamination
 from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.study_plan import StudyPlan
@@ -80,6 +82,13 @@ class Artifacts:
             for reason, rows in task.left_out.items():
                 self._reporter.warn(f"task {task.name}: {rows:,} rows {reason} and are left out")
         return loaded
+
+    @cached_property
+    def contamination(self) -> Contamination | None:
+        """Look for the tasks' rows in the text, or read what was found before."""
+        corpus = self.corpus
+        with CLOCK("text"):
+            return study_contamination(self._config, corpus, self._reporter)
 
     # The teacher and its stored outputs.
 

@@ -22,6 +22,7 @@ from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path
+from kdjax.study.contamination import study_contamination
 from kdjax.training.teacher.directories import source_directories
 
 
@@ -319,4 +320,5 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
             f"{out}: nats a token by counts: {losses.in_words(3)}; "
             f"{unknown['train']:.3%} of the tokens are [UNK]{rates}"
         )
+        study_contamination(config, corpus, reporter)
         return manifest

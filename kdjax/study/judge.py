@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
+from kdjax.data.contamination.check import Contamination
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
+from kdjax.report.contamination import notes as contamination_notes
 from kdjax.report.phrases import say
 from kdjax.results.arm_results import first_without_teacher
 from kdjax.results.runs import Reference, RunResult
@@ -50,6 +52,7 @@ class Measured:
         endpoints: measures of the models.
         teacher: facts of the teacher, or of all together; None where no arm needs one.
         cache: manifest of stored teacher outputs; None where no arm reads them.
+        contamination: evaluation rows that stand in training text; None where nobody looked.
         tuning: tuning of the arms; None where they were not tuned.
         wall_clock: seconds by kind, of the study's commands.
     """
@@ -60,6 +63,7 @@ class Measured:
     endpoints: Sequence[MeasuredEndpoint]
     teacher: TeacherFacts | None
     cache: CacheManifest | None
+    contamination: Contamination | None
     tuning: Tuning | None
     wall_clock: Mapping[str, float]
 
@@ -96,6 +100,7 @@ def collect(
         endpoints=endpoints,
         teacher=teacher_facts([teacher.facts for teacher in shared.teachers]),
         cache=shared.cache.manifest if shared.cache else None,
+        contamination=shared.contamination,
         tuning=tuned.tuning_of(config),
         wall_clock=wall_clock,
     )
@@ -143,6 +148,7 @@ def judge(
         sentences += tuned.notes(measured.tuning)
     sentences += [
         *(say("doubtful_text", warning=warning) for warning in measured.corpus.warnings or ()),
+        *contamination_notes(measured.contamination, config.evaluation.contamination.share),
         *notes.of_arms(arm_results, measured.cache),
         *notes.side_by_side(runs),
         *notes.divergences(runs),
@@ -172,6 +178,7 @@ def judge(
         tuning=measured.tuning,
         cases=cases(arm_results, runs, verdicts, teacher, enforced, config.budget.students),
         notes=tuple(sentences),
+        contamination=measured.contamination,
     )
 
 

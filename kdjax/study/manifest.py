@@ -119,6 +119,7 @@ def shared_settings(config: Config) -> dict[str, Any]:
             del settings["data"][name]
     # These change no result.
     del settings["data"]["workers"]
+    del settings["evaluation"]["contamination"]
     for name in ("mesh", "vmapped_seeds", "checkpoint", "log"):
         del settings["train"][name]
     return settings

@@ -104,6 +104,8 @@ class Study:
                 check_teacher(config, plan.layout)
         _ = artifacts.tasks
         train_batches(config, artifacts.corpus, plan.shape.batch_size, seed=0)
+        # Before anything is trained: the recipe may refuse what it finds.
+        _ = artifacts.contamination
 
         # Before much is made: a share of it may exceed the budget.
         for name, spans in self.spans.items():

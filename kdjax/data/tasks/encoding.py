@@ -67,6 +67,11 @@ def cut_pair(first: int, second: int, budget: int) -> tuple[int, int]:
     return (longer, shorter) if first > second else (shorter, longer)
 
 
+def hash_fraction(texts: Sequence[str]) -> float:
+    """Compute the hash of a row's texts as a number in [0, 1), by which rows are carved out."""
+    return split_fraction("\n".join(texts))
+
+
 @dataclass(frozen=True)
 class EncodedRows:
     """The N rows of a source, tokenised, in the order of its file.
@@ -142,7 +147,7 @@ def encode(
             tokens.extend(framed)
             ends.append(len(tokens))
             seconds.append(begin)
-            fractions.append(split_fraction("\n".join(row.texts)))
+            fractions.append(hash_fraction(row.texts))
             if labelled:
                 labels.append(task.label(row, source))
     kind = np.int32 if task.classes else np.float32

@@ -1,0 +1,1 @@
+"""Contamination: which evaluation rows stand in the text that a model is trained on."""

@@ -1,0 +1,237 @@
+"""The check for contamination: how many evaluation rows stand in the pretraining text, and among
+the training rows of other tasks.
+
+The text is read once more from its sources, after it was prepared: the rows change more often than
+the text, a preparation that goes on reads no finished block again, and the same check serves every
+way to prepare. A corpus whose sources are gone is not checked, and the result says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax.config.data import LATER_SETTINGS
+from kdjax.data.contamination import rows
+from kdjax.data.contamination.index import Row, RowIndex
+from kdjax.data.contamination.rows import RowGroup
+from kdjax.data.corpus import Corpus
+from kdjax.data.manifest import Manifest
+from kdjax.data.prepare.repeats import RepeatFinder
+from kdjax.data.text import sources
+from kdjax.data.text.notes import ReadingNotes
+from kdjax.data.text.sources import ReadSettings, Source
+from kdjax.errors import InputError
+from kdjax.storage.files import digest, read_json, write_json
+from kdjax.storage.typed_json import check_fields, from_plain
+
+VERSION = 1
+"""Version of the file and of the comparison: another one is computed again."""
+EXAMPLES = 3
+"""Rows that are named of those that were found."""
+PATTERN = "contamination-*.json"
+"""Names of the files, which hold the beginning of a digest."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many rows of a result stand in some text.
+
+    Attributes:
+        task: name of the task.
+        result: name of its result.
+        use: what the rows are for: `selection` or `reported`.
+        trained: name of the other task whose training rows the text is; empty: it is the
+            pretraining text.
+        rows: number of rows that were looked for.
+        found: number of those that stand there.
+        examples: places of the first of them.
+    """
+
+    task: str
+    result: str
+    use: str
+    trained: str
+    rows: int
+    found: int
+    examples: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Return the share of the rows that stand there; 0 where there are none."""
+        return self.found / max(1, self.rows)
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """What a check found.
+
+    Attributes:
+        version: version of the comparison.
+        corpus: digest of the prepared text.
+        tasks: digest of the tasks' rows.
+        unchecked: why the pretraining text was not looked at; empty where it was.
+        overlaps: every result and use with the pretraining text, and with the training rows of
+            another task where any row stands there.
+    """
+
+    version: int
+    corpus: str
+    tasks: str
+    unchecked: str
+    overlaps: tuple[Overlap, ...]
+
+    def above(self, share: float) -> list[Overlap]:
+        """Return the overlaps that are a larger share of the rows."""
+        return [overlap for overlap in self.overlaps if overlap.share > share]
+
+
+def contamination(
+    corpus: Corpus,
+    files: str | Sequence[str],
+    groups: Sequence[RowGroup],
+    show: Callable[[str], None],
+) -> Contamination:
+    """Read what a corpus's check found, or check it and store that beside its manifest.
+
+    The file's name has the beginning of a digest of text and rows. Where the directory cannot be
+    written, or the text could not be looked at, nothing is stored.
+
+    Args:
+        corpus: the prepared text.
+        files: `data.files`, from which it was prepared; empty: where its manifest says.
+        groups: rows of the tasks.
+        show: takes what is going on, in words.
+
+    Raises:
+        InputError: a row cannot be read, or the text no more.
+    """
+    tasks = rows.digest(groups)
+    manifest = corpus.manifest
+    path = corpus.directory / f"contamination-{digest([manifest.digest, tasks])[:16]}.json"
+    if path.is_file():
+        stored = read(path)
+        if stored and (stored.corpus, stored.tasks) == (manifest.digest, tasks):
+            return stored
+
+    # The text of a corpus from elsewhere may be gone.
+    unchecked = ""
+    documents: Iterable[str] | None = None
+    try:
+        documents = _training_documents(manifest, find_sources(manifest, files), show)
+    except InputError as e:
+        unchecked = str(e)
+    overlaps = compare(groups, documents)
+    found = Contamination(VERSION, manifest.digest, tasks, unchecked, tuple(overlaps))
+    if not unchecked:
+        with contextlib.suppress(InputError):
+            write_json(path, asdict(found))
+    return found
+
+
+def read(path: Path) -> Contamination | None:
+    """Read what a check found; None where it was of another version.
+
+    Raises:
+        InputError: the file is not whole, or a field is missing or mistyped.
+    """
+    stored = check_fields(read_json(path), {"version": int}, f"{path}:")
+    if stored["version"] != VERSION:
+        return None
+    return from_plain(Contamination, stored, f"{path}:")
+
+
+def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iterator[Overlap]:
+    """Look for evaluation rows in the pretraining text, and in other tasks' training rows.
+
+    The evaluation rows are held in memory; documents and training rows are read once, one batch
+    after another.
+
+    Args:
+        groups: rows of the tasks.
+        documents: training documents of the pretraining text; None: it is not looked at.
+
+    Yields:
+        An overlap for each group that is not for training and the pretraining text, then those
+        with other tasks' training rows in which any row was found.
+    """
+    evaluated = [group for group in groups if group.use != "train"]
+    places: list[str] = []
+    ends: list[int] = []
+
+    def indexed() -> Iterator[Row]:
+        for group in evaluated:
+            for place, texts in group.read():
+                places.append(place)
+                yield texts
+            ends.append(len(places))
+
+    index = RowIndex(indexed())
+
+    def overlaps(trained: str, is_found: NDArray[np.bool_]) -> Iterator[Overlap]:
+        start = 0
+        for group, end in zip(evaluated, ends, strict=True):
+            found = start + np.flatnonzero(is_found[start:end])
+            examples = tuple(places[row] for row in found[:EXAMPLES])
+            name = (group.task, group.result, group.use)
+            yield Overlap(*name, trained, end - start, len(found), examples)
+            start = end
+
+    if documents is not None:
+        yield from overlaps("", index.search((document,) for document in documents))
+    for task in dict.fromkeys(group.task for group in groups):
+        trained = [group for group in groups if group.task == task and group.use == "train"]
+        texts = (row for group in trained for _, row in group.read())
+        for overlap in overlaps(task, index.search(texts)):
+            if overlap.found and overlap.task != task:
+                yield overlap
+
+
+def find_sources(manifest: Manifest, files: str | Sequence[str]) -> list[Source]:
+    """Find the sources that a corpus was prepared from.
+
+    Args:
+        manifest: the corpus's manifest, with the digests of the sources.
+        files: `data.files`; empty: where the manifest says.
+
+    Raises:
+        InputError: they are gone, or have another content now.
+    """
+    found = sources.expand(files or tuple(manifest.sources))
+    if len(found) == len(manifest.sources):
+        digests = [sources.digest(source) for source in found]
+        if digests == list(manifest.sources.values()):
+            return found
+    names = ", ".join(map(str, found[:EXAMPLES]))
+    raise InputError(f"{names}: not the text that the corpus was prepared from")
+
+
+def _training_documents(
+    manifest: Manifest, found: Sequence[Source], show: Callable[[str], None]
+) -> Iterator[str]:
+    """Yield the documents of the training split, as the preparation chose them.
+
+    Args:
+        manifest: the corpus's manifest, with the settings of its preparation.
+        found: its sources.
+        show: takes what is going on, in words.
+    """
+    settings = {**LATER_SETTINGS, **manifest.settings}
+    reading = ReadSettings(
+        tuple(settings["text_field"]), settings["documents"], settings["unusable"] == "skip"
+    )
+    notes = ReadingNotes()
+    by_source = (sources.documents_of(source, reading, notes) for source in found)
+    repeats = RepeatFinder(deduplicate=settings["deduplicate"])
+    documents = repeats.split(itertools.chain.from_iterable(by_source), settings["validation"])
+    for number, document in enumerate(documents):
+        if number % 10_000 == 0:
+            show(f"contamination: {number:,} documents")
+        if not document.held_out:
+            yield document.text

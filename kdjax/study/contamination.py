@@ -1,0 +1,56 @@
+"""A study's check for evaluation rows within its training text."""
+
+from __future__ import annotations
+
+from kdjax.config import Config
+from kdjax.data.contamination.check import Contamination, contamination
+from kdjax.data.contamination.rows import row_groups
+from kdjax.data.corpus import Corpus
+from kdjax.errors import InputError
+from kdjax.progress import Reporter
+from kdjax.report.contamination import in_words, line
+
+
+def study_contamination(config: Config, corpus: Corpus, reporter: Reporter) -> Contamination | None:
+    """Look for the rows of the recipe's tasks in its text, or read what was found before.
+
+    Args:
+        config: resolved recipe, with `evaluation.tasks` and `evaluation.contamination`.
+        corpus: the prepared text; of a subset, all of its training split is looked at.
+        reporter: shows how it goes on, and logs what was found in one line.
+
+    Returns:
+        What was found; None where there are no tasks, or the recipe wants none of it.
+
+    Raises:
+        InputError: more than `evaluation.contamination.share` was found under `refuse`, or the text
+            could not be looked at.
+    """
+    settings = config.evaluation.contamination
+    if settings.check == "off":
+        return None
+    groups = row_groups(config.evaluation)
+    if not groups:
+        return None
+    found = contamination(corpus, config.data.files, groups, reporter.status)
+    reporter.log(f"{corpus.directory}: {line(found)}")
+    if settings.check == "refuse":
+        _check(found, settings.share)
+    return found
+
+
+def _check(found: Contamination, share: float) -> None:
+    """Raise an InputError where more rows were found than may be, or nobody could look."""
+    where = "evaluation.contamination.check is 'refuse'"
+    if found.unchecked:
+        raise InputError(
+            f"{where} and the pretraining text was not looked at ({found.unchecked}), expected "
+            "its sources, or 'report'"
+        )
+    above = found.above(share)
+    if above:
+        worst = max(above, key=lambda overlap: overlap.share)
+        raise InputError(
+            f"{where} and {in_words(worst)}, first {worst.examples[0]}; expected at most "
+            f"evaluation.contamination.share, {share:.4g}, of the rows"
+        )
