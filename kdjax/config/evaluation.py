@@ -59,7 +59,7 @@ class TaskConfig:
         expected = "less than 1: the rest is trained on"
         expect(total < 1, f"{name}.dev and {name}.test", f"{total:g} together", expected)
         expect(bool(self.file), f"{name}.file", repr(self.file), "a path")
-        check_setting(self.file, f"{name}.file")
+        check_setting(self.file, f"{name}.file", hub_file=True)
         check_mapping(self.where, f"{name}.where")
 
 
@@ -203,4 +203,4 @@ class EvaluationConfig:
         for name, files in self.texts.items():
             expect(bool(files), f"evaluation.texts.{name}", "empty", "files")
             for path in (files,) if isinstance(files, str) else files:
-                check_setting(path, f"evaluation.texts.{name}")
+                check_setting(path, f"evaluation.texts.{name}", url=True, hub_file=True)

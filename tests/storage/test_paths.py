@@ -82,7 +82,7 @@ def test_impossible_path_is_refused_when_the_recipe_is_read(
 
 @pytest.mark.parametrize("setting", [name for name in SETTINGS if "checkpoint" not in name])
 def test_bucket_is_refused_where_only_checkpoints_can_be(setting: str) -> None:
-    with pytest.raises(InputError, match=r"only train.checkpoint.directory can be in a bucket"):
+    with pytest.raises(InputError, match=r"only files of text and train.checkpoint.directory can be elsewhere"):
         recipes.changed(Config(), {setting: "gs://bucket/a"})
 
 
