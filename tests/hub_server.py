@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 FIRST = "a" * 40
 SECOND = "b" * 40
@@ -67,6 +70,22 @@ def entry(path: str, content: bytes) -> dict[str, Any]:
     return facts
 
 
+def tree(content: dict[str, bytes], under: str, *, recursive: bool) -> list[dict[str, Any]]:
+    """List the files and folders below a folder as the Hub does."""
+    prefix = f"{under}/" if under else ""
+    files = {path: data for path, data in content.items() if path.startswith(prefix)}
+    listed = [entry(path, data) for path, data in files.items()]
+    folders = {str(folder) for path in files for folder in PurePosixPath(path).parents}
+    listed += [
+        {"type": "directory", "path": folder, "oid": "0" * 40, "size": 0}
+        for folder in sorted(folders)
+        if folder.startswith(prefix) and folder != "."
+    ]
+    if recursive:
+        return listed
+    return [facts for facts in listed if "/" not in facts["path"].removeprefix(prefix)]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
@@ -109,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": path} for path in content]
             self.json({"id": name, "sha": commit, "siblings": siblings, "tags": []})
             return
-        listed = [entry(path, data) for path, data in content.items() if path.startswith(under)]
+        listed = tree(content, under, recursive="recursive=true" in self.path.lower())
         if under and not listed:
             self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
@@ -186,3 +205,30 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def use(hub: Hub, cache: Path, patch: pytest.MonkeyPatch, *, offline: bool = False) -> None:
+    """Have huggingface_hub ask this server and keep its cache in a directory."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    patch.delenv("HF_TOKEN", raising=False)
+
+
+def lay_out(cache: Path, folder: str, files: dict[str, bytes], commit: str = FIRST) -> Path:
+    """Write a snapshot, and the branch `main` that stands for it, as the library's cache has
+    them."""
+    snapshot = cache / folder / "snapshots" / commit
+    for name, content in files.items():
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_bytes(content)
+    (cache / folder / "refs").mkdir(exist_ok=True)
+    (cache / folder / "refs" / "main").write_text(commit)
+    return snapshot

@@ -74,10 +74,11 @@ class HubName:
         # Slashes stay in the Hub's own branches alone, as they are read.
         safe = "/" if self.revision.startswith(("refs/convert/", "refs/pr/")) else ""
         name = f"{self.repo_id}@{quote(self.revision, safe=safe)}"
-        if not self.path:
+        if self.kind == "dataset":
+            name = f"datasets/{name}"
+        elif not self.path:
             return f"{REPOSITORY}{name}"
-        folder = "datasets/" if self.kind == "dataset" else ""
-        return f"{FILE}{folder}{name}/{self.path}"
+        return f"{FILE}{name}/{self.path}".rstrip("/")
 
     @property
     def has_commit(self) -> bool:

@@ -137,7 +137,7 @@ def find(pattern: str) -> list[RemoteFile]:
 
 def _find_on_hub(name: hub.HubName) -> list[RemoteFile]:
     """List the files of a repository of the Hub, at the commit that its revision is now."""
-    from huggingface_hub import HfFileSystem, constants  # noqa: PLC0415 - a worker starts sooner
+    from huggingface_hub import constants  # noqa: PLC0415 - a worker starts sooner
 
     pinned = hub.at_commit(name)
     if constants.is_offline_mode():
@@ -146,7 +146,7 @@ def _find_on_hub(name: hub.HubName) -> list[RemoteFile]:
             raise hub.not_cached(name)
         return cached
     url = str(pinned)
-    files: Any = HfFileSystem()
+    files = _file_system(url)
     with hub.hub_errors(name):
         try:
             if glob.has_magic(pinned.path):
@@ -207,7 +207,12 @@ def _file_system(url: str) -> Any:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """Return how a protocol's server is spoken to, where fsspec's own way has no bounds."""
+    """Return how a protocol's server is spoken to, where fsspec's own way is not enough."""
+    if protocol == "hf":
+        from huggingface_hub import constants  # noqa: PLC0415 - a worker starts sooner
+
+        # A file system is kept by its options: one for each server.
+        return {"endpoint": constants.ENDPOINT}
     if protocol not in ("http", "https"):
         return {}
     import aiohttp  # noqa: PLC0415 - an extra
