@@ -294,7 +294,7 @@ def prepare(
     if isinstance(tokenizer, TokenizerConfig):
         local.prepare(settings, None, out)
         return PreparedText(Corpus.open(out), settings, out / TOKENIZER)
-    tokenizer_file = sources.locate(tokenizer)
+    tokenizer_file = sources.locate_tokenizer(tokenizer)
     local.prepare(settings, tokenizer_file, out)
     return PreparedText(Corpus.open(out), settings, tokenizer_file)
 

@@ -12,6 +12,7 @@ from kdjax.budget.ledger import schedule_phases
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.models import zoo
+from kdjax.storage import hub
 from kdjax.training.arm import Arm
 from kdjax.training.phase import price
 from kdjax.training.teacher.directories import read_card, source_directories
@@ -119,6 +120,10 @@ def fit_flops(config: Config) -> int:
 
 def _card(config: Config) -> Mapping[str, Any]:
     """Read the card beside the source's weights; empty where either is not on this machine."""
+    # A price asks nothing of the Hub: what an earlier command has downloaded is read.
+    if hub.is_repository(config.teacher.source):
+        cached = hub.cached_directory(hub.parse(config.teacher.source))
+        return read_card(cached) if cached else {}
     try:
         directory = source_directories(config)[0].path
     except InputError:

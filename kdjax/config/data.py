@@ -98,7 +98,8 @@ class DataConfig:
     """The text: paths or globs of .txt (see `documents`), .jsonl (one record a line) or .json (a
     list or a mapping of records), each perhaps .gz, .bz2, .xz or .zst, and of .parquet (one record
     a row). `tfds:DIRECTORY:SPLIT` is a data set that TFDS prepared, `package:NAME/PATH` a file in
-    an installed package."""
+    an installed package, `hf://datasets/OWNER/NAME@REVISION/PATH` one of the Hugging Face Hub;
+    `https://`, `s3://` and `gs://` are read too."""
     text_field: str | tuple[str, ...] = ("text", "extract")
     """Name of the field, column or feature that holds the text. With several names, the first one
     present in a record counts."""
@@ -111,7 +112,8 @@ class DataConfig:
     deduplicate: bool = False
     """Whether a document whose text an earlier one has, character for character, is left out."""
     tokenizer: TokenizerConfig | str = ""
-    """A Hugging Face tokenizer.json (path or package:NAME/PATH), or settings to train one on this
+    """A Hugging Face tokenizer.json (path, package:NAME/PATH, hf://OWNER/NAME@REVISION/PATH, or
+    hf:OWNER/NAME@REVISION for that of a repository of the Hub), or settings to train one on this
     text, for instance {train: wordpiece, size: 512}. Empty: the one beside the teacher's
     weights."""
     seq_len: int = 128
@@ -175,9 +177,9 @@ class DataConfig:
         # What text there is, is looked up when it is read; a path that cannot be is refused now.
         files = (self.files,) if isinstance(self.files, str) else self.files
         for path in files:
-            check_setting(path, "data.files")
+            check_setting(path, "data.files", url=True, hub_file=True)
         if isinstance(self.tokenizer, str):
-            check_setting(self.tokenizer, "data.tokenizer")
+            check_setting(self.tokenizer, "data.tokenizer", hub_file=True, hub_repository=True)
         check_setting(self.prepared, "data.prepared")
         # Only the limited regime has a size, and it needs one.
         expect(

@@ -183,7 +183,7 @@ class EvaluationConfig:
         for name, files in self.texts.items():
             expect(bool(files), f"evaluation.texts.{name}", "empty", "files")
             for path in (files,) if isinstance(files, str) else files:
-                check_setting(path, f"evaluation.texts.{name}")
+                check_setting(path, f"evaluation.texts.{name}", url=True, hub_file=True)
 
     @property
     def suite_place(self) -> str:

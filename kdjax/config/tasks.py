@@ -78,8 +78,8 @@ class TaskConfig:
             self._check_shares(name)
         else:
             self._check_files(name)
-        check_setting(self.file, f"{name}.file")
-        check_setting(self.train, f"{name}.train")
+        check_setting(self.file, f"{name}.file", hub_file=True)
+        check_setting(self.train, f"{name}.train", hub_file=True)
         check_mapping(self.where, f"{name}.where")
         _check_metrics(self, name)
         _check_classes(self, name)
@@ -112,7 +112,7 @@ class TaskConfig:
             value = getattr(self, setting)
             is_file = isinstance(value, str) and bool(value)
             expect(is_file, f"{name}.{setting}", repr(value), "a file, as train is one")
-            check_setting(str(value), f"{name}.{setting}")
+            check_setting(str(value), f"{name}.{setting}", hub_file=True)
         unused = "nothing: files of splits are not split by a hash"
         expect(not self.identity, f"{name}.identity", repr(self.identity), unused)
 

@@ -80,7 +80,8 @@ class TeacherConfig:
     """The teacher: a Hugging Face BERT directory, or a model that is trained here."""
 
     source: str = ""
-    """Directory with config.json and model.safetensors (path or package:NAME/PATH), or one that
+    """Directory with config.json and model.safetensors (path or package:NAME/PATH), a repository of
+    the Hugging Face Hub with these (hf:OWNER/NAME@REVISION), or a directory that
     `kdjax teacher` made of a recipe with `teacher.train`, all of whose seeds are used. Empty where
     `teacher.train` is set."""
     train: PretrainingConfig = PretrainingConfig()
@@ -101,7 +102,7 @@ class TeacherConfig:
     are counted for a teacher that is trained here. Up to 1e30."""
 
     def __post_init__(self) -> None:
-        check_setting(self.source, "teacher.source")
+        check_setting(self.source, "teacher.source", hub_repository=True)
         check_range(self, "teacher.", 0, FLOPS_LIMIT, "training_flops")
         in_range = not isinstance(self.at, bool) and 0 < self.at <= 1
         expect(in_range, "teacher.at", self.at, "a share of the training budget above 0, up to 1")

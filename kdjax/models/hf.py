@@ -20,7 +20,7 @@ from kdjax.errors import InputError
 from kdjax.models import formats
 from kdjax.models.bert import Model, Params, abstract_params
 from kdjax.models.naming import NAMINGS, Tensors
-from kdjax.storage import locks
+from kdjax.storage import hub, locks
 from kdjax.storage.files import entries, read_json
 from kdjax.storage.paths import local_path
 from kdjax.tokenizer_config import TOKENIZER, write_tokenizer_config
@@ -35,12 +35,22 @@ _WRITTEN = frozenset(
 def pretrained_config(directory: str | Path) -> ModelConfig:
     """Read the configuration of a saved model from its config.json.
 
+    Args:
+        directory: as for `from_pretrained`.
+
     Raises:
         InputError: no such file, or it describes something other than an encoder that this package
             has.
     """
-    path = local_path(directory, "the model's directory") / "config.json"
+    path = _readable(directory) / "config.json"
     return formats.from_json(_read_config(path), path)
+
+
+def _readable(directory: str | Path) -> Path:
+    """Return a model's directory, downloaded where it is a repository of the Hub."""
+    if hub.is_repository(str(directory)):
+        return hub.model_directory(hub.parse(str(directory)))
+    return local_path(directory, "the model's directory")
 
 
 def _read_config(path: Path) -> Any:
@@ -57,12 +67,16 @@ def from_pretrained(directory: str | Path) -> Model:
     gamma/beta. Without an MLM head there is no "mlm" in the parameters; other heads are not read.
     Parameters are float32.
 
+    Args:
+        directory: a directory, or `hf:OWNER/NAME@REVISION`: a repository of the Hugging Face Hub,
+            of which safetensors files alone are read.
+
     Raises:
         InputError: a file is missing, truncated or not what it should be; a tensor is missing,
             unexpected or of another shape than config.json says; the MLM decoder differs from the
             word embedding.
     """
-    directory = local_path(directory, "the model's directory")
+    directory = _readable(directory)
     config = pretrained_config(directory)
     config_path = directory / "config.json"
     settings = _read_config(config_path)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from kdjax.errors import InputError
+from kdjax.storage import hub, urls
 
 ELSEWHERE = ("package:", "tfds:")
 """Beginnings of names of text, tokenizers and weights that are no plain paths; what reads them
@@ -41,7 +42,9 @@ def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
     if re.match(r"[a-z0-9+.-]+:/", path, re.IGNORECASE):
         if bucket and _BUCKET.fullmatch(path):
             return path
-        only = "" if bucket else ": only train.checkpoint.directory can be in a bucket"
+        only = ": only files of text and train.checkpoint.directory can be elsewhere"
+        if bucket:
+            only = ""
         raise InputError(f"{name} is {path!r}, expected {expected}{only}")
     home = os.path.expanduser(path)  # noqa: PTH111 - Path's raises without saying whose home
     if home.startswith("~"):
@@ -73,20 +76,46 @@ def local_path(text: str | Path, name: str) -> Path:
     return path
 
 
-def check_setting(text: str, name: str, *, bucket: bool = False) -> None:
+def check_setting(
+    text: str,
+    name: str,
+    *,
+    bucket: bool = False,
+    url: bool = False,
+    hub_file: bool = False,
+    hub_repository: bool = False,
+) -> None:
     """Check a path of a recipe when the recipe is read; an empty one is one that is not set.
 
     Args:
         text: the path, or a name that begins with one of `ELSEWHERE`.
         name: dotted name of the setting, for messages.
         bucket: whether gs://bucket/path is taken, too.
+        url: whether the URL of a file of text is taken, too.
+        hub_file: whether a file of the Hugging Face Hub is taken, too (hf://...).
+        hub_repository: whether a repository of it is taken, too (hf:OWNER/NAME).
 
     Raises:
-        InputError: as `expanded`.
+        InputError: as `expanded`; or it is an ill-formed URL or name of the Hub.
     """
+    if hub.is_hub_name(text) and (hub_file or hub_repository):
+        _check_hub_name(text, name, file=hub_file, repository=hub_repository)
+        return
+    if url and urls.is_url(text):
+        urls.check_url(text, name)
+        return
     # What stands behind the colon is found by the package's or the data set's own rules.
     if text.startswith(ELSEWHERE):
         if "\0" in text:
             raise InputError(f"{name} is {text!r}, expected a name without NUL characters")
     elif text:
         expanded(text, name, bucket=bucket)
+
+
+def _check_hub_name(text: str, name: str, *, file: bool, repository: bool) -> None:
+    """Check a name on the Hub: well-formed, and of a file or a repository as is taken here."""
+    parsed = hub.parse(text, name)
+    is_taken = file if parsed.path else repository
+    if not is_taken:
+        expected = hub.EXPECTED_FILE if file else hub.EXPECTED_REPOSITORY
+        raise InputError(f"{name} is {text!r:.200}, expected {expected}")

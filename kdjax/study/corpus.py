@@ -52,7 +52,7 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
         return path
     # One that is named goes before the teacher's.
     if config.data.tokenizer:
-        return sources.locate(config.data.tokenizer)
+        return sources.locate_tokenizer(config.data.tokenizer)
     if not config.teacher.source:
         raise InputError(
             "data.tokenizer is empty and there is no teacher.source, expected the path of a "

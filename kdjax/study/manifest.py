@@ -51,13 +51,19 @@ class StudyManifest:
         costs: arm -> what its runs cost, as stored.
     """
 
-    def __init__(self, config: Config, out: Path):
+    def __init__(self, config: Config, out: Path, commits: Mapping[str, str]):
         """Read `study.json` if it is there, and check that the directory may hold this study.
+
+        Args:
+            config: resolved recipe of the study, with commits for names on the Hub.
+            out: directory of the study.
+            commits: names on the Hub, as the user wrote them -> the commits they stand for.
 
         Raises:
             InputError: the directory belongs to another recipe, holds something else, or cannot be
                 written.
         """
+        self._commits = dict(commits)
         self._path = out / NAME
         self._settings = shared_settings(config)
         self.is_new = not self._path.exists()
@@ -93,17 +99,25 @@ class StudyManifest:
         """
         all_costs = {**self.costs, **costs}
         values = {name: cost.to_json() for name, cost in all_costs.items()}
-        write_json(self._path, {"config": self._settings, "costs": values})
+        content: dict[str, Any] = {"config": self._settings, "costs": values}
+        if self._commits:
+            content["commits"] = self._commits
+        write_json(self._path, content)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a `study.json`: its recipe under `config`, and under `costs` what the arms cost.
 
+    Under `commits`, where it is, are the commits of names on the Hub.
+
     Raises:
         InputError: it is not whole, or a field is missing or mistyped.
     """
     kinds = {"config": dict[str, Any], "costs": dict[str, Cost]}
-    return check_fields(read_json(path), kinds, f"{path}:")
+    manifest = check_fields(read_json(path), kinds, f"{path}:")
+    if "commits" in manifest:
+        check_fields(manifest, {"commits": dict[str, str]}, f"{path}:")
+    return manifest
 
 
 def shared_settings(config: Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.study.artifacts import Artifacts
 from kdjax.study.batches import train_batches
+from kdjax.study.commits import pinned, stored_commits
 from kdjax.study.corpus import check_regime
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost, StudyManifest
@@ -48,13 +49,15 @@ class Study:
                 study.
         """
         CLOCK.listen()
+        # A branch of a repository may move: the study is of the commit that it was at first.
+        config, commits = pinned(config, stored_commits(out))
         hosts.check_same({**versions(), "recipe": plain(to_dict(config))})
         # Nothing is written before all that follows from the recipe has been checked.
         self.plan = StudyPlan(config, out, shared)
         check_log(config.train.log)
         self.artifacts = Artifacts(self.plan, reporter)
         self.reporter = reporter
-        self._manifest = StudyManifest(config, out)
+        self._manifest = StudyManifest(config, out, commits)
         # A budget that is too small is found before anything is made.
         self._prices = {name: self._arm_prices(arm) for name, arm in self.plan.arms.items()}
         for name, arm in self.plan.arms.items():

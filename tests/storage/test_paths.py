@@ -25,6 +25,8 @@ SETTINGS = (
     "plan.pilot",
     "train.checkpoint.directory",
 )
+ELSEWHERE = ("data.files", "train.checkpoint.directory")
+"""Settings that may name a place in a bucket."""
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_paths_on_the_command_line_are_expanded(home: Path, words: list[str]) ->
     [
         (" ", r"expected a path"),
         ("a\0b", r"without NUL"),
-        ("s3://bucket/a", r"expected a path"),
+        ("s3:/bucket/a", r"expected a path"),
         ("~no-such-user-here/a", r"~no-such-user-here has no home"),
         ("a" * 300, r"at most 4,095 bytes, and 255 between two slashes"),
         ("a/" * 3000, r"at most 4,095 bytes"),
@@ -80,10 +82,31 @@ def test_impossible_path_is_refused_when_the_recipe_is_read(
         recipes.changed(Config(), {setting: path})
 
 
-@pytest.mark.parametrize("setting", [name for name in SETTINGS if "checkpoint" not in name])
-def test_bucket_is_refused_where_only_checkpoints_can_be(setting: str) -> None:
-    with pytest.raises(InputError, match=r"only train.checkpoint.directory can be in a bucket"):
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if name not in ELSEWHERE])
+def test_bucket_is_refused_where_only_text_and_checkpoints_can_be(setting: str) -> None:
+    with pytest.raises(
+        InputError, match=r"only files of text and train.checkpoint.directory can be elsewhere"
+    ):
         recipes.changed(Config(), {setting: "gs://bucket/a"})
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("teacher.source", "hf:some/bert/model"),
+        ("teacher.source", "hf://some/bert/model"),
+        ("data.tokenizer", "hf:bert"),
+        ("data.files", "hf:some/text"),
+        ("data.files", "hf://datasets/some/text"),
+        ("data.files", "hf://datasets/some/text/../a.txt"),
+        ("data.files", "https://server"),
+    ],
+)
+def test_ill_formed_name_elsewhere_is_refused_when_the_recipe_is_read(
+    setting: str, name: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{setting} is .*expected (hf:|PROTOCOL:)"):
+        recipes.changed(Config(), {setting: name})
 
 
 @pytest.mark.parametrize("out", ["", " ", "gs://bucket/out", "gs:/bucket/out"])

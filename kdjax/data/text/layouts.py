@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from kdjax.data.text.notes import GROUPED_LINES, MAC_LINES, ONE_DOCUMENT, ReadingNotes
-from kdjax.data.text.streams import OLD_MAC, TextError, lines, mebibytes
+from kdjax.data.text.streams import OLD_MAC, TextError, TextFile, lines, mebibytes
 
-Layout = Callable[[Path, int, ReadingNotes], Iterator[tuple[int, str]]]
+Layout = Callable[[TextFile, int, ReadingNotes], Iterator[tuple[int, str]]]
 """Yields a file's documents, each with the number of its first line. Takes the file, the most bytes
 of a document, and the notes that what looks like another layout goes into."""
 
 
-def paragraphs(path: Path, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
+def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
     """Yield what stands between blank lines."""
     shape = _Shape()
     paragraph: list[str] = []
@@ -44,7 +43,7 @@ def paragraphs(path: Path, limit: int, notes: ReadingNotes) -> Iterator[tuple[in
         notes.layouts[ONE_DOCUMENT] += 1
 
 
-def each_line(path: Path, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
+def each_line(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
     """Yield every line that is not blank."""
     shape = _Shape()
     for number, line in lines(path):
@@ -59,7 +58,7 @@ def each_line(path: Path, limit: int, notes: ReadingNotes) -> Iterator[tuple[int
         notes.layouts[GROUPED_LINES] += 1
 
 
-def whole(path: Path, limit: int, _: ReadingNotes) -> Iterator[tuple[int, str]]:
+def whole(path: TextFile, limit: int, _: ReadingNotes) -> Iterator[tuple[int, str]]:
     """Yield the whole file as one document, without blank lines at its ends."""
     document: list[str] = []
     size = 0

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from kdjax.data.text.records import Record
-from kdjax.data.text.streams import BUFFER, TextError, optional
+from kdjax.data.text.streams import BUFFER, TextError, TextFile, optional
 
 SUFFIX = ".parquet"
 ROWS = 64
 """Rows held at a time."""
 
 
-def check_readable(path: Path) -> None:
+def check_readable(path: TextFile) -> None:
     """Raise an InputError where pyarrow is missing."""
     optional("pyarrow.parquet", "parquet", path)
 
 
 def rows(
-    path: Path, columns: Collection[str], expected: str = "the one data.text_field names"
+    path: TextFile, columns: Collection[str], expected: str = "the one data.text_field names"
 ) -> Iterator[Record]:
     """Yield the rows of a file, each with those of the columns that the file has.
 
@@ -37,7 +39,14 @@ def rows(
     arrow = optional("pyarrow", "parquet", path)
     number = 0
     try:
-        with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
+        with ExitStack() as stack:
+            # A path is opened by the library itself.
+            content: Any = path
+            if not isinstance(path, Path):
+                content = stack.enter_context(path.open("rb", BUFFER))
+            file = stack.enter_context(
+                parquet.ParquetFile(content, buffer_size=BUFFER, pre_buffer=False)
+            )
             present = [name for name in file.schema_arrow.names if name in columns]
             if not present:
                 names = ", ".join(file.schema_arrow.names)

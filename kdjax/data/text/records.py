@@ -9,10 +9,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from kdjax.data.text.streams import BUFFER, LINE_BYTES, TextError, kind, lines, mebibytes, opened
+from kdjax.data.text.streams import (
+    BUFFER,
+    LINE_BYTES,
+    TextError,
+    TextFile,
+    kind,
+    lines,
+    mebibytes,
+    opened,
+)
 from kdjax.storage.files import unique_keys
 
 NESTING = 500
@@ -51,7 +59,7 @@ class Record:
     problem: str = ""
 
 
-def records(path: Path, *, lenient: bool = False) -> Iterator[Record]:
+def records(path: TextFile, *, lenient: bool = False) -> Iterator[Record]:
     """Yield the records of a .jsonl or .json file, perhaps compressed.
 
     A mapping of records may have a key twice: both are yielded. A record may not.
@@ -96,7 +104,7 @@ class _Json:
     word and not say lines.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: TextFile, file: BinaryIO) -> None:
         self._path = path
         self._file = file
         # The part that is held, and the index up to which it is parsed.

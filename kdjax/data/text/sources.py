@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kdjax.data.text import parquet, streams, tfds
+from kdjax.data.text import parquet, remote, streams, tfds
 from kdjax.data.text.layouts import LAYOUTS, too_long
 from kdjax.data.text.notes import EMPTY, ReadingNotes, unusable_in_words
 from kdjax.data.text.records import Record, records
-from kdjax.data.text.streams import TextError, check_characters, sha256
+from kdjax.data.text.remote import RemoteFile
+from kdjax.data.text.streams import TextError, TextFile, check_characters, sha256
 from kdjax.data.text.tfds import TfdsSplit
 from kdjax.errors import InputError
+from kdjax.storage import hub
 from kdjax.storage.paths import local_path
+from kdjax.storage.urls import is_url
 
 if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig
@@ -29,8 +32,8 @@ DOCUMENT_BYTES = 8 * 2**20
 """A longer document is refused: a tokenizer takes about a hundred bytes of memory for each of its
 bytes."""
 
-Source = Path | TfdsSplit
-"""A file, or a split of a data set that TFDS prepared."""
+Source = TextFile | TfdsSplit
+"""A file, here or at a URL, or a split of a data set that TFDS prepared."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,20 @@ def split_fraction(identity: str) -> float:
 
 
 def locate(uri: str) -> Path:
-    """Find the path a setting names: a plain path, or `package:NAME/PATH` in a package.
+    """Find the path a setting names: a plain path, `package:NAME/PATH` in a package, or on the Hub
+    a file (`hf://…/PATH`) or a model (`hf:OWNER/NAME@REVISION`).
 
-    The package is found, not imported. Whether the path exists is not looked at.
+    The package is found, not imported. What is on the Hub is downloaded to the cache of
+    huggingface_hub, unless it is there. Whether any other path exists is not looked at.
 
     Raises:
-        InputError: the package is not installed, or the path leads out of it.
+        InputError: the package is not installed, or the path leads out of it; the Hub has no such
+            thing or cannot be reached.
     """
+    if hub.is_repository(uri):
+        return hub.model_directory(hub.parse(uri))
+    if hub.is_hub_name(uri):
+        return hub.file(hub.parse(uri))
     if not uri.startswith(PACKAGE):
         return local_path(uri, "the path")
     name, _, inside = uri.removeprefix(PACKAGE).partition("/")
@@ -99,9 +109,20 @@ def locate(uri: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
 
+def locate_tokenizer(uri: str) -> Path:
+    """Find a tokenizer.json as `locate` does; of a repository of the Hub it is the one there.
+
+    Raises:
+        InputError: as `locate`.
+    """
+    if hub.is_repository(uri):
+        return hub.tokenizer_file(hub.parse(uri))
+    return locate(uri)
+
+
 def expand(files: str | Sequence[str]) -> list[Source]:
-    """List the sources that paths, globs and `tfds:DIRECTORY:SPLIT` name: in order, each glob's
-    matches sorted, none twice.
+    """List the sources that paths, URLs, globs and `tfds:DIRECTORY:SPLIT` name: in order, each
+    glob's matches sorted, none twice.
 
     Raises:
         TextError: nothing matches, or a file is of a kind that cannot be read.
@@ -200,34 +221,32 @@ def _stream(source: Source, settings: ReadSettings, notes: ReadingNotes) -> Iter
 def digest(source: Source) -> str:
     """Compute the SHA-256 of a source's content, in hex: of a file, its bytes on disk.
 
+    Of a file at a URL it is what the server has of it where that is enough to tell its content,
+    see `RemoteFile`.
+
     Raises:
         InputError: it cannot be read.
     """
     if isinstance(source, TfdsSplit):
         return source.sha256
+    if isinstance(source, RemoteFile):
+        return source.digest()
     return sha256(source)
 
 
-def _matches(pattern: str) -> list[Path]:
-    """List the files that a path or glob names.
+def _matches(pattern: str) -> list[TextFile]:
+    """List the files that a path, a URL or a glob of either names.
 
     Raises:
         TextError: there is none, or one is of a kind that cannot be read.
     """
-    path = locate(pattern)
-    # Not Path.glob, which also matches hidden files.
-    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-    matches = [match for match in matches if match.is_file()]
-    # The name of a file may have characters that a glob gives a meaning.
-    if path.is_file():
-        matches = [path]
-    if not matches:
-        hint = ""
-        if (path / tfds.INFO).is_file():
-            hint = f" (a TFDS directory: '{tfds.PREFIX}{pattern}:SPLIT')"
-        elif path.is_dir():
-            hint = f" (a directory; its files would be '{pattern.rstrip('/')}/*.txt')"
-        raise TextError(f"{pattern}: no file matches{hint}, expected {EXPECTED}")
+    matches: list[TextFile] = []
+    if is_url(pattern):
+        matches += remote.find(pattern)
+        if not matches:
+            raise TextError(f"{pattern}: no file matches, expected {EXPECTED}")
+    else:
+        matches += _local_matches(pattern)
     for match in matches:
         if match.suffix.lower() == parquet.SUFFIX:
             parquet.check_readable(match)
@@ -239,7 +258,30 @@ def _matches(pattern: str) -> list[Path]:
     return matches
 
 
-def _text_file(path: Path, settings: ReadSettings, notes: ReadingNotes) -> Iterator[Document]:
+def _local_matches(pattern: str) -> list[Path]:
+    """List the files on this machine that a path or glob names.
+
+    Raises:
+        TextError: there is none.
+    """
+    path = locate(pattern)
+    # Not Path.glob, which also matches hidden files.
+    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+    matches = [match for match in matches if match.is_file()]
+    # The name of a file may have characters that a glob gives a meaning.
+    if path.is_file():
+        matches = [path]
+    if matches:
+        return matches
+    hint = ""
+    if (path / tfds.INFO).is_file():
+        hint = f" (a TFDS directory: '{tfds.PREFIX}{pattern}:SPLIT')"
+    elif path.is_dir():
+        hint = f" (a directory; its files would be '{pattern.rstrip('/')}/*.txt')"
+    raise TextError(f"{pattern}: no file matches{hint}, expected {EXPECTED}")
+
+
+def _text_file(path: TextFile, settings: ReadSettings, notes: ReadingNotes) -> Iterator[Document]:
     """Yield the documents of a .txt file, cut as the settings say."""
     for line, text in LAYOUTS[settings.layout](path, DOCUMENT_BYTES, notes):
         document = Document(text, text)

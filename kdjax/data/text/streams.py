@@ -13,10 +13,11 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any, BinaryIO, Protocol
 
+from kdjax.data.text.remote import RemoteFile
 from kdjax.errors import InputError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -31,6 +32,10 @@ OLD_MAC = (
 )
 """What is said of a file with \\r and without \\n."""
 ZSTANDARD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+
+
+TextFile = Path | RemoteFile
+"""A file of text, on this machine or at a URL."""
 
 
 class TextError(InputError):
@@ -49,27 +54,28 @@ def optional(module: str, extra: str, where: object) -> ModuleType:
         raise InputError(f"{where}: needs {module} ({e}): pip install 'kdjax[{extra}]'") from None
 
 
-def kind(path: Path) -> str:
+def kind(path: TextFile) -> str:
     """Return a file's suffix in lower case, without that of a compression."""
+    name = PurePath(path.name)
     if compression(path):
-        path = path.with_suffix("")
-    return path.suffix.lower()
+        name = name.with_suffix("")
+    return name.suffix.lower()
 
 
-def compression(path: Path) -> str:
+def compression(path: TextFile) -> str:
     """Return the suffix of a file's compression in lower case; empty where it has none."""
     suffix = path.suffix.lower()
     return suffix if suffix in COMPRESSIONS else ""
 
 
-def check_readable(path: Path) -> None:
+def check_readable(path: TextFile) -> None:
     """Raise an InputError where a library is missing that the file's compression needs."""
     if compression(path) == ".zst":
         optional(ZSTANDARD, "zstd", path)
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: TextFile) -> Iterator[BinaryIO]:
     """Open a file's bytes, decompressed by its suffix.
 
     An archive of several members or frames is one text.
@@ -108,7 +114,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise TextError(f"{path}: cannot be read ({e.strerror}), expected a file") from None
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(path: TextFile) -> Iterator[tuple[int, str]]:
     """Yield a UTF-8 file's lines, numbered from 1, without line ends and a byte-order mark.
 
     A line ends at \\n or \\r\\n and nowhere else: other characters that Unicode counts as line
@@ -229,7 +235,7 @@ def sha256(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({e.strerror}), expected a file") from None
 
 
-def decode(data: bytes, path: Path, start: int) -> str:
+def decode(data: bytes, path: TextFile, start: int) -> str:
     """Decode UTF-8.
 
     Args:

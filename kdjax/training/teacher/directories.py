@@ -17,6 +17,7 @@ from kdjax.config import Config
 from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.models import Model
+from kdjax.storage import hub
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import check_fields
 from kdjax.training.checksum import sha256
@@ -136,7 +137,8 @@ def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
     """List the directories of `teacher.source`: itself, or one for each seed, ascending.
 
     Raises:
-        InputError: `teacher.source` is empty or names a package that is not installed; a seed has
+        InputError: `teacher.source` is empty, or names a package that is not installed or a
+            repository of the Hub that cannot be read; a seed has
             no checkpoint at `teacher.at`; or `teacher.at` is set and the source is a single model.
     """
     if not config.teacher.source:
@@ -164,10 +166,13 @@ def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
 def teacher_seeds(config: Config) -> Sequence[int | None]:
     """List the seeds of a recipe's teachers, ascending; [None] for a single one that is read.
 
-    It is [None] too where the source is not on this machine: prices need no weights.
+    It is [None] too where the source is not on this machine: prices need no weights. A repository
+    of the Hub holds a single teacher; nothing is asked of it.
     """
     if config.teacher.train.budget:
         return sorted(config.teacher.train.seeds)
+    if hub.is_repository(config.teacher.source):
+        return [None]
     try:
         return [teacher.seed for teacher in source_directories(config)]
     except InputError:
