@@ -11,6 +11,7 @@ from kdjax.config.evaluation import (
     ProbeConfig,
     TaskConfig,
 )
+from kdjax.config.minimal_pairs import MinimalPairsConfig
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
 from kdjax.config.teacher import CacheConfig, HeadConfig, PretrainingConfig, TeacherConfig
@@ -40,6 +41,7 @@ __all__ = [
     "LogConfig",
     "MaskingConfig",
     "MeshConfig",
+    "MinimalPairsConfig",
     "MlmProbeConfig",
     "ModelConfig",
     "ModelOptions",

@@ -6,7 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from kdjax.clock import CLOCK
+from kdjax.data import minimal_pairs
 from kdjax.data.corpus import Corpus
+from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks import labelled
 from kdjax.data.tasks.labelled import Task
 from kdjax.data.text_figures import unknown_warning
@@ -78,6 +80,17 @@ class Artifacts:
             if warning := unknown_warning({"all": task.unknown}):
                 self._reporter.warn(f"evaluation.tasks.{task.name}: {warning}")
         return loaded
+
+    @cached_property
+    def minimal_pairs(self) -> tuple[PairSet, ...]:
+        """Read the sets of minimal pairs."""
+        settings = self._config.evaluation.minimal_pairs
+        if not settings.directory:
+            return ()
+        corpus = self.corpus if trains_tokenizer(self._config) else None
+        tokenizer = tokenizer_of(self._config, corpus)
+        with CLOCK("text"):
+            return minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
 
     # The teacher and its stored outputs.
 
@@ -159,7 +172,14 @@ class Artifacts:
             comparable = model if model and model.config.vocab_size == vocab_size else None
             compared = HeldOut(study_text.batches, comparable, study_text.shuffled)
             evaluations.append(
-                Evaluation(self._config.evaluation, compared, self.tasks, texts, self.mlm_probe)
+                Evaluation(
+                    self._config.evaluation,
+                    compared,
+                    self.tasks,
+                    texts,
+                    self.mlm_probe,
+                    self.minimal_pairs,
+                )
             )
         return tuple(evaluations)
 

@@ -14,9 +14,11 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, ModelConfig, PhaseConfig, TermConfig, plain, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS, Manifest
+from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
 from kdjax.data.tasks.labelled import Task
 from kdjax.errors import InputError
+from kdjax.evaluation.pair_scores import CHANCE
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
@@ -58,7 +60,7 @@ def collect(
     config = study.plan.config
     shared = study.artifacts
     corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
-    endpoints = _endpoints(config, corpus, shared.tasks, study.plan.arms)
+    endpoints = _endpoints(config, corpus, shared.tasks, shared.minimal_pairs, study.plan.arms)
     # A result that was read may lack a value, which every comparison below needs.
     for row, endpoint in itertools.product(runs, endpoints):
         if row.diverged is None and row.arm in endpoint.arms and endpoint.name not in row.metrics:
@@ -326,14 +328,20 @@ def _untrained(tree: Any, name: str = "") -> list[str]:
 
 
 def _endpoints(
-    config: Config, corpus: CorpusFacts, tasks: Sequence[Task], arms: Mapping[str, Arm]
+    config: Config,
+    corpus: CorpusFacts,
+    tasks: Sequence[Task],
+    minimal_pairs: Sequence[PairSet],
+    arms: Mapping[str, Arm],
 ) -> list[MeasuredEndpoint]:
-    """Return what models are measured by: losses on held-out text, then scores on tasks."""
+    """Return what models are measured by: losses on held-out text, minimal pairs, then tasks."""
     with_head = tuple(name for name, arm in arms.items() if arm.trains_mlm_head)
     endpoints = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
     if config.evaluation.mlm_probe.tokens:
         label = "MLM probe, held-out loss"
         endpoints += _losses(config, corpus, "mlm_probe", "mlm_probe", label, tuple(arms))
+
+    endpoints += [_pairs(pairs, with_head) for pairs in minimal_pairs]
 
     # Every arm has hidden states, so scores on tasks exist for all.
     labels = {"probe": "linear probe, best layer"}
@@ -342,6 +350,20 @@ def _endpoints(
     for kind, label in labels.items():
         endpoints += [_score(kind, label, task, tuple(arms)) for task in tasks]
     return endpoints
+
+
+def _pairs(pairs: PairSet, with_head: tuple[str, ...]) -> MeasuredEndpoint:
+    """Return the accuracy on a set of minimal pairs, which needs a trained MLM head."""
+    return MeasuredEndpoint(
+        name=f"minimal_pairs.{pairs.name}",
+        label=f"{pairs.name}, minimal pairs",
+        unit="accuracy",
+        better="higher",
+        kind="minimal_pairs",
+        arms=with_head,
+        rows=len(pairs),
+        baseline=CHANCE,
+    )
 
 
 def _score(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> MeasuredEndpoint:

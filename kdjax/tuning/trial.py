@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import override
 
 from kdjax.budget.accounting import Budget
-from kdjax.config import Config, FinetuneConfig, ModelConfig
+from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.charges import sharing, stored_by
@@ -57,7 +57,14 @@ def recipe_of(config: Config) -> Config:
         seeds=tune.seeds,
         # A run of a trial is charged what a run of the recipe is for stored teacher outputs.
         cache=replace(config.cache, shared_by=sharing(config, arms_of(config))),
-        evaluation=replace(evaluation, tasks=tasks, texts={}, mlm_probe=probe, primary=""),
+        evaluation=replace(
+            evaluation,
+            tasks=tasks,
+            texts={},
+            mlm_probe=probe,
+            minimal_pairs=MinimalPairsConfig(),
+            primary="",
+        ),
         sweep={},
         tuning="",
     )
