@@ -13,7 +13,7 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
     """Check that the recipe measures its primary endpoint, on arms that can be compared.
 
     Raises:
-        InputError: `evaluation.primary` names none of the recipe's endpoints; or it is the loss of
+        InputError: `evaluation.primary` names none of the recipe's endpoints; or it is measured by
             the students' own MLM heads, and the baseline arm or every other arm trains none.
     """
     evaluation = config.evaluation
@@ -24,6 +24,8 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
     endpoints = list(losses)
     for text in evaluation.texts:
         endpoints += [f"{loss}.{text}" for loss in losses]
+    if evaluation.minimal_pairs.directory:
+        endpoints += [f"minimal_pairs.{name}" for name in evaluation.minimal_pairs.sets]
     endpoints += [f"probe.{task}" for task in evaluation.tasks]
     if evaluation.finetune.steps:
         endpoints += [f"finetune.{task}" for task in evaluation.tasks]
@@ -32,12 +34,13 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
             f"evaluation.primary is {evaluation.primary!r}, expected one of {', '.join(endpoints)}"
             f"{nearest(evaluation.primary, endpoints)}"
         )
-    if evaluation.primary.partition(".")[0] == "mlm_loss" and len(arms) > 1:
+    needs_heads = evaluation.primary.partition(".")[0] in ("mlm_loss", "minimal_pairs")
+    if needs_heads and len(arms) > 1:
         _check_heads(evaluation.primary, arms)
 
 
 def _check_heads(primary: str, arms: Mapping[str, Arm]) -> None:
-    """Check that the baseline arm and another one train the MLM heads whose loss is compared.
+    """Check that the baseline arm and another one train the MLM heads that are compared.
 
     Raises:
         InputError: one of them does not.

@@ -126,6 +126,9 @@ def _endpoints(study: RecordedStudy) -> list[dict[str, Any]]:
     endpoints = [_endpoint(f"mlm_loss{text}", "lower", with_head) for text in texts]
     if evaluation.mlm_probe.tokens:
         endpoints += [_endpoint(f"mlm_probe{text}", "lower", arms) for text in texts]
+    if evaluation.minimal_pairs.directory:
+        for name in evaluation.minimal_pairs.sets:
+            endpoints.append(_endpoint(f"minimal_pairs.{name}", "higher", with_head))
     endpoints += [_endpoint(f"probe.{task}", "higher", arms) for task in evaluation.tasks]
     if evaluation.finetune.steps:
         endpoints += [_endpoint(f"finetune.{task}", "higher", arms) for task in evaluation.tasks]

@@ -11,6 +11,7 @@ from kdjax.config.evaluation import (
     MlmProbeConfig,
     ProbeConfig,
 )
+from kdjax.config.minimal_pairs import MinimalPairsConfig
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
 from kdjax.config.tasks import TaskConfig
@@ -42,6 +43,7 @@ __all__ = [
     "LogConfig",
     "MaskingConfig",
     "MeshConfig",
+    "MinimalPairsConfig",
     "MlmProbeConfig",
     "ModelConfig",
     "ModelOptions",

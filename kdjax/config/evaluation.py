@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kdjax.config.contamination import ContaminationConfig
+from kdjax.config.minimal_pairs import MinimalPairsConfig
 from kdjax.config.tasks import TaskConfig, check_suite, result_names
 from kdjax.config.values import (
     FLOAT32_LIMIT,
@@ -129,6 +130,8 @@ class EvaluationConfig:
     """Held-out text from elsewhere: files, as in `data.files`, by the text's name. The MLM loss and
     the MLM probe are measured on at most `mlm_sequences` sequences of each, too. Names have 1
     to 64 letters, digits, _, +, - and dots."""
+    minimal_pairs: MinimalPairsConfig = MinimalPairsConfig()
+    """Minimal pairs, for arms that train an MLM head."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """The downstream tasks by name: 1 to 64 letters, digits, _, +, - and dots."""
     suite: Literal["", "glue", "babylm"] = ""
@@ -157,8 +160,8 @@ class EvaluationConfig:
     """Fine-tuning."""
     primary: str = ""
     """The endpoint on which every arm is tested against the baseline arm (the first one without a
-    teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe, probe.TASK or
-    finetune.TASK. Empty: none."""
+    teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe,
+    minimal_pairs.SET, probe.TASK or finetune.TASK. Empty: none."""
     confidence: float = 0.95
     """Confidence level of the paired intervals over seeds, between 0 and 1."""
     margin: float = 0.01

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,22 @@ def read_backend(path: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as e:  # the library raises nothing narrower
         raise InputError(f"{path}: expected a Hugging Face tokenizer.json, found {e}") from None
+
+
+@dataclass(frozen=True)
+class TokenSpans:
+    """The tokens of a text, without [CLS] and [SEP], and where they are in it.
+
+    Attributes:
+        ids: id of each token.
+        words: number of the word each token is of, as the tokenizer splits words before it splits
+            them into tokens; -1 where it is of none.
+        ends: character behind each token.
+    """
+
+    ids: list[int]
+    words: list[int]
+    ends: list[int]
 
 
 @dataclass(frozen=True)
@@ -87,16 +103,33 @@ class TextTokenizer:
             InputError: the tokenizer cannot take a text, for instance as its model names an unknown
                 token that is none of its entries.
         """
+        for encoding in self._encodings(texts, self._backend.encode_batch_fast):
+            yield encoding.ids
+
+    def spans(self, texts: Sequence[str]) -> Iterator[TokenSpans]:
+        """Yield the tokens of each text, with their words and places.
+
+        Raises:
+            InputError: as `ids`.
+        """
+        for encoding in self._encodings(texts, self._backend.encode_batch):
+            words = [-1 if word is None else word for word in encoding.word_ids]
+            yield TokenSpans(encoding.ids, words, [end for _, end in encoding.offsets])
+
+    def _encodings(
+        self, texts: Sequence[str], encode: Callable[..., list[tokenizers.Encoding]]
+    ) -> Iterator[tokenizers.Encoding]:
+        """Yield what the library makes of each text, without [CLS] and [SEP]."""
         for batch in _batches(texts):
             try:
-                encodings = self._backend.encode_batch_fast(batch, add_special_tokens=False)
+                encodings = encode(batch, add_special_tokens=False)
             except Exception as e:  # the library raises nothing narrower
                 raise InputError(
                     f"{self._path}: cannot tokenise a text ({e}), expected a whole tokenizer"
                 ) from None
             # Each is let go of before more is tokenised: it takes far more memory than its ids.
             while encodings:
-                yield encodings.pop(0).ids
+                yield encodings.pop(0)
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

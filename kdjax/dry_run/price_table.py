@@ -37,6 +37,8 @@ def price_table(config: Config, rows: Rows) -> None:
             lines.append(f"{name}: {_cache_line(phases[0]['cache'])}")
     if config.evaluation.mlm_probe.tokens:
         lines.append(_probe_line(config, rows))
+    if config.evaluation.minimal_pairs.directory:
+        lines.append(_pairs_line(rows))
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -119,3 +121,13 @@ def _probe_line(config: Config, rows: Rows) -> str:
     flops = [f"{name} {phases[0]['mlm_probe']['flops']:.4g}" for name, phases in rows.items()]
     charged = "charged" if config.evaluation.mlm_probe.charged else "not charged"
     return f"FLOPs of a run's MLM probe, {charged} to its budget: {', '.join(flops)}"
+
+
+def _pairs_line(rows: Rows) -> str:
+    """Return what minimal pairs cost."""
+    costs = {name: phases[0]["minimal_pairs"]["flops"] for name, phases in rows.items()}
+    if None in costs.values():
+        return "minimal pairs take FLOPs that are not known without the tokenizer, not charged"
+    # An arm that trains no MLM head is not measured by them.
+    flops = [f"{name} {cost:.4g}" for name, cost in costs.items() if cost]
+    return f"minimal pairs of a run take FLOPs, not charged: {'; '.join(flops) or 'of no arm'}"

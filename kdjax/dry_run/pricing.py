@@ -20,6 +20,7 @@ from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.price import Price
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus, regime_of
+from kdjax.dry_run.minimal_pairs import known_pairs, pairs_cost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import record_bytes
@@ -37,14 +38,22 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     all three are None. An arm that reads stored outputs also has `cache`: what they cost, and after
     how many epochs that is less than running the teacher in every step. Without a prepared corpus
     that cost is not known, nor are its steps. With an MLM probe there is `mlm_probe`: what it costs
-    a run, and whether that is `charged`.
+    a run, and whether that is `charged`; with minimal pairs `minimal_pairs`: their FLOPs, which no
+    budget is charged, None without a tokenizer.
     """
     corpus = None
     if config.data.prepared:
         prepared = local_path(config.data.prepared, "data.prepared")
         corpus = regime_of(config.data, Corpus.open(prepared))
     arms = arms_of(config)
-    return {name: _arm_rows(config, arms, arm, corpus) for name, arm in arms.items()}
+    rows = {name: _arm_rows(config, arms, arm, corpus) for name, arm in arms.items()}
+    if config.evaluation.minimal_pairs.directory:
+        pairs = known_pairs(config)
+        for name, arm in arms.items():
+            flops = None if pairs is None else pairs_cost(config, arm, pairs)
+            for row in rows[name]:
+                row["minimal_pairs"] = {"flops": flops}
+    return rows
 
 
 def _arm_rows(

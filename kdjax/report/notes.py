@@ -119,7 +119,7 @@ def side_by_side(runs: Sequence[RunResult]) -> list[str]:
 
 
 def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
-    """Return a note for each endpoint with arms that no seed lifts above the majority class."""
+    """Return a note for each endpoint with arms that no seed lifts above guessing."""
     notes = []
     for endpoint in endpoints:
         if endpoint.baseline is None:
@@ -131,7 +131,9 @@ def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]
             if max(scores) <= endpoint.baseline and arm not in diverged:
                 arms.append(arm)
         if arms:
-            notes.append(say("at_baseline", label=endpoint.label, arms=", ".join(arms)))
+            guess = "chance" if endpoint.kind == "minimal_pairs" else "the majority class"
+            shown = ", ".join(arms)
+            notes.append(say("at_baseline", label=endpoint.label, guess=guess, arms=shown))
     return notes
 
 

@@ -86,7 +86,7 @@ def no_score(endpoint: Endpoint, *, diverged: bool = False) -> str:
     """
     if diverged:
         return "diverged"
-    if endpoint.kind == "mlm":
+    if endpoint.kind in ("mlm", "minimal_pairs"):
         return "head untrained"
     return "–"
 

@@ -140,8 +140,8 @@ PHRASES = {
         "them."
     ),
     "at_baseline": (
-        "{label}: no better than the majority class under every seed: {arms}. That two arms tie "
-        "there says nothing of either."
+        "{label}: no better than {guess} under every seed: {arms}. That two arms tie there says "
+        "nothing of either."
     ),
     "diverged": ("{arm} diverged: {places} ({bad} of {count}). It is compared with no other arm."),
     "above_unigram": (

@@ -16,6 +16,7 @@ MEASURES = {
     "mlm_probe": "MLM probe",
     "probe": "linear probes",
     "finetune": "fine-tuning",
+    "minimal_pairs": "minimal pairs",
     "mlm": "held-out MLM loss",
 }
 """Kind of endpoint -> what pages call it, in the order of sentences."""

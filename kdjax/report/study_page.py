@@ -9,6 +9,7 @@ from typing import Any
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.report import (
     contamination,
+    minimal_pairs,
     mlm_probe,
     notes,
     numbers,
@@ -68,6 +69,7 @@ def html(results: Results) -> str:
         },
         beside_teacher=_beside_teacher(results),
         mlm_probe=mlm_probe.probes(results),
+        minimal_pairs=minimal_pairs.tables(results),
         shuffled=mlm_probe.shuffled(results),
         scores=_scores(results, baseline),
         references=summary.references(results),

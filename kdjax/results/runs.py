@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
+from kdjax.evaluation.pair_scores import ScoredPairs
 from kdjax.storage.typed_json import optional
 
 T = TypeVar("T")
@@ -104,7 +105,26 @@ class ProbedLayers:
     layers: tuple[LayerScore, ...]
 
 
-Details = dict[str, HeadLoss | ProbeFit | ProbeLoss | ProbedLayers]
+@dataclass(frozen=True)
+class PairScores:
+    """A model's scores on a set of minimal pairs.
+
+    Attributes:
+        pairs: number of pairs.
+        sentences: number of different sentences.
+        scoring: way to score -> its results; the first is the endpoint's.
+        flops: FLOPs of scoring the set in all these ways.
+        digest: SHA-256 of the pairs.
+    """
+
+    pairs: int
+    sentences: int
+    scoring: dict[str, ScoredPairs]
+    flops: int
+    digest: str
+
+
+Details = dict[str, HeadLoss | ProbeFit | ProbeLoss | ProbedLayers | PairScores]
 """Endpoint -> how its value came about; fine-tuning has none."""
 
 
@@ -268,6 +288,11 @@ def head_loss(row: RunResult | Reference) -> HeadLoss | None:
 def probe_fit(row: RunResult | Reference) -> ProbeFit | None:
     """Return how a model's MLM probe was fitted; None where it has none."""
     return _details(row, "mlm_probe", ProbeFit)
+
+
+def pair_scores(row: RunResult | Reference, endpoint: str) -> PairScores | None:
+    """Return a model's scores on a set of minimal pairs; None where it was not measured."""
+    return _details(row, endpoint, PairScores)
 
 
 def _details(row: RunResult | Reference, endpoint: str, kind: type[T]) -> T | None:

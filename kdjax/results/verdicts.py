@@ -16,7 +16,7 @@ class Endpoint:
         label: name for people.
         unit: unit of the values.
         better: whether lower or higher values are better.
-        kind: kind of measurement: mlm, mlm_probe, probe or finetune.
+        kind: kind of measurement: mlm, mlm_probe, minimal_pairs, probe or finetune.
         arms: arms for which the endpoint means something.
     """
 
@@ -30,7 +30,8 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class MeasuredEndpoint(Endpoint):
-    """An endpoint of a study, with its held-out rows and the score of the majority class."""
+    """An endpoint of a study, with its held-out rows, and the score of the majority class or of
+    guessing."""
 
     rows: int
     baseline: float | None

@@ -8,8 +8,10 @@ from typing import Any
 from kdjax.arms.charges import stored_by
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.clock import CLOCK
+from kdjax.data import minimal_pairs
 from kdjax.data.contamination.check import Contamination
 from kdjax.data.corpus import Corpus
+from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.data.text_figures import unknown_warning
@@ -89,6 +91,17 @@ class Artifacts:
         corpus = self.corpus
         with CLOCK("text"):
             return study_contamination(self._config, corpus, self._reporter)
+
+    @cached_property
+    def minimal_pairs(self) -> tuple[PairSet, ...]:
+        """Read the sets of minimal pairs."""
+        settings = self._config.evaluation.minimal_pairs
+        if not settings.directory:
+            return ()
+        corpus = self.corpus if trains_tokenizer(self._config) else None
+        tokenizer = tokenizer_of(self._config, corpus)
+        with CLOCK("text"):
+            return minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
 
     # The teacher and its stored outputs.
 
@@ -172,7 +185,14 @@ class Artifacts:
                 comparable = model
             compared = HeldOut(study_text.batches, comparable, study_text.shuffled)
             evaluations.append(
-                Evaluation(self._config.evaluation, compared, self.tasks, texts, self.mlm_probe)
+                Evaluation(
+                    self._config.evaluation,
+                    compared,
+                    self.tasks,
+                    texts,
+                    self.mlm_probe,
+                    self.minimal_pairs,
+                )
             )
         return tuple(evaluations)
 

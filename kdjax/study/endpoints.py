@@ -6,21 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kdjax.config import Config
+from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.task import Task
+from kdjax.evaluation.pair_scores import CHANCE
 from kdjax.results.text import CorpusFacts
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.training.arm import Arm
 
 
 def endpoints_of(
-    config: Config, corpus: CorpusFacts, tasks: Sequence[Task], arms: Mapping[str, Arm]
+    config: Config,
+    corpus: CorpusFacts,
+    tasks: Sequence[Task],
+    minimal_pairs: Sequence[PairSet],
+    arms: Mapping[str, Arm],
 ) -> list[MeasuredEndpoint]:
-    """Return what models are measured by: losses on held-out text, then scores on tasks."""
+    """Return what models are measured by: losses on held-out text, minimal pairs, then tasks."""
     with_head = tuple(name for name, arm in arms.items() if arm.trains_mlm_head)
     endpoints = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
     if config.evaluation.mlm_probe.tokens:
         label = "MLM probe, held-out loss"
         endpoints += _losses(config, corpus, "mlm_probe", "mlm_probe", label, tuple(arms))
+
+    endpoints += [_pairs(pairs, with_head) for pairs in minimal_pairs]
 
     # Every arm has hidden states, so scores on tasks exist for all.
     labels = {"probe": "linear probe, best layer"}
@@ -29,6 +37,20 @@ def endpoints_of(
     for kind, label in labels.items():
         endpoints += [_score(kind, label, task, tuple(arms)) for task in tasks]
     return endpoints
+
+
+def _pairs(pairs: PairSet, with_head: tuple[str, ...]) -> MeasuredEndpoint:
+    """Return the accuracy on a set of minimal pairs, which needs a trained MLM head."""
+    return MeasuredEndpoint(
+        name=f"minimal_pairs.{pairs.name}",
+        label=f"{pairs.name}, minimal pairs",
+        unit="accuracy",
+        better="higher",
+        kind="minimal_pairs",
+        arms=with_head,
+        rows=len(pairs),
+        baseline=CHANCE,
+    )
 
 
 def _score(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> MeasuredEndpoint:

@@ -9,12 +9,22 @@ from typing import Any
 from kdjax.arms.charges import probe_shape
 from kdjax.config import Config, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.corpus import Corpus
+from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetune import finetune
+from kdjax.evaluation.minimal_pairs import pairs_flops, score_pairs
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe, cost_of
 from kdjax.evaluation.probe import probe
-from kdjax.results.runs import Details, HeadLoss, LayerScore, ProbedLayers, ProbeFit, ProbeLoss
+from kdjax.results.runs import (
+    Details,
+    HeadLoss,
+    LayerScore,
+    PairScores,
+    ProbedLayers,
+    ProbeFit,
+    ProbeLoss,
+)
 from kdjax.study.batches import probe_batches
 
 Metrics = dict[str, float]
@@ -22,7 +32,8 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measurements of a model: `mlm_loss`, `mlm_probe`, `probe.TASK` and `finetune.TASK`.
+    """The measurements of a model: `mlm_loss`, `mlm_probe`, `minimal_pairs.SET`, `probe.TASK` and
+    `finetune.TASK`.
 
     On a text from elsewhere, the first two are `mlm_loss.TEXT` and `mlm_probe.TEXT`.
 
@@ -32,6 +43,7 @@ class Evaluation:
         tasks: downstream tasks with their labelled rows.
         texts: name -> held-out text from elsewhere, with fixed masks.
         mlm_probe: the MLM probe; None: there is none.
+        minimal_pairs: sets of minimal pairs; none where nothing is measured on them.
     """
 
     config: EvaluationConfig
@@ -39,6 +51,7 @@ class Evaluation:
     tasks: tuple[Task, ...]
     texts: Mapping[str, HeldOut] = field(default_factory=dict)
     mlm_probe: MlmProbe | None = None
+    minimal_pairs: tuple[PairSet, ...] = ()
 
     def evaluate_during_training(
         self, model: ModelConfig, params: Any, *, mlm: bool
@@ -92,7 +105,7 @@ class Evaluation:
         """
         metrics: Metrics = {}
         details: Details = {}
-        # Held-out loss of the model's own head, on the study's text and on others.
+        # The model's own head: held-out loss on the study's text and on others, minimal pairs.
         if mlm:
             for name, held_out in self._named("mlm_loss").items():
                 result = held_out.measure(model, params)
@@ -103,6 +116,12 @@ class Evaluation:
                 details[name] = HeadLoss(
                     result.accuracy, result.count, result.kl, result.agreement, shuffled
                 )
+
+            for pairs in self.minimal_pairs:
+                scores = self._pair_scores(model, params, pairs)
+                endpoint = f"minimal_pairs.{pairs.name}"
+                metrics[endpoint] = next(iter(scores.scoring.values())).accuracy
+                details[endpoint] = scores
 
         # The same of a fresh head that every model gets.
         if self.mlm_probe is not None:
@@ -135,6 +154,19 @@ class Evaluation:
         """Return each held-out text by an endpoint's name on it."""
         texts = {f"{endpoint}.{name}": held_out for name, held_out in self.texts.items()}
         return {endpoint: self.held_out, **texts}
+
+    def _pair_scores(self, model: ModelConfig, params: Any, pairs: PairSet) -> PairScores:
+        """Return how a model scores on a set of minimal pairs, and what that costs."""
+        settings = self.config.minimal_pairs
+        ways = settings.scoring
+        batch_tokens = settings.batch_tokens
+        return PairScores(
+            pairs=len(pairs),
+            sentences=len(pairs.tokens),
+            scoring=score_pairs(model, params, pairs, ways, batch_tokens),
+            flops=pairs_flops(model, pairs, ways, batch_tokens),
+            digest=pairs.digest,
+        )
 
     def _probe_fit(
         self,

@@ -101,11 +101,12 @@ class Study:
         artifacts = self.artifacts
         # What is wrong with small files is found before anything takes long.
         tuning_of(config)
-        # Before the tasks, which need the text where a tokenizer is trained on it.
+        # Before tasks and minimal pairs, which need the text where a tokenizer is trained on it.
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
                 check_teacher(config, plan.layout)
         _ = artifacts.tasks
+        _ = artifacts.minimal_pairs
         train_batches(config, artifacts.corpus, plan.shape.batch_size, seed=0)
         # Before anything is trained: the recipe may refuse what it finds.
         _ = artifacts.contamination
@@ -131,6 +132,7 @@ class Study:
                 "teachers": [teacher.facts for teacher in artifacts.teachers],
                 "costs": {name: cost.to_json() for name, cost in self.costs.items()},
                 "texts": {name: text.digest for name, text in artifacts.texts.items()},
+                "minimal pairs": {pairs.name: pairs.digest for pairs in artifacts.minimal_pairs},
             }
         )
         self._manifest.write(self.costs)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from kdjax.arms.charges import sharing, stored_by
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
-from kdjax.config import Config, FinetuneConfig, ModelConfig
+from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
@@ -57,7 +57,14 @@ def recipe_of(config: Config) -> Config:
         seeds=tune.seeds,
         # A run of a trial is charged what a run of the recipe is for stored teacher outputs.
         cache=replace(config.cache, shared_by=sharing(config, arms_of(config))),
-        evaluation=replace(evaluation, tasks=tasks, texts={}, mlm_probe=probe, primary=""),
+        evaluation=replace(
+            evaluation,
+            tasks=tasks,
+            texts={},
+            mlm_probe=probe,
+            minimal_pairs=MinimalPairsConfig(),
+            primary="",
+        ),
         sweep={},
         tuning="",
     )

@@ -18,7 +18,7 @@ from kdjax.errors import InputError
 from kdjax.storage import hub
 from kdjax.study import compare
 from kdjax.study.commits import pinned
-from kdjax.training.teacher_directories import source_directories
+from kdjax.training.teacher.directories import source_directories
 from tests import hub_server, small_study
 from tests.hub_server import FIRST, SECOND, Hub, Repository
 
