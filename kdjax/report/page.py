@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,25 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
         config: resolved recipe as plain values, which the page lists.
         values: further values that the template names.
     """
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            keys={
+                arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
+                for n, arm in enumerate(arms)
+            },
+            colours=svg.COLOURS,
+            part_colours=[svg.PART_COLOURS[account] for account in ACCOUNTS],
+            config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
+            **values,
+        )
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Return what reads the templates; each is compiled once in a process."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -48,13 +68,4 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
     ):
         environment.filters[function.__name__] = function
     environment.filters["spread"] = summary.text
-    return environment.get_template(template).render(
-        keys={
-            arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
-            for n, arm in enumerate(arms)
-        },
-        colours=svg.COLOURS,
-        part_colours=[svg.PART_COLOURS[account] for account in ACCOUNTS],
-        config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
-        **values,
-    )
+    return environment

@@ -106,13 +106,18 @@ def leave_together() -> None:
 def main() -> None:
     import kdjax.study.compare
     import kdjax.training.records.tensorboard  # noqa: F401
+    from kdjax import recipes
     from kdjax.budget import hardware
     from kdjax.parallel import hosts
+    from kdjax.report import svg
     from tests import prices
 
     hosts.HEARTBEAT = 15  # seconds: tests wait for a death to be noticed
     hardware.fastest_matmul = lambda device: 1e11  # measuring it takes each process half a second
+    svg.render = lambda figure, name, description: ""  # so does drawing, and nobody looks
     prices.keep()
+    # Built here, all processes have it.
+    recipes.parser()
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -32,8 +32,9 @@ from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
 SIZES = {"vocab_size": 64, "max_positions": 32, "dropout": 0.1, "attention_dropout": 0.1}
-STUDENT = ModelConfig(layers=2, width=64, heads=8, ffn=256, **SIZES)
-TEACHER = ModelConfig(layers=2, width=128, heads=8, ffn=512, **SIZES)
+STUDENT = ModelConfig(layers=1, width=64, heads=8, ffn=256, **SIZES)
+TEACHER = ModelConfig(layers=1, width=128, heads=8, ffn=512, **SIZES)
+"""Of one layer, which is all that a mesh splits in its own way: each further one is split alike."""
 SHAPE = BatchShape(batch_size=16, seq_len=32, max_predictions=3)
 STEPS = 3
 EVERY_KIND = ("mlm", "logit", "attention_mse", "hidden_mse", "relation")
@@ -47,11 +48,15 @@ MESHES = [
 ]
 
 
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def layers(request: pytest.FixtureRequest) -> int:
+    """Layers of models whose communication is counted."""
+    number: int = request.param
+    return number
+
+
 @functools.cache
-def phase(*terms: str) -> Phase:
-    """Make a phase; models of one layer suffice where every layer of both is asked for
-    something."""
-    layers = 1 if terms == EVERY_KIND else 2
+def phase(*terms: str, layers: int = 1) -> Phase:
     student = dataclasses.replace(STUDENT, layers=layers)
     teacher = dataclasses.replace(TEACHER, layers=layers)
     config = ArmConfig(terms=tuple(TermConfig(name) for name in terms))
@@ -61,9 +66,9 @@ def phase(*terms: str) -> Phase:
 
 
 @functools.cache
-def program(mesh: tuple[int, int, int], *terms: str) -> Program:
+def program(mesh: tuple[int, int, int], *terms: str, layers: int = 1) -> Program:
     layout = Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
-    return Program(phase(*terms), SHAPE, layout)
+    return Program(phase(*terms, layers=layers), SHAPE, layout)
 
 
 @functools.cache
@@ -126,8 +131,8 @@ def test_tolerance_refuses_half_of_batch() -> None:
 
 def test_scan_microbatches_and_remat_on_mesh_equal_one_device() -> None:
     """Nothing is asked of the layers themselves, or they would be no loop."""
-    plain = program((1, 1, 1), "mlm", "logit")
-    assert plain.phase.needs.student.ranges(STUDENT.layers) == [range(1, STUDENT.layers + 1)]
+    plain = program((1, 1, 1), "mlm", "logit", layers=2)
+    assert plain.phase.needs.student.ranges(2) == [range(1, 3)]
     compute = ComputeConfig(remat="full", scan=True)
     looped = Program(
         plain.phase, SHAPE, Layout.of(MeshConfig(2, 2, 2)), microbatches=2, compute=compute
@@ -137,7 +142,7 @@ def test_scan_microbatches_and_remat_on_mesh_equal_one_device() -> None:
 
 def test_rotary_student_on_mesh_equals_one_device() -> None:
     """There is no position table, and heads are split over devices that each turn their own."""
-    student = dataclasses.replace(STUDENT, layers=1, width=32, heads=4, ffn=32, positions="rotary")
+    student = dataclasses.replace(STUDENT, width=32, heads=4, ffn=32, positions="rotary")
     (only,) = resolve(
         "scratch", ArmConfig(), student, TEACHER, OptimizerConfig(learning_rate=1e-2)
     ).phases
@@ -187,57 +192,60 @@ def test_device_stores_and_computes_its_share(mesh: tuple[int, int, int]) -> Non
     assert compiled.hardware_flops - updates < allowed * alone.hardware_flops
 
 
-def test_data_axis_reduces_gradients_once_and_nothing_else() -> None:
-    ops = collectives(program((8, 1, 1), "mlm").text)
+def test_data_axis_reduces_gradients_once_and_nothing_else(layers: int) -> None:
+    ops = collectives(program((8, 1, 1), "mlm", layers=layers).text)
     assert {op.kind for op in ops} == {"all-reduce"}
     # And a few scalars
-    assert total(ops, "all-reduce") == pytest.approx(gradient_bytes("mlm"), abs=512)
+    assert total(ops, "all-reduce") == pytest.approx(gradient_bytes(layers), abs=512)
 
 
-def test_fsdp_axis_gathers_params_and_reduces_gradients_once() -> None:
-    ops = collectives(program((1, 8, 1), "mlm").text)
+def test_fsdp_axis_gathers_params_and_reduces_gradients_once(layers: int) -> None:
+    ops = collectives(program((1, 8, 1), "mlm", layers=layers).text)
     assert {op.kind for op in ops} <= {"all-gather", "all-reduce", "reduce-scatter"}
-    assert total(ops, "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
+    assert total(ops, "all-gather") == stored_split(
+        phase("mlm", layers=layers).abstract_params()["model"]
+    )
     assert total(ops, "all-reduce") + total(ops, "reduce-scatter") == pytest.approx(
-        gradient_bytes("mlm"), abs=512
+        gradient_bytes(layers), abs=512
     )
 
 
-def test_teacher_is_gathered_once_and_gets_no_gradient() -> None:
-    alone = collectives(program((1, 8, 1), "mlm").text)
-    distilled = collectives(program((1, 8, 1), "mlm", "logit").text)
+def test_teacher_is_gathered_once_and_gets_no_gradient(layers: int) -> None:
+    alone = collectives(program((1, 8, 1), "mlm", layers=layers).text)
+    distilled = collectives(program((1, 8, 1), "mlm", "logit", layers=layers).text)
     more = total(distilled, "all-gather") - total(alone, "all-gather")
-    assert more == stored_split(phase("mlm", "logit").abstract_teacher())
+    assert more == stored_split(phase("mlm", "logit", layers=layers).abstract_teacher())
     assert total(distilled, "all-reduce") == pytest.approx(total(alone, "all-reduce"), abs=512)
 
 
-def test_params_split_over_tensor_are_not_gathered_over_it() -> None:
-    params = phase("mlm").abstract_params()["model"]
-    gathered_bytes = total(collectives(program((2, 2, 2), "mlm").text), "all-gather")
+def test_params_split_over_tensor_are_not_gathered_over_it(layers: int) -> None:
+    params = phase("mlm", layers=layers).abstract_params()["model"]
+    compiled = program((2, 2, 2), "mlm", layers=layers)
+    gathered_bytes = total(collectives(compiled.text), "all-gather")
     slots = 2 * SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     # Tables are split over fsdp alone, but for the words.
     tables = 4 * sum(params["embeddings"][name]["embedding"].size for name in ("position", "type"))
     assert gathered_bytes <= (stored_split(params) + tables) / 2 + slots
 
 
-def test_replicated_teacher_is_not_gathered() -> None:
+def test_replicated_teacher_is_not_gathered(layers: int) -> None:
     layout = Layout.of(MeshConfig(fsdp=8, teacher="whole"))
-    whole = Program(phase("mlm", "logit"), SHAPE, layout)
-    split = program((1, 8, 1), "mlm", "logit")
+    whole = Program(phase("mlm", "logit", layers=layers), SHAPE, layout)
+    split = program((1, 8, 1), "mlm", "logit", layers=layers)
     assert total(collectives(whole.text), "all-gather") == stored_split(
-        phase("mlm").abstract_params()["model"]
+        phase("mlm", layers=layers).abstract_params()["model"]
     )
     check_same(stepped(whole), stepped(split), started(whole))
 
 
-def test_tensor_axis_reduces_activations_twice_a_layer_and_pass() -> None:
-    ops = collectives(program((1, 1, 8), "mlm").text)
+def test_tensor_axis_reduces_activations_twice_a_layer_and_pass(layers: int) -> None:
+    ops = collectives(program((1, 1, 8), "mlm", layers=layers).text)
     hidden = SHAPE.tokens_per_step * STUDENT.width * 4
     assert {op.kind for op in ops} <= {"all-gather", "all-reduce"}
     reduced = sum(op.bytes // hidden for op in ops if op.kind == "all-reduce")
     # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and
     # v one each at most.
-    assert 1 + 4 * STUDENT.layers <= reduced <= 1 + 6 * STUDENT.layers
+    assert 1 + 4 * layers <= reduced <= 1 + 6 * layers
     slots = SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     # Of the MLM head; no parameter
     assert max(op.bytes for op in ops if op.kind == "all-gather") <= slots
@@ -251,10 +259,11 @@ def test_step_moves_no_params_between_layouts(mesh: tuple[int, int, int]) -> Non
     assert sum(op.bytes for op in moved) <= hidden, moved
 
 
-def gradient_bytes(*terms: str) -> int:
+def gradient_bytes(layers: int) -> int:
     """Compute the bytes of all parameters' gradients, the word embedding's once for its two
     uses."""
-    return 4 * sum(leaf.size for leaf in jax.tree.leaves(phase(*terms).abstract_params()["model"]))
+    params = phase("mlm", layers=layers).abstract_params()["model"]
+    return 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def stored_split(params: Any) -> int:

@@ -11,9 +11,9 @@ import pytest
 
 from kdjax import models, recipes
 from kdjax.config import Config
-from kdjax.config.evaluation import TaskConfig
+from kdjax.config import TaskConfig
 from kdjax.dry_run.pricing import prices
-from kdjax.dry_run.teacher_cost import cost_by_recipe
+from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.storage import hub
 from kdjax.study import compare
