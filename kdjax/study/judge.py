@@ -85,9 +85,7 @@ def collect(
     config = study.plan.config
     shared = study.artifacts
     corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
-    endpoints = endpoints_of(
-        config, corpus, shared.tasks, shared.minimal_pairs, study.plan.arms
-    )
+    endpoints = endpoints_of(config, corpus, shared.tasks, shared.minimal_pairs, study.plan.arms)
     # A result that was read may lack a value, which every comparison below needs.
     for row, endpoint in itertools.product(runs, endpoints):
         if row.diverged is None and row.arm in endpoint.arms and endpoint.name not in row.metrics:

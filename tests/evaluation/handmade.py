@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from kdjax.data.tasks.labelled import Split, Task
 
 from kdjax.config import ModelConfig
-from kdjax.data.tasks.labelled import Split, Task
 
 MODEL = ModelConfig(
     layers=1,

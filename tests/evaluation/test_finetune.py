@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from kdjax.data.tasks.labelled import Split
 
 from kdjax.config import FinetuneConfig, OptimizerConfig
-from kdjax.data.tasks.labelled import Split
 from kdjax.errors import InputError
 from kdjax.evaluation import finetune as tuning
 from kdjax.evaluation.finetune import batch_rows, finetune, optimizer_of

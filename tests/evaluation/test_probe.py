@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from kdjax.data.tasks.labelled import Split, Task
 
 from kdjax.config import ProbeConfig
-from kdjax.data.tasks.labelled import Split, Task
 from kdjax.errors import InputError
 from kdjax.evaluation import probe as probes
 from kdjax.evaluation.probe import pooled, probe

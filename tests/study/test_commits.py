@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from kdjax import models, recipes
-from kdjax.config import Config
-from kdjax.config import TaskConfig
-from kdjax.dry_run.pricing import prices
 from kdjax.arms.teacher_cost import cost_by_recipe
+from kdjax.config import Config, TaskConfig
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.storage import hub
 from kdjax.study import compare
