@@ -127,7 +127,7 @@ def _endpoints(study: RecordedStudy) -> list[dict[str, Any]]:
     if evaluation.mlm_probe.tokens:
         endpoints += [_endpoint(f"mlm_probe{text}", "lower", arms) for text in texts]
     endpoints += [_endpoint(f"probe.{task}", "higher", arms) for task in evaluation.tasks]
-    if evaluation.finetune.steps:
+    if "fixed" in evaluation.protocols:
         endpoints += [_endpoint(f"finetune.{task}", "higher", arms) for task in evaluation.tasks]
     return endpoints
 

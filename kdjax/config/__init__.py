@@ -6,10 +6,11 @@ from kdjax.config.budget import KINDS, BudgetConfig
 from kdjax.config.data import DataConfig, MaskingConfig, TokenizerConfig, predictions
 from kdjax.config.evaluation import (
     EvaluationConfig,
-    FinetuneConfig,
     MlmProbeConfig,
     ProbeConfig,
+    Protocol,
 )
+from kdjax.config.finetune import FewShotConfig, FinetuneConfig
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
 from kdjax.config.tasks import TaskConfig
@@ -35,6 +36,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluationConfig",
+    "FewShotConfig",
     "FinetuneConfig",
     "HeadConfig",
     "LogConfig",
@@ -49,6 +51,7 @@ __all__ = [
     "PlanConfig",
     "PretrainingConfig",
     "ProbeConfig",
+    "Protocol",
     "RampConfig",
     "RangeConfig",
     "Schedule",

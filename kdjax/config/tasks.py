@@ -135,7 +135,9 @@ def _check_classes(task: TaskConfig, name: str) -> None:
     if not task.classes:
         return
     found = list(task.classes)
-    expect(not task.regression, f"{name}.classes", found, "none: labels of a regression are numbers")
+    expect(
+        not task.regression, f"{name}.classes", found, "none: labels of a regression are numbers"
+    )
     expect(len(task.classes) > 1, f"{name}.classes", found, "two or more")
     _check_once(task.classes, f"{name}.classes")
 

@@ -25,7 +25,7 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
     for text in evaluation.texts:
         endpoints += [f"{loss}.{text}" for loss in losses]
     endpoints += [f"probe.{task}" for task in evaluation.tasks]
-    if evaluation.finetune.steps:
+    if "fixed" in evaluation.protocols:
         endpoints += [f"finetune.{task}" for task in evaluation.tasks]
     if evaluation.primary and evaluation.primary not in endpoints:
         raise InputError(

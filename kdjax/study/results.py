@@ -337,7 +337,7 @@ def _endpoints(
 
     # Every arm has hidden states, so scores on tasks exist for all.
     labels = {"probe": "linear probe, best layer"}
-    if config.evaluation.finetune.steps:
+    if "fixed" in config.evaluation.protocols:
         labels["finetune"] = "fine-tuned"
     for kind, label in labels.items():
         endpoints += [_score(kind, label, task, tuple(arms)) for task in tasks]
