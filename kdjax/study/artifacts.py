@@ -7,8 +7,8 @@ from typing import Any
 
 from kdjax.clock import CLOCK
 from kdjax.data.corpus import Corpus
-from kdjax.data.tasks import labelled
-from kdjax.data.tasks.labelled import Task
+from kdjax.data.tasks.load import load_tasks
+from kdjax.data.tasks.task import Task
 from kdjax.data.text_figures import unknown_warning
 from kdjax.dry_run.charges import stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
@@ -71,12 +71,13 @@ class Artifacts:
         corpus = self.corpus if trains_tokenizer(self._config) else None
         tokenizer = tokenizer_of(self._config, corpus)
         seq_len = self._config.data.seq_len
-        tasks = self._config.evaluation.tasks.items()
         with CLOCK("text"):
-            loaded = tuple(labelled.load(name, task, tokenizer, seq_len) for name, task in tasks)
+            loaded = load_tasks(self._config.evaluation, tokenizer, seq_len)
         for task in loaded:
             if warning := unknown_warning({"all": task.unknown}):
-                self._reporter.warn(f"evaluation.tasks.{task.name}: {warning}")
+                self._reporter.warn(f"task {task.name}: {warning}")
+            for reason, rows in task.left_out.items():
+                self._reporter.warn(f"task {task.name}: {rows:,} rows {reason} and are left out")
         return loaded
 
     # The teacher and its stored outputs.

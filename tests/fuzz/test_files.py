@@ -16,8 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from kdjax import models
-from kdjax.config import TaskConfig
-from kdjax.data.tasks import labelled
+from kdjax.config import EvaluationConfig, TaskConfig
+from kdjax.data.tasks.load import load_tasks
 from kdjax.data.text import sources
 from kdjax.errors import InputError
 from tests import small_study
@@ -103,11 +103,10 @@ def test_damaged_table_is_read_or_refused_in_one_line(seconds: float, tmp_path: 
         suffix = rng.choice(sorted(files))
         path = tmp_path / f"task{suffix}"
         path.write_bytes(changed_bytes(files[suffix], rng))
-        config = TaskConfig(file=str(path), dev=0.2, test=0.2)
+        task = TaskConfig(file=str(path), dev=0.2, test=0.2)
+        config = EvaluationConfig(tasks={"task": task})
         where = f"table {number}, {suffix}"
-        counts[
-            refused(lambda config=config: labelled.load("task", config, tokenizer, 16), where)
-        ] += 1
+        counts[refused(lambda config=config: load_tasks(config, tokenizer, 16), where)] += 1
     print(f"{sum(counts)} files, {counts[1]} refused")
     assert min(counts) > 0, counts
 
@@ -135,11 +134,11 @@ def test_damaged_tokenizer_is_read_or_refused_in_one_line(seconds: float, tmp_pa
     whole = make_tokenizer(tmp_path / "whole.json").read_bytes()
     path = tmp_path / "tokenizer.json"
     table = small_study.make_task(tmp_path / "halves.csv", "halves")
-    config = TaskConfig(file=str(table), dev=0.2, test=0.2)
+    config = EvaluationConfig(tasks={"task": TaskConfig(file=str(table), dev=0.2, test=0.2)})
     counts = [0, 0]
     for number in numbered(seconds):
         path.write_bytes(changed_bytes(whole, random.Random(f"tokenizer {number}")))
         where = f"tokenizer {number}"
-        counts[refused(lambda: labelled.load("task", config, path, 16), where)] += 1
+        counts[refused(lambda: load_tasks(config, path, 16), where)] += 1
     print(f"{sum(counts)} files, {counts[1]} refused")
     assert min(counts) > 0, counts

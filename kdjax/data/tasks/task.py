@@ -77,6 +77,7 @@ class Task:
             by their own name; MNLI has `mnli` (matched) and `mnli-mm` (mismatched).
         unlabelled: name of a result -> rows of a test set whose labels are hidden.
         unknown: share of [UNK] among the tokens of the rows' texts.
+        left_out: reason -> rows of the files that are left out, such as those that lack columns.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Task:
     reported: Mapping[str, Split]
     unlabelled: Mapping[str, Split] = field(default_factory=dict)
     unknown: float = 0.0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def regression(self) -> bool:

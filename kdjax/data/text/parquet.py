@@ -18,10 +18,17 @@ def check_readable(path: Path) -> None:
     optional("pyarrow.parquet", "parquet", path)
 
 
-def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
+def rows(
+    path: Path, columns: Collection[str], expected: str = "the one data.text_field names"
+) -> Iterator[Record]:
     """Yield the rows of a file, each with those of the columns that the file has.
 
     A column's pages are read one after another; how large a page is, its writer decided.
+
+    Args:
+        path: the file.
+        columns: names of the columns to read.
+        expected: what the columns should have been, for messages.
 
     Raises:
         TextError: not a whole Parquet file, or none of the columns is in it.
@@ -34,9 +41,7 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
             present = [name for name in file.schema_arrow.names if name in columns]
             if not present:
                 names = ", ".join(file.schema_arrow.names)
-                raise TextError(
-                    f"{path}: has the columns {names}, expected the one data.text_field names"
-                )
+                raise TextError(f"{path}: has the columns {names}, expected {expected}")
             # One thread: workers have the other cores.
             for batch in file.iter_batches(ROWS, columns=present, use_threads=False):
                 for fields in batch.to_pylist():

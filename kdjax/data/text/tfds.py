@@ -88,10 +88,19 @@ def find(uri: str) -> TfdsSplit:
     return TfdsSplit(directory, split)
 
 
-def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
+def examples(
+    source: TfdsSplit,
+    features: Collection[str],
+    expected: str = "the one data.text_field names",
+) -> Iterator[Record]:
     """Yield a split's examples as stored, each with those of the features that it has.
 
     array_record needs no TensorFlow; other formats are read with it.
+
+    Args:
+        source: the split.
+        features: names of the features to read.
+        expected: what the features should have been, for messages.
 
     Raises:
         TextError: none of the features is there, or its files cannot be read.
@@ -100,9 +109,7 @@ def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
     present = [name for name in builder.info.features if name in features]
     if not present:
         names = ", ".join(builder.info.features)
-        raise TextError(
-            f"{source}: has the features {names}, expected the one data.text_field names"
-        )
+        raise TextError(f"{source}: has the features {names}, expected {expected}")
     read = _read_at_random if _random_access(builder) else _stream
     try:
         for number, example in enumerate(read(builder, source, present)):

@@ -1,4 +1,4 @@
-"""Labelled files into three splits of arrays."""
+"""Tasks of one's own: labelled files into splits of token ids."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from kdjax.config import TaskConfig
-from kdjax.data.tasks import labelled
-from kdjax.data.tasks.labelled import Split, Task, load
+from kdjax.config import EvaluationConfig, TaskConfig
+from kdjax.data.tasks import tables
+from kdjax.data.tasks.load import load_tasks, raw_tasks
+from kdjax.data.tasks.task import Split, Task
 from kdjax.data.text.sources import split_fraction
 from kdjax.errors import InputError
 from tests.corpora import make_tokenizer, texts
@@ -34,13 +37,19 @@ def write_csv(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
     return str(path)
 
 
+def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
+    (task,) = load_tasks(EvaluationConfig(tasks={name: config}), tokenizer, length)
+    return task
+
+
+def splits_of(task: Task) -> dict[str, Split]:
+    return {"train": task.train, "dev": task.selection, "test": task.reported[task.name]}
+
+
 def rows_of(split: Split) -> list[tuple[tuple[int, ...], float]]:
-    return [
-        (tuple(tokens[valid].tolist()), label)
-        for tokens, valid, label in zip(
-            split.batch["tokens"], split.batch["valid"], split.labels.tolist(), strict=True
-        )
-    ]
+    rows = np.split(split.tokens, split.offsets[1:-1])
+    labels = split.labels.tolist()
+    return [(tuple(row.tolist()), label) for row, label in zip(rows, labels, strict=True)]
 
 
 def texts_of(split: Split) -> set[tuple[int, ...]]:
@@ -66,29 +75,21 @@ def test_splits_follow_the_hash_of_the_identity(tmp_path: Path, tokenizer: Path)
     assert task.outputs == 2
     assert not task.regression
     for name, rows in expected.items():
-        assert sorted(rows_of(getattr(task, name))) == sorted(rows)
-        assert len(getattr(task, name)) == len(rows) > 30
+        split = splits_of(task)[name]
+        assert sorted(rows_of(split)) == sorted(rows)
+        assert len(split) == len(rows) > 30
 
 
-def test_arrays_are_framed_padded_and_cut_to_length(tmp_path: Path, tokenizer: Path) -> None:
-    task = load("t", TaskConfig(write_csv(tmp_path / "a.csv")), tokenizer, 12)
-    batch = task.train.batch
-    assert {name: (array.shape[1], array.dtype.type) for name, array in batch.items()} == {
-        **dict.fromkeys(("tokens", "segments", "positions"), (12, np.int32)),
-        "valid": (12, np.bool_),
-    }
+def test_rows_are_framed_and_cut_to_length(tmp_path: Path, tokenizer: Path) -> None:
+    train = load("t", TaskConfig(write_csv(tmp_path / "a.csv")), tokenizer, 12).train
     # Some texts are longer than 12 tokens, some shorter.
-    lengths = batch["valid"].sum(axis=1)
-    assert lengths.min() < 12
-    assert lengths.max() == 12
+    assert train.lengths.min() < 12
+    assert train.lengths.max() == 12
     known = {ids(row["text"], 12) for row in ROWS}
-    assert all(tokens in known for tokens, _ in rows_of(task.train))
-    assert np.array_equal(batch["segments"], batch["valid"].astype(np.int32))
-    assert np.array_equal(
-        batch["positions"][batch["valid"]], np.concatenate([np.arange(n) for n in lengths])
-    )
-    assert not batch["tokens"][~batch["valid"]].any()
-    assert task.train.labels.dtype == np.int32
+    assert texts_of(train) <= known
+    assert train.tokens.dtype == np.int32
+    assert train.labels.dtype == np.int32
+    assert train.second is None
 
 
 def test_file_sorted_by_label_gives_mixed_training_rows(tmp_path: Path, tokenizer: Path) -> None:
@@ -99,10 +100,11 @@ def test_file_sorted_by_label_gives_mixed_training_rows(tmp_path: Path, tokenize
 def test_no_text_is_in_two_splits(tmp_path: Path, tokenizer: Path) -> None:
     file = write_csv(tmp_path / "a.csv", ROWS + ROWS[::2] + ROWS[::3])
     task = load("t", TaskConfig(file, dev=0.3, test=0.3), tokenizer, 48)
-    train = texts_of(task.train)
-    dev = texts_of(task.dev)
-    test = texts_of(task.test)
-    assert sum(map(len, (task.train, task.dev, task.test))) == 550
+    splits = splits_of(task)
+    train = texts_of(splits["train"])
+    dev = texts_of(splits["dev"])
+    test = texts_of(splits["test"])
+    assert sum(map(len, splits.values())) == 550
     assert not train & dev
     assert not train & test
     assert not dev & test
@@ -115,13 +117,13 @@ def test_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(
     (tmp_path / "a.json").write_text(json.dumps(records))
     task = load("t", TaskConfig(str(tmp_path / "a.json"), test=0.1), tokenizer, 48)
     validation = {ids(row["text"], 48) for key, row in records.items() if split_fraction(key) < 0.1}
-    assert {tokens for tokens, _ in rows_of(task.test)} == validation
+    assert {tokens for tokens, _ in rows_of(task.reported["t"])} == validation
     # With a column of its own the split is another one.
     by_column = load(
         "t", TaskConfig(str(tmp_path / "a.json"), identity="id", test=0.1), tokenizer, 48
     )
     chosen = {ids(row["text"], 48) for n, row in enumerate(ROWS) if split_fraction(str(n)) < 0.1}
-    assert {tokens for tokens, _ in rows_of(by_column.test)} == chosen != validation
+    assert {tokens for tokens, _ in rows_of(by_column.reported["t"])} == chosen != validation
 
 
 def test_every_kind_of_file_gives_the_same_task(tmp_path: Path, tokenizer: Path) -> None:
@@ -136,7 +138,7 @@ def test_every_kind_of_file_gives_the_same_task(tmp_path: Path, tokenizer: Path)
     files += [str(tmp_path / name) for name in ("a.tsv", "a.jsonl", "b.json")]
     tasks = [load("t", TaskConfig(file), tokenizer, 20) for file in files]
     for split in ("train", "dev", "test"):
-        assert len({repr(rows_of(getattr(task, split))) for task in tasks}) == 1
+        assert len({repr(rows_of(splits_of(task)[split])) for task in tasks}) == 1
 
 
 def test_quotation_marks_are_text_in_tsv_and_syntax_in_csv(tmp_path: Path, tokenizer: Path) -> None:
@@ -147,7 +149,7 @@ def test_quotation_marks_are_text_in_tsv_and_syntax_in_csv(tmp_path: Path, token
     (tmp_path / "a.csv").write_text('text,label\n"w1, ""w2""",0\n' + quoted)
     for name, expected in (("a.tsv", 49), ("a.csv", 49)):
         task = load("t", TaskConfig(str(tmp_path / name), dev=0.3, test=0.3), tokenizer, 20)
-        assert sum(map(len, (task.train, task.dev, task.test))) == expected
+        assert sum(map(len, splits_of(task).values())) == expected
 
 
 def test_rows_are_chosen_by_column_and_label(tmp_path: Path, tokenizer: Path) -> None:
@@ -160,7 +162,7 @@ def test_rows_are_chosen_by_column_and_label(tmp_path: Path, tokenizer: Path) ->
     )
     task = load("t", config, tokenizer, 48)
     expected = {ids(r["text"], 48) for r in rows if r["source"] == "a" and r["label"] != "none"}
-    assert texts_of(task.train) | texts_of(task.dev) | texts_of(task.test) == expected
+    assert set.union(*map(texts_of, splits_of(task).values())) == expected
     assert task.classes == ("neg", "pos")
 
 
@@ -171,19 +173,10 @@ def test_regression_has_numbers_and_one_output(tmp_path: Path, tokenizer: Path) 
     assert task.regression
     assert task.classes == ()
     assert task.outputs == 1
-    assert task.baseline == 0
+    assert task.metrics == ("pearson",)
     known = {ids(row["text"], 48): row["label"] for row in rows}
     assert task.train.labels.dtype == np.float32
     assert all(known[tokens] == label for tokens, label in rows_of(task.train))
-
-
-def test_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_class() -> None:
-    def split(*labels: int) -> Split:
-        return Split({}, np.array(labels, np.int32))
-
-    assert Task(
-        "t", ("a", "b", "c"), split(1, 1, 0, 2), split(0), split(1, 0, 2, 2, 1)
-    ).baseline == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +230,12 @@ def test_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_clas
             r"no row has the label '11' of drop_labels",
         ),
         ("a.csv", "text,label\nx,1\ny,2\n", {}, "2 rows leave the .* split empty"),
-        ("a.xls", "text,label\n", {}, r"expected a \.csv, \.tsv, \.jsonl or \.json file"),
+        (
+            "a.xls",
+            "text,label\n",
+            {},
+            r"expected a \.csv, \.tsv, \.jsonl, \.json or \.parquet file",
+        ),
     ],
 )
 def test_unusable_task_file_is_refused_with_cause_and_place(
@@ -262,14 +260,14 @@ def test_csv_field_may_be_longer_than_pythons_own_limit(tmp_path: Path, tokenize
     (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     config = TaskConfig(str(tmp_path / "a.csv"), dev=0.2, test=0.2)
     task = load("t", config, tokenizer, 16)
-    assert sum(map(len, (task.train, task.dev, task.test))) == 42
+    assert sum(map(len, splits_of(task).values())) == 42
 
 
 def test_csv_field_beyond_our_limit_says_the_limit(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = csv.field_size_limit(100)
-    monkeypatch.setattr(labelled, "LINE_BYTES", 50)
+    monkeypatch.setattr(tables, "LINE_BYTES", 50)
     (tmp_path / "a.csv").write_text("text,label\n" + "x" * 101 + ",1\n")
     config = TaskConfig(str(tmp_path / "a.csv"))
     try:
@@ -293,7 +291,7 @@ def test_task_may_be_compressed_and_its_suffix_in_upper_case(
     (tmp_path / name).write_bytes(compress.get(Path(name).suffix, bytes)(data))
     config = TaskConfig(str(tmp_path / name), dev=0.2, test=0.2)
     task = load("t", config, tokenizer, 16)
-    assert sum(map(len, (task.train, task.dev, task.test))) == 40
+    assert sum(map(len, splits_of(task).values())) == 40
 
 
 @pytest.mark.parametrize(("known", "message"), [(0, "100.0%"), (1, "75.0%"), (2, None)])
@@ -309,4 +307,86 @@ def test_task_that_is_mostly_unknown_is_refused(
         assert load("t", config, tokenizer, 16).unknown == 0.5
         return
     with pytest.raises(InputError, match=rf"task t, .*: {message} of the tokens are \[UNK\]"):
+        load("t", config, tokenizer, 16)
+
+
+PAIRS = [
+    {"premise": a, "other": b, "label": "yes" if n % 2 else "no"}
+    for n, (a, b) in enumerate(zip(texts(90, seed=6), texts(90, seed=7), strict=True))
+]
+
+
+def test_pairs_in_files_of_their_own_are_not_split_by_a_hash(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    parts = {"train": PAIRS[:40], "dev": PAIRS[40:60], "test": PAIRS[60:]}
+    parquet.write_table(pa.Table.from_pylist(parts["train"]), tmp_path / "train.parquet")
+    write_csv(tmp_path / "dev.csv", parts["dev"])
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, parts["test"])))
+    config = TaskConfig(
+        train=str(tmp_path / "train.parquet"),
+        dev=str(tmp_path / "dev.csv"),
+        test=str(tmp_path / "test.jsonl"),
+        text="premise",
+        text_b="other",
+        metrics=("accuracy", "f1"),
+    )
+    task = load("t", config, tokenizer, 100)
+    assert task.classes == ("no", "yes")
+    assert task.metrics == ("accuracy", "f1")
+    for name, split in splits_of(task).items():
+        expected = []
+        for row in parts[name]:
+            first = ids(row["premise"], 100)
+            second = ids(row["other"], 100)[1:]
+            expected.append((first + second, float(row["label"] == "yes")))
+        assert sorted(rows_of(split)) == sorted(expected)
+        assert split.second.min() >= 3
+
+
+def test_pairs_in_one_file_are_split_by_both_texts(tmp_path: Path, tokenizer: Path) -> None:
+    config = TaskConfig(
+        write_csv(tmp_path / "a.csv", PAIRS), text="premise", text_b="other", dev=0.2, test=0.3
+    )
+    task = load("t", config, tokenizer, 100)
+    tested = [row for row in PAIRS if split_fraction(f"{row['premise']}\n{row['other']}") < 0.3]
+    assert len(task.reported["t"]) == len(tested)
+
+
+def test_classes_have_the_order_that_is_set(tmp_path: Path, tokenizer: Path) -> None:
+    config = TaskConfig(write_csv(tmp_path / "a.csv"), classes=("pos", "neg"))
+    assert load("t", config, tokenizer, 16).classes == ("pos", "neg")
+    fewer = TaskConfig(write_csv(tmp_path / "a.csv"), classes=("pos", "negative"))
+    with pytest.raises(InputError, match=r"the label is 'neg' \(valid: negative, pos\), exp"):
+        load("t", fewer, tokenizer, 16)
+
+
+def test_missing_second_column_is_named(tmp_path: Path, tokenizer: Path) -> None:
+    rows = [{"text": "w1", "text_c": "w2", "label": 1}]
+    write_csv(tmp_path / "a.csv", rows)
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        config = TaskConfig(str(tmp_path / name), text_b="text_b")
+        with pytest.raises(
+            InputError, match=r"has no 'text_b'.*, the column of evaluation\.tasks\.t\.text_b$"
+        ):
+            load("t", config, tokenizer, 16)
+    config = TaskConfig(str(tmp_path / "a.parquet"), text="x", label="y")
+    with pytest.raises(InputError, match=r"has the columns .*, expected some of x, y$"):
+        load("t", config, tokenizer, 16)
+
+
+def test_raw_rows_of_a_file_have_their_lines(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv")
+    (task,) = raw_tasks(EvaluationConfig(tasks={"t": TaskConfig(path)}))
+    places = {row.where: row.texts for _, row in task.rows()}
+    assert len(places) == len(ROWS)
+    assert places[f"{path}, line 2"] == (ROWS[0]["text"],)
+
+
+def test_dev_rows_of_one_class_are_refused(tmp_path: Path, tokenizer: Path) -> None:
+    whole = write_csv(tmp_path / "a.csv")
+    dev = write_csv(tmp_path / "dev.csv", ROWS[:5])
+    config = TaskConfig(train=whole, dev=dev, test=whole)
+    with pytest.raises(InputError, match=r"dev\.csv: all 5 rows of the dev split are 'pos', exp"):
         load("t", config, tokenizer, 16)

@@ -1,0 +1,163 @@
+"""Rows of a task as token ids: how texts are framed and cut, and how a split is tokenised."""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax.data.tasks.raw import RawRow, RawTask, RowSource
+from kdjax.data.tasks.task import Split
+from kdjax.data.text.sources import split_fraction
+from kdjax.data.tokenizer import TextTokenizer
+
+CHUNK = 2048
+"""Rows whose texts are held while they are tokenised."""
+
+
+def frame(
+    first: Sequence[int], second: Sequence[int] | None, named: dict[str, int], length: int
+) -> tuple[list[int], int]:
+    """Frame the token ids of a row by special tokens, and cut it to a length.
+
+    `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` (Devlin et al. 2019, arXiv 1810.04805, figure 1).
+
+    Args:
+        first: token ids of the text, or of a pair's first one.
+        second: token ids of a pair's second text; None: there is none.
+        named: `[CLS]` and `[SEP]` -> id.
+        length: most tokens of the row, those of the frame included.
+
+    Returns:
+        The ids, and where the second text begins; for a single text their number.
+    """
+    start = named["[CLS]"]
+    end = named["[SEP]"]
+    if second is None:
+        ids = [start, *first[: max(0, length - 2)], end]
+        return ids, len(ids)
+    first_length, second_length = cut_pair(len(first), len(second), max(0, length - 3))
+    ids = [start, *first[:first_length], end]
+    begin = len(ids)
+    ids += second[:second_length]
+    ids.append(end)
+    return ids, begin
+
+
+def cut_pair(first: int, second: int, budget: int) -> tuple[int, int]:
+    """Compute how many tokens of each of two texts are kept: the longer one is cut first.
+
+    It is cut down to the shorter one's length before that is cut at all; of two that share an odd
+    number of tokens, the one that was longer has one more, the second where they were equal. So do
+    the tokenizers of Hugging Face's `tokenizers` (`longest_first`).
+
+    Args:
+        first: tokens of the first text.
+        second: tokens of the second text.
+        budget: most tokens of both together.
+    """
+    if first + second <= budget:
+        return first, second
+    shorter = min(first, second, budget // 2)
+    longer = budget - shorter
+    return (longer, shorter) if first > second else (shorter, longer)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """The N rows of a source, tokenised, in the order of its file.
+
+    Attributes:
+        split: the rows with their labels; None for hidden ones.
+        fractions: float64 `[N]`: the hash of each row's texts as a number in [0, 1).
+        text_tokens: tokens of the texts, without frames.
+        unknown: those of them that are [UNK].
+    """
+
+    split: Split
+    fractions: NDArray[np.float64]
+    text_tokens: int
+    unknown: int
+
+    def take(self, rows: NDArray[np.intp]) -> Split:
+        """Return a split of some rows, in the order given.
+
+        Args:
+            rows: `[M]`: numbers of rows.
+        """
+        lengths = self.split.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        tokens = np.empty(offsets[-1], np.int32)
+        # Places take more memory than tokens, so they are made for some rows at a time.
+        for first in range(0, len(rows), CHUNK):
+            part = slice(first, first + CHUNK)
+            begin = offsets[first]
+            end = offsets[min(first + CHUNK, len(rows))]
+            # Each place is as far behind its row's begin as the one it comes from.
+            shifts = self.split.offsets[:-1][rows[part]] - offsets[:-1][part]
+            places = np.arange(begin, end) + np.repeat(shifts, lengths[part])
+            tokens[begin:end] = self.split.tokens[places]
+        second = self.split.second
+        labels = self.split.labels
+        return Split(
+            tokens,
+            offsets,
+            None if second is None else second[rows],
+            None if labels is None else labels[rows],
+        )
+
+
+def encode(
+    task: RawTask, source: RowSource, rows: Iterable[RawRow], tokenizer: TextTokenizer, length: int
+) -> EncodedRows:
+    """Tokenise rows, a chunk of them in memory as text at a time.
+
+    Args:
+        task: task of the rows.
+        source: split of the rows; test rows of a suite have no labels.
+        rows: the rows.
+        tokenizer: tokenizer of the texts.
+        length: most tokens of a row.
+
+    Raises:
+        InputError: a label is missing, or none of the task's.
+    """
+    labelled = source.split != "test" or not task.from_suite
+    unknown_id = tokenizer.named["[UNK]"]
+    tokens = array("i")
+    ends = array("q", [0])
+    seconds = array("i")
+    labels = array("d")
+    fractions = array("d")
+    unknown = 0
+    text_tokens = 0
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, CHUNK)):
+        texts = [text for row in chunk for text in row.texts]
+        ids = tokenizer.ids(texts)
+        for row in chunk:
+            first = next(ids)
+            second = next(ids) if task.pairs else None
+            framed, begin = frame(first, second, tokenizer.named, length)
+            # Counted in what is kept: what is cut off says nothing of the task.
+            unknown += framed.count(unknown_id)
+            text_tokens += len(framed) - (3 if task.pairs else 2)
+            tokens.extend(framed)
+            ends.append(len(tokens))
+            seconds.append(begin)
+            fractions.append(split_fraction("\n".join(row.texts)))
+            if labelled:
+                labels.append(task.label(row, source))
+    numbers = np.array(labels)
+    typed = numbers.astype(np.int32) if task.classes else numbers.astype(np.float32)
+    split = Split(
+        np.frombuffer(tokens, np.int32) if tokens else np.zeros(0, np.int32),
+        np.array(ends, np.int64),
+        np.array(seconds, np.int32) if task.pairs else None,
+        typed if labelled else None,
+    )
+    return EncodedRows(split, np.array(fractions), text_tokens, unknown)

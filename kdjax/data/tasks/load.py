@@ -1,0 +1,164 @@
+"""The labelled tasks of a recipe: one's own and a suite's, as text and as token ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.config import EvaluationConfig
+from kdjax.data.tasks.encoding import EncodedRows, encode
+from kdjax.data.tasks.layouts import babylm_tasks, glue_tasks
+from kdjax.data.tasks.own import own_task
+from kdjax.data.tasks.raw import RawTask, RowSource
+from kdjax.data.tasks.suite import suite_tasks
+from kdjax.data.tasks.task import Split, Task
+from kdjax.data.text_figures import check_unknown
+from kdjax.data.tokenizer import TextTokenizer
+from kdjax.errors import InputError
+
+
+def raw_tasks(config: EvaluationConfig) -> Iterator[RawTask]:
+    """Yield the tasks as text: one's own, then the suite's. Nothing is tokenised.
+
+    Args:
+        config: settings of the evaluation.
+
+    Raises:
+        InputError: files are missing or have another layout; while rows are read, one is damaged.
+    """
+    for name, task in config.tasks.items():
+        yield own_task(name, task)
+    chosen = suite_tasks(config.suite, config.suite_tasks)
+    if config.suite == "glue":
+        yield from glue_tasks(config.suite_place, chosen)
+    elif config.suite == "babylm":
+        yield from babylm_tasks(config.suite_place, chosen)
+
+
+def load_tasks(
+    config: EvaluationConfig, tokenizer_path: Path, length: int, *, with_unlabelled: bool = False
+) -> tuple[Task, ...]:
+    """Read and tokenise the tasks: one's own, then the suite's.
+
+    Training and selection rows are in the order of a hash of their texts (of one's own tasks, of
+    their identities), which says nothing of the label. A suite's dev and test rows are in the order
+    of their files.
+
+    Args:
+        config: settings of the evaluation.
+        tokenizer_path: path of a tokenizer.json.
+        length: most tokens of a row, special tokens included; longer rows are cut.
+        with_unlabelled: whether a suite's test rows are read, too; QQP has 391 thousand.
+
+    Raises:
+        InputError: files are missing, damaged or of another layout, a label is missing or none of
+            the task's, a split is empty or has one class, or texts are mostly [UNK].
+    """
+    if not config.task_results:
+        return ()
+    tokenizer = TextTokenizer.read(tokenizer_path)
+    return tuple(
+        _load(task, config, tokenizer, length, with_unlabelled) for task in raw_tasks(config)
+    )
+
+
+def _load(
+    raw: RawTask,
+    config: EvaluationConfig,
+    tokenizer: TextTokenizer,
+    length: int,
+    with_unlabelled: bool,
+) -> Task:
+    """Tokenise a task, and say which of its rows are for what; see `load_tasks`."""
+    left_out: Counter[str] = Counter()
+    encoded: list[EncodedRows] = []
+
+    def read(source: RowSource) -> EncodedRows:
+        rows = encode(raw, source, source.rows(left_out), tokenizer, length)
+        _check_rows(raw, source, rows.split)
+        encoded.append(rows)
+        return rows
+
+    (train_source,) = raw.of_split("train")
+    train_rows = read(train_source)
+    dev = {source.result: read(source) for source in raw.of_split("dev")}
+    if not raw.from_suite:
+        train = train_rows.split
+        selection = dev[raw.name].split
+        reported = {source.result: read(source).split for source in raw.of_split("test")}
+    else:
+        reported = {result: rows.split for result, rows in dev.items()}
+        # The first result's rows: of MNLI those whose genres are trained on.
+        selection = reported[raw.name]
+        share = config.selection if config.report_on == "unseen" else 0.0
+        train, carved = _carve(train_rows, share)
+        if config.report_on == "unseen":
+            selection = carved
+            _check_carved(raw, train_source, train, "left to train on")
+            _check_carved(raw, train_source, carved, f"in evaluation.selection, {share:g}")
+
+    tokens = sum(rows.text_tokens for rows in encoded)
+    unknown = sum(rows.unknown for rows in encoded) / max(1, tokens)
+    check_unknown({"all": unknown}, f"task {raw.name}, {train_source.place}")
+
+    unlabelled = {}
+    if with_unlabelled and raw.from_suite:
+        unlabelled = {source.result: read(source).split for source in raw.of_split("test")}
+    return Task(
+        raw.name,
+        raw.classes,
+        raw.metrics,
+        train,
+        selection,
+        reported,
+        unlabelled,
+        unknown,
+        dict(left_out),
+    )
+
+
+def _carve(rows: EncodedRows, share: float) -> tuple[Split, Split]:
+    """Split rows by the hash of their texts: those with equal texts are in one part.
+
+    Returns:
+        The rest, and the part with the given share of the rows, each in the order of the hash.
+    """
+    order = np.argsort(rows.fractions, kind="stable")
+    cut = int(np.searchsorted(rows.fractions[order], share))
+    return rows.take(order[cut:]), rows.take(order[:cut])
+
+
+def _check_rows(task: RawTask, source: RowSource, split: Split) -> None:
+    """Raise an InputError for a split without rows, or with rows of one class."""
+    where = f"task {task.name}, {source.place}"
+    if not len(split):
+        raise InputError(f"{where}: the {source.split} split has no rows, expected some")
+    if task.classes and split.labels is not None:
+        present = np.unique(split.labels)
+        if len(present) == 1:
+            raise InputError(
+                f"{where}: all {len(split)} rows of the {source.split} split are "
+                f"{task.classes[present[0]]!r}, expected rows of 2 classes or more"
+            )
+
+
+def _check_carved(task: RawTask, source: RowSource, split: Split, part: str) -> None:
+    """Raise an InputError where a part of a suite's training rows has too few of them.
+
+    Args:
+        task: the task.
+        source: its training split.
+        split: the part.
+        part: what the part is for, for the message.
+    """
+    few = len(split) < 2
+    if task.classes and split.labels is not None:
+        few = len(np.unique(split.labels)) < 2
+    if few:
+        raise InputError(
+            f"task {task.name}, {source.place}: too few rows are {part} ({len(split)}), expected "
+            "two, of two classes; evaluation.report_on dev takes none out"
+        )

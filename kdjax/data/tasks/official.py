@@ -1,0 +1,181 @@
+"""GLUE as its official download has it: a directory of TSV files for each task."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdjax.data.tasks.raw import RawRow, RowSource, SplitName
+from kdjax.data.tasks.suite import SuiteTask
+from kdjax.data.tasks.tables import tsv_rows
+from kdjax.errors import InputError, nearest
+
+LACKS_COLUMNS = "lack columns"
+NO_GOLD = "have no gold label"
+MRPC_TRAIN = "msr_paraphrase_train.txt"
+MRPC_TEST = "msr_paraphrase_test.txt"
+MRPC_DEV_IDS = "dev_ids.tsv"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of a task's files.
+
+    Attributes:
+        texts: columns of the texts.
+        label: column of the label.
+        header: columns of labelled files that begin without a header; empty: they have one.
+        skips_short: whether rows that lack columns are left out; else they are refused.
+    """
+
+    texts: tuple[str, ...]
+    label: str
+    header: tuple[str, ...] = ()
+    skips_short: bool = False
+
+
+_SENTENCES = ("sentence1", "sentence2")
+COLUMNS = {
+    "cola": Columns(("sentence",), "label", header=("source", "label", "mark", "sentence")),
+    "sst2": Columns(("sentence",), "label"),
+    "mrpc": Columns(("#1 String", "#2 String"), "Quality"),
+    # Some questions hold a line end: what stands before it and after it is no row.
+    "qqp": Columns(("question1", "question2"), "is_duplicate", skips_short=True),
+    "stsb": Columns(_SENTENCES, "score"),
+    "mnli": Columns(_SENTENCES, "gold_label"),
+    "qnli": Columns(("question", "sentence"), "label"),
+    "rte": Columns(_SENTENCES, "label"),
+    "wnli": Columns(_SENTENCES, "label"),
+}
+"""Name of a task -> columns of its files."""
+
+
+def has_task(root: Path, task: SuiteTask) -> bool:
+    """Return whether a directory has files of a task in this layout."""
+    directory = root / task.title
+    return any(directory.glob("*.tsv")) or (directory / MRPC_TRAIN).is_file()
+
+
+def official_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
+    """Find the splits of a task; test splits where their files are there.
+
+    Args:
+        root: directory of the tasks' directories.
+        task: task of GLUE.
+
+    Raises:
+        InputError: the file of a training or dev split is missing.
+    """
+    directory = root / task.title
+    if task.name == "mrpc" and not (directory / "train.tsv").is_file():
+        return _mrpc_sources(directory, task)
+    sources = []
+    for split, result, ending in task.split_names:
+        path = directory / f"{split}{ending}.tsv"
+        if path.is_file():
+            sources.append(_source(split, result, path, task))
+        elif split != "test":
+            raise InputError(
+                f"{directory}: task {task.name} has no {path.name}, expected it there, or "
+                f"evaluation.suite_tasks without {task.name}"
+            )
+    return tuple(sources)
+
+
+def _source(split: SplitName, result: str, path: Path, task: SuiteTask) -> RowSource:
+    read = functools.partial(_rows, path, task, split != "test")
+    return RowSource(split, result, str(path), read)
+
+
+def _mrpc_sources(directory: Path, task: SuiteTask) -> tuple[RowSource, ...]:
+    """Find MRPC's splits where it is as Microsoft distributes it, with GLUE's list of dev rows."""
+    path = directory / MRPC_TRAIN
+    ids = directory / MRPC_DEV_IDS
+    for needed in (path, ids):
+        if not needed.is_file():
+            raise InputError(
+                f"{directory}: task mrpc has no train.tsv and no {needed.name}, expected train.tsv "
+                f"and dev.tsv, or {MRPC_TRAIN} with {MRPC_DEV_IDS}"
+            )
+    train = RowSource(
+        "train", task.name, str(path), functools.partial(_mrpc_rows, path, ids, task, False)
+    )
+    dev_path = directory / "dev.tsv"
+    if dev_path.is_file():
+        dev = _source("dev", task.name, dev_path, task)
+    else:
+        read = functools.partial(_mrpc_rows, path, ids, task, True)
+        dev = RowSource("dev", task.name, f"{path}, rows of {ids.name}", read)
+    sources = [train, dev]
+    for name in ("test.tsv", MRPC_TEST):
+        if (directory / name).is_file():
+            sources.append(_source("test", task.name, directory / name, task))
+            break
+    return tuple(sources)
+
+
+def _rows(path: Path, task: SuiteTask, labelled: bool, left_out: Counter[str]) -> Iterator[RawRow]:
+    """Yield the rows of a file.
+
+    Args:
+        path: the file.
+        task: task whose columns it has.
+        labelled: whether its labels are read; those of a test file are not.
+        left_out: counts of rows that are left out.
+
+    Raises:
+        InputError: it lacks a column, or a row has another number of columns than the header.
+    """
+    for row, _ in _rows_with_fields(path, task, labelled, left_out):
+        yield row
+
+
+def _mrpc_rows(
+    path: Path, ids: Path, task: SuiteTask, dev: bool, left_out: Counter[str]
+) -> Iterator[RawRow]:
+    """Yield the rows of MRPC's one labelled file that are dev rows, or those that are not."""
+    dev_ids = {tuple(row[:2]) for _, row in tsv_rows(ids)}
+    for row, fields in _rows_with_fields(path, task, True, left_out):
+        key = (fields.get("#1 ID", ""), fields.get("#2 ID", ""))
+        if (key in dev_ids) == dev:
+            yield row
+
+
+def _rows_with_fields(
+    path: Path, task: SuiteTask, labelled: bool, left_out: Counter[str]
+) -> Iterator[tuple[RawRow, dict[str, str]]]:
+    """Yield rows as `_rows`, with all of their fields."""
+    columns = COLUMNS[task.name]
+    rows = tsv_rows(path)
+    header = list(columns.header)
+    if not header or not labelled:
+        _, header = next(rows, (1, []))
+    needed = [*columns.texts, *([columns.label] if labelled else [])]
+    for name in needed:
+        if name not in header:
+            hint = nearest(name, header)
+            raise InputError(
+                f"{path}, line 1: has no column {name!r}{hint}, expected the columns of GLUE's "
+                f"{task.title}: {', '.join(needed)}"
+            )
+    for number, row in rows:
+        if len(row) < len(header) and columns.skips_short:
+            left_out[LACKS_COLUMNS] += 1
+            continue
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}, line {number}: has {len(row)} columns, expected {len(header)}"
+            )
+        fields = dict(zip(header, row, strict=True))
+        label = None
+        if labelled:
+            label = task.class_of(fields[columns.label])
+            # Annotators that did not agree: as elsewhere, such rows are no examples.
+            if label == "-" and task.name == "mnli":
+                left_out[NO_GOLD] += 1
+                continue
+        texts = tuple(fields[name] for name in columns.texts)
+        yield RawRow(f"{path}, line {number}", texts, label), fields

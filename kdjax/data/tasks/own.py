@@ -1,0 +1,161 @@
+"""Tasks of one's own: one file that is split by a hash, or a file for each split."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from kdjax.config import TaskConfig
+from kdjax.data.tasks.raw import (
+    ANY_NUMBER,
+    RawRow,
+    RawTask,
+    RowSource,
+    SplitName,
+    number,
+    shown,
+)
+from kdjax.data.tasks.tables import field, table_rows
+from kdjax.data.text.sources import locate, split_fraction
+from kdjax.errors import InputError, nearest
+
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnRow:
+    """A row that is used, with the string whose hash decides its split."""
+
+    row: RawRow
+    label: str
+    identity: str
+
+
+def own_task(name: str, config: TaskConfig) -> RawTask:
+    """Read a task of one's own.
+
+    One file is split by `split_fraction`: below `test` a row is tested on, in the next `dev`
+    settings are chosen, and the rest is trained on. Within a split rows are in the order of their
+    hash, so that a file that is sorted by label gives mixed rows.
+
+    Args:
+        name: name of the task.
+        config: files and columns of the task.
+
+    Raises:
+        InputError: a missing file or column, fewer than 2 classes, a label that is dropped and
+            does not occur, or an empty split.
+    """
+    if config.file:
+        rows = _sorted_rows(name, config, config.file)
+        splits = _split(rows, config)
+        places = dict.fromkeys(SPLITS, config.file)
+    else:
+        places = {"train": config.train, "dev": str(config.dev), "test": str(config.test)}
+        splits = {split: _sorted_rows(name, config, places[split]) for split in SPLITS}
+    where = f"task {name}, {places['train']}"
+    every = [row for split in SPLITS for row in splits[split]]
+    _check_dropped(config, every, where)
+    used = [row for row in every if row.label not in config.drop_labels]
+    if not used:
+        raise InputError(
+            f"{where}: no row is left by where {config.where} and drop_labels, expected some"
+        )
+    # Labels come before splits: a column that is no label explains what else is wrong.
+    classes = _classes(config, used, where)
+    if config.regression:
+        for row in used:
+            number(row.row, row.label, ANY_NUMBER)
+    sources = []
+    for split in SPLITS:
+        rows_of_split = [row.row for row in splits[split] if row.label not in config.drop_labels]
+        if not rows_of_split:
+            raise InputError(
+                f"{where}: its {len(used)} rows leave the {split} split empty, expected a row in "
+                "each split"
+            )
+        read = functools.partial(_again, rows_of_split)
+        sources.append(RowSource(split, name, places[split], read))
+    return RawTask(
+        name,
+        classes,
+        config.metric_names,
+        bool(config.text_b),
+        tuple(sources),
+    )
+
+
+def _again(rows: Sequence[RawRow], _: Counter[str]) -> Iterator[RawRow]:
+    return iter(rows)
+
+
+def _split(rows: Sequence[_OwnRow], config: TaskConfig) -> dict[SplitName, list[_OwnRow]]:
+    """Split rows by the hash of their identities."""
+    dev, test = config.shares
+    splits: dict[SplitName, list[_OwnRow]] = {split: [] for split in SPLITS}
+    for row in rows:
+        fraction = split_fraction(row.identity)
+        if fraction < test:
+            splits["test"].append(row)
+        elif fraction < test + dev:
+            splits["dev"].append(row)
+        else:
+            splits["train"].append(row)
+    return splits
+
+
+def _classes(config: TaskConfig, rows: Sequence[_OwnRow], where: str) -> tuple[str, ...]:
+    """Return the classes in the order of their indices; none for a regression.
+
+    Raises:
+        InputError: there is one class only.
+    """
+    if config.regression:
+        return ()
+    if config.classes:
+        return config.classes
+    classes = tuple(sorted({row.label for row in rows}))
+    if len(classes) == 1:
+        raise InputError(f"{where}: has the one class {shown(classes[0])}, expected at least 2")
+    return classes
+
+
+def _check_dropped(config: TaskConfig, rows: Sequence[_OwnRow], where: str) -> None:
+    """Raise an InputError for a dropped label that never occurs: it is misspelt."""
+    labels = {row.label for row in rows}
+    for label in config.drop_labels:
+        if label not in labels:
+            hint = nearest(label, labels)
+            raise InputError(f"{where}: no row has the label {label!r} of drop_labels{hint}")
+
+
+def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
+    """Read the rows of a file that `where` chooses, in the order of their hash."""
+    setting = f"evaluation.tasks.{name}"
+    text_columns = {"text": config.text}
+    if config.text_b:
+        text_columns["text_b"] = config.text_b
+    columns = {*text_columns.values(), config.label, *config.where}
+    if config.identity:
+        columns.add(config.identity)
+    rows = []
+    for record in table_rows(locate(file), columns):
+        if any(
+            field(record, column, f"{setting}.where") != value
+            for column, value in config.where.items()
+        ):
+            continue
+        texts = tuple(
+            field(record, column, f"{setting}.{part}") for part, column in text_columns.items()
+        )
+        label = field(record, config.label, f"{setting}.label")
+        # As a corpus's documents have it, so that a task on them is split like them.
+        identity = "\n".join(texts) if record.key is None else record.key
+        if config.identity:
+            identity = field(record, config.identity, f"{setting}.identity")
+        rows.append(_OwnRow(RawRow(record.where, texts, label), label, identity))
+    rows.sort(key=lambda row: split_fraction(row.identity))
+    return rows

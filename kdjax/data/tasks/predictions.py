@@ -1,0 +1,111 @@
+"""Predictions as GLUE's server takes them: a TSV file for each result, and a zip of all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax.data.tasks.suite import GLUE, SuiteTask
+from kdjax.errors import InputError, nearest
+from kdjax.storage.files import entries
+
+ARCHIVE = "submission.zip"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""Time of the zip's members, so that equal predictions make equal bytes."""
+
+
+def write_predictions(directory: Path, predictions: Mapping[str, NDArray[Any]]) -> Path:
+    """Write the files of GLUE's server, and a zip of them: all, or none.
+
+    A file has the columns `index` and `prediction`: classes by name or by index as the server wants
+    them, STS-B's scores within 0 and 5 to three digits.
+
+    Args:
+        directory: directory to make; where it is there, it is empty.
+        predictions: name of a result -> `[N]`: predicted class indices, or numbers, of its test
+            rows in the order of their file.
+
+    Returns:
+        The zip.
+
+    Raises:
+        InputError: a result is unknown, a prediction is none of its task's, or the directory is not
+            empty or cannot be written.
+    """
+    # All lines are made before anything is written.
+    files = {}
+    for result, values in predictions.items():
+        files[_file_name(result)] = _lines(result, values)
+    if entries(directory):
+        raise InputError(f"{directory}: holds files, expected an empty directory, or none")
+    beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir(parents=True)
+        with zipfile.ZipFile(beside / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in files.items():
+                (beside / name).write_text(text, encoding="utf-8")
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), text, zipfile.ZIP_DEFLATED)
+        if directory.is_dir():
+            directory.rmdir()
+        beside.rename(directory)
+    except OSError as e:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise InputError(
+            f"{directory}: cannot be written ({e.strerror}), expected a writable place"
+        ) from None
+    return directory / ARCHIVE
+
+
+def _file_name(result: str) -> str:
+    """Return the server's name of a result's file."""
+    task = _task_of(result)
+    if not task.mismatched:
+        return f"{task.title}.tsv"
+    return f"{task.title}-mm.tsv" if result == task.mismatched else f"{task.title}-m.tsv"
+
+
+def _task_of(result: str) -> SuiteTask:
+    """Return the task of a result.
+
+    Raises:
+        InputError: there is none.
+    """
+    tasks = {name: task for task in GLUE for name, _ in task.results}
+    if result not in tasks:
+        raise InputError(
+            f"predictions of {result!r:.80}{nearest(result, tasks)}: expected results of GLUE"
+        )
+    return tasks[result]
+
+
+def _lines(result: str, values: NDArray[Any]) -> str:
+    """Return the text of a result's file."""
+    task = _task_of(result)
+    lines = ["index\tprediction"]
+    for index, value in enumerate(np.asarray(values).tolist()):
+        lines.append(f"{index}\t{_prediction(task, result, index, value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _prediction(task: SuiteTask, result: str, index: int, value: float) -> str:
+    """Return a prediction as the server wants it.
+
+    Raises:
+        InputError: it is no number, or no index of a class.
+    """
+    where = f"prediction {index} of {result} is {value!r}"
+    if not task.classes:
+        if not np.isfinite(value):
+            raise InputError(f"{where}, expected a finite number")
+        low, high = task.bounds
+        return f"{min(max(value, low), high):.3f}"
+    if value not in range(len(task.classes)):
+        raise InputError(f"{where}, expected the index of one of {len(task.classes)} classes")
+    return task.classes[int(value)] if task.named else str(int(value))

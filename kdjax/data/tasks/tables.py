@@ -1,0 +1,110 @@
+"""Rows of tables of any kind, as records by the names of their columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from kdjax.data.text import parquet
+from kdjax.data.text.records import Record, records
+from kdjax.data.text.streams import (
+    LINE_BYTES,
+    check_characters,
+    check_readable,
+    kind,
+    lines,
+    read_text,
+)
+from kdjax.errors import InputError, nearest
+
+
+def table_rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
+    """Yield the rows of a file of any kind.
+
+    Args:
+        path: a .csv, .tsv, .jsonl, .json or .parquet file; all but the last perhaps compressed.
+        columns: columns that are used; of a .parquet file only these are read.
+
+    Raises:
+        InputError: it cannot be read, is of another kind, or a row has another number of columns
+            than the header.
+    """
+    suffix = kind(path)
+    if suffix == parquet.SUFFIX:
+        parquet.check_readable(path)
+        return parquet.rows(path, columns, f"some of {', '.join(sorted(columns))}")
+    check_readable(path)
+    if suffix in (".jsonl", ".json"):
+        return records(path)
+    if suffix == ".csv":
+        return _by_header(path, _csv_rows(path))
+    if suffix == ".tsv":
+        return _by_header(path, tsv_rows(path))
+    raise InputError(
+        f"{path}: expected a .csv, .tsv, .jsonl, .json or .parquet file; all but the last may be "
+        ".gz, .bz2, .xz or .zst"
+    )
+
+
+def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a .tsv file with their lines; quotation marks are text, as in GLUE."""
+    for number, line in lines(path):
+        if line:
+            yield number, line.split("\t")
+
+
+def field(record: Record, column: str, setting: str) -> str:
+    """Return a field as text.
+
+    Args:
+        record: row of the file.
+        column: name of the field.
+        setting: dotted name of the setting that chose the column, for messages.
+
+    Raises:
+        InputError: it is missing, or no valid Unicode.
+    """
+    value = record.fields.get(column)
+    # Null and absent are two mistakes.
+    if value is None and column in record.fields:
+        raise InputError(f"{record.where}: {column!r} is null, expected a value")
+    if value is None:
+        hint = nearest(column, record.fields)
+        raise InputError(f"{record.where}: has no {column!r}{hint}, the column of {setting}")
+    text = str(value)
+    check_characters(text, record.where)
+    return text
+
+
+def _by_header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+    """Yield the rows of a table as records, by the names in its first row."""
+    _, header = next(rows, (1, []))
+    for number, row in rows:
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}, line {number}: has {len(row)} columns, expected the header's "
+                f"{len(header)}"
+            )
+        yield Record(f"{path}, line {number}", None, dict(zip(header, row, strict=True)))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a .csv file with the lines they end at."""
+    # Python's limit is for programs that read what they do not trust; it holds for all readers of
+    # the process, so it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as e:
+        if "field limit" in str(e):
+            raise InputError(
+                f"{path}, line {reader.line_num}: a field is longer than "
+                f"{csv.field_size_limit():,} characters, the most that are read, expected shorter "
+                "fields"
+            ) from None
+        raise InputError(f"{path}, line {reader.line_num}: malformed CSV, {e}") from None
