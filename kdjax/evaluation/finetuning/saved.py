@@ -99,7 +99,7 @@ class RunningState:
         unfinished = path.with_name(f".{path.name}.tmp")
         tensors = {}
         for place, leaf in jax.tree_util.tree_leaves_with_path(state):
-XX
+            tensors[jax.tree_util.keystr(place)] = np.asarray(leaf, order="C")
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             save_file(tensors, unfinished, metadata={"key": self.key})
