@@ -27,7 +27,7 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
     if evaluation.minimal_pairs.directory:
         endpoints += [f"minimal_pairs.{name}" for name in evaluation.minimal_pairs.sets]
     endpoints += [f"probe.{task}" for task in evaluation.tasks]
-    if evaluation.finetune.steps:
+    if "fixed" in evaluation.protocols:
         endpoints += [f"finetune.{task}" for task in evaluation.tasks]
     if evaluation.primary and evaluation.primary not in endpoints:
         raise InputError(

@@ -130,7 +130,7 @@ def _endpoints(study: RecordedStudy) -> list[dict[str, Any]]:
         for name in evaluation.minimal_pairs.sets:
             endpoints.append(_endpoint(f"minimal_pairs.{name}", "higher", with_head))
     endpoints += [_endpoint(f"probe.{task}", "higher", arms) for task in evaluation.tasks]
-    if evaluation.finetune.steps:
+    if "fixed" in evaluation.protocols:
         endpoints += [_endpoint(f"finetune.{task}", "higher", arms) for task in evaluation.tasks]
     return endpoints
 

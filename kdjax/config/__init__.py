@@ -7,10 +7,11 @@ from kdjax.config.contamination import ContaminationConfig
 from kdjax.config.data import DataConfig, MaskingConfig, TokenizerConfig, predictions
 from kdjax.config.evaluation import (
     EvaluationConfig,
-    FinetuneConfig,
     MlmProbeConfig,
     ProbeConfig,
+    Protocol,
 )
+from kdjax.config.finetune import FewShotConfig, FinetuneConfig
 from kdjax.config.minimal_pairs import MinimalPairsConfig
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
@@ -38,6 +39,7 @@ __all__ = [
     "ContaminationConfig",
     "DataConfig",
     "EvaluationConfig",
+    "FewShotConfig",
     "FinetuneConfig",
     "HeadConfig",
     "LogConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "PlanConfig",
     "PretrainingConfig",
     "ProbeConfig",
+    "Protocol",
     "RampConfig",
     "RangeConfig",
     "Schedule",

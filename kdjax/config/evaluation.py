@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from kdjax.config.contamination import ContaminationConfig
+from kdjax.config.finetune import FinetuneConfig
 from kdjax.config.minimal_pairs import MinimalPairsConfig
 from kdjax.config.tasks import TaskConfig, check_suite, result_names
 from kdjax.config.values import (
@@ -18,6 +19,9 @@ from kdjax.config.values import (
 )
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
+
+Protocol = Literal["probe", "fixed", "grid", "few_shot"]
+"""The ways to measure a model on a task."""
 
 
 @dataclass(frozen=True)
@@ -37,38 +41,6 @@ class ProbeConfig:
         expect(bool(self.strengths), f"{where}.strengths", self.strengths, one_or_more)
         for strength in self.strengths:
             check_number(strength, f"{where}.strengths", 0, 1e12, above=True)
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """Fine-tuning of the whole encoder."""
-
-    steps: int = 100
-    """Number of steps, up to 1,000,000,000; 0: no fine-tuning."""
-    batch_size: int = 32
-    """Rows of a step, 1 to 16,777,216."""
-    learning_rate: float = 1e-4
-    """Peak learning rate, which decays to 0 on a line; above 0."""
-    warmup: float = 0.1
-    """Share of the steps that warm up, from 0; a number from 1 on is a number of steps."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay, from 0; not on biases and LayerNorms."""
-    eps: float = 1e-6
-    """Adam's epsilon, above 0."""
-    clip: float = 0.0
-    """Largest global gradient norm, from 0; 0: no clipping."""
-    pool: Literal["first", "mean"] = "first"
-    """What the head reads of the last layer: the first token, as in BERT, or the mean over tokens,
-    which needs less training."""
-
-    def __post_init__(self) -> None:
-        where = "evaluation.finetune"
-        check_range(self, f"{where}.", 1, 2**24, "batch_size")
-        # Adam divides by eps where a gradient is 0.
-        check_range(self, f"{where}.", 0, FLOAT32_LIMIT, "learning_rate", "eps", above=True)
-        # 0 turns each of these off.
-        check_range(self, f"{where}.", 0, 10**9, "steps", "warmup")
-        check_range(self, f"{where}.", 0, FLOAT32_LIMIT, "weight_decay", "clip")
 
 
 @dataclass(frozen=True)
@@ -154,10 +126,14 @@ class EvaluationConfig:
     contamination: ContaminationConfig = ContaminationConfig()
     """Whether rows of the tasks stand in the pretraining text, or among the training rows of
     another task."""
+    protocols: tuple[Protocol, ...] = ("probe", "fixed")
+    """How the tasks are measured, each protocol once: `probe` by linear probes on frozen states;
+    `fixed` by fine-tuning with one setting for all tasks; `grid` by fine-tuning with every setting
+    of a grid, of which the selection rows choose; `few_shot` by fine-tuning on few rows."""
     probe: ProbeConfig = ProbeConfig()
     """Linear probes."""
     finetune: FinetuneConfig = FinetuneConfig()
-    """Fine-tuning."""
+    """Fine-tuning, for the protocols `fixed`, `grid` and `few_shot`."""
     primary: str = ""
     """The endpoint on which every arm is tested against the baseline arm (the first one without a
     teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe,
@@ -175,6 +151,12 @@ class EvaluationConfig:
         is_level = not isinstance(level, bool) and 0 < level < 1
         expect(is_level, "evaluation.confidence", level, between)
         check_range(self, "evaluation.", 0, FLOAT32_LIMIT, "margin")
+        names = get_args(Protocol)
+        expected = f"some of {', '.join(names)}, each once"
+        for protocol in self.protocols:
+            expect(protocol in names, "evaluation.protocols", repr(protocol), expected)
+        is_once = len(set(self.protocols)) == len(self.protocols)
+        expect(is_once, "evaluation.protocols", list(self.protocols), expected)
         check_names(self.tasks, "evaluation.tasks")
         for name, task in self.tasks.items():
             task.check(f"evaluation.tasks.{name}")

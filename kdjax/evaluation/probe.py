@@ -18,15 +18,18 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from kdjax.config import ModelConfig, ProbeConfig
-from kdjax.data.tasks.task import Task
+from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import Diverged, InputError
-from kdjax.evaluation.metric import score
+from kdjax.evaluation.metric import baseline, task_score
 from kdjax.evaluation.rows import over_rows
 from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 
 ITERATIONS = 300
 """Most L-BFGS iterations of a logistic regression (fewer than 100 are usual)."""
+TRAIN = "(train)"
+SELECTION = "(selection)"
+"""Names of the rows that are no result; no result can have them."""
 
 
 @dataclass(frozen=True)
@@ -35,41 +38,41 @@ class LayerProbe:
 
     Attributes:
         layer: number of the layer; 0 is the embedding output.
-        strength: inverse regularisation strength C, chosen on dev.
-        dev: score on the dev rows.
-        test: score on the test rows.
+        strength: inverse regularisation strength C, chosen on the selection rows.
+        selection: score on the selection rows.
+        scores: result -> score on its rows.
     """
 
     layer: int
     strength: float
-    dev: float
-    test: float
+    selection: float
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Scores of a model's linear probes: accuracies, or Pearson's r for a regression.
+    """Scores of a model's linear probes: the means of the task's metrics.
 
-    The best probe is the one (layer and strength) with the best dev score.
+    The best probe is the one (layer and strength) with the best selection score.
 
     Attributes:
-        test: test score of the best probe.
-        dev: dev score of the best probe; optimistic, since the probe was chosen by it.
+        scores: result -> score of the best probe.
+        selection: selection score of the best probe; optimistic, since it was chosen by it.
         layer: layer of the best probe; 0 is the embedding output.
         strength: inverse regularisation strength C of the best probe.
-        last_layer: test score of the last layer's best probe.
-        baseline: test score of the most frequent class, or of a constant.
+        last_layer: result -> score of the last layer's best probe.
+        baseline: result -> score of the most frequent class, or of a constant.
         layers: the best probe of every layer, from 0.
         examples: training rows used.
         unconverged: fits that stopped at `ITERATIONS`.
     """
 
-    test: float
-    dev: float
+    scores: dict[str, float]
+    selection: float
     layer: int
     strength: float
-    last_layer: float
-    baseline: float
+    last_layer: dict[str, float]
+    baseline: dict[str, float]
     layers: tuple[LayerProbe, ...]
     examples: int
     unconverged: int
@@ -80,9 +83,9 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
 
     Features are hidden states averaged over a row's tokens, standardised by the training rows.
     Classes get a logistic regression with penalty |w|^2 / 2 + C * (sum of losses); numbers the same
-    with half the squared error, a ridge regression. Layer and C are chosen on dev; of equals, the
-    lower layer and the smaller C. The training rows are the first ones of the task, the same for
-    every model, and nothing is random.
+    with half the squared error, a ridge regression. Layer and C are chosen on the selection rows;
+    of equals, the lower layer and the smaller C. The training rows are the first ones of the task,
+    the same for every model, and nothing is random.
 
     Args:
         config: configuration of the model.
@@ -93,36 +96,42 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
     Raises:
         InputError: the model's features are not finite, or the training rows used have one class.
     """
-    _check(task, settings)
-    labels = task.train.labels[: settings.examples]
-    inputs = {name: values[: settings.examples] for name, values in task.train.batch.items()}
+    labels = _training_labels(task, settings)
+    rows = np.arange(len(labels))
 
-    # `[N, layers + 1, D]` of train, dev and test rows.
-    batches = (inputs, task.dev.batch, task.test.batch)
-    splits = [pooled(config, params, batch) for batch in batches]
-    if not all(np.isfinite(split).all() for split in splits):
+    # `[N, layers + 1, D]` of training, selection and reported rows.
+    features = {
+        TRAIN: pooled(config, params, task.train, rows),
+        SELECTION: pooled(config, params, task.selection),
+    }
+    for name, split in task.reported.items():
+        features[name] = pooled(config, params, split)
+    if not all(np.isfinite(states).all() for states in features.values()):
         raise Diverged(
             f"probe on {task.name}: features that are not finite; the model has diverged"
         )
+
     layers = []
     unconverged = 0
     # Matrices this small gain nothing from threads, and lose much where cores are busy; one thread
     # also makes the sums the same on any number of cores.
     with threadpool_limits(limits=1):
         for layer in range(config.layers + 1):
-            features = [split[:, layer].astype(np.float64) for split in splits]
+            of_layer = {}
+            for name, states in features.items():
+                of_layer[name] = states[:, layer].astype(np.float64)
             strengths = sorted(settings.strengths)
-            layer_probe, count = _probe_layer(layer, features, labels, task, strengths)
+            layer_probe, count = _probe_layer(layer, of_layer, labels, task, strengths)
             layers.append(layer_probe)
             unconverged += count
     best = _best(layers)
     return ProbeResult(
-        test=best.test,
-        dev=best.dev,
+        scores=best.scores,
+        selection=best.selection,
         layer=best.layer,
         strength=best.strength,
-        last_layer=layers[-1].test,
-        baseline=task.baseline,
+        last_layer=layers[-1].scores,
+        baseline=baseline(task),
         layers=tuple(layers),
         examples=len(labels),
         unconverged=unconverged,
@@ -130,19 +139,22 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
 
 
 def pooled(
-    config: ModelConfig, params: Any, batch: Mapping[str, NDArray[Any]]
+    config: ModelConfig, params: Any, split: Split, rows: NDArray[np.intp] | None = None
 ) -> NDArray[np.float32]:
     """Average the hidden states of every layer over each row's valid tokens.
 
     Args:
         config: configuration of the model.
         params: parameters of the model.
-        batch: `tokens`, `segments`, `positions`, `valid` `[N, L]`.
+        split: rows as token ids.
+        rows: numbers of N rows; None: all of them.
 
     Returns:
         `[N, layers + 1, D]`; layer 0 is the embedding output.
     """
-    return over_rows(functools.partial(_pooled, config, params), batch)
+    compute = functools.partial(_pooled, config, params)
+    states: NDArray[np.float32] = over_rows(compute, split, config.max_positions, rows=rows)
+    return states
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -158,7 +170,7 @@ def _pooled(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> ja
 
 def _probe_layer(
     layer: int,
-    features: Sequence[NDArray[np.float64]],
+    features: Mapping[str, NDArray[np.float64]],
     labels: NDArray[Any],
     task: Task,
     strengths: Sequence[float],
@@ -167,25 +179,28 @@ def _probe_layer(
 
     Args:
         layer: number of the layer.
-        features: `[N, D]` of train, dev and test rows.
-        labels: labels of the train rows.
-        task: task with the labels of dev and test rows.
+        features: `[N, D]` of training and selection rows, and of each result's.
+        labels: labels of the training rows.
+        task: task with the labels of the others.
         strengths: values of C, ascending.
     """
     # Standardised by the training rows alone.
-    scaler = StandardScaler().fit(features[0])
-    x, x_dev, x_test = map(scaler.transform, features)
+    scaler = StandardScaler().fit(features[TRAIN])
+    x = {name: scaler.transform(states) for name, states in features.items()}
     probes = []
     unconverged = 0
     for strength in strengths:
         if task.regression:
-            model = Ridge(alpha=1 / strength).fit(x, labels)
+            model = Ridge(alpha=1 / strength).fit(x[TRAIN], labels)
         else:
-            model, converged = _logistic(x, labels, strength)
+            model, converged = _logistic(x[TRAIN], labels, strength)
             unconverged += not converged
-        dev = score(model.predict(x_dev), task.dev.labels, regression=task.regression)
-        test = score(model.predict(x_test), task.test.labels, regression=task.regression)
-        probes.append(LayerProbe(layer, strength, dev, test))
+        scores = {}
+        for name, split in {SELECTION: task.selection, **task.reported}.items():
+            truth = np.asarray(split.labels)
+            scores[name] = task_score(task.metrics, model.predict(x[name]), truth)
+        selection = scores.pop(SELECTION)
+        probes.append(LayerProbe(layer, strength, selection, scores))
     return _best(probes), unconverged
 
 
@@ -202,13 +217,20 @@ def _logistic(
 
 
 def _best(probes: Sequence[LayerProbe]) -> LayerProbe:
-    """Choose the probe with the best dev score, the first of equals."""
-    return max(probes, key=lambda probe: probe.dev)
+    """Choose the probe with the best selection score, the first of equals."""
+    return max(probes, key=lambda probe: probe.selection)
 
 
-def _check(task: Task, settings: ProbeConfig) -> None:
-    if not task.regression and len(np.unique(task.train.labels[: settings.examples])) < 2:
+def _training_labels(task: Task, settings: ProbeConfig) -> NDArray[Any]:
+    """Return the labels of the training rows that are used.
+
+    Raises:
+        InputError: they have one class.
+    """
+    labels = np.asarray(task.train.labels)[: settings.examples]
+    if not task.regression and len(np.unique(labels)) < 2:
         raise InputError(
             f"probe on {task.name}: its first {settings.examples} training rows have one class, "
             "expected two"
         )
+    return labels

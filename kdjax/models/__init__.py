@@ -10,6 +10,8 @@ from kdjax.models.bert import (
     init,
     init_mlm_head,
     init_task_head,
+    pooled_state,
+    task_scores,
 )
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.models.hf import check_saveable, from_pretrained, pretrained_config, save_pretrained
@@ -28,6 +30,8 @@ __all__ = [
     "init",
     "init_mlm_head",
     "init_task_head",
+    "pooled_state",
     "pretrained_config",
     "save_pretrained",
+    "task_scores",
 ]

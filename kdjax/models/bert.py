@@ -140,15 +140,54 @@ def classify(
     Raises:
         InputError: sequences longer than the positions.
     """
-    request = FeatureRequest(hidden=frozenset({config.layers}))
     seeds = sequence_seeds(dropout_key, len(batch["tokens"]))
-    features = forward(config, params, batch, request, dropout_key=seeds)
+    pooled = pooled_state(config, params, batch, pool=pool, dropout_key=seeds)
+    return task_scores(config, head, pooled, dropout_key=seeds)
+
+
+def pooled_state(
+    config: ModelConfig,
+    params: Params,
+    batch: Batch,
+    *,
+    pool: Literal["first", "mean"] = "first",
+    dropout_key: jax.Array | None = None,
+    compute: ComputeConfig = ComputeConfig(),
+) -> jax.Array:
+    """Compute what a task's head reads of the last layer, float32 `[B, D]`.
+
+    Args:
+        config: configuration of the model.
+        params: nested parameters of the model, as `init` makes them.
+        batch: as for `forward`; for the mean also `valid` bool `[B, L]`.
+        pool: the first token's state, or the mean over valid tokens.
+        dropout_key: as for `forward`.
+        compute: way to compute the layers.
+
+    Raises:
+        InputError: sequences longer than the positions.
+    """
+    request = FeatureRequest(hidden=frozenset({config.layers}))
+    features = forward(config, params, batch, request, dropout_key=dropout_key, compute=compute)
     hidden = features.hidden[config.layers]
-    pooled = hidden[:, 0] if pool == "first" else mean_pool(hidden, batch["valid"])
+    return hidden[:, 0] if pool == "first" else mean_pool(hidden, batch["valid"])
+
+
+def task_scores(
+    config: ModelConfig, head: Params, pooled: jax.Array, *, dropout_key: jax.Array | None = None
+) -> jax.Array:
+    """Compute a task head's outputs, float32 `[B, outputs]`.
+
+    Args:
+        config: configuration of the model.
+        head: the head's parameters, from `init_task_head`.
+        pooled: what it reads, `[B, D]` (`pooled_state`).
+        dropout_key: seeds of the sequences, the same as of the layers; None: there is no dropout.
+    """
     outputs = head["output"]["bias"].shape[0]
     task_head = nnx.merge(_task_head(config, outputs), head)
     # Layers fold their numbers into the key; the head takes the next one.
-    scores: jax.Array = task_head(pooled, fold(seeds, config.layers + 1))
+    scores: jax.Array = task_head(pooled, fold(dropout_key, config.layers + 1))
     return scores.astype(jnp.float32)
 
 

@@ -40,7 +40,8 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
     if not (is_timed and "evaluation" in config.budget.clock):
         evaluation += ", none of it charged to the budget"
     shared_parts.append(evaluation)
-    if config.evaluation.finetune.steps and not any(arm.config.finetune for arm in arms.values()):
+    has_own = any(arm.config.finetune for arm in arms.values())
+    if "fixed" in config.evaluation.protocols and not has_own:
         shared_parts.append("fine-tuning")
     return shared_parts
 

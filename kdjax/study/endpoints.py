@@ -8,6 +8,7 @@ from dataclasses import replace
 from kdjax.config import Config
 from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.task import Task
+from kdjax.evaluation.metric import METRICS, baseline
 from kdjax.evaluation.pair_scores import CHANCE
 from kdjax.results.text import CorpusFacts
 from kdjax.results.verdicts import MeasuredEndpoint
@@ -32,10 +33,11 @@ def endpoints_of(
 
     # Every arm has hidden states, so scores on tasks exist for all.
     labels = {"probe": "linear probe, best layer"}
-    if config.evaluation.finetune.steps:
+    if "fixed" in config.evaluation.protocols:
         labels["finetune"] = "fine-tuned"
     for kind, label in labels.items():
-        endpoints += [_score(kind, label, task, tuple(arms)) for task in tasks]
+        for task in tasks:
+            endpoints += _scores(kind, label, task, tuple(arms))
     return endpoints
 
 
@@ -53,18 +55,25 @@ def _pairs(pairs: PairSet, with_head: tuple[str, ...]) -> MeasuredEndpoint:
     )
 
 
-def _score(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> MeasuredEndpoint:
-    """Return the score on a task's test rows, by a linear probe or by fine-tuning."""
-    return MeasuredEndpoint(
-        name=f"{kind}.{task.name}",
-        label=f"{task.name}, {label}",
-        unit="Pearson's r" if task.regression else "accuracy",
-        better="higher",
-        kind=kind,
-        arms=arms,
-        rows=len(task.test),
-        baseline=task.baseline,
-    )
+def _scores(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> list[MeasuredEndpoint]:
+    """Return the scores on a task's reported rows, by a linear probe or by fine-tuning."""
+    baselines = baseline(task)
+    unit = " and ".join(METRICS[name].label for name in task.metrics)
+    if len(task.metrics) > 1:
+        unit = f"mean of {unit}"
+    return [
+        MeasuredEndpoint(
+            name=f"{kind}.{result}",
+            label=f"{result}, {label}",
+            unit=unit,
+            better="higher",
+            kind=kind,
+            arms=arms,
+            rows=len(split),
+            baseline=baselines[result],
+        )
+        for result, split in task.reported.items()
+    ]
 
 
 def _losses(

@@ -11,11 +11,11 @@ from kdjax.config import Config, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetune import finetune
+from kdjax.evaluation.finetuning import finetune
 from kdjax.evaluation.minimal_pairs import pairs_flops, score_pairs
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe, cost_of
-from kdjax.evaluation.probe import probe
+from kdjax.evaluation.probe import ProbeResult, probe
 from kdjax.results.runs import (
     Details,
     HeadLoss,
@@ -139,15 +139,15 @@ class Evaluation:
 
         # The downstream tasks.
         for task in self.tasks:
-            probed = probe(model, params, task, self.config.probe)
-            metrics[f"probe.{task.name}"] = probed.test
-            layers = tuple(LayerScore(**vars(layer)) for layer in probed.layers)
-            details[f"probe.{task.name}"] = ProbedLayers(
-                probed.layer, probed.strength, probed.last_layer, layers
-            )
-            if finetuning is not None and finetuning.steps:
-                finetuned = finetune(model, params, task, finetuning, seed=seed)
-                metrics[f"finetune.{task.name}"] = finetuned.test
+            if "probe" in self.config.protocols:
+                probed = probe(model, params, task, self.config.probe)
+                for name, score in probed.scores.items():
+                    metrics[f"probe.{name}"] = score
+                    details[f"probe.{name}"] = _probed_layers(probed, name)
+            if finetuning is not None and "fixed" in self.config.protocols:
+                finetuned = finetune(model, params, task, finetuning, protocol="fixed", seed=seed)
+                for name, score in finetuned.scores.items():
+                    metrics[f"finetune.{name}"] = score
         return metrics, details
 
     def _named(self, endpoint: str) -> dict[str, HeldOut]:
@@ -201,6 +201,15 @@ class Evaluation:
             layer_weights=tuple(fitted.layer_weights),
             curve=tuple(fitted.curve(probe.shape.tokens_per_step)),
         )
+
+
+def _probed_layers(probed: ProbeResult, result: str) -> ProbedLayers:
+    """Return what is stored of the probes on a result's rows."""
+    layers = []
+    for layer in probed.layers:
+        scores = {"dev": layer.selection, "test": layer.scores[result]}
+        layers.append(LayerScore(layer=layer.layer, strength=layer.strength, **scores))
+    return ProbedLayers(probed.layer, probed.strength, probed.last_layer[result], tuple(layers))
 
 
 def mlm_probe_of(config: Config, corpus: Corpus) -> MlmProbe | None:

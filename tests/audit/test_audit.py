@@ -38,7 +38,7 @@ CHANGES = {
     "cache": {"k": 8, "shared_by": 40},
     "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
     "train": {"batch_size": 8, "log": {"every": 1}, "evaluations": 1},
-    "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
+    "evaluation": {"mlm_sequences": 16, "protocols": ["probe"]},
 }
 OVERRIDES = ["--data.mask_copies", "2", "--teacher.training_flops", "4e6"]
 KILLED = 3

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
     "seeds": [0],
-    "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
+    "evaluation": {"mlm_sequences": 16, "protocols": ["probe"]},
 }
 
 

@@ -15,7 +15,6 @@ from kdjax.config import (
     ArmConfig,
     Config,
     EvaluationConfig,
-    FinetuneConfig,
     MlmProbeConfig,
     ModelSpec,
     TaskConfig,
@@ -84,7 +83,7 @@ def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
         InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"
     ):
         check_primary(Config(evaluation=evaluation), {})
-    without = replace(evaluation, primary="finetune.topic", finetune=FinetuneConfig(steps=0))
+    without = replace(evaluation, primary="finetune.topic", protocols=("probe",))
     with pytest.raises(
         InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"
     ):

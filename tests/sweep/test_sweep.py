@@ -37,7 +37,7 @@ BARE = {
         "evaluations": 1,
         "optimizer": {"learning_rate": 1.0e-2},
     },
-    "evaluation": {"mlm_sequences": 8, "finetune": {"steps": 0}},
+    "evaluation": {"mlm_sequences": 8, "protocols": ["probe"]},
     "sweep": {"budget.flops": BUDGETS},
 }
 

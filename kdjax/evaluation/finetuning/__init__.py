@@ -1,0 +1,27 @@
+"""Fine-tuning on labelled tasks: the whole encoder with a fresh head, by several protocols."""
+
+from kdjax.evaluation.finetuning.by_protocol import Start, finetune, finetune_one
+from kdjax.evaluation.finetuning.protocols import check_tasks
+from kdjax.evaluation.finetuning.results import (
+    FinetunedTask,
+    Setting,
+    Trial,
+    right_rows,
+    squared_errors,
+)
+from kdjax.evaluation.finetuning.scoring import predict
+from kdjax.evaluation.finetuning.trial import Trained
+
+__all__ = [
+    "FinetunedTask",
+    "Setting",
+    "Start",
+    "Trained",
+    "Trial",
+    "check_tasks",
+    "finetune",
+    "finetune_one",
+    "predict",
+    "right_rows",
+    "squared_errors",
+]

@@ -1,0 +1,270 @@
+"""Fine-tuning on a task by a protocol: its trials, the chosen setting, the score."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kdjax.config import FinetuneConfig, ModelConfig
+from kdjax.data.tasks.task import Task
+from kdjax.evaluation.finetuning.lanes import groups, lanes_of
+from kdjax.evaluation.finetuning.protocols import (
+    FinetuningProtocol,
+    check_task,
+    draw_rows,
+    specs_of,
+    with_rows,
+)
+from kdjax.evaluation.finetuning.results import FinetunedTask, Setting, Trial, mean
+from kdjax.evaluation.finetuning.saved import (
+    RunningState,
+    read_trial,
+    task_digest,
+    write_trial,
+)
+from kdjax.evaluation.finetuning.scoring import score_trial
+from kdjax.evaluation.finetuning.trial import (
+    Numbers,
+    Trained,
+    TrialSpec,
+    recipe_of,
+    train_lanes,
+)
+from kdjax.evaluation.metric import baseline
+from kdjax.parallel.layout import Layout, local
+from kdjax.storage.files import digest
+from kdjax.training.checksum import sha256
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """An encoder that was tuned on another task first.
+
+    Attributes:
+        task: name of that task.
+        encoder: the encoder's parameters.
+    """
+
+    task: str
+    encoder: Mapping[str, Any]
+
+
+def finetune(
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    task: Task,
+    settings: FinetuneConfig,
+    *,
+    protocol: FinetuningProtocol,
+    seed: int,
+    layout: Layout | None = None,
+    dtype: Dtype = "float32",
+    directory: Path | None = None,
+    start: Start | None = None,
+) -> FinetunedTask:
+    """Fine-tune a model on a task by a protocol, and score it on the reported rows.
+
+    AdamW on cross-entropy; for a regression on the mean squared error of labels standardised by the
+    training rows. Dropout has the rates of the model. Nothing here is charged to a budget. With a
+    directory, what is finished there is not trained again, and what was stopped goes on and ends
+    with the same bits.
+
+    Args:
+        config: configuration of the model.
+        params: parameters of the model; copied, without its MLM head.
+        task: rows to train on, to choose by and to report.
+        settings: settings of fine-tuning.
+        protocol: which trials are made (`specs_of`).
+        seed: seed of the model, from which fine-tuning seeds follow.
+        layout: devices of this process; None: all of them, the batch split over them.
+        dtype: type that the encoder computes in.
+        directory: its PROTOCOL/TASK holds the trials; None: they are kept nowhere.
+        start: encoder to start from in place of `params`; None: `params`.
+
+    Raises:
+        InputError: training rows of one class, rows longer than the model's positions, more
+            few-shot examples than rows, or a file that cannot be written or read.
+    """
+    check_task(task, config.max_positions)
+    layout = layout or local()
+    encoder = dict(params if start is None else start.encoder)
+    encoder.pop("mlm", None)
+    specs = specs_of(task, settings, protocol, seed, config.max_positions)
+    runner = _Runner(config, encoder, task, settings, layout, dtype)
+    if directory is not None:
+        runner.directory = directory / protocol / task.name
+
+    lanes = lanes_of(settings.lanes, config, layout)
+    trials: dict[TrialSpec, Trial] = {}
+    for group in groups(specs, lanes):
+        trials |= runner.run(group)
+    ordered = [trials[spec] for spec in specs]
+    return _summarised(task, protocol, ordered, "" if start is None else start.task)
+
+
+def finetune_one(
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    task: Task,
+    settings: FinetuneConfig,
+    setting: Setting,
+    *,
+    seed: int,
+    layout: Layout | None = None,
+    dtype: Dtype = "float32",
+    saved: RunningState | None = None,
+) -> Trained:
+    """Fine-tune a model on a task once, for its parameters: to predict by, or to start from.
+
+    Args:
+        config: configuration of the model.
+        params: parameters of the model; copied, without its MLM head.
+        task: task whose training rows are trained on.
+        settings: settings besides those in `setting`.
+        setting: learning rate, batch size and steps, say those that a grid chose.
+        seed: fine-tuning seed.
+        layout: devices of this process; None: all of them.
+        dtype: type that the encoder computes in.
+        saved: where the state is saved every few minutes; None: nowhere.
+
+    Raises:
+        InputError: training rows of one class, or rows longer than the model's positions.
+    """
+    check_task(task, config.max_positions)
+    recipe = recipe_of(config, task, settings, layout or local(), dtype)
+    specs = [TrialSpec(setting, seed)]
+    numbers = Numbers.of(task)
+    (trained,) = train_lanes(
+        recipe, dict(params), task.train, numbers, specs, settings.warmup, saved
+    )
+    return trained
+
+
+class _Runner:
+    """Trains groups of trials of a task, or reads what is finished of them."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        encoder: Mapping[str, Any],
+        task: Task,
+        settings: FinetuneConfig,
+        layout: Layout,
+        dtype: Dtype,
+    ):
+        self.directory: Path | None = None
+        self._encoder = encoder
+        self._task = task
+        self._settings = settings
+        self._recipe = recipe_of(config, task, settings, layout, dtype)
+        self._key = ""
+
+    def run(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
+        """Return the trials of a group, trained together where not all of them are finished."""
+        finished = self._read(group)
+        if len(finished) == len(group):
+            return finished
+
+        # Few-shot trials see the rows of their draw alone.
+        task = self._task
+        if group[0].draw is not None:
+            few = self._settings.few_shot
+            task = with_rows(task, draw_rows(task, few.examples, group[0].draw))
+        saved = None
+        if self.directory is not None:
+            names = [spec.name for spec in group]
+            key = digest([self._content(), names])
+            saved = RunningState(self.directory, group[0].name, key)
+        trained = train_lanes(
+            self._recipe,
+            self._encoder,
+            task.train,
+            Numbers.of(task),
+            group,
+            self._settings.warmup,
+            saved,
+        )
+
+        trials = {}
+        for spec, model in zip(group, trained, strict=True):
+            trials[spec] = score_trial(model, task, spec)
+        if self.directory is not None:
+            for spec, trial in trials.items():
+                write_trial(self.directory, spec.name, self._content(), trial)
+        # Only now is nothing lost with it.
+        if saved is not None:
+            saved.remove()
+        return trials
+
+    def _read(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
+        """Return those trials of a group that are finished."""
+        finished: dict[TrialSpec, Trial] = {}
+        if self.directory is None:
+            return finished
+        for spec in group:
+            trial = read_trial(self.directory, spec.name, self._content())
+            if trial is not None:
+                finished[spec] = trial
+        return finished
+
+    def _content(self) -> str:
+        """Compute the digest of all that a trial follows from, besides its name."""
+        if not self._key:
+            recipe = self._recipe
+            followed = {
+                "model": dataclasses.asdict(recipe.model),
+                "optimizer": [recipe.weight_decay, recipe.eps, recipe.clip, self._settings.warmup],
+                "pool": recipe.pool,
+                "dtype": recipe.dtype,
+                "few_shot": self._settings.few_shot.examples,
+                "encoder": sha256(self._encoder),
+                "task": task_digest(self._task),
+            }
+            self._key = digest(followed)
+        return self._key
+
+
+def _summarised(
+    task: Task, protocol: str, trials: Sequence[Trial], intermediate: str
+) -> FinetunedTask:
+    """Choose a setting, and average its trials."""
+    # Settings in the order in which they were tried; of equals the first is chosen.
+    selection: dict[Setting, float] = {}
+    for setting in dict.fromkeys(trial.setting for trial in trials):
+        of_setting = [trial.selection for trial in trials if trial.setting == setting]
+        selection[setting] = float(np.mean(of_setting))
+    chosen = max(selection, key=lambda setting: selection[setting])
+    chosen_trials = [trial for trial in trials if trial.setting == chosen]
+
+    # The mean is over all of them: one that failed is a result as well.
+    metrics: dict[str, dict[str, float]] = {}
+    for name in task.reported:
+        metrics[name] = {}
+        for metric in task.metrics:
+            values = [trial.metrics[name][metric] for trial in chosen_trials]
+            metrics[name][metric] = float(np.mean(values))
+
+    # Outcomes of single rows are kept of what is scored alone.
+    kept = []
+    for trial in trials:
+        kept.append(trial if trial.setting == chosen else dataclasses.replace(trial, rows=None))
+    return FinetunedTask(
+        task=task.name,
+        protocol=protocol,
+        intermediate=intermediate,
+        chosen=chosen,
+        selection=selection[chosen],
+        metrics=metrics,
+        scores={name: mean(values) for name, values in metrics.items()},
+        baseline=dict(baseline(task)),
+        trials=tuple(kept),
+        failed=sum(trial.failed for trial in chosen_trials),
+        diverged=sum(trial.diverged for trial in chosen_trials),
+    )

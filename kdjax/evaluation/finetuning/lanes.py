@@ -1,0 +1,41 @@
+"""How many trials are trained side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdjax.config import ModelConfig
+from kdjax.evaluation.finetuning.trial import TrialSpec
+from kdjax.parallel.layout import Layout
+
+
+def groups(specs: Sequence[TrialSpec], lanes: int) -> list[tuple[TrialSpec, ...]]:
+    """Divide trials into groups that are trained side by side.
+
+    Trials of a group have the same rows, batch size, epochs and steps. Groups follow from the
+    trials alone, not from which are finished: so a trial that goes on has the company it had.
+
+    Args:
+        specs: trials, in the order in which they are trained.
+        lanes: the most trials of a group.
+    """
+    alike: dict[object, list[TrialSpec]] = {}
+    for spec in specs:
+        setting = spec.setting
+        key = (setting.batch_size, setting.epochs, setting.steps, spec.draw)
+        alike.setdefault(key, []).append(spec)
+    divided = []
+    for members in alike.values():
+        divided += [tuple(members[n : n + lanes]) for n in range(0, len(members), lanes)]
+    return divided
+
+
+def lanes_of(setting: int, model: ModelConfig, layout: Layout) -> int:
+    """Return the most trials that are trained side by side.
+
+    Args:
+        setting: `evaluation.finetune.lanes`; 0: as many as is faster.
+        model: configuration of the encoder.
+        layout: devices that they are trained on.
+    """
+    return setting or 1

@@ -1,0 +1,184 @@
+"""A task's directory for one protocol: finished trials, and the state of those under way."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from kdjax.data.tasks.task import Split, Task
+from kdjax.errors import InputError
+from kdjax.evaluation.finetuning.results import Trial
+from kdjax.storage.files import write_json
+from kdjax.storage.typed_json import read_typed, to_plain
+
+SAVE_SECONDS = 180.0
+"""Seconds between two saved states: what a kill loses, and compiling anew."""
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """What a finished trial's file holds.
+
+    Attributes:
+        key: digest of all that the trial follows from.
+        trial: the trial.
+    """
+
+    key: str
+    trial: Trial
+
+
+def write_trial(directory: Path, name: str, key: str, trial: Trial) -> None:
+    """Write a finished trial, whole or not at all.
+
+    Args:
+        directory: directory of the task and the protocol.
+        name: the trial's name.
+        key: digest of all that the trial follows from.
+        trial: the finished trial.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_json(_trial_path(directory, name), to_plain(FinishedTrial(key, trial)))
+
+
+def read_trial(directory: Path, name: str, key: str) -> Trial | None:
+    """Read a finished trial; None: there is none, or one that follows from something else.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = _trial_path(directory, name)
+    if not path.exists():
+        return None
+    finished = read_typed(FinishedTrial, path)
+    return finished.trial if finished.key == key else None
+
+
+@dataclass
+class RunningState:
+    """The saved state of a group of trials that are trained side by side.
+
+    Attributes:
+        directory: directory of the task and the protocol.
+        name: the group's name.
+        key: digest of all that the group follows from; a state with another one is not read.
+    """
+
+    directory: Path
+    name: str
+    key: str
+    _last: float = field(default_factory=time.monotonic)
+
+    def is_due(self) -> bool:
+        """Return whether the last state is `SAVE_SECONDS` old."""
+        return time.monotonic() - self._last >= SAVE_SECONDS
+
+    def save(self, state: Any, step: int) -> None:
+        """Write the state of a step, whole, and remove older ones.
+
+        Args:
+            state: a tree of arrays.
+            step: steps done.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        older = self._paths()
+        path = self.directory / f"{self.name}.step{step}.safetensors"
+        unfinished = path.with_name(f".{path.name}.tmp")
+        tensors = {}
+        for place, leaf in jax.tree_util.tree_leaves_with_path(state):
+            tensors[jax.tree_util.keystr(place)] = np.asarray(leaf, order="C")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, unfinished, metadata={"key": self.key})
+            unfinished.replace(path)
+        except (OSError, SafetensorError) as e:
+            unfinished.unlink(missing_ok=True)
+            raise InputError(
+                f"{path}: cannot be written ({e}), expected room for it; then run it again"
+            ) from None
+        for old in older:
+            if old != path:
+                old.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def restore(self, like: Any) -> Any | None:
+        """Read the newest state that is whole and this group's; None: there is none.
+
+        Args:
+            like: a tree of arrays or shapes of the state's structure.
+
+        Returns:
+            The state as NumPy arrays.
+        """
+        for path in reversed(self._paths()):
+            state = self._read(path, like)
+            if state is not None:
+                return state
+        return None
+
+    def remove(self) -> None:
+        """Delete the group's states: its trials are finished."""
+        for path in self._paths():
+            path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        """Return the group's saved states, the oldest first."""
+        pattern = re.compile(re.escape(self.name) + r"\.step(\d+)\.safetensors")
+        steps = {}
+        if self.directory.is_dir():
+            for path in self.directory.iterdir():
+                match = pattern.fullmatch(path.name)
+                if match:
+                    steps[int(match[1])] = path
+        return [steps[step] for step in sorted(steps)]
+
+    def _read(self, path: Path, like: Any) -> Any | None:
+        """Read a state; None where it is damaged, or of other trials."""
+        try:
+            with safe_open(path, "numpy") as file:
+                if (file.metadata() or {}).get("key") != self.key:
+                    return None
+
+                def read(place: tuple[Any, ...], leaf: Any) -> Any:
+                    return file.get_tensor(jax.tree_util.keystr(place))
+
+                return jax.tree_util.tree_map_with_path(read, like)
+        except (OSError, SafetensorError):
+            return None
+
+
+def task_digest(task: Task) -> str:
+    """Compute the SHA-256 of a task's rows: those trained on, chosen by and reported."""
+    digest = hashlib.sha256(repr((task.name, task.classes, task.metrics)).encode())
+    splits = {"train": task.train, "selection": task.selection, **task.reported}
+    for name, split in splits.items():
+        digest.update(name.encode())
+        _add(digest, split)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, split: Split) -> None:
+    """Add a split's arrays to a digest."""
+    for array in (split.tokens, split.offsets, split.second, split.labels):
+        if array is None:
+            digest.update(b"none")
+        else:
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+
+
+def _trial_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.json"

@@ -1,0 +1,107 @@
+"""What a fine-tuned model predicts, and what that scores."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax.data.tasks.task import Split, Task
+from kdjax.evaluation.finetuning.results import Trial, encode_errors, encode_right, mean
+from kdjax.evaluation.finetuning.step import compiled_outputs
+from kdjax.evaluation.finetuning.trial import Trained, TrialSpec, labelled
+from kdjax.evaluation.metric import scores
+from kdjax.evaluation.rows import over_rows
+
+
+def predict(trained: Trained, split: Split) -> NDArray[Any]:
+    """Predict the labels of rows, in batches of rows of like length.
+
+    Args:
+        trained: a fine-tuned model.
+        split: N rows; their labels are not read.
+
+    Returns:
+        `[N]`: int32 class indices, or float32 numbers in the labels' units.
+
+    Raises:
+        FloatingPointError: the model's outputs are not finite.
+    """
+    recipe = trained.recipe
+    compute = functools.partial(compiled_outputs(recipe), trained.params)
+    outputs = over_rows(
+        compute, split, recipe.model.max_positions, batch_parts=recipe.layout.batch_parts
+    )
+    if not np.isfinite(outputs).all():
+        raise FloatingPointError("the model's outputs are not finite")
+    if not recipe.regression:
+        classes: NDArray[np.int32] = outputs.argmax(axis=1).astype(np.int32)
+        return classes
+    numbers = outputs[:, 0].astype(np.float64) * trained.numbers.spread + trained.numbers.mean
+    return numbers.astype(np.float32)
+
+
+def score_trial(trained: Trained, task: Task, spec: TrialSpec) -> Trial:
+    """Score a trained model on the selection rows and on each result's rows.
+
+    One that diverged is scored as one that always says the most frequent class, or the mean.
+
+    Args:
+        trained: model trained on the task.
+        task: task whose rows are scored.
+        spec: what was trained.
+    """
+    # Numbers may leave the finite ones in the last update, after the last loss.
+    diverged_step = trained.diverged_step or None
+    predictor = functools.partial(constant, task)
+    if diverged_step is None:
+        predictor = functools.partial(predict, trained)
+    try:
+        selected = predictor(task.selection)
+        predicted = {name: predictor(split) for name, split in task.reported.items()}
+    except FloatingPointError:
+        diverged_step = spec.setting.steps
+        selected = constant(task, task.selection)
+        predicted = {name: constant(task, split) for name, split in task.reported.items()}
+
+    selection = mean(scores(task.metrics, selected, labelled(task.selection)))
+    metrics = {}
+    for name, split in task.reported.items():
+        metrics[name] = scores(task.metrics, predicted[name], labelled(split))
+    return Trial(
+        setting=spec.setting,
+        seed=spec.seed,
+        draw=spec.draw,
+        selection=selection,
+        metrics=metrics,
+        failed=diverged_step is not None or selection <= selection_baseline(task),
+        diverged_step=diverged_step,
+        rows=_outcomes(task, predicted),
+    )
+
+
+def constant(task: Task, split: Split) -> NDArray[Any]:
+    """Predict without the text, `[N]`: the most frequent training class, or the training mean."""
+    labels = labelled(task.train)
+    if task.regression:
+        return np.full(len(split), labels.mean(dtype=np.float64), np.float32)
+    frequent = np.bincount(labels, minlength=len(task.classes)).argmax()
+    return np.full(len(split), frequent, np.int32)
+
+
+def selection_baseline(task: Task) -> float:
+    """Score `constant` on the selection rows, by the mean of the task's metrics."""
+    predicted = constant(task, task.selection)
+    return mean(scores(task.metrics, predicted, labelled(task.selection)))
+
+
+def _outcomes(task: Task, predicted: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Encode each reported row's outcome: whether it is right, or its squared error."""
+    encode = encode_errors if task.regression else encode_right
+    outcomes = {}
+    for name, split in task.reported.items():
+        outcomes[name] = encode(predicted[name], labelled(split))
+    return outcomes

@@ -1,0 +1,211 @@
+"""The step of fine-tuning and the prediction, as pure functions jitted over a mesh.
+
+B rows of a batch, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.models import abstract_params, init_task_head, pooled_state, task_scores
+from kdjax.models.features import Batch
+from kdjax.models.ops.dropout import sequence_seeds
+from kdjax.parallel.layout import Layout
+from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
+from kdjax.training.optimizer import adamw, apply
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a compiled step depends on besides shapes; hashable, a key of compiled programs.
+
+    Attributes:
+        model: configuration of the encoder.
+        outputs: outputs of the head: one per class, or one number.
+        regression: whether the loss is the squared error; else the cross-entropy.
+        pool: what the head reads.
+        weight_decay, eps, clip: settings of AdamW.
+        dtype: type of activations and matmuls of the encoder; the head computes in float32.
+        layout: devices, and where arrays lie on them.
+    """
+
+    model: ModelConfig
+    outputs: int
+    regression: bool
+    pool: Literal["first", "mean"]
+    weight_decay: float
+    eps: float
+    clip: float
+    dtype: Literal["float32", "bfloat16"]
+    layout: Layout
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Return AdamW over all parameters; betas as BERT's (Devlin et al. 2019, arXiv
+        1810.04805)."""
+        config = OptimizerConfig(
+            weight_decay=self.weight_decay, b1=0.9, b2=0.999, eps=self.eps, clip=self.clip
+        )
+        return adamw(config)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FinetuneState:
+    """What fine-tuning changes, and nothing else.
+
+    Attributes:
+        step: steps done, int32.
+        seed: seed of dropout, uint32.
+        diverged_step: first step, from 1, whose loss is not finite, int32; 0: none.
+        params: {"model": the encoder's parameters, and the head's as "task_head"}.
+        opt: the optimiser's state.
+    """
+
+    step: jax.Array
+    seed: jax.Array
+    diverged_step: jax.Array
+    params: dict[str, Any]
+    opt: Any
+
+
+def init_state(recipe: Recipe, encoder: Mapping[str, Any], seed: int) -> FinetuneState:
+    """Return the state before the first step; the head's start is a pure function of the seed.
+
+    Args:
+        recipe: what the step depends on.
+        encoder: parameters of the encoder; copied, without an MLM head.
+        seed: fine-tuning seed.
+    """
+    # A copy, since the step takes the memory of what it is given.
+    model = {name: jax.tree.map(jnp.array, part) for name, part in encoder.items() if name != "mlm"}
+    model["task_head"] = init_task_head(recipe.model, recipe.outputs, seed)
+    params = {"model": model}
+    zero = jnp.int32(0)
+    return FinetuneState(
+        zero, jnp.uint32(seed), jnp.int32(0), params, recipe.optimizer.init(params)
+    )
+
+
+def abstract_state(recipe: Recipe) -> FinetuneState:
+    """Return a state as shapes."""
+    encoder = abstract_params(recipe.model, mlm=False)
+    state: FinetuneState = jax.eval_shape(lambda params: init_state(recipe, params, 0), encoder)
+    return state
+
+
+def make_step(recipe: Recipe) -> Callable[..., tuple[FinetuneState, jax.Array]]:
+    """Build the step `(state, batch, learning_rate) -> (state, loss)`, a pure function.
+
+    The batch has the encoder's arrays `[B, L]`, `targets` `[B]` (class indices, or standardised
+    numbers) and `weights` float32 `[B]`, 1 for a row and 0 for what fills the batch up. The loss is
+    the mean over rows.
+    """
+    layout = recipe.layout
+    outputs_of = _make_outputs(recipe)
+
+    def loss_fn(params: dict[str, Any], batch: Batch, seeds: jax.Array) -> jax.Array:
+        outputs = outputs_of(params, batch, seeds)
+        if recipe.regression:
+            losses = jnp.square(outputs[:, 0] - batch["targets"])
+        else:
+            losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["targets"])
+        weights = batch["weights"]
+        return jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1)
+
+    def step(
+        state: FinetuneState, batch: Batch, learning_rate: jax.Array
+    ) -> tuple[FinetuneState, jax.Array]:
+        # Dropout is a pure function of (seed, step, place in the batch).
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        seeds = sequence_seeds(key, len(batch["tokens"]))
+        with layout.mesh_context():
+            loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, seeds)
+        grads = layout.reduce_scatter(grads)
+        params, opt = apply(recipe.optimizer, grads, state.opt, state.params, learning_rate)
+
+        # The first step that went wrong is kept, so that the host need not look at every loss.
+        number = state.step + 1
+        went_wrong = (state.diverged_step == 0) & ~jnp.isfinite(loss)
+        diverged_step = jnp.where(went_wrong, number, state.diverged_step)
+        return FinetuneState(number, state.seed, diverged_step, params, opt), loss
+
+    return step
+
+
+def _make_outputs(recipe: Recipe) -> Callable[..., jax.Array]:
+    """Build `(params, batch, seeds) -> [B, outputs]` over the devices; seeds None: no dropout."""
+    layout = recipe.layout
+    compute = ComputeConfig(dtype=recipe.dtype)
+
+    def pooled(encoder: Any, batch: Batch, **arrays: jax.Array) -> jax.Array:
+        return pooled_state(
+            recipe.model, encoder, batch, pool=recipe.pool, compute=compute, **arrays
+        )
+
+    forward = layout.shard_forward(pooled, recipe.dtype)
+
+    def outputs_of(params: dict[str, Any], batch: Batch, seeds: jax.Array | None) -> jax.Array:
+        encoder = dict(params["model"])
+        # The head is small, and computed whole in float32 whatever the encoder is computed in.
+        head = layout.all_gather(encoder.pop("task_head"))
+        arrays = {} if seeds is None else {"dropout_key": seeds}
+        inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
+        states = forward(encoder, inputs, **arrays)
+        return task_scores(recipe.model, head, states, dropout_key=seeds)
+
+    return outputs_of
+
+
+@functools.cache
+def compiled_step(recipe: Recipe, lanes: int) -> Any:
+    """Return the jitted step of several lanes: `(states, batch, rates) -> (states, losses)`.
+
+    States, learning rates and losses are stacked along a new first axis, batches along a new second
+    one, since devices split the first. One lane is not stacked. It is compiled once a shape, for
+    all trials of a process.
+    """
+    layout = recipe.layout
+    step = make_step(recipe)
+    sharding = state_sharding(recipe, lanes)
+    if lanes > 1:
+        step = jax.vmap(step, in_axes=(0, BATCH_AXIS, 0))
+    return jax.jit(
+        step,
+        in_shardings=(sharding, layout.batch_sharding, layout.replicated),
+        out_shardings=(sharding, layout.replicated),
+        donate_argnums=0,
+    )
+
+
+@functools.cache
+def state_sharding(recipe: Recipe, lanes: int) -> Any:
+    """Return where the state lies on the devices, or the stacked states of several lanes."""
+    sharding = recipe.layout.param_sharding(abstract_state(recipe))
+    return sharding if lanes == 1 else stacked_sharding(sharding)
+
+
+@functools.cache
+def compiled_outputs(recipe: Recipe) -> Any:
+    """Return the jitted prediction `(params, batch) -> [B, outputs]`, without dropout."""
+    layout = recipe.layout
+    outputs_of = _make_outputs(recipe)
+
+    def predict(params: dict[str, Any], batch: Batch) -> jax.Array:
+        with layout.mesh_context():
+            return outputs_of(params, batch, None)
+
+    params_sharding = layout.param_sharding(abstract_state(recipe).params)
+    return jax.jit(
+        predict,
+        in_shardings=(params_sharding, layout.batch_sharding),
+        out_shardings=layout.replicated,
+    )

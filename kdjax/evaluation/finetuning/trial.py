@@ -1,0 +1,262 @@
+"""Training on a task: a trial, or several side by side."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax.config import FinetuneConfig, ModelConfig, OptimizerConfig
+from kdjax.data.tasks.task import Split, Task
+from kdjax.evaluation.finetuning.batches import Order, StepRows
+from kdjax.evaluation.finetuning.results import Setting
+from kdjax.evaluation.finetuning.saved import RunningState
+from kdjax.evaluation.finetuning.step import (
+    FinetuneState,
+    Recipe,
+    compiled_step,
+    init_state,
+    state_sharding,
+)
+from kdjax.parallel import hosts
+from kdjax.parallel.layout import Layout
+from kdjax.training.lanes import BATCH_AXIS, stack, unstack
+from kdjax.training.optimizer import learning_rate
+
+AHEAD = 8
+"""Steps that the host prepares before the device has done them."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """A trial before it is trained.
+
+    Attributes:
+        setting: learning rate, batch size, epochs and steps.
+        seed: fine-tuning seed.
+        draw: number of the draw of few-shot rows; None: all rows are trained on.
+    """
+
+    setting: Setting
+    seed: int
+    draw: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the trial's name, that of its file."""
+        setting = self.setting
+        parts = [f"lr{setting.learning_rate:g}", f"batch{setting.batch_size}"]
+        if setting.epochs is None:
+            parts.append(f"steps{setting.steps}")
+        else:
+            parts.append(f"epochs{setting.epochs}")
+        parts.append(f"seed{self.seed}")
+        if self.draw is not None:
+            parts.append(f"draw{self.draw}")
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How a regression's labels are standardised; for classes they stay as they are.
+
+    Attributes:
+        mean, spread: mean and standard deviation of the training rows' labels.
+    """
+
+    mean: float = 0.0
+    spread: float = 1.0
+
+    @staticmethod
+    def of(task: Task) -> Numbers:
+        """Take them from the task's training rows."""
+        if not task.regression:
+            return Numbers()
+        # Labels that are all alike have no spread to divide by.
+        values = labelled(task.train).astype(np.float64)
+        return Numbers(float(values.mean()), float(values.std()) or 1.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that was fine-tuned on a task.
+
+    Attributes:
+        recipe: what its programs depend on.
+        params: {"model": the encoder's parameters, and the head's as "task_head"}, on the devices.
+        numbers: how labels were standardised.
+        diverged_step: first step, from 1, whose loss is not finite; 0: none.
+    """
+
+    recipe: Recipe
+    params: dict[str, Any]
+    numbers: Numbers
+    diverged_step: int
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """Return the encoder's parameters, without a head."""
+        return {name: part for name, part in self.params["model"].items() if name != "task_head"}
+
+
+def recipe_of(
+    config: ModelConfig, task: Task, settings: FinetuneConfig, layout: Layout, dtype: Any
+) -> Recipe:
+    """Return what the programs of a task depend on.
+
+    Args:
+        config: configuration of the encoder.
+        task: the task, of which only the kind of its labels counts.
+        settings: settings of the optimiser and the head.
+        layout: devices of this process (`kdjax.parallel.layout.local`).
+        dtype: type that the encoder computes in, float32 or bfloat16.
+    """
+    return Recipe(
+        model=config,
+        outputs=task.outputs,
+        regression=task.regression,
+        pool=settings.pool,
+        weight_decay=settings.weight_decay,
+        eps=settings.eps,
+        clip=settings.clip,
+        dtype=dtype,
+        layout=layout,
+    )
+
+
+def schedule_of(setting: Setting, warmup: float) -> OptimizerConfig:
+    """Return the learning rate's schedule.
+
+    A warm-up given as a number of steps becomes a fraction of them; one as long as the run, or
+    longer, lasts the run.
+
+    Args:
+        setting: peak learning rate and steps.
+        warmup: share of the steps, or from 1 on a number of them.
+    """
+    share = warmup / setting.steps if warmup >= 1 else warmup
+    share = min(share, math.nextafter(1.0, 0.0))
+    return OptimizerConfig(learning_rate=setting.learning_rate, warmup=share)
+
+
+def train_lanes(
+    recipe: Recipe,
+    encoder: Any,
+    train: Split,
+    numbers: Numbers,
+    specs: Sequence[TrialSpec],
+    warmup: float,
+    saved: RunningState | None = None,
+) -> list[Trained]:
+    """Train trials side by side, each in a lane of one vmapped program.
+
+    A trial's lane, and how many others there are, change its result by no more than rounding.
+
+    Args:
+        recipe: what the step depends on.
+        encoder: parameters of the encoder that all start from.
+        train: training rows.
+        numbers: how labels are standardised.
+        specs: trials that differ in learning rate and seed alone.
+        warmup: share of the steps that warm up, or from 1 on a number of them.
+        saved: where the state is saved every few minutes, and read from; None: nowhere.
+    """
+    setting = specs[0].setting
+    lanes = len(specs)
+    seeds = [spec.seed for spec in specs]
+    order = Order.of(train, setting.batch_size, recipe.model.max_positions)
+    targets = _targets(recipe, train, numbers)
+    rates = _rates(specs, warmup)
+    sharding = state_sharding(recipe, lanes)
+    step = compiled_step(recipe, lanes)
+
+    # The state before the first step, or that of the last save
+    states = [init_state(recipe, encoder, seed) for seed in seeds]
+    state = stack(states) if lanes > 1 else states[0]
+    del states
+    if saved is not None:
+        state = saved.restore(state) or state
+    state = recipe.layout.place(state, sharding)
+
+    done = int(np.asarray(state.step).flat[0])
+    under_way: deque[jax.Array] = deque()
+    for number, rows in enumerate(order.iterate(seeds, done, setting.steps), start=done):
+        batch = make_batch(train, targets, rows, recipe.layout.batch_parts)
+        state, loss = step(state, batch, rates[number])
+        hosts.serialize_on_cpu(loss)
+        # The host stays a few steps ahead, and no more batches wait in memory.
+        under_way.append(loss)
+        if len(under_way) > AHEAD:
+            jax.block_until_ready(under_way.popleft())
+        if saved is not None and saved.is_due():
+            saved.save(state, number + 1)
+
+    trained = []
+    for lane in range(lanes):
+        lane_state: FinetuneState = unstack(state, lane) if lanes > 1 else state
+        diverged_step = int(lane_state.diverged_step)
+        trained.append(Trained(recipe, lane_state.params, numbers, diverged_step))
+    return trained
+
+
+def _targets(recipe: Recipe, train: Split, numbers: Numbers) -> NDArray[Any]:
+    """Return what each training row's output is compared with: `[N]`."""
+    labels = labelled(train)
+    if not recipe.regression:
+        return labels.astype(np.int32)
+    standardised: NDArray[Any] = (labels - numbers.mean) / numbers.spread
+    return standardised.astype(np.float32)
+
+
+def _rates(specs: Sequence[TrialSpec], warmup: float) -> NDArray[np.float32]:
+    """Return each step's learning rate in each lane, `[steps, lanes]`; `[steps]` of one lane."""
+    steps = specs[0].setting.steps
+    lanes = []
+    for spec in specs:
+        schedule = schedule_of(spec.setting, warmup)
+        lanes.append([learning_rate(schedule, n / steps, (n + 1) / steps) for n in range(steps)])
+    rates = np.asarray(lanes, np.float32).T
+    return rates if len(specs) > 1 else rates[:, 0]
+
+
+def make_batch(
+    train: Split, targets: NDArray[Any], step_rows: StepRows, batch_parts: int
+) -> dict[str, NDArray[Any]]:
+    """Return a step's arrays, `[B, lanes, ...]`; of one lane `[B, ...]`.
+
+    Args:
+        train: training rows.
+        targets: what each of them is compared with.
+        step_rows: rows of the step.
+        batch_parts: the batch is filled up to a multiple of it, to be split over devices.
+    """
+    lanes, size = step_rows.rows.shape
+    rows = np.pad(step_rows.rows, ((0, 0), (0, -size % batch_parts)), constant_values=-1)
+    flat = rows.reshape(-1)
+    arrays: dict[str, NDArray[Any]] = dict(train.batch(flat, step_rows.length))
+    arrays["targets"] = targets[flat]
+    arrays["weights"] = (flat >= 0).astype(np.float32)
+    if lanes == 1:
+        return arrays
+    batch = {}
+    for name, array in arrays.items():
+        in_lanes = array.reshape(lanes, -1, *array.shape[1:])
+        batch[name] = np.ascontiguousarray(np.moveaxis(in_lanes, 0, BATCH_AXIS))
+    return batch
+
+
+def labelled(split: Split) -> NDArray[Any]:
+    """Return a split's labels.
+
+    Raises:
+        ValueError: they are hidden.
+    """
+    if split.labels is None:
+        raise ValueError("the labels of these rows are hidden")
+    return split.labels
