@@ -49,6 +49,7 @@ from kdjax.storage.paths import local_path
 from kdjax.study.batches import held_out_batches
 from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
+from kdjax.study.task_scores import TaskScores
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import BatchShape
 from kdjax.training.run_spec import RunSpec
@@ -360,7 +361,9 @@ def train(
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdjax-"))
         stack.enter_context(locks.hold(out))
-        evaluation = Evaluation(EvaluationConfig(), _held_out(data, sequences=256), tasks=())
+        evaluation = Evaluation(
+            EvaluationConfig(), _held_out(data, sequences=256), TaskScores(EvaluationConfig())
+        )
         spec = RunSpec(
             compiled_phases[seed],
             budget,

@@ -26,9 +26,7 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
         endpoints += [f"{loss}.{text}" for loss in losses]
     if evaluation.minimal_pairs.directory:
         endpoints += [f"minimal_pairs.{name}" for name in evaluation.minimal_pairs.sets]
-    endpoints += [f"probe.{task}" for task in evaluation.tasks]
-    if "fixed" in evaluation.protocols:
-        endpoints += [f"finetune.{task}" for task in evaluation.tasks]
+    endpoints += evaluation.task_endpoints
     if evaluation.primary and evaluation.primary not in endpoints:
         raise InputError(
             f"evaluation.primary is {evaluation.primary!r}, expected one of {', '.join(endpoints)}"

@@ -129,9 +129,7 @@ def _endpoints(study: RecordedStudy) -> list[dict[str, Any]]:
     if evaluation.minimal_pairs.directory:
         for name in evaluation.minimal_pairs.sets:
             endpoints.append(_endpoint(f"minimal_pairs.{name}", "higher", with_head))
-    endpoints += [_endpoint(f"probe.{task}", "higher", arms) for task in evaluation.tasks]
-    if "fixed" in evaluation.protocols:
-        endpoints += [_endpoint(f"finetune.{task}", "higher", arms) for task in evaluation.tasks]
+    endpoints += [_endpoint(name, "higher", arms) for name in evaluation.task_endpoints]
     return endpoints
 
 

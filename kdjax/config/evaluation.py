@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from kdjax.config.contamination import ContaminationConfig
 from kdjax.config.finetune import FinetuneConfig
 from kdjax.config.minimal_pairs import MinimalPairsConfig
-from kdjax.config.tasks import TaskConfig, check_suite, result_names
+from kdjax.config.tasks import TaskConfig, check_suite, has_mean, result_names
 from kdjax.config.values import (
     FLOAT32_LIMIT,
     TOKENS_LIMIT,
@@ -137,7 +137,8 @@ class EvaluationConfig:
     primary: str = ""
     """The endpoint on which every arm is tested against the baseline arm (the first one without a
     teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe,
-    minimal_pairs.SET, probe.TASK or finetune.TASK. Empty: none."""
+    minimal_pairs.SET, or on tasks PROTOCOL.RESULT, such as probe.TASK, grid.mrpc or, for a whole
+    suite's mean, grid.glue. Empty: none."""
     confidence: float = 0.95
     """Confidence level of the paired intervals over seeds, between 0 and 1."""
     margin: float = 0.01
@@ -179,3 +180,12 @@ class EvaluationConfig:
     def task_results(self) -> tuple[str, ...]:
         """Return the names of all tasks' results: one's own, then the suite's."""
         return (*self.tasks, *result_names(self.suite, self.suite_tasks))
+
+    @property
+    def task_endpoints(self) -> tuple[str, ...]:
+        """Return the endpoints on tasks: `PROTOCOL.RESULT`, and `PROTOCOL.SUITE` for a suite's mean
+        where all tasks of it are read."""
+        names = list(self.task_results)
+        if has_mean(self.suite, self.suite_tasks):
+            names.append(self.suite)
+        return tuple(f"{protocol}.{name}" for protocol in self.protocols for name in names)

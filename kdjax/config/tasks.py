@@ -18,6 +18,9 @@ SUITES = {
     "babylm": ("boolq", "multirc", "rte", "wsc", "mrpc", "qqp", "mnli"),
 }
 """Names of each suite's tasks."""
+LEFT_OUT = {"glue": ("wnli",), "babylm": ()}
+"""Tasks that are no part of a suite's mean. WNLI's dev rows contradict its training rows, so that
+what it measures is chance (FAQ 12 of gluebenchmark.com)."""
 MISMATCHED = "mnli-mm"
 """Name of GLUE's result on MNLI's mismatched rows, whose genres no training row has; the matched
 rows' is `mnli`."""
@@ -169,8 +172,21 @@ def check_suite(suite: str, chosen: Sequence[str], place: str, own: Mapping[str,
             hint = nearest(str(name), SUITES[suite])
             raise InputError(f"{setting} has {name!r:.80}{hint}, expected tasks of {suite}")
     _check_once(chosen, setting)
-    for name in result_names(suite, chosen):
+    for name in (suite, *result_names(suite, chosen)):
         expect(name not in own, "evaluation.tasks", f"one named {name!r}", f"no name of {suite}'s")
+
+
+def has_mean(suite: str, chosen: Sequence[str]) -> bool:
+    """Return whether all tasks of a suite's mean are read.
+
+    Args:
+        suite: name of the suite; empty: none.
+        chosen: names of the tasks that are read; empty: all.
+    """
+    if not suite:
+        return False
+    counted = set(SUITES[suite]) - set(LEFT_OUT[suite])
+    return not chosen or counted <= set(chosen)
 
 
 def result_names(suite: str, chosen: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
+from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.evaluation.pair_scores import ScoredPairs
 from kdjax.storage.typed_json import optional
 
@@ -124,8 +125,9 @@ class PairScores:
     digest: str
 
 
-Details = dict[str, HeadLoss | ProbeFit | ProbeLoss | ProbedLayers | PairScores]
-"""Endpoint -> how its value came about; fine-tuning has none."""
+Details = dict[str, HeadLoss | ProbeFit | ProbeLoss | ProbedLayers | PairScores | FinetunedTask]
+"""Endpoint -> how its value came about. A suite's mean has none; of a task with several results,
+how it was fine-tuned stands at the first one."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,16 @@ def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | N
         endpoint: name of the endpoint, for instance `probe.topic`.
     """
     return _details(row, endpoint, ProbedLayers)
+
+
+def finetuned_task(row: RunResult | Reference, endpoint: str) -> FinetunedTask | None:
+    """Return how a model was fine-tuned on a task; None where it was not.
+
+    Args:
+        row: row of a run, or of a model for reference.
+        endpoint: name of the endpoint, for instance `grid.mrpc`.
+    """
+    return _details(row, endpoint, FinetunedTask)
 
 
 def head_loss(row: RunResult | Reference) -> HeadLoss | None:

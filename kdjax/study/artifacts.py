@@ -19,6 +19,7 @@ from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, zoo
 from kdjax.objectives.logits import same_but_for_padding
+from kdjax.parallel import hosts
 from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
 from kdjax.study.batches import held_out
@@ -27,6 +28,7 @@ from kdjax.study.contamination import study_contamination
 from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.study_plan import StudyPlan
+from kdjax.study.task_scores import TaskScores
 from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.teachers.study_teachers import study_teachers
 from kdjax.teacher_cache.store import Cache
@@ -84,6 +86,14 @@ class Artifacts:
             for reason, rows in task.left_out.items():
                 self._reporter.warn(f"task {task.name}: {rows:,} rows {reason} and are left out")
         return loaded
+
+    @cached_property
+    def task_scores(self) -> TaskScores:
+        """Build what measures models on the tasks, with the precision that students train in."""
+        # Several processes fine-tune alike, each on its own devices.
+        layout = None if hosts.is_multiprocess() else self._plan.layout
+        dtype = self._config.train.compute.dtype
+        return TaskScores(self._config.evaluation, self.tasks, layout, dtype)
 
     @cached_property
     def contamination(self) -> Contamination | None:
@@ -188,7 +198,7 @@ class Artifacts:
                 Evaluation(
                     self._config.evaluation,
                     compared,
-                    self.tasks,
+                    self.task_scores,
                     texts,
                     self.mlm_probe,
                     self.minimal_pairs,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kdjax.config import Config
+from kdjax.config import Config, EvaluationConfig, Protocol
 from kdjax.data.minimal_pairs import PairSet
+from kdjax.data.tasks.suite import SUITE_TITLES, suite_mean
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.metric import METRICS, baseline
 from kdjax.evaluation.pair_scores import CHANCE
@@ -32,13 +34,63 @@ def endpoints_of(
     endpoints += [_pairs(pairs, with_head) for pairs in minimal_pairs]
 
     # Every arm has hidden states, so scores on tasks exist for all.
-    labels = {"probe": "linear probe, best layer"}
-    if "fixed" in config.evaluation.protocols:
-        labels["finetune"] = "fine-tuned"
-    for kind, label in labels.items():
+    for protocol in config.evaluation.protocols:
+        label = protocol_label(config.evaluation, protocol)
+        of_protocol: list[MeasuredEndpoint] = []
         for task in tasks:
-            endpoints += _scores(kind, label, task, tuple(arms))
+            of_protocol += _scores(protocol, label, task, tuple(arms))
+        of_protocol += _suite_mean(config.evaluation.suite, protocol, label, of_protocol)
+        endpoints += of_protocol
     return endpoints
+
+
+def protocol_label(evaluation: EvaluationConfig, protocol: Protocol) -> str:
+    """Return a protocol in words, with how many trials a score has."""
+    finetune = evaluation.finetune
+    if protocol == "probe":
+        return "linear probe, best layer"
+    label = "fine-tuned, one setting"
+    if protocol == "grid":
+        settings = (finetune.learning_rates, finetune.batch_sizes, finetune.epoch_counts)
+        label = f"fine-tuned, best of {math.prod(map(len, settings))} settings"
+    if protocol == "few_shot":
+        few = finetune.few_shot
+        label = f"fine-tuned on {few.examples} rows, {few.draws} draws"
+    if finetune.seeds > 1:
+        label += f", {finetune.seeds} seeds"
+    return label
+
+
+def _suite_mean(
+    suite: str, protocol: str, label: str, endpoints: Sequence[MeasuredEndpoint]
+) -> list[MeasuredEndpoint]:
+    """Return the mean of a suite by a protocol, where all of its tasks are measured.
+
+    Args:
+        suite: name of the suite; empty: none.
+        protocol: name of the protocol.
+        label: the protocol in words.
+        endpoints: the protocol's endpoints on all tasks.
+    """
+    if not suite:
+        return []
+    baselines: dict[str, float] = {}
+    for endpoint in endpoints:
+        assert endpoint.baseline is not None  # every task has one
+        baselines[endpoint.name.removeprefix(f"{protocol}.")] = endpoint.baseline
+    mean = suite_mean(suite, baselines)
+    if mean is None:
+        return []
+    return [
+        replace(
+            endpoints[0],
+            name=f"{protocol}.{suite}",
+            label=f"{SUITE_TITLES[suite]} mean, {label}",
+            unit="mean of the tasks' scores",
+            rows=sum(endpoint.rows for endpoint in endpoints),
+            baseline=mean,
+        )
+    ]
 
 
 def _pairs(pairs: PairSet, with_head: tuple[str, ...]) -> MeasuredEndpoint:
@@ -55,19 +107,19 @@ def _pairs(pairs: PairSet, with_head: tuple[str, ...]) -> MeasuredEndpoint:
     )
 
 
-def _scores(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> list[MeasuredEndpoint]:
-    """Return the scores on a task's reported rows, by a linear probe or by fine-tuning."""
+def _scores(protocol: str, label: str, task: Task, arms: tuple[str, ...]) -> list[MeasuredEndpoint]:
+    """Return the scores on a task's reported rows, a protocol's."""
     baselines = baseline(task)
     unit = " and ".join(METRICS[name].label for name in task.metrics)
     if len(task.metrics) > 1:
         unit = f"mean of {unit}"
     return [
         MeasuredEndpoint(
-            name=f"{kind}.{result}",
+            name=f"{protocol}.{result}",
             label=f"{result}, {label}",
             unit=unit,
             better="higher",
-            kind=kind,
+            kind=protocol,
             arms=arms,
             rows=len(split),
             baseline=baselines[result],

@@ -10,37 +10,33 @@ from kdjax.arms.charges import probe_shape
 from kdjax.config import Config, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.minimal_pairs import PairSet
-from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning import finetune
 from kdjax.evaluation.minimal_pairs import pairs_flops, score_pairs
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe, cost_of
-from kdjax.evaluation.probe import ProbeResult, probe
 from kdjax.results.runs import (
     Details,
     HeadLoss,
-    LayerScore,
     PairScores,
-    ProbedLayers,
     ProbeFit,
     ProbeLoss,
 )
 from kdjax.study.batches import probe_batches
+from kdjax.study.task_scores import FinetuningRecords, TaskScores
 
 Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measurements of a model: `mlm_loss`, `mlm_probe`, `minimal_pairs.SET`, `probe.TASK` and
-    `finetune.TASK`.
+    """The measurements of a model: `mlm_loss`, `mlm_probe`, `minimal_pairs.SET`, and on tasks
+    `PROTOCOL.RESULT`.
 
     On a text from elsewhere, the first two are `mlm_loss.TEXT` and `mlm_probe.TEXT`.
 
     Attributes:
-        config: settings of probes and fine-tuning, from the recipe.
+        config: settings of the evaluation, from the recipe.
         held_out: held-out sequences with fixed masks, and what the teacher says of them.
-        tasks: downstream tasks with their labelled rows.
+        task_scores: what measures models on the downstream tasks.
         texts: name -> held-out text from elsewhere, with fixed masks.
         mlm_probe: the MLM probe; None: there is none.
         minimal_pairs: sets of minimal pairs; none where nothing is measured on them.
@@ -48,7 +44,7 @@ class Evaluation:
 
     config: EvaluationConfig
     held_out: HeldOut
-    tasks: tuple[Task, ...]
+    task_scores: TaskScores
     texts: Mapping[str, HeldOut] = field(default_factory=dict)
     mlm_probe: MlmProbe | None = None
     minimal_pairs: tuple[PairSet, ...] = ()
@@ -90,6 +86,7 @@ class Evaluation:
         *,
         mlm: bool,
         finetuning: FinetuneConfig | None,
+        records: FinetuningRecords = FinetuningRecords(),
     ) -> tuple[Metrics, Details]:
         """Measure a model on every endpoint.
 
@@ -99,6 +96,7 @@ class Evaluation:
             seed: random seed of fine-tuning: its head, order and dropout.
             mlm: whether the MLM head was trained, so that the held-out loss means something.
             finetuning: settings of fine-tuning the model as well; None: it is not fine-tuned.
+            records: where fine-tuning is kept, so that it goes on after a kill.
 
         Returns:
             Endpoints by name, and details of each.
@@ -137,18 +135,11 @@ class Evaluation:
                 self.mlm_probe, model, fitted, metrics["mlm_probe"], vars(details["mlm_probe"])
             )
 
-        # The downstream tasks.
-        for task in self.tasks:
-            if "probe" in self.config.protocols:
-                probed = probe(model, params, task, self.config.probe)
-                for name, score in probed.scores.items():
-                    metrics[f"probe.{name}"] = score
-                    details[f"probe.{name}"] = _probed_layers(probed, name)
-            if finetuning is not None and "fixed" in self.config.protocols:
-                finetuned = finetune(model, params, task, finetuning, protocol="fixed", seed=seed)
-                for name, score in finetuned.scores.items():
-                    metrics[f"finetune.{name}"] = score
-        return metrics, details
+        # The downstream tasks, by each protocol.
+        task_metrics, task_details = self.task_scores.measure(
+            model, params, seed, finetuning, records
+        )
+        return metrics | task_metrics, details | task_details
 
     def _named(self, endpoint: str) -> dict[str, HeldOut]:
         """Return each held-out text by an endpoint's name on it."""
@@ -201,15 +192,6 @@ class Evaluation:
             layer_weights=tuple(fitted.layer_weights),
             curve=tuple(fitted.curve(probe.shape.tokens_per_step)),
         )
-
-
-def _probed_layers(probed: ProbeResult, result: str) -> ProbedLayers:
-    """Return what is stored of the probes on a result's rows."""
-    layers = []
-    for layer in probed.layers:
-        scores = {"dev": layer.selection, "test": layer.scores[result]}
-        layers.append(LayerScore(layer=layer.layer, strength=layer.strength, **scores))
-    return ProbedLayers(probed.layer, probed.strength, probed.last_layer[result], tuple(layers))
 
 
 def mlm_probe_of(config: Config, corpus: Corpus) -> MlmProbe | None:

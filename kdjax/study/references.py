@@ -13,8 +13,9 @@ from kdjax.results.runs import Reference
 from kdjax.storage.files import digest, read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 from kdjax.study.evaluation import Evaluation
-from kdjax.study.run_backup import RESULT
+from kdjax.study.run_backup import FINETUNING, RESULT
 from kdjax.study.study import Study
+from kdjax.study.task_scores import FinetuningRecords
 from kdjax.training.arm import Arm
 
 
@@ -109,6 +110,10 @@ class References:
                     seed or 0,
                     mlm=is_teacher and "mlm" in params,
                     finetuning=None if is_teacher else self._plan.config.evaluation.finetune,
+                    records=FinetuningRecords(
+                        directory=path.parent / FINETUNING,
+                        status=lambda task: self._reporter.status(f"{name}: {task}"),
+                    ),
                 )
             write_json(path, {"metrics": metrics, "details": to_plain(details)})
         return read_measured(path, name, seed)

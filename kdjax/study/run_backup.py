@@ -24,6 +24,8 @@ from kdjax.training.records import metrics_log
 MANIFEST = "manifest.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+FINETUNING = "finetuning"
+"""Folder of a run in which its fine-tuning is kept, a folder a protocol and in it one a task."""
 FINISHED = ("params.safetensors", journal.NAME, metrics_log.NAME, RESULT)
 """The files of a finished run besides its manifest; the last is written last."""
 
@@ -187,6 +189,32 @@ class RunBackup:
             if directory is not None and hosts.is_main_process():
                 _copy_missing(self._run_dir / name, directory / name, last)
 
+    def download_records(self, name: str) -> None:
+        """Copy the records (`FOLDER/FOLDER/*.json`) of one of the run's folders that it lacks.
+
+        Args:
+            name: name of the folder in the run's directory.
+
+        Raises:
+            InputError: the backup cannot be read.
+        """
+        with self._reachable() as directory:
+            if directory is not None:
+                _copy_records(directory / name, self._run_dir / name)
+
+    def upload_records(self, name: str) -> None:
+        """Copy the records of one of the run's folders that the backup lacks into it.
+
+        Args:
+            name: name of the folder in the run's directory.
+
+        Raises:
+            InputError: the backup cannot be written.
+        """
+        with self._reachable() as directory:
+            if directory is not None and hosts.is_main_process():
+                _copy_records(self._run_dir / name, directory / name)
+
     def upload_and_prune(self) -> None:
         """Copy a finished run's files into the backup, and delete its checkpoints.
 
@@ -240,6 +268,19 @@ def _copy_missing(source: Any, target: Any, last: str, names: Sequence[str] = ()
     names = names or sorted(path.name for path in source.iterdir())
     for name in (*(name for name in names if name != last), last):
         _copy(source / name, target / name)
+
+
+def _copy_records(source: Any, target: Any) -> None:
+    """Copy `FOLDER/FOLDER/*.json` of a directory, those that the target does not have."""
+    if not source.exists():
+        return
+    for outer in source.iterdir():
+        for inner in outer.iterdir():
+            for file in inner.iterdir():
+                copied = target / outer.name / inner.name / file.name
+                if file.name.endswith(".json") and not copied.exists():
+                    copied.parent.mkdir(parents=True, exist_ok=True)
+                    _copy(file, copied)
 
 
 def _copy(source: Any, target: Any) -> None:

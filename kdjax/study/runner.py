@@ -18,9 +18,10 @@ from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Metrics
 from kdjax.study.groups import groups
 from kdjax.study.machine import hardware_use
-from kdjax.study.run_backup import RESULT, RunBackup
+from kdjax.study.run_backup import FINETUNING, RESULT, RunBackup
 from kdjax.study.run_manifest import register_run
 from kdjax.study.study import Study
+from kdjax.study.task_scores import FinetuningRecords
 from kdjax.study.writer import sole_writer
 from kdjax.training.arm import Arm
 from kdjax.training.compiled_phase import CompiledPhase
@@ -161,7 +162,7 @@ class StudyRunner:
         # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
         for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):
-            rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome)
+            rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome, backup)
             backup.upload_and_prune()
         return rows
 
@@ -192,8 +193,23 @@ class StudyRunner:
             peak=peak(self._plan.layout.mesh.local_devices[0]),
         )
 
+    def _finetuning_records(self, arm: str, seed: int, backup: RunBackup) -> FinetuningRecords:
+        """Return where a run's fine-tuning is kept: in its directory, finished trials in its backup
+        too."""
+        backup.download_records(FINETUNING)
+        return FinetuningRecords(
+            directory=self._plan.run_dir(arm, seed) / FINETUNING,
+            status=lambda task: self._reporter.status(f"{arm}, seed {seed}: {task}"),
+            finished=lambda: backup.upload_records(FINETUNING),
+        )
+
     def _finish(
-        self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], outcome: Outcome
+        self,
+        arm: Arm,
+        seed: int,
+        compiled_phases: Sequence[CompiledPhase],
+        outcome: Outcome,
+        backup: RunBackup,
     ) -> RunResult:
         """Measure a run that was trained, and write its files; return its row."""
         run_dir = self._plan.run_dir(arm.name, seed)
@@ -213,6 +229,7 @@ class StudyRunner:
                         seed,
                         mlm=arm.trains_mlm_head,
                         finetuning=finetuning_of(self._config, arm),
+                        records=self._finetuning_records(arm.name, seed, backup),
                     )
             except Diverged as error:
                 diverged = str(error)

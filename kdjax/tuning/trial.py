@@ -14,6 +14,7 @@ from kdjax.arms.charges import sharing, stored_by
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
+from kdjax.config.tasks import SUITES, result_names
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
@@ -27,6 +28,7 @@ from kdjax.study.evaluation import Evaluation, Metrics
 from kdjax.study.run_backup import run_name, subdirectory
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
+from kdjax.study.task_scores import FinetuningRecords
 from kdjax.study.tuned import format_settings
 from kdjax.study.writer import sole_writer
 from kdjax.tuning.search import Outcome
@@ -45,11 +47,13 @@ def recipe_of(config: Config) -> Config:
     # A charged probe stays whatever the endpoint is: the runs of a trial pay what the recipe's do.
     if tune.endpoint != "mlm_probe" and not probe.charged:
         probe = replace(probe, tokens=0.0)
-    tasks = {
-        name: task
-        for name, task in evaluation.tasks.items()
-        if name == tune.endpoint.removeprefix("probe.")
-    }
+    # Of the tasks, own or a suite's, only the endpoint's is read.
+    measured = tune.endpoint.removeprefix("probe.")
+    tasks = {name: task for name, task in evaluation.tasks.items() if name == measured}
+    suite = evaluation.suite
+    suite_tasks = [
+        name for name in SUITES.get(suite, ()) if measured in result_names(suite, [name])
+    ]
     amount: dict[str, Any] = {budget.kind: tune.share * Budget.of(budget).amount}
     return replace(
         config,
@@ -60,6 +64,9 @@ def recipe_of(config: Config) -> Config:
         evaluation=replace(
             evaluation,
             tasks=tasks,
+            suite=suite if suite_tasks else "",
+            suite_tasks=tuple(suite_tasks),
+            protocols=("probe",),
             texts={},
             mlm_probe=probe,
             minimal_pairs=MinimalPairsConfig(),
@@ -195,7 +202,7 @@ class Trials:
         return _AtTheEnd(
             study.plan.config.evaluation,
             held_out,
-            study.artifacts.tasks,
+            study.artifacts.task_scores,
             mlm_probe=probe,
             own_head=endpoint == "mlm_loss",
         )
@@ -255,6 +262,7 @@ class _AtTheEnd(Evaluation):
         *,
         mlm: bool,
         finetuning: FinetuneConfig | None,
+        records: FinetuningRecords = FinetuningRecords(),
     ) -> tuple[Metrics, Details]:
         return super().measure(model, params, seed, mlm=self.own_head, finetuning=None)
 

@@ -188,7 +188,7 @@ def _check(config: Config) -> Better:
                 "tune.endpoint is 'mlm_probe', expected evaluation.mlm_probe.tokens above 0 for it"
             )
         return "lower"
-    known = [f"probe.{task}" for task in config.evaluation.tasks]
+    known = [f"probe.{task}" for task in config.evaluation.task_results]
     if tune.endpoint not in known:
         hint = nearest(tune.endpoint, ["mlm_loss", "mlm_probe", *known])
         raise InputError(

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdjax.config.tasks import MISMATCHED
+from kdjax.config.tasks import LEFT_OUT, MISMATCHED
 from kdjax.data.tasks.raw import ANY_NUMBER, RawTask, RowSource, SplitName
 
+SUITE_TITLES = {"glue": "GLUE", "babylm": "BabyLM"}
+"""Names of suites for people."""
 ENTAILMENT = ("entailment", "not_entailment")
-LEFT_OUT = {"glue": ("wnli",), "babylm": ()}
-"""Results that are no part of a suite's mean. WNLI's dev rows contradict its training rows, so that
-what it measures is chance (FAQ 12 of gluebenchmark.com)."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from kdjax.evaluation.finetuning.by_protocol import Start, finetune, finetune_one
 from kdjax.evaluation.finetuning.protocols import check_tasks
+from kdjax.evaluation.finetuning.protocols import fixed as fixed_setting
 from kdjax.evaluation.finetuning.results import (
     FinetunedTask,
     Setting,
@@ -21,6 +22,7 @@ __all__ = [
     "check_tasks",
     "finetune",
     "finetune_one",
+    "fixed_setting",
     "predict",
     "right_rows",
     "squared_errors",
