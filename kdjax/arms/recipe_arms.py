@@ -68,12 +68,14 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
     models = [("student", arm.student)]
     if arm.uses_teacher:
         models.append(("teacher.architecture", teacher))
+    lengths = {"data.seq_len": config.data.seq_len, "evaluation.seq_len": config.evaluation.seq_len}
     for setting, model in models:
-        if config.data.seq_len > model.max_positions:
-            raise InputError(
-                f"data.seq_len is {config.data.seq_len}, expected at most "
-                f"{setting}.max_positions, {model.max_positions} tokens"
-            )
+        for length_setting, length in lengths.items():
+            if length > model.max_positions:
+                raise InputError(
+                    f"{length_setting} is {length}, expected at most {setting}.max_positions, "
+                    f"{model.max_positions} tokens"
+                )
 
 
 def _check_cached(config: Config, arm: Arm) -> None:

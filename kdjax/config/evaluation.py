@@ -126,6 +126,9 @@ class EvaluationConfig:
     contamination: ContaminationConfig = ContaminationConfig()
     """Whether rows of the tasks stand in the pretraining text, or among the training rows of
     another task."""
+    seq_len: int = 0
+    """The most tokens of a task's row, special tokens included, 8 to 65,536; longer rows are cut.
+    0: `data.seq_len`."""
     protocols: tuple[Protocol, ...] = ("probe", "fixed")
     """How the tasks are measured, each protocol once: `probe` by linear probes on frozen states;
     `fixed` by fine-tuning with one setting for all tasks; `grid` by fine-tuning with every setting
@@ -152,6 +155,8 @@ class EvaluationConfig:
         is_level = not isinstance(level, bool) and 0 < level < 1
         expect(is_level, "evaluation.confidence", level, between)
         check_range(self, "evaluation.", 0, FLOAT32_LIMIT, "margin")
+        if self.seq_len:
+            check_range(self, "evaluation.", 8, 2**16, "seq_len")
         names = get_args(Protocol)
         expected = f"some of {', '.join(names)}, each once"
         for protocol in self.protocols:

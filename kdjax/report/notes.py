@@ -119,21 +119,24 @@ def side_by_side(runs: Sequence[RunResult]) -> list[str]:
 
 
 def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
-    """Return a note for each endpoint with arms that no seed lifts above guessing."""
-    notes = []
+    """Return notes on endpoints with arms that no seed lifts above guessing."""
+    # Endpoints with the same arms share a note.
+    labels: dict[tuple[str, str], list[str]] = {}
+    diverged = diverged_arms(runs)
     for endpoint in endpoints:
         if endpoint.baseline is None:
             continue
         # An arm whose best seed is no better than always guessing the largest class.
-        diverged = diverged_arms(runs)
         arms = []
         for arm, scores in _values(endpoint, runs).items():
             if max(scores) <= endpoint.baseline and arm not in diverged:
                 arms.append(arm)
         if arms:
             guess = "chance" if endpoint.kind == "minimal_pairs" else "the majority class"
-            shown = ", ".join(arms)
-            notes.append(say("at_baseline", label=endpoint.label, guess=guess, arms=shown))
+            labels.setdefault((guess, ", ".join(arms)), []).append(endpoint.label)
+    notes = []
+    for (guess, shown), names in labels.items():
+        notes.append(say("at_baseline", label="; ".join(names), guess=guess, arms=shown))
     return notes
 
 

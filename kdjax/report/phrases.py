@@ -139,6 +139,31 @@ PHRASES = {
         "share of the time that their steps took, and the memory of a step is that of all of "
         "them."
     ),
+    # Labelled tasks.
+    "protocol_probe": "{suite} by linear probes on the frozen model, the best layer of each task",
+    "protocol_fixed": "{suite} by fine-tuning with one setting for all tasks (seeds: {seeds})",
+    "protocol_grid": (
+        "{suite} by fine-tuning with the best of {settings} settings for each task ({rates} "
+        "learning rates x {sizes} batch sizes x {epochs} numbers of epochs; seeds: {seeds})"
+    ),
+    "protocol_few_shot": (
+        "{suite} by fine-tuning on {examples} rows, the mean of {draws} draws (seeds: {seeds})"
+    ),
+    "reported_unseen": (
+        "Settings are chosen on {share} of the training rows, which are not trained on; scores "
+        "are of the official dev rows."
+    ),
+    "reported_dev": "Scores are of the official dev rows.",
+    "optimistic": (
+        "Settings were chosen on the same rows, as papers often do: the scores are optimistic."
+    ),
+    "left_out_of_mean": "Not in the mean: {tasks}.",
+    "trials": (
+        "Fine-tunings of all runs: {trials}, of which {chosen} are scored; {failed} of these "
+        "failed (no better than the majority class on the rows that settings are chosen on, or "
+        "diverged), and count in the means."
+    ),
+    "intermediate": "Started from the encoder tuned on {start}: {tasks}.",
     "at_baseline": (
         "{label}: no better than {guess} under every seed: {arms}. That two arms tie there says "
         "nothing of either."

@@ -15,7 +15,9 @@ from kdjax.results.verdicts import Endpoint
 MEASURES = {
     "mlm_probe": "MLM probe",
     "probe": "linear probes",
-    "finetune": "fine-tuning",
+    "fixed": "fine-tuning",
+    "grid": "fine-tuning, best of a grid",
+    "few_shot": "few-shot fine-tuning",
     "minimal_pairs": "minimal pairs",
     "mlm": "held-out MLM loss",
 }
@@ -76,7 +78,7 @@ def measures(endpoints: Iterable[Endpoint]) -> str:
 def _statements(results: Results) -> list[str]:
     """Return a statement for each kind of endpoint; kinds that show the same share one."""
     pairs: dict[tuple[str, str], list[Endpoint]] = {}
-    for endpoint in _ordered(results.endpoints):
+    for endpoint in _ordered(summary.main_endpoints(results)):
         verdicts = [verdict for verdict in results.verdicts if verdict.endpoint == endpoint.name]
         wins = {(v.a, v.b) for v in verdicts if v.verdict == "BEATS"}
         if verdicts:
@@ -120,7 +122,7 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
         "ties": {},
         "unclear": {},
     }
-    for endpoint in _ordered(results.endpoints):
+    for endpoint in _ordered(summary.main_endpoints(results)):
         difference = summary.difference(results, endpoint, arm, baseline)
         if difference is None:
             continue

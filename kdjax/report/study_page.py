@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kdjax.report import (
     sentences,
     summary,
     svg,
+    task_tables,
     teacher_accounting,
     usage,
     wall_clock,
@@ -47,6 +49,7 @@ def write(results: Results, path: Path) -> None:
 def html(results: Results) -> str:
     """Make the page."""
     baseline = results.baseline_arm
+    shown = summary.main_endpoints(results)
     return page.render(
         "report.html.j2",
         results.arms,
@@ -71,9 +74,11 @@ def html(results: Results) -> str:
         mlm_probe=mlm_probe.probes(results),
         minimal_pairs=minimal_pairs.tables(results),
         shuffled=mlm_probe.shuffled(results),
-        scores=_scores(results, baseline),
+        shown=shown,
+        scores=_scores(results, shown, baseline),
+        suites=task_tables.tables(results),
         references=summary.references(results),
-        reference_losses=reference_losses.rows(results.corpus.reference_losses, results.endpoints),
+        reference_losses=reference_losses.rows(results.corpus.reference_losses, shown),
         reference_losses_meaning=reference_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
@@ -123,11 +128,13 @@ def _basis(results: Results) -> str:
     return sentence(basis, say("basis_scope"))
 
 
-def _scores(results: Results, baseline: str) -> dict[str, list[dict[str, Any]]]:
-    """Return a row of cells for each arm, a cell for each endpoint."""
+def _scores(
+    results: Results, shown: Sequence[Endpoint], baseline: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Return a row of cells for each arm, a cell for each endpoint that is shown."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for arm in results.arms:
-        rows[arm] = [_cell(results, arm, endpoint, baseline) for endpoint in results.endpoints]
+        rows[arm] = [_cell(results, arm, endpoint, baseline) for endpoint in shown]
     return rows
 
 

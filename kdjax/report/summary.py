@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from kdjax.config.tasks import result_names
 from kdjax.report import numbers
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
-from kdjax.results.verdicts import Endpoint
+from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 
 Outcome = Literal["beats", "loses", "ties", "unclear"]
 
@@ -79,6 +80,21 @@ def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
         for run in results.runs
         if run.arm == arm and endpoint.name in run.metrics
     }
+
+
+def main_endpoints(results: Results) -> list[MeasuredEndpoint]:
+    """Return the endpoints that sentences and the first table are of.
+
+    Of a suite whose mean is measured it is the mean alone; its tasks have tables of their own.
+    """
+    evaluation = results.config["evaluation"]
+    suite = evaluation.get("suite", "")
+    names = {endpoint.name for endpoint in results.endpoints}
+    in_own_table: set[str] = set()
+    for protocol in evaluation.get("protocols", ()):
+        if f"{protocol}.{suite}" in names:
+            in_own_table |= {f"{protocol}.{result}" for result in result_names(suite, ())}
+    return [endpoint for endpoint in results.endpoints if endpoint.name not in in_own_table]
 
 
 def references(results: Results) -> dict[str, dict[str, Spread]]:

@@ -7,9 +7,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses, sentences
+from kdjax.report import (
+    mlm_probe,
+    numbers,
+    primary_endpoint,
+    reference_losses,
+    sentences,
+    task_tables,
+)
 from kdjax.report.phrases import say
-from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
+from kdjax.report.summary import Spread, by_seed, main_endpoints, references, spread, task_of, text
+from kdjax.report.task_tables import TaskTable
 from kdjax.report.usage import mean, or_dash, runs
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
@@ -21,13 +29,14 @@ def summary(results: Results) -> Group:
     Args:
         results: the content of results.json.
     """
+    endpoints = main_endpoints(results)
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
         title=Text(f"{numbers.budget(results.budget)} a run, mean ± sd over seeds"),
     )
     table.add_column("arm", no_wrap=True)
-    for endpoint in results.endpoints:
+    for endpoint in endpoints:
         better = numbers.ARROWS[endpoint.better]
         table.add_column(
             Text(f"{endpoint.label} ({endpoint.unit} {better})"),
@@ -38,7 +47,7 @@ def summary(results: Results) -> Group:
     diverged = diverged_arms(results.runs)
     for arm in results.arms:
         cells = []
-        for endpoint in results.endpoints:
+        for endpoint in endpoints:
             if arm in endpoint.arms and arm not in diverged:
                 cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
             else:
@@ -50,20 +59,36 @@ def summary(results: Results) -> Group:
         )
     table.add_section()
     for name, metrics in references(results).items():
-        row = [_cell(metrics.get(endpoint.name)) for endpoint in results.endpoints]
+        row = [_cell(metrics.get(endpoint.name)) for endpoint in endpoints]
         table.add_row(Text(name), *row, "", style="dim")
-    for label, values in reference_losses.rows(
-        results.corpus.reference_losses, results.endpoints
-    ).items():
+    for label, values in reference_losses.rows(results.corpus.reference_losses, endpoints).items():
         # A column that is no loss has no such number.
         scores = [or_dash(numbers.score, value) for value in values]
         table.add_row(Text(label), *map(Text, scores), "", style="dim")
+    suites = [_suite_table(suite) for suite in task_tables.tables(results)]
     # Text, not markup: a name may hold square brackets.
     headline = Text(sentences.headline(results), style="bold")
     answers = [Text(answer) for answer in sentences.answers(results).values()]
     tested = [Text(sentence) for sentence in primary_endpoint.sentences(results)]
     order = [Text(sentence) for sentence in _order(results)]
-    return Group(table, *tested, headline, *answers, *order)
+    return Group(table, *suites, *tested, headline, *answers, *order)
+
+
+def _suite_table(suite: TaskTable) -> Table:
+    """Make the table of a suite under one protocol: a row a result, a column a model."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(suite.caption))
+    table.add_column("task", no_wrap=True)
+    models = {**suite.arms, **suite.references}
+    for name in models:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    table.add_column("majority class", justify="right")
+    for number, column in enumerate(suite.columns):
+        cells = []
+        for model in models.values():
+            cell = model[number]
+            cells.append(Text(f"{cell.text} ({cell.below})" if cell.below else cell.text))
+        table.add_row(Text(column.title), *cells, column.baseline)
+    return table
 
 
 def _order(results: Results) -> list[str]:

@@ -77,9 +77,10 @@ class Artifacts:
         # Only a trained tokenizer needs the corpus, which may take long to prepare.
         corpus = self.corpus if trains_tokenizer(self._config) else None
         tokenizer = tokenizer_of(self._config, corpus)
-        seq_len = self._config.data.seq_len
+        evaluation = self._config.evaluation
+        seq_len = evaluation.seq_len or self._config.data.seq_len
         with CLOCK("text"):
-            loaded = load_tasks(self._config.evaluation, tokenizer, seq_len)
+            loaded = load_tasks(evaluation, tokenizer, seq_len)
         for task in loaded:
             if warning := unknown_warning({"all": task.unknown}):
                 self._reporter.warn(f"task {task.name}: {warning}")

@@ -122,6 +122,21 @@ def suite_tasks(suite: str, chosen: tuple[str, ...] = ()) -> tuple[SuiteTask, ..
     return tuple(task for task in tasks if not chosen or task.name in chosen)
 
 
+def title_of(suite: str, result: str) -> str:
+    """Return the official name of a result: its task's; of MNLI's mismatched rows `MNLI-mm`.
+
+    Args:
+        suite: name of the suite.
+        result: name of the result; one that is not the suite's is returned as it is.
+    """
+    for task in suite_tasks(suite):
+        if result == task.name:
+            return task.title
+        if result == task.mismatched:
+            return f"{task.title}-mm"
+    return result
+
+
 def suite_mean(suite: str, scores: Mapping[str, float]) -> float | None:
     """Compute a suite's score: the mean over its tasks, without WNLI.
 

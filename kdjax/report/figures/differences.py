@@ -27,7 +27,7 @@ def draw(results: Results) -> Markup | None:
     baseline = results.baseline_arm
     # Rows of each axis: an endpoint's label with None, then its arms with their differences.
     panels: dict[tuple[str, str], list[tuple[str, Row | None]]] = {}
-    for endpoint in results.endpoints:
+    for endpoint in summary.main_endpoints(results):
         rows: list[tuple[str, Row | None]] = []
         for arm in results.arms:
             difference = summary.difference(results, endpoint, arm, baseline)
