@@ -1,5 +1,5 @@
-"""transformers' BERT and its Trainer with kdjax's parameters and rows: what fine-tuning and training
-curves are compared with.
+"""transformers' BERT and its Trainer with kdjax's parameters and rows: what fine-tuning and
+training curves are compared with.
 
 B rows of a batch, L tokens.
 """

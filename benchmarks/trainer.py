@@ -2,11 +2,11 @@
 
     python -m benchmarks.trainer GLUE [--tasks mrpc sst2] [--seeds 5] [--out runs/trainer]
 
-GLUE is a directory as `evaluation.glue` takes it. Both start from the same weights, encoder and head,
-anew for each seed, and have the same batch size, epochs, learning rates, AdamW and dropout rates.
-The order of rows and the numbers of dropout are their own: of one seed's two scores the difference
-is noise, and the mean over seeds is what is compared. Scores are of the dev rows. Prints a Markdown
-table, and writes trainer.json to --out.
+GLUE is a directory as `evaluation.glue` takes it. Both start from the same weights, encoder and
+head, anew for each seed, and have the same batch size, epochs, learning rates, AdamW and dropout
+rates. The order of rows and the numbers of dropout are their own: of one seed's two scores the
+difference is noise, and the mean over seeds is what is compared. Scores are of the dev rows. Prints
+a Markdown table, and writes trainer.json to --out.
 """
 
 from __future__ import annotations
