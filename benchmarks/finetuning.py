@@ -43,7 +43,17 @@ from kdjax.training.lanes import stack
 BATCH = 32
 FIXED = 128
 """Tokens to which rows are padded where they are not in buckets."""
-LANES_HEADER = ("model", "rows", "lanes", "one by one", "at once", "ratio", "processor ratio")
+LANES_HEADER = (
+    "model",
+    "rows",
+    "lanes",
+    "one by one",
+    "at once",
+    "ratio",
+    "processor, one by one",
+    "processor, at once",
+    "ratio",
+)
 BUCKETS_HEADER = ("model", f"rows/s, length {FIXED}", "rows/s, buckets", "ratio", "padding")
 
 
@@ -119,6 +129,8 @@ def lanes_row(recipe: Recipe, task: Task, name: str, count: int, options: Any) -
         f"{1000 * float(np.median(alone.wall)) / count:.2f} ms",
         f"{1000 * float(np.median(together.wall)) / count:.2f} ms",
         str(ratio(alone.wall, together.wall)),
+        f"{1000 * float(np.median(alone.processor)) / count:.2f} ms",
+        f"{1000 * float(np.median(together.processor)) / count:.2f} ms",
         str(ratio(alone.processor, together.processor)),
     ]
 

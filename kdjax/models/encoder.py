@@ -160,6 +160,28 @@ class Attention(nnx.Module):  # type: ignore[misc]
             features["scores"] = scores
         return self.output(context), features
 
+    def first_token(
+        self,
+        x: jax.Array,
+        segments: jax.Array,
+        rotation: ops.Rotation | None,
+        dropout_key: Key,
+    ) -> jax.Array:
+        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
+        first_rotation = None
+        if rotation is not None:
+            first_rotation = ops.Rotation(rotation.cos[:, :1], rotation.sin[:, :1])
+        context = ops.first_token_attention(
+            self._rotated(self.query(x[:, :1]), first_rotation),
+            self._rotated(self.key(x), rotation),
+            self.value(x),
+            segments,
+            heads=self.heads,
+            rate=self.dropout,
+            dropout_key=dropout_key,
+        )
+        return self.output(context)
+
     def features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
     ) -> AttentionFeatures:
@@ -228,13 +250,24 @@ class Layer(nnx.Module):  # type: ignore[misc]
         attended, features = self.attention(
             self._attention_input(x), mask, rotation, key, requested
         )
+        return self._after_attention(x, attended, key), features
+
+    def first_token(
+        self, x: jax.Array, segments: jax.Array, rotation: ops.Rotation | None, key: Key
+    ) -> jax.Array:
+        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
+        attended = self.attention.first_token(self._attention_input(x), segments, rotation, key)
+        return self._after_attention(x[:, :1], attended, key)
+
+    def _after_attention(self, x: jax.Array, attended: jax.Array, key: Key) -> jax.Array:
+        """Return a layer's output from its input and what its attention makes of it."""
         x = x + ops.dropout(attended, self.dropout, key, site=_ATTENTION_SITE)
         if self.pre_norm:
             transformed = self.ffn(self.ffn_norm(x))
-            return x + ops.dropout(transformed, self.dropout, key, site=_FFN_SITE), features
+            return x + ops.dropout(transformed, self.dropout, key, site=_FFN_SITE)
         x = self.attention_norm(x)
         x = x + ops.dropout(self.ffn(x), self.dropout, key, site=_FFN_SITE)
-        return self.ffn_norm(x), features
+        return self.ffn_norm(x)
 
     def attention_features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
@@ -329,6 +362,24 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             )
         slot_logits, token_logits = self._logits(x, batch, request)
         return _collect(request, attention, hidden, slot_logits, token_logits)
+
+    def first_state(self, batch: Batch, key: Key) -> jax.Array:
+        """Return the last layer's state of each sequence's first token, float32 `[B, D]`.
+
+        Of that layer only what it needs is computed: keys and values of all tokens, and of the
+        first one the rest.
+        """
+        last = len(self.layers)
+        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), key).hidden[last - 1]
+        rotation = None
+        if self.config.positions == "rotary":
+            rotation = ops.rotation_of(self.config, batch["positions"])
+        layer = self.layers[str(last)]
+        x = below.astype(self.compute.dtype)
+        first = layer.first_token(x, batch["segments"], rotation, fold(key, last))
+        if self.final_norm is not None:
+            first = self.final_norm(first)
+        return first[:, 0].astype(jnp.float32)
 
     def _last_layers(self, request: FeatureRequest) -> tuple[int, int]:
         """Return the last layer that runs whole, and the last that runs at all.

@@ -1,6 +1,7 @@
 """Fine-tuning on labelled tasks: the whole encoder with a fresh head, by several protocols."""
 
-from kdjax.evaluation.finetuning.by_protocol import Start, finetune, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import finetune, finetune_one
+from kdjax.evaluation.finetuning.intermediate import tuned_start
 from kdjax.evaluation.finetuning.protocols import check_tasks
 from kdjax.evaluation.finetuning.protocols import fixed as fixed_setting
 from kdjax.evaluation.finetuning.results import (
@@ -11,7 +12,7 @@ from kdjax.evaluation.finetuning.results import (
     squared_errors,
 )
 from kdjax.evaluation.finetuning.scoring import predict
-from kdjax.evaluation.finetuning.trial import Trained
+from kdjax.evaluation.finetuning.trial import Start, Trained
 
 __all__ = [
     "FinetunedTask",
@@ -26,4 +27,5 @@ __all__ = [
     "predict",
     "right_rows",
     "squared_errors",
+    "tuned_start",
 ]
