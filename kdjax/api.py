@@ -331,7 +331,8 @@ def train(
 
     Example:
         >>> run = kdjax.train(arm, data, kdjax.tokens(200), batch_size=8)
-        >>> run.ledger.steps, run.ledger.positions  # a third step of 8 x 12 tokens would not fit
+        >>> ledger = run.ledger
+        >>> ledger.steps, ledger.padded_tokens  # a third step of 8 x 12 tokens would not fit
         (2, 192)
     """
     settings = replace(settings, batch_size=batch_size)

@@ -208,7 +208,7 @@ def unspent(results: Results, run: RunResult) -> str:
     if budget.kind == "hours":
         return f"{3600 * rest:.1f} s".replace("-", numbers.MINUS)
     # A budget of tokens ends in steps of one size; one of FLOPs in those of the last phase.
-    step: float = run.positions / run.steps
+    step: float = run.padded_tokens / run.steps
     if budget.kind == "flops":
         last_price = results.arms[run.arm].phases[-1].price
         step = charged(last_price.parts(), budget.teacher)
@@ -222,7 +222,7 @@ def used_of(results: Results, run: RunResult, kind: str) -> float:
     if kind == "hours":
         return math.fsum(run.wall_clock.get(name, 0.0) for name in results.budget.clock) / 3600
     if kind == "tokens":
-        return float(run.positions)
+        return float(run.padded_tokens)
     return float(run.spent["charged"])
 
 

@@ -13,7 +13,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.evaluation.pair_scores import ScoredPairs
-from kdjax.storage.typed_json import optional
+from kdjax.storage.typed_json import optional, stored_as
 
 T = TypeVar("T")
 
@@ -193,7 +193,7 @@ class RunResult:
         cache_bytes: size of the stored teacher outputs that the run read.
         steps: number of optimiser steps.
         phases: steps, batch and FLOPs of each phase.
-        positions: batch x length, summed over steps.
+        padded_tokens: batch x length, summed over steps; `positions` in files.
         tokens_seen: tokens of all batches, padding not counted.
         tokens_unique: tokens seen for the first time.
         tokens_masked: tokens masked and predicted.
@@ -216,7 +216,7 @@ class RunResult:
     cache_bytes: int
     steps: int
     phases: tuple[RunPhase, ...]
-    positions: int
+    padded_tokens: int = field(metadata=stored_as("positions"))
     tokens_seen: int
     tokens_unique: int
     tokens_masked: int

@@ -97,7 +97,7 @@ def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
         used=run.used,
         spent=run.spent,
         steps=run.steps,
-        positions=run.positions,
+        padded_tokens=run.padded_tokens,
         tokens_seen=run.tokens_seen,
         tokens_unique=run.tokens_unique,
         epochs=run.epochs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from kdjax.results.runs import Divergence
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import read_json
-from kdjax.storage.typed_json import from_plain, optional
+from kdjax.storage.typed_json import from_plain, optional, stored_as
 
 Verdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
 """What an interval says, read from the first arm's side."""
@@ -64,7 +64,7 @@ class SweepRow:
     used: float
     spent: dict[str, int]
     steps: int
-    positions: int
+    padded_tokens: int = field(metadata=stored_as("positions"))
     tokens_seen: int
     tokens_unique: int
     epochs: float

@@ -154,7 +154,7 @@ def _results(
                         "teacher_training": 0,
                     },
                     steps=int(tokens / 512),
-                    positions=int(tokens),
+                    padded_tokens=int(tokens),
                     tokens_seen=int(tokens),
                     tokens_unique=int(min(tokens, UNIQUE)),
                     epochs=tokens / UNIQUE,

@@ -81,7 +81,7 @@ def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
     assert ledger.phases == (20, 10, 10)
     # Each stretch goes on where the one before left the stream.
     assert asked == [(0, 2), (40, 4), (80, 8)]
-    assert ledger.positions == BUDGET.amount
+    assert ledger.padded_tokens == BUDGET.amount
     phases = arm().ramped(RAMP).phases
     flops = sum(
         n * price(phase, phase.shape(tiny.SHAPE)).total

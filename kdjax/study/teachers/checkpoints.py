@@ -133,7 +133,7 @@ class TeacherCheckpoints:
                 "step_flops": step_price.total,
                 "tokens": ledger.tokens,
                 "unique_tokens": ledger.unique_tokens,
-                "epochs": ledger.positions / self._config.data.seq_len / train_sequences,
+                "epochs": ledger.padded_tokens / self._config.data.seq_len / train_sequences,
                 "corpus": self._corpus.digest,
                 "corpus_tokens": self._corpus.tokens("train"),
             },
