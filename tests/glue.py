@@ -5,6 +5,7 @@ it."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -134,9 +135,10 @@ def write_tfds(root: Path, tasks: Sequence[SuiteTask] = GLUE) -> Path:
     Returns:
         The directory of the tasks' directories.
     """
-    import tensorflow_datasets as tfds
+    # Imported here: it takes a second.
+    tfds: Any = importlib.import_module("tensorflow_datasets")
 
-    class Glue(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc, name-defined]
+    class Glue(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("2.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=task.name) for task in GLUE]  # noqa: RUF012
         pkg_dir_path = Path(__file__).parent

@@ -18,6 +18,7 @@ from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
 from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
+from kdjax.evaluation.metric import METRICS, baseline
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
@@ -347,22 +348,30 @@ def _endpoints(
     if config.evaluation.finetune.steps:
         labels["finetune"] = "fine-tuned"
     for kind, label in labels.items():
-        endpoints += [_score(kind, label, task, tuple(arms)) for task in tasks]
+        for task in tasks:
+            endpoints += _scores(kind, label, task, tuple(arms))
     return endpoints
 
 
-def _score(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> MeasuredEndpoint:
-    """Return the score on a task's test rows, by a linear probe or by fine-tuning."""
-    return MeasuredEndpoint(
-        name=f"{kind}.{task.name}",
-        label=f"{task.name}, {label}",
-        unit="Pearson's r" if task.regression else "accuracy",
-        better="higher",
-        kind=kind,
-        arms=arms,
-        rows=len(task.test),
-        baseline=task.baseline,
-    )
+def _scores(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> list[MeasuredEndpoint]:
+    """Return the scores on a task's reported rows, by a linear probe or by fine-tuning."""
+    baselines = baseline(task)
+    unit = " and ".join(METRICS[name].label for name in task.metrics)
+    if len(task.metrics) > 1:
+        unit = f"mean of {unit}"
+    return [
+        MeasuredEndpoint(
+            name=f"{kind}.{result}",
+            label=f"{result}, {label}",
+            unit=unit,
+            better="higher",
+            kind=kind,
+            arms=arms,
+            rows=len(split),
+            baseline=baselines[result],
+        )
+        for result, split in task.reported.items()
+    ]
 
 
 def _losses(

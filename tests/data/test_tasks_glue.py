@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,8 +108,8 @@ def test_selection_rows_are_training_rows_by_the_hash_of_their_texts(
 ) -> None:
     task = next(task for task in GLUE if task.name == "rte")
     loaded = read(official, tokenizer, "rte", selection=0.3)["rte"]
-    selection = []
-    rest = []
+    selection: list[Any] = []
+    rest: list[Any] = []
     for row in glue.rows_of(task, "train"):
         fraction = split_fraction("\n".join(row.texts))
         (selection if fraction < 0.3 else rest).append((fraction, by_hand(row), row.label))

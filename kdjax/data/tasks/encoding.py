@@ -96,9 +96,16 @@ class EncodedRows:
         """
         lengths = self.split.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        # Place n of the new tokens is as far behind its row's begin as the one it comes from.
-        shifts = np.repeat(self.split.offsets[:-1][rows] - offsets[:-1], lengths)
-        tokens = self.split.tokens[np.arange(offsets[-1]) + shifts]
+        tokens = np.empty(offsets[-1], np.int32)
+        # Places take more memory than tokens, so they are made for some rows at a time.
+        for first in range(0, len(rows), CHUNK):
+            part = slice(first, first + CHUNK)
+            begin = offsets[first]
+            end = offsets[min(first + CHUNK, len(rows))]
+            # Each place is as far behind its row's begin as the one it comes from.
+            shifts = self.split.offsets[:-1][rows[part]] - offsets[:-1][part]
+            places = np.arange(begin, end) + np.repeat(shifts, lengths[part])
+            tokens[begin:end] = self.split.tokens[places]
         second = self.split.second
         labels = self.split.labels
         return Split(
@@ -150,11 +157,12 @@ def encode(
             fractions.append(hash_fraction(row.texts))
             if labelled:
                 labels.append(task.label(row, source))
-    kind = np.int32 if task.classes else np.float32
+    numbers = np.array(labels)
+    typed = numbers.astype(np.int32) if task.classes else numbers.astype(np.float32)
     split = Split(
         np.frombuffer(tokens, np.int32) if tokens else np.zeros(0, np.int32),
         np.array(ends, np.int64),
         np.array(seconds, np.int32) if task.pairs else None,
-        np.array(labels).astype(kind) if labelled else None,
+        typed if labelled else None,
     )
     return EncodedRows(split, np.array(fractions), text_tokens, unknown)

@@ -15,7 +15,7 @@ from kdjax.data.tasks.suite import SuiteTask
 from kdjax.data.tasks.tables import table_rows
 from kdjax.data.text import tfds
 from kdjax.data.text.records import Record
-from kdjax.data.text.streams import check_characters
+from kdjax.data.text.streams import TextError, check_characters
 from kdjax.errors import InputError, nearest
 from kdjax.storage.paths import local_path
 
@@ -114,7 +114,7 @@ def tfds_sources(uri: str, task: SuiteTask) -> tuple[RowSource, ...]:
         name = f"{NAMES[split][0]}{ending}"
         try:
             source = tfds.find(f"{tfds.PREFIX}{directory}:{name}")
-        except tfds.TextError:
+        except TextError:
             if split == "test":
                 continue
             raise
