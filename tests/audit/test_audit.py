@@ -479,13 +479,6 @@ def test_damaged_reference_losses_are_named(copy: Path) -> None:
     assert [found.found for found in audit(copy) if found.where == str(path)] == ["unigram is nan"]
 
 
-def test_damaged_file_of_contamination_is_named(copy: Path) -> None:
-    (path,) = (copy / "data").glob("contamination-*.json")
-    edit(path, "overlaps", 0, "rows", to=lambda _: "many")
-    places = [found.found for found in audit(copy) if found.where == str(path)]
-    assert places == ["overlaps[0].rows is 'many'"]
-
-
 def test_run_that_is_gone_is_named_once(copy: Path) -> None:
     shutil.rmtree(copy / KD)
     assert KD in places_of_differences(copy)
