@@ -70,10 +70,12 @@ class TaskConfig:
         Raises:
             InputError: one cannot be.
         """
-        has_one = bool(self.file) != bool(self.train)
-        found = "both set" if self.file else "empty"
-        expected = "one of them: one file that is split, or one for each split"
-        expect(has_one, f"{name}.file and {name}.train", found, expected)
+        if bool(self.file) == bool(self.train):
+            found = "set" if self.file else "empty"
+            raise InputError(
+                f"{name}.file and {name}.train are both {found}, expected one of them: a file that "
+                "is split, or one for each split"
+            )
         if self.file:
             self._check_shares(name)
         else:
@@ -170,7 +172,10 @@ def check_suite(suite: str, chosen: Sequence[str], place: str, own: Mapping[str,
             raise InputError(f"{setting} has {name!r:.80}{hint}, expected tasks of {suite}")
     _check_once(chosen, setting)
     for name in result_names(suite, chosen):
-        expect(name not in own, "evaluation.tasks", f"one named {name!r}", f"no name of {suite}'s")
+        if name in own:
+            raise InputError(
+                f"evaluation.tasks has {name!r}, the name of a result of {suite}, expected another"
+            )
 
 
 def result_names(suite: str, chosen: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import csv
 import gzip
 import json
 import lzma
@@ -16,30 +15,11 @@ import pytest
 from pyarrow import parquet
 
 from kdjax.config import EvaluationConfig, TaskConfig
-from kdjax.data.tasks import tables
-from kdjax.data.tasks.load import load_tasks, raw_tasks
+from kdjax.data.tasks.load import raw_tasks
 from kdjax.data.tasks.task import Split, Task
 from kdjax.data.text.sources import split_fraction
 from kdjax.errors import InputError
-from tests.corpora import make_tokenizer, texts
-
-ROWS = [
-    {"text": text, "label": "pos" if n < 150 else "neg", "source": "s"}
-    for n, text in enumerate(texts(300, seed=5))
-]
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(path)
-
-
-def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
-    (task,) = load_tasks(EvaluationConfig(tasks={name: config}), tokenizer, length)
-    return task
+from tests.data.own_tasks import PAIRS, ROWS, load, write_csv
 
 
 def splits_of(task: Task) -> dict[str, Split]:
@@ -179,80 +159,6 @@ def test_regression_has_numbers_and_one_output(tmp_path: Path, tokenizer: Path) 
     assert all(known[tokens] == label for tokens, label in rows_of(task.train))
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "changes", "message"),
-    [
-        ("a.csv", None, {}, r"a\.csv: cannot be read"),
-        (
-            "a.csv",
-            "txt,label\nx,1\n",
-            {},
-            r"line 2: has no 'text' \(did you mean 'txt'\?\), .*evaluation\.tasks\.t\.text$",
-        ),
-        (
-            "a.csv",
-            "text,label\nx,1\n",
-            {"label": "labels"},
-            r"line 2: has no 'labels' \(did you mean 'label'\?\), .* evaluation\.tasks\.t\.label$",
-        ),
-        ("a.csv", "text,label\nx,1\n", {"where": {"source": "s"}}, "line 2: has no 'source'"),
-        ("a.csv", "text,label\nx,1\n", {"identity": "key"}, "line 2: has no 'key'"),
-        (
-            "a.csv",
-            "text,label\nx,1\ny,2,3\n",
-            {},
-            r"line 3: has 3 columns, expected the header's 2",
-        ),
-        ("a.csv", 'text,label\n"x"y,1\n', {}, "line 2: malformed CSV"),
-        ("a.csv", "", {}, "no row is left"),
-        ("a.csv", "text,label\nx,1\n", {"where": {"label": "2"}}, "no row is left by where"),
-        ("a.tsv", "text\tlabel\nx\n", {}, r"a\.tsv, line 2: has 1 columns"),
-        ("a.jsonl", '{"text": "x"}\n', {}, r"a\.jsonl, line 1: has no 'label'"),
-        ("a.jsonl", '{"text": "x", "label": null}\n', {}, r"line 1: 'label' is null"),
-        ("a.jsonl", '{"text": "\\udc00", "label": 1}\n', {}, "half a surrogate pair"),
-        (
-            "a.csv",
-            "text,label\nx,0.5\ny,high\n",
-            {"regression": True},
-            r"line 3: the label is 'high', expected a number",
-        ),
-        (
-            "a.csv",
-            "text,label\nx,0.5\ny,nan\n",
-            {"regression": True},
-            r"line 3: the label is 'nan', expected a number",
-        ),
-        ("a.csv", "text,label\nx,1\ny,1\n", {}, "has the one class '1', expected at least 2"),
-        (
-            "a.csv",
-            "text,label\nx,1\ny,2\n",
-            {"drop_labels": ("11",)},
-            r"no row has the label '11' of drop_labels",
-        ),
-        ("a.csv", "text,label\nx,1\ny,2\n", {}, "2 rows leave the .* split empty"),
-        (
-            "a.xls",
-            "text,label\n",
-            {},
-            r"expected a \.csv, \.tsv, \.jsonl, \.json or \.parquet file",
-        ),
-    ],
-)
-def test_unusable_task_file_is_refused_with_cause_and_place(
-    tmp_path: Path, name: str, content: str | None, changes: dict[str, Any], message: str
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(InputError, match=message) as e:
-        load(
-            "t",
-            TaskConfig(str(tmp_path / name), **changes),
-            make_tokenizer(tmp_path / "tokenizer.json"),
-            16,
-        )
-    assert "\n" not in str(e.value)
-
-
 def test_csv_field_may_be_longer_than_pythons_own_limit(tmp_path: Path, tokenizer: Path) -> None:
     """Python's reader takes 131,072 characters of a field unless it is told otherwise."""
     rows = [f"{'w1 ' * 50_000}w{n},{n % 2}" for n in range(2)]
@@ -261,20 +167,6 @@ def test_csv_field_may_be_longer_than_pythons_own_limit(tmp_path: Path, tokenize
     config = TaskConfig(str(tmp_path / "a.csv"), dev=0.2, test=0.2)
     task = load("t", config, tokenizer, 16)
     assert sum(map(len, splits_of(task).values())) == 42
-
-
-def test_csv_field_beyond_our_limit_says_the_limit(
-    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = csv.field_size_limit(100)
-    monkeypatch.setattr(tables, "LINE_BYTES", 50)
-    (tmp_path / "a.csv").write_text("text,label\n" + "x" * 101 + ",1\n")
-    config = TaskConfig(str(tmp_path / "a.csv"))
-    try:
-        with pytest.raises(InputError, match=r"line 2: a field is longer than 100 characters"):
-            load("t", config, tokenizer, 16)
-    finally:
-        csv.field_size_limit(before)
 
 
 @pytest.mark.parametrize("name", ["A.CSV", "a.csv.gz", "a.tsv.xz", "a.jsonl.bz2"])
@@ -292,28 +184,6 @@ def test_task_may_be_compressed_and_its_suffix_in_upper_case(
     config = TaskConfig(str(tmp_path / name), dev=0.2, test=0.2)
     task = load("t", config, tokenizer, 16)
     assert sum(map(len, splits_of(task).values())) == 40
-
-
-@pytest.mark.parametrize(("known", "message"), [(0, "100.0%"), (1, "75.0%"), (2, None)])
-def test_task_that_is_mostly_unknown_is_refused(
-    tmp_path: Path, tokenizer: Path, known: int, message: str | None
-) -> None:
-    words = ["w1", "w2"][:known] + ["ሰላም", "ዓለም", "ቋንቋ", "ጽሑፍ"][: 4 - known]
-    text = " ".join(words)
-    rows = [f"{text},{n % 2},{n}" for n in range(40)]
-    (tmp_path / "a.csv").write_text("\n".join(["text,label,id", *rows]), encoding="utf-8")
-    config = TaskConfig(str(tmp_path / "a.csv"), identity="id", dev=0.2, test=0.2)
-    if message is None:
-        assert load("t", config, tokenizer, 16).unknown == 0.5
-        return
-    with pytest.raises(InputError, match=rf"task t, .*: {message} of the tokens are \[UNK\]"):
-        load("t", config, tokenizer, 16)
-
-
-PAIRS = [
-    {"premise": a, "other": b, "label": "yes" if n % 2 else "no"}
-    for n, (a, b) in enumerate(zip(texts(90, seed=6), texts(90, seed=7), strict=True))
-]
 
 
 def test_pairs_in_files_of_their_own_are_not_split_by_a_hash(
@@ -361,32 +231,9 @@ def test_classes_have_the_order_that_is_set(tmp_path: Path, tokenizer: Path) -> 
         load("t", fewer, tokenizer, 16)
 
 
-def test_missing_second_column_is_named(tmp_path: Path, tokenizer: Path) -> None:
-    rows = [{"text": "w1", "text_c": "w2", "label": 1}]
-    write_csv(tmp_path / "a.csv", rows)
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    for name in ("a.csv", "a.parquet"):
-        config = TaskConfig(str(tmp_path / name), text_b="text_b")
-        with pytest.raises(
-            InputError, match=r"has no 'text_b'.*, the column of evaluation\.tasks\.t\.text_b$"
-        ):
-            load("t", config, tokenizer, 16)
-    config = TaskConfig(str(tmp_path / "a.parquet"), text="x", label="y")
-    with pytest.raises(InputError, match=r"has the columns .*, expected some of x, y$"):
-        load("t", config, tokenizer, 16)
-
-
 def test_raw_rows_of_a_file_have_their_lines(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv")
     (task,) = raw_tasks(EvaluationConfig(tasks={"t": TaskConfig(path)}))
     places = {row.where: row.texts for _, row in task.rows()}
     assert len(places) == len(ROWS)
     assert places[f"{path}, line 2"] == (ROWS[0]["text"],)
-
-
-def test_dev_rows_of_one_class_are_refused(tmp_path: Path, tokenizer: Path) -> None:
-    whole = write_csv(tmp_path / "a.csv")
-    dev = write_csv(tmp_path / "dev.csv", ROWS[:5])
-    config = TaskConfig(train=whole, dev=dev, test=whole)
-    with pytest.raises(InputError, match=r"dev\.csv: all 5 rows of the dev split are 'pos', exp"):
-        load("t", config, tokenizer, 16)

@@ -18,9 +18,10 @@ from pyarrow import parquet
 from kdjax import models
 from kdjax.config import EvaluationConfig, TaskConfig
 from kdjax.data.tasks.load import load_tasks
+from kdjax.data.tasks.suite import GLUE
 from kdjax.data.text import sources
 from kdjax.errors import InputError
-from tests import small_study
+from tests import glue, small_study
 from tests.corpora import make_tokenizer
 from tests.fuzz.mutations import changed_bytes, numbered
 
@@ -107,6 +108,34 @@ def test_damaged_table_is_read_or_refused_in_one_line(seconds: float, tmp_path: 
         config = EvaluationConfig(tasks={"task": task})
         where = f"table {number}, {suffix}"
         counts[refused(lambda config=config: load_tasks(config, tokenizer, 16), where)] += 1
+    print(f"{sum(counts)} files, {counts[1]} refused")
+    assert min(counts) > 0, counts
+
+
+@pytest.mark.parametrize("seconds", DURATIONS)
+def test_damaged_suite_is_read_or_refused_in_one_line(seconds: float, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path / "tokenizer.json")
+    writers = {"official": glue.write_official, "hub": glue.write_hub}
+    files = []
+    for layout, write in writers.items():
+        root = write(tmp_path / layout)
+        for task in GLUE:
+            directory = root / (task.title if layout == "official" else task.name)
+            files += [(root, task.name, path) for path in sorted(directory.iterdir())]
+    counts = [0, 0]
+    for number in numbered(seconds):
+        rng = random.Random(f"suite {number}")
+        root, name, path = rng.choice(files)
+        whole = path.read_bytes()
+        path.write_bytes(changed_bytes(whole, rng))
+        config = EvaluationConfig(suite="glue", glue=str(root), suite_tasks=(name,))
+        where = f"suite {number}, {path}"
+
+        def read(config: EvaluationConfig = config) -> object:
+            return load_tasks(config, tokenizer, 16, with_unlabelled=True)
+
+        counts[refused(read, where)] += 1
+        path.write_bytes(whole)
     print(f"{sum(counts)} files, {counts[1]} refused")
     assert min(counts) > 0, counts
 

@@ -20,20 +20,20 @@ from kdjax.errors import InputError, nearest
 from kdjax.storage.paths import local_path
 
 LABEL = "label"
-HIDDEN = "-1"
-"""Label of rows whose label is hidden."""
+HIDDEN = (-1, "-1")
+"""Labels of rows whose label is hidden: as a number, or as text."""
 NAMES = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("test",)}
 """Kind of split -> its names in files."""
-TEMPLATES = {
+TextParts = tuple[tuple[str, tuple[str, ...]], ...]
+"""For each text a template, and the fields that fill it."""
+TEMPLATES: dict[str, TextParts] = {
     "multirc": (("Question: {} Answer: {}", ("question", "answer")), ("{}", ("paragraph",))),
     "wsc": (
         ('Does "{}" refer to "{}" in this passage?', ("span2_text", "span1_text")),
         ("{}", ("text",)),
     ),
 }
-"""Tasks of BabyLM whose texts are put together of several fields: for each text a template and the
-fields that fill it, as the challenge's pipeline has them."""
-TextParts = tuple[tuple[str, tuple[str, ...]], ...]
+"""Tasks of BabyLM whose texts are put together of several fields, as its pipeline does it."""
 
 
 def has_hub_task(root: Path, task: SuiteTask) -> bool:
@@ -60,7 +60,7 @@ def hub_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
         files = _files(directory, names)
         if files:
             place = ", ".join(map(str, files))
-            read = functools.partial(_rows, task, _plain_texts(task), _read(files, task))
+            read = functools.partial(_rows, task, _read(files, task))
             sources.append(RowSource(split, result, place, read))
         elif split != "test":
             raise InputError(
@@ -80,7 +80,6 @@ def babylm_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
     Raises:
         InputError: a file is missing.
     """
-    parts = TEMPLATES.get(task.name, _plain_texts(task))
     names: dict[SplitName, str] = {"train": "train", "dev": "valid"}
     sources = []
     for split, name in names.items():
@@ -90,7 +89,7 @@ def babylm_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
                 f"{root}: task {task.name} has no {path.name}, expected BabyLM's glue_filtered, or "
                 f"evaluation.suite_tasks without {task.name}"
             )
-        read = functools.partial(_rows, task, parts, _read([path], task))
+        read = functools.partial(_rows, task, _read([path], task))
         sources.append(
             RowSource("train" if split == "train" else "dev", task.name, str(path), read)
         )
@@ -119,7 +118,7 @@ def tfds_sources(uri: str, task: SuiteTask) -> tuple[RowSource, ...]:
                 continue
             raise
         read_records = functools.partial(tfds.examples, source, features, _fields(task))
-        read = functools.partial(_rows, task, _plain_texts(task), read_records)
+        read = functools.partial(_rows, task, read_records)
         sources.append(RowSource(split, result, str(source), read))
     return tuple(sources)
 
@@ -174,8 +173,9 @@ def _files(directory: Path, names: tuple[str, ...] | list[str]) -> list[Path]:
 
 def _read(files: list[Path], task: SuiteTask) -> Callable[[], Iterator[Record]]:
     """Return what reads the records of files, one after another."""
-    parts = TEMPLATES.get(task.name, _plain_texts(task))
-    columns = {field for _, fields in parts for field in fields} | {LABEL}
+    columns = {LABEL}
+    for _, names in _parts(task):
+        columns.update(names)
 
     def read() -> Iterator[Record]:
         for path in files:
@@ -184,9 +184,10 @@ def _read(files: list[Path], task: SuiteTask) -> Callable[[], Iterator[Record]]:
     return read
 
 
-def _plain_texts(task: SuiteTask) -> TextParts:
-    """Return the texts of a task that are fields as they are."""
-    return tuple(("{}", (column,)) for column in task.columns)
+def _parts(task: SuiteTask) -> TextParts:
+    """Return template and fields of each text of a task; most texts are a field as it is."""
+    plain = tuple(("{}", (column,)) for column in task.columns)
+    return TEMPLATES.get(task.name, plain)
 
 
 def _fields(task: SuiteTask) -> str:
@@ -194,24 +195,24 @@ def _fields(task: SuiteTask) -> str:
 
 
 def _rows(
-    task: SuiteTask, parts: TextParts, read: Callable[[], Iterator[Record]], _: Counter[str]
+    task: SuiteTask, read: Callable[[], Iterator[Record]], _: Counter[str]
 ) -> Iterator[RawRow]:
     """Yield records as rows.
 
     Args:
         task: the task.
-        parts: template and fields of each text.
         read: reads the records.
 
     Raises:
         InputError: a record lacks a field, or a text is none.
     """
+    parts = _parts(task)
     for record in read():
-        texts = tuple(
-            template.format(*(_text(record, name, task) for name in names))
-            for template, names in parts
-        )
-        yield RawRow(record.where, texts, _label(record.fields.get(LABEL), task))
+        texts = []
+        for template, names in parts:
+            fields = [_text(record, name, task) for name in names]
+            texts.append(template.format(*fields))
+        yield RawRow(record.where, tuple(texts), _label(record.fields.get(LABEL), task))
 
 
 def _text(record: Record, name: str, task: SuiteTask) -> str:
@@ -232,12 +233,9 @@ def _text(record: Record, name: str, task: SuiteTask) -> str:
 
 def _label(value: Any, task: SuiteTask) -> str | None:
     """Return a label as text: a class by its name; None where it is hidden or absent."""
-    # A score may be -1 in a test split and nowhere else; so may an index.
-    if value is None or value == int(HIDDEN):
+    if value is None or value in HIDDEN:
         return None
     if isinstance(value, bool):
         value = int(value)
     label = str(value)
-    if label == HIDDEN:
-        return None
     return task.class_of(label) if task.classes else label
