@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from kdjax.data.contamination.check import Contamination, Overlap
 from kdjax.errors import InputError
 from kdjax.report import notes, reference_losses, teacher_accounting, usage
 from kdjax.report import sentences as verdict
@@ -351,3 +352,16 @@ def test_page_says_how_the_tokenizer_takes_the_text(results: Results) -> None:
     page = report.html(counted)
     assert "1.50 tokens a word, 0.25 a character" in page
     assert "[UNK]: 3.4% of the training tokens, 20% of the held-out ones" in page
+
+
+def test_page_has_the_rows_that_stand_in_training_text(results: Results) -> None:
+    in_text = Overlap("sst2", "sst2", "reported", "", 872, 3, ("dev.tsv, line <5>",))
+    in_task = Overlap("sst2", "sst2", "reported", "movies", 872, 691, ())
+    found = Contamination(1, "corpus", "tasks", "", (in_text, in_task))
+    page = Page(report.html(replace(results, contamination=found)))
+    assert page.problems == []
+    shown = re.sub(r"\s+", " ", page.text)
+    assert "dev.tsv, line <5>" in shown
+    assert "training rows of movies" in shown
+    assert "79.2%" in shown
+    assert "stand in training text" not in Page(report.html(results)).text
