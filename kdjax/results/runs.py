@@ -204,6 +204,8 @@ class RunResult:
         params_sha256: SHA-256 of the final parameters; None where training diverged and left none.
         ledger_sha256: SHA-256 of the last entry of the ledger's journal.
         diverged: how the run diverged; None: it did not.
+        words_seen: words of the text that `tokens_seen` are, between white space
+            (`kdjax.data.manifest.Manifest.words_in`); None where the corpus has no count.
     """
 
     arm: str
@@ -227,6 +229,7 @@ class RunResult:
     params_sha256: str | None
     ledger_sha256: str
     diverged: Divergence | None = optional()
+    words_seen: int | None = optional()
 
 
 @dataclass(frozen=True)

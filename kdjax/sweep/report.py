@@ -8,8 +8,9 @@ from typing import Any
 
 from kdjax.evaluation.statistics import expected_false
 from kdjax.report import numbers, page, reference_losses, summary
+from kdjax.report.averages import mean
 from kdjax.report.phrases import counted, listed, listed_settings, say, sentence
-from kdjax.report.usage import Cell, Column, Table, mean
+from kdjax.report.usage import Cell, Column, Table
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import write_text
