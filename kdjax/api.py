@@ -257,7 +257,7 @@ def prepare(
         validation: share of documents held out.
         text_field: name of the field, column or feature that holds the text; of several names, the
             first one present in a record counts.
-        documents: what a document of a .txt file is: what stands between blank lines, a line, or
+        documents: what a document of a text file is: what stands between blank lines, a line, or
             the file.
         unusable: what happens to a record without a usable text: it ends the call, or it is left
             out and counted.

@@ -206,6 +206,8 @@ class RunResult:
         params_sha256: SHA-256 of the final parameters; None where training diverged and left none.
         ledger_sha256: SHA-256 of the last entry of the ledger's journal.
         diverged: how the run diverged; None: it did not.
+        words_seen: words of the text that `tokens_seen` are, between white space
+            (`kdjax.data.manifest.Manifest.words_in`); None where the corpus has no count.
     """
 
     arm: str
@@ -229,6 +231,7 @@ class RunResult:
     params_sha256: str | None
     ledger_sha256: str
     diverged: Divergence | None = optional()
+    words_seen: int | None = optional()
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ def arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
         spent=first.spent,
         tokens=first.tokens_seen,
         epochs=first.epochs,
+        words=first.words_seen,
         parameters=student.parameters,
         parameters_without_embeddings=student.parameters_without_embeddings,
         trains_mlm_head=arm.trains_mlm_head,

@@ -240,7 +240,8 @@ class StudyRunner:
             flops = steps * compiled_phase.price.total
             batch_size = compiled_phase.program.shape.batch_size
             phases.append(RunPhase(steps, batch_size, flops))
-        train_sequences = self._artifacts.corpus.sequences("train")
+        corpus = self._artifacts.corpus
+        train_sequences = corpus.sequences("train")
         row = RunResult(
             arm=arm.name,
             seed=seed,
@@ -263,6 +264,7 @@ class StudyRunner:
             params_sha256=outcome.params_sha256,
             ledger_sha256=outcome.journal_sha256,
             diverged=None if diverged is None else Divergence(ledger.steps, diverged),
+            words_seen=corpus.manifest.words_in(ledger.tokens),
         )
 
         if outcome.params is not None:

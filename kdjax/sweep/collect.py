@@ -107,6 +107,7 @@ def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
         seconds=sum(run.wall_clock.values()),
         metrics=metrics,
         diverged=run.diverged,
+        words_seen=run.words_seen,
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from kdjax.evaluation.statistics import expected_false
 from kdjax.report import numbers, page, reference_losses, summary
+from kdjax.report.averages import known, mean, or_dash
 from kdjax.report.phrases import counted, listed, listed_settings, say, sentence
-from kdjax.report.usage import Cell, Column, Table, mean
+from kdjax.report.usage import Cell, Column, Table
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import write_text
@@ -116,6 +117,8 @@ def _rows(sweep: SweepResults, group: Group) -> dict[str, list[dict[str, Any]]]:
             cells["scores"] = [_score(runs, arm, endpoint) for endpoint in sweep.endpoints]
             for name in _MEANS:
                 cells[name] = mean(getattr(run, name) for run in runs)
+            words = known(run.words_seen for run in runs)
+            cells["words_seen"] = or_dash(numbers.count, words)
             rows.setdefault(arm, []).append(cells)
     return rows
 

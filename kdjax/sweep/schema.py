@@ -74,6 +74,7 @@ class SweepRow:
     seconds: float
     metrics: dict[str, float]
     diverged: Divergence | None = optional()
+    words_seen: int | None = optional()
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_runs_table_has_every_run_and_its_unspent_budget(page: Page, results: Re
     # What the budget had left does not pay another step.
     scratch = next(row for row in rows if row[0].endswith("scratch"))
     price = results.arms["scratch"].phases[0].price.total
-    assert scratch[6] == f"{1.5e12 % price / price:.3f} steps"
+    assert scratch[9] == f"{1.5e12 % price / price:.3f} steps"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: 
             assert arm.endswith(name)
             assert cells == [text + below for text, below in figures]
     # What is left is in the budget's own measure.
-    remaining = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
+    remaining = [row[9] for row in page.cells["Runs"] if row[0] != "arm"]
     assert Counter(remaining) == Counter(
         usage.unspent(study_results, run) for run in study_results.runs
     )
@@ -332,7 +332,7 @@ def test_terminal_table_shows_scores_and_escapes_names(results: Results) -> None
     console.print(table.summary(renamed(results, minilm="[red]minilm[/red]")))
     printed = console.file.getvalue()
     lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
-    assert lines["tinybert"].split()[-1] == "23"
+    assert lines["tinybert"].split()[-2:] == ["23", "0.05"]
     assert "head untrained" in lines["tinybert"]
     assert "head untrained" not in lines["logit"]
     assert "[red]minilm[/red]" in lines, "a name is no markup"

@@ -131,13 +131,21 @@ def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed
     assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
 
 
-def test_tokens_and_epochs_follow_from_steps(study: Study) -> None:
+def test_tokens_epochs_and_words_follow_from_steps(study: Study) -> None:
     sequences = study.results["corpus"]["sequences"]["train"]
+    manifest = json.loads((study.out / "data" / "manifest.json").read_text())
+    figures = manifest["text"]
     for run in study.results["runs"]:
         assert run["epochs"] == pytest.approx(run["steps"] * 8 / sequences)
         assert run["epochs"] < 1
         assert (
             run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
+        )
+        # One word is one token of this tokenizer, and no more than were seen.
+        rate = run["words_seen"] / run["tokens_seen"]
+        assert 0.5 < rate < 1
+        assert rate == pytest.approx(
+            figures["words"]["train"] / manifest["tokens"]["train"], rel=1e-3
         )
         # Every position that is masked was seen.
         assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
@@ -431,11 +439,12 @@ def test_price_command_equals_what_runs_paid(study: Study) -> None:
     assert list(rows) == list(ARMS)
     for arm, phases in rows.items():
         assert len(phases) == 1
-        assert {"total", *PARTS, "steps", "tokens", "epochs"} <= phases[0].keys()
+        assert {"total", *PARTS, "steps", "tokens", "epochs", "words"} <= phases[0].keys()
         assert phases[0]["total"] == study.price(arm)["total"]
         assert phases[0]["steps"] == study.run(arm, 0)["steps"]
         assert phases[0]["epochs"] == pytest.approx(study.run(arm, 0)["epochs"])
         assert phases[0]["tokens"] == pytest.approx(study.run(arm, 0)["tokens_seen"], rel=0.1)
+        assert phases[0]["words"] == pytest.approx(study.run(arm, 0)["words_seen"], rel=0.1)
 
 
 def test_price_command_needs_neither_text_nor_weights(study: Study) -> None:

@@ -213,7 +213,7 @@ def test_table_of_cells_has_mean_deviation_and_counts_of_runs(
         assert row[2] == f"{losses.mean():.3f} ± {losses.std(ddof=1):.3f}"
         assert row[4] == f"{runs[0].steps:,}"
         assert row[5:7] == [f"{runs[0].tokens_seen:,}", f"{runs[0].tokens_unique:,}"]
-        assert row[7:] == [f"{runs[0].epochs:.3f}", "900,000"]
+        assert row[7:] == [f"{runs[0].epochs:.3f}", "–", "900,000"]
 
 
 def test_page_counts_intervals_and_expected_false_ones(page: Page) -> None:

@@ -3,7 +3,6 @@
 from kdjax.evaluation.finetuning.by_protocol import finetune, finetune_one
 from kdjax.evaluation.finetuning.intermediate import tuned_start
 from kdjax.evaluation.finetuning.protocols import check_tasks
-from kdjax.evaluation.finetuning.protocols import fixed as fixed_setting
 from kdjax.evaluation.finetuning.results import (
     FinetunedTask,
     Setting,
@@ -23,7 +22,6 @@ __all__ = [
     "check_tasks",
     "finetune",
     "finetune_one",
-    "fixed_setting",
     "predict",
     "right_rows",
     "squared_errors",

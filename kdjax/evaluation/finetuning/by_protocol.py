@@ -106,7 +106,7 @@ def finetune_one(
     seed: int,
     layout: Layout | None = None,
     dtype: Dtype = "float32",
-    directory: Path | None = None,
+    saved: RunningState | None = None,
 ) -> Trained:
     """Fine-tune a model on a task once, for its parameters: to predict by, or to start from.
 
@@ -119,17 +119,19 @@ def finetune_one(
         seed: fine-tuning seed.
         layout: devices of this process, over which batches are split; None: the first one.
         dtype: type that the encoder computes in.
-        directory: its one/TASK holds the state, saved every few minutes; None: it is kept nowhere.
+        saved: where the state is saved every few minutes; None: nowhere.
 
     Raises:
         InputError: training rows of one class, or rows longer than the model's positions.
     """
     check_task(task, config.max_positions)
-    encoder = {name: part for name, part in params.items() if name != "mlm"}
-    runner = _Runner(config, encoder, task, settings, layout or one_device(), dtype)
-    if directory is not None:
-        runner.directory = directory / "one" / task.name
-    return runner.train_one(TrialSpec(setting, seed))
+    recipe = recipe_of(config, task, settings, layout or one_device(), dtype)
+    specs = [TrialSpec(setting, seed)]
+    numbers = Numbers.of(task)
+    (trained,) = train_lanes(
+        recipe, dict(params), task.train, numbers, specs, settings.warmup, saved
+    )
+    return trained
 
 
 class _Runner:
@@ -187,22 +189,6 @@ class _Runner:
         if saved is not None:
             saved.remove()
         return trials
-
-    def train_one(self, spec: TrialSpec) -> Trained:
-        """Train a trial for its parameters; its last saved state stays."""
-        saved = None
-        if self.directory is not None:
-            saved = RunningState(self.directory, spec.name, digest([self._content(), [spec.name]]))
-        (trained,) = train_lanes(
-            self._recipe,
-            self._encoder,
-            self._task.train,
-            Numbers.of(self._task),
-            [spec],
-            self._settings.warmup,
-            saved,
-        )
-        return trained
 
     def _read(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
         """Return those trials of a group that are finished."""

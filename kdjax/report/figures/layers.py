@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.report import summary, svg
+from kdjax.report.averages import runs
 from kdjax.report.axes import WIDTH, hline, label_lines
 from kdjax.report.summary import Spread, task_of
-from kdjax.report.usage import runs
 from kdjax.results.runs import ProbedLayers, Reference, RunResult, probed_layers
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint

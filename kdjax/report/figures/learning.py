@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kdjax.budget.accounting import Budget
 from kdjax.report import numbers, reference_losses, summary, svg
+from kdjax.report.averages import mean, runs
 from kdjax.report.axes import WIDTH, linear
 from kdjax.report.phrases import listed
-from kdjax.report.usage import mean, runs
 from kdjax.results.study import Results
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -63,6 +63,8 @@ def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
     corpus_name = f"corpus {training['corpus'][:16]}, {training['corpus_tokens']:,} tokens"
     steps = f"{training['steps']:,} steps of {training['step_flops']:.6g}"
     tokens = f"{training['tokens']:,}, {training['unique_tokens']:,} of them unique"
+    # A corpus of an earlier version has no count of words.
+    words = f"{training['words']:,}" if "words" in training else "not counted"
     budget = f"{training['budget']:.4g} FLOPs, of which this checkpoint has used {share:.4g}"
     remarks = f"{facts['note']}\n\n" if facts["note"] else ""
     if share < 1:
@@ -85,6 +87,7 @@ training budget.
 | spent on training it | {facts["training_flops"]:.6g} FLOPs: {steps} |
 | batch | {training["batch_size"]:,} sequences |
 | tokens seen | {tokens} |
+| words seen | {words} |
 | epochs | {training["epochs"]:.2f} |
 | seed | {training["seed"]} |
 | trained on | the training split of {corpus_name} |
