@@ -119,9 +119,9 @@ def priced(config: Config) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def named() -> dict[str, dict[str, Any]]:
     """Some named arms as `kdjax arms` lists them."""
-    # All arms would take a minute; three stand for them.
+    # All arms would take a minute; two stand for them.
     with pytest.MonkeyPatch.context() as monkeypatch:
-        some = ("scratch", "logit", "distilbert")
+        some = ("scratch", "logit")
         monkeypatch.setattr(named_arms, "PRESETS", {name: PRESETS[name] for name in some})
         return named_arms.named_arms(PAPER)
 

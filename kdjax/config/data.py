@@ -96,10 +96,11 @@ class DataConfig:
 
     files: str | tuple[str, ...] = ()
     """The text: paths or globs of .txt, .train, .dev or .test (see `documents`), .jsonl (one record
-    a line) or .json (a list or a mapping of records), each perhaps .gz, .bz2, .xz or .zst, and of .parquet (one record
-    a row). `tfds:DIRECTORY:SPLIT` is a data set that TFDS prepared, `package:NAME/PATH` a file in
-    an installed package, `hf://datasets/OWNER/NAME@REVISION/PATH` one of the Hugging Face Hub;
-    `https://`, `s3://` and `gs://` are read too."""
+    a line) or .json (a list or a mapping of records), each perhaps .gz, .bz2, .xz or .zst, and of
+    .parquet (one record a row). `tfds:DIRECTORY:SPLIT` is a data set that TFDS prepared,
+    `package:NAME/PATH` a file in an installed package,
+    `hf://datasets/OWNER/NAME@REVISION/PATH` one of the Hugging Face Hub; `https://`, `s3://` and
+    `gs://` are read too."""
     text_field: str | tuple[str, ...] = ("text", "extract")
     """Name of the field, column or feature that holds the text. With several names, the first one
     present in a record counts."""

@@ -6,7 +6,7 @@ from kdjax.report import numbers
 from kdjax.report.averages import averages, known, or_dash, runs
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
-from kdjax.results.teacher import PretrainingFacts
+from kdjax.results.teacher_facts import PretrainingFacts
 
 Cells = dict[str, tuple[str, str]]
 """Arm -> a figure, and what stands below it."""

@@ -9,7 +9,7 @@ import pytest
 from kdjax.report import terminal, usage, words
 from kdjax.report.usage import Cell
 from kdjax.results.study import Results
-from kdjax.results.teacher import PretrainingFacts
+from kdjax.results.teacher_facts import PretrainingFacts
 from tests.report.results import study
 
 SEEN = 70_000

@@ -35,7 +35,11 @@ BUDGET = Budget("tokens", 20 * tiny.SHAPE.tokens_per_step)
 @functools.cache
 def arm() -> Arm:
     return resolve(
-        "scratch", ArmConfig(), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2)
+        "scratch",
+        ArmConfig(),
+        tiny.SHALLOW_STUDENT,
+        tiny.SHALLOW_TEACHER,
+        OptimizerConfig(learning_rate=1e-2),
     )
 
 
