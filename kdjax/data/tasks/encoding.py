@@ -137,7 +137,8 @@ def encode(
     text_tokens = 0
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
-        texts = [text for row in chunk for text in row.texts]
+        # Of pairs the first and the second text in turn.
+        texts = list(itertools.chain.from_iterable(row.texts for row in chunk))
         ids = tokenizer.ids(texts)
         for row in chunk:
             first = next(ids)

@@ -77,7 +77,9 @@ def _task_of(result: str) -> SuiteTask:
     Raises:
         InputError: there is none.
     """
-    tasks = {name: task for task in GLUE for name, _ in task.results}
+    tasks: dict[str, SuiteTask] = {}
+    for task in GLUE:
+        tasks |= dict.fromkeys((name for name, _ in task.results), task)
     if result not in tasks:
         raise InputError(
             f"predictions of {result!r:.80}{nearest(result, tasks)}: expected results of GLUE"
