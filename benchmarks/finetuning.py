@@ -191,19 +191,19 @@ def main() -> None:
 
     layout = Layout.of(devices=jax.devices()[:1])
     task = sentences(max(options.rows, 1000), options.vocab)
-    lanes_rows = []
-    buckets_rows = []
+    recipes = {}
     for name in options.models:
         config = model(name, options.vocab)
-        recipe = recipe_of(config, task, FinetuneConfig(), layout, options.dtype)
+        recipes[name] = recipe_of(config, task, FinetuneConfig(), layout, options.dtype)
+    if options.lanes:
+        print(tables.head(LANES_HEADER))
+    for name, recipe in recipes.items():
         for count in options.lanes:
-            lanes_rows.append(lanes_row(recipe, task, name, count, options))
-        if options.rows:
-            buckets_rows.append(buckets_row(recipe, task, name))
-    for header, rows in ((LANES_HEADER, lanes_rows), (BUCKETS_HEADER, buckets_rows)):
-        if rows:
-            print(tables.head(header))
-            print("\n".join(tables.row(row) for row in rows), end="\n\n")
+            print(tables.row(lanes_row(recipe, task, name, count, options)), flush=True)
+    if options.rows:
+        print(f"\n{tables.head(BUCKETS_HEADER)}")
+        for name, recipe in recipes.items():
+            print(tables.row(buckets_row(recipe, task, name)), flush=True)
 
 
 def model(size: str, vocab_size: int) -> ModelConfig:

@@ -379,8 +379,8 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         first = layer.first_token(x, batch["segments"], rotation, fold(key, last))
         if self.final_norm is not None:
             first = self.final_norm(first)
-        states: jax.Array = first[:, 0].astype(jnp.float32)
-        return states
+        state: jax.Array = first[:, 0].astype(jnp.float32)
+        return state
 
     def _last_layers(self, request: FeatureRequest) -> tuple[int, int]:
         """Return the last layer that runs whole, and the last that runs at all.
