@@ -9,11 +9,11 @@ from typing import Any
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.report import (
     mlm_probe,
+    ngram_losses,
     notes,
     numbers,
     page,
     primary_endpoint,
-    reference_losses,
     sentences,
     summary,
     svg,
@@ -70,8 +70,8 @@ def html(results: Results) -> str:
         shuffled=mlm_probe.shuffled(results),
         scores=_scores(results, baseline),
         references=summary.references(results),
-        reference_losses=reference_losses.rows(results.corpus.reference_losses, results.endpoints),
-        reference_losses_meaning=reference_losses.MEANING,
+        ngram_losses=ngram_losses.rows(results.corpus.ngram_losses, results.endpoints),
+        ngram_losses_meaning=ngram_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
         vendor_peak=usage.vendor_peak(results),

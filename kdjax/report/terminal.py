@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses, sentences
+from kdjax.report import mlm_probe, ngram_losses, numbers, primary_endpoint, sentences
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
 from kdjax.report.usage import mean, or_dash, runs
@@ -52,9 +52,7 @@ def summary(results: Results) -> Group:
     for name, metrics in references(results).items():
         row = [_cell(metrics.get(endpoint.name)) for endpoint in results.endpoints]
         table.add_row(Text(name), *row, "", style="dim")
-    for label, values in reference_losses.rows(
-        results.corpus.reference_losses, results.endpoints
-    ).items():
+    for label, values in ngram_losses.rows(results.corpus.ngram_losses, results.endpoints).items():
         # A column that is no loss has no such number.
         scores = [or_dash(numbers.score, value) for value in values]
         table.add_row(Text(label), *map(Text, scores), "", style="dim")
