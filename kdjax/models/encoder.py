@@ -131,7 +131,15 @@ class Attention(nnx.Module):  # type: ignore[misc]
         dropout_key: Key,
         requested: frozenset[str],
     ) -> tuple[jax.Array, AttentionFeatures]:
-        """Return the output `[B, L, D]` and the requested features."""
+        """Return the output `[B, L, D]` and the requested features.
+
+        Args:
+            x: input of the layer, `[B, L, D]`.
+            mask: positions that each position may look at.
+            rotation: rotation of queries and keys; None where positions are learned.
+            dropout_key: the layer's dropout key; None: no dropout.
+            requested: names of features, of `ATTENTION_FEATURES`.
+        """
         # One product, as they have the same input.
         layers = (self.query, self.key, self.value)
         kernels = [layer.kernel[...] for layer in layers]
@@ -188,7 +196,13 @@ class Attention(nnx.Module):  # type: ignore[misc]
         """Compute the requested features, and nothing that they do not need.
 
         Queries and keys are those that are compared: where positions are rotary, after the
-        rotation.
+        rotation. Each is a product of its own here: `__call__` needs all three, and has one for
+        them together, which would compute what is not asked for.
+
+        Args:
+            x: input of the layer, `[B, L, D]`.
+            rotation: rotation of queries and keys; None where positions are learned.
+            requested: names of features, of `ATTENTION_FEATURES`.
         """
         needed = requested
         if "scores" in requested:
@@ -245,7 +259,12 @@ class Layer(nnx.Module):  # type: ignore[misc]
     ) -> tuple[jax.Array, AttentionFeatures]:
         """Return the output `[B, L, D]`, and the requested features of the attention.
 
-        `key` is the dropout key of this layer alone.
+        Args:
+            x: output of the layer below, `[B, L, D]`.
+            mask: positions that each position may look at.
+            rotation: rotation of queries and keys; None where positions are learned.
+            key: dropout key of this layer alone; None: no dropout.
+            requested: names of features, of `ATTENTION_FEATURES`.
         """
         attended, features = self.attention(
             self._attention_input(x), mask, rotation, key, requested
@@ -327,7 +346,14 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.compute = compute
 
     def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
-        """Return the requested features; nothing that they do not need is traced."""
+        """Return the requested features; nothing that they do not need is traced.
+
+        Args:
+            batch: `tokens`, `segments`, `positions` `[B, L]`, and `slots` `[B, S]` for their
+                logits.
+            request: features that are asked for, and of which layers.
+            key: dropout key of the step; None: no dropout.
+        """
         last_full_layer, last_layer = self._last_layers(request)
 
         # Mask and rotation are the same for all layers. Positions start anew in each segment, so

@@ -235,7 +235,7 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceModel:
     """A model measured beside the runs: an untrained start, or a teacher.
 
     Attributes:
@@ -275,7 +275,7 @@ def diverged_arms(runs: Iterable[EndedRun]) -> set[str]:
     return {run.arm for run in runs if run.diverged is not None}
 
 
-def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | None:
+def probed_layers(row: RunResult | ReferenceModel, endpoint: str) -> ProbedLayers | None:
     """Return how a task's linear probes did on a model; None where it was not probed.
 
     Args:
@@ -285,6 +285,7 @@ def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | N
     return _details(row, endpoint, ProbedLayers)
 
 
+<<<<<<< HEAD
 def finetuned_task(row: RunResult | Reference, endpoint: str) -> FinetunedTask | None:
     """Return how a model was fine-tuned on a task; None where it was not.
 
@@ -296,27 +297,34 @@ def finetuned_task(row: RunResult | Reference, endpoint: str) -> FinetunedTask |
 
 
 def head_loss(row: RunResult | Reference) -> HeadLoss | None:
+=======
+def head_loss(row: RunResult | ReferenceModel) -> HeadLoss | None:
+>>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
     """Return how a model's own MLM head did; None where it has none that was trained."""
     return _details(row, "mlm_loss", HeadLoss)
 
 
-def probe_fit(row: RunResult | Reference) -> ProbeFit | None:
+def probe_fit(row: RunResult | ReferenceModel) -> ProbeFit | None:
     """Return how a model's MLM probe was fitted; None where it has none."""
     return _details(row, "mlm_probe", ProbeFit)
 
 
+<<<<<<< HEAD
 def pair_scores(row: RunResult | Reference, endpoint: str) -> PairScores | None:
     """Return a model's scores on a set of minimal pairs; None where it was not measured."""
     return _details(row, endpoint, PairScores)
 
 
 def _details(row: RunResult | Reference, endpoint: str, kind: type[T]) -> T | None:
+=======
+def _details(row: RunResult | ReferenceModel, endpoint: str, kind: type[T]) -> T | None:
+>>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
     """Return a model's details on an endpoint; None where they are missing or of another kind."""
     details = row.details.get(endpoint)
     return details if isinstance(details, kind) else None
 
 
-def shuffled_loss(row: RunResult | Reference, endpoint: str) -> float | None:
+def shuffled_loss(row: RunResult | ReferenceModel, endpoint: str) -> float | None:
     """Return a model's loss on shuffled words; None where it was not measured."""
     details = row.details.get(endpoint)
     return getattr(details, "shuffled", None)

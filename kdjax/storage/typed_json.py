@@ -37,9 +37,16 @@ def stored_as(key: str) -> dict[str, str]:
     return {STORED_AS: key}
 
 
-def optional() -> Any:
-    """Return a field that is None where the file does not have its key."""
-    return field(default=None, metadata={OPTIONAL: True})
+def optional(key: str | None = None) -> Any:
+    """Return a field that is None where the file does not have its key.
+
+    Args:
+        key: key of the field in files; None: its name.
+    """
+    metadata: dict[str, Any] = {OPTIONAL: True}
+    if key is not None:
+        metadata |= stored_as(key)
+    return field(default=None, metadata=metadata)
 
 
 def rest() -> Any:

@@ -131,7 +131,7 @@ def _group(
         curves[endpoint.name] = {arm: _curve(members, endpoint, arm) for arm in arms}
         for a, b in itertools.combinations(arms, 2):
             pairs.append(_pair(config, members, endpoint, a, b))
-    return Group(settings, first.corpus.reference_losses, sizes, curves, tuple(pairs))
+    return Group(settings, first.corpus.ngram_losses, sizes, curves, tuple(pairs))
 
 
 def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[CurvePoint, ...]:

@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.evaluation.statistics import expected_false
+<<<<<<< HEAD
 from kdjax.report import numbers, page, reference_losses, summary
 from kdjax.report.averages import known, mean, or_dash
 from kdjax.report.phrases import counted, listed, listed_settings, say, sentence
 from kdjax.report.usage import Cell, Column, Table
+=======
+from kdjax.report import ngram_losses, numbers, page, phrases, summary
+from kdjax.report.phrases import counted, listed, listed_settings, sentence
+from kdjax.report.usage import Cell, Column, Table, mean
+>>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import write_text
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.cells import BUDGETS
+from kdjax.sweep.phrases import say
 from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of
 from kdjax.sweep.verdict import amounts
 
@@ -62,7 +69,7 @@ def html(sweep: SweepResults) -> str:
         over=over,
         groups=[_group(sweep, n, group) for n, group in enumerate(sweep.groups)],
         profiles=profiles,
-        reference_losses_meaning=reference_losses.MEANING,
+        ngram_losses_meaning=ngram_losses.MEANING,
         fields=[(name, _swept(name, values)) for name, values in sweep.fields.items()],
         shared=say("sweep_shared", seeds=listed(sweep.config["seeds"])),
         cells=[
@@ -87,7 +94,7 @@ def _basis(sweep: SweepResults) -> str:
         false=expected_false(count, evaluation["confidence"]),
         margin=evaluation["margin"],
     )
-    return sentence(basis, say("basis_scope"))
+    return sentence(basis, phrases.say("basis_scope"))
 
 
 def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
         "settings": listed_settings(group.settings),
         "endpoints": endpoints,
         "rows": _rows(sweep, group),
-        "reference_losses": reference_losses.rows(group.reference_losses, sweep.endpoints),
+        "ngram_losses": ngram_losses.rows(group.ngram_losses, sweep.endpoints),
     }
 
 

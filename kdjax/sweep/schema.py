@@ -143,14 +143,14 @@ class Group:
 
     Attributes:
         settings: swept setting other than the budget -> its value in these studies.
-        reference_losses: cross-entropies of counts of the text alone; None where not counted.
+        ngram_losses: cross-entropies of counts of the text alone; None where not counted.
         parameters: arm -> size of the student.
         curves: endpoint -> arm -> the arm's values, small budgets first.
         pairs: comparisons of every pair of arms on every endpoint.
     """
 
     settings: dict[str, Any]
-    reference_losses: CountedLosses | None
+    ngram_losses: CountedLosses | None = field(metadata=stored_as("reference_losses"))
     parameters: dict[str, StudentSize]
     curves: dict[str, dict[str, tuple[CurvePoint, ...]]]
     pairs: tuple[ArmPair, ...]

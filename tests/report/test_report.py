@@ -16,7 +16,7 @@ from rich.console import Console
 
 from kdjax.data.contamination.check import Contamination, Overlap
 from kdjax.errors import InputError
-from kdjax.report import notes, reference_losses, teacher_accounting, usage
+from kdjax.report import ngram_losses, notes, teacher_accounting, usage
 from kdjax.report import sentences as verdict
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
@@ -110,14 +110,14 @@ def test_scores_table_has_references_and_majority_class(page: Page) -> None:
 
 
 def test_counted_losses_stand_under_losses_only(page: Page, results: Results) -> None:
-    losses = results.corpus.reference_losses
-    for label, name in reference_losses.LABELS.items():
+    losses = results.corpus.ngram_losses
+    for label, name in ngram_losses.LABELS.items():
         row = page.row("Scores", name)
         assert row[1] == f"{getattr(losses, label):.3f}"
         assert set(row[2:]) == {"–"}
     # The same lines stand in the figure and in the terminal's table.
     figure = learning.draw(results)
-    assert all(name in figure for name in reference_losses.LABELS.values())
+    assert all(name in figure for name in ngram_losses.LABELS.values())
     text = io.StringIO()
     Console(file=text, width=200).print(table.summary(results))
     assert "unigram" in text.getvalue()
@@ -125,24 +125,24 @@ def test_counted_losses_stand_under_losses_only(page: Page, results: Results) ->
 
 
 def test_results_without_counted_losses_render(results: Results) -> None:
-    changed = replace(results, corpus=replace(results.corpus, reference_losses=None))
+    changed = replace(results, corpus=replace(results.corpus, ngram_losses=None))
     old = Page(report.html(changed))
     assert old.problems == []
     assert "unigram" not in old.text
 
 
 def test_lines_outside_zoomed_plot_are_not_drawn(results: Results) -> None:
-    losses = results.corpus.reference_losses
+    losses = results.corpus.ngram_losses
     axes = Figure().subplots()
     axes.plot([0, 1], [3.0, 3.5])
     # The axis begins above one line, and is not moved for it.
     axes.set_ylim(2.9, 3.6)
-    reference_losses.draw(axes, {"unigram": 5.5, "left neighbour": 3.2}, extend=False)
+    ngram_losses.draw(axes, {"unigram": 5.5, "left neighbour": 3.2}, extend=False)
     assert axes.get_ylim() == (2.9, 3.6)
     assert [text.get_text() for text in axes.texts] == ["left neighbour"]
-    reference_losses.draw(axes, {"unigram": 5.5})
-    assert reference_losses.of_endpoint(losses, "probe.topic", "accuracy") == {}
-    assert reference_losses.of_endpoint(None, "mlm_loss", "nats") == {}
+    ngram_losses.draw(axes, {"unigram": 5.5})
+    assert ngram_losses.of_endpoint(losses, "probe.topic", "accuracy") == {}
+    assert ngram_losses.of_endpoint(None, "mlm_loss", "nats") == {}
 
 
 def test_arm_with_untrained_head_shows_no_mlm_loss(page: Page, results: Results) -> None:

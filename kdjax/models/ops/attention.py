@@ -127,7 +127,12 @@ def reference(
     dropout_key: Key,
     with_scores: bool,
 ) -> Attended:
-    """Compute `attention` in plain JAX, the scores always."""
+    """Compute `attention` in plain JAX, differentiated by JAX: the form that is priced.
+
+    Args:
+        query, key, value, mask, heads, rate, dropout_key: as in `attention`.
+        with_scores: of no effect: the scores are returned always.
+    """
     scores = attention_scores(split_heads(query, heads), split_heads(key, heads))
     masked_scores = jnp.where(mask.allowed, scores, -jnp.inf).astype(jnp.float32)
     probs = jax.nn.softmax(masked_scores).astype(query.dtype)
@@ -146,7 +151,12 @@ def optimized(
     dropout_key: Key,
     with_scores: bool,
 ) -> Attended:
-    """Compute `attention` by `attention_in_heads`, the scores always."""
+    """Compute `attention` by `attention_in_heads`, whose backward pass keeps less memory.
+
+    Args:
+        query, key, value, mask, heads, rate, dropout_key: as in `attention`.
+        with_scores: of no effect: the scores are returned always.
+    """
     shape = (len(query), heads, query.shape[1], query.shape[1])
     keep = keep_mask(shape, rate, dropout_key, site=_SITE)
     if keep is None:

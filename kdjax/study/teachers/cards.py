@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.prepare.ngram_losses import ngram_losses
 
 _FITTED = {
     "frozen": ("The encoder is unchanged; only the head was trained.", "the head", "head_flops"),
@@ -42,7 +42,7 @@ def fitted_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
 | spent on {fitted} | {spent}, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts | {reference_losses(corpus).in_words(4)} nats |
+| the text by counts | {ngram_losses(corpus).in_words(4)} nats |
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
 FLOPs are XLA's count of the steps that fitted it.
@@ -93,7 +93,7 @@ training budget.
 | trained on | the training split of {corpus_name} |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts | {reference_losses(corpus).in_words(4)} nats |
+| the text by counts | {ngram_losses(corpus).in_words(4)} nats |
 | parameters | SHA-256 {facts["params_sha256"]} |
 
 FLOPs are XLA's count of the training steps.
