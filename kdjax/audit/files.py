@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.audit.findings import AuditFindings
-<<<<<<< HEAD
 from kdjax.data.contamination import check
-from kdjax.data.prepare import blocks, reference_losses
-=======
 from kdjax.data.prepare import blocks, ngram_losses
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
 from kdjax.data.shards import SHARDS
 from kdjax.report import wall_clock
 from kdjax.results.store import run_result
@@ -56,14 +52,10 @@ def audit_files(out: Path, text: Path, teacher: Path, findings: AuditFindings) -
             read_typed(dict[str, Any], path)
     for path in sorted(text.glob(ngram_losses.PATTERN)):
         with findings.record_errors(path):
-<<<<<<< HEAD
-            reference_losses.read(path)
+            ngram_losses.read(path)
     for path in sorted(text.glob(check.PATTERN)):
         with findings.record_errors(path):
             check.read(path)
-=======
-            ngram_losses.read(path)
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
     for path in sorted(text.glob(f"{SHARDS}/part-*.json")):
         with findings.record_errors(path):
             read_typed(blocks.FinishedBlock, path)

@@ -80,13 +80,8 @@ def html(results: Results) -> str:
         scores=_scores(results, shown, baseline),
         suites=task_tables.tables(results),
         references=summary.references(results),
-<<<<<<< HEAD
-        reference_losses=reference_losses.rows(results.corpus.reference_losses, shown),
-        reference_losses_meaning=reference_losses.MEANING,
-=======
-        ngram_losses=ngram_losses.rows(results.corpus.ngram_losses, results.endpoints),
+        ngram_losses=ngram_losses.rows(results.corpus.ngram_losses, shown),
         ngram_losses_meaning=ngram_losses.MEANING,
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
         vendor_peak=usage.vendor_peak(results),

@@ -7,20 +7,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-<<<<<<< HEAD
 from kdjax.report import (
     mlm_probe,
+    ngram_losses,
     numbers,
     primary_endpoint,
-    reference_losses,
     sentences,
     task_tables,
     words,
 )
 from kdjax.report.averages import mean, or_dash, runs
-=======
-from kdjax.report import mlm_probe, ngram_losses, numbers, primary_endpoint, sentences
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, main_endpoints, references, spread, task_of, text
 from kdjax.report.task_tables import TaskTable
@@ -71,15 +67,9 @@ def summary(results: Results) -> Group:
         table.add_row(Text(arm), *cells)
     table.add_section()
     for name, metrics in references(results).items():
-<<<<<<< HEAD
         row = [_cell(metrics.get(endpoint.name)) for endpoint in endpoints]
         table.add_row(Text(name), *row, style="dim")
-    for label, values in reference_losses.rows(results.corpus.reference_losses, endpoints).items():
-=======
-        row = [_cell(metrics.get(endpoint.name)) for endpoint in results.endpoints]
-        table.add_row(Text(name), *row, "", style="dim")
-    for label, values in ngram_losses.rows(results.corpus.ngram_losses, results.endpoints).items():
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
+    for label, values in ngram_losses.rows(results.corpus.ngram_losses, endpoints).items():
         # A column that is no loss has no such number.
         scores = [or_dash(numbers.score, value) for value in values]
         table.add_row(Text(label), *map(Text, scores), style="dim")

@@ -285,8 +285,7 @@ def probed_layers(row: RunResult | ReferenceModel, endpoint: str) -> ProbedLayer
     return _details(row, endpoint, ProbedLayers)
 
 
-<<<<<<< HEAD
-def finetuned_task(row: RunResult | Reference, endpoint: str) -> FinetunedTask | None:
+def finetuned_task(row: RunResult | ReferenceModel, endpoint: str) -> FinetunedTask | None:
     """Return how a model was fine-tuned on a task; None where it was not.
 
     Args:
@@ -296,10 +295,7 @@ def finetuned_task(row: RunResult | Reference, endpoint: str) -> FinetunedTask |
     return _details(row, endpoint, FinetunedTask)
 
 
-def head_loss(row: RunResult | Reference) -> HeadLoss | None:
-=======
 def head_loss(row: RunResult | ReferenceModel) -> HeadLoss | None:
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
     """Return how a model's own MLM head did; None where it has none that was trained."""
     return _details(row, "mlm_loss", HeadLoss)
 
@@ -309,16 +305,12 @@ def probe_fit(row: RunResult | ReferenceModel) -> ProbeFit | None:
     return _details(row, "mlm_probe", ProbeFit)
 
 
-<<<<<<< HEAD
-def pair_scores(row: RunResult | Reference, endpoint: str) -> PairScores | None:
+def pair_scores(row: RunResult | ReferenceModel, endpoint: str) -> PairScores | None:
     """Return a model's scores on a set of minimal pairs; None where it was not measured."""
     return _details(row, endpoint, PairScores)
 
 
-def _details(row: RunResult | Reference, endpoint: str, kind: type[T]) -> T | None:
-=======
 def _details(row: RunResult | ReferenceModel, endpoint: str, kind: type[T]) -> T | None:
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
     """Return a model's details on an endpoint; None where they are missing or of another kind."""
     details = row.details.get(endpoint)
     return details if isinstance(details, kind) else None

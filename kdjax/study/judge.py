@@ -8,12 +8,8 @@ from dataclasses import asdict, dataclass
 
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
-<<<<<<< HEAD
 from kdjax.data.contamination.check import Contamination
-from kdjax.data.prepare.reference_losses import reference_losses
-=======
 from kdjax.data.prepare.ngram_losses import ngram_losses
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
@@ -88,13 +84,8 @@ def collect(
     """
     config = study.plan.config
     shared = study.artifacts
-<<<<<<< HEAD
-    corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
-    endpoints = endpoints_of(config, corpus, shared.tasks, shared.minimal_pairs, study.plan.arms)
-=======
     corpus = corpus_facts(config, shared.corpus, ngram_losses(shared.corpus), shared.texts)
-    endpoints = endpoints_of(config, corpus, shared.tasks, study.plan.arms)
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
+    endpoints = endpoints_of(config, corpus, shared.tasks, shared.minimal_pairs, study.plan.arms)
     # A result that was read may lack a value, which every comparison below needs.
     for row, endpoint in itertools.product(runs, endpoints):
         if row.diverged is None and row.arm in endpoint.arms and endpoint.name not in row.metrics:

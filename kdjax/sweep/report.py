@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.evaluation.statistics import expected_false
-<<<<<<< HEAD
-from kdjax.report import numbers, page, reference_losses, summary
-from kdjax.report.averages import known, mean, or_dash
-from kdjax.report.phrases import counted, listed, listed_settings, say, sentence
-from kdjax.report.usage import Cell, Column, Table
-=======
 from kdjax.report import ngram_losses, numbers, page, phrases, summary
+from kdjax.report.averages import known, mean, or_dash
 from kdjax.report.phrases import counted, listed, listed_settings, sentence
-from kdjax.report.usage import Cell, Column, Table, mean
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
+from kdjax.report.usage import Cell, Column, Table
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import write_text

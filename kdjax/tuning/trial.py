@@ -13,14 +13,9 @@ from typing_extensions import override
 from kdjax.arms.charges import sharing, stored_by
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
-<<<<<<< HEAD
 from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
 from kdjax.config.tasks import SUITES, result_names
-from kdjax.data.prepare.reference_losses import reference_losses
-=======
-from kdjax.config import Config, FinetuneConfig, ModelConfig
 from kdjax.data.prepare.ngram_losses import ngram_losses
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.progress import Progress, Reporter

@@ -14,12 +14,7 @@ from kdjax.report import summary, svg
 from kdjax.report.averages import runs
 from kdjax.report.axes import WIDTH, hline, label_lines
 from kdjax.report.summary import Spread, task_of
-<<<<<<< HEAD
-from kdjax.results.runs import ProbedLayers, Reference, RunResult, probed_layers
-=======
-from kdjax.report.usage import runs
 from kdjax.results.runs import ProbedLayers, ReferenceModel, RunResult, probed_layers
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 

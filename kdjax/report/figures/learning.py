@@ -11,12 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from kdjax.budget.accounting import Budget
-<<<<<<< HEAD
-from kdjax.report import numbers, reference_losses, summary, svg
-from kdjax.report.averages import mean, runs
-=======
 from kdjax.report import ngram_losses, numbers, summary, svg
->>>>>>> 62062512c0922a543b5a163bcd6a05f307d5a201
+from kdjax.report.averages import mean, runs
 from kdjax.report.axes import WIDTH, linear
 from kdjax.report.phrases import listed
 from kdjax.results.study import Results
