@@ -43,7 +43,17 @@ from kdjax.training.lanes import stack
 BATCH = 32
 FIXED = 128
 """Tokens to which rows are padded where they are not in buckets."""
-LANES_HEADER = ("model", "rows", "lanes", "one by one", "at once", "ratio", "processor ratio")
+LANES_HEADER = (
+    "model",
+    "rows",
+    "lanes",
+    "one by one",
+    "at once",
+    "ratio",
+    "processor, one by one",
+    "processor, at once",
+    "ratio",
+)
 BUCKETS_HEADER = ("model", f"rows/s, length {FIXED}", "rows/s, buckets", "ratio", "padding")
 
 
@@ -119,6 +129,8 @@ def lanes_row(recipe: Recipe, task: Task, name: str, count: int, options: Any) -
         f"{1000 * float(np.median(alone.wall)) / count:.2f} ms",
         f"{1000 * float(np.median(together.wall)) / count:.2f} ms",
         str(ratio(alone.wall, together.wall)),
+        f"{1000 * float(np.median(alone.processor)) / count:.2f} ms",
+        f"{1000 * float(np.median(together.processor)) / count:.2f} ms",
         str(ratio(alone.processor, together.processor)),
     ]
 
@@ -179,19 +191,19 @@ def main() -> None:
 
     layout = Layout.of(devices=jax.devices()[:1])
     task = sentences(max(options.rows, 1000), options.vocab)
-    lanes_rows = []
-    buckets_rows = []
+    recipes = {}
     for name in options.models:
         config = model(name, options.vocab)
-        recipe = recipe_of(config, task, FinetuneConfig(), layout, options.dtype)
+        recipes[name] = recipe_of(config, task, FinetuneConfig(), layout, options.dtype)
+    if options.lanes:
+        print(tables.head(LANES_HEADER))
+    for name, recipe in recipes.items():
         for count in options.lanes:
-            lanes_rows.append(lanes_row(recipe, task, name, count, options))
-        if options.rows:
-            buckets_rows.append(buckets_row(recipe, task, name))
-    for header, rows in ((LANES_HEADER, lanes_rows), (BUCKETS_HEADER, buckets_rows)):
-        if rows:
-            print(tables.head(header))
-            print("\n".join(tables.row(row) for row in rows), end="\n\n")
+            print(tables.row(lanes_row(recipe, task, name, count, options)), flush=True)
+    if options.rows:
+        print(f"\n{tables.head(BUCKETS_HEADER)}")
+        for name, recipe in recipes.items():
+            print(tables.row(buckets_row(recipe, task, name)), flush=True)
 
 
 def model(size: str, vocab_size: int) -> ModelConfig:

@@ -12,7 +12,7 @@ from benchmarks.cases import RATE, Case
 from kdjax.budget.hardware import memory
 from kdjax.parallel.layout import Layout
 from kdjax.training.program import Program
-from kdjax.training.step import ScheduleInputs, jit_step, make_step
+from kdjax.training.step import ScheduleInputs, jit_step, make_loss_fn, make_step
 
 
 class Unfused:
@@ -61,9 +61,14 @@ class Unfused:
             jax.eval_shape(teacher_forward, self._teacher, self._batches[0]),
         )
         # The student's step stands where the fused one has its teacher's forward pass.
-        step = make_step(
+        loss_fn = make_loss_fn(
             phase.student_forward(compute),
             lambda features, batch: features,
+            phase.objective,
+            phase.trained,
+        )
+        step = make_step(
+            loss_fn,
             phase.objective,
             phase.transformation,
             phase.trained,

@@ -257,7 +257,7 @@ def prepare(
         validation: share of documents held out.
         text_field: name of the field, column or feature that holds the text; of several names, the
             first one present in a record counts.
-        documents: what a document of a .txt file is: what stands between blank lines, a line, or
+        documents: what a document of a text file is: what stands between blank lines, a line, or
             the file.
         unusable: what happens to a record without a usable text: it ends the call, or it is left
             out and counted.
@@ -331,7 +331,8 @@ def train(
 
     Example:
         >>> run = kdjax.train(arm, data, kdjax.tokens(200), batch_size=8)
-        >>> run.ledger.steps, run.ledger.positions  # a third step of 8 x 12 tokens would not fit
+        >>> ledger = run.ledger
+        >>> ledger.steps, ledger.padded_tokens  # a third step of 8 x 12 tokens would not fit
         (2, 192)
     """
     settings = replace(settings, batch_size=batch_size)

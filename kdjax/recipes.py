@@ -214,7 +214,10 @@ _READABLE = (
         r"\1 (the longest sequence is now max_positions)",
     ),
 )
-"""What jsonargparse says of nested dataclasses, and how a user would say it."""
+"""What jsonargparse says of nested dataclasses, and how a user would say it.
+
+Its errors are text alone: neither the setting nor what was found or expected is a field of them.
+"""
 
 
 def _one_line(message: str) -> str:
@@ -234,6 +237,25 @@ def _fields_of(hint: Any) -> dict[str, Any] | None:
         if dataclasses.is_dataclass(alternative):
             return get_type_hints(alternative)
     return None
+
+
+def _type_below(hint: Any, key: str) -> Any:
+    """Return the type of what a key holds; None: there is no such setting.
+
+    The checks of a recipe's keys and of overrides both walk down by it.
+
+    Args:
+        hint: type of what has the key.
+        key: name of a setting or of a member of a mapping, or a number in a tuple.
+    """
+    fields = _fields_of(hint)
+    if fields is not None:
+        return fields.get(key)
+    if get_origin(hint) is dict:
+        return get_args(hint)[1]
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0]
+    return Any
 
 
 def _check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None:
@@ -259,22 +281,33 @@ def _check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None
                     "{} where none is set"
                 )
             return
-        for key, value in raw.items():
-            name = ".".join((*path, str(key)))
-            if key not in fields:
-                advice = nearest(str(key), fields)
-                if now := new_name(name, fields):
-                    advice = f": it is now '{now}'"
-                raise InputError(f"{source}: unknown setting '{name}'{advice}")
-            _check_keys(value, fields[key], source, (*path, str(key)))
     elif raw is None and get_origin(hint) in (dict, tuple):
         raise InputError(f"{source}: '{'.'.join(path)}' is null, expected values, or no such line")
-    elif get_origin(hint) is dict and isinstance(raw, dict):
-        for key, value in raw.items():
-            _check_keys(value, get_args(hint)[1], source, (*path, str(key)))
-    elif get_origin(hint) is tuple and isinstance(raw, list):
-        for number, value in enumerate(raw):
-            _check_keys(value, get_args(hint)[0], source, (*path, str(number)))
+
+    for key, value in _members(raw, hint):
+        below = (*path, str(key))
+        kind = _type_below(hint, key)
+        if kind is None and fields is not None:
+            name = ".".join(below)
+            advice = nearest(str(key), fields)
+            if now := new_name(name, fields):
+                advice = f": it is now '{now}'"
+            raise InputError(f"{source}: unknown setting '{name}'{advice}")
+        _check_keys(value, kind, source, below)
+
+
+def _members(raw: Any, hint: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what stands below a part of a recipe, by key or number; nothing of another form.
+
+    Args:
+        raw: the part, as YAML gives it.
+        hint: the type that it should have.
+    """
+    if isinstance(raw, dict) and (_fields_of(hint) is not None or get_origin(hint) is dict):
+        return raw.items()
+    if isinstance(raw, list) and get_origin(hint) is tuple:
+        return enumerate(raw)
+    return ()
 
 
 def _check_overrides(names: Iterable[str]) -> None:
@@ -290,13 +323,12 @@ def _check_overrides(names: Iterable[str]) -> None:
         hint: Any = Config
         parts = name.split(".")
         for number, part in enumerate(parts):
+            # A tuple's members have no names on the command line: the parser says so.
+            if get_origin(hint) is tuple:
+                break
             fields = _fields_of(hint)
-            if fields is None:
-                if get_origin(hint) is not dict:
-                    break
-                hint = get_args(hint)[1]
-                continue
-            if part not in fields:
+            hint = _type_below(hint, part)
+            if hint is None and fields is not None:
                 now = new_name(name, fields)
                 advice = f": it is now '--{now}'"
                 if not now:
@@ -304,7 +336,6 @@ def _check_overrides(names: Iterable[str]) -> None:
                     suggestion = ".".join([*parts[:number], close[0]])
                     advice = f" (did you mean '--{suggestion}'?)"
                 raise InputError(f"command line: unknown setting '--{name}'{advice}")
-            hint = fields[part]
 
 
 def _check_override_values(overrides: Sequence[str]) -> None:

@@ -40,7 +40,9 @@ class Repository:
 class Hub:
     """The server's content, and what was asked of it.
 
-    `repositories` are by `models/OWNER/NAME` or `datasets/OWNER/NAME`, `files` by path.
+    `repositories` are by `models/OWNER/NAME` or `datasets/OWNER/NAME`, `files` by path. `failing`
+    is the status of every answer, `cut_after` the byte from which ranges are refused,
+    `refused_after` the number of downloads after which all are.
     """
 
     url: str = ""
@@ -48,7 +50,15 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
     failing: int = 0
     cut_after: int | None = None
+    refused_after: int | None = None
     requests: list[str] = field(default_factory=list)
+
+    def refuses_download(self) -> bool:
+        """Count a download and return whether it is refused."""
+        if self.refused_after is None:
+            return False
+        self.refused_after -= 1
+        return self.refused_after < 0
 
     def downloads(self) -> set[str]:
         """Return the names of files whose content was asked for."""
@@ -113,6 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             kind, name, revision, file = match.groups()
             self.resolve(kind or "models/", name, revision, file)
+        elif self.command == "GET" and self.hub.refuses_download():
+            self.send(503, b"")
         elif path in self.hub.files:
             self.content(self.hub.files[path], {})
         else:

@@ -7,6 +7,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,9 @@ def priced(config: Config) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def named() -> dict[str, dict[str, Any]]:
     """Some named arms as `kdjax arms` lists them."""
-    # All arms would take a minute; three stand for them.
+    # All arms would take a minute; two stand for them.
     with pytest.MonkeyPatch.context() as monkeypatch:
-        some = ("scratch", "logit", "distilbert")
+        some = ("scratch", "logit")
         monkeypatch.setattr(named_arms, "PRESETS", {name: PRESETS[name] for name in some})
         return named_arms.named_arms(PAPER)
 
@@ -209,6 +210,26 @@ def test_custom_term_of_the_docs_equals_its_formula(own_terms: Any) -> None:
         Features(hidden={6: jnp.asarray(h_s)}), Features(hidden={12: jnp.asarray(h_t)}), batch, {}
     )
     assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
+
+
+def test_names_elsewhere_are_taken_where_the_table_says_and_nowhere_else() -> None:
+    table: dict[str, set[str]] = {}
+    for cells in rows(ROOT / "docs" / "data.md"):
+        names = code(cells[0])
+        # Places in capitals tell this table from that of what each protocol needs.
+        if names and re.match(r"(hf|https|s3|gs):.*[A-Z]+/", names[0]):
+            table |= {name: set(code(cells[1])) for name in names}
+    assert len(table) == 6
+    places = set().union(*table.values()) | {"data.prepared", "cache.source"}
+    for name, taken in table.items():
+        values: dict[str, Any] = dict.fromkeys(places, name)
+        values["evaluation.texts"] = {"text": name}
+        values["evaluation.tasks"] = {"task": {"file": name}}
+        for setting, value in values.items():
+            refusal = nullcontext() if setting in taken else pytest.raises(InputError)
+            # Nothing is asked of a server when a recipe is read.
+            with refusal:
+                recipes.changed(Config(), {setting: value})
 
 
 def test_each_term_variant_and_option_is_documented() -> None:

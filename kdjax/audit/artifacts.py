@@ -18,6 +18,7 @@ from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.text import sources
 from kdjax.models import zoo
+from kdjax.storage import hub
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.facts import teacher_facts
@@ -116,12 +117,19 @@ def _teacher(study: RecordedStudy, corpus: Corpus | None) -> Facts | None:
         name = ""
         recorded = study.findings.read(path) or recorded
     with study.findings.record_errors(path):
-        if recorded is not None and sources.locate(study.config.teacher.source).exists():
+        if recorded is not None and _is_here(study.config.teacher.source):
             expected = _teacher_costs(study, corpus)
             facts = {fact: recorded.get(fact, 0) for fact in expected}
             study.findings.expect_equal(path, facts, expected, name, study.note)
             _audit_weights(study, recorded, path, name)
     return recorded
+
+
+def _is_here(source: str) -> bool:
+    """Return whether a teacher is on this machine; nothing is asked of the Hub."""
+    if hub.is_repository(source):
+        return hub.cached_directory(hub.parse(source)) is not None
+    return sources.locate(source).exists()
 
 
 def _teacher_costs(study: RecordedStudy, corpus: Corpus | None) -> dict[str, Any]:

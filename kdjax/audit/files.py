@@ -7,13 +7,13 @@ from typing import Any
 
 from kdjax.audit.findings import AuditFindings
 from kdjax.data.contamination import check
-from kdjax.data.prepare import blocks, reference_losses
+from kdjax.data.prepare import blocks, ngram_losses
 from kdjax.data.shards import SHARDS
 from kdjax.report import wall_clock
 from kdjax.results.store import run_result
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import read_typed
-from kdjax.study import manifest, references, run_backup
+from kdjax.study import manifest, reference_models, run_backup
 from kdjax.study.run_manifest import RunManifest
 from kdjax.training.teacher.directories import CARD, read_card
 
@@ -43,16 +43,16 @@ def audit_files(out: Path, text: Path, teacher: Path, findings: AuditFindings) -
             run_result(read_json(path), path)
     for path in sorted(out.glob(f"references/*/{run_backup.RESULT}")):
         with findings.record_errors(path):
-            references.read_measured(path)
+            reference_models.read_measured(path)
     for path in sorted(teacher.rglob(CARD)):
         with findings.record_errors(path):
             read_card(path.parent)
     for path in sorted(teacher.glob(f"seed*/{run_backup.RESULT}")):
         with findings.record_errors(path):
             read_typed(dict[str, Any], path)
-    for path in sorted(text.glob(reference_losses.PATTERN)):
+    for path in sorted(text.glob(ngram_losses.PATTERN)):
         with findings.record_errors(path):
-            reference_losses.read(path)
+            ngram_losses.read(path)
     for path in sorted(text.glob(check.PATTERN)):
         with findings.record_errors(path):
             check.read(path)

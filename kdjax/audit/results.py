@@ -11,7 +11,7 @@ from kdjax.arms.charges import stored_by
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare.reference_losses import compute
+from kdjax.data.prepare.ngram_losses import compute
 from kdjax.results.store import results_of
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts

@@ -218,15 +218,18 @@ class RunAudit:
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
             "phases": phases,
-            "positions": ledger.positions,
+            "positions": ledger.padded_tokens,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.positions / self._study.shape.seq_len / self._artifacts.sequences,
+            "epochs": ledger.padded_tokens / self._study.shape.seq_len / self._artifacts.sequences,
             "wall_clock": wall_clock,
             "params_sha256": closing.get("params_sha256"),
             "ledger_sha256": closing["sha256"],
         }
+        # Earlier versions counted no words, and the text may be gone.
+        if self._artifacts.corpus is not None and "words_seen" in result:
+            expected["words_seen"] = self._artifacts.corpus.manifest.words_in(ledger.tokens)
         if closing["event"] == "diverged":
             expected["diverged"] = {"step": ledger.steps, "reason": closing["reason"]}
         self._findings.expect_fields(path, result, expected)

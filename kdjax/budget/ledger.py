@@ -82,6 +82,10 @@ def schedule_phases(
     return tuple(spans)
 
 
+_STORED_AS = {"padded_tokens": "positions"}
+"""Field of a ledger -> its key in files, where the two differ."""
+
+
 @dataclass(frozen=True)
 class Ledger:
     """What one run has spent; it travels in the checkpoint.
@@ -90,7 +94,7 @@ class Ledger:
         budget: budget of the run.
         spent: FLOPs that the run has caused, by account (`ACCOUNTS`), charged or not.
         phases: optimiser steps done in each phase.
-        positions: batch x length, summed over the steps, padding included.
+        padded_tokens: batch x length, summed over the steps: tokens seen, padding counted.
         tokens: tokens seen, padding not counted.
         unique_tokens: tokens seen for the first time, padding not counted.
         masked_tokens: masked tokens seen, which a masked language model predicts.
@@ -100,13 +104,13 @@ class Ledger:
         step_seconds: seconds of the last step, of the kinds that the budget's clock counts.
     """
 
-    # The names are keys of stored ledgers: in checkpoints, ledger.jsonl and results.json. So
-    # `positions`, the sum of `tokens_per_step`, keeps its name.
+    # The names are keys of stored ledgers, in checkpoints and ledger.jsonl; but `padded_tokens` is
+    # `positions` there.
 
     budget: Budget
     spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
     phases: tuple[int, ...] = (0,)
-    positions: int = 0
+    padded_tokens: int = 0
     tokens: int = 0
     unique_tokens: int = 0
     masked_tokens: int = 0
@@ -141,7 +145,7 @@ class Ledger:
         if self.budget.kind == "hours":
             return self.counted_seconds / 3600
         if self.budget.kind == "tokens":
-            return self.positions
+            return self.padded_tokens
         return self.total
 
     @property
@@ -218,7 +222,7 @@ class Ledger:
             self,
             spent={name: before + parts.get(name, 0) for name, before in self.spent.items()},
             phases=tuple(steps + (n == phase) for n, steps in enumerate(self.phases)),
-            positions=self.positions + tokens_per_step,
+            padded_tokens=self.padded_tokens + tokens_per_step,
             tokens=self.tokens + tokens,
             unique_tokens=self.unique_tokens + unique,
             masked_tokens=self.masked_tokens + masked,
@@ -226,11 +230,17 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as plain values; FLOPs stay integers."""
-        return asdict(self)
+        values = asdict(self)
+        # In the order of the fields: a journal's hashes are of its text.
+        return {_STORED_AS.get(name, name): value for name, value in values.items()}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Ledger:
         """Restore a ledger from what `to_json` made of it."""
         budget = Budget.from_json(values["budget"])
         phases = tuple(values["phases"])
-        return Ledger(**{**values, "budget": budget, "phases": phases})
+        others = dict(values)
+        for name, key in _STORED_AS.items():
+            if key in others:
+                others[name] = others.pop(key)
+        return Ledger(**{**others, "budget": budget, "phases": phases})

@@ -95,16 +95,17 @@ class DataConfig:
     """The corpus: from raw text to fixed-length sequences."""
 
     files: str | tuple[str, ...] = ()
-    """The text: paths or globs of .txt (see `documents`), .jsonl (one record a line) or .json (a
-    list or a mapping of records), each perhaps .gz, .bz2, .xz or .zst, and of .parquet (one record
-    a row). `tfds:DIRECTORY:SPLIT` is a data set that TFDS prepared, `package:NAME/PATH` a file in
-    an installed package, `hf://datasets/OWNER/NAME@REVISION/PATH` one of the Hugging Face Hub;
-    `https://`, `s3://` and `gs://` are read too."""
+    """The text: paths or globs of .txt, .train, .dev or .test (see `documents`), .jsonl (one record
+    a line) or .json (a list or a mapping of records), each perhaps .gz, .bz2, .xz or .zst, and of
+    .parquet (one record a row). `tfds:DIRECTORY:SPLIT` is a data set that TFDS prepared,
+    `package:NAME/PATH` a file in an installed package,
+    `hf://datasets/OWNER/NAME@REVISION/PATH` one of the Hugging Face Hub; `https://`, `s3://` and
+    `gs://` are read too."""
     text_field: str | tuple[str, ...] = ("text", "extract")
     """Name of the field, column or feature that holds the text. With several names, the first one
     present in a record counts."""
     documents: Literal["paragraphs", "lines", "files"] = "paragraphs"
-    """What a document of a .txt file is: what stands between blank lines, a line, or the file."""
+    """What a document of a text file is: what stands between blank lines, a line, or the file."""
     unusable: Literal["refuse", "skip"] = "refuse"
     """What happens to a record without a usable text: null, absent, no text but a number or a list,
     invalid Unicode, or too long. An empty text is left out in any case. `skip` leaves them out and

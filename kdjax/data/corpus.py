@@ -13,7 +13,7 @@ import numpy as np
 
 from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.manifest import SPLITS, Manifest
-from kdjax.data.masking import mask
+from kdjax.data.masking import MaskedSequence, MaskRule, mask
 from kdjax.data.prepare.packing import position_ids
 from kdjax.data.shards import check_shard, damaged
 from kdjax.data.subset import Subset, take
@@ -194,30 +194,30 @@ class Corpus:
         # A sequence's masks follow from its number in the whole split, so that they are the same in
         # every subset.
         numbers = self._numbers(split, sequences)
+        rule = MaskRule(
+            mlm_probability=mlm_probability,
+            max_predictions=max_predictions,
+            vocab_size=self.manifest.vocab_size,
+            special_ids=self.manifest.special_ids,
+            mask_id=self.manifest.special["[MASK]"],
+            replacement=masking,
+        )
         masked = []
         for row, number in enumerate(numbers):
             masked.append(
                 mask(
                     tokens[row],
                     segments[row],
+                    rule,
                     seed=seed,
                     sequence=int(number),
                     epoch=int(epochs[row]),
-                    mlm_probability=mlm_probability,
-                    max_predictions=max_predictions,
-                    masking=masking,
-                    vocab_size=self.manifest.vocab_size,
-                    special_ids=self.manifest.special_ids,
-                    mask_id=self.manifest.special["[MASK]"],
                 )
             )
-        # What `mask` returns for a sequence is a row of each of these.
-        columns = [np.stack(column) for column in zip(*masked, strict=True)]
+        # Each array of a masked sequence is a row of the batch's array of that name.
+        stacked = MaskedSequence(*(np.stack(rows) for rows in zip(*masked, strict=True)))
         return {
-            "tokens": columns[0],
-            "slots": columns[1],
-            "labels": columns[2],
-            "label_weights": columns[3],
+            **stacked._asdict(),
             "segments": segments,
             "positions": position_ids(segments),
             "valid": segments > 0,

@@ -167,6 +167,21 @@ class Manifest(SignedManifest):
         """Return the share of [UNK] among the text's tokens, by split; empty where not counted."""
         return self.text.unknown_shares(self.text_tokens) if self.text else {}
 
+    def words_in(self, tokens: float) -> int | None:
+        """Return how many words some tokens of the training split are, rounded.
+
+        Exact for whole passes over the split; within a pass as many as its tokens have on average.
+
+        Args:
+            tokens: number of tokens, [CLS] and [SEP] included and padding not.
+
+        Returns:
+            Words between white space; None in manifests of earlier versions, which counted none.
+        """
+        if self.text is None:
+            return None
+        return round(tokens * self.text.words["train"] / max(1, self.tokens["train"]))
+
     @property
     def record_format(self) -> RecordFormat:
         """Return the layout of a record's bytes."""

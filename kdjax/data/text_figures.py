@@ -34,7 +34,7 @@ class TextFigures:
         characters: split -> characters.
         unknown: split -> [UNK] among the text's tokens.
         unusable: kind -> records that were left out; see `kdjax.data.text.notes`.
-        layouts: kind -> .txt files that look as if they had another layout.
+        layouts: kind -> text files that look as if they had another layout.
         repeated: documents whose text an earlier one has.
         moved: those of them that are in another split than their identity says.
         removed: those of them that were left out.

@@ -14,7 +14,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.price import PARTS
 from kdjax.config import Config
 
-WIDTH = 136
+WIDTH = 144
 """Columns that the table takes at least."""
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -57,7 +57,7 @@ def _table(config: Config, rows: Rows) -> Table:
     )
     table.add_column("arm", no_wrap=True)
     parts = [part.replace("_", " ") for part in PARTS]
-    for head in (*parts, "total", f"total / {first_arm}", "steps", "tokens", "epochs"):
+    for head in (*parts, "total", f"total / {first_arm}", "steps", "tokens", "epochs", "words"):
         table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for name, phases in rows.items():
         for number, phase in enumerate(phases, start=1):
@@ -75,6 +75,7 @@ def _table(config: Config, rows: Rows) -> Table:
                 _known(phase["steps"], ",d"),
                 _known(phase["tokens"], ".3g"),
                 _known(phase["epochs"], ".2f"),
+                _known(phase["words"], ".3g"),
             )
     return table
 

@@ -34,12 +34,12 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     """Compute per arm and phase the FLOPs of a step, and what the budget buys in steps and tokens.
 
     FLOPs are by part, in all and charged. Tokens are positions of the sequences, padding included,
-    when no prepared corpus tells how full they are; epochs are None then. Under a budget of hours
-    all three are None. An arm that reads stored outputs also has `cache`: what they cost, and after
-    how many epochs that is less than running the teacher in every step. Without a prepared corpus
-    that cost is not known, nor are its steps. With an MLM probe there is `mlm_probe`: what it costs
-    a run, and whether that is `charged`; with minimal pairs `minimal_pairs`: their FLOPs, which no
-    budget is charged, None without a tokenizer.
+    when no prepared corpus tells how full they are; epochs and words are None then. Under a budget
+    of hours all of these are None. An arm that reads stored outputs also has `cache`: what they
+    cost, and after how many epochs that is less than running the teacher in every step. Without a
+    prepared corpus that cost is not known, nor are its steps. With an MLM probe there is
+    `mlm_probe`: what it costs a run, and whether that is `charged`; with minimal pairs
+    `minimal_pairs`: their FLOPs, which no budget is charged, None without a tokenizer.
     """
     corpus = None
     if config.data.prepared:
@@ -74,7 +74,7 @@ def _arm_rows(
         extras["mlm_probe"] = {"flops": probe.total, "charged": charged}
 
     # Without the corpus nobody knows a run's share of stored outputs, nor what it leaves for steps.
-    reach = [dict.fromkeys(("steps", "tokens", "epochs")) for _ in step_prices]
+    reach = [dict.fromkeys(("steps", "tokens", "epochs", "words")) for _ in step_prices]
     if budget.countable and not (arm.stored_features and corpus is None):
         reach = _reach(config, arms, arm, step_prices, corpus)
     rows = []
@@ -99,7 +99,7 @@ def _reach(
     step_prices: list[Price],
     corpus: Corpus | None,
 ) -> list[dict[str, Any]]:
-    """Compute steps, tokens and epochs of each phase of an arm.
+    """Compute steps, tokens, epochs and words of each phase of an arm.
 
     Args:
         config: resolved recipe, with the budget and the length of sequences.
@@ -119,10 +119,12 @@ def _reach(
     for span in arm.schedule_phases(budget, step_prices, shape_of(config), upfront):
         tokens = span.steps * span.tokens_per_step
         epochs = None
+        words = None
         if corpus is not None:
             epochs = tokens // config.data.seq_len / sequences
             tokens = round(epochs * corpus.tokens("train"))
-        rows.append({"steps": span.steps, "tokens": tokens, "epochs": epochs})
+            words = corpus.manifest.words_in(tokens)
+        rows.append({"steps": span.steps, "tokens": tokens, "epochs": epochs, "words": words})
     return rows
 
 

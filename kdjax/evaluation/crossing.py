@@ -55,7 +55,12 @@ def crossings(
     significant: list[int | None] = [n for n, sign in enumerate(signs) if sign]
 
     def interval_end(index: int | None, direction: int) -> float | None:
-        """Find where the interval beside a significant budget first holds 0."""
+        """Find where the interval beside a significant budget first holds 0.
+
+        Args:
+            index: number of the significant budget; None: the interval is open on this side.
+            direction: 1 for the interval above that budget, -1 for the one below.
+        """
         if index is None:
             return None
         # The interval's end that lies nearer to 0.
@@ -94,5 +99,10 @@ def crossings(
 
 
 def _zero_of_line(left: float, right: float, at_left: float, at_right: float) -> float:
-    """Compute where a straight line is 0."""
+    """Compute where a straight line is 0.
+
+    Args:
+        left, right: two points of the axis.
+        at_left, at_right: values of the line there, of different signs.
+    """
     return left + (right - left) * at_left / (at_left - at_right)

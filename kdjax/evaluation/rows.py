@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from kdjax.data.tasks.task import Split
 
-LADDER = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32))
-"""Lengths of buckets up to 256 tokens; beyond, multiples of `LADDER_STEP`. A bucket's rows are
-padded by at most 7 tokens where they are short, by a quarter where they are long."""
-LADDER_STEP = 64
-SHARE = 0.1
-"""A bucket with a smaller share of the rows joins the next longer one: at most ten lengths, each of
-which is a program to compile."""
+STEP = 8
+"""Lengths of buckets are multiples of so many tokens, or the model's longest."""
+MOST = 8
+"""The most buckets: each is a program to compile."""
+BATCHES = 4
+"""A further bucket needs so many batches of all rows: for less it is not worth compiling."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +34,75 @@ class Bucket:
     rows: NDArray[np.intp]
 
 
-def buckets_of(lengths: NDArray[np.int64], longest: int, fewest: int = 1) -> tuple[Bucket, ...]:
-    """Sort rows into buckets of like length; which row is where follows from the lengths alone.
+def buckets_of(
+    lengths: NDArray[np.int64], longest: int, batch_rows: Callable[[int], int]
+) -> tuple[Bucket, ...]:
+    """Sort rows into buckets of like length, so that batches have the fewest tokens.
+
+    Padding of rows counts, and so does what fills up the last batch of a bucket. Which row is where
+    follows from the lengths alone.
 
     Args:
-        lengths: tokens of each row, `[N]`, none above `longest`.
+        lengths: tokens of each row, `[N]`, none above `longest`; N at least 1.
         longest: largest length that the model takes.
-        fewest: a bucket with fewer rows joins the next longer one, too.
+        batch_rows: length of a bucket -> rows of a batch.
 
     Returns:
-        The buckets, shortest first; together they have every row once.
+        At most `MOST` buckets, shortest first; together they have every row once.
     """
-    # Each row's length, rounded up to the ladder; the model's longest is the last rung.
-    rungs = [*LADDER, *range(256, int(max(lengths, default=0)) + LADDER_STEP, LADDER_STEP)]
-    rung_of_row = np.searchsorted(rungs, lengths)
-    fewest = max(fewest, int(np.ceil(SHARE * len(lengths))))
+    # The lengths that a bucket may have: those that some row needs.
+    needed = np.minimum(-(-lengths // STEP) * STEP, longest)
+    candidates, candidate_of_row = np.unique(needed, return_inverse=True)
+    batches = -(-len(lengths) // batch_rows(int(candidates[-1])))
+    most = min(MOST, max(1, batches // BATCHES), len(candidates))
 
-    buckets: list[Bucket] = []
-    waiting = np.empty(0, np.intp)
-    last = rung_of_row.max(initial=-1)
-    for rung in np.unique(rung_of_row):
-        # Rows of a bucket that is too small wait for the next one; the last takes all.
-        waiting = np.union1d(waiting, np.flatnonzero(rung_of_row == rung))
-        if len(waiting) >= fewest or rung == last:
-            buckets.append(Bucket(min(rungs[rung], longest), waiting))
-            waiting = np.empty(0, np.intp)
+    buckets = []
+    first = 0
+    for last in _ends(candidates, np.bincount(candidate_of_row), batch_rows, most):
+        in_bucket = (candidate_of_row >= first) & (candidate_of_row <= last)
+        buckets.append(Bucket(int(candidates[last]), np.flatnonzero(in_bucket)))
+        first = last + 1
     return tuple(buckets)
+
+
+def _ends(
+    candidates: NDArray[np.int64],
+    counts: NDArray[np.intp],
+    batch_rows: Callable[[int], int],
+    most: int,
+) -> list[int]:
+    """Return which candidates are the lengths of at most `most` buckets, by dynamic programming.
+
+    Args:
+        candidates: lengths that buckets may have, ascending.
+        counts: rows that need each of them and no more.
+        batch_rows: length of a bucket -> rows of a batch.
+        most: the most buckets.
+    """
+    # `tokens[i, j]`: those of a bucket of candidate j's length, with the rows of i + 1 to j; i from
+    # -1, which is the last place.
+    sizes = np.array([batch_rows(int(length)) for length in candidates])
+    below = np.append(np.cumsum(counts), 0)
+    rows = below[None, :-1] - below[:, None]
+    tokens = np.where(rows > 0, -(-rows // sizes) * sizes * candidates, np.inf)
+
+    # `fewest[j]`: tokens of the best buckets up to candidate j, with one more bucket each time.
+    fewest = tokens[-1]
+    before = [np.full(len(candidates), -1)]
+    totals = [fewest[-1]]
+    for _ in range(1, most):
+        extended = fewest[:, None] + tokens[:-1]
+        before.append(extended.argmin(axis=0))
+        fewest = extended.min(axis=0)
+        totals.append(fewest[-1])
+
+    # Back from the longest candidate, with the number of buckets that is best.
+    ends = []
+    end = len(candidates) - 1
+    for number in range(int(np.argmin(totals)), -1, -1):
+        ends.append(end)
+        end = int(before[number][end])
+    return ends[::-1]
 
 
 def over_rows(
@@ -85,11 +127,15 @@ def over_rows(
         `[N, ...]`, on the host, in the order of `rows`.
     """
     rows = np.arange(len(split)) if rows is None else rows
+
+    def batch_rows(length: int) -> int:
+        """Return as many rows as fill a batch of each device."""
+        return max(1, tokens_per_batch() // length) * batch_parts
+
     order = []
     results = []
-    for bucket in buckets_of(split.lengths[rows], longest):
-        # As many rows as fill a batch of each device.
-        size = max(1, tokens_per_batch() // bucket.length) * batch_parts
+    for bucket in buckets_of(split.lengths[rows], longest, batch_rows):
+        size = batch_rows(bucket.length)
         for start in range(0, len(bucket.rows), size):
             chosen = bucket.rows[start : start + size]
             # The last batch of a length is filled up with empty rows, to have the same shape.

@@ -28,18 +28,37 @@ Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Bootstrap draws of every arm, draw r of one arm belonging with draw r of every other.
+class FittedArm:
+    """An arm's law, fitted to its runs, and how they pair with those of other arms.
 
     Attributes:
-        theta: refitted parameters of each arm, `[..., draws, size]`.
-        fresh: noise of one more run of a seed that is in the study, for each arm `[..., draws]`.
-        residual_sd: `[..., arms]`: standard deviation of a run within its seed.
-        shift_sd: `[..., arms]`: standard deviation of a seed's mean; 0 where there is one seed.
+        law: the law of the arm.
+        fit: robust fit of the law to data sets `[..., n]`.
+        seed: `[n]`: index of each run's seed among the arm's own seeds.
+        cell: `[n]`: index of each run's cell. Runs of two arms in one cell are paired.
+        study_seed: `[arm's seeds]`: index of each of its seeds among the study's seeds.
     """
 
-    theta: list[Array]
-    fresh: list[Array]
+    law: Law
+    fit: RobustFit
+    seed: Index
+    cell: Index
+    study_seed: Index
+
+
+@dataclass(frozen=True)
+class ArmDraws:
+    """Bootstrap draws of an arm, draw r belonging with draw r of every other arm.
+
+    Attributes:
+        theta: `[..., draws, size]`: refitted parameters.
+        fresh: `[..., draws]`: noise of one more run of a seed that is in the study.
+        residual_sd: `[...]`: standard deviation of a run within its seed.
+        shift_sd: `[...]`: standard deviation of a seed's mean; 0 where there is one seed.
+    """
+
+    theta: Array
+    fresh: Array
     residual_sd: Array
     shift_sd: Array
 
@@ -47,72 +66,68 @@ class Draws:
 def joint(
     rng: np.random.Generator,
     count: int,
-    laws: Sequence[Law],
-    fits: Sequence[RobustFit],
-    seeds: Sequence[Index],
-    cells: Sequence[Index],
-    study_seeds: Sequence[Index],
+    arms: Sequence[FittedArm],
     cell_seed: Index,
     *,
     same_seeds: bool = False,
-) -> Draws:
+) -> list[ArmDraws]:
     """Draw noise for all arms together and refit every arm to it.
 
     Args:
         rng: the only source of randomness.
         count: number of draws.
-        laws: the law of each arm.
-        fits: robust fit of each arm's law to data sets `[..., n]`.
-        seeds: index of each run's seed among the arm's own seeds, for each arm `[n]`.
-        cells: index of each run's cell, for each arm `[n]`. Runs of two arms in one cell are
-            paired.
-        study_seeds: indices of each arm's seeds among the study's seeds.
+        arms: the arms of the study, each with its law fitted.
         cell_seed: `[cells]`: index of each cell's seed among the study's seeds.
         same_seeds: whether the question is about these very seeds rather than about seeds at large;
             their shifts are then part of the answer and not noise.
+
+    Returns:
+        The draws of each arm, in their order.
     """
-    batch_shape = fits[0].theta.shape[:-1]
-    arms = len(laws)
+    batch_shape = arms[0].fit.theta.shape[:-1]
     seed_count = int(cell_seed.max()) + 1
-    df = np.array(list(map(degrees_of_freedom, laws, seeds)), np.float64)
-    seed_df = np.array([len(indices) - 1 for indices in study_seeds], np.float64)
+    df = np.array([degrees_of_freedom(arm.law, arm.seed) for arm in arms], np.float64)
+    seed_df = np.array([len(arm.study_seed) - 1 for arm in arms], np.float64)
 
     # Residuals and shifts of all arms on the study's cells and seeds, scaled so that the sum of
     # their products is a covariance.
-    residuals = np.zeros((*batch_shape, arms, len(cell_seed)))
-    shifts = np.zeros((*batch_shape, arms, seed_count))
-    for a, fit in enumerate(fits):
-        residuals[..., a, cells[a]] = fit.residuals / np.sqrt(df[a])
-        shifts[..., a, study_seeds[a]] = fit.shifts / np.sqrt(max(seed_df[a], 1.0))
+    residuals = np.zeros((*batch_shape, len(arms), len(cell_seed)))
+    shifts = np.zeros((*batch_shape, len(arms), seed_count))
+    for a, arm in enumerate(arms):
+        residuals[..., a, arm.cell] = arm.fit.residuals / np.sqrt(df[a])
+        shifts[..., a, arm.study_seed] = arm.fit.shifts / np.sqrt(max(seed_df[a], 1.0))
+    residual_sd = np.sqrt((residuals**2).sum(-1))
+    shift_sd = np.sqrt((shifts**2).sum(-1))
 
     # Draws of both kinds of noise: a residual for each cell and for one new run, a shift for each
     # seed.
     noise = (
-        rng.normal(size=(*batch_shape, count, len(cell_seed) + 1, arms))
+        rng.normal(size=(*batch_shape, count, len(cell_seed) + 1, len(arms)))
         @ _covariance_root(residuals)[..., None, :, :]
     )
     noise *= stretch_factors(rng, df, (*batch_shape, count))[..., None, :]
     moves = (
-        rng.normal(size=(*batch_shape, count, seed_count, arms))
+        rng.normal(size=(*batch_shape, count, seed_count, len(arms)))
         @ _covariance_root(shifts)[..., None, :, :]
     )
     moves *= stretch_factors(rng, seed_df, (*batch_shape, count))[..., None, :]
 
     # Each law is refitted to its own values with the drawn noise.
-    theta = []
-    fresh = []
-    for a, (law, fit) in enumerate(zip(laws, fits, strict=True)):
-        error = noise[..., cells[a], a]
+    draws = []
+    for a, arm in enumerate(arms):
+        theta = arm.fit.theta[..., None, :]
+        error = noise[..., arm.cell, a]
         if not same_seeds and seed_df[a] > 0:
-            member = (seeds[a][:, None] == np.arange(len(study_seeds[a]))).astype(np.float64)
+            member = (arm.seed[:, None] == np.arange(len(arm.study_seed))).astype(np.float64)
             # The drawn shift takes the place of the seed's mean residual, whose spread it already
             # holds.
             seed_means = (error @ member / member.sum(0)) @ member.T
-            error = error - seed_means + moves[..., cell_seed[cells[a]], a]
-        values = law.values(fit.theta)[..., None, :] + error
-        theta.append(law.solve(values, near=fit.theta[..., None, :]))
-        fresh.append(noise[..., -1, a])
-    return Draws(theta, fresh, np.sqrt((residuals**2).sum(-1)), np.sqrt((shifts**2).sum(-1)))
+            error = error - seed_means + moves[..., cell_seed[arm.cell], a]
+        values = arm.law.values(arm.fit.theta)[..., None, :] + error
+        refitted = arm.law.solve(values, near=theta)
+        fresh = noise[..., -1, a]
+        draws.append(ArmDraws(refitted, fresh, residual_sd[..., a], shift_sd[..., a]))
+    return draws
 
 
 def _covariance_root(rows: Array) -> Array:

@@ -217,43 +217,42 @@ def fit(
                 f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}: value is "
                 f"{run.value:g}, expected one {side} the best possible, {sign * floor:g}"
             )
-    tables = list(study.arms.values())
-    chosen = [forms.choose(arm, table, better, floor) for arm, table in study.arms.items()]
-    laws = [form.law for form in chosen]
-    losses = [sign * table.values for table in tables]
-    seeds = [table.seed for table in tables]
-    robust_fits = list(map(robust.huber, laws, losses, seeds))
+    chosen = {}
+    fitted = []
+    for arm, table in study.arms.items():
+        form = forms.choose(arm, table, better, floor)
+        robust_fit = robust.huber(form.law, sign * table.values, table.seed)
+        chosen[arm] = form
+        fitted.append(
+            bootstrap.FittedArm(form.law, robust_fit, table.seed, table.cell, table.study_seed)
+        )
+
     # All arms are drawn together, so that what pairing gains is in their differences.
-    sampled = bootstrap.joint(
-        np.random.default_rng(seed),
-        draws,
-        laws,
-        robust_fits,
-        seeds,
-        [table.cell for table in tables],
-        [table.study_seed for table in tables],
-        study.cell_seed,
-        same_seeds=same_seeds,
-    )
+    rng = np.random.default_rng(seed)
+    sampled = bootstrap.joint(rng, draws, fitted, study.cell_seed, same_seeds=same_seeds)
     arms = {}
-    for i, (arm, table) in enumerate(study.arms.items()):
-        theta = sampled.theta[i]
+    for (arm, form), fitted_arm, arm_draws in zip(chosen.items(), fitted, sampled, strict=True):
+        table = study.arms[arm]
+        losses = sign * table.values
+        theta = fitted_arm.fit.theta
         arms[arm] = Fit(
             arm=arm,
-            formula=chosen[i].formula,
-            reason=chosen[i].reason,
-            parameters=_estimates(laws[i], robust_fits[i].theta, theta, sign, confidence),
-            residual_sd=float(sampled.residual_sd[i]),
-            shift_sd=float(sampled.shift_sd[i]),
-            cautions=forms.cautions(chosen[i], robust_fits[i], table, losses[i], theta, confidence),
-            usable=not forms.worsens(table, losses[i], confidence),
+            formula=form.formula,
+            reason=form.reason,
+            parameters=_estimates(form.law, theta, arm_draws.theta, sign, confidence),
+            residual_sd=float(arm_draws.residual_sd),
+            shift_sd=float(arm_draws.shift_sd),
+            cautions=forms.cautions(
+                form, fitted_arm.fit, table, losses, arm_draws.theta, confidence
+            ),
+            usable=not forms.worsens(table, losses, confidence),
             sizes=(float(table.parameters.min()), float(table.parameters.max())),
             tokens=(float(table.tokens.min()), float(table.tokens.max())),
             confidence=confidence,
-            _law=laws[i],
-            _theta=robust_fits[i].theta,
-            _draws=theta,
-            _fresh=sign * sampled.fresh[i],
+            _law=form.law,
+            _theta=theta,
+            _draws=arm_draws.theta,
+            _fresh=sign * arm_draws.fresh,
             _sign=sign,
         )
     return Fits(arms, better, confidence)

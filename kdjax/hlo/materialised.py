@@ -76,7 +76,15 @@ def _written(module: Module, instruction: Instruction) -> list[Array]:
 
 
 def _has_pairs(array: Array, score_matrices: list[int], sequences: int, length: int) -> bool:
-    """Return whether an array has a number for every pair of positions of every sequence."""
+    """Return whether an array has a number for every pair of positions of every sequence.
+
+    Args:
+        array: an array that the program writes.
+        score_matrices: number of `length` x `length` matrices that each model's scores have:
+            sequences times heads.
+        sequences: number of sequences that a device works on at once.
+        length: tokens of a sequence.
+    """
     if array.dtype not in _FLOATS or array.dims[-2:] != (length, length):
         return False
     before = math.prod(array.dims[:-2])

@@ -168,9 +168,14 @@ def pooled_state(
         InputError: sequences longer than the positions.
     """
     request = FeatureRequest(hidden=frozenset({config.layers}))
-    features = forward(config, params, batch, request, dropout_key=dropout_key, compute=compute)
-    hidden = features.hidden[config.layers]
-    return hidden[:, 0] if pool == "first" else mean_pool(hidden, batch["valid"])
+    if pool == "mean":
+        features = forward(config, params, batch, request, dropout_key=dropout_key, compute=compute)
+        return mean_pool(features.hidden[config.layers], batch["valid"])
+    # Of the last layer the first token's state alone is computed.
+    _check(config, params, batch, request)
+    encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
+    state: jax.Array = encoder.first_state(batch, sequence_seeds(dropout_key, len(batch["tokens"])))
+    return state
 
 
 def task_scores(

@@ -131,7 +131,15 @@ class Attention(nnx.Module):  # type: ignore[misc]
         dropout_key: Key,
         requested: frozenset[str],
     ) -> tuple[jax.Array, AttentionFeatures]:
-        """Return the output `[B, L, D]` and the requested features."""
+        """Return the output `[B, L, D]` and the requested features.
+
+        Args:
+            x: input of the layer, `[B, L, D]`.
+            mask: positions that each position may look at.
+            rotation: rotation of queries and keys; None where positions are learned.
+            dropout_key: the layer's dropout key; None: no dropout.
+            requested: names of features, of `ATTENTION_FEATURES`.
+        """
         # One product, as they have the same input.
         layers = (self.query, self.key, self.value)
         kernels = [layer.kernel[...] for layer in layers]
@@ -160,13 +168,41 @@ class Attention(nnx.Module):  # type: ignore[misc]
             features["scores"] = scores
         return self.output(context), features
 
+    def first_token(
+        self,
+        x: jax.Array,
+        segments: jax.Array,
+        rotation: ops.Rotation | None,
+        dropout_key: Key,
+    ) -> jax.Array:
+        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
+        first_rotation = None
+        if rotation is not None:
+            first_rotation = ops.Rotation(rotation.cos[:, :1], rotation.sin[:, :1])
+        context = ops.first_token_attention(
+            self._rotated(self.query(x[:, :1]), first_rotation),
+            self._rotated(self.key(x), rotation),
+            self.value(x),
+            segments,
+            heads=self.heads,
+            rate=self.dropout,
+            dropout_key=dropout_key,
+        )
+        return self.output(context)
+
     def features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
     ) -> AttentionFeatures:
         """Compute the requested features, and nothing that they do not need.
 
         Queries and keys are those that are compared: where positions are rotary, after the
-        rotation.
+        rotation. Each is a product of its own here: `__call__` needs all three, and has one for
+        them together, which would compute what is not asked for.
+
+        Args:
+            x: input of the layer, `[B, L, D]`.
+            rotation: rotation of queries and keys; None where positions are learned.
+            requested: names of features, of `ATTENTION_FEATURES`.
         """
         needed = requested
         if "scores" in requested:
@@ -223,18 +259,34 @@ class Layer(nnx.Module):  # type: ignore[misc]
     ) -> tuple[jax.Array, AttentionFeatures]:
         """Return the output `[B, L, D]`, and the requested features of the attention.
 
-        `key` is the dropout key of this layer alone.
+        Args:
+            x: output of the layer below, `[B, L, D]`.
+            mask: positions that each position may look at.
+            rotation: rotation of queries and keys; None where positions are learned.
+            key: dropout key of this layer alone; None: no dropout.
+            requested: names of features, of `ATTENTION_FEATURES`.
         """
         attended, features = self.attention(
             self._attention_input(x), mask, rotation, key, requested
         )
+        return self._after_attention(x, attended, key), features
+
+    def first_token(
+        self, x: jax.Array, segments: jax.Array, rotation: ops.Rotation | None, key: Key
+    ) -> jax.Array:
+        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
+        attended = self.attention.first_token(self._attention_input(x), segments, rotation, key)
+        return self._after_attention(x[:, :1], attended, key)
+
+    def _after_attention(self, x: jax.Array, attended: jax.Array, key: Key) -> jax.Array:
+        """Return a layer's output from its input and what its attention makes of it."""
         x = x + ops.dropout(attended, self.dropout, key, site=_ATTENTION_SITE)
         if self.pre_norm:
             transformed = self.ffn(self.ffn_norm(x))
-            return x + ops.dropout(transformed, self.dropout, key, site=_FFN_SITE), features
+            return x + ops.dropout(transformed, self.dropout, key, site=_FFN_SITE)
         x = self.attention_norm(x)
         x = x + ops.dropout(self.ffn(x), self.dropout, key, site=_FFN_SITE)
-        return self.ffn_norm(x), features
+        return self.ffn_norm(x)
 
     def attention_features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
@@ -294,7 +346,14 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.compute = compute
 
     def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
-        """Return the requested features; nothing that they do not need is traced."""
+        """Return the requested features; nothing that they do not need is traced.
+
+        Args:
+            batch: `tokens`, `segments`, `positions` `[B, L]`, and `slots` `[B, S]` for their
+                logits.
+            request: features that are asked for, and of which layers.
+            key: dropout key of the step; None: no dropout.
+        """
         last_full_layer, last_layer = self._last_layers(request)
 
         # Mask and rotation are the same for all layers. Positions start anew in each segment, so
@@ -329,6 +388,25 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             )
         slot_logits, token_logits = self._logits(x, batch, request)
         return _collect(request, attention, hidden, slot_logits, token_logits)
+
+    def first_state(self, batch: Batch, key: Key) -> jax.Array:
+        """Return the last layer's state of each sequence's first token, float32 `[B, D]`.
+
+        Of that layer only what it needs is computed: keys and values of all tokens, and of the
+        first one the rest.
+        """
+        last = len(self.layers)
+        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), key).hidden[last - 1]
+        rotation = None
+        if self.config.positions == "rotary":
+            rotation = ops.rotation_of(self.config, batch["positions"])
+        layer = self.layers[str(last)]
+        x = below.astype(self.compute.dtype)
+        first = layer.first_token(x, batch["segments"], rotation, fold(key, last))
+        if self.final_norm is not None:
+            first = self.final_norm(first)
+        state: jax.Array = first[:, 0].astype(jnp.float32)
+        return state
 
     def _last_layers(self, request: FeatureRequest) -> tuple[int, int]:
         """Return the last layer that runs whole, and the last that runs at all.

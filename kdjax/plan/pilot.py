@@ -109,7 +109,7 @@ def text_of(config: Config, pilot: SweepResults | None) -> tuple[float, float]:
         # Without runs nobody knows how much text there is, unless the recipe says so.
         return 1.0, config.data.unique_tokens if regime == "limited" else np.inf
     tokens = sum(row.tokens_seen for row in pilot.rows)
-    fill = tokens / sum(row.positions for row in pilot.rows)
+    fill = tokens / sum(row.padded_tokens for row in pilot.rows)
     if regime == "unlimited":
         return fill, np.inf
     return fill, float(max(row.unique_tokens for row in pilot.rows))

@@ -167,7 +167,7 @@ def _fitted(
             comparisons[payers] = tuple(_comparison(pair) for pair in compared)
 
     # Studies of several texts have no losses of the text in common.
-    losses = [group.reference_losses for group in pilot.groups]
+    losses = [group.ngram_losses for group in pilot.groups]
     shared_losses = losses[0] if losses.count(losses[0]) == len(losses) else None
     return replace(
         without_pilot,
@@ -177,7 +177,7 @@ def _fitted(
             budgets=tuple(pilot_budgets),
             runs=tuple(runs),
             endpoint=endpoint,
-            reference_losses=shared_losses,
+            ngram_losses=shared_losses,
         ),
         fits=laws,
         held_out=tuple(_check(check) for check in checks),

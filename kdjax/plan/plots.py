@@ -21,7 +21,7 @@ from kdjax.plan.schema import (
     ForecastComparison,
     HeldOutRow,
 )
-from kdjax.report import numbers, reference_losses, summary, svg
+from kdjax.report import ngram_losses, numbers, summary, svg
 from kdjax.report.axes import WIDTH, compact_number, logarithmic, margin_text, truncate
 from kdjax.sweep.plots import limit_height
 
@@ -70,9 +70,9 @@ def curves(fitted: FittedPlan) -> Markup | None:
         )
 
         # What counts of the text alone reach, where the plot shows such losses.
-        counted = fitted.pilot.reference_losses
-        losses = reference_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
-        reference_losses.draw(ax, losses, extend=False)
+        counted = fitted.pilot.ngram_losses
+        losses = ngram_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
+        ngram_losses.draw(ax, losses, extend=False)
         ax.set_ylabel(f"{endpoint.unit} ({endpoint.better} is better)")
         description = f"{endpoint.label} over the budget: fitted laws and the pilot's runs."
         return svg.render(figure, "laws", description)

@@ -9,10 +9,10 @@ from typing import Any
 from kdjax.budget.accounting import CASES
 from kdjax.budget.price import PARTS
 from kdjax.plan import plots, verdict
+from kdjax.plan.phrases import say
 from kdjax.plan.ranking import at, ranking
 from kdjax.plan.schema import FittedLaw, FittedPlan, ForecastComparison, Plan
 from kdjax.report import numbers, page
-from kdjax.report.phrases import say
 from kdjax.report.teacher_accounting import MEANINGS
 from kdjax.report.usage import Cell, Column, Table
 from kdjax.storage.files import write_text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdjax.budget.price import Price
 from kdjax.forecast import PilotRun, Range, Source
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
+from kdjax.storage.typed_json import stored_as
 
 Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
 
@@ -78,7 +79,7 @@ class Pilot:
         budgets: budgets of its runs in FLOPs, ascending.
         runs: runs in the form that laws are fitted to.
         endpoint: endpoint that is forecast.
-        reference_losses: cross-entropies of its text; None where its studies had several texts.
+        ngram_losses: cross-entropies of its text; None where its studies had several texts.
     """
 
     directory: str
@@ -86,7 +87,7 @@ class Pilot:
     budgets: tuple[float, ...]
     runs: tuple[PilotRun, ...]
     endpoint: Endpoint
-    reference_losses: CountedLosses | None
+    ngram_losses: CountedLosses | None = field(metadata=stored_as("reference_losses"))
 
 
 @dataclass(frozen=True)

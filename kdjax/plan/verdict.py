@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kdjax.plan.phrases import say
 from kdjax.plan.ranking import RankedRange, Ranking, against_baseline, at, ranked_ranges
 from kdjax.plan.schema import (
     ComparedAt,
@@ -14,7 +15,7 @@ from kdjax.plan.schema import (
     Plan,
 )
 from kdjax.report import numbers
-from kdjax.report.phrases import counted, listed, say, sentence
+from kdjax.report.phrases import counted, listed, sentence
 from kdjax.report.sentences import measures
 from kdjax.sweep.verdict import amounts, bracket, where
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdjax.report import numbers, summary
 from kdjax.report.summary import Spread
-from kdjax.results.runs import PairScores, Reference, RunResult, pair_scores
+from kdjax.results.runs import PairScores, ReferenceModel, RunResult, pair_scores
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 
@@ -59,7 +59,7 @@ def _rows(results: Results, endpoint: Endpoint) -> list[Row]:
     """Return the arms, then the models for reference, that were measured on a set."""
     # The key tells an arm from a reference of the same name.
     named: dict[tuple[str, bool], list[PairScores]] = {}
-    measured: list[tuple[str, bool, RunResult | Reference]] = []
+    measured: list[tuple[str, bool, RunResult | ReferenceModel]] = []
     measured += [(run.arm, False, run) for run in results.runs]
     measured += [(row.name, True, row) for row in results.references]
     for name, reference, row in measured:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdjax.report import summary
 from kdjax.report.summary import Spread
-from kdjax.results.runs import Reference, RunResult, probe_fit, shuffled_loss
+from kdjax.results.runs import ReferenceModel, RunResult, probe_fit, shuffled_loss
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 
@@ -123,7 +123,7 @@ def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
     return tables
 
 
-def _losses(row: RunResult | Reference, endpoint: str) -> tuple[float, float] | None:
+def _losses(row: RunResult | ReferenceModel, endpoint: str) -> tuple[float, float] | None:
     """Return a model's loss on text as written and on shuffled words; None without the control."""
     shuffled = shuffled_loss(row, endpoint)
     if shuffled is None:
@@ -131,10 +131,10 @@ def _losses(row: RunResult | Reference, endpoint: str) -> tuple[float, float] | 
     return row.metrics[endpoint], shuffled
 
 
-def _models(results: Results) -> list[tuple[str, bool, list[RunResult | Reference]]]:
+def _models(results: Results) -> list[tuple[str, bool, list[RunResult | ReferenceModel]]]:
     """Return arms, then models for reference: name, whether it is for reference, and its rows."""
     # The key tells an arm from a reference of the same name.
-    named: dict[tuple[str, bool], list[RunResult | Reference]] = {}
+    named: dict[tuple[str, bool], list[RunResult | ReferenceModel]] = {}
     for run in results.runs:
         named.setdefault((run.arm, False), []).append(run)
     for row in results.references:

@@ -8,7 +8,7 @@ from kdjax.config import Config
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, say, sentence
 from kdjax.results.arm_results import ArmResult
-from kdjax.results.runs import EndedRun, Reference, RunResult, diverged_arms, probe_fit
+from kdjax.results.runs import EndedRun, ReferenceModel, RunResult, diverged_arms, probe_fit
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.text import CountedLosses
@@ -200,9 +200,9 @@ def divergences(runs: Sequence[EndedRun]) -> list[str]:
     return sentences
 
 
-def unconverged(runs: Sequence[RunResult], references: Sequence[Reference]) -> list[str]:
+def unconverged(runs: Sequence[RunResult], references: Sequence[ReferenceModel]) -> list[str]:
     """Return a note on the MLM probes that more tokens would still have improved; else nothing."""
-    rows: list[RunResult | Reference] = [*runs, *references]
+    rows: list[RunResult | ReferenceModel] = [*runs, *references]
     probes = [probe for row in rows if (probe := probe_fit(row))]
     unfinished = [probe for probe in probes if not probe.converged]
     if not unfinished:

@@ -1,4 +1,6 @@
-"""Every sentence that pages and terminals show, as one table of templates with plain fields.
+"""Every sentence of a study that pages and terminals show, as one table of templates.
+
+Sweeps and plans have tables of their own (`kdjax/sweep/phrases.py`, `kdjax/plan/phrases.py`).
 
 A sentence reads `arms: what holds`, so that none needs another form for one arm and for several.
 """
@@ -6,6 +8,7 @@ A sentence reads `arms: what holds`, so that none needs another form for one arm
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 PHRASES = {
@@ -31,7 +34,7 @@ PHRASES = {
     "distilling": "Does distilling beat pretraining from scratch?",
     "against": "Against {baseline}",
     "shuffled": "{label}, where visible words are shuffled: {costs} nats.",
-    # What the verdicts of a study or a sweep rest on.
+    # What the verdicts rest on; the last is a sweep's too.
     "basis_none": (
         "No pair of arms has an interval, which takes two seeds that both share: every verdict "
         "is INCONCLUSIVE, and differences are of a single seed."
@@ -43,13 +46,6 @@ PHRASES = {
     ),
     "basis_holm": (
         " and, on the primary endpoint against {baseline}, p adjusted by Holm is at most {level}"
-    ),
-    "basis_sweep_none": "No difference has an interval: that takes two seeds that both arms share.",
-    "basis_sweep": (
-        "Paired {confidence} Student-t intervals over {seeds} seeds, budget by budget; {count} "
-        "were looked at, not adjusted for their number: were no two arms different, about "
-        "{false:.1f} of them would leave out 0. Tied: the interval lies within ±{margin:g}. "
-        "Ahead or behind: otherwise, it leaves out 0."
     ),
     "basis_scope": (
         "The intervals speak of other seeds, not of other test rows, corpora or tunings."
@@ -261,122 +257,22 @@ PHRASES = {
     "cost_tuning": "tuning its encoder {flops}",
     "cost_head": "fitting its MLM head, for arms that use it, {flops}",
     "vendor_peak": "{rates} FLOPs a second and device ({sources}); devices of a run: {devices}",
-    # A sweep: verdicts over budgets.
-    "sweep_nothing": (
-        "Nothing was compared with {baseline}: a difference needs two arms with an endpoint in "
-        "common."
-    ),
-    "sweep_no_interval": (
-        "This sweep cannot tell the arms apart: an interval needs at least two seeds that both "
-        "arms share, and no pair has them."
-    ),
-    "sweep_undecided": "This sweep cannot tell {arms} from {baseline} at any of its budgets.",
-    "sweep_endpoint": "Against {baseline} on {where}: {clauses}.",
-    "sweep_counted": "Against {baseline}, over all budgets, settings and endpoints: {clauses}.",
-    "sweep_arms": "{arms} {outcome}",
-    "sweep_pair": "{a} against {b}: {outcome}.",
-    "sweep_BEATS": "ahead",
-    "sweep_LOSES": "behind",
-    "sweep_TIES": "tied",
-    "sweep_INCONCLUSIVE": "undecided",
-    "sweep_otherwise": "otherwise undecided",
-    "sweep_count": "{outcome} in {count}",
-    "sweep_counts": "{arm} {counts} of {total}",
-    "crossed": "; the means cross at {crossings}",
-    "open_ends": "[open at both ends]",
-    "below": "below {amount}",
-    "above": "above {amount}",
-    "above_or_never": "above {amount} or never",
-    "at_every": "at every budget",
-    "from_up": "from {amounts} up",
-    "up_to": "up to {amounts}",
-    "at": "at {amounts}",
-    "sweep_shared": (
-        "The same seeds ({seeds}) in every study: arms are compared seed by seed at one budget, "
-        "and a seed has one start, data order and masks over arms and budgets. All else is the "
-        "recipe's."
-    ),
-    # A plan: forecasts.
-    "plan_no_pilot": (
-        "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has "
-        "prices, what budgets buy, and what published laws say."
-    ),
-    "plan_one_arm": "The fit to this pilot compares nothing: it has one arm.",
-    "plan_no_step": (
-        "The fit to this pilot compares nothing: no two of these budgets buy every arm a step."
-    ),
-    "plan_headline": "By the fit to this pilot, on {measures}: {clauses}.",
-    "plan_undecided": (
-        "The fit to this pilot cannot tell, on {measures}, which of {arms} is ahead anywhere "
-        "{span}."
-    ),
-    "plan_extrapolated": "Beyond {flops} FLOPs, the pilot's largest budget, this is extrapolated.",
-    "plan_unusable": "Of {arms} nothing is forecast: values get worse with more tokens.",
-    "plan_wins": "{arms} ahead of {others} {span}",
-    "plan_ties": "{arms}: tied {span}",
-    "plan_open": "{arms}: undecided {span}",
-    "leader_wins": "{arms}",
-    "leader_ties": "tie: {arms}",
-    "leader_open": "cannot tell: {arms}",
-    "span_whole": "from {low} to {high} FLOPs",
-    "span_first": "up to {high} FLOPs",
-    "span_last": "from {low} FLOPs on",
-    "plan_answer": "{arm} against {other}: {clauses}.",
-    "plan_not_told": "{arm} cannot be told from {other}: nothing is forecast of {unusable}.",
-    "forecast_a wins": "forecast ahead {span}",
-    "forecast_b wins": "forecast behind {span}",
-    "forecast_ties": "forecast to tie {span}",
-    "forecast_cannot tell": "undecided {span}",
-    "plan_difference": "Difference, in {unit}: {differences}.",
-    "plan_difference_at": "{difference} at {flops} FLOPs",
-    "plan_crossing": (
-        "The fitted curves cross at {flops} FLOPs {interval}; beyond, that of {later} is the "
-        "better one."
-    ),
-    "fit_none": "None: plan.pilot names no finished sweep.",
-    "fit": (
-        "A law for each arm, fitted to {runs} at {budgets} from {low} to {high} FLOPs, {seeds}. "
-        "It takes the law for true: of a curve that bends later it knows nothing."
-    ),
-    "fit_cautions": "Cautions: {cautions}.",
-    "check_none": "None without a pilot.",
-    "check_few": "None: it takes four budgets. How far the fit can be trusted is not known.",
-    "check_widened": (
-        "What lay outside is made up for: intervals of {pairs} are so many times wider here as "
-        "would have held it, up to {most:.2f} times."
-    ),
-    "check": (
-        "Without the largest budgets ({budgets}), the fit misses the arms' means there by "
-        "{missed} {unit}{deviations}; {covered} of {count} lie in its intervals."
-    ),
-    "check_deviations": " ({deviations} standard deviations over seeds)",
-    "check_pairs": (
-        "Differences between arms: {count}; in its intervals {covered}, with the right sign "
-        "{signs}."
-    ),
-    "prior": "Decoder language models, next-token loss, extrapolated",
-    "prior_loss": "They put the loss of {arm} {clauses}.",
-    "prior_below": "below that of {baseline} {where}",
-    "prior_not_below": "not below that of {baseline} {where}",
-    "prior_lacking": "There is no published law for {arms}.",
-    "plan_case_none": "No two of these budgets buy every arm a step.",
-    "plan_case_unknown": (
-        "Not known: what training the teacher cost is not set (teacher.training_flops)."
-    ),
-    "text_unlimited": "as much as is asked for, nothing is repeated",
-    "text_unknown": "how much there is, a pilot would tell; none of it is taken to be repeated",
-    "text_repeated": "{tokens} unique tokens, repeated as long as a budget lasts",
 }
 
 
-def say(name: str, **fields: object) -> str:
-    """Return a phrase with its fields filled in.
+def fill(templates: Mapping[str, str], name: str, /, **fields: object) -> str:
+    """Return a phrase of a table with its fields filled in.
 
     Args:
-        name: name of the phrase in the table.
+        templates: the table: name of a phrase -> its template.
+        name: name of the phrase.
         fields: values that the phrase's template names, already formatted as text.
     """
-    return PHRASES[name].format(**fields)
+    return templates[name].format(**fields)
+
+
+say = partial(fill, PHRASES)
+"""`say(name, **fields)`: a phrase of a study, filled in."""
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

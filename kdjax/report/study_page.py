@@ -9,14 +9,15 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.report import (
+    averages,
     contamination,
     minimal_pairs,
     mlm_probe,
+    ngram_losses,
     notes,
     numbers,
     page,
     primary_endpoint,
-    reference_losses,
     sentences,
     summary,
     svg,
@@ -24,6 +25,7 @@ from kdjax.report import (
     teacher_accounting,
     usage,
     wall_clock,
+    words,
 )
 from kdjax.report.figures import differences, layers, learning, spending
 from kdjax.report.phrases import listed, say, sentence
@@ -78,13 +80,14 @@ def html(results: Results) -> str:
         scores=_scores(results, shown, baseline),
         suites=task_tables.tables(results),
         references=summary.references(results),
-        reference_losses=reference_losses.rows(results.corpus.reference_losses, shown),
-        reference_losses_meaning=reference_losses.MEANING,
+        ngram_losses=ngram_losses.rows(results.corpus.ngram_losses, shown),
+        ngram_losses_meaning=ngram_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
         vendor_peak=usage.vendor_peak(results),
         peak_memory=usage.peak_memory(results),
         wall_clock=wall_clock.text(results.wall_clock),
+        with_teacher=functools.partial(words.with_teacher, results),
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
         teacher_accounting=_teacher_accounting(results),
@@ -162,7 +165,7 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
     """Return KL to the teacher and share of equal predictions of arms that train the MLM head."""
     rows = []
     for arm in results.arms:
-        losses = [head_loss(run) for run in usage.runs(results, arm)]
+        losses = [head_loss(run) for run in averages.runs(results, arm)]
         # None for a run before there was a teacher.
         compared = [loss for loss in losses if loss is not None and loss.teacher_kl is not None]
         if compared:
@@ -207,7 +210,7 @@ def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
         for arm in results.arms:
             # A fine-tuned or held-out endpoint has no layers, and leaves no table.
             probed = []
-            for run in usage.runs(results, arm):
+            for run in averages.runs(results, arm):
                 if probe := probed_layers(run, endpoint.name):
                     probed.append((probe, run.metrics[endpoint.name]))
             if probed:

@@ -11,7 +11,7 @@ from kdjax.data.tasks.suite import SUITE_TITLES, title_of
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import listed, say, sentence
-from kdjax.results.runs import Reference, RunResult, diverged_arms, finetuned_task
+from kdjax.results.runs import ReferenceModel, RunResult, diverged_arms, finetuned_task
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 
@@ -127,7 +127,7 @@ def _cell(results: Results, arm: str, endpoint: Endpoint) -> TaskCell:
     return TaskCell(summary.text(summary.spread(scores)), ", ".join(below))
 
 
-def failures(rows: Sequence[RunResult | Reference], endpoint: str) -> tuple[int, int]:
+def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple[int, int]:
     """Count the fine-tunings that a score is of: those that failed, and all.
 
     Args:

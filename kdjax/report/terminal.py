@@ -9,16 +9,17 @@ from rich.text import Text
 
 from kdjax.report import (
     mlm_probe,
+    ngram_losses,
     numbers,
     primary_endpoint,
-    reference_losses,
     sentences,
     task_tables,
+    words,
 )
+from kdjax.report.averages import mean, or_dash, runs
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread, by_seed, main_endpoints, references, spread, task_of, text
 from kdjax.report.task_tables import TaskTable
-from kdjax.report.usage import mean, or_dash, runs
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 
@@ -43,7 +44,11 @@ def summary(results: Results) -> Group:
             justify="right",
             overflow="fold",
         )
-    table.add_column("steps", justify="right", no_wrap=True)
+    for name in ("steps", "epochs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    with_words = words.counted(results)
+    if with_words:
+        table.add_column("words (+ teacher's)", justify="right", overflow="fold")
     diverged = diverged_arms(results.runs)
     for arm in results.arms:
         cells = []
@@ -54,17 +59,20 @@ def summary(results: Results) -> Group:
                 cells.append(
                     Text(numbers.no_score(endpoint, diverged=arm in diverged), style="dim")
                 )
-        table.add_row(
-            Text(arm), *cells, numbers.count(mean(run.steps for run in runs(results, arm)))
-        )
+        of_arm = runs(results, arm)
+        cells.append(Text(numbers.count(mean(run.steps for run in of_arm))))
+        cells.append(Text(f"{mean(run.epochs for run in of_arm):.2f}"))
+        if with_words:
+            cells.append(Text(words.in_terminal(results, arm)))
+        table.add_row(Text(arm), *cells)
     table.add_section()
     for name, metrics in references(results).items():
         row = [_cell(metrics.get(endpoint.name)) for endpoint in endpoints]
-        table.add_row(Text(name), *row, "", style="dim")
-    for label, values in reference_losses.rows(results.corpus.reference_losses, endpoints).items():
+        table.add_row(Text(name), *row, style="dim")
+    for label, values in ngram_losses.rows(results.corpus.ngram_losses, endpoints).items():
         # A column that is no loss has no such number.
         scores = [or_dash(numbers.score, value) for value in values]
-        table.add_row(Text(label), *map(Text, scores), "", style="dim")
+        table.add_row(Text(label), *map(Text, scores), style="dim")
     suites = [_suite_table(suite) for suite in task_tables.tables(results)]
     # Text, not markup: a name may hold square brackets.
     headline = Text(sentences.headline(results), style="bold")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdjax.budget.accounting import ACCOUNTS, CASES, charged
-from kdjax.report import numbers
+from kdjax.report import numbers, words
+from kdjax.report.averages import averages, averages_of, known, mean, or_dash, runs
 from kdjax.report.phrases import listed, say
 from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
@@ -77,9 +78,14 @@ def measures(results: Results) -> Table:
             note = "share of the budget"
         cells = {arm: (show(amount), share(amount / whole)) for arm, amount in used.items()}
         columns.append((Column(head, note), cells))
-    for name in ("steps", "epochs", "tokens_seen", "tokens_unique", "tokens_masked"):
-        show = "{:.2f}".format if name == "epochs" else numbers.count
-        columns.append((Column(name.replace("_", " ")), _column(results, name, show)))
+    columns.append((Column("steps"), _column(results, "steps", numbers.count)))
+    columns.append((Column("epochs"), words.epoch_cells(results)))
+    # Results of earlier versions have no count of words.
+    if words.counted(results):
+        columns.append((Column("words seen"), words.word_cells(results)))
+    for name in ("tokens_seen", "tokens_unique", "tokens_masked"):
+        column = Column(name.replace("_", " "))
+        columns.append((column, _column(results, name, numbers.count)))
     return _table(f"Three measures of a run; the budget is {numbers.budget(budget)}", columns)
 
 
@@ -208,7 +214,7 @@ def unspent(results: Results, run: RunResult) -> str:
     if budget.kind == "hours":
         return f"{3600 * rest:.1f} s".replace("-", numbers.MINUS)
     # A budget of tokens ends in steps of one size; one of FLOPs in those of the last phase.
-    step: float = run.positions / run.steps
+    step: float = run.padded_tokens / run.steps
     if budget.kind == "flops":
         last_price = results.arms[run.arm].phases[-1].price
         step = charged(last_price.parts(), budget.teacher)
@@ -222,45 +228,13 @@ def used_of(results: Results, run: RunResult, kind: str) -> float:
     if kind == "hours":
         return math.fsum(run.wall_clock.get(name, 0.0) for name in results.budget.clock) / 3600
     if kind == "tokens":
-        return float(run.positions)
+        return float(run.padded_tokens)
     return float(run.spent["charged"])
 
 
 def paid_for(results: Results) -> tuple[str, ...]:
     """Return the accounts that a budget of FLOPs charges, or would."""
     return CASES[results.budget.teacher]
-
-
-def runs(results: Results, arm: str) -> list[RunResult]:
-    """Return the runs of an arm."""
-    return [run for run in results.runs if run.arm == arm]
-
-
-def averages(results: Results, figure: Callable[[RunResult], float]) -> dict[str, float]:
-    """Compute the mean of a figure over the runs of each arm."""
-    return {arm: mean(map(figure, runs(results, arm))) for arm in results.arms}
-
-
-def mean(values: Iterable[float]) -> float:
-    """Compute the mean of one or more values."""
-    amounts = list(values)
-    return math.fsum(amounts) / len(amounts)
-
-
-def known(values: Iterable[float | None]) -> float | None:
-    """Compute the mean of some values; None where one of them is not known."""
-    # A mean of the others would pass for one of all.
-    amounts = []
-    for value in values:
-        if value is None:
-            return None
-        amounts.append(value)
-    return mean(amounts)
-
-
-def averages_of(results: Results, field: str, key: str) -> dict[str, float]:
-    """Return the mean of one entry of a field over the runs of each arm; 0 where it is missing."""
-    return averages(results, lambda run: getattr(run, field).get(key, 0.0))
 
 
 def _column(results: Results, name: str, show: Callable[[float], str]) -> Cells:
@@ -283,11 +257,6 @@ def _table(caption: str, columns: Sequence[tuple[Column, Cells]]) -> Table:
 def _hours(hours: float) -> str:
     """Return seconds as text in hours."""
     return numbers.duration(3600 * hours)
-
-
-def or_dash(show: Callable[[float], str], value: float | None) -> str:
-    """Return a value as text; a dash where it is not known."""
-    return "–" if value is None else show(value)
 
 
 def _mean_price(arm: ArmResult) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from kdjax.budget.price import Price
 from kdjax.config import StartConfig, TermConfig
+from kdjax.storage.typed_json import optional
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ArmResult:
         start: source of the student's first parameters.
         student, optimizer, finetune: settings that are the arm's own.
         teacher: source of the teacher's features; None: the arm looks at no teacher.
-        steps, spent, tokens, epochs: figures of the arm's first run; see `RunResult`.
+        steps, spent, tokens, epochs, words: figures of the arm's first run; see `RunResult`.
         parameters: number of the student's parameters.
         parameters_without_embeddings: number of them outside the embedding tables.
         trains_mlm_head: whether the objective gives the MLM head a gradient.
@@ -61,6 +62,7 @@ class ArmResult:
     trains_mlm_head: bool
     needs_teacher: bool
     untrained: tuple[str, ...]
+    words: int | None = optional()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.evaluation.pair_scores import ScoredPairs
-from kdjax.storage.typed_json import optional
+from kdjax.storage.typed_json import optional, stored_as
 
 T = TypeVar("T")
 
@@ -193,7 +193,7 @@ class RunResult:
         cache_bytes: size of the stored teacher outputs that the run read.
         steps: number of optimiser steps.
         phases: steps, batch and FLOPs of each phase.
-        positions: batch x length, summed over steps.
+        padded_tokens: batch x length, summed over steps; `positions` in files.
         tokens_seen: tokens of all batches, padding not counted.
         tokens_unique: tokens seen for the first time.
         tokens_masked: tokens masked and predicted.
@@ -206,6 +206,8 @@ class RunResult:
         params_sha256: SHA-256 of the final parameters; None where training diverged and left none.
         ledger_sha256: SHA-256 of the last entry of the ledger's journal.
         diverged: how the run diverged; None: it did not.
+        words_seen: words of the text that `tokens_seen` are, between white space
+            (`kdjax.data.manifest.Manifest.words_in`); None where the corpus has no count.
     """
 
     arm: str
@@ -216,7 +218,7 @@ class RunResult:
     cache_bytes: int
     steps: int
     phases: tuple[RunPhase, ...]
-    positions: int
+    padded_tokens: int = field(metadata=stored_as("positions"))
     tokens_seen: int
     tokens_unique: int
     tokens_masked: int
@@ -229,10 +231,11 @@ class RunResult:
     params_sha256: str | None
     ledger_sha256: str
     diverged: Divergence | None = optional()
+    words_seen: int | None = optional()
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceModel:
     """A model measured beside the runs: an untrained start, or a teacher.
 
     Attributes:
@@ -272,7 +275,7 @@ def diverged_arms(runs: Iterable[EndedRun]) -> set[str]:
     return {run.arm for run in runs if run.diverged is not None}
 
 
-def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | None:
+def probed_layers(row: RunResult | ReferenceModel, endpoint: str) -> ProbedLayers | None:
     """Return how a task's linear probes did on a model; None where it was not probed.
 
     Args:
@@ -282,7 +285,7 @@ def probed_layers(row: RunResult | Reference, endpoint: str) -> ProbedLayers | N
     return _details(row, endpoint, ProbedLayers)
 
 
-def finetuned_task(row: RunResult | Reference, endpoint: str) -> FinetunedTask | None:
+def finetuned_task(row: RunResult | ReferenceModel, endpoint: str) -> FinetunedTask | None:
     """Return how a model was fine-tuned on a task; None where it was not.
 
     Args:
@@ -292,28 +295,28 @@ def finetuned_task(row: RunResult | Reference, endpoint: str) -> FinetunedTask |
     return _details(row, endpoint, FinetunedTask)
 
 
-def head_loss(row: RunResult | Reference) -> HeadLoss | None:
+def head_loss(row: RunResult | ReferenceModel) -> HeadLoss | None:
     """Return how a model's own MLM head did; None where it has none that was trained."""
     return _details(row, "mlm_loss", HeadLoss)
 
 
-def probe_fit(row: RunResult | Reference) -> ProbeFit | None:
+def probe_fit(row: RunResult | ReferenceModel) -> ProbeFit | None:
     """Return how a model's MLM probe was fitted; None where it has none."""
     return _details(row, "mlm_probe", ProbeFit)
 
 
-def pair_scores(row: RunResult | Reference, endpoint: str) -> PairScores | None:
+def pair_scores(row: RunResult | ReferenceModel, endpoint: str) -> PairScores | None:
     """Return a model's scores on a set of minimal pairs; None where it was not measured."""
     return _details(row, endpoint, PairScores)
 
 
-def _details(row: RunResult | Reference, endpoint: str, kind: type[T]) -> T | None:
+def _details(row: RunResult | ReferenceModel, endpoint: str, kind: type[T]) -> T | None:
     """Return a model's details on an endpoint; None where they are missing or of another kind."""
     details = row.details.get(endpoint)
     return details if isinstance(details, kind) else None
 
 
-def shuffled_loss(row: RunResult | Reference, endpoint: str) -> float | None:
+def shuffled_loss(row: RunResult | ReferenceModel, endpoint: str) -> float | None:
     """Return a model's loss on shuffled words; None where it was not measured."""
     details = row.details.get(endpoint)
     return getattr(details, "shuffled", None)

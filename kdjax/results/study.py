@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.budget.accounting import Budget
 from kdjax.data.contamination.check import Contamination
 from kdjax.results.arm_results import ArmResult, SettingRow, StudentFacts
-from kdjax.results.runs import Reference, RunResult
+from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.teacher_facts import StoredOutputs, TeacherFacts
 from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
@@ -71,7 +71,7 @@ class Results:
     same: tuple[str, ...]
     endpoints: tuple[MeasuredEndpoint, ...]
     runs: tuple[RunResult, ...]
-    references: tuple[Reference, ...]
+    references: tuple[ReferenceModel, ...]
     verdicts: tuple[PairVerdict, ...]
     primary: PrimaryResult | None
     tuning: Tuning | None

@@ -13,12 +13,24 @@ from kdjax.storage.typed_json import optional, rest
 
 @dataclass(frozen=True)
 class PretrainingFacts:
-    """The pretraining of a teacher by kdjax: seed, share of the budget, budget, tokens seen."""
+    """The pretraining of a teacher by kdjax.
+
+    Attributes:
+        seed: seed of its training.
+        at: share of the budget at which it was taken.
+        budget: FLOPs of the whole training.
+        tokens: tokens seen, padding not counted.
+        epochs: passes over its text; None in earlier cards.
+        words: words seen, between white space; None where its text had no count.
+        others: further entries of the card.
+    """
 
     seed: int
     at: float
     budget: int
     tokens: int
+    epochs: float | None = optional()
+    words: int | None = optional()
     others: dict[str, Any] = rest()
 
 

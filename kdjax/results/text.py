@@ -9,7 +9,7 @@ from kdjax.storage.typed_json import optional
 
 @dataclass(frozen=True)
 class CountedLosses:
-    """A text's own cross-entropies; see `kdjax.data.prepare.reference_losses`."""
+    """A text's own cross-entropies; see `kdjax.data.prepare.ngram_losses`."""
 
     unigram: float
     left_neighbor: float
@@ -66,7 +66,7 @@ class CorpusFacts:
         views: number of mask copies of a sequence; 0: new masks in every epoch.
         vocabulary: number of the tokenizer's entries.
         tokenizer: SHA-256 of the tokenizer.
-        reference_losses: cross-entropies of the text itself; None where not counted.
+        ngram_losses: cross-entropies of the text itself; None where not counted.
         token_rates: how the tokenizer takes the whole text; None where not counted.
         texts: name -> held-out text from elsewhere.
         warnings: what makes the text doubtful, a sentence each; None where nothing does.
@@ -82,7 +82,7 @@ class CorpusFacts:
     views: int
     vocabulary: int
     tokenizer: str
-    reference_losses: CountedLosses | None = optional()
+    ngram_losses: CountedLosses | None = optional("reference_losses")
     token_rates: TokenRates | None = optional()
     texts: dict[str, TextFacts] = field(default_factory=dict)
     warnings: tuple[str, ...] | None = optional()

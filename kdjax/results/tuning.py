@@ -106,7 +106,7 @@ class TuningResults(TuningTerms):
         kdjax, jax, python, device, optuna: versions and device the numbers were made with.
         config_digest: SHA-256 of the resolved recipe.
         arms: arm -> its trials.
-        reference_losses: cross-entropies of the trials' text; None in a file from before they were
+        ngram_losses: cross-entropies of the trials' text; None in a file from before they were
             counted.
     """
 
@@ -117,4 +117,4 @@ class TuningResults(TuningTerms):
     optuna: str
     config_digest: str
     arms: dict[str, ArmTrials]
-    reference_losses: CountedLosses | None = optional()
+    ngram_losses: CountedLosses | None = optional("reference_losses")

@@ -98,7 +98,7 @@ def check_setting(
     Raises:
         InputError: as `expanded`; or it is an ill-formed URL or name of the Hub.
     """
-    if hub.is_hub_name(text) and (hub_file or hub_repository):
+    if hub.is_hub_name(text):
         _check_hub_name(text, name, file=hub_file, repository=hub_repository)
         return
     if url and urls.is_url(text):
@@ -114,6 +114,8 @@ def check_setting(
 
 def _check_hub_name(text: str, name: str, *, file: bool, repository: bool) -> None:
     """Check a name on the Hub: well-formed, and of a file or a repository as is taken here."""
+    if not (file or repository):
+        raise InputError(f"{name} is {text!r:.200}, expected a path on this machine")
     parsed = hub.parse(text, name)
     is_taken = file if parsed.path else repository
     if not is_taken:

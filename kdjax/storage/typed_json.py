@@ -28,9 +28,25 @@ REST = "rest"
 """In a field's metadata: it takes every key that no other field has."""
 
 
-def optional() -> Any:
-    """Return a field that is None where the file does not have its key."""
-    return field(default=None, metadata={OPTIONAL: True})
+STORED_AS = "stored_as"
+"""In a field's metadata: its key in files, where that is another than its name in the code."""
+
+
+def stored_as(key: str) -> dict[str, str]:
+    """Return the metadata of a field that files have under another key."""
+    return {STORED_AS: key}
+
+
+def optional(key: str | None = None) -> Any:
+    """Return a field that is None where the file does not have its key.
+
+    Args:
+        key: key of the field in files; None: its name.
+    """
+    metadata: dict[str, Any] = {OPTIONAL: True}
+    if key is not None:
+        metadata |= stored_as(key)
+    return field(default=None, metadata=metadata)
 
 
 def rest() -> Any:
@@ -48,7 +64,7 @@ def to_plain(value: Any) -> Any:
             if REST in field.metadata:
                 plain |= to_plain(content)
             elif content is not None or OPTIONAL not in field.metadata:
-                plain[field.name] = to_plain(content)
+                plain[_key(field)] = to_plain(content)
         return plain
     # Keys of mappings are names already; of tuples JSON makes lists.
     if isinstance(value, dict):
@@ -144,14 +160,16 @@ def _read_dataclass(kind: Any, values: dict[str, Any], where: str) -> Any:
     unknown: dict[str, Any] = {}
     for name, value in values.items():
         if name in by_name:
-            known[name] = _read(hints[name], value, _below(where, name))
+            field_name = by_name[name].name
+            known[field_name] = _read(hints[field_name], value, _below(where, name))
         else:
             unknown[name] = value
     # What is missing is said first: a field under another name is both.
-    missing = _required(by_name) - known.keys()
+    missing = _required(by_name) - values.keys()
     if missing:
         name = min(missing)
-        raise InputError(f"{_below(where, name)} is missing, expected {_name(hints[name])}")
+        kind_of_field = _name(hints[by_name[name].name])
+        raise InputError(f"{_below(where, name)} is missing, expected {kind_of_field}")
     if rest is not None:
         known[rest.name] = unknown
     elif unknown:
@@ -203,12 +221,18 @@ def _check_finite(value: Any, where: str) -> None:
 
 @functools.cache
 def _fields(kind: Any) -> tuple[dict[str, Field[Any]], Field[Any] | None]:
-    """Return a dataclass's fields by name, and apart from them its `rest` field, if any."""
-    named = {field.name: field for field in fields(kind)}
+    """Return a dataclass's fields by key, and apart from them its `rest` field, if any."""
+    named = {_key(field): field for field in fields(kind)}
     rest = next((field for field in named.values() if REST in field.metadata), None)
     if rest is not None:
         del named[rest.name]
     return named, rest
+
+
+def _key(field: Field[Any]) -> str:
+    """Return the key that a field has in files."""
+    key: str = field.metadata.get(STORED_AS, field.name)
+    return key
 
 
 @functools.cache
@@ -218,7 +242,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _required(by_name: dict[str, Field[Any]]) -> set[str]:
-    """Return the names of fields without a default."""
+    """Return the keys of fields without a default."""
     return {
         name
         for name, field in by_name.items()

@@ -21,7 +21,7 @@ from kdjax.storage.files import remove_on_input_error
 from kdjax.study import manifest
 from kdjax.study.judge import collect
 from kdjax.study.parts import Part
-from kdjax.study.references import References
+from kdjax.study.reference_models import ReferenceModels
 from kdjax.study.run_backup import run_name
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
@@ -109,7 +109,7 @@ def train_part(config: Config, out: Path, part: Part) -> list[RunResult]:
         reporter.set_budget(study.unspent(runs))
         rows = StudyRunner(study).run_all(runs)
         if part.number == 1:
-            References(study).measure()
+            ReferenceModels(study).measure()
     return rows
 
 
@@ -154,7 +154,7 @@ def finish(study: Study, begun: Mark) -> Results:
     timing = nullcontext() if is_finished else wall_clock.record(out, begun)
     with timing:
         rows = StudyRunner(study).run_all(all_runs)
-        references = References(study).measure()
+        references = ReferenceModels(study).measure()
     # Judged anew each time: arms and seeds may have joined.
     results = collect(study, rows, references, wall_clock.read(out))
     with CLOCK("report"):

@@ -12,8 +12,8 @@ from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
+from kdjax.data.prepare.ngram_losses import NgramLosses, ngram_losses
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
 from kdjax.data.text import sources
 from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
@@ -96,14 +96,14 @@ def study_corpus(
     # From here on the text is what the regime leaves of it.
     corpus = regime_of(config.data, corpus)
     reporter.status("prepare: the text's own cross-entropies")
-    losses = reference_losses(corpus)
+    losses = ngram_losses(corpus)
     check_unknown(unknown_of(whole, losses), str(whole.directory))
     for warning in text_warnings(whole, losses):
         reporter.warn(f"{whole.directory}: {warning}")
     return corpus
 
 
-def unknown_of(corpus: Corpus, losses: ReferenceLosses) -> dict[str, float]:
+def unknown_of(corpus: Corpus, losses: NgramLosses) -> dict[str, float]:
     """Return the share of [UNK] by split: of all of the text, or of what was counted of it.
 
     Args:
@@ -114,7 +114,7 @@ def unknown_of(corpus: Corpus, losses: ReferenceLosses) -> dict[str, float]:
     return corpus.manifest.unknown or losses.unknown
 
 
-def text_warnings(corpus: Corpus, losses: ReferenceLosses) -> list[str]:
+def text_warnings(corpus: Corpus, losses: NgramLosses) -> list[str]:
     """Return a sentence for all that makes a text doubtful.
 
     Args:
@@ -311,7 +311,7 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
             "tokens of "
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
         )
-        losses = reference_losses(corpus)
+        losses = ngram_losses(corpus)
         unknown = unknown_of(corpus, losses)
         rates = ""
         if manifest.text is not None:

@@ -71,6 +71,9 @@ def rows(arms: Mapping[str, ArmResult]) -> tuple[SettingRow, ...]:
         "optimiser": lambda arm: _settings(arm.optimizer),
         "fine-tuning": lambda arm: _settings(arm.finetune),
     }
+    # Corpora of earlier versions have no count of words.
+    if all(arm.words is not None for arm in arms.values()):
+        always["words seen, first seed"] = lambda arm: f"{arm.words:,}"
     table = []
     for setting, show in {**always, **where_arms_differ}.items():
         values = {name: show(arm) for name, arm in arms.items()}

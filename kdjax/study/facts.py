@@ -12,7 +12,7 @@ import jax
 from kdjax.config import Config, ModelConfig, PhaseConfig, TermConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS, Manifest
-from kdjax.data.prepare.reference_losses import ReferenceLosses
+from kdjax.data.prepare.ngram_losses import NgramLosses
 from kdjax.models import abstract_params, count_params
 from kdjax.results.arm_results import ArmPhase, ArmResult, StudentFacts
 from kdjax.results.runs import RunResult
@@ -54,7 +54,7 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
 
 
 def corpus_facts(
-    config: Config, corpus: Corpus, losses: ReferenceLosses, texts: Mapping[str, Corpus]
+    config: Config, corpus: Corpus, losses: NgramLosses, texts: Mapping[str, Corpus]
 ) -> CorpusFacts:
     """Gather the facts of a study's text.
 
@@ -76,7 +76,7 @@ def corpus_facts(
         views=config.data.mask_copies,
         vocabulary=manifest.vocab_size,
         tokenizer=manifest.tokenizer_sha256,
-        reference_losses=CountedLosses(**losses.figures()),
+        ngram_losses=CountedLosses(**losses.figures()),
         token_rates=_token_rates(manifest),
         texts={name: _text_facts(text) for name, text in texts.items()},
         warnings=tuple(text_warnings(corpus, losses)) or None,
@@ -141,6 +141,7 @@ def arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
         spent=first.spent,
         tokens=first.tokens_seen,
         epochs=first.epochs,
+        words=first.words_seen,
         parameters=student.parameters,
         parameters_without_embeddings=student.parameters_without_embeddings,
         trains_mlm_head=arm.trains_mlm_head,

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.contamination.check import Contamination
-from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
 from kdjax.report.contamination import notes as contamination_notes
 from kdjax.report.phrases import say
 from kdjax.results.arm_results import first_without_teacher
-from kdjax.results.runs import Reference, RunResult
+from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.text import CorpusFacts
@@ -58,7 +58,7 @@ class Measured:
     """
 
     runs: Sequence[RunResult]
-    references: Sequence[Reference]
+    references: Sequence[ReferenceModel]
     corpus: CorpusFacts
     endpoints: Sequence[MeasuredEndpoint]
     teacher: TeacherFacts | None
@@ -71,7 +71,7 @@ class Measured:
 def collect(
     study: Study,
     runs: Sequence[RunResult],
-    references: Sequence[Reference],
+    references: Sequence[ReferenceModel],
     wall_clock: Mapping[str, float],
 ) -> Results:
     """Join what a study's runs measured, and judge every pair of arms on every endpoint.
@@ -84,7 +84,7 @@ def collect(
     """
     config = study.plan.config
     shared = study.artifacts
-    corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
+    corpus = corpus_facts(config, shared.corpus, ngram_losses(shared.corpus), shared.texts)
     endpoints = endpoints_of(config, corpus, shared.tasks, shared.minimal_pairs, study.plan.arms)
     # A result that was read may lack a value, which every comparison below needs.
     for row, endpoint in itertools.product(runs, endpoints):
@@ -153,7 +153,7 @@ def judge(
         *notes.side_by_side(runs),
         *notes.divergences(runs),
         *notes.at_baseline(endpoints, runs),
-        *notes.no_better_than_counts(endpoints, runs, measured.corpus.reference_losses),
+        *notes.no_better_than_counts(endpoints, runs, measured.corpus.ngram_losses),
         *notes.unconverged(runs, measured.references),
     ]
     return Results(

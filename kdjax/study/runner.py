@@ -240,7 +240,8 @@ class StudyRunner:
             flops = steps * compiled_phase.price.total
             batch_size = compiled_phase.program.shape.batch_size
             phases.append(RunPhase(steps, batch_size, flops))
-        train_sequences = self._artifacts.corpus.sequences("train")
+        corpus = self._artifacts.corpus
+        train_sequences = corpus.sequences("train")
         row = RunResult(
             arm=arm.name,
             seed=seed,
@@ -250,11 +251,11 @@ class StudyRunner:
             cache_bytes=ledger.cache_bytes,
             steps=ledger.steps,
             phases=tuple(phases),
-            positions=ledger.positions,
+            padded_tokens=ledger.padded_tokens,
             tokens_seen=ledger.tokens,
             tokens_unique=ledger.unique_tokens,
             tokens_masked=ledger.masked_tokens,
-            epochs=ledger.positions / self._plan.shape.seq_len / train_sequences,
+            epochs=ledger.padded_tokens / self._plan.shape.seq_len / train_sequences,
             wall_clock=clock.seconds,
             hardware=hardware_use(compiled_phases, ledger, outcome.side_by_side),
             metrics=metrics,
@@ -263,6 +264,7 @@ class StudyRunner:
             params_sha256=outcome.params_sha256,
             ledger_sha256=outcome.journal_sha256,
             diverged=None if diverged is None else Divergence(ledger.steps, diverged),
+            words_seen=corpus.manifest.words_in(ledger.tokens),
         )
 
         if outcome.params is not None:

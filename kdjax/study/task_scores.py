@@ -14,8 +14,7 @@ from kdjax.evaluation.finetuning import (
     FinetunedTask,
     Start,
     finetune,
-    finetune_one,
-    fixed_setting,
+    tuned_start,
 )
 from kdjax.evaluation.finetuning.protocols import FinetuningProtocol
 from kdjax.evaluation.probe import ProbeResult, probe
@@ -127,14 +126,14 @@ class TaskScores:
         records: FinetuningRecords,
     ) -> dict[str, FinetunedTask]:
         """Fine-tune a model on each task by a protocol; return what came of it by task."""
-        # The task that others start from comes first; results are in the order of the tasks.
-        begun = sorted(self.tasks, key=lambda task: task.name != settings.intermediate)
         start: Start | None = None
-        measured: dict[str, FinetunedTask] = {}
-        for task in begun:
+        if settings.intermediate and self._is_used(settings):
+            start = self._start(model, params, seed, settings, records)
+        measured = {}
+        for task in self.tasks:
             records.status(f"fine-tuning on {task.name}, {protocol}")
             needs_start = task.name in settings.intermediate_tasks
-            finetuned = finetune(
+            measured[task.name] = finetune(
                 model,
                 params,
                 task,
@@ -146,11 +145,8 @@ class TaskScores:
                 directory=records.directory,
                 start=start if needs_start else None,
             )
-            measured[task.name] = finetuned
-            if task.name == settings.intermediate and self._is_used(settings):
-                start = self._start(finetuned, task, model, params, seed, settings, records)
             records.finished()
-        return {task.name: measured[task.name] for task in self.tasks}
+        return measured
 
     def _is_used(self, settings: FinetuneConfig) -> bool:
         """Return whether a task starts from the encoder that is tuned on the intermediate one."""
@@ -158,34 +154,25 @@ class TaskScores:
 
     def _start(
         self,
-        finetuned: FinetunedTask,
-        task: Task,
         model: ModelConfig,
         params: Mapping[str, Any],
         seed: int,
         settings: FinetuneConfig,
         records: FinetuningRecords,
     ) -> Start:
-        """Tune the encoder that other tasks start from, with the setting that its protocol chose.
-
-        Few rows make no start: under `few_shot` it is tuned on all rows, with the fixed setting.
-        """
-        setting = finetuned.chosen
-        if finetuned.protocol == "few_shot":
-            setting = fixed_setting(task, settings, model.max_positions)
+        """Tune the encoder that some tasks start from, or read it where it was kept."""
+        task = next(task for task in self.tasks if task.name == settings.intermediate)
         records.status(f"fine-tuning on {task.name}, for other tasks to start from")
-        trained = finetune_one(
+        return tuned_start(
             model,
             params,
             task,
             settings,
-            setting,
             seed=seed,
             layout=self.layout,
             dtype=self.dtype,
             directory=records.directory,
         )
-        return Start(task.name, trained.encoder)
 
 
 def _probed_layers(probed: ProbeResult, result: str) -> ProbedLayers:

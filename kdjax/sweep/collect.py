@@ -97,7 +97,7 @@ def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
         used=run.used,
         spent=run.spent,
         steps=run.steps,
-        positions=run.positions,
+        padded_tokens=run.padded_tokens,
         tokens_seen=run.tokens_seen,
         tokens_unique=run.tokens_unique,
         epochs=run.epochs,
@@ -107,6 +107,7 @@ def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
         seconds=sum(run.wall_clock.values()),
         metrics=metrics,
         diverged=run.diverged,
+        words_seen=run.words_seen,
     )
 
 
@@ -130,7 +131,7 @@ def _group(
         curves[endpoint.name] = {arm: _curve(members, endpoint, arm) for arm in arms}
         for a, b in itertools.combinations(arms, 2):
             pairs.append(_pair(config, members, endpoint, a, b))
-    return Group(settings, first.corpus.reference_losses, sizes, curves, tuple(pairs))
+    return Group(settings, first.corpus.ngram_losses, sizes, curves, tuple(pairs))
 
 
 def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[CurvePoint, ...]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdjax.report import reference_losses, svg
+from kdjax.report import ngram_losses, svg
 from kdjax.report.axes import WIDTH, compact_number, limits, logarithmic, truncate
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
@@ -55,8 +55,8 @@ def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> 
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
         ax = figure.add_subplot(grid[:, 0])
         _scores(ax, sweep, group, endpoint, shown)
-        losses = reference_losses.of_endpoint(group.reference_losses, endpoint.name, endpoint.unit)
-        reference_losses.draw(ax, losses)
+        losses = ngram_losses.of_endpoint(group.ngram_losses, endpoint.name, endpoint.unit)
+        ngram_losses.draw(ax, losses)
         ax.set_title("Scores")
         ax.set_ylabel(endpoint.unit)
         logarithmic(ax, label, show, budgets)
@@ -253,7 +253,7 @@ def isoflop(
     arms = list(dict.fromkeys(profile.arm for profile in profiles))
     budgets = sorted({profile.budget for profile in profiles})
     counted = _counted_losses(sweep, profiles[0].settings)
-    losses = reference_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
+    losses = ngram_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
     points = chain.from_iterable(profile.points for profile in profiles)
     sizes = sorted({point.parameters for point in points})
     columns = min(len(arms), 2)
@@ -280,7 +280,7 @@ def isoflop(
         # Names come last: the plots share their height, which every curve may change.
         for ax, arm in zip(axes, arms, strict=False):
             last = {show(p.budget): p.points[-1].mean for p in profiles if p.arm == arm}
-            reference_losses.draw(ax, losses, extend=False, beside=last)
+            ngram_losses.draw(ax, losses, extend=False, beside=last)
         description = f"{endpoint.label} against the student's size, for each arm and budget."
         return svg.render(figure, name, description)
 
@@ -289,7 +289,7 @@ def _counted_losses(sweep: SweepResults, settings: Mapping[str, Any]) -> Counted
     """Return the text's cross-entropies in the first group of studies with these settings."""
     for group in sweep.groups:
         if all(group.settings.get(name) == value for name, value in settings.items()):
-            return group.reference_losses
+            return group.ngram_losses
     return None
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.evaluation.statistics import expected_false
-from kdjax.report import numbers, page, reference_losses, summary
-from kdjax.report.phrases import counted, listed, listed_settings, say, sentence
-from kdjax.report.usage import Cell, Column, Table, mean
+from kdjax.report import ngram_losses, numbers, page, phrases, summary
+from kdjax.report.averages import known, mean, or_dash
+from kdjax.report.phrases import counted, listed, listed_settings, sentence
+from kdjax.report.usage import Cell, Column, Table
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import write_text
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.cells import BUDGETS
+from kdjax.sweep.phrases import say
 from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of
 from kdjax.sweep.verdict import amounts
 
@@ -61,7 +63,7 @@ def html(sweep: SweepResults) -> str:
         over=over,
         groups=[_group(sweep, n, group) for n, group in enumerate(sweep.groups)],
         profiles=profiles,
-        reference_losses_meaning=reference_losses.MEANING,
+        ngram_losses_meaning=ngram_losses.MEANING,
         fields=[(name, _swept(name, values)) for name, values in sweep.fields.items()],
         shared=say("sweep_shared", seeds=listed(sweep.config["seeds"])),
         cells=[
@@ -86,7 +88,7 @@ def _basis(sweep: SweepResults) -> str:
         false=expected_false(count, evaluation["confidence"]),
         margin=evaluation["margin"],
     )
-    return sentence(basis, say("basis_scope"))
+    return sentence(basis, phrases.say("basis_scope"))
 
 
 def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
         "settings": listed_settings(group.settings),
         "endpoints": endpoints,
         "rows": _rows(sweep, group),
-        "reference_losses": reference_losses.rows(group.reference_losses, sweep.endpoints),
+        "ngram_losses": ngram_losses.rows(group.ngram_losses, sweep.endpoints),
     }
 
 
@@ -116,6 +118,8 @@ def _rows(sweep: SweepResults, group: Group) -> dict[str, list[dict[str, Any]]]:
             cells["scores"] = [_score(runs, arm, endpoint) for endpoint in sweep.endpoints]
             for name in _MEANS:
                 cells[name] = mean(getattr(run, name) for run in runs)
+            words = known(run.words_seen for run in runs)
+            cells["words_seen"] = or_dash(numbers.count, words)
             rows.setdefault(arm, []).append(cells)
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from kdjax.results.runs import Divergence
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import read_json
-from kdjax.storage.typed_json import from_plain, optional
+from kdjax.storage.typed_json import from_plain, optional, stored_as
 
 Verdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
 """What an interval says, read from the first arm's side."""
@@ -64,7 +64,7 @@ class SweepRow:
     used: float
     spent: dict[str, int]
     steps: int
-    positions: int
+    padded_tokens: int = field(metadata=stored_as("positions"))
     tokens_seen: int
     tokens_unique: int
     epochs: float
@@ -74,6 +74,7 @@ class SweepRow:
     seconds: float
     metrics: dict[str, float]
     diverged: Divergence | None = optional()
+    words_seen: int | None = optional()
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,14 @@ class Group:
 
     Attributes:
         settings: swept setting other than the budget -> its value in these studies.
-        reference_losses: cross-entropies of counts of the text alone; None where not counted.
+        ngram_losses: cross-entropies of counts of the text alone; None where not counted.
         parameters: arm -> size of the student.
         curves: endpoint -> arm -> the arm's values, small budgets first.
         pairs: comparisons of every pair of arms on every endpoint.
     """
 
     settings: dict[str, Any]
-    reference_losses: CountedLosses | None
+    ngram_losses: CountedLosses | None = field(metadata=stored_as("reference_losses"))
     parameters: dict[str, StudentSize]
     curves: dict[str, dict[str, tuple[CurvePoint, ...]]]
     pairs: tuple[ArmPair, ...]

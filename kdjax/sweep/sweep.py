@@ -89,6 +89,9 @@ def _budget(cell: Cell) -> float:
 def _registered(config: Config, out: Path) -> Iterator[None]:
     """Register the recipe in the directory, for a block that makes what is in it.
 
+    If the block ends in bad input and nothing lies beside the recipe, it goes too. Finished studies
+    stay, where `kdjax.storage.files.remove_on_input_error` would delete what a first start made.
+
     Raises:
         InputError: as `_register`.
     """

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import numbers, reference_losses
+from kdjax.report import ngram_losses, numbers
 from kdjax.report.phrases import listed_settings
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
@@ -50,7 +50,7 @@ def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:
         table.add_row(Text(arm), *(points.get(budget, "–") for budget in budgets))
 
     # Under the arms, what counts of the text alone reach.
-    losses = reference_losses.of_endpoint(group.reference_losses, endpoint.name, endpoint.unit)
+    losses = ngram_losses.of_endpoint(group.ngram_losses, endpoint.name, endpoint.unit)
     if losses:
         table.add_section()
     for label, nats in losses.items():

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdjax.report import notes, numbers
-from kdjax.report.phrases import listed, listed_settings, say
+from kdjax.report.phrases import listed, listed_settings
 from kdjax.report.sentences import measures
 from kdjax.results.verdicts import Endpoint
+from kdjax.sweep.phrases import say
 from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
 
 _VERDICTS: tuple[Verdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")

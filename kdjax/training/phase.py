@@ -276,16 +276,22 @@ class Phase:
             group_norms: whether metrics have the gradient norms of groups of parameters.
             layout: layout of the parameters on the devices.
         """
-        return make_step(
+        loss_fn = make_loss_fn(
             self.student_forward(compute),
             self.teacher_forward(compute),
             self.objective,
-            self.transformation,
             self.trained,
             frozen_encoder=self.frozen_encoder,
+            dtype=compute.dtype,
+            layout=layout,
+        )
+        return make_step(
+            loss_fn,
+            self.objective,
+            self.transformation,
+            self.trained,
             dropout_bits=bits if self.uses_dropout else None,
             microbatches=microbatches,
-            dtype=compute.dtype,
             group_norms=group_norms,
             layout=layout,
         )

@@ -74,91 +74,6 @@ def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, 
     return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flatten(params)))
 
 
-def make_step(
-    student: Forward,
-    teacher: Forward | None,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    trained: Any,
-    *,
-    frozen_encoder: bool = False,
-    dropout_bits: str | None = None,
-    microbatches: int = 1,
-    dtype: str = "float32",
-    group_norms: bool = True,
-    layout: Layout | Unsharded = UNSHARDED,
-) -> Step:
-    """Build the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
-
-    Args:
-        student: `(params, batch, dropout_key=seeds)` to the student's features.
-        teacher: `(teacher_params, batch)` to the teacher's features; None: there is no teacher.
-        objective: the weighted sum of terms that is minimised.
-        optimizer: an Optax transformation of the parameters as one flat mapping
-            (`kdjax.training.partition`), without the learning rate.
-        trained: a tree like the parameters, True for those that the objective gives a gradient; the
-            others stay as they are, and nothing is computed for them.
-        frozen_encoder: whether `teacher_params` are the student's own encoder, which is not
-            trained, and the state holds its MLM head alone.
-        dropout_bits: generator of dropout's random bits, a name JAX knows; None: no dropout.
-        microbatches: parts in which a batch is taken, one after another.
-        dtype: type of activations and matmuls.
-        group_norms: whether metrics have the gradient norms of groups of parameters; a price is
-            counted without them.
-        layout: layout of the parameters; changes results by rounding alone.
-
-    Returns:
-        A pure function, whose metrics are float32 scalars: `loss`, each term by its key,
-        `grad_norm` and `grad_norm/GROUP`.
-    """
-    loss_fn = make_loss_fn(
-        student,
-        teacher,
-        objective,
-        trained,
-        frozen_encoder=frozen_encoder,
-        dtype=dtype,
-        layout=layout,
-    )
-
-    def step(
-        state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
-    ) -> tuple[State, dict[str, jax.Array]]:
-        # The loss and its gradients; dropout is a pure function of (seed, step, sequence).
-        trainable, frozen = partition(state.params, trained)
-        dropout_seeds = _dropout_seeds(state, dropout_bits, len(batch["tokens"]))
-        grad_fn = partial(
-            jax.value_and_grad(loss_fn, has_aux=True),
-            trainable,
-            frozen=frozen,
-            teacher_params=teacher_params,
-            budget_fraction=schedule_inputs.budget_fraction,
-        )
-        with layout.mesh_context():
-            if microbatches == 1:
-                (loss, terms), grads = grad_fn(batch, dropout_seeds)
-            else:
-                (loss, terms), grads = accumulate_gradients(
-                    grad_fn, objective, microbatches, batch, dropout_seeds
-                )
-        grads = layout.reduce_scatter(grads)
-
-        # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
-        opt = select_optimizer_state(state.opt, trainable)
-        trainable, opt = apply(optimizer, grads, opt, trainable, schedule_inputs.learning_rate)
-        params = combine(trainable, frozen, trained)
-        opt = merge_optimizer_state(state.opt, opt)
-
-        # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
-        squares = sums_of_squares(grads)
-        metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
-        if group_norms:
-            metrics |= gradient_norms(squares)
-        return State(state.step + 1, state.seed, params, opt), metrics
-
-    return step
-
-
 def make_loss_fn(
     student: Forward,
     teacher: Forward | None,
@@ -172,7 +87,14 @@ def make_loss_fn(
     """Build the loss of a batch as a function of the parameters that are trained.
 
     Args:
-        student, teacher, objective, trained, frozen_encoder, dtype, layout: as in `make_step`.
+        student: `(params, batch, dropout_key=seeds)` to the student's features.
+        teacher: `(teacher_params, batch)` to the teacher's features; None: there is no teacher.
+        objective: the weighted sum of terms that is minimised.
+        trained: a tree like the parameters, True for those that the objective gives a gradient.
+        frozen_encoder: whether `teacher_params` are the student's own encoder, which is not
+            trained, and the state holds its MLM head alone.
+        dtype: type of activations and matmuls.
+        layout: layout of the parameters; changes results by rounding alone.
 
     Returns:
         A pure function `(trainable, batch, dropout_seeds, shares=None, *, frozen, teacher_params,
@@ -220,6 +142,76 @@ def student_params(in_state: Any, teacher_params: Any, *, frozen_encoder: bool) 
     if frozen_encoder:
         return {**jax.lax.stop_gradient(teacher_params), **in_state}
     return in_state
+
+
+def make_step(
+    loss_fn: LossFn,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    trained: Any,
+    *,
+    dropout_bits: str | None = None,
+    microbatches: int = 1,
+    group_norms: bool = True,
+    layout: Layout | Unsharded = UNSHARDED,
+) -> Step:
+    """Build the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
+
+    Args:
+        loss_fn: the loss of a batch, from `make_loss_fn`.
+        objective: the weighted sum of terms that is minimised; it says how losses of parts of a
+            batch add up.
+        optimizer: an Optax transformation of the parameters as one flat mapping
+            (`kdjax.training.partition`), without the learning rate.
+        trained: a tree like the parameters, True for those that the objective gives a gradient; the
+            others stay as they are, and nothing is computed for them.
+        dropout_bits: generator of dropout's random bits, a name JAX knows; None: no dropout.
+        microbatches: parts in which a batch is taken, one after another.
+        group_norms: whether metrics have the gradient norms of groups of parameters; a price is
+            counted without them.
+        layout: layout of the parameters; changes results by rounding alone.
+
+    Returns:
+        A pure function, whose metrics are float32 scalars: `loss`, each term by its key,
+        `grad_norm` and `grad_norm/GROUP`.
+    """
+
+    def step(
+        state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
+    ) -> tuple[State, dict[str, jax.Array]]:
+        # The loss and its gradients; dropout is a pure function of (seed, step, sequence).
+        trainable, frozen = partition(state.params, trained)
+        dropout_seeds = _dropout_seeds(state, dropout_bits, len(batch["tokens"]))
+        grad_fn = partial(
+            jax.value_and_grad(loss_fn, has_aux=True),
+            trainable,
+            frozen=frozen,
+            teacher_params=teacher_params,
+            budget_fraction=schedule_inputs.budget_fraction,
+        )
+        with layout.mesh_context():
+            if microbatches == 1:
+                (loss, terms), grads = grad_fn(batch, dropout_seeds)
+            else:
+                (loss, terms), grads = accumulate_gradients(
+                    grad_fn, objective, microbatches, batch, dropout_seeds
+                )
+        grads = layout.reduce_scatter(grads)
+
+        # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
+        opt = select_optimizer_state(state.opt, trainable)
+        trainable, opt = apply(optimizer, grads, opt, trainable, schedule_inputs.learning_rate)
+        params = combine(trainable, frozen, trained)
+        opt = merge_optimizer_state(state.opt, opt)
+
+        # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
+        squares = sums_of_squares(grads)
+        metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
+        if group_norms:
+            metrics |= gradient_norms(squares)
+        return State(state.step + 1, state.seed, params, opt), metrics
+
+    return step
 
 
 def accumulate_gradients(

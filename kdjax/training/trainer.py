@@ -121,7 +121,7 @@ class Trainer(TrainingLoop):
     def sequences_seen(self, phase_number: int) -> int:
         """Return how many sequences the run has seen, when the phase begins or goes on."""
         shape = self.spec.compiled_phases[phase_number].program.shape
-        return self.ledger.positions // shape.seq_len
+        return self.ledger.padded_tokens // shape.seq_len
 
     @override
     def step_inputs(self, phase_number: int) -> Iterator[StepInput]:

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import numbers, reference_losses
+from kdjax.report import ngram_losses, numbers
 from kdjax.results.tuning import ArmTrials, TuningResults
 from kdjax.study import tuned
 
@@ -42,7 +42,7 @@ def summary(tuning: TuningResults) -> Group:
 
     # A loss stands beside what counts of the text alone reach.
     unit = "nats" if tuning.better == "lower" else ""
-    levels = reference_losses.of_endpoint(tuning.reference_losses, tuning.endpoint, unit)
+    levels = ngram_losses.of_endpoint(tuning.ngram_losses, tuning.endpoint, unit)
     empty = [""] * (1 + len(tuning.space))
     table.add_section()
     for label, loss in levels.items():

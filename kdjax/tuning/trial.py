@@ -15,7 +15,7 @@ from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
 from kdjax.config.tasks import SUITES, result_names
-from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.progress import Progress, Reporter
@@ -109,11 +109,11 @@ class Trials:
         return Budget.of(self._recipe.budget).amount * runs
 
     @property
-    def reference_losses(self) -> CountedLosses | None:
+    def ngram_losses(self) -> CountedLosses | None:
         """Return the cross-entropies of the trials' text; None before the first trial."""
         if self._first is None:
             return None
-        return CountedLosses(**reference_losses(self._first.artifacts.corpus).figures())
+        return CountedLosses(**ngram_losses(self._first.artifacts.corpus).figures())
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
         """Run a trial, or the rest of one that was interrupted; return its outcome.

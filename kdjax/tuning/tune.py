@@ -71,7 +71,7 @@ def _tune(
         trials = Trials(config, out, reporter)
         reporter.set_budget(trials.unspent)
         outcomes = search(tuple(config.arms), space, config.tune, better, trials)
-        results = tuning_of_trials(config, outcomes, better, trials.reference_losses)
+        results = tuning_of_trials(config, outcomes, better, trials.ngram_losses)
 
     # The tuned recipe names the tuning, so that a study of it can check and report it.
     best = {
@@ -119,7 +119,7 @@ def tuning_of_trials(
         sampler_seed=tune.sampler_seed,
         space=values["tune"]["space"],
         arms={arm: _arm(arm, arm_trials, tune.space, better) for arm, arm_trials in trials.items()},
-        reference_losses=losses,
+        ngram_losses=losses,
     )
 
 

@@ -473,7 +473,7 @@ def test_field_of_another_kind_is_named(
     assert not [found for found in findings if "Error: " in found.found]
 
 
-def test_damaged_reference_losses_are_named(copy: Path) -> None:
+def test_damaged_ngram_losses_are_named(copy: Path) -> None:
     (path,) = (copy / "data").glob("reference-losses-*.json")
     edit(path, "unigram", to=lambda _: float("nan"))
     assert [found.found for found in audit(copy) if found.where == str(path)] == ["unigram is nan"]

@@ -48,7 +48,7 @@ def test_ledger_spends_to_the_budget_and_never_over(
         3 * steps,
         2 * steps,
     )
-    assert ledger.positions == POSITIONS * steps
+    assert ledger.padded_tokens == POSITIONS * steps
     with pytest.raises(ValueError, match="expected at most"):
         charge(ledger, price)
 
@@ -190,3 +190,11 @@ def test_budget_of_no_kind_two_kinds_or_no_amount_is_refused() -> None:
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match=r"budget.tokens is .*, expected at least 0, at most"):
             BudgetConfig(tokens=bad)
+
+
+def test_padded_tokens_are_positions_in_files() -> None:
+    ledger = dataclasses.replace(Ledger.open(Budget("tokens", 96)), padded_tokens=24)
+    stored = ledger.to_json()
+    assert stored["positions"] == 24
+    assert "padded_tokens" not in stored
+    assert Ledger.from_json(stored) == ledger

@@ -1,4 +1,4 @@
-"""Documents of .txt files are paragraphs, lines or files, and a file of another layout is said."""
+"""Documents of text files are paragraphs, lines or files, and a file of another layout is said."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 
 from kdjax.data.corpus import Batch, Corpus
 from kdjax.data.loader import Batches, fixed_batches, view_of
-from kdjax.data.masking import mask
+from kdjax.data.masking import MaskRule, mask
 from kdjax.errors import InputError
 from kdjax.teacher_cache import store as cache
 from kdjax.teacher_cache.manifest import Field
@@ -172,23 +172,24 @@ def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus)
     numbers = {row.tobytes(): number for number, row in enumerate(tokens)}
     assert len(numbers) == count
     stream = batches(corpus, seed=5)
+    rule = MaskRule(
+        **MASKS,
+        vocab_size=manifest.vocab_size,
+        special_ids=manifest.special_ids,
+        mask_id=manifest.special["[MASK]"],
+    )
     for step in (0, count // BATCH):  # the second straddles two epochs
         batch = stream[step]
         for row, original in enumerate(originals(batch)):
             expected = mask(
                 tokens[numbers[original]],
                 segments[numbers[original]],
+                rule,
                 seed=5,
                 sequence=numbers[original],
                 epoch=(step * BATCH + row) // count,
-                **MASKS,
-                vocab_size=manifest.vocab_size,
-                special_ids=manifest.special_ids,
-                mask_id=manifest.special["[MASK]"],
             )
-            for name, values in zip(
-                ("tokens", "slots", "labels", "label_weights"), expected, strict=True
-            ):
+            for name, values in expected._asdict().items():
                 assert np.array_equal(batch[name][row], values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,19 @@ def test_changed_or_foreign_manifest_is_refused(tmp_path: Path, corpus: Corpus) 
             Manifest.read(tmp_path)
     with pytest.raises(InputError, match=r"holds no manifest\.json"):
         Manifest.read(tmp_path / "nowhere")
+
+
+def test_words_of_whole_passes_are_those_of_the_text(corpus: Corpus) -> None:
+    manifest = corpus.manifest
+    assert manifest.text is not None
+    tokens = manifest.tokens["train"]
+    words = manifest.text.words["train"]
+    assert 0 < words < tokens
+    assert manifest.words_in(0) == 0
+    assert manifest.words_in(tokens) == words
+    assert manifest.words_in(3 * tokens) == 3 * words
+    assert manifest.words_in(tokens / 2) == pytest.approx(words / 2, abs=1)
+
+
+def test_manifest_without_figures_knows_no_words(corpus: Corpus) -> None:
+    assert replace(corpus.manifest, text=None).words_in(100) is None

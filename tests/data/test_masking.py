@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from kdjax.config import MaskingConfig
-from kdjax.data.masking import mask
+from kdjax.data.masking import MaskedSequence, MaskRule, mask
 
 SPECIAL = (0, 1, 2, 3, 4)
 MASK = 4
 VOCABULARY = 1000
+RULE = MaskRule(
+    mlm_probability=0.15,
+    max_predictions=20,
+    vocab_size=VOCABULARY,
+    special_ids=SPECIAL,
+    mask_id=MASK,
+)
 
 
 def sequence(number: int = 0, length: int = 128, padding: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -29,16 +37,17 @@ def sequence(number: int = 0, length: int = 128, padding: int = 8) -> tuple[np.n
     return tokens.astype(np.int32), segments.astype(np.int32)
 
 
-def masked(tokens: np.ndarray, segments: np.ndarray, **changes: Any) -> tuple[np.ndarray, ...]:
-    arguments: dict[str, Any] = {
-        "seed": 0,
-        "sequence": 0,
-        "epoch": 0,
-        "mlm_probability": 0.15,
-        "max_predictions": 20,
-    }
-    arguments |= {"vocab_size": VOCABULARY, "special_ids": SPECIAL, "mask_id": MASK}
-    return mask(tokens, segments, **{**arguments, **changes})
+def masked(
+    tokens: np.ndarray,
+    segments: np.ndarray,
+    *,
+    seed: int = 0,
+    sequence: int = 0,
+    epoch: int = 0,
+    **changes: Any,
+) -> MaskedSequence:
+    rule = replace(RULE, **changes)
+    return mask(tokens, segments, rule, seed=seed, sequence=sequence, epoch=epoch)
 
 
 def test_slots_labels_and_weights_describe_the_masked_tokens() -> None:
@@ -164,7 +173,7 @@ def test_seed_sequence_and_epoch_each_change_the_mask_and_nothing_else_does() ->
     np.random.seed(1)
     assert all(np.array_equal(a, b) for a, b in zip(first, masked(tokens, segments), strict=True))
     others = [{"seed": 1}, {"sequence": 1}, {"epoch": 1}, {"seed": 1, "sequence": 1}]
-    chosen = {masked(tokens, segments, **change)[1].tobytes() for change in ({}, *others)}
+    chosen = {masked(tokens, segments, **change).slots.tobytes() for change in ({}, *others)}
     assert len(chosen) == 5
 
 
@@ -184,7 +193,7 @@ def test_masking_shares_say_what_takes_a_tokens_place(
     seen = set()
     for epoch in range(40):
         changed, slots, labels, weights = masked(
-            tokens, segments, epoch=epoch, masking=MaskingConfig(*shares)
+            tokens, segments, epoch=epoch, replacement=MaskingConfig(*shares)
         )
         used = slots[weights > 0]
         # A drawn token may be the one that was there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 
 from kdjax.data.text import sources
-from kdjax.data.text.notes import ReadingNotes
+from kdjax.data.text.notes import ReadingNotes, layout_hints
 from kdjax.data.text.records import NESTING
 from kdjax.data.text.sources import (
     Document,
     ReadSettings,
     TextError,
     documents,
+    documents_of,
     expand,
     locate,
     split_fraction,
@@ -264,3 +266,32 @@ def test_split_fractions_are_uniform_and_never_change() -> None:
     assert np.sum((counts - 1000) ** 2 / 1000) < 43.8
     # B2sum -l 64
     assert split_fraction("Albert Einstein") == pytest.approx(0x6B578C2BE3732BCB / 2**64, abs=1e-15)
+
+
+def test_babylm_files_are_text_under_the_layout_that_is_asked(tmp_path: Path) -> None:
+    # A file of each kind of its corpus: utterances, and an encyclopedia with blank lines.
+    (tmp_path / "bnc_spoken.train").write_text("Right .\nYes , I know .\n")
+    (tmp_path / "simple_wiki.train").write_text("= = = April = = =\n\nA month .\nOf 30 days .\n")
+    (tmp_path / "childes.dev").write_text("*MOT:\tlook .\n")
+    (tmp_path / "childes.test").write_text("*CHI:\tno .\n")
+    sources = expand(f"{tmp_path}/*.train")
+    assert [source.name for source in sources] == ["bnc_spoken.train", "simple_wiki.train"]
+    by_lines = ReadSettings(("text",), "lines")
+    texts = [d.text for source in sources for d in documents_of(source, by_lines, ReadingNotes())]
+    assert texts == [
+        "Right .",
+        "Yes , I know .",
+        "= = = April = = =",
+        "A month .",
+        "Of 30 days .",
+    ]
+    assert [d.text for d in read(tmp_path / "childes.*")] == ["*MOT:\tlook .", "*CHI:\tno ."]
+
+
+def test_babylm_file_without_blank_lines_is_said_and_the_remedy_named(tmp_path: Path) -> None:
+    (tmp_path / "bnc_spoken.train.gz").write_bytes(gzip.compress(b"Right .\nYes .\n"))
+    notes = ReadingNotes()
+    source = expand(f"{tmp_path}/*.gz")[0]
+    documents = list(documents_of(source, ReadSettings(("text",)), notes))
+    assert len(documents) == 1
+    assert "1 text file has several lines" in next(iter(layout_hints(notes.layouts)))

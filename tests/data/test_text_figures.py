@@ -217,7 +217,7 @@ def figures(**counts: object) -> TextFigures:
         ({"repeated": 1, "removed": 1}, "documents left out, .* text: 1"),
         ({"same_identity": 99}, None),
         ({"same_identity": 500}, "at least 500 of 1,000 documents have the same key, id or title"),
-        ({"layouts": {"no blank line": 3}}, "3 .txt files have several lines and no blank line"),
+        ({"layouts": {"no blank line": 3}}, "3 text files have several lines and no blank line"),
     ],
 )
 def test_what_is_doubtful_is_said_in_a_line(counts: dict[str, object], warning: str | None) -> None:

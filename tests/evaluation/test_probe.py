@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from kdjax.data.tasks.labelled import Split, Task
 
 from kdjax.config import ProbeConfig
+from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
 from kdjax.evaluation import probe as probes
 from kdjax.evaluation.probe import pooled, probe
@@ -46,14 +46,22 @@ def planted(
         x[:, :, :3] += np.asarray(signal)[:, None] * np.eye(3)[truth][:, None, :]
         first = sum(len(s) for s in stored)
         # A row is known by its number, which stands for its tokens.
-        tokens = np.arange(first, first + n, dtype=np.int32)[:, None]
-        splits.append(Split({"tokens": tokens, "valid": tokens >= 0}, labels_of(truth, x, rng)))
+        tokens = np.arange(first, first + n, dtype=np.int32)
+        splits.append(Split(tokens, np.arange(n + 1), None, labels_of(truth, x, rng)))
         stored.append(x)
-    features = np.concatenate(stored)
-    monkeypatch.setattr(
-        probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]]
-    )
-    return Task("planted", classes, *splits), stored
+    give(monkeypatch, np.concatenate(stored))
+    train, selection, reported = splits
+    metrics = ("accuracy",) if classes else ("pearson",)
+    return Task("planted", classes, metrics, train, selection, {"planted": reported}), stored
+
+
+def give(monkeypatch: pytest.MonkeyPatch, features: np.ndarray) -> None:
+    """Give rows the features of their one token."""
+
+    def pooled(config: Any, params: Any, split: Split, rows: Any = slice(None)) -> np.ndarray:
+        return features[split.tokens[rows]]
+
+    monkeypatch.setattr(probes, "pooled", pooled)
 
 
 def classes_of(truth: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -64,15 +72,17 @@ def test_probe_finds_the_layer_with_structure(monkeypatch: pytest.MonkeyPatch) -
     task, _ = planted(monkeypatch, [0.0, 1.0, 8.0, 2.0], classes_of)
     result = probe(THREE_LAYERS, {}, task, ProbeConfig())
     assert result.layer == 2
-    assert result.test > 0.98
-    scores = [layer.test for layer in result.layers]
+    assert result.scores["planted"] > 0.98
+    scores = [layer.scores["planted"] for layer in result.layers]
     assert [layer.layer for layer in result.layers] == [0, 1, 2, 3]
     # The layer of noise scores at chance, and the others in the order of their signal.
     assert abs(scores[0] - 1 / 3) < 0.1
-    assert scores[0] < scores[1] < scores[3] < scores[2] == result.test
-    assert result.last_layer == scores[3]
-    assert result.dev == max(layer.dev for layer in result.layers)
-    assert result.baseline == task.baseline
+    assert scores[0] < scores[1] < scores[3] < scores[2] == result.scores["planted"]
+    assert result.last_layer == {"planted": scores[3]}
+    assert result.selection == max(layer.selection for layer in result.layers)
+    frequent = np.bincount(task.train.labels).argmax()
+    share = np.mean(task.reported["planted"].labels == frequent)
+    assert result.baseline == {"planted": pytest.approx(share)}
     # All fits converged.
     assert (result.examples, result.unconverged) == (400, 0)
 
@@ -83,18 +93,23 @@ def test_shuffled_labels_score_at_chance(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     result = probe(THREE_LAYERS, {}, task, ProbeConfig())
     # Four standard deviations of a guess among three classes.
-    assert abs(result.test - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
+    assert abs(result.scores["planted"] - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
 
 
-def test_layer_and_strength_are_chosen_on_dev_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_and_strength_are_chosen_on_selection_rows_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     task, _ = planted(monkeypatch, [1.0, 1.0, 1.0, 1.0], classes_of)
     settings = ProbeConfig(strengths=(0.001, 0.1, 10.0))
     before = probe(THREE_LAYERS, {}, task, settings)
-    # Test labels are turned: their score falls, and the choice stays.
-    flipped = dataclasses.replace(task, test=Split(task.test.batch, (task.test.labels + 1) % 3))
+    # Reported labels are turned: their score falls, and the choice stays.
+    reported = task.reported["planted"]
+    turned = dataclasses.replace(reported, labels=(reported.labels + 1) % 3)
+    flipped = dataclasses.replace(task, reported={"planted": turned})
     after = probe(THREE_LAYERS, {}, flipped, settings)
-    assert after.test < before.test
-    assert (after.layer, after.strength, after.dev) == (before.layer, before.strength, before.dev)
+    assert after.scores["planted"] < before.scores["planted"]
+    assert (after.layer, after.strength) == (before.layer, before.strength)
+    assert after.selection == before.selection
 
 
 def test_equal_scores_choose_lower_layer_and_smaller_strength(
@@ -103,7 +118,7 @@ def test_equal_scores_choose_lower_layer_and_smaller_strength(
     task, _ = planted(monkeypatch, [60.0] * 4, classes_of)
     result = probe(THREE_LAYERS, {}, task, ProbeConfig(strengths=(1.0, 0.1)))
     # Everything scores 1, so that the rule for ties decides.
-    assert (result.dev, result.layer, result.strength) == (1.0, 0, 0.1)
+    assert (result.selection, result.layer, result.strength) == (1.0, 0, 0.1)
 
 
 def test_rows_beyond_examples_are_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,11 +126,11 @@ def test_rows_beyond_examples_are_not_fitted(monkeypatch: pytest.MonkeyPatch) ->
     labels = task.train.labels.copy()
     # Labels from the 51st row on are wrong.
     labels[50:] = (labels[50:] + 1) % 3
-    spoilt = dataclasses.replace(task, train=Split(task.train.batch, labels))
+    spoilt = dataclasses.replace(task, train=dataclasses.replace(task.train, labels=labels))
     settings = ProbeConfig(examples=50)
     result = probe(THREE_LAYERS, {}, spoilt, settings)
     assert result.examples == 50
-    assert result.test == probe(THREE_LAYERS, {}, task, settings).test
+    assert result.scores == probe(THREE_LAYERS, {}, task, settings).scores
 
 
 def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,20 +156,17 @@ def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) ->
     # |w|^2 / 2 + C / 2 |y - x w|^2 is least where (x'x + 1/C) w = x'y.
     w = np.linalg.solve(x.T @ x + np.eye(12) / result.strength, x.T @ (y - y.mean()))
     assert result.layer == 0
-    assert result.test == pytest.approx(
-        np.corrcoef((test - mean) / scale @ w, task.test.labels)[0, 1], rel=1e-6
-    )
+    truth = task.reported["planted"].labels
+    expected = np.corrcoef((test - mean) / scale @ w, truth)[0, 1]
+    assert result.scores["planted"] == pytest.approx(expected, rel=1e-6)
     # And it is a fit worth the name.
-    assert result.test > 0.8
-    assert result.baseline == 0
+    assert expected > 0.8
+    assert result.baseline == {"planted": 0}
 
 
 def doubled(monkeypatch: pytest.MonkeyPatch, task: Task, stored: list[np.ndarray]) -> Task:
     """Give the task the features of layer 0 at layer 1 too."""
-    features = np.repeat(np.concatenate(stored), 2, axis=1)
-    monkeypatch.setattr(
-        probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]]
-    )
+    give(monkeypatch, np.repeat(np.concatenate(stored), 2, axis=1))
     return task
 
 
@@ -169,33 +181,34 @@ def test_unconverged_fits_are_counted_without_warning(monkeypatch: pytest.Monkey
 
 def test_pooled_averages_valid_tokens_of_each_layer() -> None:
     model = init(dataclasses.replace(handmade.MODEL, layers=2), 0)
-    batch = handmade.inputs(90, np.random.default_rng(0), length=40)
-    # The means over valid tokens, one row at a time.
+    split = handmade.ragged(handmade.inputs(90, np.random.default_rng(0), length=40))
+    # The means over valid tokens, of all rows padded to one length.
+    batch = split.batch(np.arange(90), 40)
     hidden = forward(*model, batch, FeatureRequest(hidden=frozenset(range(3)))).hidden
-    actual = pooled(*model, batch)
+    actual = pooled(*model, split)
     assert actual.shape == (90, 3, 32)
     assert actual.dtype == np.float32
     for row in (0, 17, 89):
-        end = batch["valid"][row].sum()
+        end = split.lengths[row]
         for layer in range(3):
-            np.testing.assert_allclose(
-                actual[row, layer], np.mean(hidden[layer][row, :end], 0), atol=1e-5
-            )
+            expected = np.mean(hidden[layer][row, :end], 0)
+            np.testing.assert_allclose(actual[row, layer], expected, atol=1e-5)
 
 
-def test_pooled_ignores_padding_tokens() -> None:
+def test_pooled_of_some_rows_is_theirs() -> None:
     model = init(handmade.MODEL, 0)
-    batch = handmade.inputs(20, np.random.default_rng(0))
-    # Padding is filled with a word.
-    other = {**batch, "tokens": np.where(batch["valid"], batch["tokens"], 9).astype(np.int32)}
-    np.testing.assert_allclose(pooled(*model, other), pooled(*model, batch), atol=1e-6)
+    split = handmade.ragged(handmade.inputs(20, np.random.default_rng(0)))
+    chosen = np.array([7, 2])
+    np.testing.assert_allclose(
+        pooled(*model, split, chosen), pooled(*model, split)[chosen], atol=1e-6
+    )
 
 
 def test_untrained_model_solves_task_of_its_embeddings() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task(train=400)
     result = probe(*model, task, ProbeConfig())
-    assert result.test > 0.95
+    assert result.scores["handmade"] > 0.95
     # Twice the same, to the bit.
     assert result == probe(*model, task, ProbeConfig())
 
@@ -237,8 +250,7 @@ def test_invalid_settings_are_refused(settings: dict[str, Any], named: str) -> N
 
 def test_training_rows_of_one_class_are_refused() -> None:
     task = handmade.task()
-    alike = dataclasses.replace(
-        task, train=Split(task.train.batch, np.zeros_like(task.train.labels))
-    )
+    train = dataclasses.replace(task.train, labels=np.zeros_like(task.train.labels))
+    alike = dataclasses.replace(task, train=train)
     with pytest.raises(InputError, match="handmade: its first 3000 training rows have one class"):
         probe(*init(handmade.MODEL, 0), alike, ProbeConfig())

@@ -104,6 +104,8 @@ def leave_together() -> None:
 
 
 def main() -> None:
+    from markupsafe import Markup
+
     import kdjax.study.compare
     import kdjax.training.records.tensorboard  # noqa: F401
     from kdjax import recipes
@@ -114,7 +116,7 @@ def main() -> None:
 
     hosts.HEARTBEAT = 15  # seconds: tests wait for a death to be noticed
     hardware.fastest_matmul = lambda device: 1e11  # measuring it takes each process half a second
-    svg.render = lambda figure, name, description: ""  # so does drawing, and nobody looks
+    svg.render = lambda figure, name, description: Markup()  # so does drawing, and nobody looks
     prices.keep()
     # Built here, all processes have it.
     recipes.parser()

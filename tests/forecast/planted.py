@@ -89,16 +89,16 @@ def refit(
     fresh: list[list[np.ndarray]] = [[] for _ in laws]
     for start in range(0, studies, block):
         part = values[start : start + block].reshape(-1, arms, budgets * seeds)
-        fits = [robust.huber(law, part[:, a], seed) for a, law in enumerate(laws)]
-        cells = [np.arange(len(seed))] * arms
-        every = [np.arange(seeds)] * arms
-        refitted = bootstrap.joint(
-            rng, draws, laws, fits, [seed] * arms, cells, every, seed, same_seeds=same_seeds
-        )
+        fitted = []
+        for a, law in enumerate(laws):
+            fit = robust.huber(law, part[:, a], seed)
+            cell = np.arange(len(seed))
+            fitted.append(bootstrap.FittedArm(law, fit, seed, cell, np.arange(seeds)))
+        refitted = bootstrap.joint(rng, draws, fitted, seed, same_seeds=same_seeds)
         for a in range(arms):
-            points[a].append(fits[a].theta)
-            sampled[a].append(refitted.theta[a])
-            fresh[a].append(refitted.fresh[a])
+            points[a].append(fitted[a].fit.theta)
+            sampled[a].append(refitted[a].theta)
+            fresh[a].append(refitted[a].fresh)
     return (
         list(map(np.concatenate, points)),
         list(map(np.concatenate, sampled)),

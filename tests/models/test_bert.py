@@ -24,6 +24,7 @@ from kdjax.models import (
     init,
     init_mlm_head,
     init_task_head,
+    pooled_state,
     starts,
     zoo,
 )
@@ -482,6 +483,36 @@ def test_classify_pools_the_mean_over_valid_tokens(
     means = [row[valid].mean(axis=0) for row, valid in zip(hidden, batch["valid"], strict=True)]
     got = classify(config, params, head, batch, pool="mean")
     np.testing.assert_allclose(got, classified(head, np.stack(means)), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_first_tokens_state_equals_that_of_the_whole_layer(
+    norm: str,
+    positions: str,
+    config_with: ConfigWith,
+    batch_of: BatchOf,
+    scrambled: Scramble,
+) -> None:
+    config = config_with(norm=norm, positions=positions)
+    batch = batch_of([[16], [5, 4]])
+    params = scrambled(init(config, 0).params)
+    request = FeatureRequest(hidden=frozenset({config.layers}))
+
+    def of_first(params: Any) -> jax.Array:
+        return jnp.sum(jnp.sin(pooled_state(config, params, batch)))
+
+    def of_all(params: Any) -> jax.Array:
+        return jnp.sum(jnp.sin(forward(config, params, batch, request).hidden[config.layers][:, 0]))
+
+    actual = pooled_state(config, params, batch)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, last_hidden(config, params, batch)[:, 0], atol=1e-5)
+    # So do the gradients of every parameter.
+    grads = jax.grad(of_first)(params)
+    expected = jax.grad(of_all)(params)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * scale), grads, expected)
 
 
 def test_classify_drops_out_the_pooled_vector(config_with: ConfigWith, batch_of: BatchOf) -> None:

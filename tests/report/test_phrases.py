@@ -9,24 +9,42 @@ from string import Formatter
 import pytest
 
 import kdjax
-from kdjax.report.phrases import PHRASES, counted, sentence
+from kdjax.plan import phrases as plan_phrases
+from kdjax.report import phrases
+from kdjax.report.phrases import counted, sentence
+from kdjax.sweep import phrases as sweep_phrases
+
+TABLES = {
+    "report": phrases.PHRASES,
+    "sweep": sweep_phrases.PHRASES,
+    "plan": plan_phrases.PHRASES,
+}
 
 
-def test_every_phrase_is_used() -> None:
+@pytest.mark.parametrize("table", TABLES)
+def test_every_phrase_is_used(table: str) -> None:
     source = ""
     for path in Path(kdjax.__file__).parent.rglob("*.py"):
         if path.name != "phrases.py":
             source += path.read_text(encoding="utf-8")
     # A name is written out, or begins with a prefix that a verdict, kind or case completes.
-    prefixes = set(re.findall(r'f"([a-z]+_)\{', source))
-    for name in PHRASES:
+    prefixes = set(re.findall(r'f["\']([a-z]+_)\{', source))
+    for name in TABLES[table]:
         assert f'"{name}"' in source or any(map(name.startswith, prefixes)), name
 
 
-def test_fields_of_phrases_are_plain_names() -> None:
-    for name, template in PHRASES.items():
+@pytest.mark.parametrize("table", TABLES)
+def test_fields_of_phrases_are_plain_names(table: str) -> None:
+    for name, template in TABLES[table].items():
         fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
         assert all(field.isidentifier() for field in fields), name
+
+
+@pytest.mark.parametrize("table", ["sweep", "plan"])
+def test_phrase_has_its_name_in_one_table(table: str) -> None:
+    others = [names for name, names in TABLES.items() if name != table]
+    for names in others:
+        assert not TABLES[table].keys() & names.keys()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from kdjax.data.contamination.check import Contamination, Overlap
 from kdjax.errors import InputError
-from kdjax.report import notes, reference_losses, teacher_accounting, usage
+from kdjax.report import ngram_losses, notes, teacher_accounting, usage
 from kdjax.report import sentences as verdict
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
@@ -109,14 +110,14 @@ def test_scores_table_has_references_and_majority_class(page: Page) -> None:
 
 
 def test_counted_losses_stand_under_losses_only(page: Page, results: Results) -> None:
-    losses = results.corpus.reference_losses
-    for label, name in reference_losses.LABELS.items():
+    losses = results.corpus.ngram_losses
+    for label, name in ngram_losses.LABELS.items():
         row = page.row("Scores", name)
         assert row[1] == f"{getattr(losses, label):.3f}"
         assert set(row[2:]) == {"–"}
     # The same lines stand in the figure and in the terminal's table.
     figure = learning.draw(results)
-    assert all(name in figure for name in reference_losses.LABELS.values())
+    assert all(name in figure for name in ngram_losses.LABELS.values())
     text = io.StringIO()
     Console(file=text, width=200).print(table.summary(results))
     assert "unigram" in text.getvalue()
@@ -124,24 +125,24 @@ def test_counted_losses_stand_under_losses_only(page: Page, results: Results) ->
 
 
 def test_results_without_counted_losses_render(results: Results) -> None:
-    changed = replace(results, corpus=replace(results.corpus, reference_losses=None))
+    changed = replace(results, corpus=replace(results.corpus, ngram_losses=None))
     old = Page(report.html(changed))
     assert old.problems == []
     assert "unigram" not in old.text
 
 
 def test_lines_outside_zoomed_plot_are_not_drawn(results: Results) -> None:
-    losses = results.corpus.reference_losses
+    losses = results.corpus.ngram_losses
     axes = Figure().subplots()
     axes.plot([0, 1], [3.0, 3.5])
     # The axis begins above one line, and is not moved for it.
     axes.set_ylim(2.9, 3.6)
-    reference_losses.draw(axes, {"unigram": 5.5, "left neighbour": 3.2}, extend=False)
+    ngram_losses.draw(axes, {"unigram": 5.5, "left neighbour": 3.2}, extend=False)
     assert axes.get_ylim() == (2.9, 3.6)
     assert [text.get_text() for text in axes.texts] == ["left neighbour"]
-    reference_losses.draw(axes, {"unigram": 5.5})
-    assert reference_losses.of_endpoint(losses, "probe.topic", "accuracy") == {}
-    assert reference_losses.of_endpoint(None, "mlm_loss", "nats") == {}
+    ngram_losses.draw(axes, {"unigram": 5.5})
+    assert ngram_losses.of_endpoint(losses, "probe.topic", "accuracy") == {}
+    assert ngram_losses.of_endpoint(None, "mlm_loss", "nats") == {}
 
 
 def test_arm_with_untrained_head_shows_no_mlm_loss(page: Page, results: Results) -> None:
@@ -167,7 +168,7 @@ def test_runs_table_has_every_run_and_its_unspent_budget(page: Page, results: Re
     # What the budget had left does not pay another step.
     scratch = next(row for row in rows if row[0].endswith("scratch"))
     price = results.arms["scratch"].phases[0].price.total
-    assert scratch[6] == f"{1.5e12 % price / price:.3f} steps"
+    assert scratch[9] == f"{1.5e12 % price / price:.3f} steps"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: 
             assert arm.endswith(name)
             assert cells == [text + below for text, below in figures]
     # What is left is in the budget's own measure.
-    remaining = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
+    remaining = [row[9] for row in page.cells["Runs"] if row[0] != "arm"]
     assert Counter(remaining) == Counter(
         usage.unspent(study_results, run) for run in study_results.runs
     )
@@ -331,7 +332,7 @@ def test_terminal_table_shows_scores_and_escapes_names(results: Results) -> None
     console.print(table.summary(renamed(results, minilm="[red]minilm[/red]")))
     printed = console.file.getvalue()
     lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
-    assert lines["tinybert"].split()[-1] == "23"
+    assert lines["tinybert"].split()[-2:] == ["23", "0.05"]
     assert "head untrained" in lines["tinybert"]
     assert "head untrained" not in lines["logit"]
     assert "[red]minilm[/red]" in lines, "a name is no markup"
@@ -351,3 +352,16 @@ def test_page_says_how_the_tokenizer_takes_the_text(results: Results) -> None:
     page = report.html(counted)
     assert "1.50 tokens a word, 0.25 a character" in page
     assert "[UNK]: 3.4% of the training tokens, 20% of the held-out ones" in page
+
+
+def test_page_has_the_rows_that_stand_in_training_text(results: Results) -> None:
+    in_text = Overlap("sst2", "sst2", "reported", "", 872, 3, ("dev.tsv, line <5>",))
+    in_task = Overlap("sst2", "sst2", "reported", "movies", 872, 691, ())
+    found = Contamination(1, "corpus", "tasks", "", (in_text, in_task))
+    page = Page(report.html(replace(results, contamination=found)))
+    assert page.problems == []
+    shown = re.sub(r"\s+", " ", page.text)
+    assert "dev.tsv, line <5>" in shown
+    assert "training rows of movies" in shown
+    assert "79.2%" in shown
+    assert "stand in training text" not in Page(report.html(results)).text

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from kdjax.data.prepare import blocks, preparation, reference_losses
+from kdjax.data.prepare import blocks, ngram_losses, preparation
 from kdjax.data.shards import SHARDS
 from kdjax.errors import InputError
 from kdjax.report import wall_clock
 from kdjax.results.store import read_results, run_result
 from kdjax.storage.typed_json import check_fields, from_plain
 from kdjax.study.manifest import read_manifest
-from kdjax.study.references import read_measured
+from kdjax.study.reference_models import read_measured
 from kdjax.study.run_backup import RunBackup
 from kdjax.study.tuned import read_tuning
 from kdjax.sweep.schema import read_sweep
@@ -39,7 +39,7 @@ PRICE = dict.fromkeys(
     1,
 )
 LOSSES = {
-    "version": reference_losses.VERSION,
+    "version": ngram_losses.VERSION,
     "corpus": "d",
     "unigram": 1.0,
     "left_neighbor": 1.0,
@@ -70,7 +70,7 @@ READERS = {
         "study.json", read_manifest, {"config": {}, "costs": {"a": {"prices": [PRICE]}}}
     ),
     "wall clock": Reader(wall_clock.NAME, lambda p: wall_clock.read(p.parent), {"compile": 1.0}),
-    "reference losses": Reader("reference-losses-d.json", reference_losses.read, LOSSES),
+    "reference losses": Reader("reference-losses-d.json", ngram_losses.read, LOSSES),
     "reference": Reader("result.json", read_measured, {"metrics": {"a": 1.0}, "details": {}}),
     "card": Reader("teacher.json", lambda p: read_card(p.parent), CARD),
     "trial": Reader("trial.json", read_record, {"settings": {}, "diverged": None}),

@@ -139,6 +139,23 @@ def test_impossible_setting_is_refused_and_no_run_made(
     assert not list((tmp_path / "out").glob("runs/*"))
 
 
+def test_rows_that_stand_in_the_text_are_refused_before_a_step(
+    recipe: Path, tmp_path: Path
+) -> None:
+    documents = (recipe.parent / "text.jsonl").read_text().splitlines()
+    rows = [
+        json.dumps({"text": json.loads(document)["text"], "label": "ab"[number % 2]})
+        for number, document in enumerate(documents)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    out = tmp_path / "out"
+    task = f"{{copied: {{file: {tmp_path / 'rows.jsonl'}}}}}"
+    words = [*ALONE[:-1], task, "--evaluation.contamination.check", "refuse"]
+    message = r"of copied \(\d+\.\d%\) stand in the pretraining text, first .*rows\.jsonl"
+    refused(message, "compare", recipe, "--out", out, *words)
+    assert not out.exists()
+
+
 TEXTS = [
     ("text.txt", b"", r"text.txt"),
     ("text.txt", b"good words\n\n\xff\xfe\n", r"text.txt.*UTF-8"),

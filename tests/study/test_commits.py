@@ -34,7 +34,9 @@ def recipe(server: Hub, tmp_path: Path) -> Path:
     """A study of one run, whose text and teacher are on the Hub."""
     here = tmp_path / "here"
     shallow = small_study.shallow(here, head=True)
-    path = small_study.write(here, **shallow, arms={"logit": {}}, seeds=[0])
+    path = small_study.write(
+        here, **shallow, arms={"logit": {}}, seeds=[0], evaluation={"mlm_sequences": 16}
+    )
     small_study.make_teacher(here / "encoder", head=True)
     encoder = {file.name: file.read_bytes() for file in (here / "encoder").iterdir()}
     text = {"text.jsonl": (here / "text.jsonl").read_bytes()}
@@ -45,7 +47,6 @@ def recipe(server: Hub, tmp_path: Path) -> Path:
         {
             "teacher.source": "hf:some/bert",
             "data.files": "hf://datasets/some/text/*.jsonl",
-            "evaluation.tasks": {},
         },
     )
     path.write_text(recipes.dump(config), encoding="utf-8")

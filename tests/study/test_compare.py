@@ -131,13 +131,21 @@ def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed
     assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
 
 
-def test_tokens_and_epochs_follow_from_steps(study: Study) -> None:
+def test_tokens_epochs_and_words_follow_from_steps(study: Study) -> None:
     sequences = study.results["corpus"]["sequences"]["train"]
+    manifest = json.loads((study.out / "data" / "manifest.json").read_text())
+    figures = manifest["text"]
     for run in study.results["runs"]:
         assert run["epochs"] == pytest.approx(run["steps"] * 8 / sequences)
         assert run["epochs"] < 1
         assert (
             run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
+        )
+        # One word is one token of this tokenizer, and no more than were seen.
+        rate = run["words_seen"] / run["tokens_seen"]
+        assert 0.5 < rate < 1
+        assert rate == pytest.approx(
+            figures["words"]["train"] / manifest["tokens"]["train"], rel=1e-3
         )
         # Every position that is masked was seen.
         assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
@@ -221,7 +229,7 @@ def test_each_run_has_probe_and_finetune_metrics_of_each_task(study: Study) -> N
     for run in study.results["runs"]:
         for task in TASKS:
             assert 0 < run["metrics"][f"probe.{task}"] <= 1
-            assert 0 < run["metrics"][f"finetune.{task}"] <= 1
+            assert 0 < run["metrics"][f"fixed.{task}"] <= 1
             assert (
                 len(run["details"][f"probe.{task}"]["layers"]) == small_study.STUDENT["layers"] + 1
             )
@@ -269,7 +277,7 @@ def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> N
 
 def test_verdicts_hold_mean_paired_differences(study: Study) -> None:
     endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
-    of_tasks = {f"{kind}.{task}" for kind, task in product(("probe", "finetune"), TASKS)}
+    of_tasks = {f"{kind}.{task}" for kind, task in product(("probe", "fixed"), TASKS)}
     assert set(endpoints) == {"mlm_loss", *of_tasks}
     assert endpoints["mlm_loss"]["arms"] == list(WITH_MLM_HEAD)
     assert len(study.results["verdicts"]) == 1 + 4 * 6
@@ -431,11 +439,12 @@ def test_price_command_equals_what_runs_paid(study: Study) -> None:
     assert list(rows) == list(ARMS)
     for arm, phases in rows.items():
         assert len(phases) == 1
-        assert {"total", *PARTS, "steps", "tokens", "epochs"} <= phases[0].keys()
+        assert {"total", *PARTS, "steps", "tokens", "epochs", "words"} <= phases[0].keys()
         assert phases[0]["total"] == study.price(arm)["total"]
         assert phases[0]["steps"] == study.run(arm, 0)["steps"]
         assert phases[0]["epochs"] == pytest.approx(study.run(arm, 0)["epochs"])
         assert phases[0]["tokens"] == pytest.approx(study.run(arm, 0)["tokens_seen"], rel=0.1)
+        assert phases[0]["words"] == pytest.approx(study.run(arm, 0)["words_seen"], rel=0.1)
 
 
 def test_price_command_needs_neither_text_nor_weights(study: Study) -> None:

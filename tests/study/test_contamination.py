@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kdjax.audit.files import audit_files
+from kdjax.audit.findings import AuditFindings
 from kdjax.config import Config, ContaminationConfig, DataConfig, EvaluationConfig, TaskConfig
 from kdjax.data.contamination import check
 from kdjax.data.contamination.check import PATTERN, Contamination, read
@@ -158,6 +160,21 @@ def test_report_has_a_row_for_each_overlap_and_notes_for_large_ones(
     assert len(notes(contamination, share=0.0)) == 2
     assert notes(contamination, share=1.0) == []
     assert line(contamination).count("of task") == 2
+
+
+def test_audit_names_a_damaged_file(config: Config, tmp_path: Path) -> None:
+    checked(config, tmp_path)
+    (path,) = (tmp_path / "data").glob(PATTERN)
+    intact = AuditFindings()
+    audit_files(tmp_path / "out", tmp_path / "data", tmp_path / "teacher", intact)
+    assert intact.differences == []
+    content = json.loads(path.read_text())
+    content["overlaps"][0]["rows"] = "many"
+    path.write_text(json.dumps(content))
+    findings = AuditFindings()
+    audit_files(tmp_path / "out", tmp_path / "data", tmp_path / "teacher", findings)
+    (difference,) = findings.differences
+    assert "overlaps[0].rows is 'many'" in str(difference)
 
 
 def test_setting_may_change_when_a_study_goes_on(config: Config) -> None:

@@ -12,7 +12,7 @@ import yaml
 from kdjax import recipes
 from kdjax.config import Config, DataConfig, ModelSpec, TokenizerConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
@@ -181,7 +181,7 @@ def test_study_with_trained_tokenizer_ends_resumes_and_passes_audit(
     assert ended.status == 0, ended.err
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     corpus = Corpus.open(out / "data")
-    losses = reference_losses(corpus)
+    losses = ngram_losses(corpus)
     losses_row = results["corpus"]["reference_losses"]
     assert results["corpus"]["vocabulary"] == results["student"]["vocab_size"] == SIZE
     assert results["corpus"]["tokenizer"] == corpus.manifest.tokenizer_sha256

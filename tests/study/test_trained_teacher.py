@@ -237,6 +237,21 @@ def test_references_hold_each_teacher_with_its_loss(study: Path) -> None:
     assert list(references.values()) == pytest.approx(losses)
 
 
+def test_teachers_say_the_words_and_epochs_they_have_seen(study: Path) -> None:
+    manifest = json.loads((study / "data" / "manifest.json").read_text(encoding="utf-8"))
+    rate = manifest["text"]["words"]["train"] / manifest["tokens"]["train"]
+    content = results(study)
+    for teacher in content["teacher"]["teachers"]:
+        training = teacher["pretraining"]
+        assert training["words"] == round(training["tokens"] * rate)
+        assert training["epochs"] > 0
+    card = (study / "teacher" / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
+    first = content["teacher"]["teachers"][0]["pretraining"]
+    assert f"| words seen | {first['words']:,} |" in card
+    page = (study / "report.html").read_text(encoding="utf-8")
+    assert "with the teacher&#39;s" in page or "with the teacher's" in page
+
+
 def test_loss_of_several_teachers_is_their_mean(study: Path) -> None:
     teacher = results(study)["teacher"]
     losses = [member["mlm_loss"] for member in teacher["teachers"]]

@@ -154,7 +154,7 @@ def _results(
                         "teacher_training": 0,
                     },
                     steps=int(tokens / 512),
-                    positions=int(tokens),
+                    padded_tokens=int(tokens),
                     tokens_seen=int(tokens),
                     tokens_unique=int(min(tokens, UNIQUE)),
                     epochs=tokens / UNIQUE,
@@ -166,7 +166,7 @@ def _results(
     return replace(
         base,
         budget=budget,
-        corpus=replace(base.corpus, tokens={"train": UNIQUE}, reference_losses=losses),
+        corpus=replace(base.corpus, tokens={"train": UNIQUE}, ngram_losses=losses),
         arms=arms,
         baseline_arm=first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()}),
         endpoints=tuple(

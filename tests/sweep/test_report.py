@@ -17,7 +17,7 @@ from rich.console import Console
 from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.report import reference_losses
+from kdjax.report import ngram_losses
 from kdjax.storage.typed_json import to_plain
 from kdjax.sweep import plots, report, table, verdict
 from kdjax.sweep.schema import SweepResults, sweep_of
@@ -79,9 +79,9 @@ def test_cross_entropies_of_the_text_are_shown_only_beside_losses(
     assert len(results.endpoints) == 2
     curve = plots.curves(results, group, results.endpoints[0], "x")
     probe = plots.curves(results, group, results.endpoints[1], "x")
-    for name, label in reference_losses.LABELS.items():
+    for name, label in ngram_losses.LABELS.items():
         assert page.row("All cells", label)[2:4] == [
-            f"{getattr(group.reference_losses, name):.3f}",
+            f"{getattr(group.ngram_losses, name):.3f}",
             "–",
         ]
         assert label in curve
@@ -202,7 +202,7 @@ def test_table_of_cells_has_mean_deviation_and_counts_of_runs(
     page: Page, results: SweepResults
 ) -> None:
     # The rows of cells stand between the head and the rows of the text's cross-entropies.
-    other_rows = ("arm", *reference_losses.LABELS.values())
+    other_rows = ("arm", *ngram_losses.LABELS.values())
     rows = [row for row in page.cells["All cells"] if row[0] not in other_rows]
     assert len(rows) == 15
     for (arm, budget), row in zip(itertools.product(results.arms, BUDGETS), rows, strict=True):
@@ -213,7 +213,7 @@ def test_table_of_cells_has_mean_deviation_and_counts_of_runs(
         assert row[2] == f"{losses.mean():.3f} ± {losses.std(ddof=1):.3f}"
         assert row[4] == f"{runs[0].steps:,}"
         assert row[5:7] == [f"{runs[0].tokens_seen:,}", f"{runs[0].tokens_unique:,}"]
-        assert row[7:] == [f"{runs[0].epochs:.3f}", "900,000"]
+        assert row[7:] == [f"{runs[0].epochs:.3f}", "–", "900,000"]
 
 
 def test_page_counts_intervals_and_expected_false_ones(page: Page) -> None:

@@ -214,24 +214,43 @@ build(Path({str(tmp_path)!r}), make=killed)
     assert contents(tmp_path) == contents(whole)
 
 
-def test_finished_cache_is_found_done_and_a_damaged_one_is_mended(
-    tmp_path: Path, whole: Path
-) -> None:
+def test_finished_cache_is_found_done(tmp_path: Path) -> None:
     calls: list[int] = []
     first = build(tmp_path)
     assert build(tmp_path, make=recorded(calls)) == first
     assert not calls
-    shards = [tmp_path / shard.file for shard in first.shards]
-    # A shard that was cut short, and one that is missing.
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Make a cache of which a shard was cut short, and one is missing."""
+    shards = [tmp_path / shard.file for shard in build(tmp_path).shards]
     shards[1].write_bytes(shards[1].read_bytes()[:-100])
     shards[4].unlink()
+    return tmp_path
+
+
+def test_damaged_cache_gets_its_damaged_blocks_anew(damaged: Path, whole: Path) -> None:
+    calls: list[int] = []
+    build(damaged, make=recorded(calls))
+    assert calls == [5, 20]
+    assert contents(damaged) == contents(whole)
+
+
+def test_damaged_cache_that_was_half_mended_is_unfinished(damaged: Path) -> None:
     with pytest.raises(RuntimeError):
-        build(tmp_path, make=recorded(calls, fail_at=20))
+        build(damaged, make=recorded([], fail_at=20))
     with pytest.raises(InputError, match="is an unfinished cache"):
-        Cache.open(tmp_path)
-    assert build(tmp_path, make=recorded(calls)) == first
-    assert calls == [5, 20, 20]
-    assert contents(tmp_path) == contents(whole)
+        Cache.open(damaged)
+
+
+def test_half_mended_cache_goes_on_with_the_blocks_it_lacks(damaged: Path, whole: Path) -> None:
+    with pytest.raises(RuntimeError):
+        build(damaged, make=recorded([], fail_at=20))
+    calls: list[int] = []
+    build(damaged, make=recorded(calls))
+    assert calls == [20]
+    assert contents(damaged) == contents(whole)
 
 
 @pytest.mark.parametrize(

@@ -54,12 +54,28 @@ def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
     assert sequences * devices == config.train.batch_size
 
 
-def test_steps_are_what_the_budget_buys() -> None:
+@pytest.mark.parametrize(
+    "arms",
+    [
+        pytest.param(["scratch", "logit"], id="some"),
+        pytest.param(
+            ["scratch", "logit", "tinybert", "minilm"], id="all", marks=pytest.mark.exhaustive
+        ),
+    ],
+)
+def test_steps_are_what_the_budget_buys(arms: list[str]) -> None:
     """The recipes are tested all at once, because they are one study."""
-    steps = {arm: phase["steps"] for arm, (phase,) in prices(recipe("tpu/v5e-8")).items()}
-    listed = ", ".join(f"{arm} {count:,}" for arm, count in steps.items())
-    for header in HEADERS.values():
-        assert f"Steps of a run: {listed}." in header.replace("\n#", "")
+    config = recipe("tpu/v5e-8")
+    assert config.arms.keys() == {"scratch", "logit", "tinybert", "minilm"}
+    priced = prices(replace(config, arms={arm: config.arms[arm] for arm in arms}))
+    steps = {arm: phase["steps"] for arm, (phase,) in priced.items()}
+    # Every header lists all arms, with the same counts.
+    headers = {header_values(name, r"Steps of a run: ([^.]*)\.") for name in HEADERS}
+    assert len(headers) == 1
+    ((listed,),) = headers
+    counts = dict(count.split(" ") for count in listed.split(", "))
+    assert counts.keys() == config.arms.keys()
+    assert {arm: counts[arm] for arm in arms} == {arm: f"{n:,}" for arm, n in steps.items()}
 
 
 @pytest.mark.parametrize("name", HEADERS)

@@ -159,7 +159,7 @@ def test_budget_of_tokens_counts_positions_and_charges_flops(tmp_path: Path) -> 
     outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.tokens_per_step + 1))
     # A token budget ends in a whole step, and FLOPs are charged beside it.
     assert outcome.ledger.steps == 4
-    assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.tokens_per_step
+    assert outcome.ledger.used == outcome.ledger.padded_tokens == 4 * tiny.SHAPE.tokens_per_step
     assert outcome.ledger.total == 4 * price(phase(), tiny.SHAPE).total
     assert outcome.ledger.masked_tokens == sum(
         int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4)

@@ -37,9 +37,16 @@ SHAPE = BatchShape(batch_size=4, seq_len=32, max_predictions=5)
 STUDENT = ModelConfig(layers=1, width=24, heads=2, ffn=48, max_positions=32)
 TEACHER = ModelConfig(layers=2, width=24, heads=2, ffn=48, max_positions=32)
 STEPS = 10
-ALSO = {"minilm_v1", "attention_mse+hidden_mse", "paper_as_run_scratch", "paper_as_run_logit"}
-"""Objectives that other presets hold: the first is a phase of `two_stage`, the second has the terms
-of `tinybert`."""
+ALSO = {
+    "minilm_v1",
+    "attention_transfer",
+    "attention_mse+hidden_mse",
+    "attention_kl+hidden_mse",
+    "paper_as_run_scratch",
+    "paper_as_run_logit",
+}
+"""Objectives that other presets hold: the first is a phase of `two_stage`, and the next three have
+no terms but those of `two_stage` and `tinybert`."""
 
 
 @functools.cache

@@ -35,7 +35,11 @@ BUDGET = Budget("tokens", 20 * tiny.SHAPE.tokens_per_step)
 @functools.cache
 def arm() -> Arm:
     return resolve(
-        "scratch", ArmConfig(), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2)
+        "scratch",
+        ArmConfig(),
+        tiny.SHALLOW_STUDENT,
+        tiny.SHALLOW_TEACHER,
+        OptimizerConfig(learning_rate=1e-2),
     )
 
 
@@ -81,7 +85,7 @@ def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
     assert ledger.phases == (20, 10, 10)
     # Each stretch goes on where the one before left the stream.
     assert asked == [(0, 2), (40, 4), (80, 8)]
-    assert ledger.positions == BUDGET.amount
+    assert ledger.padded_tokens == BUDGET.amount
     phases = arm().ramped(RAMP).phases
     flops = sum(
         n * price(phase, phase.shape(tiny.SHAPE)).total

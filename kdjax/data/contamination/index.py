@@ -107,7 +107,8 @@ class RowIndex:
         return is_found
 
     def _keys(self, words: Words, row_of_text: Indices) -> tuple[_Keys, _Keys, _Keys]:
-        """Hash what the texts of rows are found by: runs of `GRAM` words, longer and short texts.
+        """Hash what the texts of rows are found by: runs of `GRAM` words, and whole texts of
+        `LEAST` words or more, and of fewer.
 
         Args:
             words: words of the texts.

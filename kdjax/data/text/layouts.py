@@ -1,4 +1,4 @@
-"""How a .txt file is cut into documents: by blank lines, by lines, or not at all."""
+"""How a file of plain text is cut into documents: by blank lines, by lines, or not at all."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tupl
             # Refused before more of it is held: a character has at least a byte.
             size += len(line)
             if size > limit:
-                expected = "shorter documents, separated by blank lines"
-                if shape.blank_lines == 0:
-                    expected = f"{expected}, or data.documents 'lines'"
+                expected = "shorter documents, separated by blank lines, or data.documents 'lines'"
                 raise too_long(f"{path}, line {first}", limit, shape.hint() or expected)
         elif paragraph:
             yield first, "\n".join(paragraph)

@@ -16,11 +16,11 @@ UNUSABLE = (EMPTY, "null", "absent", "not text", "not a record", "invalid Unicod
 a list in it, no fields at all, half a surrogate pair, more than `sources.DOCUMENT_BYTES`."""
 
 ONE_DOCUMENT = "no blank line"
-"""Kind of a .txt file of several lines that is a single document."""
+"""Kind of a text file of several lines that is a single document."""
 MAC_LINES = "old Mac line ends"
-"""Kind of a .txt file with \\r and without \\n."""
+"""Kind of a text file with \\r and without \\n."""
 GROUPED_LINES = "groups of lines"
-"""Kind of a .txt file that is read by lines and has blank lines between groups of them."""
+"""Kind of a text file that is read by lines and has blank lines between groups of them."""
 _HINTS = {
     ONE_DOCUMENT: (
         "several lines and no blank line, so each is one document: data.documents 'lines' makes "
@@ -68,4 +68,4 @@ def layout_hints(layouts: Mapping[str, int]) -> Iterable[str]:
         count = layouts.get(kind, 0)
         if count:
             files = "file has" if count == 1 else "files have"
-            yield f"{count:,} .txt {files} {hint}"
+            yield f"{count:,} text {files} {hint}"

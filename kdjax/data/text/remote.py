@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Unfinished
 from kdjax.storage import hub
 from kdjax.storage.urls import check_url
 
@@ -67,8 +67,8 @@ class RemoteFile:
             buffering: bytes read at a time.
 
         Raises:
-            InputError: the server cannot be reached or refuses it, or the file is another one by
-                now; also while it is read.
+            Unfinished: the server cannot be reached or refuses it; also while it is read.
+            InputError: the file is another one by now.
         """
         if mode != "rb":
             raise ValueError(f"mode is {mode!r}, expected 'rb'")
@@ -77,13 +77,19 @@ class RemoteFile:
             cached = hub.cached_file(name)
             if cached is not None:
                 return cached.open("rb", buffering=buffering)
-        with _read_errors(self.url):
-            files = _file_system(self.url)
+        files = _file_system(self.url)
+        with _interruptions(self.url):
             # The Hub's are at a commit, which has one content for ever.
-            if self.identity.startswith("etag:"):
+            identity = self.identity
+            if identity.startswith("etag:"):
                 files.invalidate_cache()
-                self._check_same(_identity(files.info(self.url)))
+                identity = _identity(files.info(self.url))
             file = files.open(self.url, "rb")
+        if identity != self.identity:
+            raise InputError(
+                f"{self.url}: has changed since it was found, expected the same file: run the "
+                "command again"
+            )
         return io.BufferedReader(_Reader(file, self.url), buffering)
 
     def digest(self) -> str:
@@ -97,13 +103,6 @@ class RemoteFile:
         with self.open() as file:
             content: Any = file
             return hashlib.file_digest(content, "sha256").hexdigest()
-
-    def _check_same(self, identity: str) -> None:
-        if identity != self.identity:
-            raise InputError(
-                f"{self.url}: has changed since it was found, expected the same file: run the "
-                "command again"
-            )
 
 
 def find(pattern: str) -> list[RemoteFile]:
@@ -229,7 +228,7 @@ def _read_errors(url: str) -> Iterator[None]:
     """Turn what goes wrong between here and a server into one line.
 
     Raises:
-        InputError: no `TextError`: another try may succeed, and goes on with what is done.
+        InputError: anything that goes wrong.
     """
     if url.startswith(hub.FILE):
         with hub.hub_errors(hub.parse(url)):
@@ -245,8 +244,22 @@ def _read_errors(url: str) -> Iterator[None]:
         reason = f"status {status}" if status else type(e).__name__
         raise InputError(
             f"{url}: cannot be read ({reason}), expected a server that can be reached and gives "
-            "the file; the same command goes on"
+            "the file"
         ) from None
+
+
+@contextlib.contextmanager
+def _interruptions(url: str) -> Iterator[None]:
+    """Turn what goes wrong with a file that was there before into work that is not finished.
+
+    Raises:
+        Unfinished: what is done stays, and another try goes on with it.
+    """
+    try:
+        with _read_errors(url):
+            yield
+    except InputError as e:
+        raise Unfinished(f"{e}; what is done stays, the same command goes on") from None
 
 
 class _Reader(io.RawIOBase):
@@ -269,18 +282,18 @@ class _Reader(io.RawIOBase):
         """Go to a place in the file.
 
         Raises:
-            InputError: the server does not give parts of files.
+            Unfinished: the server does not give parts of files.
         """
-        with _read_errors(self._url):
+        with _interruptions(self._url):
             return int(self._file.seek(offset, whence))
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer with bytes.
 
         Raises:
-            InputError: they do not come.
+            Unfinished: they do not come.
         """
-        with _read_errors(self._url):
+        with _interruptions(self._url):
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -26,8 +26,13 @@ if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig
 
 PACKAGE = "package:"
-SUFFIXES = (".txt", ".jsonl", ".json")
-EXPECTED = ".txt, .jsonl or .json files, as they are, .gz, .bz2, .xz or .zst, or .parquet files"
+TEXT_SUFFIXES = (".txt", ".train", ".dev", ".test")
+"""Suffixes of plain text; all but the first are of splits, as in BabyLM's corpus."""
+SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".json")
+EXPECTED = (
+    ".txt (or .train, .dev, .test), .jsonl or .json files, as they are, .gz, .bz2, .xz or .zst, or "
+    ".parquet files"
+)
 DOCUMENT_BYTES = 8 * 2**20
 """A longer document is refused: a tokenizer takes about a hundred bytes of memory for each of its
 bytes."""
@@ -146,7 +151,7 @@ class ReadSettings:
 
     Attributes:
         text_fields: fields of a record, of which the first one that is not null holds the text.
-        layout: how a .txt file is cut into documents: `paragraphs`, `lines` or `files`.
+        layout: how a file of plain text is cut into documents: `paragraphs`, `lines` or `files`.
         skip_unusable: whether records without a usable text are left out; else they are refused.
     """
 
@@ -166,9 +171,9 @@ class ReadSettings:
 def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> Iterator[Document]:
     """Yield the documents of all files, in order, as a recipe's defaults have them.
 
-    .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a
-    mapping of records. .parquet: one record a row. TFDS: one record an example. All are streamed;
-    whitespace-only texts are left out.
+    .txt, .train, .dev, .test: documents are separated by blank lines. .jsonl: one record a line.
+    .json: a list or a mapping of records. .parquet: one record a row. TFDS: one record an example.
+    All are streamed; whitespace-only texts are left out.
 
     Args:
         files: paths, globs or TFDS splits, see `expand`.
@@ -212,7 +217,7 @@ def _stream(source: Source, settings: ReadSettings, notes: ReadingNotes) -> Iter
         return _texts(tfds.examples(source, names), settings, notes)
     if source.suffix.lower() == parquet.SUFFIX:
         return _texts(parquet.rows(source, names), settings, notes)
-    if streams.kind(source) == ".txt":
+    if streams.kind(source) in TEXT_SUFFIXES:
         return _text_file(source, settings, notes)
     stream = records(source, lenient=settings.skip_unusable)
     return _texts(stream, settings, notes)
@@ -282,7 +287,7 @@ def _local_matches(pattern: str) -> list[Path]:
 
 
 def _text_file(path: TextFile, settings: ReadSettings, notes: ReadingNotes) -> Iterator[Document]:
-    """Yield the documents of a .txt file, cut as the settings say."""
+    """Yield the documents of a file of plain text, cut as the settings say."""
     for line, text in LAYOUTS[settings.layout](path, DOCUMENT_BYTES, notes):
         document = Document(text, text)
         _check_size(document, f"{path}, line {line}")

@@ -1,8 +1,8 @@
 """Fine-tuning on labelled tasks: the whole encoder with a fresh head, by several protocols."""
 
-from kdjax.evaluation.finetuning.by_protocol import Start, finetune, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import finetune, finetune_one
+from kdjax.evaluation.finetuning.intermediate import tuned_start
 from kdjax.evaluation.finetuning.protocols import check_tasks
-from kdjax.evaluation.finetuning.protocols import fixed as fixed_setting
 from kdjax.evaluation.finetuning.results import (
     FinetunedTask,
     Setting,
@@ -11,7 +11,7 @@ from kdjax.evaluation.finetuning.results import (
     squared_errors,
 )
 from kdjax.evaluation.finetuning.scoring import predict
-from kdjax.evaluation.finetuning.trial import Trained
+from kdjax.evaluation.finetuning.trial import Start, Trained
 
 __all__ = [
     "FinetunedTask",
@@ -22,8 +22,8 @@ __all__ = [
     "check_tasks",
     "finetune",
     "finetune_one",
-    "fixed_setting",
     "predict",
     "right_rows",
     "squared_errors",
+    "tuned_start",
 ]

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from kdjax.data.tasks.task import Split
 from kdjax.evaluation.rows import Bucket, buckets_of
 
-FEWEST_BATCHES = 4
-"""Batches that a bucket has at least: its last one is partly empty, and its program is compiled."""
-
 
 @dataclass(frozen=True)
 class StepRows:
@@ -53,8 +50,8 @@ class Order:
             batch_size: rows of a step.
             longest: largest length that the model takes.
         """
-        fewest = FEWEST_BATCHES * batch_size
-        return Order(buckets_of(split.lengths, longest, fewest), batch_size)
+        buckets = buckets_of(split.lengths, longest, lambda length: batch_size)
+        return Order(buckets, batch_size)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,37 +22,25 @@ from kdjax.evaluation.finetuning.protocols import (
 from kdjax.evaluation.finetuning.results import FinetunedTask, Setting, Trial, mean
 from kdjax.evaluation.finetuning.saved import (
     RunningState,
+    content_key,
     read_trial,
-    task_digest,
     write_trial,
 )
 from kdjax.evaluation.finetuning.scoring import score_trial
 from kdjax.evaluation.finetuning.trial import (
     Numbers,
+    Start,
     Trained,
     TrialSpec,
+    one_device,
     recipe_of,
     train_lanes,
 )
 from kdjax.evaluation.metric import baseline
-from kdjax.parallel.layout import Layout, local
+from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest
-from kdjax.training.checksum import sha256
 
 Dtype = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class Start:
-    """An encoder that was tuned on another task first.
-
-    Attributes:
-        task: name of that task.
-        encoder: the encoder's parameters.
-    """
-
-    task: str
-    encoder: Mapping[str, Any]
 
 
 def finetune(
@@ -83,7 +70,7 @@ def finetune(
         settings: settings of fine-tuning.
         protocol: which trials are made (`specs_of`).
         seed: seed of the model, from which fine-tuning seeds follow.
-        layout: devices of this process; None: all of them, the batch split over them.
+        layout: devices of this process, over which batches are split; None: the first one.
         dtype: type that the encoder computes in.
         directory: its PROTOCOL/TASK holds the trials; None: they are kept nowhere.
         start: encoder to start from in place of `params`; None: `params`.
@@ -93,10 +80,10 @@ def finetune(
             few-shot examples than rows, or a file that cannot be written or read.
     """
     check_task(task, config.max_positions)
-    layout = layout or local()
     encoder = dict(params if start is None else start.encoder)
     encoder.pop("mlm", None)
     specs = specs_of(task, settings, protocol, seed, config.max_positions)
+    layout = layout or one_device()
     runner = _Runner(config, encoder, task, settings, layout, dtype)
     if directory is not None:
         runner.directory = directory / protocol / task.name
@@ -119,7 +106,7 @@ def finetune_one(
     seed: int,
     layout: Layout | None = None,
     dtype: Dtype = "float32",
-    directory: Path | None = None,
+    saved: RunningState | None = None,
 ) -> Trained:
     """Fine-tune a model on a task once, for its parameters: to predict by, or to start from.
 
@@ -130,19 +117,21 @@ def finetune_one(
         settings: settings besides those in `setting`.
         setting: learning rate, batch size and steps, say those that a grid chose.
         seed: fine-tuning seed.
-        layout: devices of this process; None: all of them.
+        layout: devices of this process, over which batches are split; None: the first one.
         dtype: type that the encoder computes in.
-        directory: its one/TASK holds the state, saved every few minutes; None: it is kept nowhere.
+        saved: where the state is saved every few minutes; None: nowhere.
 
     Raises:
         InputError: training rows of one class, or rows longer than the model's positions.
     """
     check_task(task, config.max_positions)
-    encoder = {name: part for name, part in params.items() if name != "mlm"}
-    runner = _Runner(config, encoder, task, settings, layout or local(), dtype)
-    if directory is not None:
-        runner.directory = directory / "one" / task.name
-    return runner.train_one(TrialSpec(setting, seed))
+    recipe = recipe_of(config, task, settings, layout or one_device(), dtype)
+    specs = [TrialSpec(setting, seed)]
+    numbers = Numbers.of(task)
+    (trained,) = train_lanes(
+        recipe, dict(params), task.train, numbers, specs, settings.warmup, saved
+    )
+    return trained
 
 
 class _Runner:
@@ -201,22 +190,6 @@ class _Runner:
             saved.remove()
         return trials
 
-    def train_one(self, spec: TrialSpec) -> Trained:
-        """Train a trial for its parameters; its last saved state stays."""
-        saved = None
-        if self.directory is not None:
-            saved = RunningState(self.directory, spec.name, digest([self._content(), [spec.name]]))
-        (trained,) = train_lanes(
-            self._recipe,
-            self._encoder,
-            self._task.train,
-            Numbers.of(self._task),
-            [spec],
-            self._settings.warmup,
-            saved,
-        )
-        return trained
-
     def _read(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
         """Return those trials of a group that are finished."""
         finished: dict[TrialSpec, Trial] = {}
@@ -229,19 +202,9 @@ class _Runner:
         return finished
 
     def _content(self) -> str:
-        """Compute the digest of all that a trial follows from, besides its name."""
+        """Compute the digest of all that a trial follows from, besides its name; once."""
         if not self._key:
-            recipe = self._recipe
-            followed = {
-                "model": dataclasses.asdict(recipe.model),
-                "optimizer": [recipe.weight_decay, recipe.eps, recipe.clip, self._settings.warmup],
-                "pool": recipe.pool,
-                "dtype": recipe.dtype,
-                "few_shot": self._settings.few_shot.examples,
-                "encoder": sha256(self._encoder),
-                "task": task_digest(self._task),
-            }
-            self._key = digest(followed)
+            self._key = content_key(self._recipe, self._settings, self._encoder, self._task)
         return self._key
 
 

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from kdjax.config import ModelConfig
 from kdjax.evaluation.finetuning.trial import TrialSpec
+from kdjax.models import abstract_params, count_params
 from kdjax.parallel.layout import Layout
+
+MOST_LANES = 8
+"""The most lanes where they are not set."""
+MOST_PARAMETERS = 100_000_000
+"""Parameters of all lanes together: with gradients and moments 1.6 GB. A model of 6 x 768 has a
+lane alone."""
 
 
 def groups(specs: Sequence[TrialSpec], lanes: int) -> list[tuple[TrialSpec, ...]]:
@@ -33,9 +40,18 @@ def groups(specs: Sequence[TrialSpec], lanes: int) -> list[tuple[TrialSpec, ...]
 def lanes_of(setting: int, model: ModelConfig, layout: Layout) -> int:
     """Return the most trials that are trained side by side.
 
+    On a CPU one: several at once take an eighth more processor time than one after another
+    (docs/evaluation.md has the table). An accelerator is idle for most of a small model's step, so
+    there as many as `MOST_PARAMETERS` allow.
+
     Args:
         setting: `evaluation.finetune.lanes`; 0: as many as is faster.
         model: configuration of the encoder.
         layout: devices that they are trained on.
     """
-    return setting or 1
+    if setting:
+        return setting
+    if layout.mesh.devices.flat[0].platform == "cpu":
+        return 1
+    parameters = sum(count_params(abstract_params(model, mlm=False)))
+    return int(min(MOST_LANES, max(1, MOST_PARAMETERS // parameters)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
 from kdjax.evaluation.finetuning.results import Trial
-from kdjax.storage.files import write_json
+from kdjax.evaluation.finetuning.step import Recipe
+from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
+from kdjax.training.checksum import sha256
 
 SAVE_SECONDS = 180.0
 """Seconds between two saved states: what a kill loses, and compiling anew."""
@@ -160,24 +165,47 @@ class RunningState:
             return None
 
 
+def content_key(
+    recipe: Recipe, settings: FinetuneConfig, encoder: Mapping[str, Any], task: Task
+) -> str:
+    """Compute the digest of all that trials follow from, besides their settings and seeds.
+
+    Args:
+        recipe: what their step depends on; its devices do not count.
+        settings: settings of the recipe.
+        encoder: parameters that they start from.
+        task: rows that they are trained on and measured on.
+    """
+    followed = {
+        "model": dataclasses.asdict(recipe.model),
+        "optimizer": [recipe.weight_decay, recipe.eps, recipe.clip, settings.warmup],
+        "pool": recipe.pool,
+        "dtype": recipe.dtype,
+        "few_shot": settings.few_shot.examples,
+        "encoder": sha256(encoder),
+        "task": task_digest(task),
+    }
+    return digest(followed)
+
+
 def task_digest(task: Task) -> str:
     """Compute the SHA-256 of a task's rows: those trained on, chosen by and reported."""
-    digest = hashlib.sha256(repr((task.name, task.classes, task.metrics)).encode())
+    hashed = hashlib.sha256(repr((task.name, task.classes, task.metrics)).encode())
     splits = {"train": task.train, "selection": task.selection, **task.reported}
     for name, split in splits.items():
-        digest.update(name.encode())
-        _add(digest, split)
-    return digest.hexdigest()
+        hashed.update(name.encode())
+        _add(hashed, split)
+    return hashed.hexdigest()
 
 
-def _add(digest: Any, split: Split) -> None:
-    """Add a split's arrays to a digest."""
+def _add(hashed: Any, split: Split) -> None:
+    """Add a split's arrays to a hash."""
     for array in (split.tokens, split.offsets, split.second, split.labels):
         if array is None:
-            digest.update(b"none")
+            hashed.update(b"none")
         else:
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            hashed.update(f"{array.dtype} {array.shape}".encode())
+            hashed.update(np.ascontiguousarray(array).tobytes())
 
 
 def _trial_path(directory: Path, name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,24 @@ class Trained:
         return {name: part for name, part in self.params["model"].items() if name != "task_head"}
 
 
+@dataclass(frozen=True)
+class Start:
+    """An encoder that was tuned on another task first.
+
+    Attributes:
+        task: name of that task.
+        encoder: the encoder's parameters.
+    """
+
+    task: str
+    encoder: Mapping[str, Any]
+
+
+def one_device() -> Layout:
+    """Return a layout of this process's first device alone."""
+    return Layout.of(devices=jax.local_devices()[:1])
+
+
 def recipe_of(
     config: ModelConfig, task: Task, settings: FinetuneConfig, layout: Layout, dtype: Any
 ) -> Recipe:
@@ -114,7 +132,7 @@ def recipe_of(
         config: configuration of the encoder.
         task: the task, of which only the kind of its labels counts.
         settings: settings of the optimiser and the head.
-        layout: devices of this process (`kdjax.parallel.layout.local`).
+        layout: devices of this process.
         dtype: type that the encoder computes in, float32 or bfloat16.
     """
     return Recipe(

@@ -4,7 +4,13 @@ Each file has the operation, its reference form (priced), and its optimized form
 kernels in `kernels/`. `dispatch` says which form is traced; callers do not ask.
 """
 
-from kdjax.models.ops.attention import AttentionMask, attention, attention_scores, segment_mask
+from kdjax.models.ops.attention import (
+    AttentionMask,
+    attention,
+    attention_scores,
+    first_token_attention,
+    segment_mask,
+)
 from kdjax.models.ops.cross_entropy import cross_entropy
 from kdjax.models.ops.dropout import dropout
 from kdjax.models.ops.dtypes import at_least_float32
@@ -26,6 +32,7 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "embed",
+    "first_token_attention",
     "gelu",
     "kl",
     "kl_of_log_probs",

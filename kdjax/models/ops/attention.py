@@ -90,6 +90,33 @@ def attention_scores(query: jax.Array, key: jax.Array) -> jax.Array:
     return scale * jnp.einsum("BHLd,BHMd->BHLM", query, key)
 
 
+def first_token_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segments: jax.Array,
+    *,
+    heads: int,
+    rate: float = 0.0,
+    dropout_key: Key = None,
+) -> jax.Array:
+    """Compute what `attention` gives for each sequence's first token alone, `[B, 1, D]`.
+
+    A row of the scores is so little work that the reference form is the optimized one, too.
+
+    Args:
+        query: that token's query, `[B, 1, D]`.
+        key, value: `[B, L, D]`, heads side by side.
+        segments: int32 `[B, L]`.
+        heads: H.
+        rate: dropout probability of the attention probabilities.
+        dropout_key: the layer's dropout key; None: there is no dropout.
+    """
+    mask = AttentionMask(segments, segments[:, None, :1, None] == segments[:, None, None, :])
+    context, _ = reference(query, key, value, mask, heads, rate, dropout_key, False)
+    return context
+
+
 def reference(
     query: jax.Array,
     key: jax.Array,
@@ -100,7 +127,12 @@ def reference(
     dropout_key: Key,
     with_scores: bool,
 ) -> Attended:
-    """Compute `attention` in plain JAX, the scores always."""
+    """Compute `attention` in plain JAX, differentiated by JAX: the form that is priced.
+
+    Args:
+        query, key, value, mask, heads, rate, dropout_key: as in `attention`.
+        with_scores: of no effect: the scores are returned always.
+    """
     scores = attention_scores(split_heads(query, heads), split_heads(key, heads))
     masked_scores = jnp.where(mask.allowed, scores, -jnp.inf).astype(jnp.float32)
     probs = jax.nn.softmax(masked_scores).astype(query.dtype)
@@ -119,7 +151,12 @@ def optimized(
     dropout_key: Key,
     with_scores: bool,
 ) -> Attended:
-    """Compute `attention` by `attention_in_heads`, the scores always."""
+    """Compute `attention` by `attention_in_heads`, whose backward pass keeps less memory.
+
+    Args:
+        query, key, value, mask, heads, rate, dropout_key: as in `attention`.
+        with_scores: of no effect: the scores are returned always.
+    """
     shape = (len(query), heads, query.shape[1], query.shape[1])
     keep = keep_mask(shape, rate, dropout_key, site=_SITE)
     if keep is None:

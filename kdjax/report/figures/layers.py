@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.report import summary, svg
+from kdjax.report.averages import runs
 from kdjax.report.axes import WIDTH, hline, label_lines
 from kdjax.report.summary import Spread, task_of
-from kdjax.report.usage import runs
-from kdjax.results.runs import ProbedLayers, Reference, RunResult, probed_layers
+from kdjax.results.runs import ProbedLayers, ReferenceModel, RunResult, probed_layers
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 
@@ -53,7 +53,7 @@ def draw(results: Results) -> Markup | None:
         return svg.render(figure, "layers", "Linear probe score by layer, for each arm.")
 
 
-def _probed(rows: Sequence[RunResult | Reference], endpoint: Endpoint) -> list[ProbedLayers]:
+def _probed(rows: Sequence[RunResult | ReferenceModel], endpoint: Endpoint) -> list[ProbedLayers]:
     """Return the probes of an endpoint, run by run or reference by reference."""
     probes = [probed_layers(row, endpoint.name) for row in rows]
     return [probe for probe in probes if probe is not None]

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from kdjax.budget.accounting import Budget
-from kdjax.report import numbers, reference_losses, summary, svg
+from kdjax.report import ngram_losses, numbers, summary, svg
+from kdjax.report.averages import mean, runs
 from kdjax.report.axes import WIDTH, linear
 from kdjax.report.phrases import listed
-from kdjax.report.usage import mean, runs
 from kdjax.results.study import Results
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -43,7 +43,7 @@ def draw(results: Results, figure: str = "mlm_loss") -> Markup | None:
         name = "learning-probe"
 
     # Levels that a curve can be held against: counts of the text alone, and the teacher.
-    levels = reference_losses.of_endpoint(results.corpus.reference_losses, figure, "nats")
+    levels = ngram_losses.of_endpoint(results.corpus.ngram_losses, figure, "nats")
     teacher_loss = _teacher_loss(results, figure)
     if teacher_loss is not None:
         levels["teacher"] = teacher_loss
@@ -61,14 +61,14 @@ def draw(results: Results, figure: str = "mlm_loss") -> Markup | None:
                 late += losses[budgets >= amount / 2].tolist()
                 # What is measured last may itself be on the clock.
                 stop = max(stop, budgets[-1])
-        reference_losses.draw(whole, levels)
+        ngram_losses.draw(whole, levels)
         whole.set_xlim(0, stop)
         second_half.set_xlim(amount / 2, stop)
         # The second half has a scale of its own: there arms differ by little.
         if late:
             room = 0.08 * (max(late) - min(late)) or 0.01
             second_half.set_ylim(min(late) - room, max(late) + room)
-            reference_losses.draw(second_half, levels, extend=False)
+            ngram_losses.draw(second_half, levels, extend=False)
         for ax, title in ((whole, "The whole budget"), (second_half, "Its second half")):
             ax.set_title(title)
             ax.set_ylabel(f"{loss} (nats)")

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.report import numbers, svg
+from kdjax.report.averages import averages_of
 from kdjax.report.axes import WIDTH, linear, margin_text, truncate
-from kdjax.report.usage import averages_of, paid_for
+from kdjax.report.usage import paid_for
 from kdjax.results.study import Results
 
 

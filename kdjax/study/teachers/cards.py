@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.prepare.ngram_losses import ngram_losses
 
 _FITTED = {
     "frozen": ("The encoder is unchanged; only the head was trained.", "the head", "head_flops"),
@@ -42,7 +42,7 @@ def fitted_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
 | spent on {fitted} | {spent}, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts | {reference_losses(corpus).in_words(4)} nats |
+| the text by counts | {ngram_losses(corpus).in_words(4)} nats |
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
 FLOPs are XLA's count of the steps that fitted it.
@@ -63,6 +63,8 @@ def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
     corpus_name = f"corpus {training['corpus'][:16]}, {training['corpus_tokens']:,} tokens"
     steps = f"{training['steps']:,} steps of {training['step_flops']:.6g}"
     tokens = f"{training['tokens']:,}, {training['unique_tokens']:,} of them unique"
+    # A corpus of an earlier version has no count of words.
+    words = f"{training['words']:,}" if "words" in training else "not counted"
     budget = f"{training['budget']:.4g} FLOPs, of which this checkpoint has used {share:.4g}"
     remarks = f"{facts['note']}\n\n" if facts["note"] else ""
     if share < 1:
@@ -85,12 +87,13 @@ training budget.
 | spent on training it | {facts["training_flops"]:.6g} FLOPs: {steps} |
 | batch | {training["batch_size"]:,} sequences |
 | tokens seen | {tokens} |
+| words seen | {words} |
 | epochs | {training["epochs"]:.2f} |
 | seed | {training["seed"]} |
 | trained on | the training split of {corpus_name} |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts | {reference_losses(corpus).in_words(4)} nats |
+| the text by counts | {ngram_losses(corpus).in_words(4)} nats |
 | parameters | SHA-256 {facts["params_sha256"]} |
 
 FLOPs are XLA's count of the training steps.

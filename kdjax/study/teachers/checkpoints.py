@@ -112,6 +112,7 @@ class TeacherCheckpoints:
     ) -> dict[str, Any]:
         """Return what is known of the teacher at a share of its budget."""
         train_sequences = self._corpus.sequences("train")
+        words = self._corpus.manifest.words_in(ledger.tokens)
         quality = self.held_out.measure(model.config, model.params)
         return {
             "source": "",
@@ -133,7 +134,8 @@ class TeacherCheckpoints:
                 "step_flops": step_price.total,
                 "tokens": ledger.tokens,
                 "unique_tokens": ledger.unique_tokens,
-                "epochs": ledger.positions / self._config.data.seq_len / train_sequences,
+                "epochs": ledger.padded_tokens / self._config.data.seq_len / train_sequences,
+                **({} if words is None else {"words": words}),
                 "corpus": self._corpus.digest,
                 "corpus_tokens": self._corpus.tokens("train"),
             },

@@ -284,7 +284,7 @@ class _Training:
             "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
             "steps": ledger.steps,
             "phases": list(ledger.phases),
-            "positions": ledger.positions,
+            "positions": ledger.padded_tokens,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,

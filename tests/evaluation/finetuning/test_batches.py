@@ -27,7 +27,7 @@ def test_epoch_has_every_row_once_in_each_lane() -> None:
 
 def test_rows_fit_their_steps_length() -> None:
     made = order()
-    assert len(made.buckets) > 2
+    assert len(made.buckets) > 1
     for step in made.iterate([3], 0, made.steps_per_epoch):
         rows = step.rows[step.rows >= 0]
         assert SPLIT.lengths[rows].max() <= step.length

@@ -23,8 +23,9 @@ from kdjax.evaluation.finetuning import (
     predict,
     right_rows,
     squared_errors,
+    tuned_start,
 )
-from kdjax.evaluation.finetuning.lanes import groups
+from kdjax.evaluation.finetuning.lanes import groups, lanes_of
 from kdjax.evaluation.finetuning.trial import TrialSpec
 from kdjax.models import init
 from kdjax.storage.files import read_json
@@ -196,6 +197,32 @@ def test_start_from_an_intermediate_task_is_used_and_said() -> None:
     assert result.scores["handmade"] > finetune(settings=settings).scores["handmade"]
 
 
+def test_tuned_start_is_kept_and_read_again(tmp_path: Path) -> None:
+    def start(seed: int = 0) -> Start:
+        return tuned_start(
+            *MODEL, TASK, FEW_STEPS, seed=seed, layout=handmade.alone(), directory=tmp_path
+        )
+
+    first = start()
+    (path,) = (tmp_path / "intermediate").iterdir()
+    assert path.name == "handmade.encoder.step3.safetensors"
+    with compilations() as later:
+        again = start()
+    # Nothing was trained, and what was read is the same to the bit.
+    assert later == []
+    assert again.task == "handmade"
+    jax.tree.map(np.testing.assert_array_equal, again.encoder, first.encoder)
+    # Another seed's encoder is another one.
+    other = start(seed=1)
+    with pytest.raises(AssertionError):
+        jax.tree.map(np.testing.assert_array_equal, other.encoder, first.encoder)
+
+
+def test_cpu_trains_one_trial_at_a_time_unless_told() -> None:
+    assert lanes_of(0, handmade.MODEL, handmade.alone()) == 1
+    assert lanes_of(5, handmade.MODEL, handmade.alone()) == 5
+
+
 def test_finished_trials_are_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +245,7 @@ def test_missing_trial_alone_is_trained(tmp_path: Path, monkeypatch: pytest.Monk
     result = finetune(settings=settings, directory=tmp_path)
     (missing,) = (tmp_path / "fixed" / "handmade").glob("*-seed0.json")
     missing.unlink()
-    trained = []
+    trained: list[int] = []
     train_lanes = by_protocol.train_lanes
 
     def train(*args: Any) -> Any:
@@ -236,7 +263,7 @@ def test_trials_of_something_else_are_trained_anew(tmp_path: Path, change: str) 
     (path,) = (tmp_path / "fixed" / "handmade").iterdir()
     key = read_json(path)["key"]
     turned = dataclasses.replace(TASK.train, labels=1 - TASK.train.labels)
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "params": {"params": init(handmade.MODEL, 1).params},
         "labels": {"task": dataclasses.replace(TASK, train=turned)},
         "settings": {"settings": dataclasses.replace(FEW_STEPS, weight_decay=0.3)},

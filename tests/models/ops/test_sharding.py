@@ -63,6 +63,14 @@ KERNELS = {
 }
 
 
+LOOP = ComputeConfig(scan=True, remat="full")
+
+
+def also(*values: object, id: str) -> Any:
+    """Return a case whose parts others hold together."""
+    return pytest.param(*values, id=id, marks=pytest.mark.exhaustive)
+
+
 class Sgd(Phase):
     """A phase whose step moves parameters by their gradients."""
 
@@ -109,11 +117,16 @@ def without_kernels() -> tuple[Any, float]:
 @pytest.mark.parametrize(
     ("mesh", "devices", "options"),
     [
-        (MeshConfig(fsdp=2), 8, {}),
-        (MeshConfig(), 2, {"compute": ComputeConfig(scan=True, remat="full")}),
-        (MeshConfig(), 2, {"lanes": 2}),
+        pytest.param(MeshConfig(fsdp=2), 8, {}, id="over eight devices"),
+        pytest.param(
+            MeshConfig(),
+            2,
+            {"compute": LOOP, "lanes": 2},
+            id="two vmapped runs as a loop, rematerialised",
+        ),
+        also(MeshConfig(), 2, {"compute": LOOP}, id="as a loop, rematerialised"),
+        also(MeshConfig(), 2, {"lanes": 2}, id="two vmapped runs"),
     ],
-    ids=["over eight devices", "as a loop, rematerialised", "two vmapped runs"],
 )
 def test_step_with_kernels_is_the_step_without(
     without_kernels: tuple[Any, float], mesh: MeshConfig, devices: int, options: dict[str, Any]

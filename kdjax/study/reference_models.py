@@ -1,4 +1,4 @@
-"""References of a study: what its arms stand between, untrained starts and teachers, measured."""
+"""Reference models of a study: what its arms stand between, untrained starts and teachers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
-from kdjax.results.runs import Reference
+from kdjax.results.runs import ReferenceModel
 from kdjax.storage.files import digest, read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 from kdjax.study.evaluation import Evaluation
@@ -19,7 +19,7 @@ from kdjax.study.task_scores import FinetuningRecords
 from kdjax.training.arm import Arm
 
 
-class References:
+class ReferenceModels:
     """The untrained starts of each seed and the teachers, measured like the runs."""
 
     def __init__(self, study: Study):
@@ -32,16 +32,16 @@ class References:
         self._artifacts = study.artifacts
         self._reporter = study.reporter
 
-    def measure(self) -> list[Reference]:
+    def measure(self) -> list[ReferenceModel]:
         """Measure what was not measured before; return a row of `results.json` for each."""
         return [*self._starts(), *self._teachers()]
 
-    def _starts(self) -> list[Reference]:
+    def _starts(self) -> list[ReferenceModel]:
         """Measure each start that arms share, under every seed."""
         arms_by_start: dict[Any, list[Arm]] = {}
         for arm in self._plan.arms.values():
             arms_by_start.setdefault((arm.student, arm.start), []).append(arm)
-        rows: list[Reference] = []
+        rows: list[ReferenceModel] = []
         for arms in arms_by_start.values():
             name = "untrained start"
             if rows:  # not the first
@@ -62,7 +62,7 @@ class References:
                 )
         return rows
 
-    def _teachers(self) -> list[Reference]:
+    def _teachers(self) -> list[ReferenceModel]:
         """Measure each teacher."""
         rows = []
         teachers = self._artifacts.teachers
@@ -86,7 +86,7 @@ class References:
         model: ModelConfig,
         make_params: Callable[[], Any],
         evaluation: Evaluation,
-    ) -> Reference:
+    ) -> ReferenceModel:
         """Measure a reference, or read how it was measured before.
 
         Args:
@@ -119,7 +119,7 @@ class References:
         return read_measured(path, name, seed)
 
 
-def read_measured(path: Path, name: str = "", seed: int | None = None) -> Reference:
+def read_measured(path: Path, name: str = "", seed: int | None = None) -> ReferenceModel:
     """Read what was measured of a start or a teacher.
 
     Args:
@@ -134,4 +134,4 @@ def read_measured(path: Path, name: str = "", seed: int | None = None) -> Refere
     measured = check_fields(read_json(path), kinds, f"{path}:")
     # Whatever has details has a value.
     check_fields(measured["metrics"], dict.fromkeys(measured["details"], float), f"{path}: metrics")
-    return from_plain(Reference, {"name": name, "seed": seed, **measured}, f"{path}:")
+    return from_plain(ReferenceModel, {"name": name, "seed": seed, **measured}, f"{path}:")

@@ -1,4 +1,4 @@
-"""Reference losses: what a text's own counts say of a masked token, in nats.
+"""N-gram losses: what a text's own counts say of a masked token, in nats.
 
 A masked language model's loss is held against them. Three predictors know nothing but counts: how
 frequent a token is (unigram), what follows its left neighbour, and what stands between both its
@@ -39,7 +39,7 @@ CHUNK = 8192
 
 
 @dataclass(frozen=True)
-class ReferenceLosses:
+class NgramLosses:
     """Cross-entropies of a text's held-out split, in nats a token.
 
     Attributes:
@@ -80,7 +80,7 @@ class ReferenceLosses:
         )
 
 
-def reference_losses(corpus: Corpus) -> ReferenceLosses:
+def ngram_losses(corpus: Corpus) -> NgramLosses:
     """Read a corpus's reference losses, or compute and store them beside its manifest.
 
     A subset of a corpus has its own: its counts are of what a run may see. The file's name has the
@@ -110,7 +110,7 @@ def path_of(corpus: Corpus) -> Path:
     return corpus.directory / f"reference-losses-{corpus.digest[:16]}.json"
 
 
-def _read(path: Path, corpus: Corpus) -> ReferenceLosses | None:
+def _read(path: Path, corpus: Corpus) -> NgramLosses | None:
     """Read stored losses; None where there are none, or of another estimator or corpus."""
     if not path.is_file():
         return None
@@ -118,7 +118,7 @@ def _read(path: Path, corpus: Corpus) -> ReferenceLosses | None:
     return losses if losses is not None and losses.corpus == corpus.digest else None
 
 
-def read(path: Path) -> ReferenceLosses | None:
+def read(path: Path) -> NgramLosses | None:
     """Read a file of reference losses; None where they are of another version of the estimator.
 
     Raises:
@@ -128,12 +128,12 @@ def read(path: Path) -> ReferenceLosses | None:
     stored = check_fields(read_json(path), {"version": int}, f"{path}:")
     if stored["version"] != VERSION:
         return None
-    return from_plain(ReferenceLosses, stored, f"{path}:")
+    return from_plain(NgramLosses, stored, f"{path}:")
 
 
 def compute(
     corpus: Corpus, training_tokens: int = TRAINING_TOKENS, held_out_tokens: int = HELD_OUT_TOKENS
-) -> ReferenceLosses:
+) -> NgramLosses:
     """Count a corpus's training tokens and measure its held-out ones.
 
     The numbers are rounded to six decimals, so that the same text gives the same ones everywhere.
@@ -162,7 +162,7 @@ def compute(
     held_out = spread(corpus.sequences("validation"), held_out_tokens // manifest.length)
     measured, measured_unknown = _read_neighborhoods(corpus, "validation", held_out)
     unigram, left, both = model.probabilities(measured)
-    return ReferenceLosses(
+    return NgramLosses(
         version=VERSION,
         corpus=corpus.digest,
         unigram=_cross_entropy(unigram),

@@ -12,8 +12,7 @@ import pytest
 
 from kdjax.config import DataConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare import neighbors
-from kdjax.data.prepare import reference_losses as references
+from kdjax.data.prepare import neighbors, ngram_losses
 from kdjax.data.prepare.local import prepare
 from kdjax.data.prepare.neighbors import (
     CountTable,
@@ -238,10 +237,10 @@ def test_counts_are_those_of_a_counter() -> None:
 
 
 def test_sequences_are_spread_evenly_and_none_is_taken_twice() -> None:
-    assert references.spread(7, 100).tolist() == list(range(7))
-    assert references.spread(100, 4).tolist() == [0, 25, 50, 75]
-    assert references.spread(3, 0).tolist() == [0]
-    actual = references.spread(12345, 777)
+    assert ngram_losses.spread(7, 100).tolist() == list(range(7))
+    assert ngram_losses.spread(100, 4).tolist() == [0, 25, 50, 75]
+    assert ngram_losses.spread(3, 0).tolist() == [0]
+    actual = ngram_losses.spread(12345, 777)
     # None twice, and none that is not there.
     assert len(set(actual.tolist())) == 777
     assert actual.max() < 12345
@@ -261,7 +260,7 @@ def own_corpus(tmp_path: Path) -> Corpus:
 
 
 def test_losses_of_uniform_words_are_near_the_logarithm_of_their_number(own_corpus: Corpus) -> None:
-    actual = references.compute(own_corpus)
+    actual = ngram_losses.compute(own_corpus)
     assert actual.unigram == pytest.approx(math.log(len(WORDS)), abs=0.02)
     assert actual.held_out_tokens == own_corpus.manifest.text_tokens["validation"]
     assert actual.tokens + actual.fitted_tokens == own_corpus.manifest.text_tokens["train"]
@@ -270,7 +269,7 @@ def test_losses_of_uniform_words_are_near_the_logarithm_of_their_number(own_corp
 
 
 def test_no_more_tokens_are_read_than_allowed(own_corpus: Corpus) -> None:
-    actual = references.compute(own_corpus, training_tokens=1000, held_out_tokens=200)
+    actual = ngram_losses.compute(own_corpus, training_tokens=1000, held_out_tokens=200)
     assert 500 < actual.tokens + actual.fitted_tokens <= 1000
     assert 0 < actual.held_out_tokens <= 200
 
@@ -279,25 +278,25 @@ def test_losses_are_stored_once_beside_the_manifest_and_belong_to_their_text(
     own_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = own_corpus.digest
-    first = references.reference_losses(own_corpus)
-    path = references.path_of(own_corpus)
+    first = ngram_losses.ngram_losses(own_corpus)
+    path = ngram_losses.path_of(own_corpus)
     assert path.parent == own_corpus.directory
     assert Corpus.open(own_corpus.directory).digest == digest
 
     # A subset is another text: it has a file of its own.
     subset = own_corpus.limited(1500, 0)
-    limited = references.reference_losses(subset)
+    limited = ngram_losses.ngram_losses(subset)
     assert limited.tokens + limited.fitted_tokens < 1500
-    assert references.path_of(subset) != path
+    assert ngram_losses.path_of(subset) != path
 
     with monkeypatch.context() as patched:
-        patched.setattr(references, "compute", None)
-        assert references.reference_losses(own_corpus) == first
-        assert references.reference_losses(subset) == limited
+        patched.setattr(ngram_losses, "compute", None)
+        assert ngram_losses.ngram_losses(own_corpus) == first
+        assert ngram_losses.ngram_losses(subset) == limited
 
     # What is there of another text or another estimator is counted anew.
-    path.write_text(references.path_of(subset).read_text(encoding="utf-8"), encoding="utf-8")
-    assert references.reference_losses(own_corpus) == first
+    path.write_text(ngram_losses.path_of(subset).read_text(encoding="utf-8"), encoding="utf-8")
+    assert ngram_losses.ngram_losses(own_corpus) == first
 
 
 def test_directory_that_cannot_be_written_is_left_without(
@@ -308,6 +307,6 @@ def test_directory_that_cannot_be_written_is_left_without(
     def refuse(*_: object) -> None:
         raise InputError("cannot be written")
 
-    monkeypatch.setattr(references, "write_json", refuse)
-    assert references.reference_losses(own_corpus).unigram > 3
-    assert not references.path_of(own_corpus).exists()
+    monkeypatch.setattr(ngram_losses, "write_json", refuse)
+    assert ngram_losses.ngram_losses(own_corpus).unigram > 3
+    assert not ngram_losses.path_of(own_corpus).exists()

@@ -1,0 +1,83 @@
+"""The encoder that was fine-tuned on another task first, from which some tasks start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdjax.config import FinetuneConfig, ModelConfig
+from kdjax.data.tasks.task import Task
+from kdjax.evaluation.finetuning.by_protocol import Dtype, finetune_one
+from kdjax.evaluation.finetuning.protocols import fixed
+from kdjax.evaluation.finetuning.saved import RunningState, content_key
+from kdjax.evaluation.finetuning.trial import Start, one_device, recipe_of
+from kdjax.models import abstract_params
+from kdjax.parallel.layout import Layout
+from kdjax.storage.files import digest
+from kdjax.storage.typed_json import to_plain
+
+DIRECTORY = "intermediate"
+"""Directory beside those of the protocols that holds tuned encoders."""
+
+
+def tuned_start(
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    task: Task,
+    settings: FinetuneConfig,
+    *,
+    seed: int,
+    layout: Layout | None = None,
+    dtype: Dtype = "float32",
+    directory: Path | None = None,
+) -> Start:
+    """Fine-tune a model on the intermediate task, with the setting of `fixed`, to start from.
+
+    All protocols start from the same encoder. With a directory it is kept there, and what was
+    stopped goes on.
+
+    Args:
+        config: configuration of the model.
+        params: parameters of the model; copied, without its MLM head.
+        task: the intermediate task.
+        settings: settings of fine-tuning.
+        seed: seed of the model, which is the fine-tuning seed.
+        layout: devices of this process, over which batches are split; None: the first one.
+        dtype: type that the encoder computes in.
+        directory: its `intermediate` holds the encoder; None: it is kept nowhere.
+
+    Raises:
+        InputError: training rows of one class, rows longer than the model's positions, or a file
+            that cannot be written.
+    """
+    layout = layout or one_device()
+    encoder = {name: part for name, part in params.items() if name != "mlm"}
+    setting = fixed(task, settings, config.max_positions)
+    saved = None
+    finished = None
+    if directory is not None:
+        recipe = recipe_of(config, task, settings, layout, dtype)
+        content = content_key(recipe, settings, encoder, task)
+        key = digest([content, to_plain(setting), seed])
+        saved = RunningState(directory / DIRECTORY, f"{task.name}.running", key)
+        finished = RunningState(directory / DIRECTORY, f"{task.name}.encoder", key)
+        tuned = finished.restore(abstract_params(config, mlm=False))
+        if tuned is not None:
+            return Start(task.name, tuned)
+
+    trained = finetune_one(
+        config,
+        encoder,
+        task,
+        settings,
+        setting,
+        seed=seed,
+        layout=layout,
+        dtype=dtype,
+        saved=saved,
+    )
+    if saved is not None and finished is not None:
+        finished.save(trained.encoder, setting.steps)
+        saved.remove()
+    return Start(task.name, trained.encoder)

@@ -1,0 +1,81 @@
+"""Words that runs have seen, and those that the teacher had seen before."""
+
+from __future__ import annotations
+
+from kdjax.report import numbers
+from kdjax.report.averages import averages, known, or_dash, runs
+from kdjax.results.runs import RunResult
+from kdjax.results.study import Results
+from kdjax.results.teacher_facts import PretrainingFacts
+
+Cells = dict[str, tuple[str, str]]
+"""Arm -> a figure, and what stands below it."""
+
+
+def counted(results: Results) -> bool:
+    """Return whether the words of every run are known: earlier versions counted none."""
+    return all(run.words_seen is not None for run in results.runs)
+
+
+def with_teacher(results: Results, run: RunResult) -> int | None:
+    """Return the words that a run and the teacher behind it have seen.
+
+    Returns:
+        The run's own where its arm needs no teacher; None where one of the two is not known.
+    """
+    if run.words_seen is None or not results.arms[run.arm].needs_teacher:
+        return run.words_seen
+    training = pretraining_of(results, run.seed)
+    if training is None or training.words is None:
+        return None
+    return run.words_seen + training.words
+
+
+def pretraining_of(results: Results, seed: int) -> PretrainingFacts | None:
+    """Return how the teacher of a seed's student was trained; None where kdjax did not train it."""
+    if results.teacher is None:
+        return None
+    # Of n teachers a student learns from that of its seed modulo n.
+    members = results.teacher.teachers or (results.teacher,)
+    return members[seed % len(members)].pretraining
+
+
+def word_cells(results: Results) -> Cells:
+    """Return for each arm the words of the mean run, below them those with the teacher's."""
+    seen = averages(results, lambda run: run.words_seen or 0)
+    cells: Cells = {}
+    for arm, words in seen.items():
+        note = ""
+        if results.arms[arm].needs_teacher:
+            total = known(with_teacher(results, run) for run in runs(results, arm))
+            note = "teacher's not known"
+            if total is not None:
+                note = f"{numbers.count(total)} with the teacher's"
+        cells[arm] = (numbers.count(words), note)
+    return cells
+
+
+def epoch_cells(results: Results) -> Cells:
+    """Return for each arm the epochs of the mean run, below them its teacher's of its own text."""
+    seen = averages(results, lambda run: run.epochs)
+    cells: Cells = {}
+    for arm, epochs in seen.items():
+        note = ""
+        if results.arms[arm].needs_teacher:
+            teachers = [pretraining_of(results, run.seed) for run in runs(results, arm)]
+            passes = known(None if facts is None else facts.epochs for facts in teachers)
+            note = "teacher's not known"
+            if passes is not None:
+                note = f"teacher {passes:.2f}"
+        cells[arm] = (f"{epochs:.2f}", note)
+    return cells
+
+
+def in_terminal(results: Results, arm: str) -> str:
+    """Return the words of an arm's mean run as text, and what the teacher's add to them."""
+    seen = known(run.words_seen for run in runs(results, arm))
+    shown = or_dash(numbers.count, seen)
+    if seen is None or not results.arms[arm].needs_teacher:
+        return shown
+    total = known(with_teacher(results, run) for run in runs(results, arm))
+    return f"{shown} + ?" if total is None else f"{shown} + {numbers.count(total - seen)}"
