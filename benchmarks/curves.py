@@ -9,8 +9,8 @@ Text is drawn from a Markov chain, so that there is something to learn.
 
 Rounding grows along a run whatever is compared. To see how much, kdjax runs once more from weights
 that are moved by one unit in their last place: a difference from PyTorch that is of the size of
-that difference is rounding, and no other mathematics. Prints a Markdown table, and writes curves.json
-and curves.png to --out.
+that difference is rounding, and no other mathematics. Prints a Markdown table, and writes
+curves.json and curves.png to --out.
 """
 
 from __future__ import annotations

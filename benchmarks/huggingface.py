@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from safetensors.numpy import load_file
 from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -23,16 +22,11 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks.bert_names import head_tensors
 from kdjax import models
 from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.results import Setting
-
-HEAD = {
-    "pooler": "bert.pooler.dense",
-    "output": "classifier",
-}
-"""transformers' names of the two layers of a task's head."""
 
 
 def masked_lm(config: ModelConfig, params: Mapping[str, Any], attention: str = "eager") -> Any:
@@ -72,36 +66,6 @@ def classifier(
     state = {**model.state_dict(), **head}
     model.load_state_dict(state)
     return model
-
-
-def head_tensors(head: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return a task head's parameters, or their gradients, by transformers' names."""
-    tensors = {}
-    for part, name in HEAD.items():
-        tensors[f"{name}.weight"] = np.array(head[part]["kernel"]).T
-        tensors[f"{name}.bias"] = np.array(head[part]["bias"])
-    return tensors
-
-
-def tensors_of(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return kdjax's parameters, or their gradients, by transformers' names and in its layout.
-
-    Args:
-        config: configuration of the model.
-        params: a tree as of the model's parameters, with or without "task_head".
-    """
-    encoder = {name: part for name, part in params.items() if name != "task_head"}
-    with tempfile.TemporaryDirectory() as directory:
-        models.save_pretrained(Path(directory) / "model", models.Model(config, encoder))
-        tensors = load_file(Path(directory) / "model" / "model.safetensors")
-    # A bare encoder is stored without the name of what it is part of.
-    named = {}
-    for name, array in tensors.items():
-        inside = name.startswith(("bert.", "cls."))
-        named[name if inside else f"bert.{name}"] = array
-    if "task_head" in params:
-        named.update(head_tensors(params["task_head"]))
-    return named
 
 
 def _loaded(kind: Any, config: ModelConfig, params: Any, **settings: Any) -> Any:
