@@ -290,7 +290,7 @@ def _line(recorded: FinetunedTask, trial: Trial) -> str:
     setting = trial.setting
     length = f"{setting.steps:,} steps"
     if setting.epochs is not None:
-        length = f"{setting.epochs} epochs, {length}"
+        length = f"epochs {setting.epochs}, {length}"
     scores = ", ".join(f"{result} {trial.score(result):.4f}" for result in trial.metrics)
     line = (
         f"{', '.join(map(file_name, trial.metrics))}: {recorded.protocol}, learning rate "

@@ -103,8 +103,11 @@ def recorded_run(directory: Path) -> RecordedRun:
             f"study{_run_within(directory)}"
         )
     manifest = read_typed(RunManifest, path)
-    config = from_dict(plain(manifest.config))
-    arms = arms_of(config)
+    try:
+        config = from_dict(plain(manifest.config))
+        arms = arms_of(config)
+    except InputError as e:
+        raise InputError(f"{path}: its recipe cannot be used: {e}") from None
     if manifest.arm not in arms:
         raise InputError(
             f"{path}: the arm is {manifest.arm!r}, expected one of its recipe's"
