@@ -104,7 +104,7 @@ def compiled_tasks(
 def _compiled_arm(config: Config, target: Slice, arm: Arm, known: KnownTasks) -> dict[str, Any]:
     """Compile an arm's fine-tuning; return what a run of it takes."""
     settings = finetuning_of(config, arm)
-    layout = _layout(config, target)
+    layout = devices_of(config, target)
     lanes = lanes_of(settings.lanes, arm.student, layout)
     machine = Machine(arm.student.max_positions, lanes, layout.batch_parts, ACCELERATOR_TOKENS)
     work = Work()
@@ -115,9 +115,9 @@ def _compiled_arm(config: Config, target: Slice, arm: Arm, known: KnownTasks) ->
     recipe = _recipe(config, arm, settings, layout)
     compile_step = functools.partial(_compiled, recipe, target, "step")
     compile_scoring = functools.partial(_compiled, recipe, target, "scoring")
-    steps, step_seconds = _timed(work.steps, compile_step, lambda shape: (shape.rows, shape.lanes))
+    steps, step_seconds = timed(work.steps, compile_step, lambda shape: (shape.rows, shape.lanes))
     # Batches that are scored have as many tokens whatever their length.
-    scoring, scoring_seconds = _timed(work.passes, compile_scoring, lambda shape: "scoring")
+    scoring, scoring_seconds = timed(work.passes, compile_scoring, lambda shape: "scoring")
     programs = []
     for part, compiled_shapes in (("step", steps), ("scoring", scoring)):
         for program in compiled_shapes:
@@ -138,7 +138,7 @@ def _compiled_arm(config: Config, target: Slice, arm: Arm, known: KnownTasks) ->
     }
 
 
-def _layout(config: Config, target: Slice) -> Layout:
+def devices_of(config: Config, target: Slice) -> Layout:
     """Return the devices that a process of the slice fine-tunes on."""
     if target.is_one_host:
         return Layout.of(config.train.mesh, target.devices)
@@ -160,7 +160,7 @@ def _recipe(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) 
     )
 
 
-def _timed(
+def timed(
     batches: Counter[BatchOf],
     compile_shape: Callable[[BatchOf], CompiledShape],
     line_of: Callable[[BatchOf], Any],
@@ -264,9 +264,10 @@ def task_lines(rows: dict[str, dict[str, Any]], seeds: int) -> list[str]:
         basis = "the rows of the files"
         if row["rows"] == "official":
             basis = "GLUE's official numbers of rows and mean lengths"
+        trainings = "training" if row["trials"] == 1 else "trainings"
         too_much = "" if row["fits"] else " too much"
         lines.append(
-            f"{', '.join(names)}: fine-tuning: {row['trials']:,} trainings, {row['steps']:,} "
+            f"{', '.join(names)}: fine-tuning: {row['trials']:,} {trainings}, {row['steps']:,} "
             f"steps, {row['passes']:,} scoring batches by {basis}; at most "
             f"{row['hbm'] / 2**30:.2f} GiB of HBM{too_much}; {hours}, by estimate"
         )
