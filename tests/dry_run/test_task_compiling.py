@@ -33,7 +33,7 @@ def a_slice(of: Chip = V5E) -> Slice:
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A recipe that fine-tunes on MRPC, which is not there; this machine's devices are a slice's."""
+    """A recipe that fine-tunes on MRPC without its files; this machine stands for a slice."""
     monkeypatch.setattr(aot, "offline", lambda: None)
     monkeypatch.setattr(aot, "slice_of", lambda topology: a_slice())
     settings = {
