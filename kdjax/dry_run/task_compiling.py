@@ -95,13 +95,14 @@ def compiled_tasks(
             arm = all_arms[name]
             key = (arm.student, finetuning_of(config, arm))
             if key not in results:
-                reporter.status(f"{name}: compiling fine-tuning for {target.name}")
-                results[key] = _compiled_arm(config, target, arm, known)
+                results[key] = _compiled_arm(config, target, arm, known, reporter)
             rows[name] = results[key]
     return rows
 
 
-def _compiled_arm(config: Config, target: Slice, arm: Arm, known: KnownTasks) -> dict[str, Any]:
+def _compiled_arm(
+    config: Config, target: Slice, arm: Arm, known: KnownTasks, reporter: Reporter
+) -> dict[str, Any]:
     """Compile an arm's fine-tuning; return what a run of it takes."""
     settings = finetuning_of(config, arm)
     layout = devices_of(config, target)
@@ -113,8 +114,16 @@ def _compiled_arm(config: Config, target: Slice, arm: Arm, known: KnownTasks) ->
             work += of_protocol
 
     recipe = _recipe(config, arm, settings, layout)
-    compile_step = functools.partial(_compiled, recipe, target, "step")
-    compile_scoring = functools.partial(_compiled, recipe, target, "scoring")
+
+    def compile_part(part: Part, shape: BatchOf) -> CompiledShape:
+        reporter.status(
+            f"{arm.name}: compiling fine-tuning for {target.name}, {part} {shape.rows} x "
+            f"{shape.length}"
+        )
+        return _compiled(recipe, target, part, shape)
+
+    compile_step = functools.partial(compile_part, "step")
+    compile_scoring = functools.partial(compile_part, "scoring")
     steps, step_seconds = timed(work.steps, compile_step, lambda shape: (shape.rows, shape.lanes))
     # Batches that are scored have as many tokens whatever their length.
     scoring, scoring_seconds = timed(work.passes, compile_scoring, lambda shape: "scoring")
