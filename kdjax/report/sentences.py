@@ -18,6 +18,7 @@ MEASURES = {
     "fixed": "fine-tuning",
     "grid": "fine-tuning, best of a grid",
     "few_shot": "few-shot fine-tuning",
+    "finetune": "fine-tuning",  # of results of earlier versions
     "minimal_pairs": "minimal pairs",
     "mlm": "held-out MLM loss",
 }

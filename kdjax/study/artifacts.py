@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from kdjax.arms.charges import stored_by
+from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.clock import CLOCK
 from kdjax.data import minimal_pairs
@@ -15,6 +16,7 @@ from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.data.text_figures import unknown_warning
+from kdjax.evaluation.finetuning import check_tasks
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, zoo
@@ -90,11 +92,19 @@ class Artifacts:
 
     @cached_property
     def task_scores(self) -> TaskScores:
-        """Build what measures models on the tasks, with the precision that students train in."""
+        """Build what measures models on the tasks, with the precision that students train in.
+
+        Raises:
+            InputError: a task cannot be fine-tuned on as the recipe or an arm says.
+        """
+        evaluation = self._config.evaluation
+        for arm in self._plan.arms.values():
+            settings = finetuning_of(self._config, arm)
+            check_tasks(self.tasks, settings, evaluation.protocols, arm.student.max_positions)
         # Several processes fine-tune alike, each on its own devices.
         layout = None if hosts.is_multiprocess() else self._plan.layout
         dtype = self._config.train.compute.dtype
-        return TaskScores(self._config.evaluation, self.tasks, layout, dtype)
+        return TaskScores(evaluation, self.tasks, layout, dtype)
 
     @cached_property
     def contamination(self) -> Contamination | None:

@@ -101,7 +101,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Hosts:
         **small_study.shallow(here / "shallow", head=True),
         arms={"logit": {}},
         seeds=[0],
-        evaluation={"mlm_sequences": 8, "tasks": {}, "finetune": {"steps": 0}},
+        evaluation={"mlm_sequences": 8, "tasks": {}},
         budget={"tokens": STEPS * 8 * 16},
     )
     return Hosts(recipe, forks)

@@ -37,12 +37,12 @@ TERMS = {
 ACCURACY = {  # what an arm reaches on average
     "probe.topic": {"scratch": 0.583, "logit": 0.602, "tinybert": 0.668, "minilm": 0.631},
     "probe.sentiment": {"scratch": 0.604, "logit": 0.607, "tinybert": 0.652, "minilm": 0.649},
-    "finetune.topic": {"scratch": 0.702, "logit": 0.699, "tinybert": 0.705, "minilm": 0.703},
-    "finetune.sentiment": {"scratch": 0.731, "logit": 0.730, "tinybert": 0.728, "minilm": 0.733},
+    "fixed.topic": {"scratch": 0.702, "logit": 0.699, "tinybert": 0.705, "minilm": 0.703},
+    "fixed.sentiment": {"scratch": 0.731, "logit": 0.730, "tinybert": 0.728, "minilm": 0.733},
 }
-NOISE = {"probe": 0.003, "finetune": 0.014}
+NOISE = {"probe": 0.003, "fixed": 0.014}
 MLM = {"scratch": 7.21, "logit": 7.16}
-LABELS = {"probe": "linear probe, best layer", "finetune": "fine-tuned"}
+LABELS = {"probe": "linear probe, best layer", "fixed": "fine-tuned"}
 LENGTH = 64
 BATCH = 32
 SEQUENCES = 15_810
@@ -403,8 +403,8 @@ def _references(seeds: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     untrained = {
         "probe.topic": 0.574,
         "probe.sentiment": 0.598,
-        "finetune.topic": 0.701,
-        "finetune.sentiment": 0.729,
+        "fixed.topic": 0.701,
+        "fixed.sentiment": 0.729,
     }
     probes = [name for name in untrained if "probe" in name]
     rows: list[dict[str, Any]] = []

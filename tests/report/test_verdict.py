@@ -23,9 +23,9 @@ BUDGET = Budget("flops", 1_500_000_000_000)
 UNITS = {
     "mlm": ("nats", "lower"),
     "probe": ("accuracy", "higher"),
-    "finetune": ("accuracy", "higher"),
+    "fixed": ("accuracy", "higher"),
 }
-ENDPOINTS = ("probe.topic", "probe.mood", "finetune.topic", "finetune.mood", "mlm_loss")
+ENDPOINTS = ("probe.topic", "probe.mood", "fixed.topic", "fixed.mood", "mlm_loss")
 
 
 VERDICTS: dict[str, Verdict] = {">": "BEATS", "=": "TIES", "?": "INCONCLUSIVE"}
@@ -85,9 +85,9 @@ def results(
 def test_headline_names_separated_kinds_before_undecided_ones() -> None:
     study_results = results(
         [
-            "finetune.topic: scratch ? minilm",
-            "finetune.mood: scratch = minilm",
-            "finetune.mood: scratch ? logit",
+            "fixed.topic: scratch ? minilm",
+            "fixed.mood: scratch = minilm",
+            "fixed.mood: scratch ? logit",
             "probe.topic: minilm > scratch",
             "probe.mood: minilm > scratch",
         ]
@@ -132,7 +132,7 @@ def test_tasks_that_disagree_have_statements_of_their_own() -> None:
     head = verdict.headline(study_results)
     assert "linear probes (topic): minilm ahead of scratch" in head
     assert "Linear probes (mood): scratch ahead of minilm" in head
-    study_results = results(["finetune.topic: minilm > scratch", "finetune.mood: scratch ? minilm"])
+    study_results = results(["fixed.topic: minilm > scratch", "fixed.mood: scratch ? minilm"])
     head = verdict.headline(study_results)
     assert "fine-tuning (topic): minilm ahead of scratch" in head
     assert "Fine-tuning (mood): no pair separated" in head
@@ -212,8 +212,8 @@ def test_answers_have_every_outcome_with_interval() -> None:
         [
             "probe.topic: minilm > scratch",
             "probe.mood: scratch > minilm",
-            "finetune.topic: scratch ? minilm",
-            "finetune.mood: scratch = minilm",
+            "fixed.topic: scratch ? minilm",
+            "fixed.mood: scratch = minilm",
             "mlm_loss: logit > scratch",
         ]
     )

@@ -229,7 +229,7 @@ def test_each_run_has_probe_and_finetune_metrics_of_each_task(study: Study) -> N
     for run in study.results["runs"]:
         for task in TASKS:
             assert 0 < run["metrics"][f"probe.{task}"] <= 1
-            assert 0 < run["metrics"][f"finetune.{task}"] <= 1
+            assert 0 < run["metrics"][f"fixed.{task}"] <= 1
             assert (
                 len(run["details"][f"probe.{task}"]["layers"]) == small_study.STUDENT["layers"] + 1
             )
@@ -277,7 +277,7 @@ def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> N
 
 def test_verdicts_hold_mean_paired_differences(study: Study) -> None:
     endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
-    of_tasks = {f"{kind}.{task}" for kind, task in product(("probe", "finetune"), TASKS)}
+    of_tasks = {f"{kind}.{task}" for kind, task in product(("probe", "fixed"), TASKS)}
     assert set(endpoints) == {"mlm_loss", *of_tasks}
     assert endpoints["mlm_loss"]["arms"] == list(WITH_MLM_HEAD)
     assert len(study.results["verdicts"]) == 1 + 4 * 6

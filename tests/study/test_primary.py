@@ -83,10 +83,8 @@ def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
         InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"
     ):
         check_primary(Config(evaluation=evaluation), {})
-    without = replace(evaluation, primary="finetune.topic", protocols=("probe",))
-    with pytest.raises(
-        InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"
-    ):
+    without = replace(evaluation, primary="fixed.topic", protocols=("probe",))
+    with pytest.raises(InputError, match=r"'fixed.topic', expected one of mlm_loss, probe.topic"):
         check_primary(Config(evaluation=without), {})
 
 

@@ -381,8 +381,8 @@ REFUSED = [
         r"tune.endpoint is 'probe.paritty'.*\(did you mean 'probe.parity'\?\)",
     ),
     (
-        {"endpoint": "finetune.parity"},
-        r"tune.endpoint is 'finetune.parity', expected mlm_loss, mlm_probe or",
+        {"endpoint": "fixed.parity"},
+        r"tune.endpoint is 'fixed.parity', expected mlm_loss, mlm_probe or",
     ),
 ]
 

@@ -40,7 +40,7 @@ def groups(specs: Sequence[TrialSpec], lanes: int) -> list[tuple[TrialSpec, ...]
 def lanes_of(setting: int, model: ModelConfig, layout: Layout) -> int:
     """Return the most trials that are trained side by side.
 
-    On a CPU one: several at once take a tenth more processor time than one after another
+    On a CPU one: several at once take an eighth more processor time than one after another
     (docs/evaluation.md has the table). An accelerator is idle for most of a small model's step, so
     there as many as `MOST_PARAMETERS` allow.
 
