@@ -49,8 +49,9 @@ def finetuned(task: str, protocol: str, failed: int, intermediate: str = "") -> 
 
 def endpoint(protocol: str, result: str) -> MeasuredEndpoint:
     """Return the endpoint of a result of GLUE, or of GLUE's mean."""
+    label = f"{'GLUE mean' if result == 'glue' else result}, {protocol}"
     return MeasuredEndpoint(
-        f"{protocol}.{result}", result, "accuracy", "higher", protocol, ARMS, 100, 0.5
+        f"{protocol}.{result}", label, "accuracy", "higher", protocol, ARMS, 100, 0.5
     )
 
 
@@ -69,9 +70,7 @@ def details_of(arm: str, protocol: str, results: tuple[str, ...]) -> Details:
     return details
 
 
-def study(
-    *protocols: str, tasks: tuple[str, ...] = (), **evaluation: Any
-) -> Results:
+def study(*protocols: str, tasks: tuple[str, ...] = (), **evaluation: Any) -> Results:
     """Make up a study of GLUE.
 
     Args:
@@ -84,6 +83,7 @@ def study(
     if not tasks:
         measured = (*measured, "glue")
     settings = {
+        **results.config["evaluation"],
         "suite": "glue",
         "protocols": list(protocols),
         "report_on": "unseen",

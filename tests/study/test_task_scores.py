@@ -118,9 +118,7 @@ def test_chosen_tasks_start_from_the_intermediate_one() -> None:
     settings = dataclasses.replace(
         SETTINGS, intermediate="mnli", intermediate_tasks=("rte", "mrpc")
     )
-    _, details = measure(
-        suite(), settings, suite="glue", glue="glue", protocols=("fixed",)
-    )
+    _, details = measure(suite(), settings, suite="glue", glue="glue", protocols=("fixed",))
     started = [name for name, detail in details.items() if detail.intermediate == "mnli"]
     assert started == ["fixed.mrpc", "fixed.rte"]
 
