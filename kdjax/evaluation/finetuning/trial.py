@@ -51,7 +51,8 @@ class TrialSpec:
     def name(self) -> str:
         """Return the trial's name, that of its file."""
         setting = self.setting
-        parts = [f"lr{setting.learning_rate:g}", f"batch{setting.batch_size}"]
+        # All digits: two rates that differ in the last one are two trials.
+        parts = [f"lr{setting.learning_rate!r}", f"batch{setting.batch_size}"]
         if setting.epochs is None:
             parts.append(f"steps{setting.steps}")
         else:
