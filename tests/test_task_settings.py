@@ -167,7 +167,8 @@ def test_trials_of_tuning_read_the_task_of_their_endpoint_alone(
     )
     budget = BudgetConfig(flops=1e12)
     tune = TuneConfig(endpoint=endpoint)
-    of_trials = recipe_of(Config(evaluation=evaluation, tune=tune, budget=budget))
+    config = Config(evaluation=evaluation, tune=tune, budget=budget, **TEACHER_OF_32)
+    of_trials = recipe_of(config)
     assert of_trials.evaluation.suite_tasks == tasks
     assert of_trials.evaluation.task_results == results
     assert of_trials.evaluation.protocols == ("probe",)

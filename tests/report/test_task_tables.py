@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from kdjax.config.tasks import result_names
 from kdjax.evaluation.finetuning import FinetunedTask, Setting, Trial
-from kdjax.report import summary
+from kdjax.report import sentences, summary, terminal
 from kdjax.report.task_tables import TaskTable, failures, tables
 from kdjax.results.runs import Details, Divergence, RunResult
 from kdjax.results.study import Results
@@ -93,7 +95,7 @@ def study(*protocols: str, tasks: tuple[str, ...] = (), **evaluation: Any) -> Re
     }
     runs: list[RunResult] = []
     for run in results.runs:
-        metrics = {}
+        metrics: dict[str, float] = {}
         details: Details = {}
         for protocol in protocols:
             metrics |= {f"{protocol}.{result}": 0.6 + run.seed / 10 for result in measured}
@@ -232,3 +234,31 @@ def test_tasks_of_a_whole_suite_are_in_no_other_table() -> None:
     assert names == ["probe.glue", "fixed.glue"]
     part = study("fixed", tasks=("sst2", "mrpc"))
     assert [shown.name for shown in summary.main_endpoints(part)] == ["fixed.sst2", "fixed.mrpc"]
+
+
+def test_headline_counts_comparisons_of_the_mean_alone() -> None:
+    results = study("grid")
+    (on_task,) = results.verdicts
+    on_mean = replace(on_task, endpoint="grid.glue", verdict="INCONCLUSIVE")
+    said = sentences.headline(replace(results, verdicts=(on_task, on_mean)))
+    assert "of 1 comparisons 0 tie, 1 are inconclusive" in said
+
+
+def test_sentence_names_the_mean_by_its_title() -> None:
+    results = study("grid")
+    (on_task,) = results.verdicts
+    of_mean = replace(results, verdicts=(replace(on_task, endpoint="grid.glue"),))
+    said = sentences.answers(of_mean)["minilm"].replace("\xa0", " ")
+    assert "loses on fine-tuning, best of a grid (GLUE mean −0.100" in said
+
+
+def test_terminal_has_each_protocol_within_120_columns() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(terminal.summary(study("probe", "few_shot")))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 120
+    assert any("GLUE by linear probes on the frozen model" in line for line in lines)
+    assert any("GLUE by fine-tuning on 16 rows" in line for line in lines)
+    # Counts stand below the scores, so that these are aligned.
+    (failed, *_) = [line for line in lines if "3 of 6 failed" in line]
+    assert "±" not in failed

@@ -13,7 +13,7 @@ from kdjax.config import EvaluationConfig, FinetuneConfig, ProbeConfig
 from kdjax.config.tasks import SUITES
 from kdjax.data.tasks.suite import suite_mean, suite_tasks
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning import FinetunedTask, Start
+from kdjax.evaluation.finetuning import FinetunedTask, Setting, Start
 from kdjax.evaluation.probe import LayerProbe, ProbeResult
 from kdjax.models import init
 from kdjax.study import task_scores
@@ -45,7 +45,7 @@ def score(monkeypatch: pytest.MonkeyPatch) -> None:
             task=task.name,
             protocol=protocol,
             intermediate="" if start is None else start.task,
-            chosen=None,  # type: ignore[arg-type]
+            chosen=Setting(1e-3, 8, None, 2),
             selection=0.5,
             metrics={},
             scores=scores,
