@@ -3,7 +3,6 @@ machine stand for a slice's."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 
 from kdjax import recipes
 from kdjax.dry_run import task_compiling
-from kdjax.dry_run.task_compiling import CompiledShape
+from kdjax.dry_run.task_compiling import CompiledShape, compiled_tasks
 from kdjax.evaluation.finetuning.work import BatchOf
 from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
@@ -57,9 +56,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_hours_are_those_of_all_steps_and_scoring_batches(recipe: Path) -> None:
-    ended = kdjax("compile", recipe, "--topology", "v5e:2x4", "--json")
-    assert ended.status == 0, ended.err
-    tasks = json.loads(ended.out)["tasks"]["scratch"]
+    tasks = compiled_tasks(recipes.load(recipe), a_slice())["scratch"]
     # 3,301 rows in batches of 32, 3 epochs; 408 and 367 rows in one scoring batch each
     assert (tasks["trials"], tasks["steps"], tasks["passes"]) == (1, 3 * 104, 2)
     step, scoring = tasks["programs"]
