@@ -146,7 +146,7 @@ def arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
         parameters_without_embeddings=student.parameters_without_embeddings,
         trains_mlm_head=arm.trains_mlm_head,
         needs_teacher=arm.needs_teacher,
-        untrained=tuple(_untrained(arm.trained["model"])),
+        untrained=tuple(_untrained(arm.gradient_mask["model"])),
     )
 
 
