@@ -51,7 +51,6 @@ def _check_heads(primary: str, arms: Mapping[str, Arm]) -> None:
         return
     trained = ", ".join(with_head) or "no arm"
     raise InputError(
-        f"evaluation.primary is {primary!r}, expected an endpoint that {baseline_arm} and "
-        "another arm have, for instance "
-        f"'mlm_probe': of the arms, {trained} trains an MLM head"
+        f"evaluation.primary is {primary!r}, expected an endpoint that {baseline_arm} and another "
+        f"arm have, for instance 'mlm_probe': of the arms, {trained} trains an MLM head"
     )

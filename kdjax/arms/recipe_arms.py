@@ -61,8 +61,7 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
     if arm.student.vocab_size != vocab_size:
         raise InputError(
             f"arms.{arm.name}.student.vocab_size is {arm.student.vocab_size}, expected "
-            "student.vocab_size, "
-            f"{vocab_size}: arms read the same text"
+            f"student.vocab_size, {vocab_size}: arms read the same text"
         )
     # The teacher reads only what an arm shows it.
     models = [("student", arm.student)]
@@ -87,24 +86,20 @@ def _check_cached(config: Config, arm: Arm) -> None:
     # A run under a clock would read for free what took time to store.
     if config.budget.kind == "hours":
         raise InputError(
-            f"arms.{arm.name}: teacher is 'cached' under budget.hours, expected 'online': the "
-            "time that storing took "
-            "is not on a run's clock"
+            f"arms.{arm.name}: teacher is 'cached' under budget.hours, expected 'online': the time "
+            "that storing took is not on a run's clock"
         )
     teachers = teacher_seeds(config)
     if len(teachers) > 1:
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' and there are {len(teachers)} teachers, of the "
-            "seeds "
-            f"{list(teachers)}, expected 'online': outputs are stored of one teacher"
+            f"seeds {list(teachers)}, expected 'online': outputs are stored of one teacher"
         )
     # New masks in each epoch would need outputs that are not stored.
     if config.data.mask_copies < 1:
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' and data.mask_copies 0, expected at least 1: "
-            "stored "
-            "outputs belong to "
-            "fixed masks"
+            "stored outputs belong to fixed masks"
         )
 
 

@@ -112,10 +112,8 @@ def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]
     batches = held_out_batches(config, corpus, skip=config.evaluation.mlm_sequences)
     if not batches:
         raise InputError(
-            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} "
-            "held-out sequences, expected "
-            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or "
-            "a probe as "
-            "tune.endpoint"
+            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} held-out "
+            "sequences, expected some left to tune on: a lower evaluation.mlm_sequences, a larger "
+            "data.validation, or a probe as tune.endpoint"
         )
     return batches

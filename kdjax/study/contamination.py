@@ -44,8 +44,8 @@ def _check(found: Contamination, share: float) -> None:
     where = "evaluation.contamination.check is 'refuse'"
     if found.unchecked:
         raise InputError(
-            f"{where} and the pretraining text was not looked at ({found.unchecked}), expected "
-            "its sources, or 'report'"
+            f"{where} and the pretraining text was not looked at ({found.unchecked}), expected its "
+            "sources, or 'report'"
         )
     above = found.above(share)
     if above:

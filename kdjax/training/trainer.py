@@ -174,8 +174,8 @@ class Trainer(TrainingLoop):
         batch_size = self.spec.compiled_phases[phase_number].program.shape.batch_size
         if counts.fresh < batch_size and not self.spec.repeats:
             raise InputError(
-                f"{self.spec.directory}: step {self.steps + 1} would repeat text, expected "
-                "none under data.regime 'unlimited'; add text or lower the budget"
+                f"{self.spec.directory}: step {self.steps + 1} would repeat text, expected none "
+                "under data.regime 'unlimited'; add text or lower the budget"
             )
 
     def schedule_inputs(self, phase_number: int) -> ScheduleInputs:

@@ -136,8 +136,7 @@ class Trials:
         if record["settings"] != settings:
             raise InputError(
                 f"{directory / NAME}: this trial's settings are {record['settings']}, expected "
-                f"{settings}; "
-                "use another --out"
+                f"{settings}; use another --out"
             )
         outcome = self._run(study, arm, directory / NAME, record)
         result = "diverged"
