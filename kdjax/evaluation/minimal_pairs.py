@@ -94,14 +94,14 @@ def _scores(
     # `[N, L]`: the log-probability of each token; 0 where it is not scored.
     log_probs = np.zeros(pairs.tokens.shape, np.float64)
     scores = {}
-    for name, (rows, later) in zip(_in_turn(scoring), _passes(pairs, scoring), strict=True):
+    for name, (rows, later) in zip(_order(scoring), _passes(pairs, scoring), strict=True):
         values = token_log_probs(model, params, pairs, rows, later=later, batch_tokens=batch_tokens)
         log_probs[rows[:, 0], rows[:, 1]] = values
         scores[name] = log_probs.sum(axis=1)
     return {name: scores[name] for name in scoring}
 
 
-def _in_turn(scoring: Sequence[str]) -> list[str]:
+def _order(scoring: Sequence[str]) -> list[str]:
     """Return ways to score in the order in which they are computed: `pll` is first."""
     return sorted(scoring)
 
@@ -113,7 +113,7 @@ def _passes(pairs: PairSet, scoring: Sequence[str]) -> Iterator[tuple[Rows, bool
     last token of a word both mask the same.
     """
     every = np.argwhere(pairs.scored)
-    for name in _in_turn(scoring):
+    for name in _order(scoring):
         if name == "pll":
             yield every, False
         elif "pll" in scoring:

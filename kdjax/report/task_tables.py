@@ -37,11 +37,11 @@ class TaskCell:
 
     Attributes:
         text: mean and standard deviation over seeds.
-        below: how many fine-tunings failed, and whether the arm beats the baseline arm.
+        note: how many fine-tunings failed, and whether the arm beats the baseline arm.
     """
 
     text: str
-    below: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ def _cell(results: Results, arm: str, endpoint: Endpoint) -> TaskCell:
     if arm in diverged_arms(results.runs):
         return TaskCell(numbers.no_score(endpoint, diverged=True), "")
     scores = summary.by_seed(results, arm, endpoint).values()
-    below = []
+    notes = []
     failed, trials = failures([run for run in results.runs if run.arm == arm], endpoint.name)
     if failed:
-        below.append(f"{failed} of {trials} failed")
+        notes.append(f"{failed} of {trials} failed")
     difference = summary.difference(results, endpoint, arm, results.baseline_arm)
     if difference is not None and difference.outcome in ("beats", "loses"):
-        verb = {"beats": "beats", "loses": "loses to"}[difference.outcome]
-        below.append(f"{verb} {results.baseline_arm}")
-    return TaskCell(summary.text(summary.spread(scores)), ", ".join(below))
+        verb = "beats" if difference.outcome == "beats" else "loses to"
+        notes.append(f"{verb} {results.baseline_arm}")
+    return TaskCell(summary.text(summary.spread(scores)), ", ".join(notes))
 
 
 def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict
         mlm_probability=config.data.mlm_probability,
         max_predictions=config.data.max_predictions,
         masking=config.data.masking,
-        besides=skip,
+        excluding=skip,
     )
 
 

@@ -92,7 +92,7 @@ class Contamination:
         return [overlap for overlap in self.overlaps if overlap.share > share]
 
 
-def contamination(
+def check_contamination(
     corpus: Corpus,
     files: str | Sequence[str],
     groups: Sequence[RowGroup],
@@ -163,34 +163,47 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
     """
     evaluated = [group for group in groups if group.use != "train"]
     places: list[str] = []
+    texts: list[Row] = []
     ends: list[int] = []
+    for group in evaluated:
+        for place, row in group.read():
+            places.append(place)
+            texts.append(row)
+        ends.append(len(places))
+    index = RowIndex(texts)
+    del texts
 
-    def indexed() -> Iterator[Row]:
-        for group in evaluated:
-            for place, texts in group.read():
-                places.append(place)
-                yield texts
-            ends.append(len(places))
-
-    index = RowIndex(indexed())
-
-    def overlaps(trained: str, is_found: NDArray[np.bool_]) -> Iterator[Overlap]:
+    def overlaps(training_task: str, is_found: NDArray[np.bool_]) -> Iterator[Overlap]:
         start = 0
         for group, end in zip(evaluated, ends, strict=True):
             found = start + np.flatnonzero(is_found[start:end])
-            examples = tuple(places[row] for row in found[:EXAMPLES])
-            name = (group.task, group.result, group.use)
-            yield Overlap(*name, trained, end - start, len(found), examples)
+            yield Overlap(
+                task=group.task,
+                result=group.result,
+                use=group.use,
+                trained=training_task,
+                rows=end - start,
+                found=len(found),
+                examples=tuple(places[number] for number in found[:EXAMPLES]),
+            )
             start = end
 
     if documents is not None:
         yield from overlaps("", index.search((document,) for document in documents))
-    for task in dict.fromkeys(group.task for group in groups):
-        trained = [group for group in groups if group.task == task and group.use == "train"]
-        texts = (row for group in trained for _, row in group.read())
-        for overlap in overlaps(task, index.search(texts)):
-            if overlap.found and overlap.task != task:
+    for other_task in dict.fromkeys(group.task for group in groups):
+        training_groups = [
+            group for group in groups if group.task == other_task and group.use == "train"
+        ]
+        for overlap in overlaps(other_task, index.search(_texts(training_groups))):
+            if overlap.found and overlap.task != other_task:
                 yield overlap
+
+
+def _texts(groups: Iterable[RowGroup]) -> Iterator[Row]:
+    """Yield the texts of all rows of some groups."""
+    for group in groups:
+        for _, texts in group.read():
+            yield texts
 
 
 def find_sources(manifest: Manifest, files: str | Sequence[str]) -> list[Source]:

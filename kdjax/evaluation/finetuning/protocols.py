@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax.config import FinetuneConfig
-from kdjax.data.tasks.task import Split, Task
+from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
 from kdjax.evaluation.finetuning.batches import Order
 from kdjax.evaluation.finetuning.results import Setting
@@ -132,19 +132,7 @@ def draw_rows(task: Task, examples: int, draw: int) -> NDArray[np.intp]:
 
 def with_rows(task: Task, rows: NDArray[np.intp]) -> Task:
     """Return a task with some of its training rows alone."""
-    return dataclasses.replace(task, train=subset(task.train, rows))
-
-
-def subset(split: Split, rows: NDArray[np.intp]) -> Split:
-    """Return some rows of a split, in the order given."""
-    pieces = [split.tokens[split.offsets[row] : split.offsets[row + 1]] for row in rows]
-    offsets = np.cumsum([0, *map(len, pieces)]).astype(np.int64)
-    return Split(
-        tokens=np.concatenate(pieces),
-        offsets=offsets,
-        second=None if split.second is None else split.second[rows],
-        labels=None if split.labels is None else split.labels[rows],
-    )
+    return dataclasses.replace(task, train=task.train.take(rows))
 
 
 def check_few_shot(task: Task, examples: int) -> None:
