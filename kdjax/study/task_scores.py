@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from kdjax.config import EvaluationConfig, FinetuneConfig, ModelConfig
+from kdjax.config import Dtype, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning import (
@@ -59,7 +59,7 @@ class TaskScores:
     config: EvaluationConfig
     tasks: tuple[Task, ...] = ()
     layout: Layout | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def measure(
         self,

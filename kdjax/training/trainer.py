@@ -35,7 +35,6 @@ class Trainer(TrainingLoop):
 
     Attributes:
         spec: what the run is made of.
-        state: step count, seed, parameters and optimiser state; see `kdjax.training.step.State`.
         ledger: account of what the run has spent so far.
         clock: stopwatch of where its time went.
     """

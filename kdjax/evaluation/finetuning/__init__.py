@@ -1,6 +1,6 @@
 """Fine-tuning on labelled tasks: the whole encoder with a fresh head, by several protocols."""
 
-from kdjax.evaluation.finetuning.by_protocol import finetune, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import Start, finetune, finetune_one
 from kdjax.evaluation.finetuning.intermediate import tuned_start
 from kdjax.evaluation.finetuning.protocols import check_tasks
 from kdjax.evaluation.finetuning.results import (
@@ -11,13 +11,13 @@ from kdjax.evaluation.finetuning.results import (
     squared_errors,
 )
 from kdjax.evaluation.finetuning.scoring import predict
-from kdjax.evaluation.finetuning.trial import Start, Trained
+from kdjax.evaluation.finetuning.trial import FinetunedModel
 
 __all__ = [
+    "FinetunedModel",
     "FinetunedTask",
     "Setting",
     "Start",
-    "Trained",
     "Trial",
     "check_tasks",
     "finetune",

@@ -26,7 +26,7 @@ from kdjax.evaluation.finetuning import (
     tuned_start,
 )
 from kdjax.evaluation.finetuning.lanes import groups, lanes_of
-from kdjax.evaluation.finetuning.trial import TrialSpec
+from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.models import init
 from kdjax.storage.files import read_json
 from tests.compilations import compilations
