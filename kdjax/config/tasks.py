@@ -100,24 +100,24 @@ class TaskConfig:
         return float(self.dev), float(self.test)
 
     def _check_shares(self, name: str) -> None:
-        for setting in ("dev", "test"):
-            value = getattr(self, setting)
+        for setting_name in ("dev", "test"):
+            value = getattr(self, setting_name)
             if isinstance(value, str):
                 raise InputError(
-                    f"{name}.{setting} is {value!r:.80}, expected a share of the rows of "
+                    f"{name}.{setting_name} is {value!r:.80}, expected a share of the rows of "
                     f"{name}.file; files of splits need {name}.train in its place"
                 )
-            check_number(value, f"{name}.{setting}", 0, 1, above=True)
+            check_number(value, f"{name}.{setting_name}", 0, 1, above=True)
         total = sum(self.shares)
         expected = "less than 1: the rest is trained on"
         expect(total < 1, f"{name}.dev and {name}.test", f"{total:g} together", expected)
 
     def _check_files(self, name: str) -> None:
-        for setting in ("dev", "test"):
-            value = getattr(self, setting)
+        for setting_name in ("dev", "test"):
+            value = getattr(self, setting_name)
             is_file = isinstance(value, str) and bool(value)
-            expect(is_file, f"{name}.{setting}", repr(value), "a file, as train is one")
-            check_setting(str(value), f"{name}.{setting}", hub_file=True)
+            expect(is_file, f"{name}.{setting_name}", repr(value), "a file, as train is one")
+            check_setting(str(value), f"{name}.{setting_name}", hub_file=True)
         unused = "nothing: files of splits are not split by a hash"
         expect(not self.identity, f"{name}.identity", repr(self.identity), unused)
 
@@ -147,8 +147,8 @@ def _check_classes(task: TaskConfig, name: str) -> None:
     _check_once(task.classes, f"{name}.classes")
 
 
-def _check_once(names: Sequence[str], setting: str) -> None:
-    expect(len(set(names)) == len(names), setting, list(names), "each name once")
+def _check_once(names: Sequence[str], setting_name: str) -> None:
+    expect(len(set(names)) == len(names), setting_name, list(names), "each name once")
 
 
 def check_suite(suite: str, chosen: Sequence[str], place: str, own: Mapping[str, object]) -> None:
@@ -163,17 +163,17 @@ def check_suite(suite: str, chosen: Sequence[str], place: str, own: Mapping[str,
     Raises:
         InputError: a suite without its data, an unknown task, or a name that is taken.
     """
-    setting = "evaluation.suite_tasks"
+    setting_name = "evaluation.suite_tasks"
     if not suite:
-        expect(not chosen, setting, list(chosen), "none without evaluation.suite")
+        expect(not chosen, setting_name, list(chosen), "none without evaluation.suite")
         return
     expected = "the directory of the suite's data"
     expect(bool(place), f"evaluation.suite is {suite} and evaluation.{suite}", "empty", expected)
     for name in chosen:
         if name not in SUITES[suite]:
             hint = nearest(str(name), SUITES[suite])
-            raise InputError(f"{setting} has {name!r:.80}{hint}, expected tasks of {suite}")
-    _check_once(chosen, setting)
+            raise InputError(f"{setting_name} has {name!r:.80}{hint}, expected tasks of {suite}")
+    _check_once(chosen, setting_name)
     for name in (suite, *result_names(suite, chosen)):
         if name in own:
             raise InputError(

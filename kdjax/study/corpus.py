@@ -240,13 +240,13 @@ def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:
     )
 
 
-def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -> None:
+def check_regime(config: Config, corpus: Corpus, setting_name: str, sequences: int) -> None:
     """Check that a run reads no text twice where the regime is unlimited.
 
     Args:
         config: resolved recipe, with `data.regime`.
         corpus: prepared text that the run reads.
-        setting: setting that the run comes from, for messages, such as `arms.minilm`.
+        setting_name: setting that the run comes from, for messages, such as `arms.minilm`.
         sequences: number of sequences that the run reads.
 
     Raises:
@@ -254,7 +254,7 @@ def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -
     """
     if config.data.regime == "unlimited" and (missing := corpus.missing_tokens(sequences)):
         raise InputError(
-            f"{setting}: its budget reads {sequences:,} sequences, {corpus.directory} has "
+            f"{setting_name}: its budget reads {sequences:,} sequences, {corpus.directory} has "
             f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': "
             f"about {missing:,} tokens are missing; add text, lower the budget or set another "
             "regime"

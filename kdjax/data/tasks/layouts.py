@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdjax.data.tasks.hub import (
-    babylm_sources,
-    has_hub_task,
-    hub_sources,
-    tfds_root,
-    tfds_sources,
-)
+from kdjax.data.tasks.babylm import babylm_sources
+from kdjax.data.tasks.hub_files import has_hub_task, hub_sources
 from kdjax.data.tasks.official import has_task, official_sources
 from kdjax.data.tasks.raw import RawTask
 from kdjax.data.tasks.suite import GLUE, SuiteTask
+from kdjax.data.tasks.tfds_files import tfds_root, tfds_sources
 from kdjax.data.text import tfds
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
