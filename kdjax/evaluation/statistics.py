@@ -123,9 +123,7 @@ def paired(
         only = next(iter(differences), None)
         return Comparison(*names, only, None, None, n, "INCONCLUSIVE")
     mean, low, high = map(float, interval(differences, confidence))
-    # An end on the margin itself is within it, however the differences were rounded.
-    rounding = ROUNDINGS * np.finfo(np.float64).eps * max(map(abs, [*a.values(), *b.values()]))
-    if -margin - rounding <= low and high <= margin + rounding:
+    if _is_within_margin(low, high, margin, [*a.values(), *b.values()]):
         return Comparison(*names, mean, low, high, n, "TIES")
     if low <= 0 <= high:
         return Comparison(*names, mean, low, high, n, "INCONCLUSIVE")
@@ -287,7 +285,8 @@ def against_baseline(
             continue
         mean, low, high = map(float, interval(differences[arm], confidence))
         verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"] = "INCONCLUSIVE"
-        if -margin <= low and high <= margin:
+        compared = [*values[arm].values(), *values[baseline].values()]
+        if _is_within_margin(low, high, margin, compared):
             verdict = "TIES"
         elif p_adjusted <= 1 - confidence:
             verdict = "BEATS" if (mean > 0) == (better == "higher") else "LOSES"
@@ -309,6 +308,20 @@ def expected_false(count: int, confidence: float) -> float:
         confidence: nominal coverage of each interval.
     """
     return count * (1 - confidence)
+
+
+def _is_within_margin(low: float, high: float, margin: float, values: Sequence[float]) -> bool:
+    """Return whether an interval of differences lies within -margin to +margin.
+
+    An end on the margin itself is within it, however the differences were rounded.
+
+    Args:
+        low, high: ends of the interval.
+        margin: the largest difference that does not matter.
+        values: the values whose differences the interval is of.
+    """
+    rounding = ROUNDINGS * np.finfo(np.float64).eps * max(map(abs, values))
+    return -margin - rounding <= low and high <= margin + rounding
 
 
 def _paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:

@@ -105,7 +105,7 @@ class Study:
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
                 check_teacher(config, plan.layout)
-        _ = artifacts.tasks
+        _ = artifacts.task_scores
         _ = artifacts.minimal_pairs
         train_batches(config, artifacts.corpus, plan.shape.batch_size, seed=0)
         # Before anything is trained: the recipe may refuse what it finds.

@@ -122,9 +122,14 @@ def test_difference_of_exactly_the_margin_ties_however_it_is_rounded() -> None:
     b = by_seed([0.3, 0.8])
     assert a[0] - b[0] > 0.01
     assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
+    # Tested against a baseline arm they tie as well.
+    (tested,) = against_baseline({"a": a, "b": b}, "b", confidence=0.95, margin=0.01)
+    assert tested.verdict == "TIES"
     # What is larger by more than rounding does not.
     a = by_seed([0.31 + 1e-12, 0.81 + 1e-12])
     assert paired(a, b, confidence=0.95, margin=0.01).verdict == "BEATS"
+    (tested,) = against_baseline({"a": a, "b": b}, "b", confidence=0.95, margin=0.01)
+    assert tested.verdict == "BEATS"
 
 
 def test_winner_is_stored_first_for_either_direction() -> None:

@@ -25,7 +25,8 @@ class TrialSpec:
     def name(self) -> str:
         """Return the trial's name, that of its file."""
         hyperparameters = self.setting
-        parts = [f"lr{hyperparameters.learning_rate:g}", f"batch{hyperparameters.batch_size}"]
+        # All digits: two rates that differ in the last one are two trials.
+        parts = [f"lr{hyperparameters.learning_rate!r}", f"batch{hyperparameters.batch_size}"]
         if hyperparameters.epochs is None:
             parts.append(f"steps{hyperparameters.steps}")
         else:

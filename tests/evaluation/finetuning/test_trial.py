@@ -150,5 +150,11 @@ def test_state_is_due_once_the_last_is_old(tmp_path: Path, monkeypatch: pytest.M
     now = running._last
     monkeypatch.setattr(saving.time, "monotonic", lambda: now + saving.SAVE_SECONDS - 1)
     assert not running.is_due()
-    monkeypatch.setattr(saving.time, "monotonic", lambda: now + saving.SAVE_SECONDS)
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now + saving.SAVE_SECONDS + 1)
     assert running.is_due()
+
+
+def test_trials_whose_rates_differ_in_the_last_digit_have_names_of_their_own() -> None:
+    rates = (1.234567e-4, 1.2345671e-4)
+    names = {TrialSpec(Setting(rate, 16, 3, 30), 0).name for rate in rates}
+    assert len(names) == 2
