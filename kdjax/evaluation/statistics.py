@@ -321,7 +321,7 @@ def _is_within_margin(low: float, high: float, margin: float, values: Sequence[f
         values: the values whose differences the interval is of.
     """
     rounding = ROUNDINGS * np.finfo(np.float64).eps * max(map(abs, values))
-    return -margin - rounding <= low and high <= margin + rounding
+    return bool(-margin - rounding <= low and high <= margin + rounding)
 
 
 def _paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:

@@ -12,7 +12,7 @@ from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning import (
     FinetunedTask,
-    Start,
+    TunedEncoder,
     finetune,
     tuned_start,
 )
@@ -126,7 +126,7 @@ class TaskScores:
         records: FinetuningRecords,
     ) -> dict[str, FinetunedTask]:
         """Fine-tune a model on each task by a protocol; return what came of it by task."""
-        start: Start | None = None
+        start: TunedEncoder | None = None
         if settings.intermediate and self._is_used(settings):
             start = self._start(model, params, seed, settings, records)
         measured = {}
@@ -159,7 +159,7 @@ class TaskScores:
         seed: int,
         settings: FinetuneConfig,
         records: FinetuningRecords,
-    ) -> Start:
+    ) -> TunedEncoder:
         """Tune the encoder that some tasks start from, or read it where it was kept."""
         task = next(task for task in self.tasks if task.name == settings.intermediate)
         records.status(f"fine-tuning on {task.name}, for other tasks to start from")

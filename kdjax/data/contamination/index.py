@@ -1,4 +1,4 @@
-"""The index of evaluation rows by the runs of words that betray them, and the search for them."""
+"""The index of evaluation rows by n-grams of their words, and the search for them."""
 
 from __future__ import annotations
 

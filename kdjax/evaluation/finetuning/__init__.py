@@ -1,6 +1,6 @@
 """Fine-tuning on labelled tasks: the whole encoder with a fresh head, by several protocols."""
 
-from kdjax.evaluation.finetuning.by_protocol import Start, finetune, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune, finetune_one
 from kdjax.evaluation.finetuning.intermediate import tuned_start
 from kdjax.evaluation.finetuning.protocols import check_tasks
 from kdjax.evaluation.finetuning.results import (
@@ -17,8 +17,8 @@ __all__ = [
     "FinetunedModel",
     "FinetunedTask",
     "Setting",
-    "Start",
     "Trial",
+    "TunedEncoder",
     "check_tasks",
     "finetune",
     "finetune_one",

@@ -37,7 +37,7 @@ from kdjax.storage.files import digest
 
 
 @dataclass(frozen=True)
-class Start:
+class TunedEncoder:
     """An encoder that was tuned on another task first.
 
     Attributes:
@@ -60,7 +60,7 @@ def finetune(
     layout: Layout | None = None,
     dtype: Dtype = "float32",
     directory: Path | None = None,
-    start: Start | None = None,
+    start: TunedEncoder | None = None,
 ) -> FinetunedTask:
     """Fine-tune a model on a task by a protocol, and score it on the reported rows.
 

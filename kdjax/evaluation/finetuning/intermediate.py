@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.config import Dtype, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning.by_protocol import Start, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune_one
 from kdjax.evaluation.finetuning.protocols import fixed_setting
 from kdjax.evaluation.finetuning.saved import RunningState, content_key
 from kdjax.evaluation.finetuning.trial import one_device, step_key_of
@@ -31,7 +31,7 @@ def tuned_start(
     layout: Layout | None = None,
     dtype: Dtype = "float32",
     directory: Path | None = None,
-) -> Start:
+) -> TunedEncoder:
     """Fine-tune a model on the intermediate task, with the setting of `fixed`, to start from.
 
     All protocols start from the same encoder. With a directory it is kept there, and what was
@@ -64,7 +64,7 @@ def tuned_start(
         finished = RunningState(directory / DIRECTORY, f"{task.name}.encoder", key)
         tuned = finished.restore(abstract_params(config, mlm=False))
         if tuned is not None:
-            return Start(task.name, tuned)
+            return TunedEncoder(task.name, tuned)
 
     model = finetune_one(
         config,
@@ -80,4 +80,4 @@ def tuned_start(
     if saved is not None and finished is not None:
         finished.save(model.encoder, hyperparameters.steps)
         saved.remove()
-    return Start(task.name, model.encoder)
+    return TunedEncoder(task.name, model.encoder)
