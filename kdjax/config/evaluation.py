@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from kdjax.config.contamination import ContaminationConfig
 from kdjax.config.finetune import FinetuneConfig
 from kdjax.config.minimal_pairs import MinimalPairsConfig
-from kdjax.config.tasks import TaskConfig, check_suite, has_mean, result_names
+from kdjax.config.suites import check_suite, has_mean, result_names
+from kdjax.config.tasks import TaskConfig
 from kdjax.config.values import (
     FLOAT32_LIMIT,
     TOKENS_LIMIT,

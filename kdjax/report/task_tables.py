@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdjax.config.tasks import LEFT_OUT, SUITES, result_names
-from kdjax.data.tasks.suite import SUITE_TITLES, title_of
+from kdjax.config.suites import LEFT_OUT, SUITE_TITLES, result_names, title_of
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import listed, say, sentence
@@ -166,7 +165,7 @@ def _remarks(results: Results, suite: str, protocol: str) -> list[str]:
     evaluation = results.config["evaluation"]
     remarks = [_selection(results, protocol)]
     # Which tasks the mean is of.
-    missing = [name for name in SUITES[suite] if name in LEFT_OUT[suite]]
+    missing = LEFT_OUT[suite]
     if missing and any(e.name == f"{protocol}.{suite}" for e in results.endpoints):
         titles = [title_of(suite, name) for name in missing]
         remarks.append(say("left_out_of_mean", tasks=listed(titles)))
@@ -186,7 +185,7 @@ def _remarks(results: Results, suite: str, protocol: str) -> list[str]:
 
 
 def _selection(results: Results, protocol: str) -> str:
-    """Return the sentence on which rows settings were chosen by, and which are reported."""
+    """Return the sentence that names the rows by which settings were chosen, and those reported."""
     evaluation = results.config["evaluation"]
     chooses = protocol in ("probe", "grid")
     if evaluation["report_on"] == "unseen":

@@ -43,7 +43,7 @@ from kdjax.training.arm import Arm
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a study when its runs are done, before any verdict.
+    """The measurements of a study whose runs are done, before any verdict.
 
     Attributes:
         runs: all runs.

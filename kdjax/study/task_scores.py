@@ -32,7 +32,7 @@ def _unheard(_: str) -> None:
 
 @dataclass(frozen=True)
 class FinetuningRecords:
-    """Where the fine-tuning of a model is kept while it goes on, and who hears of it.
+    """The records of a model's fine-tuning: its directory, and callbacks on its progress.
 
     Attributes:
         directory: its PROTOCOL/TASK holds finished trials; None: they are kept nowhere.
@@ -47,7 +47,7 @@ class FinetuningRecords:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What measures models on labelled tasks: probes and fine-tuning, the same for every model.
+    """The measurement of models on labelled tasks, the same for every model: probes, fine-tuning.
 
     Attributes:
         config: protocols and their settings.

@@ -41,7 +41,7 @@ PATTERN = "contamination-*.json"
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many rows of a result stand in some text.
+    """The rows of a result that stand in some text, counted.
 
     Attributes:
         task: name of the task.
@@ -70,7 +70,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Contamination:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         version: version of the comparison.
@@ -107,7 +107,7 @@ def check_contamination(
         corpus: the prepared text.
         files: `data.files`, from which it was prepared; empty: where its manifest says.
         groups: rows of the tasks.
-        show: takes what is going on, in words.
+        show: called with a line about the progress, every 10,000 documents.
 
     Raises:
         InputError: a row cannot be read, or the text no more.
@@ -233,7 +233,7 @@ def _training_documents(
     Args:
         manifest: the corpus's manifest, with the settings of its preparation.
         found: its sources.
-        show: takes what is going on, in words.
+        show: called with a line about the progress, every 10,000 documents.
     """
     settings = {**LATER_SETTINGS, **manifest.settings}
     reading = ReadSettings(

@@ -59,7 +59,7 @@ class _Keys:
 
 @dataclass(frozen=True)
 class _RowKeys:
-    """What the texts of rows are found by.
+    """Hashes by which the texts of rows are found.
 
     Attributes:
         grams: runs of `GRAM` words of longer texts.

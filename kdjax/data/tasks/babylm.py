@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdjax.config.suites import SuiteTask
 from kdjax.data.tasks.raw import RowSource, SplitName
-from kdjax.data.tasks.suite import SuiteTask
 from kdjax.data.tasks.suite_rows import TextParts, record_reader, rows_reader, whole_columns
 from kdjax.errors import InputError
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdjax.config.suites import SuiteTask
 from kdjax.data.tasks.raw import RowSource
-from kdjax.data.tasks.suite import SuiteTask
+from kdjax.data.tasks.suite import splits_of
 from kdjax.data.tasks.suite_rows import SPLIT_NAMES, record_reader, rows_reader, whole_columns
 from kdjax.errors import InputError
 
@@ -32,7 +33,7 @@ def hub_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
     directory = root / task.name
     parts = whole_columns(task)
     sources = []
-    for split, result, ending in task.split_names:
+    for split, result, ending in splits_of(task):
         names = [f"{name}{ending}" for name in SPLIT_NAMES[split]]
         files = _files(directory, names)
         if files:

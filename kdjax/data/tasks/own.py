@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from kdjax.config import TaskConfig
+from kdjax.config.suites import ANY_NUMBER
 from kdjax.data.tasks.raw import (
-    ANY_NUMBER,
     RawRow,
     RawTask,
     RowSource,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdjax.data.tasks.suite import GLUE, SuiteTask
+from kdjax.config.suites import GLUE, SuiteTask
 from kdjax.errors import InputError, nearest
 from kdjax.storage.files import entries
 

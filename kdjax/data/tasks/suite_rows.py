@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdjax.config.suites import SuiteTask
 from kdjax.data.tasks.raw import RawRow, ReadRows
-from kdjax.data.tasks.suite import SuiteTask
 from kdjax.data.tasks.tables import table_rows
 from kdjax.data.text.records import Record
 from kdjax.data.text.streams import check_characters

@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path
 
+from kdjax.config.suites import SuiteTask
 from kdjax.data.tasks.raw import RowSource
-from kdjax.data.tasks.suite import SuiteTask
+from kdjax.data.tasks.suite import splits_of
 from kdjax.data.tasks.suite_rows import (
     LABEL,
     SPLIT_NAMES,
@@ -35,7 +36,7 @@ def tfds_sources(uri: str, task: SuiteTask) -> tuple[RowSource, ...]:
     directory = _tfds_directory(uri, task)
     features = (*task.columns, LABEL)
     sources = []
-    for split, result, ending in task.split_names:
+    for split, result, ending in splits_of(task):
         name = f"{SPLIT_NAMES[split][0]}{ending}"
         try:
             source = tfds.find(f"{tfds.PREFIX}{directory}:{name}")

@@ -146,7 +146,7 @@ def expand(files: str | Sequence[str]) -> list[Source]:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How documents are found in files.
+    """Settings by which documents are found in files.
 
     Attributes:
         text_fields: fields of a record, of which the first one that is not null holds the text.

@@ -13,7 +13,9 @@ from kdjax.data.tasks.task import Split, Task
 
 @dataclass(frozen=True)
 class LabelScale:
-    """How a regression's labels are standardised; for classes they stay as they are.
+    """The mean and the spread by which a regression's labels are standardised.
+
+    Labels of classes stay as they are: 0 and 1.
 
     Attributes:
         mean, spread: mean and standard deviation of the training rows' labels.

@@ -1,4 +1,4 @@
-"""How many trials are trained side by side."""
+"""Groups of trials that are trained side by side, and their size."""
 
 from __future__ import annotations
 

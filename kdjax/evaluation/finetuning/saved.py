@@ -31,7 +31,7 @@ SAVE_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """What a finished trial's file holds.
+    """The content of a finished trial's file.
 
     Attributes:
         key: digest of all that the trial follows from.

@@ -1,4 +1,4 @@
-"""What a fine-tuned model predicts, and what that scores."""
+"""Predictions of a fine-tuned model, and their scores."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from kdjax.training.optimizer import adamw, apply
 
 @dataclass(frozen=True)
 class StepKey:
-    """What a compiled step depends on besides shapes; hashable, a key of compiled programs.
+    """The key of a compiled step: all that it depends on besides shapes; hashable.
 
     Attributes:
         model: configuration of the encoder.
@@ -60,7 +60,7 @@ class StepKey:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FinetuneState:
-    """What fine-tuning changes, and nothing else.
+    """The state of fine-tuning: all that a step changes.
 
     Attributes:
         step: steps done, int32.
