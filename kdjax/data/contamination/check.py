@@ -160,6 +160,13 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
     Yields:
         An overlap for each group that is not for training and the pretraining text, then those
         with other tasks' training rows in which any row was found.
+
+    Example:
+        >>> rows = [("a.csv, line 2", ("A row.",)), ("a.csv, line 3", ("Another row.",))]
+        >>> group = RowGroup("topics", "topics", "reported", lambda: rows)
+        >>> (overlap,) = compare([group], ["A document. Another row. Its end."])
+        >>> overlap.found, overlap.rows, overlap.examples
+        (1, 2, ('a.csv, line 3',))
     """
     evaluated = [group for group in groups if group.use != "train"]
     places: list[str] = []

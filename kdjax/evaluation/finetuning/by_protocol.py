@@ -84,6 +84,12 @@ def finetune(
     Raises:
         InputError: training rows of one class, rows longer than the model's positions, more
             few-shot examples than rows, or a file that cannot be written or read.
+
+    Example:
+        >>> settings = FinetuneConfig(steps=4, learning_rate=1e-3)
+        >>> result = finetune(model, params, task, settings, protocol="fixed", seed=0)
+        >>> result.chosen.steps, len(result.trials), result.scores.keys() == task.reported.keys()
+        (4, 1, True)
     """
     check_task(task, config.max_positions)
     encoder = dict(params if start is None else start.encoder)
