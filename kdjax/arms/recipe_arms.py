@@ -63,18 +63,24 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
             f"arms.{arm.name}.student.vocab_size is {arm.student.vocab_size}, expected "
             f"student.vocab_size, {vocab_size}: arms read the same text"
         )
-    # The teacher reads only what an arm shows it.
-    models = [("student", arm.student)]
+    evaluation = config.evaluation
+    lengths = [
+        ("data.seq_len", config.data.seq_len, "student", arm.student),
+        ("evaluation.seq_len", evaluation.seq_len, "student", arm.student),
+    ]
+    # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
+    # not fine-tuned.
     if arm.uses_teacher:
-        models.append(("teacher.architecture", teacher))
-    lengths = {"data.seq_len": config.data.seq_len, "evaluation.seq_len": config.evaluation.seq_len}
-    for setting, model in models:
-        for length_setting, length in lengths.items():
-            if length > model.max_positions:
-                raise InputError(
-                    f"{length_setting} is {length}, expected at most {setting}.max_positions, "
-                    f"{model.max_positions} tokens"
-                )
+        lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
+        if "probe" in evaluation.protocols:
+            row = ("evaluation.seq_len", evaluation.seq_len, "teacher.architecture", teacher)
+            lengths.append(row)
+    for length_setting, length, setting, model in lengths:
+        if length > model.max_positions:
+            raise InputError(
+                f"{length_setting} is {length}, expected at most {setting}.max_positions, "
+                f"{model.max_positions} tokens"
+            )
 
 
 def _check_cached(config: Config, arm: Arm) -> None:

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.findings import NOTHING, shared_part
 from kdjax.budget import journal
@@ -21,6 +19,7 @@ from kdjax.config import plain, to_dict
 from kdjax.study.manifest import Cost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
+from kdjax.training.params_file import load_params
 from kdjax.training.records.metrics_log import CURVE
 
 
@@ -95,7 +94,7 @@ class RunAudit:
             return result
         with findings.record_errors(path):
             recorded = result.get("params_sha256", NOTHING)
-            findings.expect_equal(path, sha256(_tree(load_file(path))), recorded, "SHA-256")
+            findings.expect_equal(path, sha256(load_params(path)), recorded, "SHA-256")
         return result
 
     def _audit_manifest(self, path: Path) -> None:
@@ -259,18 +258,6 @@ class RunAudit:
             spent = self._account(self._phases(line["step"]))["spent"]
             flops = self._budget.charges(spent)
             self._findings.expect_equal(path, line["flops"], flops, f"step {line['step']}: flops")
-
-
-def _tree(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters by dotted paths as the nested tree that was saved."""
-    tree: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        *branches, leaf = name.split(".")
-        node = tree
-        for branch in branches:
-            node = node.setdefault(branch, {})
-        node[leaf] = tensor
-    return tree
 
 
 def _follows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from kdjax.cli import (
     cache,
     compare,
     compile,
+    glue_predictions,
     merge,
     plan,
     prepare,
@@ -44,6 +45,7 @@ MODULES = (
     arms,
     train,
     merge,
+    glue_predictions,
 )
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in MODULES}
 """Every command by its name, in the order of the help."""

@@ -30,12 +30,17 @@ def run(options: Options) -> None:
     aot.offline()  # before what follows loads the TPU's compiler
     from kdjax.dry_run.compile_table import compile_table
     from kdjax.dry_run.compiling import check_fits, compiled
+    from kdjax.dry_run.task_compiling import compiled_tasks, task_lines
 
-    rows = compiled(options.config, aot.slice_of(options.topology), options.arm, options.top)
+    target = aot.slice_of(options.topology)
+    rows = compiled(options.config, target, options.arm, options.top)
+    rows["tasks"] = compiled_tasks(options.config, target, options.arm)
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
         compile_table(rows, len(options.config.seeds))
+        for line in task_lines(rows["tasks"], len(options.config.seeds)):
+            print(line)
     # After the table, which shows what does not fit.
     check_fits(rows)
 

@@ -9,9 +9,11 @@ def run(options: Options) -> None:
     """Print the prices."""
     from kdjax.dry_run.price_table import price_table
     from kdjax.dry_run.pricing import prices
+    from kdjax.dry_run.task_costs import add_task_costs
 
     # The same rows either way.
     rows = prices(options.config)
+    add_task_costs(options.config, rows)
     if options.json:
         print(json.dumps(rows, indent=1))
     else:

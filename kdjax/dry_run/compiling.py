@@ -234,6 +234,10 @@ def check_fits(rows: dict[str, Any]) -> None:
     for name, phases in rows["arms"].items():
         if not all(phase["fits"] for phase in phases):
             too_large.append(name)
+    # The command adds fine-tuning (`kdjax.dry_run.task_compiling`).
+    for name, tasks in rows.get("tasks", {}).items():
+        if not tasks["fits"]:
+            too_large.append(f"{name}'s fine-tuning")
     if too_large:
         raise InputError(
             f"{', '.join(too_large)}: do not fit in the {gib(rows['hbm'])} GiB of HBM of a device "

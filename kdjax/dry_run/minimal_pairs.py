@@ -23,7 +23,7 @@ def known_pairs(config: Config) -> tuple[PairSet, ...] | None:
     settings = config.evaluation.minimal_pairs
     if not settings.directory:
         return ()
-    tokenizer = _tokenizer(config)
+    tokenizer = known_tokenizer(config)
     if tokenizer is None:
         return None
     return minimal_pairs.load(settings, tokenizer, config.data.seq_len)
@@ -43,7 +43,7 @@ def pairs_cost(config: Config, arm: Arm, pairs: tuple[PairSet, ...]) -> int:
     return total
 
 
-def _tokenizer(config: Config) -> Path | None:
+def known_tokenizer(config: Config) -> Path | None:
     """Return the tokenizer's file, if it is known before anything is made."""
     if isinstance(config.data.tokenizer, str) and config.data.tokenizer:
         return locate(config.data.tokenizer)

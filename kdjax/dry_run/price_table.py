@@ -39,6 +39,8 @@ def price_table(config: Config, rows: Rows) -> None:
         lines.append(_probe_line(config, rows))
     if config.evaluation.minimal_pairs.directory:
         lines.append(_pairs_line(rows))
+    if config.evaluation.task_results:
+        lines += _task_lines(config, rows)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -130,3 +132,37 @@ def _pairs_line(rows: Rows) -> str:
     # An arm that trains no MLM head is not measured by them.
     flops = [f"{name} {cost:.4g}" for name, cost in costs.items() if cost]
     return f"minimal pairs of a run take FLOPs, not charged: {'; '.join(flops) or 'of no arm'}"
+
+
+def _task_lines(config: Config, rows: Rows) -> list[str]:
+    """Return what measuring on tasks costs a run by protocol, and the study."""
+    costs = {name: phases[0]["tasks"] for name, phases in rows.items()}
+    lines = []
+    # Arms whose students and settings are alike cost the same, and share a line.
+    alike: dict[str, list[str]] = {}
+    for name, cost in costs.items():
+        alike.setdefault(_protocols_text(cost["protocols"]), []).append(name)
+    for text, names in alike.items():
+        lines.append(f"FLOPs of measuring a run on tasks, not charged: {', '.join(names)}: {text}")
+    total = len(config.seeds) * sum(cost["flops"] for cost in costs.values())
+    runs = len(config.seeds) * len(rows)
+    basis = "by the rows of their files"
+    some = next(iter(costs.values()))
+    if some["rows"] == "official":
+        basis = "an estimate by GLUE's official numbers of rows and mean lengths"
+    lines.append(f"tasks of all {runs} runs: {total:.4g} FLOPs, {basis}; references come on top")
+    if some["unknown"]:
+        lines.append(f"of some tasks the FLOPs are not known and not in these: {some['unknown']}")
+    return lines
+
+
+def _protocols_text(protocols: dict[str, dict[str, int]]) -> str:
+    """Return what each protocol takes."""
+    parts = []
+    for name, cost in protocols.items():
+        text = f"{name} {cost['flops']:.4g}"
+        if cost["trials"]:
+            trials = "training" if cost["trials"] == 1 else "trainings"
+            text += f" ({cost['trials']:,} {trials}, {cost['steps']:,} steps)"
+        parts.append(text)
+    return ", ".join(parts)

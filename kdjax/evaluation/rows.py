@@ -19,6 +19,8 @@ MOST = 8
 """The most buckets: each is a program to compile."""
 BATCHES = 4
 """A further bucket needs so many batches of all rows: for less it is not worth compiling."""
+ACCELERATOR_TOKENS = 32768
+"""Tokens of a batch of a TPU or GPU where rows are only scored: enough to fill it."""
 
 
 @dataclass(frozen=True)
@@ -152,4 +154,4 @@ def tokens_per_batch() -> int:
     On a CPU so few that a small encoder's activations stay in its cache (half the time); elsewhere
     enough to fill the device.
     """
-    return 2048 if jax.default_backend() == "cpu" else 32768
+    return 2048 if jax.default_backend() == "cpu" else ACCELERATOR_TOKENS

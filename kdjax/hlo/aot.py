@@ -60,6 +60,15 @@ class Slice:
     chips: int
     devices: tuple[jax.Device, ...]
 
+    @property
+    def is_one_host(self) -> bool:
+        """Return whether one host has all chips: up to 8 of v5e and v6e, up to 4 of the others.
+
+        libtpu always describes hosts of 4.
+        """
+        most = 8 if self.name.startswith(("v5e:", "v6e:")) else 4
+        return self.chips <= most
+
 
 def offline() -> None:
     """Keep this process from the machine's accelerators: from now on libtpu only compiles.

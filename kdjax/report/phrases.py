@@ -137,14 +137,12 @@ PHRASES = {
     ),
     # Labelled tasks.
     "protocol_probe": "{suite} by linear probes on the frozen model, the best layer of each task",
-    "protocol_fixed": "{suite} by fine-tuning with one setting for all tasks (seeds: {seeds})",
+    "protocol_fixed": "{suite} by fine-tuning with one setting for all tasks, {seeds}",
     "protocol_grid": (
-        "{suite} by fine-tuning with the best of {settings} settings for each task ({rates} "
-        "learning rates x {sizes} batch sizes x {epochs} numbers of epochs; seeds: {seeds})"
+        "{suite} by fine-tuning with the best of {settings} for each task ({rates} x {sizes} x "
+        "{epochs}), {seeds}"
     ),
-    "protocol_few_shot": (
-        "{suite} by fine-tuning on {examples} rows, the mean of {draws} draws (seeds: {seeds})"
-    ),
+    "protocol_few_shot": "{suite} by fine-tuning on {examples}, the mean of {draws}, {seeds}",
     "reported_unseen": (
         "Settings are chosen on {share} of the training rows, which are not trained on; scores "
         "are of the official dev rows."

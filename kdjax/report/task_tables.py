@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kdjax.config.suites import LEFT_OUT, SUITE_TITLES, result_names, title_of
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.report import numbers, summary
-from kdjax.report.phrases import listed, say, sentence
+from kdjax.report.phrases import counted, listed, say, sentence
 from kdjax.results.runs import ReferenceModel, RunResult, diverged_arms, finetuned_task
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
@@ -142,21 +142,21 @@ def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple
     return failed, trials
 
 
-def _trial_counts(results: Results) -> dict[str, int]:
-    """Return the numbers that a protocol's caption may name."""
+def _trial_counts(results: Results) -> dict[str, str]:
+    """Return the numbers that a protocol's caption may name, in words."""
     finetune = results.config["evaluation"]["finetune"]
     few_shot = finetune["few_shot"]
     rates = len(finetune["learning_rates"])
     sizes = len(finetune["batch_sizes"])
     epochs = len(finetune["epoch_counts"])
     return {
-        "rates": rates,
-        "sizes": sizes,
-        "epochs": epochs,
-        "settings": rates * sizes * epochs,
-        "seeds": finetune["seeds"],
-        "examples": few_shot["examples"],
-        "draws": few_shot["draws"],
+        "rates": counted(rates, "learning rate"),
+        "sizes": counted(sizes, "batch size"),
+        "epochs": counted(epochs, "number of epochs", "numbers of epochs"),
+        "settings": counted(rates * sizes * epochs, "setting"),
+        "seeds": counted(finetune["seeds"], "seed"),
+        "examples": counted(few_shot["examples"], "row"),
+        "draws": counted(few_shot["draws"], "draw"),
     }
 
 

@@ -94,7 +94,8 @@ def _suite_table(suite: TaskTable) -> Table:
         cells = []
         for model in models.values():
             cell = model[number]
-            cells.append(Text(f"{cell.text} ({cell.note})" if cell.note else cell.text))
+            # Below and not beside, so that the numbers of a column stand below one another.
+            cells.append(Text("\n".join(filter(None, (cell.text, cell.note)))))
         table.add_row(Text(column.title), *cells, column.baseline)
     return table
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from kdjax.errors import InputError
 from kdjax.training.checkpoints.failure import reason_of
@@ -30,3 +30,25 @@ def save_params(path: Path, params: Any) -> None:
         raise InputError(
             f"{path}: cannot be written ({reason_of(e)}), expected room for it; then run it again"
         ) from None
+
+
+def load_params(path: Path) -> dict[str, Any]:
+    """Read what `save_params` wrote, as the nested tree that it was given.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise InputError(
+            f"{path}: cannot be read ({reason_of(e)}), expected the parameters of a finished run"
+        ) from None
+    tree: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *branches, leaf = name.split(".")
+        node = tree
+        for branch in branches:
+            node = node.setdefault(branch, {})
+        node[leaf] = tensor
+    return tree

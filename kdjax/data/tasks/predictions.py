@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from kdjax.config.suites import GLUE, SuiteTask
 from kdjax.errors import InputError, nearest
-from kdjax.storage.files import entries
+from kdjax.storage import locks
+from kdjax.storage.files import LOCK, entries
 
 ARCHIVE = "submission.zip"
+DIAGNOSTIC = "AX.tsv"
+"""File of GLUE's diagnostic set."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of the zip's members, so that equal predictions make equal bytes."""
 
@@ -42,19 +45,19 @@ def write_predictions(directory: Path, predictions: Mapping[str, NDArray[Any]]) 
     # All lines are made before anything is written.
     files = {}
     for result, values in predictions.items():
-        files[_file_name(result)] = _lines(result, values)
-    if entries(directory):
-        raise InputError(f"{directory}: holds files, expected an empty directory, or none")
-    beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+        files[file_name(result)] = _lines(result, values)
+    check_empty(directory)
+    beside = directory.absolute().with_name(f".{directory.name}.{os.getpid()}.tmp")
     try:
         beside.mkdir(parents=True)
         with zipfile.ZipFile(beside / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in files.items():
                 (beside / name).write_text(text, encoding="utf-8")
                 archive.writestr(zipfile.ZipInfo(name, EPOCH), text, zipfile.ZIP_DEFLATED)
-        if directory.is_dir():
-            directory.rmdir()
-        beside.rename(directory)
+        # The lock stays, in the new directory; one that is not empty is not replaced.
+        locks.carry(directory, beside)
+        (directory / LOCK).unlink(missing_ok=True)
+        beside.replace(directory)
     except OSError as e:
         shutil.rmtree(beside, ignore_errors=True)
         raise InputError(
@@ -63,8 +66,35 @@ def write_predictions(directory: Path, predictions: Mapping[str, NDArray[Any]]) 
     return directory / ARCHIVE
 
 
-def _file_name(result: str) -> str:
-    """Return the server's name of a result's file."""
+def check_empty(directory: Path) -> None:
+    """Check that a directory can be made: it is not there, or is empty and can be replaced.
+
+    Raises:
+        InputError: it holds files, or is a file, a link or the current directory.
+    """
+    if entries(directory):
+        raise InputError(f"{directory}: holds files, expected an empty directory, or none")
+    is_other = directory.exists() and not directory.is_dir()
+    if is_other or directory.is_symlink() or directory.resolve() == Path.cwd():
+        raise InputError(f"{directory}: expected a directory of its own, that can be replaced")
+
+
+def missing_files(results: Iterable[str]) -> list[str]:
+    """List the files that GLUE's server asks for besides those of some results.
+
+    The diagnostic set is always among them: it has no training rows, and is not read here.
+    """
+    written = {file_name(result) for result in results}
+    wanted = [file_name(result) for task in GLUE for result, _ in task.results]
+    return [name for name in (*wanted, DIAGNOSTIC) if name not in written]
+
+
+def file_name(result: str) -> str:
+    """Return the server's name of a result's file.
+
+    Raises:
+        InputError: there is no such result.
+    """
     task = _task_of(result)
     if not task.mismatched:
         return f"{task.title}.tsv"

@@ -2,6 +2,7 @@
 
 from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune, finetune_one
 from kdjax.evaluation.finetuning.intermediate import tuned_start
+from kdjax.evaluation.finetuning.predicted import PredictedTask, predict_unlabelled
 from kdjax.evaluation.finetuning.protocols import check_tasks
 from kdjax.evaluation.finetuning.results import (
     FinetunedTask,
@@ -16,6 +17,7 @@ from kdjax.evaluation.finetuning.trial import FinetunedModel
 __all__ = [
     "FinetunedModel",
     "FinetunedTask",
+    "PredictedTask",
     "Setting",
     "Trial",
     "TunedEncoder",
@@ -23,6 +25,7 @@ __all__ = [
     "finetune",
     "finetune_one",
     "predict",
+    "predict_unlabelled",
     "right_rows",
     "squared_errors",
     "tuned_start",

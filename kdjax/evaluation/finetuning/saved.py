@@ -198,6 +198,13 @@ def task_digest(task: Task) -> str:
     return hashed.hexdigest()
 
 
+def split_digest(split: Split) -> str:
+    """Compute the SHA-256 of a split's rows."""
+    hashed = hashlib.sha256()
+    _add(hashed, split)
+    return hashed.hexdigest()
+
+
 def _add(hashed: Any, split: Split) -> None:
     """Add a split's arrays to a hash."""
     for array in (split.tokens, split.offsets, split.second, split.labels):

@@ -18,7 +18,7 @@ from kdjax.config import ComputeConfig, Dtype, ModelConfig, OptimizerConfig
 from kdjax.models import abstract_params, init_task_head, pooled_state, task_scores
 from kdjax.models.features import Batch
 from kdjax.models.ops.dropout import sequence_seeds
-from kdjax.parallel.layout import Layout
+from kdjax.parallel.layout import Layout, Unsharded
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
 from kdjax.training.optimizer import adamw, apply
 
@@ -102,15 +102,38 @@ def abstract_state(step_key: StepKey) -> FinetuneState:
     return state
 
 
-def make_step(step_key: StepKey) -> Callable[..., tuple[FinetuneState, jax.Array]]:
+def abstract_batch(step_key: StepKey, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the arrays of a step's batch as shapes, `[rows, length]` and `[rows]`; of pairs."""
+    tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    numbers = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    targets = numbers if step_key.regression else jax.ShapeDtypeStruct((rows,), jnp.int32)
+    return {
+        "tokens": tokens,
+        "segments": tokens,
+        "positions": tokens,
+        "types": tokens,
+        "valid": jax.ShapeDtypeStruct((rows, length), jnp.bool_),
+        "targets": targets,
+        "weights": numbers,
+    }
+
+
+def make_step(
+    step_key: StepKey, bits: str = "threefry2x32", layout: Layout | Unsharded | None = None
+) -> Callable[..., tuple[FinetuneState, jax.Array]]:
     """Build the step `(state, batch, learning_rate) -> (state, loss)`, a pure function.
 
     The batch has the encoder's arrays `[B, L]`, `targets` `[B]` (class indices, or standardised
     numbers) and `weights` float32 `[B]`, 1 for a row and 0 for what fills the batch up. The loss is
     the mean over rows.
+
+    Args:
+        step_key: what the step depends on.
+        bits: generator of dropout's random bits, a name JAX knows.
+        layout: stands in for the key's layout where the step is only counted; None: that.
     """
-    layout = step_key.layout
-    outputs_of = _make_outputs(step_key)
+    layout = layout or step_key.layout
+    outputs_of = make_outputs(step_key, layout)
 
     def loss_fn(params: dict[str, Any], batch: Batch, seeds: jax.Array) -> jax.Array:
         outputs = outputs_of(params, batch, seeds)
@@ -125,7 +148,7 @@ def make_step(step_key: StepKey) -> Callable[..., tuple[FinetuneState, jax.Array
         state: FinetuneState, batch: Batch, learning_rate: jax.Array
     ) -> tuple[FinetuneState, jax.Array]:
         # Dropout is a pure function of (seed, step, place in the batch).
-        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
         seeds = sequence_seeds(key, len(batch["tokens"]))
         with layout.mesh_context():
             loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, seeds)
@@ -141,9 +164,13 @@ def make_step(step_key: StepKey) -> Callable[..., tuple[FinetuneState, jax.Array
     return step
 
 
-def _make_outputs(step_key: StepKey) -> Callable[..., jax.Array]:
-    """Build `(params, batch, seeds) -> [B, outputs]` over the devices; seeds None: no dropout."""
-    layout = step_key.layout
+def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[..., jax.Array]:
+    """Build `(params, batch, seeds) -> [B, outputs]` over the devices; seeds None: no dropout.
+
+    Args:
+        step_key: what the outputs depend on.
+        layout: the key's layout, or what stands in for it.
+    """
     compute = ComputeConfig(dtype=step_key.dtype)
 
     def pooled(encoder: Any, batch: Batch, **arrays: jax.Array) -> jax.Array:
@@ -197,7 +224,7 @@ def state_sharding(step_key: StepKey, lanes: int) -> Any:
 def compiled_outputs(step_key: StepKey) -> Any:
     """Return the jitted prediction `(params, batch) -> [B, outputs]`, without dropout."""
     layout = step_key.layout
-    outputs_of = _make_outputs(step_key)
+    outputs_of = make_outputs(step_key, layout)
 
     def predict(params: dict[str, Any], batch: Batch) -> jax.Array:
         with layout.mesh_context():

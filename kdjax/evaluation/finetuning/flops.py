@@ -1,0 +1,152 @@
+"""FLOPs of fine-tuning, by the reference form and the FLOP counter that prices training steps.
+
+B rows of a batch, L tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.budget.price import check_agreement, measure
+from kdjax.config import FinetuneConfig, ModelConfig
+from kdjax.evaluation.finetuning.step import (
+    StepKey,
+    abstract_batch,
+    abstract_state,
+    make_outputs,
+    make_step,
+)
+from kdjax.evaluation.finetuning.trial import one_device
+from kdjax.evaluation.finetuning.work import BatchOf, Work
+from kdjax.parallel.layout import UNSHARDED
+
+REFERENCE_BITS = "rbg"
+"""Dropout bits that count as no FLOPs, as in `kdjax.training.phase`."""
+POINTS = (8, 16, 24)
+"""Lengths that are counted; all others follow from them."""
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """FLOPs of a batch: `once + B (row + token L + pair L^2)`.
+
+    Of a transformer each part is of one of these kinds: the update of the parameters, what is done
+    a row, a token, or a pair of tokens. So four counts give all others.
+
+    Attributes:
+        once: FLOPs of a batch, whatever its size.
+        row: FLOPs of a row.
+        token: FLOPs of a token.
+        pair: FLOPs of a pair of tokens of a row.
+    """
+
+    once: Fraction
+    row: Fraction
+    token: Fraction
+    pair: Fraction
+
+    def at(self, rows: int, length: int) -> int:
+        """Return the FLOPs of a batch of so many rows of a length."""
+        return round(self.once + rows * (self.row + self.token * length + self.pair * length**2))
+
+    def total(self, batches: Counter[BatchOf]) -> int:
+        """Return the FLOPs of all batches, all lanes of them."""
+        total = 0
+        for shape, count in batches.items():
+            total += count * shape.lanes * self.at(shape.rows, shape.length)
+        return total
+
+
+@dataclass(frozen=True)
+class TaskFlops:
+    """FLOPs of a training step and of a scoring batch of a model.
+
+    A head's outputs are counted as two, whatever the task: they are a millionth of a row's FLOPs.
+
+    Attributes:
+        step: forward and backward pass, and update.
+        forward: forward pass.
+    """
+
+    step: Polynomial
+    forward: Polynomial
+
+    def of(self, work: Work) -> int:
+        """Return the FLOPs of all steps and scoring batches."""
+        return self.step.total(work.steps) + self.forward.total(work.passes)
+
+
+def task_flops(model: ModelConfig, settings: FinetuneConfig) -> TaskFlops:
+    """Count a model's FLOPs of fine-tuning from shapes alone.
+
+    Args:
+        model: configuration of the encoder.
+        settings: settings of fine-tuning.
+
+    Raises:
+        FlopCountError: XLA and the independent count disagree.
+    """
+    return _task_flops(model, settings.pool, bool(settings.clip), settings.weight_decay)
+
+
+def probe_flops(model: ModelConfig) -> Polynomial:
+    """Count the FLOPs of the frozen forward pass, all tokens of the last layer included."""
+    return _task_flops(model, "mean", False, 0.0).forward
+
+
+@functools.cache
+def _task_flops(
+    model: ModelConfig, pool: Literal["first", "mean"], clips: bool, weight_decay: float
+) -> TaskFlops:
+    step_key = StepKey(
+        model=model,
+        outputs=2,
+        regression=False,
+        pool=pool,
+        weight_decay=weight_decay,
+        eps=1e-6,
+        clip=1.0 if clips else 0.0,
+        dtype="float32",
+        layout=one_device(),
+    )
+    state = abstract_state(step_key)
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+
+    def step(rows: int, length: int) -> int:
+        program = make_step(step_key, REFERENCE_BITS, UNSHARDED)
+        count = measure(program, state, abstract_batch(step_key, rows, length), rate)
+        return check_agreement(count, "a step of fine-tuning")
+
+    def forward(rows: int, length: int) -> int:
+        outputs_of = make_outputs(step_key, UNSHARDED)
+
+        def program(params: Any, batch: Any) -> jax.Array:
+            return outputs_of(params, batch, None)
+
+        count = measure(program, state.params, abstract_batch(step_key, rows, length))
+        return check_agreement(count, "fine-tuning's forward pass")
+
+    return TaskFlops(_fitted(step), _fitted(forward))
+
+
+def _fitted(count: Any) -> Polynomial:
+    """Return the polynomial through the counts of one row at three lengths, and of two rows."""
+    longest = max(POINTS)
+    one = {length: Fraction(count(1, length)) for length in POINTS}
+    a_row = count(2, longest) - one[longest]
+
+    # Divided differences over equal distances
+    first, second, third = POINTS
+    distance = second - first
+    pair = (one[third] - 2 * one[second] + one[first]) / (2 * distance**2)
+    token = (one[second] - one[first]) / distance - pair * (first + second)
+    once = one[longest] - a_row
+    row = a_row - token * longest - pair * longest**2
+    return Polynomial(once, row, token, pair)

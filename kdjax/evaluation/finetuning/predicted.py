@@ -1,0 +1,123 @@
+"""What a run's fine-tuned model says of rows whose labels are hidden: it is tuned once more, as a
+protocol's trial was, and predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax.config import Dtype, FinetuneConfig, ModelConfig
+from kdjax.data.tasks.task import Split, Task
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune_one
+from kdjax.evaluation.finetuning.results import Setting, Trial
+from kdjax.evaluation.finetuning.saved import RunningState, content_key, split_digest
+from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
+from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.finetuning.trial import FinetunedModel, one_device, step_key_of
+from kdjax.parallel.layout import Layout
+from kdjax.storage.files import digest, write_json
+from kdjax.storage.typed_json import read_typed, to_plain
+
+
+@dataclass(frozen=True)
+class PredictedTask:
+    """A task's predictions, as their file holds them.
+
+    Attributes:
+        key: digest of all that they follow from.
+        trial: what the model that predicts scores on labelled rows.
+        predictions: result -> for each hidden row the index of a class, or a number.
+    """
+
+    key: str
+    trial: Trial
+    predictions: dict[str, tuple[float, ...]]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the predictions of each result, `[N]`."""
+        return {result: np.asarray(values) for result, values in self.predictions.items()}
+
+
+def predict_unlabelled(
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    task: Task,
+    settings: FinetuneConfig,
+    hyperparameters: Setting,
+    *,
+    seed: int,
+    layout: Layout | None = None,
+    dtype: Dtype = "float32",
+    directory: Path,
+    start: TunedEncoder | None = None,
+) -> PredictedTask:
+    """Fine-tune a model on a task once, and predict the task's unlabelled rows.
+
+    What is finished is read from its file, and what was stopped goes on. A model that diverged
+    predicts what it is scored by: the most frequent training class, or the mean.
+
+    Args:
+        config: configuration of the model.
+        params: parameters of the model; copied, without its MLM head.
+        task: the task, with unlabelled rows.
+        settings: settings besides the hyperparameters.
+        hyperparameters: learning rate, batch size and steps, say those that a grid chose.
+        seed: fine-tuning seed.
+        layout: devices of this process, over which batches are split; None: the first one.
+        dtype: type that the encoder computes in.
+        directory: holds `TASK.json` in the end, and the state until then.
+        start: encoder to start from in place of `params`; None: `params`.
+
+    Raises:
+        InputError: training rows of one class, rows longer than the model's positions, or a file
+            that cannot be written or read.
+    """
+    layout = layout or one_device()
+    encoder = dict(params if start is None else start.encoder)
+    encoder.pop("mlm", None)
+    step_key = step_key_of(config, task, settings, layout, dtype)
+    content = content_key(step_key, settings, encoder, task)
+    hidden = {result: split_digest(split) for result, split in task.unlabelled.items()}
+    key = digest([content, to_plain(hyperparameters), seed, hidden])
+
+    path = directory / f"{task.name}.json"
+    if path.is_file():
+        finished = read_typed(PredictedTask, path)
+        if finished.key == key:
+            return finished
+
+    saved = RunningState(directory, task.name, key)
+    model = finetune_one(
+        config,
+        encoder,
+        task,
+        settings,
+        hyperparameters,
+        seed=seed,
+        layout=layout,
+        dtype=dtype,
+        saved=saved,
+    )
+    trial = score_trial(model, task, TrialSpec(hyperparameters, seed))
+    predictions = {}
+    for result, split in task.unlabelled.items():
+        values = _predictions(model, task, split, diverged=trial.diverged)
+        predictions[result] = tuple(values.tolist())
+    predicted = PredictedTask(key, trial, predictions)
+    write_json(path, to_plain(predicted))
+    saved.remove()
+    return predicted
+
+
+def _predictions(
+    model: FinetunedModel, task: Task, split: Split, *, diverged: bool
+) -> NDArray[Any]:
+    """Predict rows by a model, or as one that diverged counts, `[N]`."""
+    if diverged:
+        return constant(task, split)
+    return predict(model, split)

@@ -1,0 +1,167 @@
+"""What fine-tuning on a task takes: how many steps and scoring batches of which shape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax.config import FinetuneConfig
+from kdjax.data.tasks.task import Task
+from kdjax.evaluation.finetuning.batches import Order
+from kdjax.evaluation.finetuning.lanes import groups
+from kdjax.evaluation.finetuning.protocols import (
+    FinetuningProtocol,
+    draw_rows,
+    fixed_setting,
+    specs_of,
+    with_rows,
+)
+from kdjax.evaluation.finetuning.results import Setting
+from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.rows import buckets_of
+
+
+@dataclass(frozen=True)
+class BatchOf:
+    """The shape of a batch of a task.
+
+    Attributes:
+        rows: rows of a lane, those that fill the batch up included.
+        length: tokens of a row.
+        lanes: trials side by side.
+    """
+
+    rows: int
+    length: int
+    lanes: int = 1
+
+
+@dataclass
+class Work:
+    """Steps and scoring batches, by their shapes.
+
+    Attributes:
+        trials: number of trainings.
+        steps: shape -> number of training steps.
+        passes: shape -> number of batches that are scored.
+    """
+
+    trials: int = 0
+    steps: Counter[BatchOf] = field(default_factory=Counter)
+    passes: Counter[BatchOf] = field(default_factory=Counter)
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.trials + other.trials, self.steps + other.steps, self.passes + other.passes
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What of the devices shapes depend on.
+
+    Attributes:
+        longest: largest length that the model takes.
+        lanes: the most trials side by side.
+        batch_parts: parts that a batch is split into, over devices.
+        tokens: tokens of a scoring batch of a device.
+    """
+
+    longest: int
+    lanes: int
+    batch_parts: int
+    tokens: int
+
+
+def work_of(
+    task: Task, settings: FinetuneConfig, protocol: FinetuningProtocol, machine: Machine
+) -> Work:
+    """Count what a protocol takes on a task, for one model.
+
+    Args:
+        task: the task; of its rows the lengths count, and labels where few rows are drawn.
+        settings: settings of fine-tuning.
+        protocol: the protocol's name.
+        machine: what of the devices shapes depend on.
+
+    Raises:
+        InputError: more few-shot examples than training rows.
+    """
+    specs = specs_of(task, settings, protocol, 0, machine.longest)
+    work = Work(trials=len(specs))
+    for group in groups(specs, machine.lanes):
+        work.steps += _steps(task, settings, group[0], len(group), machine)
+    scored = _scored(task, machine)
+    for shape, count in scored.items():
+        work.passes[shape] += count * len(specs)
+    return work
+
+
+def work_of_start(task: Task, settings: FinetuneConfig, machine: Machine) -> Work:
+    """Count what tuning the encoder takes that other tasks start from: one training, not scored."""
+    hyperparameters = fixed_setting(task, settings, machine.longest)
+    return Work(1, _setting_steps(task, hyperparameters, 1, machine))
+
+
+def work_of_probe(task: Task, examples: int, machine: Machine) -> Work:
+    """Count the batches of a task's rows whose frozen states linear probes are fitted to.
+
+    Args:
+        task: the task.
+        examples: the most training rows.
+        machine: what of the devices shapes depend on.
+    """
+    work = Work(passes=_scored(task, machine))
+    work.passes += _passes(task.train.lengths[:examples], machine)
+    return work
+
+
+def _steps(
+    task: Task, settings: FinetuneConfig, spec: TrialSpec, lanes: int, machine: Machine
+) -> Counter[BatchOf]:
+    """Count the steps of trials that are trained side by side."""
+    if spec.draw is not None:
+        task = with_rows(task, draw_rows(task, settings.few_shot.examples, spec.draw))
+    return _setting_steps(task, spec.setting, lanes, machine)
+
+
+def _setting_steps(
+    task: Task, hyperparameters: Setting, lanes: int, machine: Machine
+) -> Counter[BatchOf]:
+    """Count the steps of a setting by shape."""
+    order = Order.of(task.train, hyperparameters.batch_size, machine.longest)
+    epochs, rest = divmod(hyperparameters.steps, order.steps_per_epoch)
+    lengths: Counter[int] = Counter()
+    for bucket in order.buckets:
+        lengths[bucket.length] += epochs * -(-len(bucket.rows) // hyperparameters.batch_size)
+    # Steps of an epoch that does not come to its end
+    if rest:
+        first = epochs * order.steps_per_epoch
+        lengths += Counter(step.length for step in order.iterate([0], first, first + rest))
+    rows = hyperparameters.batch_size + -hyperparameters.batch_size % machine.batch_parts
+    return Counter({BatchOf(rows, length, lanes): n for length, n in lengths.items() if n})
+
+
+def _scored(task: Task, machine: Machine) -> Counter[BatchOf]:
+    """Count the batches of the selection rows and the reported ones."""
+    passes: Counter[BatchOf] = Counter()
+    for split in (task.selection, *task.reported.values()):
+        passes += _passes(split.lengths, machine)
+    return passes
+
+
+def _passes(lengths: NDArray[np.int64], machine: Machine) -> Counter[BatchOf]:
+    """Count the batches of rows of some lengths, each row once."""
+    passes: Counter[BatchOf] = Counter()
+    for bucket in buckets_of(lengths, machine.longest, lambda n: _rows_of(n, machine)):
+        rows = _rows_of(bucket.length, machine)
+        passes[BatchOf(rows, bucket.length)] += -(-len(bucket.rows) // rows)
+    return passes
+
+
+def _rows_of(length: int, machine: Machine) -> int:
+    """Return how many rows of a length a scoring batch has (`kdjax.evaluation.rows.over_rows`)."""
+    return max(1, machine.tokens // length) * machine.batch_parts
