@@ -40,7 +40,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
     # Against the recipe, which all arms share.
     for arm in arms.values():
         _check_models(config, arm, teacher)
-        finetuning_of(config, arm)
+        _check_finetuning(config, arm)
         if config.train.grad_accum_steps > 1:
             for phase in arm.phases:
                 phase.check_splits()
@@ -109,12 +109,24 @@ def _check_cached(config: Config, arm: Arm) -> None:
         )
 
 
+def _check_finetuning(config: Config, arm: Arm) -> None:
+    """Check that an arm's own settings of fine-tuning are such settings.
+
+    Raises:
+        InputError: a setting that there is not, or that cannot be.
+    """
+    # Settings are checked where they are put together.
+    finetuning_of(config, arm)
+
+
 def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
     """Return how an arm's students are fine-tuned.
 
     Raises:
         InputError: a setting that there is not, or that cannot be.
     """
-    setting = f"arms.{arm.name}.finetune"
-    finetuning: FinetuneConfig = changed(config.evaluation.finetune, arm.config.finetune, setting)
+    setting_name = f"arms.{arm.name}.finetune"
+    finetuning: FinetuneConfig = changed(
+        config.evaluation.finetune, arm.config.finetune, setting_name
+    )
     return finetuning

@@ -174,7 +174,8 @@ class EvaluationConfig:
         check_names(self.texts, "evaluation.texts")
         for name, files in self.texts.items():
             expect(bool(files), f"evaluation.texts.{name}", "empty", "files")
-            for path in (files,) if isinstance(files, str) else files:
+            paths = (files,) if isinstance(files, str) else files
+            for path in paths:
                 check_setting(path, f"evaluation.texts.{name}", url=True, hub_file=True)
 
     @property

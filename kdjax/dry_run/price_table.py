@@ -83,7 +83,9 @@ def _table(config: Config, rows: Rows) -> Table:
 
 def _known(value: Any, form: str) -> str:
     """Return a number formatted; a dash where it is not known."""
-    return "-" if value is None else format(value, form)
+    if value is None:
+        return "-"
+    return format(value, form)
 
 
 def _charged_line(config: Config, rows: Rows) -> str:

@@ -182,7 +182,7 @@ def test_official_sizes_are_glues() -> None:
     assert len(mnli.selection) == 9_815
 
 
-def test_rows_are_carved_and_cut_as_the_recipe_says() -> None:
+def test_rows_are_split_and_cut_as_the_recipe_says() -> None:
     evaluation = EvaluationConfig(suite="glue", glue="x", suite_tasks=("rte",), selection=0.2)
     (rte,) = stand_ins(evaluation, 48)
     assert (len(rte.train), len(rte.selection)) == (1_992, 498)

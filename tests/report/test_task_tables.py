@@ -123,7 +123,7 @@ def cell(table: TaskTable, arm: str, title: str) -> str:
     """Return an arm's cell: its score, and what stands below it."""
     number = [column.title for column in table.columns].index(title)
     shown = table.arms[arm][number]
-    return f"{shown.text}|{shown.below}"
+    return f"{shown.text}|{shown.note}"
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_failed_fine_tunings_are_counted_in_cells_and_below_the_table(
             assert finetuned is not None
             of_task += finetuned.failed
         of_trials = len(runs) * TRIALS["few_shot"]
-        shown = f"{of_task} of {of_trials} failed" in table.arms["scratch"][number].below
+        shown = f"{of_task} of {of_trials} failed" in table.arms["scratch"][number].note
         assert shown == (of_task > 0)
         failed += of_task
     # After so few steps most are no better than the majority class.

@@ -64,7 +64,9 @@ def cut_pair(first: int, second: int, budget: int) -> tuple[int, int]:
         return first, second
     shorter = min(first, second, budget // 2)
     longer = budget - shorter
-    return (longer, shorter) if first > second else (shorter, longer)
+    if first > second:
+        return longer, shorter
+    return shorter, longer
 
 
 def hash_fraction(texts: Sequence[str]) -> float:
@@ -123,6 +125,7 @@ def encode(
     fractions = array("d")
     unknown = 0
     text_tokens = 0
+    frame_tokens = 3 if task.pairs else 2
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
         # Of pairs the first and the second text in turn.
@@ -134,7 +137,7 @@ def encode(
             framed, begin = frame(first, second, tokenizer.named, length)
             # Counted in what is kept: what is cut off says nothing of the task.
             unknown += framed.count(unknown_id)
-            text_tokens += len(framed) - (3 if task.pairs else 2)
+            text_tokens += len(framed) - frame_tokens
             tokens.extend(framed)
             ends.append(len(tokens))
             seconds.append(begin)

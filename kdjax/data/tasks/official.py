@@ -154,7 +154,9 @@ def _rows_with_fields(
     header = list(columns.header)
     if not header or not labelled:
         _, header = next(rows, (1, []))
-    needed = [*columns.texts, *([columns.label] if labelled else [])]
+    needed = list(columns.texts)
+    if labelled:
+        needed.append(columns.label)
     for name in needed:
         if name not in header:
             hint = nearest(name, header)

@@ -98,4 +98,6 @@ def _label(value: Any, task: SuiteTask) -> str | None:
     if isinstance(value, bool):
         value = int(value)
     label = str(value)
-    return task.class_of(label) if task.classes else label
+    if not task.classes:
+        return label
+    return task.class_of(label)

@@ -54,12 +54,13 @@ class Split:
             shifts = self.offsets[:-1][rows[part]] - offsets[:-1][part]
             places = np.arange(begin, end) + np.repeat(shifts, lengths[part])
             tokens[begin:end] = self.tokens[places]
-        return Split(
-            tokens,
-            offsets,
-            None if self.second is None else self.second[rows],
-            None if self.labels is None else self.labels[rows],
-        )
+        second = self.second
+        if second is not None:
+            second = second[rows]
+        labels = self.labels
+        if labels is not None:
+            labels = labels[rows]
+        return Split(tokens, offsets, second, labels)
 
     def batch(self, rows: NDArray[np.intp], length: int) -> dict[str, NDArray[np.generic]]:
         """Return rows as arrays of a batch, padded.

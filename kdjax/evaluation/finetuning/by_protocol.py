@@ -92,11 +92,17 @@ def finetune(
         (4, 1, True)
     """
     check_task(task, config.max_positions)
-    encoder = dict(params if start is None else start.encoder)
+    encoder = dict(params)
+    intermediate = ""
+    if start is not None:
+        encoder = dict(start.encoder)
+        intermediate = start.task
     encoder.pop("mlm", None)
     specs = specs_of(task, settings, protocol, seed, config.max_positions)
     layout = layout or one_device()
-    task_directory = None if directory is None else directory / protocol / task.name
+    task_directory = None
+    if directory is not None:
+        task_directory = directory / protocol / task.name
     runner = _Runner(config, encoder, task, settings, layout, dtype, task_directory)
 
     lanes = lanes_of(settings.lanes, config, layout)
@@ -104,7 +110,7 @@ def finetune(
     for group in groups(specs, lanes):
         trials |= runner.run(group)
     ordered = [trials[spec] for spec in specs]
-    return _summarised(task, protocol, ordered, "" if start is None else start.task)
+    return _summarised(task, protocol, ordered, intermediate)
 
 
 def finetune_one(
@@ -241,7 +247,10 @@ def _summarised(
     # Outcomes of single rows are kept of what is scored alone.
     kept = []
     for trial in trials:
-        kept.append(trial if trial.setting == chosen else dataclasses.replace(trial, rows=None))
+        if trial.setting == chosen:
+            kept.append(trial)
+        else:
+            kept.append(dataclasses.replace(trial, rows=None))
     return FinetunedTask(
         task=task.name,
         protocol=protocol,

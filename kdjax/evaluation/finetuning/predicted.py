@@ -78,7 +78,9 @@ def predict_unlabelled(
             that cannot be written or read.
     """
     layout = layout or one_device()
-    encoder = dict(params if start is None else start.encoder)
+    encoder = dict(params)
+    if start is not None:
+        encoder = dict(start.encoder)
     encoder.pop("mlm", None)
     step_key = step_key_of(config, task, settings, layout, dtype)
     content = content_key(step_key, settings, encoder, task)

@@ -67,7 +67,9 @@ def read_trial(directory: Path, name: str, key: str) -> Trial | None:
     if not path.exists():
         return None
     finished = read_typed(FinishedTrial, path)
-    return finished.trial if finished.key == key else None
+    if finished.key != key:
+        return None
+    return finished.trial
 
 
 @dataclass

@@ -217,7 +217,9 @@ def compiled_step(step_key: StepKey, lanes: int) -> Any:
 def state_sharding(step_key: StepKey, lanes: int) -> Any:
     """Return where the state lies on the devices, or the stacked states of several lanes."""
     sharding = step_key.layout.param_sharding(abstract_state(step_key))
-    return sharding if lanes == 1 else stacked_sharding(sharding)
+    if lanes == 1:
+        return sharding
+    return stacked_sharding(sharding)
 
 
 @functools.cache

@@ -170,7 +170,9 @@ def _rates(specs: Sequence[TrialSpec], warmup: float) -> NDArray[np.float32]:
         schedule = schedule_of(spec.setting, warmup)
         lanes.append([learning_rate(schedule, n / steps, (n + 1) / steps) for n in range(steps)])
     rates = np.asarray(lanes, np.float32).T
-    return rates if len(specs) > 1 else rates[:, 0]
+    if len(specs) == 1:
+        return rates[:, 0]
+    return rates
 
 
 def make_batch(
