@@ -34,7 +34,7 @@ from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
 from kdjax.evaluation import finetuning
-from kdjax.evaluation.finetuning.protocols import fixed
+from kdjax.evaluation.finetuning.protocols import fixed_setting
 from kdjax.evaluation.metric import scores
 from kdjax.evaluation.statistics import interval
 from kdjax.models.zoo import get
@@ -78,7 +78,7 @@ def tune_kdjax(
     config: ModelConfig, encoder: Any, task: Task, settings: FinetuneConfig, seed: int
 ) -> dict[str, float]:
     """Fine-tune by kdjax, and score the dev rows."""
-    setting = fixed(task, settings, config.max_positions)
+    setting = fixed_setting(task, settings, config.max_positions)
     trained = finetuning.finetune_one(config, encoder, task, settings, setting, seed=seed)
     dev = task.reported[task.name]
     return scores(task.metrics, finetuning.predict(trained, dev), dev.labels)
@@ -90,7 +90,7 @@ def tune_trainer(
     """Fine-tune by Trainer, from the weights that kdjax begins with, and score the dev rows."""
     head = models.init_task_head(config, task.outputs, seed)
     model = classifier(config, {**encoder, "task_head": head}, task)
-    setting = fixed(task, settings, config.max_positions)
+    setting = fixed_setting(task, settings, config.max_positions)
     rows = Rows(task.train, task.train.labels.astype(np.int64))
     with tempfile.TemporaryDirectory() as directory:
         trainer = make_trainer(

@@ -42,8 +42,10 @@ from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
 from kdjax.evaluation import finetuning
 from kdjax.evaluation.finetuning.batches import Order
-from kdjax.evaluation.finetuning.protocols import fixed
-from kdjax.evaluation.finetuning.trial import Numbers, TrialSpec, recipe_of, train_lanes
+from kdjax.evaluation.finetuning.labels import LabelScale
+from kdjax.evaluation.finetuning.protocols import fixed_setting
+from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.finetuning.trial import step_key_of, train_lanes
 from kdjax.models.zoo import get
 from kdjax.parallel.layout import Layout
 
@@ -89,11 +91,11 @@ class KdjaxEpoch:
     def step(self) -> None:
         """Train an epoch."""
         layout = Layout.of(devices=jax.devices()[:1])
-        recipe = recipe_of(self.config, self.task, self.settings, layout, "float32")
-        spec = TrialSpec(fixed(self.task, self.settings, self.config.max_positions), 0)
+        step_key = step_key_of(self.config, self.task, self.settings, layout, "float32")
+        spec = TrialSpec(fixed_setting(self.task, self.settings, self.config.max_positions), 0)
         warmup = self.settings.warmup
         self.trained = train_lanes(
-            recipe, self.encoder, self.task.train, Numbers(), [spec], warmup
+            step_key, self.encoder, self.task.train, LabelScale(), [spec], warmup
         )[0].params
 
     def wait(self) -> None:
@@ -219,7 +221,7 @@ def measure(
     encoder = models.init(config, 0).params
     head = models.init_task_head(config, task.outputs, 0)
     rows = Rows(task.train, task.train.labels.astype(np.int64))
-    setting = fixed(task, settings, config.max_positions)
+    setting = fixed_setting(task, settings, config.max_positions)
     with tempfile.TemporaryDirectory() as directory:
         runners: dict[str, Any] = {KDJAX: KdjaxEpoch(config, encoder, task, settings)}
         for way, length, sampling in (

@@ -325,7 +325,7 @@ def test_documented_untrained_parts_of_named_arms_are_current() -> None:
         replace(shallow, arms={name: ArmConfig() for name in PRESETS})
     ).items():
         # What has no gradient is what the table says.
-        model = arm.trained["model"]
+        model = arm.gradient_mask["model"]
         assert ("MLM head" in table[name][1]) != any(model["mlm"]["dense"].values()), name
         assert ("attention output" in table[name][1]) != any(
             model["layers"]["2"]["ffn"]["up"].values()

@@ -36,8 +36,8 @@ PHRASES = {
     "shuffled": "{label}, where visible words are shuffled: {costs} nats.",
     # What the verdicts rest on; the last is a sweep's too.
     "basis_none": (
-        "No pair of arms has an interval, which takes two seeds that both share: every verdict "
-        "is INCONCLUSIVE, and differences are of a single seed."
+        "No pair of arms has an interval, which takes two seeds that both share: every verdict is "
+        "INCONCLUSIVE, and differences are of a single seed."
     ),
     "basis": (
         "Paired {confidence} Student-t intervals over {seeds} seeds; {count} of them, not "

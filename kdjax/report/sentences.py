@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 
-from kdjax.data.tasks.suite import SUITE_TITLES
+from kdjax.config.suites import SUITE_TITLES
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import capitalized, listed, say
 from kdjax.report.summary import task_of

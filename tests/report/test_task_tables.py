@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kdjax.config.tasks import result_names
+from kdjax.config.suites import result_names
 from kdjax.evaluation.finetuning import FinetunedTask, Setting, Trial
 from kdjax.report import sentences, summary, terminal
 from kdjax.report.task_tables import TaskTable, failures, tables
@@ -123,7 +123,7 @@ def cell(table: TaskTable, arm: str, title: str) -> str:
     """Return an arm's cell: its score, and what stands below it."""
     number = [column.title for column in table.columns].index(title)
     shown = table.arms[arm][number]
-    return f"{shown.text}|{shown.below}"
+    return f"{shown.text}|{shown.note}"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax.config import Config, EvaluationConfig, FewShotConfig, FinetuneConfig
-from kdjax.data.tasks.suite import suite_tasks
+from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.study.endpoints import endpoints_of, protocol_label

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from kdjax.cli.main import main
-from kdjax.config.tasks import SUITES, result_names
+from kdjax.config.suites import SUITES, result_names
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.evaluation.finetuning import by_protocol
 from kdjax.report.study_page import html
@@ -148,7 +148,7 @@ def test_mean_of_the_suite_is_that_of_its_scores(results: Results) -> None:
 def test_each_protocol_has_its_trials(results: Results) -> None:
     for run, (protocol, trials) in itertools.product(results.runs, TRIALS.items()):
         for task in SUITES["glue"]:
-            finetuned = finetuned_task(run, f"{protocol}.{task}")
+            finetuned = finetuned_task(run, f"{protocol}.{task.name}")
             assert finetuned is not None
             assert len(finetuned.trials) == trials
 
@@ -196,7 +196,7 @@ def test_failed_fine_tunings_are_counted_in_cells_and_below_the_table(
             assert finetuned is not None
             of_task += finetuned.failed
         of_trials = len(runs) * TRIALS["few_shot"]
-        shown = f"{of_task} of {of_trials} failed" in table.arms["scratch"][number].below
+        shown = f"{of_task} of {of_trials} failed" in table.arms["scratch"][number].note
         assert shown == (of_task > 0)
         failed += of_task
     # After so few steps most are no better than the majority class.

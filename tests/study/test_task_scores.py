@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from kdjax.config import EvaluationConfig, FinetuneConfig, ProbeConfig
-from kdjax.config.tasks import SUITES
-from kdjax.data.tasks.suite import suite_mean, suite_tasks
+from kdjax.config.suites import SUITES, suite_tasks
+from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning import FinetunedTask, Setting, Start
+from kdjax.evaluation.finetuning import FinetunedTask, Setting, TunedEncoder
 from kdjax.evaluation.probe import LayerProbe, ProbeResult
 from kdjax.models import init
 from kdjax.study import task_scores
@@ -38,7 +38,7 @@ def measure(
 def score(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every task score a tenth of the number of letters of its name, without a model."""
 
-    def finetuned(*args: Any, protocol: str, start: Start | None, **_: Any) -> FinetunedTask:
+    def finetuned(*args: Any, protocol: str, start: TunedEncoder | None, **_: Any) -> FinetunedTask:
         task = args[2]
         scores = {result: len(result) / 10 for result in task.reported}
         return FinetunedTask(
@@ -62,7 +62,9 @@ def score(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(task_scores, "finetune", finetuned)
     monkeypatch.setattr(task_scores, "probe", probed)
-    monkeypatch.setattr(task_scores, "tuned_start", lambda *args, **_: Start(args[2].name, {}))
+    monkeypatch.setattr(
+        task_scores, "tuned_start", lambda *args, **_: TunedEncoder(args[2].name, {})
+    )
 
 
 def suite(*names: str) -> tuple[Task, ...]:
@@ -141,4 +143,4 @@ def test_records_hear_of_each_task_before_and_after_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("score")
 def test_every_task_of_the_suite_is_measured() -> None:
     _, details = measure(suite(), suite="glue", glue="glue", protocols=("grid",))
-    assert list(details) == [f"grid.{name}" for name in SUITES["glue"]]
+    assert list(details) == [f"grid.{task.name}" for task in SUITES["glue"]]
