@@ -8,6 +8,7 @@ import contextlib
 import glob
 import hashlib
 import io
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -184,7 +185,7 @@ def _file_system(url: str) -> Any:
     """Return fsspec's file system of a URL.
 
     Raises:
-        InputError: there is none, or its backend is not installed.
+        InputError: there is none, its backend is not installed, or needs more than a URL.
     """
     import fsspec  # noqa: PLC0415 - a worker starts sooner
 
@@ -201,7 +202,18 @@ def _file_system(url: str) -> Any:
         if protocol in _EXTRAS:
             package = f"pip install 'kdjax[{_EXTRAS[protocol]}]'"
         raise InputError(f"{url}: the backend of {protocol}:// is missing: {package}") from None
-    return fsspec.filesystem(protocol, **_options(protocol))
+    # Google's tells its log of all that goes wrong, with tracebacks, before it raises it.
+    if _EXTRAS.get(protocol) == "gcs":
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    with _read_errors(url):
+        try:
+            return fsspec.filesystem(protocol, **_options(protocol))
+        except TypeError:
+            known = ", ".join(f"{name}://" for name in ("hf", *_EXTRAS))
+            raise InputError(
+                f"{url}: {protocol}:// needs settings of its own, which a URL does not give here, "
+                f"expected for instance {known}"
+            ) from None
 
 
 def _options(protocol: str) -> dict[str, Any]:
