@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdjax import recipes
-from kdjax.config import Config
+from kdjax.config import Config, EvaluationConfig, TaskConfig
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
 from kdjax.storage.secrets import has_user, without_user
@@ -39,7 +39,6 @@ SETTINGS = (
     "evaluation.glue",
     "evaluation.babylm",
     "evaluation.minimal_pairs.directory",
-    "evaluation.tasks.t.file",
 )
 
 
@@ -49,6 +48,13 @@ def test_secret_is_refused_by_every_setting_and_not_repeated(setting: str, text:
     with pytest.raises(InputError) as refusal:
         recipes.changed(Config(), {setting: text})
     assert setting in str(refusal.value)
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", WITH_USER)
+def test_secret_in_the_file_of_a_task_is_not_repeated(text: str) -> None:
+    with pytest.raises(InputError, match=r"^evaluation.tasks.t.file is ") as refusal:
+        EvaluationConfig(tasks={"t": TaskConfig(text)})
     assert SECRET not in str(refusal.value)
 
 

@@ -162,12 +162,13 @@ def _mrpc_rows(
     is_whole = rows == size.train + sum(size.dev)
     if is_whole and len(dev_ids) != sum(size.dev):
         raise InputError(
-            f"{ids}: has {len(dev_ids):,} ids for the {rows:,} rows of {path.name}, expected GLUE's "
-            f"{sum(size.dev):,}"
+            f"{ids}: has {len(dev_ids):,} ids for the {rows:,} rows of {path.name}, expected "
+            f"GLUE's {sum(size.dev):,}"
         )
-    for key, number in without_row.items():
+    if without_row:
+        row_ids, number = next(iter(without_row.items()))
         raise InputError(
-            f"{ids}, line {number}: no row of {path.name} has the ids {' and '.join(key)}, "
+            f"{ids}, line {number}: no row of {path.name} has the ids {' and '.join(row_ids)}, "
             f"expected one for each of its {len(dev_ids):,} lines; {path.name} has {rows:,} rows"
         )
 

@@ -8,7 +8,6 @@ import contextlib
 import glob
 import hashlib
 import io
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from kdjax.errors import InputError, Unfinished
-from kdjax.storage import hub
+from kdjax.storage import gcs, hub
 from kdjax.storage.urls import check_url
 
 CONNECT_SECONDS = 10
@@ -202,9 +201,8 @@ def _file_system(url: str) -> Any:
         if protocol in _EXTRAS:
             package = f"pip install 'kdjax[{_EXTRAS[protocol]}]'"
         raise InputError(f"{url}: the backend of {protocol}:// is missing: {package}") from None
-    # Google's tells its log of all that goes wrong, with tracebacks, before it raises it.
     if _EXTRAS.get(protocol) == "gcs":
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        gcs.silence()
     with _read_errors(url):
         try:
             return fsspec.filesystem(protocol, **_options(protocol))
