@@ -26,15 +26,11 @@ from kdjax import memory, models
 from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.batches import Order
+from kdjax.evaluation.finetuning.labels import LabelScale
 from kdjax.evaluation.finetuning.results import Setting
-from kdjax.evaluation.finetuning.step import Recipe, compiled_step, init_state, state_sharding
-from kdjax.evaluation.finetuning.trial import (
-    Numbers,
-    TrialSpec,
-    make_batch,
-    recipe_of,
-    train_lanes,
-)
+from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.finetuning.step import StepKey, compiled_step, init_state, state_sharding
+from kdjax.evaluation.finetuning.trial import make_batch, step_key_of, train_lanes
 from kdjax.evaluation.rows import Bucket
 from kdjax.models.zoo import get
 from kdjax.parallel.layout import Layout
@@ -72,14 +68,14 @@ class Trials:
     """Trials in groups of as many as the program takes.
 
     Attributes:
-        recipe: what the program depends on.
+        step_key: what the program depends on.
         states: the state of each group.
         batch: the batch of a group, on the host.
         rates: the learning rates of a group.
         lanes: trials of a group.
     """
 
-    recipe: Recipe
+    step_key: StepKey
     states: list[Any]
     batch: dict[str, np.ndarray]
     rates: Any
@@ -87,7 +83,7 @@ class Trials:
 
     def step(self) -> None:
         """Begin a step of each trial."""
-        program = compiled_step(self.recipe, self.lanes)
+        program = compiled_step(self.step_key, self.lanes)
         for number, state in enumerate(self.states):
             self.states[number], _ = program(state, self.batch, self.rates)
 
@@ -96,28 +92,28 @@ class Trials:
         jax.block_until_ready(self.states)
 
 
-def trials(recipe: Recipe, task: Task, length: int, count: int, lanes: int) -> Trials:
+def trials(step_key: StepKey, task: Task, length: int, count: int, lanes: int) -> Trials:
     """Start so many trials in groups of `lanes`."""
-    params = models.init(recipe.model, 0).params
+    params = models.init(step_key.model, 0).params
     states = []
     for first in range(0, count, lanes):
-        starts = [init_state(recipe, params, seed) for seed in range(first, first + lanes)]
+        starts = [init_state(step_key, params, seed) for seed in range(first, first + lanes)]
         state = stack(starts) if lanes > 1 else starts[0]
-        states.append(recipe.layout.place(state, state_sharding(recipe, lanes)))
+        states.append(step_key.layout.place(state, state_sharding(step_key, lanes)))
     # The same rows at one length, whichever way they are computed.
     rows = np.flatnonzero(task.train.lengths <= length)[:BATCH]
     order = Order((Bucket(length, rows),), BATCH)
     (step_rows,) = order.iterate(range(lanes), 0, 1)
-    batch = make_batch(task.train, task.train.labels, step_rows, recipe.layout.batch_parts)
+    batch = make_batch(task.train, task.train.labels, step_rows, step_key.layout.batch_parts)
     rates = np.full(lanes, 1e-4, np.float32) if lanes > 1 else np.float32(1e-4)
-    return Trials(recipe, states, batch, rates, lanes)
+    return Trials(step_key, states, batch, rates, lanes)
 
 
-def lanes_row(recipe: Recipe, task: Task, name: str, count: int, options: Any) -> list[str]:
+def lanes_row(step_key: StepKey, task: Task, name: str, count: int, options: Any) -> list[str]:
     """Measure both ways to do a step of so many trials."""
     ways = {
-        "one by one": trials(recipe, task, options.length, count, 1),
-        "at once": trials(recipe, task, options.length, count, count),
+        "one by one": trials(step_key, task, options.length, count, 1),
+        "at once": trials(step_key, task, options.length, count, count),
     }
     times = in_turn(ways, options.rounds, options.seconds)
     alone = times["one by one"]
@@ -135,31 +131,31 @@ def lanes_row(recipe: Recipe, task: Task, name: str, count: int, options: Any) -
     ]
 
 
-def rows_per_second(recipe: Recipe, task: Task, longest: int) -> float:
+def rows_per_second(step_key: StepKey, task: Task, longest: int) -> float:
     """Return how many rows a second an epoch takes, by its second run."""
-    recipe = dataclasses.replace(recipe)
+    step_key = dataclasses.replace(step_key)
     order = Order.of(task.train, BATCH, longest)
     spec = TrialSpec(Setting(1e-4, BATCH, 1, order.steps_per_epoch), 0)
-    params = models.init(recipe.model, 0).params
+    params = models.init(step_key.model, 0).params
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()
-        (trained,) = train_lanes(recipe, params, task.train, Numbers(), [spec], 0.1)
+        (trained,) = train_lanes(step_key, params, task.train, LabelScale(), [spec], 0.1)
         jax.block_until_ready(trained.params)
         seconds = time.perf_counter() - started
     return len(task.train) / seconds
 
 
-def buckets_row(recipe: Recipe, task: Task, name: str) -> list[str]:
+def buckets_row(step_key: StepKey, task: Task, name: str) -> list[str]:
     """Measure an epoch of rows in buckets, and of rows padded to one length."""
     order = Order.of(task.train, BATCH, FIXED)
     tokens = sum(bucket.length * len(bucket.rows) for bucket in order.buckets)
-    in_buckets = rows_per_second(recipe, task, FIXED)
+    in_buckets = rows_per_second(step_key, task, FIXED)
     # Rows as long as the longest may be, padding included.
     padded_tokens = task.train.batch(np.arange(len(task.train)), FIXED)["tokens"].reshape(-1)
     offsets = FIXED * np.arange(len(task.train) + 1)
     fixed_split = Split(padded_tokens, offsets, None, task.train.labels)
-    fixed = rows_per_second(recipe, dataclasses.replace(task, train=fixed_split), FIXED)
+    fixed = rows_per_second(step_key, dataclasses.replace(task, train=fixed_split), FIXED)
     padding = 1 - task.train.lengths.sum() / tokens
     return [
         name,
@@ -194,16 +190,16 @@ def main() -> None:
     recipes = {}
     for name in options.models:
         config = model(name, options.vocab)
-        recipes[name] = recipe_of(config, task, FinetuneConfig(), layout, options.dtype)
+        recipes[name] = step_key_of(config, task, FinetuneConfig(), layout, options.dtype)
     if options.lanes:
         print(tables.head(LANES_HEADER))
-    for name, recipe in recipes.items():
+    for name, step_key in recipes.items():
         for count in options.lanes:
-            print(tables.row(lanes_row(recipe, task, name, count, options)), flush=True)
+            print(tables.row(lanes_row(step_key, task, name, count, options)), flush=True)
     if options.rows:
         print(f"\n{tables.head(BUCKETS_HEADER)}")
-        for name, recipe in recipes.items():
-            print(tables.row(buckets_row(recipe, task, name)), flush=True)
+        for name, step_key in recipes.items():
+            print(tables.row(buckets_row(step_key, task, name)), flush=True)
 
 
 def model(size: str, vocab_size: int) -> ModelConfig:

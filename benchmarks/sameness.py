@@ -41,7 +41,7 @@ def differences(
     loss_and_grads = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
     loss, grads = loss_and_grads(all_params, phase.teacher_part(teacher), dict(batch))
     # What is frozen has a gradient in kdjax and none in PyTorch.
-    ours = named(_trained_leaves(phase.trained, grads))
+    ours = named(_trained_leaves(phase.gradient_mask, grads))
     torch_step = Torch(case, params, other_teacher or teacher, [batch], objective=objective)
     torch_loss, theirs = torch_step.gradients()
 
@@ -52,12 +52,12 @@ def differences(
     return {"loss": abs(float(loss) - torch_loss) / abs(float(loss)), **relative}
 
 
-def _trained_leaves(trained: Any, grads: Any) -> Any:
+def _trained_leaves(gradient_mask: Any, grads: Any) -> Any:
     """Return the leaves of nested dictionaries that are trained."""
     if not isinstance(grads, dict):
         return grads
     leaves = {}
     for name, value in grads.items():
-        if any(jax.tree.leaves(trained[name])):
-            leaves[name] = _trained_leaves(trained[name], value)
+        if any(jax.tree.leaves(gradient_mask[name])):
+            leaves[name] = _trained_leaves(gradient_mask[name], value)
     return leaves

@@ -111,6 +111,34 @@ def in_turn(
     return times
 
 
+def epochs_in_turn(
+    runners: Mapping[str, Runner], rounds: int, beside: Callable[[], None] = lambda: None
+) -> dict[str, Times]:
+    """Run something long of each runner in turn, in a new random order every round.
+
+    Args:
+        runners: by name; what each calls a step takes so long that one is a block.
+        rounds: how many of each are timed, after one that is not.
+        beside: as for `in_turn`.
+    """
+    chance = random.Random(0)
+    # The first one compiles.
+    for runner in runners.values():
+        runner.step()
+        runner.wait()
+    times = {name: Times() for name in runners}
+    for _ in range(rounds):
+        beside()
+        for name in chance.sample(list(runners), len(runners)):
+            wall = time.perf_counter()
+            processor = time.process_time()
+            runners[name].step()
+            runners[name].wait()
+            times[name].wall.append(time.perf_counter() - wall)
+            times[name].processor.append(time.process_time() - processor)
+    return times
+
+
 class MatmulRate:
     """The best rate of square matmuls right now, in FLOPs a second.
 

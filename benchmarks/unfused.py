@@ -65,13 +65,13 @@ class Unfused:
             phase.student_forward(compute),
             lambda features, batch: features,
             phase.objective,
-            phase.trained,
+            phase.gradient_mask,
         )
         step = make_step(
             loss_fn,
             phase.objective,
             phase.transformation,
-            phase.trained,
+            phase.gradient_mask,
             dropout_bits="threefry2x32" if phase.uses_dropout else None,
         )
         # State and batches are placed as the fused step has them.

@@ -182,8 +182,8 @@ def arm(
     """
     if settings.student or settings.start:
         raise InputError(
-            f"arm {name!r}: settings of student and start are given, expected none: the student "
-            "is the model itself"
+            f"arm {name!r}: settings of student and start are given, expected none: the student is "
+            "the model itself"
         )
     definition = resolve(
         name, settings, student.config, teacher.config if teacher else None, optimizer

@@ -52,8 +52,8 @@ def enable_compilation_cache() -> None:
         directory = cache_directory()
     except (OSError, RuntimeError) as e:
         process_logging.warn(
-            f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another "
-            "place, or none"
+            f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another place, "
+            "or none"
         )
         return
 

@@ -134,8 +134,8 @@ class Reporter:
             speed = (ledger.tokens - first.tokens) / seconds
             time_left = self._time_left(ledger, (ledger.used - first.used) / seconds, begun)
             self.status(
-                f"{name}: {ledger.share:4.0%} of {ledger.budget}, {time_left}, "
-                f"step {ledger.steps}, loss {progress.metrics['loss']:.3f}, {speed:,.0f} tokens/s"
+                f"{name}: {ledger.share:4.0%} of {ledger.budget}, {time_left}, step "
+                f"{ledger.steps}, loss {progress.metrics['loss']:.3f}, {speed:,.0f} tokens/s"
             )
 
         return show

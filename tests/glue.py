@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.config.suites import BABYLM, GLUE, SuiteTask
 from kdjax.data.tasks.official import COLUMNS, MRPC_DEV_IDS, MRPC_TEST, MRPC_TRAIN
-from kdjax.data.tasks.suite import BABYLM, GLUE, SuiteTask
+from kdjax.data.tasks.suite import splits_of
 from tests.corpora import WORDS
 
 ROWS = {"train": 120, "dev": 20, "test": 7}
@@ -80,7 +81,7 @@ def write_official(root: Path, tasks: Sequence[SuiteTask] = GLUE, **counts: int)
         counts: split -> number of rows, where it is not that of `ROWS`.
     """
     for task in tasks:
-        for split, _, ending in task.split_names:
+        for split, _, ending in splits_of(task):
             lines = _official_lines(task, split, rows_of(task, split, ending, counts.get(split, 0)))
             mark = "\ufeff" if task.name == "mrpc" else ""
             _write(root / task.title / f"{split}{ending}.tsv", mark + lines)
@@ -112,7 +113,7 @@ def write_hub(
         counts: split -> number of rows, where it is not that of `ROWS`.
     """
     for task in tasks:
-        for split, _, ending in task.split_names:
+        for split, _, ending in splits_of(task):
             rows = rows_of(task, split, ending, counts.get(split, 0))
             name = "validation" if split == "dev" else split
             records = list(_records(task, rows, hidden=split == "test"))
@@ -158,7 +159,7 @@ def write_tfds(root: Path, tasks: Sequence[SuiteTask] = GLUE) -> Path:
 
         def _split_generators(self, _: Any) -> dict[str, Any]:
             splits = {}
-            for split, _, ending in self.task.split_names:
+            for split, _, ending in splits_of(self.task):
                 name = "validation" if split == "dev" else split
                 rows = rows_of(self.task, split, ending)
                 splits[f"{name}{ending}"] = self._generate_examples(rows, split == "test")

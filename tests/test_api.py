@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from kdjax.progress import Progress
 from kdjax.training.checksum import sha256
 from tests import small_study, tiny
 from tests.corpora import make_corpus, make_tokenizer
+from tests.doctests import check_example
 
 BATCH_SIZE = 8
 
@@ -215,12 +215,4 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("directory")
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)
 def test_example_in_docstring_prints_what_it_says(function: Any, names: dict[str, Any]) -> None:
-    # A function without an example would give a test without one.
-    finder = doctest.DocTestFinder(recurse=False, exclude_empty=False)
-    (test,) = finder.find(function, function.__name__, globs=names)
-    assert test.examples
-    # Tables are centred, and of them an example shows the ends.
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    said: list[str] = []
-    outcome = doctest.DocTestRunner(verbose=False, optionflags=flags).run(test, out=said.append)
-    assert outcome.failed == 0, "".join(said)
+    check_example(function, names)

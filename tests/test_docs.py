@@ -20,7 +20,18 @@ import yaml
 from kdjax import objectives, recipes
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.cli.command_line import PAPER
-from kdjax.config import ArmConfig, Config, TermConfig
+from kdjax.config import (
+    ArmConfig,
+    Config,
+    ContaminationConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    MinimalPairsConfig,
+    MlmProbeConfig,
+    ProbeConfig,
+    TaskConfig,
+    TermConfig,
+)
 from kdjax.config.values import RENAMED
 from kdjax.dry_run import named_arms
 from kdjax.dry_run.pricing import prices
@@ -314,7 +325,7 @@ def test_documented_untrained_parts_of_named_arms_are_current() -> None:
         replace(shallow, arms={name: ArmConfig() for name in PRESETS})
     ).items():
         # What has no gradient is what the table says.
-        model = arm.trained["model"]
+        model = arm.gradient_mask["model"]
         assert ("MLM head" in table[name][1]) != any(model["mlm"]["dense"].values()), name
         assert ("attention output" in table[name][1]) != any(
             model["layers"]["2"]["ffn"]["up"].values()
@@ -394,3 +405,28 @@ def test_links_have_targets(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
             assert anchor in [heading.replace(" ", "-") for heading in anchors], link
+
+
+@pytest.mark.parametrize(
+    ("page", "section", "kind"),
+    [
+        ("evaluation.md", "evaluation.", EvaluationConfig),
+        ("evaluation.md", "evaluation.mlm_probe.", MlmProbeConfig),
+        ("evaluation.md", "evaluation.minimal_pairs.", MinimalPairsConfig),
+        ("evaluation.md", "evaluation.probe.", ProbeConfig),
+        ("evaluation.md", "evaluation.finetune.", FinetuneConfig),
+        ("tasks.md", "evaluation.tasks.NAME.", TaskConfig),
+        ("data.md", "evaluation.contamination.", ContaminationConfig),
+    ],
+)
+def test_table_of_settings_names_every_setting_and_no_other(
+    page: str, section: str, kind: type
+) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    (table,) = re.findall(rf"^\| `{re.escape(section)}` \|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    named = set()
+    for line in table.splitlines():
+        # A setting that has settings of its own is named with them: `few_shot.draws`, `.steps`.
+        names = [name for name in code(line.split("|")[1]) if not name.startswith(".")]
+        named |= {name.partition(".")[0] for name in names}
+    assert named == {field.name for field in fields(kind)}

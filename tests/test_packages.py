@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,22 @@ def test_modules_import_one_another_in_no_circle() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_readme_lists_packages_in_the_order_of_their_floors() -> None:
+    readme = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+    listed = readme.split("\nkdjax/ ")[1].split("\nexamples/ ")[0]
+    names = re.findall(r"(?<=\s)(\w+)(?:/|\.py)(?=\s)", listed)
+    assert len(names) > 1
+    assert names == [name for name in FLOORS if name in names]
+
+
+def test_contributing_names_packages_in_the_order_of_their_floors() -> None:
+    contributing = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    sentence = contributing.split("holds it:")[1].split("bottom")[0]
+    names = re.findall(r"`(\w+)`", sentence)
+    assert len(names) > 1
+    assert names == [name for name in FLOORS if name in names]
 
 
 def test_readme_and_the_picture_name_each_package() -> None:

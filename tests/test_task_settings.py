@@ -8,10 +8,21 @@ from typing import Any
 import pytest
 
 from kdjax import recipes
-from kdjax.config import Config, EvaluationConfig
-from kdjax.config.tasks import SUITES, TaskConfig
-from kdjax.data.tasks.suite import suite_tasks
+from kdjax.arms.recipe_arms import arms_of
+from kdjax.config import (
+    ArmConfig,
+    BudgetConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelSpec,
+    TeacherConfig,
+    TuneConfig,
+)
+from kdjax.config.suites import SUITES
+from kdjax.config.tasks import TaskConfig
 from kdjax.errors import InputError
+from kdjax.tuning.trial import recipe_of
 
 FILES = {"train": "a.csv", "dev": "b.csv", "test": "c.csv"}
 
@@ -34,14 +45,10 @@ def test_recipe_names_a_suite_and_files_of_splits(tmp_path: Path) -> None:
     assert evaluation.tasks["yours"].shares == (0.2, 0.1)
 
 
-def test_names_of_settings_are_those_of_the_suites() -> None:
-    for suite, names in SUITES.items():
-        assert tuple(task.name for task in suite_tasks(suite)) == names
-
-
 def test_all_results_of_glue_have_names() -> None:
     results = EvaluationConfig(suite="glue", glue="x").task_results
-    assert results == (*SUITES["glue"][:6], "mnli-mm", *SUITES["glue"][6:])
+    names = [task.name for task in SUITES["glue"]]
+    assert results == (*names[:6], "mnli-mm", *names[6:])
     assert EvaluationConfig().task_results == ()
 
 
@@ -108,3 +115,56 @@ def test_default_metric_follows_the_kind_of_label() -> None:
     assert TaskConfig("a").metric_names == ("accuracy",)
     assert TaskConfig("a", regression=True).metric_names == ("pearson",)
     assert TaskConfig("a", metrics=("f1", "accuracy")).metric_names == ("f1", "accuracy")
+
+
+TEACHER_OF_32 = {
+    "student": ModelSpec(size="1x64", max_positions=64),
+    "teacher": TeacherConfig(architecture=ModelSpec(size="2x64", max_positions=32)),
+    "data": DataConfig(seq_len=32),
+    "arms": {"scratch": ArmConfig(), "logit": ArmConfig()},
+}
+"""A recipe whose teacher has read shorter sequences than its students can."""
+
+
+def test_rows_may_be_longer_than_a_teacher_that_is_not_probed_can_read() -> None:
+    evaluation = EvaluationConfig(seq_len=64, protocols=("fixed", "grid"))
+    assert list(arms_of(Config(evaluation=evaluation, **TEACHER_OF_32))) == ["scratch", "logit"]
+
+
+@pytest.mark.parametrize(
+    ("seq_len", "protocols", "message"),
+    [
+        (65, ("fixed",), r"evaluation\.seq_len is 65, expected at most student\.max_positions, 64"),
+        (64, ("probe",), r"evaluation\.seq_len is 64, expected at most teacher\.architecture\.max"),
+    ],
+)
+def test_rows_longer_than_a_model_that_reads_them_are_refused(
+    seq_len: int, protocols: tuple[Any, ...], message: str
+) -> None:
+    evaluation = EvaluationConfig(seq_len=seq_len, protocols=protocols)
+    with pytest.raises(InputError, match=message):
+        arms_of(Config(evaluation=evaluation, **TEACHER_OF_32))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "tasks", "results"),
+    [
+        ("probe.mrpc", ("mrpc",), ("mrpc",)),
+        ("probe.mnli-mm", ("mnli",), ("mnli", "mnli-mm")),
+        ("probe.mine", (), ("mine",)),
+        ("mlm_loss", (), ()),
+    ],
+)
+def test_trials_of_tuning_read_the_task_of_their_endpoint_alone(
+    endpoint: str, tasks: tuple[str, ...], results: tuple[str, ...]
+) -> None:
+    evaluation = EvaluationConfig(
+        suite="glue", glue="glue", tasks={"mine": TaskConfig("a.csv"), "other": TaskConfig("b.csv")}
+    )
+    budget = BudgetConfig(flops=1e12)
+    tune = TuneConfig(endpoint=endpoint)
+    config = Config(evaluation=evaluation, tune=tune, budget=budget, **TEACHER_OF_32)
+    of_trials = recipe_of(config)
+    assert of_trials.evaluation.suite_tasks == tasks
+    assert of_trials.evaluation.task_results == results
+    assert of_trials.evaluation.protocols == ("probe",)

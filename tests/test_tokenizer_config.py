@@ -12,14 +12,12 @@ from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.models import init, pretrained_config, save_pretrained
 from kdjax.tokenizer_config import NAME, tokenizer_config
-from tests.corpora import make_tokenizer
+from tests.corpora import DEMO_TEACHER, make_tokenizer
 from tests.golden import record_tokens
 from tests.models.conftest import config_with
 from tests.models.fixtures import ConfigWith
 
 __all__ = ["config_with"]
-
-DEMO = Path(__file__).parents[1] / "configs" / "demo-teacher"
 
 
 def read(path: Path) -> Any:
@@ -101,5 +99,7 @@ def test_tokenizer_that_is_no_object_is_refused(
 
 
 def test_demo_teacher_has_what_is_written_today() -> None:
-    content = read(DEMO / "tokenizer.json")
-    assert read(DEMO / NAME) == tokenizer_config(content, pretrained_config(DEMO), DEMO)
+    content = read(DEMO_TEACHER / "tokenizer.json")
+    assert read(DEMO_TEACHER / NAME) == tokenizer_config(
+        content, pretrained_config(DEMO_TEACHER), DEMO_TEACHER
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kdjax.arms.baseline import first_without_teacher
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.training.arm import Arm
@@ -44,14 +45,11 @@ def _check_heads(primary: str, arms: Mapping[str, Arm]) -> None:
         InputError: one of them does not.
     """
     with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
-    without_teacher = [name for name, arm in arms.items() if not arm.needs_teacher]
-    # The verdict is against the first arm without a teacher, or the first at all.
-    baseline_arm = next(iter(without_teacher or arms))
+    baseline_arm = first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()})
     if baseline_arm in with_head and len(with_head) > 1:
         return
-    trained = ", ".join(with_head) or "no arm"
+    names = ", ".join(with_head) or "no arm"
     raise InputError(
-        f"evaluation.primary is {primary!r}, expected an endpoint that {baseline_arm} and "
-        "another arm have, for instance "
-        f"'mlm_probe': of the arms, {trained} trains an MLM head"
+        f"evaluation.primary is {primary!r}, expected an endpoint that {baseline_arm} and another "
+        f"arm have, for instance 'mlm_probe': of the arms, {names} trains an MLM head"
     )

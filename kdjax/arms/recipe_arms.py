@@ -40,7 +40,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
     # Against the recipe, which all arms share.
     for arm in arms.values():
         _check_models(config, arm, teacher)
-        finetuning_of(config, arm)
+        _check_finetuning(config, arm)
         if config.train.grad_accum_steps > 1:
             for phase in arm.phases:
                 phase.check_splits()
@@ -61,21 +61,26 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
     if arm.student.vocab_size != vocab_size:
         raise InputError(
             f"arms.{arm.name}.student.vocab_size is {arm.student.vocab_size}, expected "
-            "student.vocab_size, "
-            f"{vocab_size}: arms read the same text"
+            f"student.vocab_size, {vocab_size}: arms read the same text"
         )
-    # The teacher reads only what an arm shows it.
-    models = [("student", arm.student)]
+    evaluation = config.evaluation
+    lengths = [
+        ("data.seq_len", config.data.seq_len, "student", arm.student),
+        ("evaluation.seq_len", evaluation.seq_len, "student", arm.student),
+    ]
+    # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
+    # not fine-tuned.
     if arm.uses_teacher:
-        models.append(("teacher.architecture", teacher))
-    lengths = {"data.seq_len": config.data.seq_len, "evaluation.seq_len": config.evaluation.seq_len}
-    for setting, model in models:
-        for length_setting, length in lengths.items():
-            if length > model.max_positions:
-                raise InputError(
-                    f"{length_setting} is {length}, expected at most {setting}.max_positions, "
-                    f"{model.max_positions} tokens"
-                )
+        lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
+        if "probe" in evaluation.protocols:
+            row = ("evaluation.seq_len", evaluation.seq_len, "teacher.architecture", teacher)
+            lengths.append(row)
+    for length_setting, length, setting, model in lengths:
+        if length > model.max_positions:
+            raise InputError(
+                f"{length_setting} is {length}, expected at most {setting}.max_positions, "
+                f"{model.max_positions} tokens"
+            )
 
 
 def _check_cached(config: Config, arm: Arm) -> None:
@@ -87,25 +92,31 @@ def _check_cached(config: Config, arm: Arm) -> None:
     # A run under a clock would read for free what took time to store.
     if config.budget.kind == "hours":
         raise InputError(
-            f"arms.{arm.name}: teacher is 'cached' under budget.hours, expected 'online': the "
-            "time that storing took "
-            "is not on a run's clock"
+            f"arms.{arm.name}: teacher is 'cached' under budget.hours, expected 'online': the time "
+            "that storing took is not on a run's clock"
         )
     teachers = teacher_seeds(config)
     if len(teachers) > 1:
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' and there are {len(teachers)} teachers, of the "
-            "seeds "
-            f"{list(teachers)}, expected 'online': outputs are stored of one teacher"
+            f"seeds {list(teachers)}, expected 'online': outputs are stored of one teacher"
         )
     # New masks in each epoch would need outputs that are not stored.
     if config.data.mask_copies < 1:
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' and data.mask_copies 0, expected at least 1: "
-            "stored "
-            "outputs belong to "
-            "fixed masks"
+            "stored outputs belong to fixed masks"
         )
+
+
+def _check_finetuning(config: Config, arm: Arm) -> None:
+    """Check that an arm's own settings of fine-tuning are such settings.
+
+    Raises:
+        InputError: a setting that there is not, or that cannot be.
+    """
+    # Settings are checked where they are put together.
+    finetuning_of(config, arm)
 
 
 def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
@@ -114,6 +125,8 @@ def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
     Raises:
         InputError: a setting that there is not, or that cannot be.
     """
-    setting = f"arms.{arm.name}.finetune"
-    finetuning: FinetuneConfig = changed(config.evaluation.finetune, arm.config.finetune, setting)
+    setting_name = f"arms.{arm.name}.finetune"
+    finetuning: FinetuneConfig = changed(
+        config.evaluation.finetune, arm.config.finetune, setting_name
+    )
     return finetuning

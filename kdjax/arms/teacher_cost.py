@@ -69,8 +69,7 @@ class TeacherCost:
         if "teacher_training" in CASES[case] and not self.known:
             raise InputError(
                 f"budget.teacher is {case!r} and what training the teacher cost is not known, "
-                "expected "
-                "teacher.training_flops, a teacher whose card says it, or teacher.train"
+                "expected teacher.training_flops, a teacher whose card says it, or teacher.train"
             )
 
 

@@ -88,7 +88,7 @@ _STORED_AS = {"padded_tokens": "positions"}
 
 @dataclass(frozen=True)
 class Ledger:
-    """What one run has spent; it travels in the checkpoint.
+    """The account of what one run has spent; it travels in the checkpoint.
 
     Attributes:
         budget: budget of the run.

@@ -28,8 +28,8 @@ def run(options: Options) -> None:
 
 COMMAND = Command(
     "arms",
-    "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the "
-    "paper's sizes.",
+    "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the paper's "
+    "sizes.",
     run,
     usage="[CONFIG] [--json] [--SETTING VALUE ...]",
     add_arguments=add_arguments,

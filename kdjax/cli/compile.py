@@ -47,8 +47,8 @@ def run(options: Options) -> None:
 
 COMMAND = Command(
     "compile",
-    "Compile every arm's step for a TPU slice without one: memory, collectives, estimated "
-    "time and utilisation.",
+    "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and "
+    "utilisation.",
     run,
     usage="CONFIG --topology CHIP:AxB [--arm NAME ...] [--top N] [--json] [--SETTING VALUE ...]",
     add_arguments=add_arguments,

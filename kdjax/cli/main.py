@@ -95,8 +95,8 @@ def _run(arguments: Sequence[str] | None) -> bool:
         if not _peer_lost(e):
             raise
         process_logging.warn(
-            f"another process is gone, or the way to it ({' '.join(str(e).split())[:200]}); "
-            "the same command on all hosts goes on from the last checkpoint"
+            f"another process is gone, or the way to it ({' '.join(str(e).split())[:200]}); the "
+            "same command on all hosts goes on from the last checkpoint"
         )
         _exit_now(Stopped.STATUS)
     return hasattr(options, "out")

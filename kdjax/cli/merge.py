@@ -27,8 +27,8 @@ def run(options: Options) -> None:
 
 COMMAND = Command(
     "merge",
-    "The finished runs of a study's parts in one directory; `compare` with the same --out "
-    "takes it up.",
+    "The finished runs of a study's parts in one directory; `compare` with the same --out takes it "
+    "up.",
     run,
     usage="PART ... --out DIR",
     add_arguments=add_arguments,

@@ -12,8 +12,8 @@ def run(options: Options) -> None:
 
 COMMAND = Command(
     "teacher",
-    "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that "
-    "says its cost.",
+    "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says "
+    "its cost.",
     run,
     multiprocess=True,
 )

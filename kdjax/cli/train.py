@@ -38,8 +38,8 @@ def run(options: Options) -> None:
 
 COMMAND = Command(
     "train",
-    "One arm under one seed of a study, or one part of its runs; `compare` with the same "
-    "--out takes it up.",
+    "One arm under one seed of a study, or one part of its runs; `compare` with the same --out "
+    "takes it up.",
     run,
     add_arguments=add_arguments,
     multiprocess=True,

@@ -20,6 +20,7 @@ from kdjax.config.teacher import CacheConfig, HeadConfig, PretrainingConfig, Tea
 from kdjax.config.train import (
     CheckpointConfig,
     ComputeConfig,
+    Dtype,
     LogConfig,
     MeshConfig,
     OptimizerConfig,
@@ -38,6 +39,7 @@ __all__ = [
     "Config",
     "ContaminationConfig",
     "DataConfig",
+    "Dtype",
     "EvaluationConfig",
     "FewShotConfig",
     "FinetuneConfig",

@@ -39,8 +39,8 @@ class Schedule:
         ascending = all(before < after for before, after in pairwise(shares))
         if not (shares[0] >= 0 and shares[-1] <= 1 and ascending):
             raise InputError(
-                f"schedule: points are at {shares}, expected ascending shares of the budget from "
-                "0 to 1"
+                f"schedule: points are at {shares}, expected ascending shares of the budget from 0 "
+                "to 1"
             )
 
 

@@ -10,7 +10,7 @@ from kdjax.config.values import check_range, expect
 
 @dataclass(frozen=True)
 class ContaminationConfig:
-    """Whether the tasks' rows are looked for in the pretraining text and among one another."""
+    """The check for the tasks' rows in the pretraining text and among one another."""
 
     check: Literal["off", "report", "refuse"] = "report"
     """`off`: nothing is looked for. `report`: what is found is printed and reported, and noted

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from kdjax.config.contamination import ContaminationConfig
 from kdjax.config.finetune import FinetuneConfig
 from kdjax.config.minimal_pairs import MinimalPairsConfig
-from kdjax.config.tasks import TaskConfig, check_suite, has_mean, result_names
+from kdjax.config.suites import check_suite, has_mean, result_names
+from kdjax.config.tasks import TaskConfig
 from kdjax.config.values import (
     FLOAT32_LIMIT,
     TOKENS_LIMIT,
@@ -173,7 +174,8 @@ class EvaluationConfig:
         check_names(self.texts, "evaluation.texts")
         for name, files in self.texts.items():
             expect(bool(files), f"evaluation.texts.{name}", "empty", "files")
-            for path in (files,) if isinstance(files, str) else files:
+            paths = (files,) if isinstance(files, str) else files
+            for path in paths:
                 check_setting(path, f"evaluation.texts.{name}", url=True, hub_file=True)
 
     @property

@@ -1,8 +1,8 @@
-"""Settings of labelled tasks: those of one's own, and suites."""
+"""Settings of labelled tasks of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kdjax.config.values import check_mapping, check_number, expect
@@ -13,17 +13,6 @@ CLASS_METRICS = ("accuracy", "f1", "f1_macro", "matthews")
 """Metrics of classes."""
 NUMBER_METRICS = ("pearson", "spearman")
 """Metrics of numbers."""
-SUITES = {
-    "glue": ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"),
-    "babylm": ("boolq", "multirc", "rte", "wsc", "mrpc", "qqp", "mnli"),
-}
-"""Names of each suite's tasks."""
-LEFT_OUT = {"glue": ("wnli",), "babylm": ()}
-"""Tasks that are no part of a suite's mean. WNLI's dev rows contradict its training rows, so that
-what it measures is chance (FAQ 12 of gluebenchmark.com)."""
-MISMATCHED = "mnli-mm"
-"""Name of GLUE's result on MNLI's mismatched rows, whose genres no training row has; the matched
-rows' is `mnli`."""
 
 
 @dataclass(frozen=True)
@@ -100,24 +89,24 @@ class TaskConfig:
         return float(self.dev), float(self.test)
 
     def _check_shares(self, name: str) -> None:
-        for setting in ("dev", "test"):
-            value = getattr(self, setting)
+        for setting_name in ("dev", "test"):
+            value = getattr(self, setting_name)
             if isinstance(value, str):
                 raise InputError(
-                    f"{name}.{setting} is {value!r:.80}, expected a share of the rows of "
+                    f"{name}.{setting_name} is {value!r:.80}, expected a share of the rows of "
                     f"{name}.file; files of splits need {name}.train in its place"
                 )
-            check_number(value, f"{name}.{setting}", 0, 1, above=True)
+            check_number(value, f"{name}.{setting_name}", 0, 1, above=True)
         total = sum(self.shares)
         expected = "less than 1: the rest is trained on"
         expect(total < 1, f"{name}.dev and {name}.test", f"{total:g} together", expected)
 
     def _check_files(self, name: str) -> None:
-        for setting in ("dev", "test"):
-            value = getattr(self, setting)
+        for setting_name in ("dev", "test"):
+            value = getattr(self, setting_name)
             is_file = isinstance(value, str) and bool(value)
-            expect(is_file, f"{name}.{setting}", repr(value), "a file, as train is one")
-            check_setting(str(value), f"{name}.{setting}", hub_file=True)
+            expect(is_file, f"{name}.{setting_name}", repr(value), "a file, as train is one")
+            check_setting(str(value), f"{name}.{setting_name}", hub_file=True)
         unused = "nothing: files of splits are not split by a hash"
         expect(not self.identity, f"{name}.identity", repr(self.identity), unused)
 
@@ -147,65 +136,5 @@ def _check_classes(task: TaskConfig, name: str) -> None:
     _check_once(task.classes, f"{name}.classes")
 
 
-def _check_once(names: Sequence[str], setting: str) -> None:
-    expect(len(set(names)) == len(names), setting, list(names), "each name once")
-
-
-def check_suite(suite: str, chosen: Sequence[str], place: str, own: Mapping[str, object]) -> None:
-    """Check the settings of a suite.
-
-    Args:
-        suite: name of the suite; empty: none.
-        chosen: `evaluation.suite_tasks`.
-        place: directory of the suite's data.
-        own: tasks of one's own by name.
-
-    Raises:
-        InputError: a suite without its data, an unknown task, or a name that is taken.
-    """
-    setting = "evaluation.suite_tasks"
-    if not suite:
-        expect(not chosen, setting, list(chosen), "none without evaluation.suite")
-        return
-    expected = "the directory of the suite's data"
-    expect(bool(place), f"evaluation.suite is {suite} and evaluation.{suite}", "empty", expected)
-    for name in chosen:
-        if name not in SUITES[suite]:
-            hint = nearest(str(name), SUITES[suite])
-            raise InputError(f"{setting} has {name!r:.80}{hint}, expected tasks of {suite}")
-    _check_once(chosen, setting)
-    for name in (suite, *result_names(suite, chosen)):
-        if name in own:
-            raise InputError(
-                f"evaluation.tasks has {name!r}, the name of a result of {suite}, expected another"
-            )
-
-
-def has_mean(suite: str, chosen: Sequence[str]) -> bool:
-    """Return whether all tasks of a suite's mean are read.
-
-    Args:
-        suite: name of the suite; empty: none.
-        chosen: names of the tasks that are read; empty: all.
-    """
-    if not suite:
-        return False
-    counted = set(SUITES[suite]) - set(LEFT_OUT[suite])
-    return not chosen or counted <= set(chosen)
-
-
-def result_names(suite: str, chosen: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a suite's results in its order: its tasks', and GLUE's `mnli-mm`.
-
-    Args:
-        suite: name of the suite; empty: none.
-        chosen: names of the tasks that are read; empty: all.
-    """
-    names: list[str] = []
-    for name in SUITES.get(suite, ()):
-        if chosen and name not in chosen:
-            continue
-        names.append(name)
-        if suite == "glue" and name == "mnli":
-            names.append(MISMATCHED)
-    return tuple(names)
+def _check_once(names: Sequence[str], setting_name: str) -> None:
+    expect(len(set(names)) == len(names), setting_name, list(names), "each name once")

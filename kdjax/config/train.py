@@ -9,6 +9,9 @@ from kdjax.config.values import FLOAT32_LIMIT, check_mapping, check_number, chec
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
 
+Dtype = Literal["float32", "bfloat16"]
+"""Types that models compute in."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -46,7 +49,7 @@ class OptimizerConfig:
 class ComputeConfig:
     """How a step is computed. Changes neither the price nor, but for rounding, the result."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Type of activations and matmuls. Parameters, optimiser, softmax, LayerNorm and losses stay
     float32."""
     remat: Literal["none", "dots", "full"] = "none"

@@ -97,13 +97,17 @@ def check_number(
     in_range = low < number <= high if above else low <= number <= high
     if not in_range:
         least = f"more than {low:,}" if above else f"at least {low:,}"
-        shown = repr(value) if len(repr(value)) <= 40 else f"{value!r:.40}…"
+        shown = repr(value)
+        if len(shown) > 40:
+            shown = f"{shown:.40}…"
         raise InputError(f"{name} is {shown}, expected {least}, at most {_bound(high)}")
 
 
 def _bound(number: float) -> str:
     """Return an upper bound as a user would write it."""
-    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    if isinstance(number, int):
+        return f"{number:,}"
+    return f"{number:g}"
 
 
 def check_seeds(seeds: Any, name: str) -> None:
@@ -200,12 +204,15 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
     known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name, value in changes.items():
         if name not in known:
-            now = new_name(f"{where}.{name}", known)
-            hint = f": it is now {now}" if now else nearest(name, known)
+            hint = nearest(name, known)
+            if now := new_name(f"{where}.{name}", known):
+                hint = f": it is now {now}"
             raise InputError(f"{where}: unknown setting {name!r}{hint}")
         # A bool is an int in Python, and no number here; a whole number may stand for a real one.
         before = known[name]
-        kinds: tuple[type, ...] = (type(before), int) if type(before) is float else (type(before),)
+        kinds: tuple[type, ...] = (type(before),)
+        if type(before) is float:
+            kinds = (float, int)
         fits = isinstance(value, kinds) and isinstance(value, bool) == isinstance(before, bool)
         if before is not None and not fits:
             raise InputError(
@@ -254,13 +261,17 @@ def renamed(name: str, value: Any) -> str:
         value: the value that is refused.
     """
     was_length = name == "positions" and isinstance(value, int)
-    return " (the longest sequence is now max_positions)" if was_length else ""
+    if was_length:
+        return " (the longest sequence is now max_positions)"
+    return ""
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """Find the first setting in which two configs differ: its dotted name and both values."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
-        return None if before == now else (name, before, now)
+        if before == now:
+            return None
+        return name, before, now
     for key in {**before, **now}:
         inner = f"{name}.{key}".lstrip(".")
         difference = first_difference(before.get(key), now.get(key), inner)

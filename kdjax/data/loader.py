@@ -202,7 +202,7 @@ def fixed_batches(
     mlm_probability: float,
     max_predictions: int,
     masking: MaskingConfig = MaskingConfig(),
-    besides: int = 0,
+    excluding: int = 0,
 ) -> list[Batch]:
     """Read sequences of a split in order with fixed masks, for evaluation.
 
@@ -219,9 +219,9 @@ def fixed_batches(
         mlm_probability: share of a sequence's tokens that are masked.
         max_predictions: the most tokens of a sequence that are masked.
         masking: what takes the place of a token that is masked.
-        besides: limit of another call, whose sequences are left out; 0: none are.
+        excluding: limit of another call, whose sequences are left out; 0: none are.
     """
-    chosen = evenly_spaced(corpus.sequences(split), limit, besides)
+    chosen = evenly_spaced(corpus.sequences(split), limit, excluding)
     batches = []
     for start in range(0, len(chosen), batch_size):
         sequences = chosen[start : start + batch_size]
@@ -238,14 +238,14 @@ def fixed_batches(
     return batches
 
 
-def evenly_spaced(available: int, limit: int, besides: int = 0) -> np.ndarray:
+def evenly_spaced(available: int, limit: int, excluding: int = 0) -> np.ndarray:
     """Choose at most `limit` numbers below `available`, ascending and evenly spaced.
 
-    None is one of those that the limit `besides` gives.
+    None is one of those that the limit `excluding` gives.
     """
     numbers = np.arange(available)
-    if besides:
-        numbers = np.setdiff1d(numbers, evenly_spaced(available, besides))
+    if excluding:
+        numbers = np.setdiff1d(numbers, evenly_spaced(available, excluding))
     count = min(limit, len(numbers))
     return numbers[np.arange(count) * len(numbers) // max(count, 1)]
 

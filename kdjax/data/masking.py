@@ -1,4 +1,4 @@
-"""Which tokens of a sequence are hidden from the model, as a pure function."""
+"""The choice of the tokens that are hidden from the model, as a pure function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdjax.config import MaskingConfig
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How tokens of a text are masked, whatever the sequence.
+    """Settings of masking that are the same for every sequence.
 
     Attributes:
         mlm_probability: share of the maskable tokens to mask.

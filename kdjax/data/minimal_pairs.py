@@ -144,8 +144,8 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
     # Two sentences of the same tokens have the same score to the last bit, as they are scored once.
     numbers: dict[tuple[tuple[int, ...], ...], int] = {}
     indices = []
-    for sentence, of_sentence in zip(sentences, spans, strict=True):
-        key = _key(sentence, of_sentence, length)
+    for sentence, span in zip(sentences, spans, strict=True):
+        key = _key(sentence, span, length)
         indices.append(numbers.setdefault(key, len(numbers)))
 
     # What is not text, [CLS] and [SEP] included, is of no word and not scored.

@@ -31,8 +31,8 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
     ours = _entries(read_backend(tokenizer).get_vocab(with_added_tokens=True))
     if max(ours) >= vocab_size:
         raise InputError(
-            f"{tokenizer}: has {max(ours) + 1} entries, "
-            f"expected those of {directory}, whose word embedding has {vocab_size}"
+            f"{tokenizer}: has {max(ours) + 1} entries, expected those of {directory}, whose word "
+            f"embedding has {vocab_size}"
         )
     theirs = _vocabulary_of(directory)
     if not theirs:

@@ -13,12 +13,12 @@ from kdjax.dry_run.price_table import WIDTH
 from kdjax.hlo.estimate import SOURCES
 
 _MEANING = (
-    "Estimates, not measured on a TPU. compute: the compiler's own cycles; custom calls "
-    "(Pallas): their FLOPs at",
+    "Estimates, not measured on a TPU. compute: the compiler's own cycles; custom calls (Pallas): "
+    "their FLOPs at",
     "half the peak, or their bytes at HBM's rate; collectives: a ring over one link each way "
     "round; moves: bytes",
-    "at HBM's rate. A step is their sum, as if none overlapped; asynchronous copies are taken "
-    "to hide behind it.",
+    "at HBM's rate. A step is their sum, as if none overlapped; asynchronous copies are taken to "
+    "hide behind it.",
     "L x L: scores, probabilities, relations that go through HBM.",
 )
 """What the table's figures mean."""
@@ -140,7 +140,7 @@ def _operations(rows: dict[str, Any]) -> list[str]:
                 label += f" x {operation['turns']}"
             origin = " ".join(filter(None, (operation["op_name"], operation["place"])))
             lines.append(
-                f"{name}: {1e3 * operation['seconds']:8.3f} ms {operation['source']:12} "
-                f"{label}  {origin}"
+                f"{name}: {1e3 * operation['seconds']:8.3f} ms {operation['source']:12} {label}  "
+                f"{origin}"
             )
     return lines

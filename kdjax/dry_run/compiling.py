@@ -241,9 +241,8 @@ def check_fits(rows: dict[str, Any]) -> None:
     if too_large:
         raise InputError(
             f"{', '.join(too_large)}: do not fit in the {gib(rows['hbm'])} GiB of HBM of a device "
-            f"of {rows['topology']}, "
-            "expected a larger slice, or train.grad_accum_steps, train.compute.remat or "
-            "train.mesh.fsdp to need less"
+            f"of {rows['topology']}, expected a larger slice, or train.grad_accum_steps, "
+            "train.compute.remat or train.mesh.fsdp to need less"
         )
 
 

@@ -50,5 +50,7 @@ def known_tokenizer(config: Config) -> Path | None:
     # A prepared text has the tokenizer that was trained on it.
     if config.data.prepared:
         path = local_path(config.data.prepared, "data.prepared") / "tokenizer.json"
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        return path
     return None

@@ -71,9 +71,8 @@ def arms_table(config: Config, rows: dict[str, dict[str, Any]]) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
         title=f"Arms, priced for a {_size(config.student)} student and a "
-        f"{_size(config.teacher.architecture)} teacher, "
-        f"{shape.batch_size} x {shape.seq_len} tokens a step, {shape.max_predictions} masked "
-        "slots a sequence",
+        f"{_size(config.teacher.architecture)} teacher, {shape.batch_size} x {shape.seq_len} "
+        f"tokens a step, {shape.max_predictions} masked slots a sequence",
     )
     # What may be long wraps; names and numbers do not.
     table.add_column("arm", no_wrap=True)

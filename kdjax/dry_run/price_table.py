@@ -54,8 +54,7 @@ def _table(config: Config, rows: Rows) -> Table:
         pad_edge=False,
         collapse_padding=True,
         title=f"FLOPs of a step of {shape.batch_size} x {shape.seq_len} tokens, "
-        f"{shape.max_predictions} masked slots a sequence; "
-        f"what {Budget.of(config.budget)} buy",
+        f"{shape.max_predictions} masked slots a sequence; what {Budget.of(config.budget)} buy",
     )
     table.add_column("arm", no_wrap=True)
     parts = [part.replace("_", " ") for part in PARTS]
@@ -84,7 +83,9 @@ def _table(config: Config, rows: Rows) -> Table:
 
 def _known(value: Any, form: str) -> str:
     """Return a number formatted; a dash where it is not known."""
-    return "-" if value is None else format(value, form)
+    if value is None:
+        return "-"
+    return format(value, form)
 
 
 def _charged_line(config: Config, rows: Rows) -> str:
@@ -101,8 +102,7 @@ def _teacher_line(config: Config) -> str:
     training = config.teacher.train
     return (
         f"teacher: {len(training.seeds)} trained here, each with {training.budget:.4g} FLOPs; at "
-        f"{config.teacher.at:g} of that it "
-        f"has cost {cost_by_recipe(config).training:.6g}"
+        f"{config.teacher.at:g} of that it has cost {cost_by_recipe(config).training:.6g}"
     )
 
 

@@ -50,7 +50,9 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     if config.evaluation.minimal_pairs.directory:
         pairs = known_pairs(config)
         for name, arm in arms.items():
-            flops = None if pairs is None else pairs_cost(config, arm, pairs)
+            flops = None
+            if pairs is not None:
+                flops = pairs_cost(config, arm, pairs)
             for row in rows[name]:
                 row["minimal_pairs"] = {"flops": flops}
     return rows
@@ -162,7 +164,9 @@ def _cache(
     # They pay off once a run has saved its share: both are of one sequence.
     cost = Fraction(cache_price(teacher, request, shape), shape.batch_size) * views / runs
     saved_an_epoch = _saved_an_epoch(config, arm, step_prices)
-    epochs = float(cost / saved_an_epoch) if saved_an_epoch > 0 else None
+    epochs = None
+    if saved_an_epoch > 0:
+        epochs = float(cost / saved_an_epoch)
     return {
         "bytes_a_sequence": bytes_a_sequence,
         "bytes": total_bytes,

@@ -24,7 +24,7 @@ from kdjax.dry_run.known_tasks import KnownTasks, known_tasks
 from kdjax.dry_run.task_costs import protocol_work
 from kdjax.evaluation.finetuning.lanes import lanes_of
 from kdjax.evaluation.finetuning.step import (
-    Recipe,
+    StepKey,
     abstract_batch,
     abstract_state,
     compiled_outputs,
@@ -113,14 +113,14 @@ def _compiled_arm(
         if protocol != "probe":
             work += of_protocol
 
-    recipe = _recipe(config, arm, settings, layout)
+    step_key = _step_key(config, arm, settings, layout)
 
     def compile_part(part: Part, shape: BatchOf) -> CompiledShape:
         reporter.status(
             f"{arm.name}: compiling fine-tuning for {target.name}, {part} {shape.rows} x "
             f"{shape.length}"
         )
-        return _compiled(recipe, target, part, shape)
+        return _compiled(step_key, target, part, shape)
 
     compile_step = functools.partial(compile_part, "step")
     compile_scoring = functools.partial(compile_part, "scoring")
@@ -154,9 +154,9 @@ def devices_of(config: Config, target: Slice) -> Layout:
     return Layout.of(devices=target.devices[:1])
 
 
-def _recipe(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) -> Recipe:
+def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) -> StepKey:
     """Return what the programs depend on; a head of two outputs stands for all."""
-    return Recipe(
+    return StepKey(
         model=arm.student,
         outputs=2,
         regression=False,
@@ -212,13 +212,13 @@ def _lengths(lengths: Iterable[int]) -> list[int]:
     return [ascending[0], between, ascending[-1]]
 
 
-def _compiled(recipe: Recipe, target: Slice, part: Part, shape: BatchOf) -> CompiledShape:
+def _compiled(step_key: StepKey, target: Slice, part: Part, shape: BatchOf) -> CompiledShape:
     """Compile a training step, or a scoring pass, of a shape for a slice."""
-    state = abstract_state(recipe)
-    batch = abstract_batch(recipe, shape.rows, shape.length)
+    state = abstract_state(step_key)
+    batch = abstract_batch(step_key, shape.rows, shape.length)
     if part == "scoring":
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
-        traced = compiled_outputs(recipe).trace(state.params, inputs)
+        traced = compiled_outputs(step_key).trace(state.params, inputs)
     else:
         rate = jax.ShapeDtypeStruct((), jnp.float32)
         arguments: Any = (state, batch, rate)
@@ -229,7 +229,7 @@ def _compiled(recipe: Recipe, target: Slice, part: Part, shape: BatchOf) -> Comp
                 jax.eval_shape(stack_batches, [batch] * shape.lanes),
                 jax.ShapeDtypeStruct((shape.lanes,), jnp.float32),
             )
-        traced = compiled_step(recipe, shape.lanes).trace(*arguments)
+        traced = compiled_step(step_key, shape.lanes).trace(*arguments)
     try:
         with uncached():
             program = traced.lower().compile()

@@ -1,4 +1,4 @@
-"""Where one arm overtakes another as the budget grows."""
+"""The budget at which one arm overtakes another."""
 
 from __future__ import annotations
 

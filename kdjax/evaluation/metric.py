@@ -75,7 +75,9 @@ def _correlation(correlate: Callable[..., Any], predicted: Values, truth: Values
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = float(correlate(x, y).statistic)
-    return value if np.isfinite(value) else 0.0
+    if not np.isfinite(value):
+        return 0.0
+    return value
 
 
 METRICS = {

@@ -51,6 +51,11 @@ def score_pairs(
     Raises:
         InputError: the model has no MLM head, fewer positions than a sentence has tokens, or a
             score that is not finite.
+
+    Example:
+        >>> scored = score_pairs(model, params, pairs, ["pll"], batch_tokens=256)
+        >>> 0 <= scored["pll"].accuracy <= 1
+        True
     """
     # On the device once, not with every batch.
     params = jax.tree.map(jnp.asarray, params)
@@ -94,14 +99,14 @@ def _scores(
     # `[N, L]`: the log-probability of each token; 0 where it is not scored.
     log_probs = np.zeros(pairs.tokens.shape, np.float64)
     scores = {}
-    for name, (rows, later) in zip(_in_turn(scoring), _passes(pairs, scoring), strict=True):
+    for name, (rows, later) in zip(_order(scoring), _passes(pairs, scoring), strict=True):
         values = token_log_probs(model, params, pairs, rows, later=later, batch_tokens=batch_tokens)
         log_probs[rows[:, 0], rows[:, 1]] = values
         scores[name] = log_probs.sum(axis=1)
     return {name: scores[name] for name in scoring}
 
 
-def _in_turn(scoring: Sequence[str]) -> list[str]:
+def _order(scoring: Sequence[str]) -> list[str]:
     """Return ways to score in the order in which they are computed: `pll` is first."""
     return sorted(scoring)
 
@@ -113,7 +118,7 @@ def _passes(pairs: PairSet, scoring: Sequence[str]) -> Iterator[tuple[Rows, bool
     last token of a word both mask the same.
     """
     every = np.argwhere(pairs.scored)
-    for name in _in_turn(scoring):
+    for name in _order(scoring):
         if name == "pll":
             yield every, False
         elif "pll" in scoring:

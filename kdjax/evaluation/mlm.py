@@ -26,7 +26,7 @@ from kdjax.objectives.reductions import require_logits
 
 @dataclass(frozen=True)
 class MlmResult:
-    """How well a model fills in held-out masks, and how near it is to a teacher there.
+    """A model's predictions at held-out masks: their quality, and their distance from a teacher's.
 
     Attributes:
         loss: mean cross-entropy over the masked slots, in nats, weighted by `label_weights`.

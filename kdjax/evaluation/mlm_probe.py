@@ -183,8 +183,8 @@ def steps_of(settings: MlmProbeConfig, shape: BatchShape) -> int:
     if steps < 2:
         raise InputError(
             f"evaluation.mlm_probe.tokens is {settings.tokens:g}, expected 0, or at least two "
-            "steps of evaluation.mlm_probe.batch_size x data.seq_len, "
-            f"{2 * shape.tokens_per_step} tokens"
+            f"steps of evaluation.mlm_probe.batch_size x data.seq_len, {2 * shape.tokens_per_step} "
+            "tokens"
         )
     return steps
 

@@ -1,4 +1,4 @@
-"""What scores of sentences say of minimal pairs: accuracy by phenomenon and over phenomena."""
+"""Accuracy on minimal pairs from scores of sentences, by phenomenon and over phenomena."""
 
 from __future__ import annotations
 

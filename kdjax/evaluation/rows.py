@@ -154,4 +154,6 @@ def tokens_per_batch() -> int:
     On a CPU so few that a small encoder's activations stay in its cache (half the time); elsewhere
     enough to fill the device.
     """
-    return 2048 if jax.default_backend() == "cpu" else ACCELERATOR_TOKENS
+    if jax.default_backend() == "cpu":
+        return 2048
+    return ACCELERATOR_TOKENS

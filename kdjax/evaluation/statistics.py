@@ -151,6 +151,12 @@ def compare_all(
 
     Raises:
         InputError: a value, confidence or margin that `paired` refuses.
+
+    Example:
+        >>> values = {"scratch": {0: 0.70, 1: 0.73}, "logit": {0: 0.80, 1: 0.84}}
+        >>> (comparison,) = compare_all(values, confidence=0.8, margin=0.01)
+        >>> comparison.a, comparison.verdict, round(comparison.difference, 3)
+        ('logit', 'BEATS', 0.105)
     """
     return [
         paired(
@@ -321,7 +327,7 @@ def _is_within_margin(low: float, high: float, margin: float, values: Sequence[f
         values: the values whose differences the interval is of.
     """
     rounding = ROUNDINGS * np.finfo(np.float64).eps * max(map(abs, values))
-    return -margin - rounding <= low and high <= margin + rounding
+    return bool(-margin - rounding <= low and high <= margin + rounding)
 
 
 def _paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:

@@ -99,8 +99,8 @@ def hold_out(
     levels = sorted({run.flops for run in runs})
     if not 1 <= budgets <= len(levels) - 3:
         raise InputError(
-            f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and "
-            "at least 3 left to fit"
+            f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and at "
+            "least 3 left to fit"
         )
     largest = levels[-budgets:]
     rest = [run for run in runs if run.flops not in largest]

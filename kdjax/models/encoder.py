@@ -18,17 +18,11 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.models import ops
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
-from kdjax.models.ops.dropout import Key, fold
+from kdjax.models.ops.dropout import Key, Site, fold
 from kdjax.models.starts import initializer
 
 AttentionFeatures = dict[str, jax.Array]
 """What a layer's attention computes on its way, by the names in `ATTENTION_FEATURES`."""
-
-# Sites of dropout: each is the only one of its number under its key.
-_EMBEDDINGS_SITE = 0
-_ATTENTION_SITE = 1
-_FFN_SITE = 2
-_TASK_SITE = 0
 
 _SAVED = {
     # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest
@@ -108,7 +102,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         x = x.astype(self.dtype)
         if self.norm is not None:
             x = self.norm(x)
-        return ops.dropout(x, self.dropout, key, site=_EMBEDDINGS_SITE)
+        return ops.dropout(x, self.dropout, key, site=Site.EMBEDDINGS)
 
 
 class Attention(nnx.Module):  # type: ignore[misc]
@@ -280,12 +274,12 @@ class Layer(nnx.Module):  # type: ignore[misc]
 
     def _after_attention(self, x: jax.Array, attended: jax.Array, key: Key) -> jax.Array:
         """Return a layer's output from its input and what its attention makes of it."""
-        x = x + ops.dropout(attended, self.dropout, key, site=_ATTENTION_SITE)
+        x = x + ops.dropout(attended, self.dropout, key, site=Site.ATTENTION_OUTPUT)
         if self.pre_norm:
             transformed = self.ffn(self.ffn_norm(x))
-            return x + ops.dropout(transformed, self.dropout, key, site=_FFN_SITE)
+            return x + ops.dropout(transformed, self.dropout, key, site=Site.FFN_OUTPUT)
         x = self.attention_norm(x)
-        x = x + ops.dropout(self.ffn(x), self.dropout, key, site=_FFN_SITE)
+        x = x + ops.dropout(self.ffn(x), self.dropout, key, site=Site.FFN_OUTPUT)
         return self.ffn_norm(x)
 
     def attention_features(
@@ -326,7 +320,7 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
     def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
         """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
         x = jnp.tanh(self.pooler(pooled))
-        return self.output(ops.dropout(x, self.dropout, key, site=_TASK_SITE))
+        return self.output(ops.dropout(x, self.dropout, key, site=Site.TASK_POOLED))
 
 
 class Encoder(nnx.Module):  # type: ignore[misc]

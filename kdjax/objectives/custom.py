@@ -201,8 +201,8 @@ class CustomTerm(Term):
             for layer in getattr(request, kind):
                 if not lowest <= layer <= config.layers:
                     raise InputError(
-                        f"{self.name}: asks for {kind} of {whose} layer {layer}, expected "
-                        f"{lowest} to {config.layers}"
+                        f"{self.name}: asks for {kind} of {whose} layer {layer}, expected {lowest} "
+                        f"to {config.layers}"
                     )
         return request
 

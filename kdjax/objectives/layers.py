@@ -66,8 +66,8 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
         return ((student, teacher),)
     if layers == "uniform" and teacher % student:
         raise InputError(
-            f"layers: 'uniform' between {student} student and {teacher} teacher layers, "
-            "expected a whole multiple in the teacher"
+            f"layers: 'uniform' between {student} student and {teacher} teacher layers, expected a "
+            "whole multiple in the teacher"
         )
     if teacher < student:
         raise InputError(

@@ -23,6 +23,11 @@ class Objective:
     Attributes:
         terms: (key, weight, term). The key is the term's name, numbered when a name comes twice;
             the weight is a number or a schedule over the budget.
+
+    Example:
+        >>> objective = Objective((("mlm", 1.0, get("mlm")), ("logit", 0.5, get("logit"))))
+        >>> objective.needs_teacher, objective.scheduled
+        (True, False)
     """
 
     terms: tuple[tuple[str, float | Schedule, Term], ...]

@@ -201,8 +201,8 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
     ends = [0.0, *(phase.until for phase in arm.phases)]
     if ends[-1] != 1 or not all(a < b for a, b in pairwise(ends)):
         raise InputError(
-            f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up "
-            "to 1"
+            f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up to "
+            "1"
         )
     return arm
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from kdjax import forecast
+from kdjax.arms.baseline import first_without_teacher
 from kdjax.arms.recipe_arms import arms_of, shape_of
 from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import CASES, Budget
@@ -35,7 +36,6 @@ from kdjax.plan.schema import (
     PlannedArm,
 )
 from kdjax.plan.spending import Spending
-from kdjax.results.arm_results import first_without_teacher
 from kdjax.storage import locks
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import to_plain

@@ -182,7 +182,10 @@ class ComparedAt:
 
 @dataclass(frozen=True)
 class CrossingForecast:
-    """The budget where two laws change places; see `kdjax.forecast.Crossing`. None: an open end."""
+    """The budget where two laws change places, as in `kdjax.evaluation.crossing.Crossing`.
+
+    None: an open end.
+    """
 
     value: float | None
     low: float | None

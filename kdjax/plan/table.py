@@ -58,8 +58,8 @@ def _forecasts(fitted: FittedPlan) -> Table:
     endpoint = fitted.pilot.endpoint
     better = numbers.ARROWS[endpoint.better]
     title = (
-        f"Forecast {endpoint.label} ({endpoint.unit} {better}); "
-        f"extrapolated beyond {numbers.flops(fitted.largest_budget)} FLOPs"
+        f"Forecast {endpoint.label} ({endpoint.unit} {better}); extrapolated beyond "
+        f"{numbers.flops(fitted.largest_budget)} FLOPs"
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("FLOPs", justify="right", no_wrap=True)

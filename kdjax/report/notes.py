@@ -173,9 +173,9 @@ def _values(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> dict[str, 
     """Return the values of each arm that has any on an endpoint, in the order of its arms."""
     values: dict[str, list[float]] = {}
     for arm in endpoint.arms:
-        of_arm = [run for run in runs if run.arm == arm and endpoint.name in run.metrics]
-        if of_arm:
-            values[arm] = [run.metrics[endpoint.name] for run in of_arm]
+        arm_runs = [run for run in runs if run.arm == arm and endpoint.name in run.metrics]
+        if arm_runs:
+            values[arm] = [run.metrics[endpoint.name] for run in arm_runs]
     return values
 
 
@@ -183,9 +183,9 @@ def divergences(runs: Sequence[EndedRun]) -> list[str]:
     """Return a sentence on each arm with runs that diverged: which seeds, and at which step."""
     sentences = []
     for arm in dict.fromkeys(run.arm for run in runs):
-        of_arm = [run for run in runs if run.arm == arm]
+        arm_runs = [run for run in runs if run.arm == arm]
         places = [
-            f"seed {run.seed} at step {run.diverged.step:,}" for run in of_arm if run.diverged
+            f"seed {run.seed} at step {run.diverged.step:,}" for run in arm_runs if run.diverged
         ]
         if places:
             sentences.append(
@@ -194,7 +194,7 @@ def divergences(runs: Sequence[EndedRun]) -> list[str]:
                     arm=arm,
                     places=listed(places),
                     bad=len(places),
-                    count=len(of_arm),
+                    count=len(arm_runs),
                 )
             )
     return sentences

@@ -36,8 +36,8 @@ PHRASES = {
     "shuffled": "{label}, where visible words are shuffled: {costs} nats.",
     # What the verdicts rest on; the last is a sweep's too.
     "basis_none": (
-        "No pair of arms has an interval, which takes two seeds that both share: every verdict "
-        "is INCONCLUSIVE, and differences are of a single seed."
+        "No pair of arms has an interval, which takes two seeds that both share: every verdict is "
+        "INCONCLUSIVE, and differences are of a single seed."
     ),
     "basis": (
         "Paired {confidence} Student-t intervals over {seeds} seeds; {count} of them, not "
@@ -137,14 +137,12 @@ PHRASES = {
     ),
     # Labelled tasks.
     "protocol_probe": "{suite} by linear probes on the frozen model, the best layer of each task",
-    "protocol_fixed": "{suite} by fine-tuning with one setting for all tasks (seeds: {seeds})",
+    "protocol_fixed": "{suite} by fine-tuning with one setting for all tasks, {seeds}",
     "protocol_grid": (
-        "{suite} by fine-tuning with the best of {settings} settings for each task ({rates} "
-        "learning rates x {sizes} batch sizes x {epochs} numbers of epochs; seeds: {seeds})"
+        "{suite} by fine-tuning with the best of {settings} for each task ({rates} x {sizes} x "
+        "{epochs}), {seeds}"
     ),
-    "protocol_few_shot": (
-        "{suite} by fine-tuning on {examples} rows, the mean of {draws} draws (seeds: {seeds})"
-    ),
+    "protocol_few_shot": "{suite} by fine-tuning on {examples}, the mean of {draws}, {seeds}",
     "reported_unseen": (
         "Settings are chosen on {share} of the training rows, which are not trained on; scores "
         "are of the official dev rows."

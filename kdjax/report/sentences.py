@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 
+from kdjax.config.suites import SUITE_TITLES
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import capitalized, listed, say
 from kdjax.report.summary import task_of
@@ -31,17 +32,20 @@ _KINDS = list(MEASURES)
 def headline(results: Results) -> str:
     """Return the sentences on which arms are ahead of which by which measure, or that none is."""
     budget = capitalized(numbers.within(results.budget))
-    outcomes = Counter(verdict.verdict for verdict in results.verdicts)
-    if not results.verdicts:
+    # Tasks of a suite with a mean have tables of their own: what is said is of the mean.
+    names = {endpoint.name for endpoint in summary.main_endpoints(results)}
+    verdicts = [verdict for verdict in results.verdicts if verdict.endpoint in names]
+    outcomes = Counter(verdict.verdict for verdict in verdicts)
+    if not verdicts:
         statement = say("nothing_compared")
-    elif all(verdict.n < 2 for verdict in results.verdicts):
+    elif all(verdict.n < 2 for verdict in verdicts):
         statement = say("no_interval")
-    elif outcomes["TIES"] == len(results.verdicts):
+    elif outcomes["TIES"] == len(verdicts):
         statement = say("all_tie")
     elif not outcomes["BEATS"]:
         statement = say(
             "no_winner",
-            count=len(results.verdicts),
+            count=len(verdicts),
             ties=outcomes["TIES"],
             open=outcomes["INCONCLUSIVE"],
         )
@@ -65,7 +69,7 @@ def measures(endpoints: Iterable[Endpoint]) -> str:
     """Return endpoints by what they measure: `linear probes (topic, mood) and MLM probe`."""
     tasks: dict[str, list[str]] = {}
     for endpoint in _ordered(endpoints):
-        tasks.setdefault(endpoint.kind, []).append(task_of(endpoint))
+        tasks.setdefault(endpoint.kind, []).append(_named(endpoint))
     named = []
     for kind, names in tasks.items():
         text = MEASURES[kind]
@@ -127,7 +131,7 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
         difference = summary.difference(results, endpoint, arm, baseline)
         if difference is None:
             continue
-        texts = [task_of(endpoint), "no shared seed"]
+        texts = [_named(endpoint).replace(" ", numbers.NO_BREAK), "no shared seed"]
         if {arm, baseline} & diverged_arms(results.runs):
             texts[1] = "diverged"
         if difference.mean is not None:
@@ -142,6 +146,14 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
         if kinds:
             outcomes.append(say(outcome, measures=listed(kinds)))
     return outcomes
+
+
+def _named(endpoint: Endpoint) -> str:
+    """Return what sentences call an endpoint's task or text: of a suite's mean its title."""
+    task = task_of(endpoint)
+    mean = f"{SUITE_TITLES.get(task, '')} mean"
+    # A task of one's own may have a suite's name.
+    return mean if endpoint.label.startswith(f"{mean},") else task
 
 
 def _ordered(endpoints: Iterable[Endpoint]) -> Sequence[Endpoint]:

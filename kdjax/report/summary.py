@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from kdjax.config.tasks import result_names
+from kdjax.config.suites import result_names
 from kdjax.report import numbers
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results

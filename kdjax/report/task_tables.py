@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdjax.config.tasks import LEFT_OUT, SUITES, result_names
-from kdjax.data.tasks.suite import SUITE_TITLES, title_of
+from kdjax.config.suites import LEFT_OUT, SUITE_TITLES, result_names, title_of
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.report import numbers, summary
-from kdjax.report.phrases import listed, say, sentence
+from kdjax.report.phrases import counted, listed, say, sentence
 from kdjax.results.runs import ReferenceModel, RunResult, diverged_arms, finetuned_task
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
@@ -37,11 +36,11 @@ class TaskCell:
 
     Attributes:
         text: mean and standard deviation over seeds.
-        below: how many fine-tunings failed, and whether the arm beats the baseline arm.
+        note: how many fine-tunings failed, and whether the arm beats the baseline arm.
     """
 
     text: str
-    below: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,15 @@ def _cell(results: Results, arm: str, endpoint: Endpoint) -> TaskCell:
     if arm in diverged_arms(results.runs):
         return TaskCell(numbers.no_score(endpoint, diverged=True), "")
     scores = summary.by_seed(results, arm, endpoint).values()
-    below = []
+    notes = []
     failed, trials = failures([run for run in results.runs if run.arm == arm], endpoint.name)
     if failed:
-        below.append(f"{failed} of {trials} failed")
+        notes.append(f"{failed} of {trials} failed")
     difference = summary.difference(results, endpoint, arm, results.baseline_arm)
     if difference is not None and difference.outcome in ("beats", "loses"):
-        verb = {"beats": "beats", "loses": "loses to"}[difference.outcome]
-        below.append(f"{verb} {results.baseline_arm}")
-    return TaskCell(summary.text(summary.spread(scores)), ", ".join(below))
+        verb = "beats" if difference.outcome == "beats" else "loses to"
+        notes.append(f"{verb} {results.baseline_arm}")
+    return TaskCell(summary.text(summary.spread(scores)), ", ".join(notes))
 
 
 def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple[int, int]:
@@ -143,21 +142,21 @@ def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple
     return failed, trials
 
 
-def _trial_counts(results: Results) -> dict[str, int]:
-    """Return the numbers that a protocol's caption may name."""
+def _trial_counts(results: Results) -> dict[str, str]:
+    """Return the numbers that a protocol's caption may name, in words."""
     finetune = results.config["evaluation"]["finetune"]
     few_shot = finetune["few_shot"]
     rates = len(finetune["learning_rates"])
     sizes = len(finetune["batch_sizes"])
     epochs = len(finetune["epoch_counts"])
     return {
-        "rates": rates,
-        "sizes": sizes,
-        "epochs": epochs,
-        "settings": rates * sizes * epochs,
-        "seeds": finetune["seeds"],
-        "examples": few_shot["examples"],
-        "draws": few_shot["draws"],
+        "rates": counted(rates, "learning rate"),
+        "sizes": counted(sizes, "batch size"),
+        "epochs": counted(epochs, "number of epochs", "numbers of epochs"),
+        "settings": counted(rates * sizes * epochs, "setting"),
+        "seeds": counted(finetune["seeds"], "seed"),
+        "examples": counted(few_shot["examples"], "row"),
+        "draws": counted(few_shot["draws"], "draw"),
     }
 
 
@@ -166,7 +165,7 @@ def _remarks(results: Results, suite: str, protocol: str) -> list[str]:
     evaluation = results.config["evaluation"]
     remarks = [_selection(results, protocol)]
     # Which tasks the mean is of.
-    missing = [name for name in SUITES[suite] if name in LEFT_OUT[suite]]
+    missing = LEFT_OUT[suite]
     if missing and any(e.name == f"{protocol}.{suite}" for e in results.endpoints):
         titles = [title_of(suite, name) for name in missing]
         remarks.append(say("left_out_of_mean", tasks=listed(titles)))
@@ -186,7 +185,7 @@ def _remarks(results: Results, suite: str, protocol: str) -> list[str]:
 
 
 def _selection(results: Results, protocol: str) -> str:
-    """Return the sentence on which rows settings were chosen by, and which are reported."""
+    """Return the sentence that names the rows by which settings were chosen, and those reported."""
     evaluation = results.config["evaluation"]
     chooses = protocol in ("probe", "grid")
     if evaluation["report_on"] == "unseen":

@@ -59,9 +59,9 @@ def summary(results: Results) -> Group:
                 cells.append(
                     Text(numbers.no_score(endpoint, diverged=arm in diverged), style="dim")
                 )
-        of_arm = runs(results, arm)
-        cells.append(Text(numbers.count(mean(run.steps for run in of_arm))))
-        cells.append(Text(f"{mean(run.epochs for run in of_arm):.2f}"))
+        arm_runs = runs(results, arm)
+        cells.append(Text(numbers.count(mean(run.steps for run in arm_runs))))
+        cells.append(Text(f"{mean(run.epochs for run in arm_runs):.2f}"))
         if with_words:
             cells.append(Text(words.in_terminal(results, arm)))
         table.add_row(Text(arm), *cells)
@@ -94,7 +94,8 @@ def _suite_table(suite: TaskTable) -> Table:
         cells = []
         for model in models.values():
             cell = model[number]
-            cells.append(Text(f"{cell.text} ({cell.below})" if cell.below else cell.text))
+            # Below and not beside, so that the numbers of a column stand below one another.
+            cells.append(Text("\n".join(filter(None, (cell.text, cell.note)))))
         table.add_row(Text(column.title), *cells, column.baseline)
     return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,13 +83,3 @@ class SettingRow:
 
     setting: str
     values: dict[str, str]
-
-
-def first_without_teacher(needs_teacher: Mapping[str, bool]) -> str:
-    """Return the baseline arm: the first that needs no teacher, or the first where all need one.
-
-    Args:
-        needs_teacher: arm -> whether it looks at a teacher or starts from one.
-    """
-    without_teacher = (name for name, needs in needs_teacher.items() if not needs)
-    return next(without_teacher, next(iter(needs_teacher)))

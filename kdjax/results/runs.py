@@ -286,13 +286,22 @@ def probed_layers(row: RunResult | ReferenceModel, endpoint: str) -> ProbedLayer
 
 
 def finetuned_task(row: RunResult | ReferenceModel, endpoint: str) -> FinetunedTask | None:
-    """Return how a model was fine-tuned on a task; None where it was not.
+    """Return how a model was fine-tuned on an endpoint's task; None where it was not.
+
+    Details are stored by task, and a task may have several results: those of `grid.mnli` are
+    returned for `grid.mnli-mm`, too.
 
     Args:
         row: row of a run, or of a model for reference.
         endpoint: name of the endpoint, for instance `grid.mrpc`.
     """
-    return _details(row, endpoint, FinetunedTask)
+    protocol, _, result = endpoint.partition(".")
+    for details in row.details.values():
+        if not isinstance(details, FinetunedTask) or details.protocol != protocol:
+            continue
+        if result in details.scores:
+            return details
+    return None
 
 
 def head_loss(row: RunResult | ReferenceModel) -> HeadLoss | None:

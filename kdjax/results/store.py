@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdjax.arms.baseline import first_without_teacher
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.errors import InputError
-from kdjax.results.arm_results import first_without_teacher
 from kdjax.results.runs import RunResult
 from kdjax.results.study import VERSION, Results
 from kdjax.storage.files import read_json, write_json

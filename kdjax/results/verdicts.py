@@ -16,7 +16,7 @@ class Endpoint:
         label: name for people.
         unit: unit of the values.
         better: whether lower or higher values are better.
-        kind: kind of measurement: mlm, mlm_probe, minimal_pairs, probe or finetune.
+        kind: kind of measurement: mlm, mlm_probe, minimal_pairs, or a protocol on tasks.
         arms: arms for which the endpoint means something.
     """
 

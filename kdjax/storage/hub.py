@@ -316,8 +316,8 @@ def hub_errors(name: HubName) -> Iterator[None]:
             ) from None
         if isinstance(e, ValueError):
             raise InputError(
-                f"{name}: huggingface_hub refuses it ({type(e).__name__}), expected "
-                "a repository with plain names"
+                f"{name}: huggingface_hub refuses it ({type(e).__name__}), expected a repository "
+                "with plain names"
             ) from None
         raise _unreachable(name, type(e).__name__) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from kdjax.arms.charges import stored_by
 from kdjax.arms.recipe_arms import finetuning_of
@@ -37,6 +37,9 @@ from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.start import start_params
 
+Made = Literal["task_scores", "minimal_pairs", "contamination", "cache", "evaluations"]
+"""Artifacts that a study has made before its runs, though nothing asks for them yet."""
+
 
 class Artifacts:
     """What the runs of a study share: each is made, or found and checked, when first asked for."""
@@ -51,6 +54,15 @@ class Artifacts:
         self._plan = plan
         self._config = plan.config
         self._reporter = reporter
+
+    def make(self, *names: Made) -> None:
+        """Make or find artifacts now, in the order given.
+
+        Raises:
+            InputError: whatever is wrong with them.
+        """
+        for name in names:
+            getattr(self, name)
 
     # Text.
 

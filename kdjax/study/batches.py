@@ -80,13 +80,15 @@ def held_out(config: Config, corpus: Corpus) -> HeldOut:
     return HeldOut(batches, shuffled=HeldOut(shuffled))
 
 
-def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict[str, np.ndarray]]:
+def held_out_batches(
+    config: Config, corpus: Corpus, excluding: int = 0
+) -> list[dict[str, np.ndarray]]:
     """Read the held-out sequences with fixed masks: the same in every run.
 
     Args:
         config: resolved recipe, with masking and `evaluation` settings.
         corpus: prepared text whose validation split is read.
-        skip: number of held-out sequences to pass over first.
+        excluding: limit of another call, whose sequences are left out; 0: none are.
     """
     return fixed_batches(
         corpus,
@@ -97,7 +99,7 @@ def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict
         mlm_probability=config.data.mlm_probability,
         max_predictions=config.data.max_predictions,
         masking=config.data.masking,
-        besides=skip,
+        excluding=excluding,
     )
 
 
@@ -109,13 +111,11 @@ def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]
     Raises:
         InputError: evaluations use every held-out sequence.
     """
-    batches = held_out_batches(config, corpus, skip=config.evaluation.mlm_sequences)
+    batches = held_out_batches(config, corpus, excluding=config.evaluation.mlm_sequences)
     if not batches:
         raise InputError(
-            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} "
-            "held-out sequences, expected "
-            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or "
-            "a probe as "
-            "tune.endpoint"
+            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} held-out "
+            "sequences, expected some left to tune on: a lower evaluation.mlm_sequences, a larger "
+            "data.validation, or a probe as tune.endpoint"
         )
     return batches

@@ -86,8 +86,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
         manifest = cache.manifest
         line = (
             f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, "
-            f"{manifest.bytes:,} bytes, "
-            f"{manifest.totals['flops']:.4g} FLOPs"
+            f"{manifest.bytes:,} bytes, {manifest.totals['flops']:.4g} FLOPs"
         )
         for name, value in bias(manifest).items():
             line += f", {name.replace('_', ' ')} {value:.4g}"

@@ -54,7 +54,7 @@ def cases(
 
 @dataclass(frozen=True)
 class Costs:
-    """What runs cost in one case.
+    """The cost of runs in one case.
 
     Attributes:
         case: name of the case: what a run pays of its teacher.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from kdjax.config import Config
-from kdjax.data.contamination.check import Contamination, contamination
+from kdjax.data.contamination.check import Contamination, check_contamination
 from kdjax.data.contamination.rows import row_groups
 from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.progress import Reporter
-from kdjax.report.contamination import in_words, line
+from kdjax.report.contamination_table import in_words, line
 
 
 def study_contamination(config: Config, corpus: Corpus, reporter: Reporter) -> Contamination | None:
@@ -32,7 +32,7 @@ def study_contamination(config: Config, corpus: Corpus, reporter: Reporter) -> C
     groups = row_groups(config.evaluation)
     if not groups:
         return None
-    found = contamination(corpus, config.data.files, groups, reporter.status)
+    found = check_contamination(corpus, config.data.files, groups, reporter.status)
     reporter.log(f"{corpus.directory}: {line(found)}")
     if settings.check == "refuse":
         _check(found, settings.share)
@@ -44,8 +44,8 @@ def _check(found: Contamination, share: float) -> None:
     where = "evaluation.contamination.check is 'refuse'"
     if found.unchecked:
         raise InputError(
-            f"{where} and the pretraining text was not looked at ({found.unchecked}), expected "
-            "its sources, or 'report'"
+            f"{where} and the pretraining text was not looked at ({found.unchecked}), expected its "
+            "sources, or 'report'"
         )
     above = found.above(share)
     if above:

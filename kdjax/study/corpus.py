@@ -181,8 +181,8 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
-            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most "
-            f"student.vocab_size, {student.vocab_size}"
+            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, "
+            f"{student.vocab_size}"
         )
 
 
@@ -205,8 +205,8 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
             asked = [asked]
         if asked != made_with[name]:
             sentences.append(
-                f"was prepared with data.{name} {made_with[name]!r}, which counts; the recipe's "
-                f"is {asked!r}"
+                f"was prepared with data.{name} {made_with[name]!r}, which counts; the recipe's is "
+                f"{asked!r}"
             )
 
     patterns = [data.files] if isinstance(data.files, str) else list(data.files)
@@ -240,13 +240,13 @@ def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:
     )
 
 
-def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -> None:
+def check_regime(config: Config, corpus: Corpus, setting_name: str, sequences: int) -> None:
     """Check that a run reads no text twice where the regime is unlimited.
 
     Args:
         config: resolved recipe, with `data.regime`.
         corpus: prepared text that the run reads.
-        setting: setting that the run comes from, for messages, such as `arms.minilm`.
+        setting_name: setting that the run comes from, for messages, such as `arms.minilm`.
         sequences: number of sequences that the run reads.
 
     Raises:
@@ -254,10 +254,10 @@ def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -
     """
     if config.data.regime == "unlimited" and (missing := corpus.missing_tokens(sequences)):
         raise InputError(
-            f"{setting}: its budget reads {sequences:,} sequences, {corpus.directory} has "
+            f"{setting_name}: its budget reads {sequences:,} sequences, {corpus.directory} has "
             f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': "
-            f"about {missing:,} "
-            "tokens are missing; add text, lower the budget or set another regime"
+            f"about {missing:,} tokens are missing; add text, lower the budget or set another "
+            "regime"
         )
 
 
@@ -306,9 +306,8 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
         manifest = corpus.manifest
         reporter.log(
             f"{out}: {manifest.sequences['train']:,} training and "
-            f"{manifest.sequences['validation']:,} held-out "
-            f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} "
-            "tokens of "
+            f"{manifest.sequences['validation']:,} held-out sequences of {manifest.length} tokens, "
+            f"{sum(manifest.text_tokens.values()):,} tokens of "
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
         )
         losses = ngram_losses(corpus)
@@ -317,8 +316,8 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
         if manifest.text is not None:
             rates = manifest.text.rates_in_words(manifest.text_tokens)
         reporter.log(
-            f"{out}: nats a token by counts: {losses.in_words(3)}; "
-            f"{unknown['train']:.3%} of the tokens are [UNK]{rates}"
+            f"{out}: nats a token by counts: {losses.in_words(3)}; {unknown['train']:.3%} of the "
+            f"tokens are [UNK]{rates}"
         )
         study_contamination(config, corpus, reporter)
         return manifest

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kdjax.config import Config, EvaluationConfig, Protocol
+from kdjax.config.suites import SUITE_TITLES
 from kdjax.data.minimal_pairs import PairSet
-from kdjax.data.tasks.suite import SUITE_TITLES, suite_mean
+from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.metric import METRICS, baseline
 from kdjax.evaluation.pair_scores import CHANCE

@@ -118,8 +118,8 @@ def student_facts(model: ModelConfig) -> StudentFacts:
 def arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
     """Return an arm as it ran; under a budget of hours, as its first run did."""
     # Only a clock makes runs of an arm differ in steps, and a loss that is not finite.
-    of_arm = [run for run in runs if run.arm == arm.name]
-    first = next((run for run in of_arm if run.diverged is None), of_arm[0])
+    arm_runs = [run for run in runs if run.arm == arm.name]
+    first = next((run for run in arm_runs if run.diverged is None), arm_runs[0])
     phases = [
         ArmPhase(_plain_terms(phase), phase.until, price, run_phase.batch, run_phase.steps)
         for phase, price, run_phase in zip(
@@ -146,7 +146,7 @@ def arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
         parameters_without_embeddings=student.parameters_without_embeddings,
         trains_mlm_head=arm.trains_mlm_head,
         needs_teacher=arm.needs_teacher,
-        untrained=tuple(_untrained(arm.trained["model"])),
+        untrained=tuple(_untrained(arm.gradient_mask["model"])),
     )
 
 

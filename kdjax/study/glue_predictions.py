@@ -16,17 +16,17 @@ from typing import Any, Literal, get_args
 from numpy.typing import NDArray
 
 from kdjax.config import EvaluationConfig
+from kdjax.config.suites import SUITE_TITLES, suite_tasks
 from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.predictions import check_empty, file_name, missing_files, write_predictions
-from kdjax.data.tasks.suite import SUITE_TITLES, suite_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.data.tasks.test_rows import check_test_rows
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.finetuning import (
     FinetunedTask,
     PredictedTask,
-    Start,
     Trial,
+    TunedEncoder,
     predict_unlabelled,
     tuned_start,
 )
@@ -196,7 +196,7 @@ class _Predictor:
         """Predict tasks, by the settings that are recorded of them."""
         run = self._run
         directory = run.directory / FINETUNING
-        start: Start | None = None
+        start: TunedEncoder | None = None
         predicted = {}
         for name, finetuned in recorded.items():
             # The encoder that some tasks start from lies where the run kept it.
@@ -217,7 +217,7 @@ class _Predictor:
             )
         return predicted
 
-    def _start(self, name: str, directory: Path) -> Start:
+    def _start(self, name: str, directory: Path) -> TunedEncoder:
         """Read the encoder that was tuned on a task first, or tune it again."""
         self._reporter.status(f"fine-tuning on {name}, for other tasks to start from")
         return tuned_start(

@@ -1,4 +1,4 @@
-"""Which runs train as the lanes of one vmapped program."""
+"""Groups of runs that train as the lanes of one vmapped program."""
 
 from __future__ import annotations
 

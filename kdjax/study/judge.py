@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from kdjax.arms.baseline import first_without_teacher
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.contamination.check import Contamination
@@ -13,9 +14,8 @@ from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
-from kdjax.report.contamination import notes as contamination_notes
+from kdjax.report.contamination_table import notes as contamination_notes
 from kdjax.report.phrases import say
-from kdjax.results.arm_results import first_without_teacher
 from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
@@ -43,7 +43,7 @@ from kdjax.training.arm import Arm
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a study when its runs are done, before any verdict.
+    """The measurements of a study whose runs are done, before any verdict.
 
     Attributes:
         runs: all runs.

@@ -22,7 +22,7 @@ BEFORE = ("data", "texts", "teacher", "teacher.fit", "cache")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run of an arm costs, as first counted; later starts hold on to it.
+    """The cost of a run of an arm, as first counted; later starts hold on to it.
 
     Attributes:
         prices: prices of a step, phase by phase.

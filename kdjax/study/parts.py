@@ -76,7 +76,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge took, and what it left.
+    """The runs that a merge took, and those that it left.
 
     Attributes:
         runs: names of the finished runs that are now in one place.

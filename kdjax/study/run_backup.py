@@ -87,8 +87,8 @@ class RunBackup:
             self.directory = base / kind / run_dir.name
         if self.directory == self._run_dir:
             raise InputError(
-                f"train.checkpoint.directory is {root}, which is --out; expected another "
-                "place, or ''"
+                f"train.checkpoint.directory is {root}, which is --out; expected another place, or "
+                "''"
             )
         self.checkpoints = (self.directory or hosts.shared_dir(self._run_dir)) / CHECKPOINTS
 
@@ -144,8 +144,8 @@ class RunBackup:
             if former != self.checkpoints and former.exists() and any(former.iterdir()):
                 raise InputError(
                     f"train.checkpoint.directory was {former_root!r} and this run's checkpoints "
-                    f"are in {former}, expected the "
-                    f"same directory, or the checkpoints moved to {self.checkpoints}"
+                    f"are in {former}, expected the same directory, or the checkpoints moved to "
+                    f"{self.checkpoints}"
                 )
             if directory is not None and not (directory / MANIFEST).exists():
                 directory.mkdir(parents=True, exist_ok=True)
@@ -240,16 +240,15 @@ class RunBackup:
         except ImportError:
             raise InputError(
                 f"train.checkpoint.directory: {self.directory} needs packages that are not "
-                "installed, expected them from "
-                "`pip install 'kdjax[gcs]'`"
+                "installed, expected them from `pip install 'kdjax[gcs]'`"
             ) from None
         except Exception as e:  # of many kinds: the system's, fsspec's, the cloud's
             reason = f"{type(e).__name__}: {e}"[:200]
             if isinstance(e, OSError) and e.errno:
                 reason = os.strerror(e.errno)
             raise InputError(
-                f"train.checkpoint.directory: {self.directory} cannot be used ({reason}), "
-                "expected a place to write to"
+                f"train.checkpoint.directory: {self.directory} cannot be used ({reason}), expected "
+                "a place to write to"
             ) from None
 
 

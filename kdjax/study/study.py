@@ -105,11 +105,10 @@ class Study:
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
                 check_teacher(config, plan.layout)
-        _ = artifacts.task_scores
-        _ = artifacts.minimal_pairs
+        artifacts.make("task_scores", "minimal_pairs")
         train_batches(config, artifacts.corpus, plan.shape.batch_size, seed=0)
         # Before anything is trained: the recipe may refuse what it finds.
-        _ = artifacts.contamination
+        artifacts.make("contamination")
 
         # Before much is made: a share of it may exceed the budget.
         for name, spans in self.spans.items():
@@ -124,8 +123,7 @@ class Study:
                     phase.teacher_part(teacher.model.params)
 
         # All that runs share is made now, and the same on all processes.
-        _ = artifacts.cache
-        _ = artifacts.evaluations
+        artifacts.make("cache", "evaluations")
         hosts.check_same(
             {
                 "corpus": artifacts.corpus.digest,

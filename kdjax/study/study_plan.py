@@ -21,7 +21,7 @@ from kdjax.training.phase import price
 
 
 class StudyPlan:
-    """What a study does, as its recipe says it; nothing is read or written.
+    """The plan of a study, as its recipe says it; nothing is read or written.
 
     Attributes:
         config: resolved recipe of the study.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from kdjax.config import EvaluationConfig, FinetuneConfig, ModelConfig
+from kdjax.config import Dtype, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning import (
     FinetunedTask,
-    Start,
+    TunedEncoder,
     finetune,
     tuned_start,
 )
@@ -32,7 +32,7 @@ def _unheard(_: str) -> None:
 
 @dataclass(frozen=True)
 class FinetuningRecords:
-    """Where the fine-tuning of a model is kept while it goes on, and who hears of it.
+    """The records of a model's fine-tuning: its directory, and callbacks on its progress.
 
     Attributes:
         directory: its PROTOCOL/TASK holds finished trials; None: they are kept nowhere.
@@ -47,7 +47,7 @@ class FinetuningRecords:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What measures models on labelled tasks: probes and fine-tuning, the same for every model.
+    """The measurement of models on labelled tasks, the same for every model: probes, fine-tuning.
 
     Attributes:
         config: protocols and their settings.
@@ -59,7 +59,7 @@ class TaskScores:
     config: EvaluationConfig
     tasks: tuple[Task, ...] = ()
     layout: Layout | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def measure(
         self,
@@ -126,7 +126,7 @@ class TaskScores:
         records: FinetuningRecords,
     ) -> dict[str, FinetunedTask]:
         """Fine-tune a model on each task by a protocol; return what came of it by task."""
-        start: Start | None = None
+        start: TunedEncoder | None = None
         if settings.intermediate and self._is_used(settings):
             start = self._start(model, params, seed, settings, records)
         measured = {}
@@ -159,7 +159,7 @@ class TaskScores:
         seed: int,
         settings: FinetuneConfig,
         records: FinetuningRecords,
-    ) -> Start:
+    ) -> TunedEncoder:
         """Tune the encoder that some tasks start from, or read it where it was kept."""
         task = next(task for task in self.tasks if task.name == settings.intermediate)
         records.status(f"fine-tuning on {task.name}, for other tasks to start from")

@@ -54,13 +54,12 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         except OSError as e:
             shutil.rmtree(beside, ignore_errors=True)
             raise InputError(
-                f"{out}: cannot be written ({e.strerror}), expected room and a name that the "
-                "file system takes"
+                f"{out}: cannot be written ({e.strerror}), expected room and a name that the file "
+                "system takes"
             ) from None
         path = out / "tokenizer.json"
         reporter.log(
             f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "
-            "training text's "
-            f"characters have none; digest {sha256(path)[:16]}"
+            f"training text's characters have none; digest {sha256(path)[:16]}"
         )
     return path

@@ -81,8 +81,8 @@ def _optimum(
         return None
     vertices = []
     for seed in sorted({row.seed for row in rows}):
-        of_seed = [row for row in rows if row.seed == seed]
-        values = {r.parameters_without_embeddings: r.metrics[endpoint.name] for r in of_seed}
+        seed_rows = [row for row in rows if row.seed == seed]
+        values = {r.parameters_without_embeddings: r.metrics[endpoint.name] for r in seed_rows}
         # A parabola through fewer sizes would not compare with those of other seeds.
         if values.keys() != set(sizes):
             return None

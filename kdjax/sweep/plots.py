@@ -130,9 +130,9 @@ def _differences(
     heights = [0.0, -margin, margin]
     ends: list[float] = []
     for arm, pair in pairs.items():
-        means, of_seeds, of_intervals = _difference(ax, sweep, group, endpoint, arm, pair)
-        heights += [*means, *of_seeds]
-        ends += of_intervals
+        means, seed_differences, interval_ends = _difference(ax, sweep, group, endpoint, arm, pair)
+        heights += [*means, *seed_differences]
+        ends += interval_ends
 
     # All means and seeds are shown; intervals are cut at as much again on either side.
     limit_height(ax, heights, ends, beyond=1.0, room=0.06)
@@ -213,9 +213,10 @@ def _paired(
     for row in rows_of(sweep, group.settings):
         if row.arm in values and row.budget == budget and endpoint.name in row.metrics:
             values[row.arm][row.seed] = row.metrics[endpoint.name]
-    of_arm = values[arm]
-    of_baseline = values[sweep.baseline_arm]
-    return [of_arm[seed] - of_baseline[seed] for seed in sorted(of_arm.keys() & of_baseline.keys())]
+    arm_values = values[arm]
+    baseline_values = values[sweep.baseline_arm]
+    shared_seeds = sorted(arm_values.keys() & baseline_values.keys())
+    return [arm_values[seed] - baseline_values[seed] for seed in shared_seeds]
 
 
 def _strip(ax: Axes, sweep: SweepResults, pairs: Mapping[str, ArmPair]) -> None:

@@ -111,9 +111,9 @@ def _rows(sweep: SweepResults, group: Group) -> dict[str, list[dict[str, Any]]]:
     """Return arm -> a row for each budget: scores, and what its mean run did."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for arm in sweep.arms:
-        of_arm = [row for row in rows_of(sweep, group.settings) if row.arm == arm]
-        for budget in sorted({row.budget for row in of_arm}):
-            runs = [row for row in of_arm if row.budget == budget]
+        arm_rows = [row for row in rows_of(sweep, group.settings) if row.arm == arm]
+        for budget in sorted({row.budget for row in arm_rows}):
+            runs = [row for row in arm_rows if row.budget == budget]
             cells: dict[str, Any] = {"budget": amounts([budget], sweep.kind)}
             cells["scores"] = [_score(runs, arm, endpoint) for endpoint in sweep.endpoints]
             for name in _MEANS:

@@ -81,15 +81,15 @@ class Arm:
         return request
 
     @cached_property
-    def trained(self) -> Any:
+    def gradient_mask(self) -> Any:
         """Return which parameters any phase gives a gradient: a tree of booleans."""
-        trained = [phase.trained for phase in self.phases]
-        return jax.tree.map(lambda *in_phases: any(in_phases), *trained)
+        masks = [phase.gradient_mask for phase in self.phases]
+        return jax.tree.map(lambda *in_phases: any(in_phases), *masks)
 
     @property
     def trains_mlm_head(self) -> bool:
         """Return whether the MLM head gets a gradient in some phase."""
-        return all(jax.tree.leaves(self.trained["model"]["mlm"]))
+        return all(jax.tree.leaves(self.gradient_mask["model"]["mlm"]))
 
     @property
     def needs_mlm_head(self) -> bool:

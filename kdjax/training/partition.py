@@ -26,18 +26,18 @@ def name_of(path: tuple[Any, ...]) -> str:
     return ".".join(str(key.key) for key in path)
 
 
-def partition(params: Any, trained: Any) -> tuple[Flat, Flat]:
+def partition(params: Any, gradient_mask: Any) -> tuple[Flat, Flat]:
     """Split parameters into those that are trained and the frozen rest.
 
     Args:
         params: nested parameters.
-        trained: a tree like them, True where a parameter is trained.
+        gradient_mask: a tree like them, True where a parameter is trained.
     """
-    is_trained = flatten(trained)
+    has_gradient = flatten(gradient_mask)
     trainable: Flat = {}
     frozen: Flat = {}
     for name, leaf in flatten(params).items():
-        if is_trained[name]:
+        if has_gradient[name]:
             trainable[name] = leaf
         else:
             frozen[name] = leaf

@@ -208,15 +208,15 @@ class Phase:
             dropout_key: a JAX key, or seeds of sequences; None: no dropout.
             budget_fraction: share of the budget spent before the step.
         """
-        all_trained = jax.tree.map(lambda _: True, params)
+        all_true = jax.tree.map(lambda _: True, params)
         loss_fn = make_loss_fn(
             self.student_forward(),
             self.teacher_forward(),
             self.objective,
-            all_trained,
+            all_true,
             frozen_encoder=self.frozen_encoder,
         )
-        trainable, frozen = partition(params, all_trained)
+        trainable, frozen = partition(params, all_true)
         return loss_fn(
             trainable,
             batch,
@@ -234,9 +234,9 @@ class Phase:
             raise InputError(f"arms.{self.name}: {e}") from None
 
     @cached_property
-    def trained(self) -> Any:
+    def gradient_mask(self) -> Any:
         """Trace which parameters the objective gives a gradient: a tree of booleans."""
-        return _trained(self.compile_key)
+        return _gradient_mask(self.compile_key)
 
     @property
     def transformation(self) -> optax.GradientTransformation:
@@ -280,7 +280,7 @@ class Phase:
             self.student_forward(compute),
             self.teacher_forward(compute),
             self.objective,
-            self.trained,
+            self.gradient_mask,
             frozen_encoder=self.frozen_encoder,
             dtype=compute.dtype,
             layout=layout,
@@ -289,7 +289,7 @@ class Phase:
             loss_fn,
             self.objective,
             self.transformation,
-            self.trained,
+            self.gradient_mask,
             dropout_bits=bits if self.uses_dropout else None,
             microbatches=microbatches,
             group_norms=group_norms,
@@ -303,8 +303,8 @@ class Phase:
 
 
 @cache
-def _trained(phase: Phase) -> Any:
-    """Trace the loss of a phase once, for `Phase.trained` of all that compute the same."""
+def _gradient_mask(phase: Phase) -> Any:
+    """Trace the loss of a phase once, for `Phase.gradient_mask` of all that compute the same."""
     batch = phase.abstract_batch(BatchShape(1, 8, 1))
     return parameters_in_use(
         phase.loss, phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
@@ -365,7 +365,7 @@ def _price(phase: Phase, shape: BatchShape) -> Price:
     if phase.uses_dropout:
         key = jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
     student_inputs = (params["model"], teacher_params, batch, key)
-    trainable, _ = partition(params, phase.trained)
+    trainable, _ = partition(params, phase.gradient_mask)
     opt = select_optimizer_state(state.opt, trainable)
 
     # A backward pass is counted with its forward pass, which is then taken off.

@@ -1,4 +1,4 @@
-"""Where a student starts: as BERT does, or from the layers of its teacher."""
+"""A student's first parameters: random as BERT's, or from the layers of its teacher."""
 
 from __future__ import annotations
 

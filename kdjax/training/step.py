@@ -78,7 +78,7 @@ def make_loss_fn(
     student: Forward,
     teacher: Forward | None,
     objective: Objective,
-    trained: Any,
+    gradient_mask: Any,
     *,
     frozen_encoder: bool = False,
     dtype: str = "float32",
@@ -90,7 +90,8 @@ def make_loss_fn(
         student: `(params, batch, dropout_key=seeds)` to the student's features.
         teacher: `(teacher_params, batch)` to the teacher's features; None: there is no teacher.
         objective: the weighted sum of terms that is minimised.
-        trained: a tree like the parameters, True for those that the objective gives a gradient.
+        gradient_mask: a tree like the parameters, True for those that the objective gives a
+            gradient.
         frozen_encoder: whether `teacher_params` are the student's own encoder, which is not
             trained, and the state holds its MLM head alone.
         dtype: type of activations and matmuls.
@@ -119,7 +120,7 @@ def make_loss_fn(
         teacher_params: Any,
         budget_fraction: float | jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        params = combine(trainable, frozen, trained)
+        params = combine(trainable, frozen, gradient_mask)
         model = student_params(params["model"], teacher_params, frozen_encoder=frozen_encoder)
 
         # Both forward passes, each as far as the objective needs it
@@ -148,7 +149,7 @@ def make_step(
     loss_fn: LossFn,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    trained: Any,
+    gradient_mask: Any,
     *,
     dropout_bits: str | None = None,
     microbatches: int = 1,
@@ -163,8 +164,8 @@ def make_step(
             batch add up.
         optimizer: an Optax transformation of the parameters as one flat mapping
             (`kdjax.training.partition`), without the learning rate.
-        trained: a tree like the parameters, True for those that the objective gives a gradient; the
-            others stay as they are, and nothing is computed for them.
+        gradient_mask: a tree like the parameters, True for those that the objective gives a
+            gradient; the others stay as they are, and nothing is computed for them.
         dropout_bits: generator of dropout's random bits, a name JAX knows; None: no dropout.
         microbatches: parts in which a batch is taken, one after another.
         group_norms: whether metrics have the gradient norms of groups of parameters; a price is
@@ -180,7 +181,7 @@ def make_step(
         state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
         # The loss and its gradients; dropout is a pure function of (seed, step, sequence).
-        trainable, frozen = partition(state.params, trained)
+        trainable, frozen = partition(state.params, gradient_mask)
         dropout_seeds = _dropout_seeds(state, dropout_bits, len(batch["tokens"]))
         grad_fn = partial(
             jax.value_and_grad(loss_fn, has_aux=True),
@@ -201,7 +202,7 @@ def make_step(
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
         opt = select_optimizer_state(state.opt, trainable)
         trainable, opt = apply(optimizer, grads, opt, trainable, schedule_inputs.learning_rate)
-        params = combine(trainable, frozen, trained)
+        params = combine(trainable, frozen, gradient_mask)
         opt = merge_optimizer_state(state.opt, opt)
 
         # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.

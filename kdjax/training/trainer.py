@@ -35,7 +35,6 @@ class Trainer(TrainingLoop):
 
     Attributes:
         spec: what the run is made of.
-        state: step count, seed, parameters and optimiser state; see `kdjax.training.step.State`.
         ledger: account of what the run has spent so far.
         clock: stopwatch of where its time went.
     """
@@ -174,8 +173,8 @@ class Trainer(TrainingLoop):
         batch_size = self.spec.compiled_phases[phase_number].program.shape.batch_size
         if counts.fresh < batch_size and not self.spec.repeats:
             raise InputError(
-                f"{self.spec.directory}: step {self.steps + 1} would repeat text, expected "
-                "none under data.regime 'unlimited'; add text or lower the budget"
+                f"{self.spec.directory}: step {self.steps + 1} would repeat text, expected none "
+                "under data.regime 'unlimited'; add text or lower the budget"
             )
 
     def schedule_inputs(self, phase_number: int) -> ScheduleInputs:

@@ -14,7 +14,7 @@ from kdjax.arms.charges import sharing, stored_by
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
-from kdjax.config.tasks import SUITES, result_names
+from kdjax.config.suites import SUITES
 from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
@@ -51,9 +51,10 @@ def recipe_of(config: Config) -> Config:
     measured = tune.endpoint.removeprefix("probe.")
     tasks = {name: task for name, task in evaluation.tasks.items() if name == measured}
     suite = evaluation.suite
-    suite_tasks = [
-        name for name in SUITES.get(suite, ()) if measured in result_names(suite, [name])
-    ]
+    suite_tasks = []
+    for task in SUITES.get(suite, ()):
+        if measured in [result for result, _ in task.results]:
+            suite_tasks.append(task.name)
     amount: dict[str, Any] = {budget.kind: tune.share * Budget.of(budget).amount}
     return replace(
         config,
@@ -136,8 +137,7 @@ class Trials:
         if record["settings"] != settings:
             raise InputError(
                 f"{directory / NAME}: this trial's settings are {record['settings']}, expected "
-                f"{settings}; "
-                "use another --out"
+                f"{settings}; use another --out"
             )
         outcome = self._run(study, arm, directory / NAME, record)
         result = "diverged"

@@ -178,8 +178,7 @@ def _check(config: Config) -> Better:
         if without := [name for name, arm in arms.items() if not arm.trains_mlm_head]:
             raise InputError(
                 f"tune.endpoint is 'mlm_loss', which says nothing of {', '.join(without)}: no MLM "
-                "head is trained; "
-                "expected mlm_probe or probe.TASK, or only arms that train one"
+                "head is trained; expected mlm_probe or probe.TASK, or only arms that train one"
             )
         return "lower"
     if tune.endpoint == "mlm_probe":

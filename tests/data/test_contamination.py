@@ -14,7 +14,7 @@ import pytest
 from kdjax.data.contamination import index
 from kdjax.data.contamination.check import Overlap, compare
 from kdjax.data.contamination.hashing import RunHasher
-from kdjax.data.contamination.index import GRAM, LEAST, RowIndex
+from kdjax.data.contamination.index import GRAM, LEAST_WORDS, RowIndex
 from kdjax.data.contamination.rows import RowGroup, Use, digest
 from kdjax.data.contamination.words import words_of
 
@@ -45,7 +45,7 @@ def plainly_found(row: str, texts: list[str]) -> bool:
             continue
         # A shorter one: any run of whole words, or of whole sentences, with its letters.
         pieces = others
-        if len(words) < LEAST:
+        if len(words) < LEAST_WORDS:
             sentences = re.split(r"\n|[.!?](?![a-z0-9])", text.lower())
             pieces = ["".join(plain_words(sentence)) for sentence in sentences]
         for first in range(len(pieces)):
@@ -79,8 +79,8 @@ def test_rows_found_are_those_of_a_search_run_by_run(monkeypatch: pytest.MonkeyP
     assert found.tolist() == expected
     assert 30 < sum(expected) < len(rows) - 30
     lengths = [len(plain_words(row)) for row, is_in in zip(rows, expected, strict=True) if is_in]
-    assert min(lengths) < LEAST
-    assert any(LEAST <= length < GRAM for length in lengths)
+    assert min(lengths) < LEAST_WORDS
+    assert any(LEAST_WORDS <= length < GRAM for length in lengths)
     assert max(lengths) >= GRAM
 
 

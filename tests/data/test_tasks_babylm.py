@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from kdjax.config import EvaluationConfig
+from kdjax.config.suites import BABYLM
 from kdjax.data.tasks.load import load_tasks, raw_tasks
-from kdjax.data.tasks.suite import BABYLM, suite_mean
+from kdjax.data.tasks.suite import suite_mean
 from kdjax.errors import InputError
 from tests import glue
 from tests.corpora import SPECIAL, WORDS, make_tokenizer

@@ -80,6 +80,7 @@ def test_pairs_have_types_and_rows_come_in_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdjax.data.tasks.encoding.CHUNK", 7)
+    monkeypatch.setattr("kdjax.data.tasks.task.COPIED_ROWS", 7)
     tokenizer = TextTokenizer.read(make_tokenizer(tmp_path / "tokenizer.json"))
     rows = [
         RawRow(f"row {n}", (a, b), "xy"[n % 2])
@@ -100,14 +101,14 @@ def test_pairs_have_types_and_rows_come_in_chunks(
             int(begin <= place < len(expected)) for place in range(20)
         ]
     # Rows that are taken are these rows.
-    taken = encoded.take(np.array([4, 29, 0]))
+    taken = encoded.split.take(np.array([4, 29, 0]))
     assert taken.labels.tolist() == [0, 1, 0]
     for place, number in enumerate((4, 29, 0)):
         left, right = (
             part.batch(np.array([row]), 16) for part, row in ((taken, place), (split, number))
         )
         assert all(np.array_equal(left[name], right[name]) for name in left)
-    assert len(encoded.take(np.array([], np.intp))) == 0
+    assert len(encoded.split.take(np.array([], np.intp))) == 0
 
 
 def test_unknown_is_counted_in_texts_without_their_frames(tmp_path: Path) -> None:

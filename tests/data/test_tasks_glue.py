@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from kdjax.config import EvaluationConfig
+from kdjax.config.suites import GLUE, SuiteTask
 from kdjax.data.tasks.load import load_tasks, raw_tasks
-from kdjax.data.tasks.suite import GLUE, SuiteTask, suite_mean
+from kdjax.data.tasks.suite import splits_of, suite_mean
 from kdjax.data.tasks.task import Split, Task
 from kdjax.data.text.sources import split_fraction
 from kdjax.errors import InputError
@@ -91,7 +92,7 @@ def test_task_has_the_rows_that_its_files_say(
     assert loaded.metrics == task.metrics
     assert list(loaded.reported) == [result for result, _ in task.results]
     assert list(loaded.unlabelled) == list(loaded.reported)
-    for split, result, ending in task.split_names[1:]:
+    for split, result, ending in splits_of(task)[1:]:
         expected = glue.rows_of(task, split, ending)
         part = loaded.reported[result] if split == "dev" else loaded.unlabelled[result]
         # In the order of the file.

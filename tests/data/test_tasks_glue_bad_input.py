@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdjax.config import EvaluationConfig
+from kdjax.config.suites import GLUE
 from kdjax.data.tasks.load import load_tasks, raw_tasks
-from kdjax.data.tasks.suite import GLUE
 from kdjax.errors import InputError
 from tests import glue
 

@@ -16,12 +16,12 @@ import yaml
 from kdjax import recipes
 from kdjax.budget.price import measure
 from kdjax.config import EvaluationConfig, FewShotConfig, FinetuneConfig, ModelConfig
+from kdjax.config.suites import GLUE, suite_tasks
 from kdjax.data.tasks.official_sizes import SIZES, stand_ins, tokens_of
-from kdjax.data.tasks.suite import GLUE, suite_tasks
 from kdjax.dry_run.task_costs import task_costs
 from kdjax.evaluation.finetuning import finetune, trial
 from kdjax.evaluation.finetuning.flops import REFERENCE_BITS, probe_flops, task_flops
-from kdjax.evaluation.finetuning.step import Recipe, abstract_batch, abstract_state, make_step
+from kdjax.evaluation.finetuning.step import StepKey, abstract_batch, abstract_state, make_step
 from kdjax.evaluation.finetuning.work import (
     BatchOf,
     Machine,
@@ -137,7 +137,7 @@ def test_start_is_one_training_without_scoring() -> None:
 
 @pytest.mark.parametrize(("rows", "length"), [(3, 8), (5, 40), (32, 64)])
 def test_flops_of_a_step_are_those_counted_at_its_shape(rows: int, length: int) -> None:
-    recipe = Recipe(
+    step_key = StepKey(
         model=MODEL,
         outputs=2,
         regression=False,
@@ -148,9 +148,9 @@ def test_flops_of_a_step_are_those_counted_at_its_shape(rows: int, length: int) 
         dtype="float32",
         layout=handmade.alone(),
     )
-    step = make_step(recipe, REFERENCE_BITS, UNSHARDED)
+    step = make_step(step_key, REFERENCE_BITS, UNSHARDED)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    counted = measure(step, abstract_state(recipe), abstract_batch(recipe, rows, length), rate)
+    counted = measure(step, abstract_state(step_key), abstract_batch(step_key, rows, length), rate)
     assert task_flops(MODEL, SETTINGS).step.at(rows, length) == pytest.approx(
         counted.flops, rel=1e-3
     )
@@ -182,7 +182,7 @@ def test_official_sizes_are_glues() -> None:
     assert len(mnli.selection) == 9_815
 
 
-def test_rows_are_carved_and_cut_as_the_recipe_says() -> None:
+def test_rows_are_split_and_cut_as_the_recipe_says() -> None:
     evaluation = EvaluationConfig(suite="glue", glue="x", suite_tasks=("rte",), selection=0.2)
     (rte,) = stand_ins(evaluation, 48)
     assert (len(rte.train), len(rte.selection)) == (1_992, 498)

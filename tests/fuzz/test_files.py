@@ -17,8 +17,8 @@ from pyarrow import parquet
 
 from kdjax import models
 from kdjax.config import EvaluationConfig, TaskConfig
+from kdjax.config.suites import GLUE
 from kdjax.data.tasks.load import load_tasks
-from kdjax.data.tasks.suite import GLUE
 from kdjax.data.text import sources
 from kdjax.errors import InputError
 from tests import glue, small_study

@@ -88,11 +88,11 @@ def loss_and_gradients(arm_inputs: ArmInputs) -> dict[str, np.ndarray]:
     graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
     loss, gradients = graded(params, phase.teacher_part(arm_inputs.teacher), dict(arm_inputs.batch))
     results = {"loss": np.asarray(loss)}
-    trained = jax.tree_util.tree_leaves_with_path(phase.trained)
-    is_trained = {jax.tree_util.keystr(path): used for path, used in trained}
+    mask = jax.tree_util.tree_leaves_with_path(phase.gradient_mask)
+    has_gradient = {jax.tree_util.keystr(path): used for path, used in mask}
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         name = jax.tree_util.keystr(path)
-        if is_trained[name]:
+        if has_gradient[name]:
             results[name] = np.asarray(leaf)
     return results
 

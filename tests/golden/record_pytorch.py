@@ -10,6 +10,7 @@ writes, below `tests/golden/`:
     pytorch/default_config.json                             all settings of a `BertConfig()`
     pytorch/*.npz                                           a batch and one model's features on it
     pytorch_arms.npz                                        loss and gradients of the paper's arms
+    pytorch_finetuning.npz                                  the same of steps of fine-tuning
 
 `tests/parity/` compares the same numbers with PyTorch as it is now.
 """
@@ -27,9 +28,11 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
+from benchmarks import huggingface
 from benchmarks.cases import ARMS
 from benchmarks.torch_arms import Torch, named
-from tests.golden import arms, pytorch
+from kdjax.data.tasks.task import Task
+from tests.golden import arms, finetuning, pytorch
 from tests.parity import bert
 
 MINILM_LAYERS = (1, 3, 6)
@@ -159,6 +162,35 @@ def arm(name: str, pair: str = "bert") -> dict[str, np.ndarray]:
     return recorded
 
 
+def finetuning_step(task: Task) -> tuple[float, dict[str, np.ndarray]]:
+    """Compute loss and gradients of fine-tuning by `BertForSequenceClassification`, by its names.
+
+    Args:
+        task: one that `tests.golden.finetuning.task_of` makes.
+    """
+    params = finetuning.random_params(task)
+    model = huggingface.classifier(finetuning.MODEL, params, task, attention="eager")
+    labels = task.train.labels
+    rows = huggingface.Rows(task.train, labels if task.regression else labels.astype(np.int64))
+    collator = huggingface.Collator(finetuning.LENGTH)
+    loss = model(**collator([rows[row] for row in range(len(rows))])).loss
+    loss.backward()
+    grads = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+    return loss.item(), grads
+
+
+def save_finetuning(path: Path) -> None:
+    """Write loss and gradients of the steps of fine-tuning that are recorded."""
+    recorded: dict[str, Any] = {}
+    for labels, pairs in finetuning.RECORDED:
+        loss, grads = finetuning_step(finetuning.task_of(labels, pairs))
+        prefix = f"{labels}:{pairs}"
+        recorded[f"{prefix}:loss"] = np.float32(loss)
+        for name, grad in grads.items():
+            recorded[f"{prefix}:{name}"] = grad
+    np.savez_compressed(path, **recorded)
+
+
 def save_models(directory: Path) -> None:
     """Write the random models and the default settings."""
     bert.random_bert(BertForMaskedLM).save_pretrained(directory / "masked_lm")
@@ -184,6 +216,7 @@ def main() -> None:
         for pair in arms.PAIRS:
             recorded.update({f"{pair}:{name}:{path}": x for path, x in arm(name, pair).items()})
     np.savez_compressed(arms.PATH, **recorded)
+    save_finetuning(finetuning.PATH)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from kdjax.config import Schedule
 from kdjax.objectives import FeatureRequest, get
 from kdjax.objectives.objective import Objective
+from tests.doctests import check_example
 from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, packed, restricted
 
 HEATED = {"shape": "step", "points": [[0, 1], [0.5, 3]]}
@@ -94,3 +95,7 @@ def test_objective_needs_and_parameters_are_those_of_its_terms_together() -> Non
     assert set(objective.init(STUDENT, WIDE, 0)) == {"hidden_mse"}
     assert objective.needs_teacher
     assert not Objective((("mlm", 1.0, get("mlm")),)).needs_teacher
+
+
+def test_example_of_objective_prints_what_it_says() -> None:
+    check_example(Objective, {"Objective": Objective, "get": get})

@@ -12,9 +12,8 @@ from transformers import AutoTokenizer
 from kdjax.config import ModelConfig
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.models import init, save_pretrained
-from tests.corpora import WORDS, make_tokenizer
+from tests.corpora import DEMO_TEACHER, WORDS, make_tokenizer
 from tests.golden import record_tokens
-from tests.test_tokenizer_config import DEMO
 
 
 def test_recorded_ids_are_what_transformers_gives() -> None:
@@ -38,8 +37,8 @@ def test_special_tokens_in_a_text_are_special_to_transformers_alone(
 
 
 def test_demo_teacher_gives_the_same_ids() -> None:
-    theirs = AutoTokenizer.from_pretrained(DEMO, split_special_tokens=True)
-    ours = TextTokenizer.read(DEMO / "tokenizer.json")
+    theirs = AutoTokenizer.from_pretrained(DEMO_TEACHER, split_special_tokens=True)
+    ours = TextTokenizer.read(DEMO_TEACHER / "tokenizer.json")
     for text, ids in zip(record_tokens.TEXTS, ours.ids(record_tokens.TEXTS), strict=True):
         assert theirs(text, add_special_tokens=False)["input_ids"] == ids
 

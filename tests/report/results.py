@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.arms.baseline import first_without_teacher
 from kdjax.evaluation.statistics import compare_all
-from kdjax.results.arm_results import ArmResult, first_without_teacher
+from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts

@@ -10,6 +10,7 @@ import pytest
 
 from kdjax.config import BudgetConfig, Config
 from kdjax.report import notes
+from kdjax.results.runs import Divergence
 from kdjax.results.teacher_facts import PretrainingFacts, TeacherFacts
 from kdjax.results.text import CountedLosses
 from kdjax.study import differences
@@ -202,3 +203,32 @@ def test_arms_that_no_seed_brings_below_unigram_are_named() -> None:
     (note,) = notes.no_better_than_counts([endpoint], runs, losses)
     assert "not below the unigram cross-entropy (5.000 nats) under any seed: scratch." in note
     assert notes.no_better_than_counts([endpoint], runs, None) == []
+
+
+def test_endpoints_on_which_the_same_arms_only_guess_share_a_note() -> None:
+    results = study()
+    chosen = [e for e in results.endpoints if e.name.partition(".")[2]]
+    baselines = {endpoint.name: endpoint.baseline or 0.0 for endpoint in chosen}
+    runs = []
+    for run in results.runs:
+        # minilm is never above the majority class; logit is on topic, with one seed.
+        above = 0.1 if run.arm in ("scratch", "tinybert") else 0.0
+        metrics = {name: value + above for name, value in baselines.items()}
+        if (run.arm, run.seed) == ("logit", 2):
+            metrics["probe.topic"] += 0.01
+        runs.append(replace(run, metrics=metrics))
+    first, second = notes.at_baseline(chosen, runs)
+    assert first.startswith("topic, linear probe, best layer: no better than the majority class")
+    assert "under every seed: minilm." in first
+    others = "sentiment, linear probe, best layer; topic, fine-tuned; sentiment, fine-tuned: no"
+    assert second.startswith(others)
+    assert "under every seed: logit, minilm." in second
+
+
+def test_arm_with_a_diverged_run_does_not_only_guess() -> None:
+    results = study()
+    (endpoint,) = [e for e in results.endpoints if e.name == "probe.topic"]
+    runs = [replace(run, metrics={"probe.topic": 0.0}) for run in results.runs]
+    runs[0] = replace(runs[0], metrics={}, diverged=Divergence(3, "loss is nan"))
+    (note,) = notes.at_baseline([endpoint], runs)
+    assert "under every seed: logit, tinybert, minilm." in note

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.arms.baseline import first_without_teacher
 from kdjax.budget.accounting import Budget
 from kdjax.evaluation.statistics import Verdict
 from kdjax.report import sentences as verdict
-from kdjax.results.arm_results import first_without_teacher
 from kdjax.results.study import Results
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
 from tests.report.results import study

@@ -19,7 +19,7 @@ from kdjax.data.prepare.local import prepare
 from kdjax.data.text.sources import Document
 from kdjax.errors import InputError
 from kdjax.progress import Reporter
-from kdjax.report.contamination import in_words, line, notes, rows
+from kdjax.report.contamination_table import in_words, line, notes, rows
 from kdjax.study.contamination import study_contamination
 from kdjax.study.manifest import shared_settings
 from tests.corpora import make_tokenizer, texts

@@ -17,8 +17,8 @@ from kdjax import recipes
 from kdjax.budget.accounting import ACCOUNTS, Budget
 from kdjax.budget.hardware import Peak
 from kdjax.config import Config, plain, to_dict
+from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.load import load_tasks
-from kdjax.data.tasks.suite import suite_tasks
 from kdjax.evaluation.finetuning import (
     FinetunedTask,
     finetune,

@@ -88,6 +88,38 @@ def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
         check_primary(Config(evaluation=without), {})
 
 
+@pytest.mark.parametrize("primary", ["grid.glue", "grid.mnli-mm", "probe.topic", "mlm_loss"])
+def test_primary_may_be_any_protocol_s_result_or_mean(primary: str) -> None:
+    evaluation = EvaluationConfig(
+        primary=primary,
+        tasks={"topic": TaskConfig("a.csv")},
+        suite="glue",
+        glue="glue",
+        protocols=("probe", "grid"),
+    )
+    check_primary(Config(evaluation=evaluation), {})
+
+
+@pytest.mark.parametrize(
+    ("primary", "tasks", "hint"),
+    [
+        ("fixed.glue", (), r"did you mean 'grid.glue'"),
+        # A part of a suite has no mean.
+        ("grid.glue", ("rte", "mrpc"), "expected one of mlm_loss, grid.mrpc, grid.rte"),
+        ("grid.sst2", ("rte",), "expected one of mlm_loss, grid.rte"),
+        ("finetune.rte", ("rte",), "expected one of mlm_loss, grid.rte"),
+    ],
+)
+def test_primary_that_no_protocol_measures_is_refused(
+    primary: str, tasks: tuple[str, ...], hint: str
+) -> None:
+    evaluation = EvaluationConfig(
+        primary=primary, suite="glue", glue="glue", suite_tasks=tasks, protocols=("grid",)
+    )
+    with pytest.raises(InputError, match=hint):
+        check_primary(Config(evaluation=evaluation), {})
+
+
 def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:
     config = Config(
         evaluation=EvaluationConfig(primary="mlm_loss"),

@@ -12,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 
 from kdjax import recipes
+from kdjax.arms.baseline import first_without_teacher
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, to_dict
 from kdjax.plan.plan import forecasts
 from kdjax.plan.schema import Plan
-from kdjax.results.arm_results import first_without_teacher
 from kdjax.results.runs import Divergence
 from kdjax.results.study import Results
 from kdjax.results.text import CountedLosses

@@ -17,6 +17,11 @@ import pytest
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[1] / "tpu_scripts"
+KINDS = {"queued": {"ACCELERATOR": "v5litepod-8"}, "group": {"ACCELERATOR": "tpu7x-16"}}
+"""Settings of a slice that is queued for, and of a group of machines."""
+RUN = {"do": "run"}
+FINISH = {"do": "finish"}
+"""What the fake kdjax does."""
 UV = """#!/bin/bash
 # Puts stubs where uv would install.
 case $1 in

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.tpu_scripts.conftest import SCRIPTS, Cloud, program
-from tests.tpu_scripts.test_watch import KINDS, RUN
+from tests.tpu_scripts.conftest import FINISH, KINDS, RUN, SCRIPTS, Cloud, program
 
 pytestmark = pytest.mark.system
 
@@ -57,31 +56,46 @@ def named(words: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scripts_run_step_by_step_refuse_early_steps_and_leave_what_is_running(
-    cloud: Cloud, kind: str
-) -> None:
-    cloud.kdjax({"do": "run"}, {"do": "finish"})
-    settings = KINDS[kind]
+def test_steps_before_a_slice_is_there_are_refused(cloud: Cloud, kind: str) -> None:
     for script in ("setup.sh", "launch.sh"):
-        early = cloud.run(script, **settings)
+        early = cloud.run(script, **KINDS[kind])
         assert early.status == 1
         assert "kd is not ready (no such slice), expected a slice made by create.sh" in early.err
-    assert cloud.run("teardown.sh", **settings).status == 0  # nothing there is fine
-    assert cloud.run("create.sh", **settings).status == 0
-    assert cloud.run("create.sh", **settings).status == 0
-    assert cloud.slices == ["kd"]
-    unset = cloud.run("launch.sh", **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_launch_before_setup_is_refused(cloud: Cloud, kind: str) -> None:
+    assert cloud.run("create.sh", **KINDS[kind]).status == 0
+    unset = cloud.run("launch.sh", **KINDS[kind])
     assert unset.status == 1
     assert "worker.sh" in unset.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_repeated_leave_what_is_there_and_running(cloud: Cloud, kind: str) -> None:
+    cloud.kdjax(RUN, FINISH)
+    settings = KINDS[kind]
+    for _ in range(2):
+        assert cloud.run("create.sh", **settings).status == 0
+    assert cloud.slices == ["kd"]
     assert "set up: kdjax, Python 3.12.0" in cloud.run("setup.sh", **settings).err
-    for _ in range(2):  # what is running is left
+    for _ in range(2):
         assert cloud.run("launch.sh", **settings).status == 0
     assert len(cloud.starts()) == 1
+    # What runs has no results yet.
     nothing = cloud.run("fetch.sh", **settings)
     assert nothing.status == 1
     assert "Did not find existing container" in nothing.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teardown_leaves_nothing_whether_or_not_a_slice_is_there(cloud: Cloud, kind: str) -> None:
+    settings = KINDS[kind]
+    assert cloud.run("teardown.sh", **settings).status == 0
+    assert cloud.run("create.sh", **settings).status == 0
     assert cloud.run("teardown.sh", **settings).status == 0
     assert cloud.slices == []
+    # A group has a policy and a template besides.
     assert (cloud.world / "made.json").exists() == (kind == "group")
     if kind == "group":
         assert (cloud.world / "made.json").read_text() == "[]"

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.tpu_scripts.conftest import Cloud
+from tests.tpu_scripts.conftest import FINISH, KINDS, RUN, Cloud
 
 pytestmark = pytest.mark.system
-
-RUN = {"do": "run"}
-FINISH = {"do": "finish"}
-KINDS = {"queued": {"ACCELERATOR": "v5litepod-8"}, "group": {"ACCELERATOR": "tpu7x-16"}}
 
 
 @pytest.mark.parametrize("kind", KINDS)

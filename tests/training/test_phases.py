@@ -163,12 +163,12 @@ def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     after = jax.device_get(state)
     # Only what the phase trains has moved, and only its moments.
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
-    assert moved == hidden.phase.trained
+    assert moved == hidden.phase.gradient_mask
     mu_before = before.opt[0].mu
     mu_after = after.opt[0].mu
     changed = {name for name in mu_before if np.any(mu_before[name] != mu_after[name])}
     assert changed == {
-        name for name, is_trained in flatten(hidden.phase.trained).items() if is_trained
+        name for name, has_gradient in flatten(hidden.phase.gradient_mask).items() if has_gradient
     }
     # The head has no part in a phase of hidden states, and the projection has.
     assert not any(jax.tree.leaves(moved["model"]["mlm"]))
@@ -181,7 +181,9 @@ def test_projection_is_shared_by_phases_with_its_term() -> None:
         program.abstract_state().params["objective"].keys() for program in programs()
     ]
     assert keys == [{"hidden_mse"}] * 3
-    assert [bool(p.phase.trained["objective"]["hidden_mse"]["kernel"]) for p in programs()] == [
+    assert [
+        bool(p.phase.gradient_mask["objective"]["hidden_mse"]["kernel"]) for p in programs()
+    ] == [
         False,
         True,
         True,

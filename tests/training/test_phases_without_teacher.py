@@ -63,7 +63,7 @@ def test_phase_with_teacher_alone_trains_projection(order: str) -> None:
     for name, phase in zip(ORDERS[order], arm(order).phases, strict=True):
         # Every phase carries the projection, whether it is trained there or not.
         assert phase.abstract_params()["objective"]["hidden_mse"]["kernel"].shape == (16, 24)
-        trained[name] = bool(phase.trained["objective"]["hidden_mse"]["kernel"])
+        trained[name] = bool(phase.gradient_mask["objective"]["hidden_mse"]["kernel"])
     assert trained == {"hidden_mse": True, "mlm": False}
 
 

@@ -118,7 +118,7 @@ def test_preset_trains_on_demo_corpus_within_budget(
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
     # Only what the phases train has moved.
     moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), start, outcome.params)
-    assert moved == resolved.trained["model"]
+    assert moved == resolved.gradient_mask["model"]
     first = {f"loss/{term.name}" for term in resolved.config.phases[0].terms}
     assert first <= lines[0].keys()
 

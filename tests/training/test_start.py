@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import FeatureRequest
 from kdjax.training.start import check_start, start_layers, start_params
 from tests import tiny
+from tests.training.starts import narrow, start, teacher
 
 EVERYTHING = FeatureRequest(
     **{name: frozenset({1, 2}) for name in ("scores", "query", "key", "value")},
@@ -25,30 +25,7 @@ EVERYTHING = FeatureRequest(
 )
 
 
-@functools.cache
-def teacher(**changes: Any) -> Model:
-    """Make a teacher in which no bias is 0 and no LayerNorm scale 1."""
-    config = dataclasses.replace(tiny.TEACHER, **changes)
-    leaves, tree = jax.tree.flatten(tiny.params(config, 9))
-    # Zeros and ones would hide a leaf that is forgotten.
-    rng = np.random.default_rng(5)
-    shaken = [
-        np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32)
-        for leaf in leaves
-    ]
-    return Model(config, jax.tree.unflatten(tree, shaken))
-
-
-def narrow(of: ModelConfig = tiny.TEACHER, **changes: Any) -> ModelConfig:
-    """Make a student of two layers."""
-    return dataclasses.replace(of, layers=2, **changes)
-
-
 ROTARY = dataclasses.replace(tiny.TEACHER, positions="rotary")
-
-
-def start(student: ModelConfig, from_: Model, layers: Any = "lower", seed: int = 0) -> Any:
-    return start_params(StartConfig("teacher", layers), student, from_, seed)
 
 
 def assert_equal(a: Any, b: Any) -> None:

@@ -252,7 +252,7 @@ def test_decay_spares_biases_and_norms() -> None:
 
 def test_params_without_gradient_cost_no_update() -> None:
     minilm = tiny.phase("minilm", teacher=TEACHER)
-    trainable, frozen = partition(minilm.abstract_params(), minilm.trained)
+    trainable, frozen = partition(minilm.abstract_params(), minilm.gradient_mask)
     assert "model.mlm.dense.kernel" in frozen
     # An update costs the same for each parameter that is trained.
     trained_size = sum(leaf.size for leaf in trainable.values())

@@ -41,7 +41,7 @@ PATTERN = "contamination-*.json"
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many rows of a result stand in some text.
+    """The rows of a result that stand in some text, counted.
 
     Attributes:
         task: name of the task.
@@ -70,7 +70,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Contamination:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         version: version of the comparison.
@@ -92,7 +92,7 @@ class Contamination:
         return [overlap for overlap in self.overlaps if overlap.share > share]
 
 
-def contamination(
+def check_contamination(
     corpus: Corpus,
     files: str | Sequence[str],
     groups: Sequence[RowGroup],
@@ -107,7 +107,7 @@ def contamination(
         corpus: the prepared text.
         files: `data.files`, from which it was prepared; empty: where its manifest says.
         groups: rows of the tasks.
-        show: takes what is going on, in words.
+        show: called with a line about the progress, every 10,000 documents.
 
     Raises:
         InputError: a row cannot be read, or the text no more.
@@ -160,37 +160,57 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
     Yields:
         An overlap for each group that is not for training and the pretraining text, then those
         with other tasks' training rows in which any row was found.
+
+    Example:
+        >>> rows = [("a.csv, line 2", ("A row.",)), ("a.csv, line 3", ("Another row.",))]
+        >>> group = RowGroup("topics", "topics", "reported", lambda: rows)
+        >>> (overlap,) = compare([group], ["A document. Another row. Its end."])
+        >>> overlap.found, overlap.rows, overlap.examples
+        (1, 2, ('a.csv, line 3',))
     """
     evaluated = [group for group in groups if group.use != "train"]
     places: list[str] = []
+    texts: list[Row] = []
     ends: list[int] = []
+    for group in evaluated:
+        for place, row in group.read():
+            places.append(place)
+            texts.append(row)
+        ends.append(len(places))
+    index = RowIndex(texts)
+    del texts
 
-    def indexed() -> Iterator[Row]:
-        for group in evaluated:
-            for place, texts in group.read():
-                places.append(place)
-                yield texts
-            ends.append(len(places))
-
-    index = RowIndex(indexed())
-
-    def overlaps(trained: str, is_found: NDArray[np.bool_]) -> Iterator[Overlap]:
+    def overlaps(training_task: str, is_found: NDArray[np.bool_]) -> Iterator[Overlap]:
         start = 0
         for group, end in zip(evaluated, ends, strict=True):
             found = start + np.flatnonzero(is_found[start:end])
-            examples = tuple(places[row] for row in found[:EXAMPLES])
-            name = (group.task, group.result, group.use)
-            yield Overlap(*name, trained, end - start, len(found), examples)
+            yield Overlap(
+                task=group.task,
+                result=group.result,
+                use=group.use,
+                trained=training_task,
+                rows=end - start,
+                found=len(found),
+                examples=tuple(places[number] for number in found[:EXAMPLES]),
+            )
             start = end
 
     if documents is not None:
         yield from overlaps("", index.search((document,) for document in documents))
-    for task in dict.fromkeys(group.task for group in groups):
-        trained = [group for group in groups if group.task == task and group.use == "train"]
-        texts = (row for group in trained for _, row in group.read())
-        for overlap in overlaps(task, index.search(texts)):
-            if overlap.found and overlap.task != task:
+    for other_task in dict.fromkeys(group.task for group in groups):
+        training_groups = [
+            group for group in groups if group.task == other_task and group.use == "train"
+        ]
+        for overlap in overlaps(other_task, index.search(_texts(training_groups))):
+            if overlap.found and overlap.task != other_task:
                 yield overlap
+
+
+def _texts(groups: Iterable[RowGroup]) -> Iterator[Row]:
+    """Yield the texts of all rows of some groups."""
+    for group in groups:
+        for _, texts in group.read():
+            yield texts
 
 
 def find_sources(manifest: Manifest, files: str | Sequence[str]) -> list[Source]:
@@ -220,7 +240,7 @@ def _training_documents(
     Args:
         manifest: the corpus's manifest, with the settings of its preparation.
         found: its sources.
-        show: takes what is going on, in words.
+        show: called with a line about the progress, every 10,000 documents.
     """
     settings = {**LATER_SETTINGS, **manifest.settings}
     reading = ReadSettings(

@@ -1,4 +1,4 @@
-"""The index of evaluation rows by the runs of words that betray them, and the search for them."""
+"""The index of evaluation rows by n-grams of their words, and the search for them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from kdjax.data.contamination.words import Indices, Words, words_of
 GRAM = 13
 """Words of a run that two texts hardly have in common by chance: the largest N of Brown et al.
 2020 (arXiv 2005.14165), appendix C."""
-LEAST = 8
+LEAST_WORDS = 8
 """Words of a shorter text that is still looked for within sentences: their smallest N. One of fewer
 words is looked for as whole sentences: its words stand side by side in many texts."""
+BEGINNING = 8
+"""Letters of such a text that places in other texts are first compared with; it has a letter for
+each of its words at least."""
 BATCH = 2**20
 """Characters of the texts that are looked at together; a longer text is looked at alone."""
 
@@ -33,7 +36,7 @@ class _Keys:
         hashes: `[N]`.
         rows: `[N]`, the row that each is of.
         lengths: `[N]`, its letters.
-        beginnings: `[N]`, hashes of its first `LEAST` letters; of all where it has fewer.
+        beginnings: `[N]`, hashes of its first `BEGINNING` letters; of all where it has fewer.
     """
 
     hashes: Hashes
@@ -54,15 +57,30 @@ class _Keys:
         )
 
 
+@dataclass(frozen=True)
+class _RowKeys:
+    """Hashes by which the texts of rows are found.
+
+    Attributes:
+        grams: runs of `GRAM` words of longer texts.
+        runs: whole texts of `LEAST_WORDS` words or more, up to `GRAM`.
+        sentences: whole texts of fewer words.
+    """
+
+    grams: _Keys
+    runs: _Keys
+    sentences: _Keys
+
+
 class RowIndex:
     """Evaluation rows that are looked for in other texts.
 
     A row's text of `GRAM` words or more is found by any run of so many words. A shorter one is
-    found as a whole: of `LEAST` words or more as a run of words, of fewer as one or several whole
-    sentences or lines. Only letters are compared, so words may be parted in another way within a
-    shorter text (`does n't`), and but for where they begin and end within a run of `GRAM`. Runs are
-    told apart by 64 bits of a hash: 10^10 words of text and 10^6 runs of rows have a pair of
-    different ones that is taken for the same with one chance in about 2,000.
+    found as a whole: of `LEAST_WORDS` words or more as a run of words, of fewer as one or several
+    whole sentences or lines. Only letters are compared, so words may be parted in another way
+    within a shorter text (`does n't`), and but for where they begin and end within a run of `GRAM`.
+    Runs are told apart by 64 bits of a hash: 10^10 words of text and 10^6 runs of rows have a pair
+    of different ones that is taken for the same with one chance in about 2,000.
 
     Attributes:
         size: number of rows.
@@ -76,21 +94,17 @@ class RowIndex:
         """
         self.size = 0
         self._hasher = RunHasher()
-        batches = []
+        # An empty text has no keys: without rows the tables are empty.
+        batches = [self._keys(words_of([""]), np.zeros(1, np.int64))]
         for texts, numbers in _batches(rows):
             batches.append(self._keys(words_of(texts), numbers + self.size))
             self.size += int(numbers[-1]) + 1
-        grams = [batch[0] for batch in batches]
-        runs = [batch[1] for batch in batches]
-        sentences = [batch[2] for batch in batches]
-        # Without rows the tables are empty.
-        nothing = self._keys(words_of([""]), np.zeros(1, np.int64))
-        self._grams = _table(_Keys.joined([nothing[0], *grams]))
-        run_keys = _Keys.joined([nothing[1], *runs])
+        self._grams = _table(_Keys.joined(batch.grams for batch in batches))
+        run_keys = _Keys.joined(batch.runs for batch in batches)
         self._runs = _table(run_keys)
         self._run_lengths = np.unique(run_keys.lengths)
         self._run_beginnings = HashTable.of(run_keys.beginnings, run_keys.rows)
-        sentence_keys = _Keys.joined([nothing[2], *sentences])
+        sentence_keys = _Keys.joined(batch.sentences for batch in batches)
         self._sentences = _table(sentence_keys)
         self._sentence_lengths = np.unique(sentence_keys.lengths)
 
@@ -106,9 +120,8 @@ class RowIndex:
                 is_found[rows] = True
         return is_found
 
-    def _keys(self, words: Words, row_of_text: Indices) -> tuple[_Keys, _Keys, _Keys]:
-        """Hash what the texts of rows are found by: runs of `GRAM` words, and whole texts of
-        `LEAST` words or more, and of fewer.
+    def _keys(self, words: Words, row_of_text: Indices) -> _RowKeys:
+        """Hash what the texts of rows are found by.
 
         Args:
             words: words of the texts.
@@ -121,14 +134,14 @@ class RowIndex:
         # Words of one text lie side by side.
         counts = np.bincount(words.texts, minlength=len(row_of_text))
         behind = np.cumsum(counts)
-        runs = np.flatnonzero((counts >= LEAST) & (counts < GRAM))
-        short = np.flatnonzero((counts > 0) & (counts < LEAST))
+        runs = np.flatnonzero((counts >= LEAST_WORDS) & (counts < GRAM))
+        short = np.flatnonzero((counts > 0) & (counts < LEAST_WORDS))
         first = behind - counts
         last = behind - 1
-        return (
-            grams,
-            self._hashed(sums, words, first[runs], last[runs], row_of_text),
-            self._hashed(sums, words, first[short], last[short], row_of_text),
+        return _RowKeys(
+            grams=grams,
+            runs=self._hashed(sums, words, first[runs], last[runs], row_of_text),
+            sentences=self._hashed(sums, words, first[short], last[short], row_of_text),
         )
 
     def _hashed(
@@ -137,7 +150,7 @@ class RowIndex:
         """Hash runs `[N]` of words, given by their first and last word."""
         starts = words.starts[first]
         ends = words.ends[last]
-        beginnings = self._hasher.runs(sums, starts, np.minimum(starts + LEAST, ends))
+        beginnings = self._hasher.runs(sums, starts, np.minimum(starts + BEGINNING, ends))
         return _Keys(
             self._hasher.runs(sums, starts, ends),
             row_of_text[words.texts[first]],
@@ -153,9 +166,9 @@ class RowIndex:
         yield self._grams.rows_of(self._hasher.runs(sums, words.starts[first], ends))
 
         # Texts of some words: few places begin as one of them does.
-        is_long = words.starts + LEAST <= words.limits
+        is_long = words.starts + BEGINNING <= words.limits
         starts = words.starts[is_long]
-        beginnings = self._hasher.runs(sums, starts, starts + LEAST)
+        beginnings = self._hasher.runs(sums, starts, starts + BEGINNING)
         is_candidate = self._run_beginnings.may_have(beginnings)
         yield from self._whole(
             self._runs,

@@ -10,7 +10,7 @@ from typing import Literal
 
 from kdjax.config import EvaluationConfig
 from kdjax.data.contamination.index import Row
-from kdjax.data.tasks.encoding import hash_fraction
+from kdjax.data.tasks.encoding import hash_fraction, is_selection_row
 from kdjax.data.tasks.load import raw_tasks
 from kdjax.data.tasks.raw import RawTask, RowSource
 
@@ -46,18 +46,18 @@ def row_groups(config: EvaluationConfig) -> list[RowGroup]:
     """
     groups = []
     for task in raw_tasks(config):
-        (trained,) = task.of_split("train")
+        (training,) = task.of_split("train")
         if not task.from_suite:
-            groups.append(_group(task, trained, "train"))
+            groups.append(_group(task, training, "train"))
             groups += [_group(task, source, "selection") for source in task.of_split("dev")]
             groups += [_group(task, source, "reported") for source in task.of_split("test")]
             continue
         # A suite's test rows are measured by its server; of dev rows with two uses one is named.
         if config.report_on == "unseen":
-            groups.append(_group(task, trained, "train", above=config.selection))
-            groups.append(_group(task, trained, "selection", below=config.selection))
+            groups.append(_group(task, training, "train", share=config.selection))
+            groups.append(_group(task, training, "selection", share=config.selection))
         else:
-            groups.append(_group(task, trained, "train"))
+            groups.append(_group(task, training, "train"))
         groups += [_group(task, source, "reported") for source in task.of_split("dev")]
     return groups
 
@@ -72,14 +72,23 @@ def digest(groups: Sequence[RowGroup]) -> str:
     return total.hexdigest()
 
 
-def _group(
-    task: RawTask, source: RowSource, use: Use, *, above: float = 0.0, below: float = 1.0
-) -> RowGroup:
-    """Return the rows of a source, or those whose texts' hash lies in a range."""
+def _group(task: RawTask, source: RowSource, use: Use, *, share: float | None = None) -> RowGroup:
+    """Return the rows of a source that serve an end.
+
+    Args:
+        task: task of the rows.
+        source: the source.
+        use: what the rows are for.
+        share: share of the source's rows that are selection rows, the others being trained on;
+            None: all of them are for `use`.
+    """
 
     def read() -> Iterator[tuple[str, Row]]:
         for row in source.rows():
-            if above <= hash_fraction(row.texts) < below:
-                yield row.where, row.texts
+            if share is not None:
+                is_selected = is_selection_row(hash_fraction(row.texts), share)
+                if is_selected != (use == "selection"):
+                    continue
+            yield row.where, row.texts
 
     return RowGroup(task.name, source.result, use, read)

@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What the shards of a block depend on besides its documents, and where they go.
+    """Settings of a block's shards, besides its documents, and their place.
 
     Attributes:
         directory: directory that the corpus is written to.

@@ -25,7 +25,7 @@ CANDIDATES = 64
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is compared of a document.
+    """The part of a document that is compared.
 
     Attributes:
         text: 63 bits of a hash of its text.

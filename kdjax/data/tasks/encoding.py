@@ -64,12 +64,24 @@ def cut_pair(first: int, second: int, budget: int) -> tuple[int, int]:
         return first, second
     shorter = min(first, second, budget // 2)
     longer = budget - shorter
-    return (longer, shorter) if first > second else (shorter, longer)
+    if first > second:
+        return longer, shorter
+    return shorter, longer
 
 
 def hash_fraction(texts: Sequence[str]) -> float:
-    """Compute the hash of a row's texts as a number in [0, 1), by which rows are carved out."""
+    """Compute the hash of a row's texts as a number in [0, 1)."""
     return split_fraction("\n".join(texts))
+
+
+def is_selection_row(fraction: float, share: float) -> bool:
+    """Return whether a suite's training row is one of its selection rows instead.
+
+    Args:
+        fraction: hash of the row's texts (`hash_fraction`).
+        share: share of the training rows that settings are chosen by, `evaluation.selection`.
+    """
+    return fraction < share
 
 
 @dataclass(frozen=True)
@@ -87,33 +99,6 @@ class EncodedRows:
     fractions: NDArray[np.float64]
     text_tokens: int
     unknown: int
-
-    def take(self, rows: NDArray[np.intp]) -> Split:
-        """Return a split of some rows, in the order given.
-
-        Args:
-            rows: `[M]`: numbers of rows.
-        """
-        lengths = self.split.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        tokens = np.empty(offsets[-1], np.int32)
-        # Places take more memory than tokens, so they are made for some rows at a time.
-        for first in range(0, len(rows), CHUNK):
-            part = slice(first, first + CHUNK)
-            begin = offsets[first]
-            end = offsets[min(first + CHUNK, len(rows))]
-            # Each place is as far behind its row's begin as the one it comes from.
-            shifts = self.split.offsets[:-1][rows[part]] - offsets[:-1][part]
-            places = np.arange(begin, end) + np.repeat(shifts, lengths[part])
-            tokens[begin:end] = self.split.tokens[places]
-        second = self.split.second
-        labels = self.split.labels
-        return Split(
-            tokens,
-            offsets,
-            None if second is None else second[rows],
-            None if labels is None else labels[rows],
-        )
 
 
 def encode(
@@ -140,6 +125,7 @@ def encode(
     fractions = array("d")
     unknown = 0
     text_tokens = 0
+    frame_tokens = 3 if task.pairs else 2
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
         # Of pairs the first and the second text in turn.
@@ -151,7 +137,7 @@ def encode(
             framed, begin = frame(first, second, tokenizer.named, length)
             # Counted in what is kept: what is cut off says nothing of the task.
             unknown += framed.count(unknown_id)
-            text_tokens += len(framed) - (3 if task.pairs else 2)
+            text_tokens += len(framed) - frame_tokens
             tokens.extend(framed)
             ends.append(len(tokens))
             seconds.append(begin)

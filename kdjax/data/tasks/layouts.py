@@ -1,20 +1,17 @@
-"""Which layout a suite's directory has, by looking at it."""
+"""The layout of a suite's directory, found by looking at it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdjax.data.tasks.hub import (
-    babylm_sources,
-    has_hub_task,
-    hub_sources,
-    tfds_root,
-    tfds_sources,
-)
+from kdjax.config.suites import GLUE, SuiteTask
+from kdjax.data.tasks.babylm import babylm_sources
+from kdjax.data.tasks.hub_files import has_hub_task, hub_sources
 from kdjax.data.tasks.official import has_task, official_sources
 from kdjax.data.tasks.raw import RawTask
-from kdjax.data.tasks.suite import GLUE, SuiteTask
+from kdjax.data.tasks.suite import raw_task
+from kdjax.data.tasks.tfds_files import tfds_root, tfds_sources
 from kdjax.data.text import tfds
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
@@ -33,7 +30,7 @@ def glue_tasks(place: str, tasks: tuple[SuiteTask, ...]) -> Iterator[RawTask]:
     if place.startswith(tfds.PREFIX):
         tfds_root(place)
         for task in tasks:
-            yield task.raw(tfds_sources(place, task))
+            yield raw_task(task, tfds_sources(place, task))
         return
     root = local_path(place, "evaluation.glue")
     # A directory of one layout may be mixed with another's: each task is taken where it is.
@@ -43,9 +40,9 @@ def glue_tasks(place: str, tasks: tuple[SuiteTask, ...]) -> Iterator[RawTask]:
         raise InputError(f"evaluation.glue, {place}: {_advice(root)}")
     for task in tasks:
         if task in official:
-            yield task.raw(official_sources(root, task))
+            yield raw_task(task, official_sources(root, task))
         elif task in hub:
-            yield task.raw(hub_sources(root, task))
+            yield raw_task(task, hub_sources(root, task))
         else:
             looked_for = f"{task.title}/train.tsv" if official else f"{task.name}/train.jsonl"
             raise InputError(
@@ -77,7 +74,7 @@ def babylm_tasks(place: str, tasks: tuple[SuiteTask, ...]) -> Iterator[RawTask]:
             f"glue_filtered{hint}"
         )
     for task in tasks:
-        yield task.raw(babylm_sources(root, task))
+        yield raw_task(task, babylm_sources(root, task))
 
 
 def _advice(root: Path) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.config import EvaluationConfig
-from kdjax.data.tasks.encoding import EncodedRows, encode
+from kdjax.config.suites import suite_tasks
+from kdjax.data.tasks.encoding import EncodedRows, encode, is_selection_row
 from kdjax.data.tasks.layouts import babylm_tasks, glue_tasks
 from kdjax.data.tasks.own import own_task
 from kdjax.data.tasks.raw import RawTask, RowSource
-from kdjax.data.tasks.suite import suite_tasks
 from kdjax.data.tasks.task import Split, Task
 from kdjax.data.text_figures import check_unknown
 from kdjax.data.tokenizer import TextTokenizer
@@ -94,11 +94,11 @@ def _load(
         # The first result's rows: of MNLI those whose genres are trained on.
         selection = reported[raw.name]
         share = config.selection if config.report_on == "unseen" else 0.0
-        train, carved = _carve(train_rows, share)
+        train, unseen = _split_by_hash(train_rows, share)
         if config.report_on == "unseen":
-            selection = carved
-            _check_carved(raw, train_source, train, "left to train on")
-            _check_carved(raw, train_source, carved, f"in evaluation.selection, {share:g}")
+            selection = unseen
+            _check_part(raw, train_source, train, "left to train on")
+            _check_part(raw, train_source, unseen, f"in evaluation.selection, {share:g}")
 
     tokens = sum(rows.text_tokens for rows in encoded)
     unknown = sum(rows.unknown for rows in encoded) / max(1, tokens)
@@ -120,15 +120,15 @@ def _load(
     )
 
 
-def _carve(rows: EncodedRows, share: float) -> tuple[Split, Split]:
+def _split_by_hash(rows: EncodedRows, share: float) -> tuple[Split, Split]:
     """Split rows by the hash of their texts: those with equal texts are in one part.
 
     Returns:
-        The rest, and the part with the given share of the rows, each in the order of the hash.
+        The rows to train on, and the selection rows, each in the order of the hash.
     """
     order = np.argsort(rows.fractions, kind="stable")
-    cut = int(np.searchsorted(rows.fractions[order], share))
-    return rows.take(order[cut:]), rows.take(order[:cut])
+    is_selected = np.array([is_selection_row(rows.fractions[n], share) for n in order], np.bool_)
+    return rows.split.take(order[~is_selected]), rows.split.take(order[is_selected])
 
 
 def _check_rows(task: RawTask, source: RowSource, split: Split) -> None:
@@ -145,7 +145,7 @@ def _check_rows(task: RawTask, source: RowSource, split: Split) -> None:
             )
 
 
-def _check_carved(task: RawTask, source: RowSource, split: Split, part: str) -> None:
+def _check_part(task: RawTask, source: RowSource, split: Split, part: str) -> None:
     """Raise an InputError where a part of a suite's training rows has too few of them.
 
     Args:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdjax.config.suites import SuiteTask
 from kdjax.data.tasks.raw import RawRow, RowSource, SplitName
-from kdjax.data.tasks.suite import SuiteTask
+from kdjax.data.tasks.suite import splits_of
 from kdjax.data.tasks.tables import tsv_rows
 from kdjax.errors import InputError, nearest
 
@@ -73,7 +74,7 @@ def official_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
     if task.name == "mrpc" and not (directory / "train.tsv").is_file():
         return _mrpc_sources(directory, task)
     sources = []
-    for split, result, ending in task.split_names:
+    for split, result, ending in splits_of(task):
         path = directory / f"{split}{ending}.tsv"
         if path.is_file():
             sources.append(_source(split, result, path, task))
@@ -153,7 +154,9 @@ def _rows_with_fields(
     header = list(columns.header)
     if not header or not labelled:
         _, header = next(rows, (1, []))
-    needed = [*columns.texts, *([columns.label] if labelled else [])]
+    needed = list(columns.texts)
+    if labelled:
+        needed.append(columns.label)
     for name in needed:
         if name not in header:
             hint = nearest(name, header)

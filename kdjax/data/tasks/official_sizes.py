@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdjax.config import EvaluationConfig
-from kdjax.data.tasks.suite import SuiteTask, suite_tasks
+from kdjax.config.suites import SuiteTask, suite_tasks
 from kdjax.data.tasks.task import Split, Task
 
 BYTES_PER_TOKEN = 4.5
@@ -68,14 +68,14 @@ def _stand_in(task: SuiteTask, evaluation: EvaluationConfig, seq_len: int) -> Ta
     """Return a task of official size."""
     size = SIZES[task.name]
     length = tokens_of(task, seq_len)
-    carved = 0
+    held_back = 0
     if evaluation.report_on == "unseen":
-        carved = round(size.train * evaluation.selection)
+        held_back = round(size.train * evaluation.selection)
     reported = {}
     for (result, _), rows in zip(task.results, size.dev, strict=True):
         reported[result] = _rows(task, rows, length)
-    selection = _rows(task, carved, length) if carved else reported[task.name]
-    train = _rows(task, size.train - carved, length)
+    selection = _rows(task, held_back, length) if held_back else reported[task.name]
+    train = _rows(task, size.train - held_back, length)
     return Task(task.name, task.classes, task.metrics, train, selection, reported)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from kdjax.config import TaskConfig
+from kdjax.config.suites import ANY_NUMBER
 from kdjax.data.tasks.raw import (
-    ANY_NUMBER,
     RawRow,
     RawTask,
     RowSource,
@@ -134,7 +134,7 @@ def _check_dropped(config: TaskConfig, rows: Sequence[_OwnRow], where: str) -> N
 
 def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
     """Read the rows of a file that `where` chooses, in the order of their hash."""
-    setting = f"evaluation.tasks.{name}"
+    setting_name = f"evaluation.tasks.{name}"
     text_columns = {"text": config.text}
     if config.text_b:
         text_columns["text_b"] = config.text_b
@@ -144,18 +144,18 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
     rows = []
     for record in table_rows(locate(file), columns):
         if any(
-            field(record, column, f"{setting}.where") != value
+            field(record, column, f"{setting_name}.where") != value
             for column, value in config.where.items()
         ):
             continue
         texts = tuple(
-            field(record, column, f"{setting}.{part}") for part, column in text_columns.items()
+            field(record, column, f"{setting_name}.{part}") for part, column in text_columns.items()
         )
-        label = field(record, config.label, f"{setting}.label")
+        label = field(record, config.label, f"{setting_name}.label")
         # As a corpus's documents have it, so that a task on them is split like them.
         identity = "\n".join(texts) if record.key is None else record.key
         if config.identity:
-            identity = field(record, config.identity, f"{setting}.identity")
+            identity = field(record, config.identity, f"{setting_name}.identity")
         rows.append(_OwnRow(RawRow(record.where, texts, label), label, identity))
     rows.sort(key=lambda row: split_fraction(row.identity))
     return rows

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdjax.data.tasks.suite import GLUE, SuiteTask
+from kdjax.config.suites import GLUE, SuiteTask
 from kdjax.errors import InputError, nearest
 from kdjax.storage import locks
 from kdjax.storage.files import LOCK, entries
@@ -98,7 +98,9 @@ def file_name(result: str) -> str:
     task = _task_of(result)
     if not task.mismatched:
         return f"{task.title}.tsv"
-    return f"{task.title}-mm.tsv" if result == task.mismatched else f"{task.title}-m.tsv"
+    if result == task.mismatched:
+        return f"{task.title}-mm.tsv"
+    return f"{task.title}-m.tsv"
 
 
 def _task_of(result: str) -> SuiteTask:
@@ -140,4 +142,6 @@ def _prediction(task: SuiteTask, result: str, index: int, value: float) -> str:
         return f"{min(max(value, low), high):.3f}"
     if value not in range(len(task.classes)):
         raise InputError(f"{where}, expected the index of one of {len(task.classes)} classes")
-    return task.classes[int(value)] if task.named else str(int(value))
+    if task.named:
+        return task.classes[int(value)]
+    return str(int(value))

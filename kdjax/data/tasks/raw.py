@@ -10,13 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from kdjax.config.suites import ANY_NUMBER
 from kdjax.errors import InputError, nearest
 
 SplitName = Literal["train", "dev", "test"]
 SHOWN = 40
 """Characters of a label that a message shows."""
-ANY_NUMBER = (-math.inf, math.inf)
-"""Bounds of a label that may be any number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,13 +55,13 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-def field(record: Record, column: str, setting: str) -> str:
+def field(record: Record, column: str, setting_name: str) -> str:
     """Return a field as text.
 
     Args:
         record: row of the file.
         column: name of the field.
-        setting: dotted name of the setting that chose the column, for messages.
+        setting_name: dotted name of the setting that chose the column, for messages.
 
     Raises:
         InputError: it is missing, or no valid Unicode.
@@ -72,7 +72,7 @@ def field(record: Record, column: str, setting: str) -> str:
         raise InputError(f"{record.where}: {column!r} is null, expected a value")
     if value is None:
         hint = nearest(column, record.fields)
-        raise InputError(f"{record.where}: has no {column!r}{hint}, the column of {setting}")
+        raise InputError(f"{record.where}: has no {column!r}{hint}, the column of {setting_name}")
     text = str(value)
     check_characters(text, record.where)
     return text

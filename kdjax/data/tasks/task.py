@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+COPIED_ROWS = 2048
+"""Rows that are copied at a time: the places of their tokens take more memory than the tokens."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -33,6 +36,31 @@ class Split:
     def lengths(self) -> NDArray[np.int64]:
         """Return the tokens of each row, `[N]`."""
         return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.intp]) -> Split:
+        """Return some of the rows, in the order given.
+
+        Args:
+            rows: `[M]`: numbers of rows.
+        """
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        tokens = np.empty(offsets[-1], np.int32)
+        for first in range(0, len(rows), COPIED_ROWS):
+            part = slice(first, first + COPIED_ROWS)
+            begin = offsets[first]
+            end = offsets[min(first + COPIED_ROWS, len(rows))]
+            # Each place is as far behind its row's begin as the one it comes from.
+            shifts = self.offsets[:-1][rows[part]] - offsets[:-1][part]
+            places = np.arange(begin, end) + np.repeat(shifts, lengths[part])
+            tokens[begin:end] = self.tokens[places]
+        second = self.second
+        if second is not None:
+            second = second[rows]
+        labels = self.labels
+        if labels is not None:
+            labels = labels[rows]
+        return Split(tokens, offsets, second, labels)
 
     def batch(self, rows: NDArray[np.intp], length: int) -> dict[str, NDArray[np.generic]]:
         """Return rows as arrays of a batch, padded.

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kdjax.config import EvaluationConfig
+from kdjax.config.suites import SuiteTask, suite_tasks
 from kdjax.data.tasks.load import raw_tasks
-from kdjax.data.tasks.suite import SuiteTask, suite_tasks
 from kdjax.data.text import tfds
 from kdjax.errors import InputError
 

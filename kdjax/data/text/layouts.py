@@ -1,4 +1,4 @@
-"""How a file of plain text is cut into documents: by blank lines, by lines, or not at all."""
+"""Documents of a file of plain text: cut at blank lines, at line ends, or not at all."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def too_long(where: str, limit: int, expected: str) -> TextError:
 
 
 class _Shape:
-    """What the lines of a file say of its layout.
+    """Counts of a file's lines that tell its layout.
 
     Attributes:
         text_lines: lines that are not blank.

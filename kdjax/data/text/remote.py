@@ -8,7 +8,7 @@ import contextlib
 import glob
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -114,24 +114,7 @@ def find(pattern: str) -> list[RemoteFile]:
     check_url(pattern, "the URL")
     if pattern.startswith(hub.FILE):
         return _find_on_hub(hub.parse(pattern))
-    files = _file_system(pattern)
-    with _read_errors(pattern):
-        try:
-            if glob.has_magic(pattern):
-                found = files.glob(pattern, detail=True)
-            else:
-                found = {pattern: files.info(pattern)}
-        except FileNotFoundError as e:
-            # What goes wrong at a web server comes as a file that is not there.
-            status = getattr(e.__cause__, "status", None)
-            if e.__cause__ is not None and status not in _ABSENT:
-                raise e.__cause__ from None
-            return []
-    return [
-        RemoteFile(files.unstrip_protocol(name), _identity(info))
-        for name, info in sorted(found.items())
-        if info["type"] == "file"
-    ]
+    return _list(pattern, glob.has_magic(pattern), _read_errors(pattern), _identity)
 
 
 def _find_on_hub(name: hub.HubName) -> list[RemoteFile]:
@@ -144,22 +127,37 @@ def _find_on_hub(name: hub.HubName) -> list[RemoteFile]:
         if not cached:
             raise hub.not_cached(name)
         return cached
-    url = str(pinned)
+    is_glob = glob.has_magic(pinned.path)
+    return _list(str(pinned), is_glob, hub.hub_errors(name), _hub_identity)
+
+
+def _list(
+    url: str,
+    is_glob: bool,
+    errors: contextlib.AbstractContextManager[None],
+    identity_of: Callable[[dict[str, Any]], str],
+) -> list[RemoteFile]:
+    """List the files of a server, sorted; none where nothing matches.
+
+    Args:
+        url: a URL, or a glob of URLs.
+        is_glob: whether it is a glob.
+        errors: turns what goes wrong in its block into one line.
+        identity_of: takes a file's identity from what the server says of it.
+    """
     files = _file_system(url)
-    with hub.hub_errors(name):
+    with errors:
         try:
-            if glob.has_magic(pinned.path):
-                found = files.glob(url, detail=True)
-            else:
-                found = {url: files.info(url)}
+            found = files.glob(url, detail=True) if is_glob else {url: files.info(url)}
         except FileNotFoundError as e:
-            # The library has the same error for a file that is not there.
-            if e.__cause__ is not None:
+            # What goes wrong at a server comes as a file that is not there, too.
+            status = getattr(e.__cause__, "status", None)
+            if e.__cause__ is not None and status not in _ABSENT:
                 raise e.__cause__ from None
             return []
     return [
-        RemoteFile(files.unstrip_protocol(found_name), _hub_identity(info))
-        for found_name, info in sorted(found.items())
+        RemoteFile(files.unstrip_protocol(name), identity_of(info))
+        for name, info in sorted(found.items())
         if info["type"] == "file"
     ]
 
@@ -178,7 +176,8 @@ def _identity(info: dict[str, Any]) -> str:
     etag = info.get("ETag") or info.get("etag") or ""
     if not etag or etag.startswith("W/"):
         return ""
-    return f"etag:{etag.strip(chr(34))}:{info.get('size')}"
+    value = etag.strip('"')
+    return f"etag:{value}:{info.get('size')}"
 
 
 def _file_system(url: str) -> Any:

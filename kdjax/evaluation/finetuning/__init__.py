@@ -1,6 +1,6 @@
 """Fine-tuning on labelled tasks: the whole encoder with a fresh head, by several protocols."""
 
-from kdjax.evaluation.finetuning.by_protocol import finetune, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune, finetune_one
 from kdjax.evaluation.finetuning.intermediate import tuned_start
 from kdjax.evaluation.finetuning.predicted import PredictedTask, predict_unlabelled
 from kdjax.evaluation.finetuning.protocols import check_tasks
@@ -12,15 +12,15 @@ from kdjax.evaluation.finetuning.results import (
     squared_errors,
 )
 from kdjax.evaluation.finetuning.scoring import predict
-from kdjax.evaluation.finetuning.trial import Start, Trained
+from kdjax.evaluation.finetuning.trial import FinetunedModel
 
 __all__ = [
+    "FinetunedModel",
     "FinetunedTask",
     "PredictedTask",
     "Setting",
-    "Start",
-    "Trained",
     "Trial",
+    "TunedEncoder",
     "check_tasks",
     "finetune",
     "finetune_one",

@@ -1,5 +1,4 @@
-"""Which rows each step of fine-tuning sees: batches of rows of like length, every row once an
-epoch."""
+"""The rows of each step of fine-tuning: batches of rows of like length, every row once an epoch."""
 
 from __future__ import annotations
 

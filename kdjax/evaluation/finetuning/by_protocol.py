@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from kdjax.config import FinetuneConfig, ModelConfig
+from kdjax.config import Dtype, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
+from kdjax.evaluation.finetuning.labels import LabelScale
 from kdjax.evaluation.finetuning.lanes import groups, lanes_of
 from kdjax.evaluation.finetuning.protocols import (
     FinetuningProtocol,
@@ -27,20 +29,24 @@ from kdjax.evaluation.finetuning.saved import (
     write_trial,
 )
 from kdjax.evaluation.finetuning.scoring import score_trial
-from kdjax.evaluation.finetuning.trial import (
-    Numbers,
-    Start,
-    Trained,
-    TrialSpec,
-    one_device,
-    recipe_of,
-    train_lanes,
-)
+from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.finetuning.trial import FinetunedModel, one_device, step_key_of, train_lanes
 from kdjax.evaluation.metric import baseline
 from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest
 
-Dtype = Literal["float32", "bfloat16"]
+
+@dataclass(frozen=True)
+class TunedEncoder:
+    """An encoder that was tuned on another task first.
+
+    Attributes:
+        task: name of that task.
+        encoder: the encoder's parameters.
+    """
+
+    task: str
+    encoder: Mapping[str, Any]
 
 
 def finetune(
@@ -54,7 +60,7 @@ def finetune(
     layout: Layout | None = None,
     dtype: Dtype = "float32",
     directory: Path | None = None,
-    start: Start | None = None,
+    start: TunedEncoder | None = None,
 ) -> FinetunedTask:
     """Fine-tune a model on a task by a protocol, and score it on the reported rows.
 
@@ -78,22 +84,33 @@ def finetune(
     Raises:
         InputError: training rows of one class, rows longer than the model's positions, more
             few-shot examples than rows, or a file that cannot be written or read.
+
+    Example:
+        >>> settings = FinetuneConfig(steps=4, learning_rate=1e-3)
+        >>> result = finetune(model, params, task, settings, protocol="fixed", seed=0)
+        >>> result.chosen.steps, len(result.trials), result.scores.keys() == task.reported.keys()
+        (4, 1, True)
     """
     check_task(task, config.max_positions)
-    encoder = dict(params if start is None else start.encoder)
+    encoder = dict(params)
+    intermediate = ""
+    if start is not None:
+        encoder = dict(start.encoder)
+        intermediate = start.task
     encoder.pop("mlm", None)
     specs = specs_of(task, settings, protocol, seed, config.max_positions)
     layout = layout or one_device()
-    runner = _Runner(config, encoder, task, settings, layout, dtype)
+    task_directory = None
     if directory is not None:
-        runner.directory = directory / protocol / task.name
+        task_directory = directory / protocol / task.name
+    runner = _Runner(config, encoder, task, settings, layout, dtype, task_directory)
 
     lanes = lanes_of(settings.lanes, config, layout)
     trials: dict[TrialSpec, Trial] = {}
     for group in groups(specs, lanes):
         trials |= runner.run(group)
     ordered = [trials[spec] for spec in specs]
-    return _summarised(task, protocol, ordered, "" if start is None else start.task)
+    return _summarised(task, protocol, ordered, intermediate)
 
 
 def finetune_one(
@@ -101,21 +118,21 @@ def finetune_one(
     params: Mapping[str, Any],
     task: Task,
     settings: FinetuneConfig,
-    setting: Setting,
+    hyperparameters: Setting,
     *,
     seed: int,
     layout: Layout | None = None,
     dtype: Dtype = "float32",
     saved: RunningState | None = None,
-) -> Trained:
+) -> FinetunedModel:
     """Fine-tune a model on a task once, for its parameters: to predict by, or to start from.
 
     Args:
         config: configuration of the model.
         params: parameters of the model; copied, without its MLM head.
         task: task whose training rows are trained on.
-        settings: settings besides those in `setting`.
-        setting: learning rate, batch size and steps, say those that a grid chose.
+        settings: settings besides the hyperparameters.
+        hyperparameters: learning rate, batch size and steps, say those that a grid chose.
         seed: fine-tuning seed.
         layout: devices of this process, over which batches are split; None: the first one.
         dtype: type that the encoder computes in.
@@ -125,13 +142,11 @@ def finetune_one(
         InputError: training rows of one class, or rows longer than the model's positions.
     """
     check_task(task, config.max_positions)
-    recipe = recipe_of(config, task, settings, layout or one_device(), dtype)
-    specs = [TrialSpec(setting, seed)]
-    numbers = Numbers.of(task)
-    (trained,) = train_lanes(
-        recipe, dict(params), task.train, numbers, specs, settings.warmup, saved
-    )
-    return trained
+    step_key = step_key_of(config, task, settings, layout or one_device(), dtype)
+    specs = [TrialSpec(hyperparameters, seed)]
+    scale = LabelScale.of(task)
+    (model,) = train_lanes(step_key, dict(params), task.train, scale, specs, settings.warmup, saved)
+    return model
 
 
 class _Runner:
@@ -145,12 +160,13 @@ class _Runner:
         settings: FinetuneConfig,
         layout: Layout,
         dtype: Dtype,
+        directory: Path | None,
     ):
-        self.directory: Path | None = None
+        self._directory = directory
         self._encoder = encoder
         self._task = task
         self._settings = settings
-        self._recipe = recipe_of(config, task, settings, layout, dtype)
+        self._step_key = step_key_of(config, task, settings, layout, dtype)
         self._key = ""
 
     def run(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
@@ -165,26 +181,26 @@ class _Runner:
             few = self._settings.few_shot
             task = with_rows(task, draw_rows(task, few.examples, group[0].draw))
         saved = None
-        if self.directory is not None:
+        if self._directory is not None:
             names = [spec.name for spec in group]
             key = digest([self._content(), names])
-            saved = RunningState(self.directory, group[0].name, key)
-        trained = train_lanes(
-            self._recipe,
+            saved = RunningState(self._directory, group[0].name, key)
+        models = train_lanes(
+            self._step_key,
             self._encoder,
             task.train,
-            Numbers.of(task),
+            LabelScale.of(task),
             group,
             self._settings.warmup,
             saved,
         )
 
         trials = {}
-        for spec, model in zip(group, trained, strict=True):
+        for spec, model in zip(group, models, strict=True):
             trials[spec] = score_trial(model, task, spec)
-        if self.directory is not None:
+        if self._directory is not None:
             for spec, trial in trials.items():
-                write_trial(self.directory, spec.name, self._content(), trial)
+                write_trial(self._directory, spec.name, self._content(), trial)
         # Only now is nothing lost with it.
         if saved is not None:
             saved.remove()
@@ -193,10 +209,10 @@ class _Runner:
     def _read(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
         """Return those trials of a group that are finished."""
         finished: dict[TrialSpec, Trial] = {}
-        if self.directory is None:
+        if self._directory is None:
             return finished
         for spec in group:
-            trial = read_trial(self.directory, spec.name, self._content())
+            trial = read_trial(self._directory, spec.name, self._content())
             if trial is not None:
                 finished[spec] = trial
         return finished
@@ -204,7 +220,7 @@ class _Runner:
     def _content(self) -> str:
         """Compute the digest of all that a trial follows from, besides its name; once."""
         if not self._key:
-            self._key = content_key(self._recipe, self._settings, self._encoder, self._task)
+            self._key = content_key(self._step_key, self._settings, self._encoder, self._task)
         return self._key
 
 
@@ -215,8 +231,8 @@ def _summarised(
     # Settings in the order in which they were tried; of equals the first is chosen.
     selection: dict[Setting, float] = {}
     for setting in dict.fromkeys(trial.setting for trial in trials):
-        of_setting = [trial.selection for trial in trials if trial.setting == setting]
-        selection[setting] = float(np.mean(of_setting))
+        scores = [trial.selection for trial in trials if trial.setting == setting]
+        selection[setting] = float(np.mean(scores))
     chosen = max(selection, key=lambda setting: selection[setting])
     chosen_trials = [trial for trial in trials if trial.setting == chosen]
 
@@ -231,7 +247,10 @@ def _summarised(
     # Outcomes of single rows are kept of what is scored alone.
     kept = []
     for trial in trials:
-        kept.append(trial if trial.setting == chosen else dataclasses.replace(trial, rows=None))
+        if trial.setting == chosen:
+            kept.append(trial)
+        else:
+            kept.append(dataclasses.replace(trial, rows=None))
     return FinetunedTask(
         task=task.name,
         protocol=protocol,

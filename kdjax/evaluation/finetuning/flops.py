@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from kdjax.budget.price import check_agreement, measure
 from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.evaluation.finetuning.step import (
-    Recipe,
+    StepKey,
     abstract_batch,
     abstract_state,
     make_outputs,
@@ -105,7 +105,7 @@ def probe_flops(model: ModelConfig) -> Polynomial:
 def _task_flops(
     model: ModelConfig, pool: Literal["first", "mean"], clips: bool, weight_decay: float
 ) -> TaskFlops:
-    recipe = Recipe(
+    step_key = StepKey(
         model=model,
         outputs=2,
         regression=False,
@@ -116,21 +116,21 @@ def _task_flops(
         dtype="float32",
         layout=one_device(),
     )
-    state = abstract_state(recipe)
+    state = abstract_state(step_key)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
 
     def step(rows: int, length: int) -> int:
-        program = make_step(recipe, REFERENCE_BITS, UNSHARDED)
-        count = measure(program, state, abstract_batch(recipe, rows, length), rate)
+        program = make_step(step_key, REFERENCE_BITS, UNSHARDED)
+        count = measure(program, state, abstract_batch(step_key, rows, length), rate)
         return check_agreement(count, "a step of fine-tuning")
 
     def forward(rows: int, length: int) -> int:
-        outputs_of = make_outputs(recipe, UNSHARDED)
+        outputs_of = make_outputs(step_key, UNSHARDED)
 
         def program(params: Any, batch: Any) -> jax.Array:
             return outputs_of(params, batch, None)
 
-        count = measure(program, state.params, abstract_batch(recipe, rows, length))
+        count = measure(program, state.params, abstract_batch(step_key, rows, length))
         return check_agreement(count, "fine-tuning's forward pass")
 
     return TaskFlops(_fitted(step), _fitted(forward))

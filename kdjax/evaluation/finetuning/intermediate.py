@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdjax.config import FinetuneConfig, ModelConfig
+from kdjax.config import Dtype, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning.by_protocol import Dtype, finetune_one
-from kdjax.evaluation.finetuning.protocols import fixed
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune_one
+from kdjax.evaluation.finetuning.protocols import fixed_setting
 from kdjax.evaluation.finetuning.saved import RunningState, content_key
-from kdjax.evaluation.finetuning.trial import Start, one_device, recipe_of
+from kdjax.evaluation.finetuning.trial import one_device, step_key_of
 from kdjax.models import abstract_params
 from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest
@@ -31,7 +31,7 @@ def tuned_start(
     layout: Layout | None = None,
     dtype: Dtype = "float32",
     directory: Path | None = None,
-) -> Start:
+) -> TunedEncoder:
     """Fine-tune a model on the intermediate task, with the setting of `fixed`, to start from.
 
     All protocols start from the same encoder. With a directory it is kept there, and what was
@@ -53,31 +53,31 @@ def tuned_start(
     """
     layout = layout or one_device()
     encoder = {name: part for name, part in params.items() if name != "mlm"}
-    setting = fixed(task, settings, config.max_positions)
+    hyperparameters = fixed_setting(task, settings, config.max_positions)
     saved = None
     finished = None
     if directory is not None:
-        recipe = recipe_of(config, task, settings, layout, dtype)
-        content = content_key(recipe, settings, encoder, task)
-        key = digest([content, to_plain(setting), seed])
+        step_key = step_key_of(config, task, settings, layout, dtype)
+        content = content_key(step_key, settings, encoder, task)
+        key = digest([content, to_plain(hyperparameters), seed])
         saved = RunningState(directory / DIRECTORY, f"{task.name}.running", key)
         finished = RunningState(directory / DIRECTORY, f"{task.name}.encoder", key)
         tuned = finished.restore(abstract_params(config, mlm=False))
         if tuned is not None:
-            return Start(task.name, tuned)
+            return TunedEncoder(task.name, tuned)
 
-    trained = finetune_one(
+    model = finetune_one(
         config,
         encoder,
         task,
         settings,
-        setting,
+        hyperparameters,
         seed=seed,
         layout=layout,
         dtype=dtype,
         saved=saved,
     )
     if saved is not None and finished is not None:
-        finished.save(trained.encoder, setting.steps)
+        finished.save(model.encoder, hyperparameters.steps)
         saved.remove()
-    return Start(task.name, trained.encoder)
+    return TunedEncoder(task.name, model.encoder)

@@ -1,11 +1,11 @@
-"""How many trials are trained side by side."""
+"""Groups of trials that are trained side by side, and their size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from kdjax.config import ModelConfig
-from kdjax.evaluation.finetuning.trial import TrialSpec
+from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.models import abstract_params, count_params
 from kdjax.parallel.layout import Layout
 
@@ -28,8 +28,8 @@ def groups(specs: Sequence[TrialSpec], lanes: int) -> list[tuple[TrialSpec, ...]
     """
     alike: dict[object, list[TrialSpec]] = {}
     for spec in specs:
-        setting = spec.setting
-        key = (setting.batch_size, setting.epochs, setting.steps, spec.draw)
+        hyperparameters = spec.setting
+        key = (hyperparameters.batch_size, hyperparameters.epochs, hyperparameters.steps, spec.draw)
         alike.setdefault(key, []).append(spec)
     divided = []
     for members in alike.values():
@@ -37,7 +37,7 @@ def groups(specs: Sequence[TrialSpec], lanes: int) -> list[tuple[TrialSpec, ...]
     return divided
 
 
-def lanes_of(setting: int, model: ModelConfig, layout: Layout) -> int:
+def lanes_of(lane_count: int, model: ModelConfig, layout: Layout) -> int:
     """Return the most trials that are trained side by side.
 
     On a CPU one: several at once take an eighth more processor time than one after another
@@ -45,12 +45,12 @@ def lanes_of(setting: int, model: ModelConfig, layout: Layout) -> int:
     there as many as `MOST_PARAMETERS` allow.
 
     Args:
-        setting: `evaluation.finetune.lanes`; 0: as many as is faster.
+        lane_count: `evaluation.finetune.lanes`; 0: as many as is faster.
         model: configuration of the encoder.
         layout: devices that they are trained on.
     """
-    if setting:
-        return setting
+    if lane_count:
+        return lane_count
     if layout.mesh.devices.flat[0].platform == "cpu":
         return 1
     parameters = sum(count_params(abstract_params(model, mlm=False)))

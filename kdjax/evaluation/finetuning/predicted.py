@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdjax.config import FinetuneConfig, ModelConfig
+from kdjax.config import Dtype, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Split, Task
-from kdjax.evaluation.finetuning.by_protocol import Dtype, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune_one
 from kdjax.evaluation.finetuning.results import Setting, Trial
 from kdjax.evaluation.finetuning.saved import RunningState, content_key, split_digest
 from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
-from kdjax.evaluation.finetuning.trial import Start, Trained, TrialSpec, one_device, recipe_of
+from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.finetuning.trial import FinetunedModel, one_device, step_key_of
 from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
@@ -47,13 +48,13 @@ def predict_unlabelled(
     params: Mapping[str, Any],
     task: Task,
     settings: FinetuneConfig,
-    setting: Setting,
+    hyperparameters: Setting,
     *,
     seed: int,
     layout: Layout | None = None,
     dtype: Dtype = "float32",
     directory: Path,
-    start: Start | None = None,
+    start: TunedEncoder | None = None,
 ) -> PredictedTask:
     """Fine-tune a model on a task once, and predict the task's unlabelled rows.
 
@@ -64,8 +65,8 @@ def predict_unlabelled(
         config: configuration of the model.
         params: parameters of the model; copied, without its MLM head.
         task: the task, with unlabelled rows.
-        settings: settings besides those in `setting`.
-        setting: learning rate, batch size and steps, say those that a grid chose.
+        settings: settings besides the hyperparameters.
+        hyperparameters: learning rate, batch size and steps, say those that a grid chose.
         seed: fine-tuning seed.
         layout: devices of this process, over which batches are split; None: the first one.
         dtype: type that the encoder computes in.
@@ -77,12 +78,14 @@ def predict_unlabelled(
             that cannot be written or read.
     """
     layout = layout or one_device()
-    encoder = dict(params if start is None else start.encoder)
+    encoder = dict(params)
+    if start is not None:
+        encoder = dict(start.encoder)
     encoder.pop("mlm", None)
-    recipe = recipe_of(config, task, settings, layout, dtype)
-    content = content_key(recipe, settings, encoder, task)
+    step_key = step_key_of(config, task, settings, layout, dtype)
+    content = content_key(step_key, settings, encoder, task)
     hidden = {result: split_digest(split) for result, split in task.unlabelled.items()}
-    key = digest([content, to_plain(setting), seed, hidden])
+    key = digest([content, to_plain(hyperparameters), seed, hidden])
 
     path = directory / f"{task.name}.json"
     if path.is_file():
@@ -91,21 +94,21 @@ def predict_unlabelled(
             return finished
 
     saved = RunningState(directory, task.name, key)
-    trained = finetune_one(
+    model = finetune_one(
         config,
         encoder,
         task,
         settings,
-        setting,
+        hyperparameters,
         seed=seed,
         layout=layout,
         dtype=dtype,
         saved=saved,
     )
-    trial = score_trial(trained, task, TrialSpec(setting, seed))
+    trial = score_trial(model, task, TrialSpec(hyperparameters, seed))
     predictions = {}
     for result, split in task.unlabelled.items():
-        values = _predictions(trained, task, split, diverged=trial.diverged)
+        values = _predictions(model, task, split, diverged=trial.diverged)
         predictions[result] = tuple(values.tolist())
     predicted = PredictedTask(key, trial, predictions)
     write_json(path, to_plain(predicted))
@@ -113,8 +116,10 @@ def predict_unlabelled(
     return predicted
 
 
-def _predictions(trained: Trained, task: Task, split: Split, *, diverged: bool) -> NDArray[Any]:
+def _predictions(
+    model: FinetunedModel, task: Task, split: Split, *, diverged: bool
+) -> NDArray[Any]:
     """Predict rows by a model, or as one that diverged counts, `[N]`."""
     if diverged:
         return constant(task, split)
-    return predict(trained, split)
+    return predict(model, split)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax.config import FinetuneConfig
-from kdjax.data.tasks.task import Split, Task
+from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
 from kdjax.evaluation.finetuning.batches import Order
+from kdjax.evaluation.finetuning.labels import labels_of
 from kdjax.evaluation.finetuning.results import Setting
-from kdjax.evaluation.finetuning.trial import TrialSpec, labelled
+from kdjax.evaluation.finetuning.spec import TrialSpec
 
 FinetuningProtocol = Literal["fixed", "grid", "few_shot"]
 """The protocols that fine-tune."""
@@ -44,16 +45,24 @@ def specs_of(
     """
     seeds = seeds_of(seed, settings.seeds)
     if protocol == "few_shot":
-        setting = few_shot(task, settings)
+        hyperparameters = few_shot_setting(task, settings)
         draws = range(settings.few_shot.draws)
-        return [TrialSpec(setting, of_seed, draw) for draw in draws for of_seed in seeds]
-    tried = [fixed(task, settings, longest)]
+        specs = []
+        for draw in draws:
+            specs += [
+                TrialSpec(hyperparameters, finetuning_seed, draw) for finetuning_seed in seeds
+            ]
+        return specs
+    tried = [fixed_setting(task, settings, longest)]
     if protocol == "grid":
-        tried = grid(task, settings, longest)
-    return [TrialSpec(setting, of_seed) for setting in tried for of_seed in seeds]
+        tried = grid_settings(task, settings, longest)
+    specs = []
+    for hyperparameters in tried:
+        specs += [TrialSpec(hyperparameters, finetuning_seed) for finetuning_seed in seeds]
+    return specs
 
 
-def few_shot(task: Task, settings: FinetuneConfig) -> Setting:
+def few_shot_setting(task: Task, settings: FinetuneConfig) -> Setting:
     """Return the setting of few-shot trials.
 
     Raises:
@@ -65,7 +74,7 @@ def few_shot(task: Task, settings: FinetuneConfig) -> Setting:
     return Setting(settings.learning_rate, batch_size, None, few.steps)
 
 
-def fixed(task: Task, settings: FinetuneConfig, longest: int) -> Setting:
+def fixed_setting(task: Task, settings: FinetuneConfig, longest: int) -> Setting:
     """Return the one setting that the recipe names, with its steps on the task."""
     rate = settings.learning_rate
     if settings.steps is not None:
@@ -74,7 +83,7 @@ def fixed(task: Task, settings: FinetuneConfig, longest: int) -> Setting:
     return Setting(rate, settings.batch_size, settings.epochs, steps)
 
 
-def grid(task: Task, settings: FinetuneConfig, longest: int) -> list[Setting]:
+def grid_settings(task: Task, settings: FinetuneConfig, longest: int) -> list[Setting]:
     """Return every setting of the grid, in the order of its lists."""
     combinations = []
     for epochs in settings.epoch_counts:
@@ -118,33 +127,21 @@ def draw_rows(task: Task, examples: int, draw: int) -> NDArray[np.intp]:
         InputError: the training split has fewer rows.
     """
     check_few_shot(task, examples)
-    labels = labelled(task.train)
+    labels = labels_of(task.train)
     order = np.random.default_rng([DRAWS, draw]).permutation(len(labels))
     if task.regression:
         return np.sort(order[:examples])
     # A row's turn: how many rows of its class come before it in the order.
     turns = np.empty(len(order), np.intp)
     for label in range(len(task.classes)):
-        of_class = np.flatnonzero(labels[order] == label)
-        turns[of_class] = np.arange(len(of_class))
+        members = np.flatnonzero(labels[order] == label)
+        turns[members] = np.arange(len(members))
     return np.sort(order[np.argsort(turns, kind="stable")[:examples]])
 
 
 def with_rows(task: Task, rows: NDArray[np.intp]) -> Task:
     """Return a task with some of its training rows alone."""
-    return dataclasses.replace(task, train=subset(task.train, rows))
-
-
-def subset(split: Split, rows: NDArray[np.intp]) -> Split:
-    """Return some rows of a split, in the order given."""
-    pieces = [split.tokens[split.offsets[row] : split.offsets[row + 1]] for row in rows]
-    offsets = np.cumsum([0, *map(len, pieces)]).astype(np.int64)
-    return Split(
-        tokens=np.concatenate(pieces),
-        offsets=offsets,
-        second=None if split.second is None else split.second[rows],
-        labels=None if split.labels is None else split.labels[rows],
-    )
+    return dataclasses.replace(task, train=task.train.take(rows))
 
 
 def check_few_shot(task: Task, examples: int) -> None:
@@ -196,7 +193,7 @@ def check_task(task: Task, longest: int) -> None:
     Raises:
         InputError: its training rows have one class, or rows are longer than the model's positions.
     """
-    labels = labelled(task.train)
+    labels = labels_of(task.train)
     if not task.regression and len(np.unique(labels)) < 2:
         raise InputError(
             f"task {task.name}: its {len(labels):,} training rows have one class, expected two"

@@ -1,4 +1,4 @@
-"""What fine-tuning comes to: trials, the chosen setting and scores, as JSON holds them."""
+"""Results of fine-tuning as JSON holds them: trials, the chosen setting, scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdjax.storage.typed_json import optional
 
 @dataclass(frozen=True)
 class Setting:
-    """What a protocol may try several of.
+    """The hyperparameters of a trial, of which a protocol may try several.
 
     Attributes:
         learning_rate: peak learning rate.

@@ -20,7 +20,7 @@ from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
 from kdjax.evaluation.finetuning.results import Trial
-from kdjax.evaluation.finetuning.step import Recipe
+from kdjax.evaluation.finetuning.step import StepKey
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
 from kdjax.training.checksum import sha256
@@ -31,7 +31,7 @@ SAVE_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """What a finished trial's file holds.
+    """The content of a finished trial's file.
 
     Attributes:
         key: digest of all that the trial follows from.
@@ -67,7 +67,9 @@ def read_trial(directory: Path, name: str, key: str) -> Trial | None:
     if not path.exists():
         return None
     finished = read_typed(FinishedTrial, path)
-    return finished.trial if finished.key == key else None
+    if finished.key != key:
+        return None
+    return finished.trial
 
 
 @dataclass
@@ -166,21 +168,21 @@ class RunningState:
 
 
 def content_key(
-    recipe: Recipe, settings: FinetuneConfig, encoder: Mapping[str, Any], task: Task
+    step_key: StepKey, settings: FinetuneConfig, encoder: Mapping[str, Any], task: Task
 ) -> str:
     """Compute the digest of all that trials follow from, besides their settings and seeds.
 
     Args:
-        recipe: what their step depends on; its devices do not count.
-        settings: settings of the recipe.
+        step_key: what their compiled step depends on; its devices do not count.
+        settings: settings of fine-tuning.
         encoder: parameters that they start from.
         task: rows that they are trained on and measured on.
     """
     followed = {
-        "model": dataclasses.asdict(recipe.model),
-        "optimizer": [recipe.weight_decay, recipe.eps, recipe.clip, settings.warmup],
-        "pool": recipe.pool,
-        "dtype": recipe.dtype,
+        "model": dataclasses.asdict(step_key.model),
+        "optimizer": [step_key.weight_decay, step_key.eps, step_key.clip, settings.warmup],
+        "pool": step_key.pool,
+        "dtype": step_key.dtype,
         "few_shot": settings.few_shot.examples,
         "encoder": sha256(encoder),
         "task": task_digest(task),

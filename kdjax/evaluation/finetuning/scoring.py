@@ -1,4 +1,4 @@
-"""What a fine-tuned model predicts, and what that scores."""
+"""Predictions of a fine-tuned model, and their scores."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax.data.tasks.task import Split, Task
+from kdjax.evaluation.finetuning.labels import labels_of
 from kdjax.evaluation.finetuning.results import Trial, encode_errors, encode_right, mean
+from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import compiled_outputs
-from kdjax.evaluation.finetuning.trial import Trained, TrialSpec, labelled
+from kdjax.evaluation.finetuning.trial import FinetunedModel
 from kdjax.evaluation.metric import scores
 from kdjax.evaluation.rows import over_rows
 
 
-def predict(trained: Trained, split: Split) -> NDArray[Any]:
+def predict(model: FinetunedModel, split: Split) -> NDArray[Any]:
     """Predict the labels of rows, in batches of rows of like length.
 
     Args:
-        trained: a fine-tuned model.
+        model: a fine-tuned model.
         split: N rows; their labels are not read.
 
     Returns:
@@ -30,35 +32,35 @@ def predict(trained: Trained, split: Split) -> NDArray[Any]:
     Raises:
         FloatingPointError: the model's outputs are not finite.
     """
-    recipe = trained.recipe
-    compute = functools.partial(compiled_outputs(recipe), trained.params)
+    step_key = model.step_key
+    compute = functools.partial(compiled_outputs(step_key), model.params)
     outputs = over_rows(
-        compute, split, recipe.model.max_positions, batch_parts=recipe.layout.batch_parts
+        compute, split, step_key.model.max_positions, batch_parts=step_key.layout.batch_parts
     )
     if not np.isfinite(outputs).all():
         raise FloatingPointError("the model's outputs are not finite")
-    if not recipe.regression:
+    if not step_key.regression:
         classes: NDArray[np.int32] = outputs.argmax(axis=1).astype(np.int32)
         return classes
-    numbers = outputs[:, 0].astype(np.float64) * trained.numbers.spread + trained.numbers.mean
+    numbers = outputs[:, 0].astype(np.float64) * model.scale.spread + model.scale.mean
     return numbers.astype(np.float32)
 
 
-def score_trial(trained: Trained, task: Task, spec: TrialSpec) -> Trial:
+def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> Trial:
     """Score a trained model on the selection rows and on each result's rows.
 
     One that diverged is scored as one that always says the most frequent class, or the mean.
 
     Args:
-        trained: model trained on the task.
+        model: model trained on the task.
         task: task whose rows are scored.
         spec: what was trained.
     """
     # Numbers may leave the finite ones in the last update, after the last loss.
-    diverged_step = trained.diverged_step or None
+    diverged_step = model.diverged_step or None
     predictor = functools.partial(constant, task)
     if diverged_step is None:
-        predictor = functools.partial(predict, trained)
+        predictor = functools.partial(predict, model)
     try:
         selected = predictor(task.selection)
         predicted = {name: predictor(split) for name, split in task.reported.items()}
@@ -67,10 +69,10 @@ def score_trial(trained: Trained, task: Task, spec: TrialSpec) -> Trial:
         selected = constant(task, task.selection)
         predicted = {name: constant(task, split) for name, split in task.reported.items()}
 
-    selection = mean(scores(task.metrics, selected, labelled(task.selection)))
+    selection = mean(scores(task.metrics, selected, labels_of(task.selection)))
     metrics = {}
     for name, split in task.reported.items():
-        metrics[name] = scores(task.metrics, predicted[name], labelled(split))
+        metrics[name] = scores(task.metrics, predicted[name], labels_of(split))
     return Trial(
         setting=spec.setting,
         seed=spec.seed,
@@ -85,7 +87,7 @@ def score_trial(trained: Trained, task: Task, spec: TrialSpec) -> Trial:
 
 def constant(task: Task, split: Split) -> NDArray[Any]:
     """Predict without the text, `[N]`: the most frequent training class, or the training mean."""
-    labels = labelled(task.train)
+    labels = labels_of(task.train)
     if task.regression:
         return np.full(len(split), labels.mean(dtype=np.float64), np.float32)
     frequent = np.bincount(labels, minlength=len(task.classes)).argmax()
@@ -95,7 +97,7 @@ def constant(task: Task, split: Split) -> NDArray[Any]:
 def selection_baseline(task: Task) -> float:
     """Score `constant` on the selection rows, by the mean of the task's metrics."""
     predicted = constant(task, task.selection)
-    return mean(scores(task.metrics, predicted, labelled(task.selection)))
+    return mean(scores(task.metrics, predicted, labels_of(task.selection)))
 
 
 def _outcomes(task: Task, predicted: Mapping[str, NDArray[Any]]) -> dict[str, str]:
@@ -103,5 +105,5 @@ def _outcomes(task: Task, predicted: Mapping[str, NDArray[Any]]) -> dict[str, st
     encode = encode_errors if task.regression else encode_right
     outcomes = {}
     for name, split in task.reported.items():
-        outcomes[name] = encode(predicted[name], labelled(split))
+        outcomes[name] = encode(predicted[name], labels_of(split))
     return outcomes

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.config import ComputeConfig, Dtype, ModelConfig, OptimizerConfig
 from kdjax.models import abstract_params, init_task_head, pooled_state, task_scores
 from kdjax.models.features import Batch
 from kdjax.models.ops.dropout import sequence_seeds
@@ -24,8 +24,8 @@ from kdjax.training.optimizer import adamw, apply
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a compiled step depends on besides shapes; hashable, a key of compiled programs.
+class StepKey:
+    """The key of a compiled step: all that it depends on besides shapes; hashable.
 
     Attributes:
         model: configuration of the encoder.
@@ -44,7 +44,7 @@ class Recipe:
     weight_decay: float
     eps: float
     clip: float
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
     layout: Layout
 
     @property
@@ -60,7 +60,7 @@ class Recipe:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FinetuneState:
-    """What fine-tuning changes, and nothing else.
+    """The state of fine-tuning: all that a step changes.
 
     Attributes:
         step: steps done, int32.
@@ -77,36 +77,36 @@ class FinetuneState:
     opt: Any
 
 
-def init_state(recipe: Recipe, encoder: Mapping[str, Any], seed: int) -> FinetuneState:
+def init_state(step_key: StepKey, encoder: Mapping[str, Any], seed: int) -> FinetuneState:
     """Return the state before the first step; the head's start is a pure function of the seed.
 
     Args:
-        recipe: what the step depends on.
+        step_key: what the step depends on.
         encoder: parameters of the encoder; copied, without an MLM head.
         seed: fine-tuning seed.
     """
     # A copy, since the step takes the memory of what it is given.
     model = {name: jax.tree.map(jnp.array, part) for name, part in encoder.items() if name != "mlm"}
-    model["task_head"] = init_task_head(recipe.model, recipe.outputs, seed)
+    model["task_head"] = init_task_head(step_key.model, step_key.outputs, seed)
     params = {"model": model}
     zero = jnp.int32(0)
     return FinetuneState(
-        zero, jnp.uint32(seed), jnp.int32(0), params, recipe.optimizer.init(params)
+        zero, jnp.uint32(seed), jnp.int32(0), params, step_key.optimizer.init(params)
     )
 
 
-def abstract_state(recipe: Recipe) -> FinetuneState:
+def abstract_state(step_key: StepKey) -> FinetuneState:
     """Return a state as shapes."""
-    encoder = abstract_params(recipe.model, mlm=False)
-    state: FinetuneState = jax.eval_shape(lambda params: init_state(recipe, params, 0), encoder)
+    encoder = abstract_params(step_key.model, mlm=False)
+    state: FinetuneState = jax.eval_shape(lambda params: init_state(step_key, params, 0), encoder)
     return state
 
 
-def abstract_batch(recipe: Recipe, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(step_key: StepKey, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the arrays of a step's batch as shapes, `[rows, length]` and `[rows]`; of pairs."""
     tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.float32)
-    targets = numbers if recipe.regression else jax.ShapeDtypeStruct((rows,), jnp.int32)
+    targets = numbers if step_key.regression else jax.ShapeDtypeStruct((rows,), jnp.int32)
     return {
         "tokens": tokens,
         "segments": tokens,
@@ -119,7 +119,7 @@ def abstract_batch(recipe: Recipe, rows: int, length: int) -> dict[str, jax.Shap
 
 
 def make_step(
-    recipe: Recipe, bits: str = "threefry2x32", layout: Layout | Unsharded | None = None
+    step_key: StepKey, bits: str = "threefry2x32", layout: Layout | Unsharded | None = None
 ) -> Callable[..., tuple[FinetuneState, jax.Array]]:
     """Build the step `(state, batch, learning_rate) -> (state, loss)`, a pure function.
 
@@ -128,16 +128,16 @@ def make_step(
     the mean over rows.
 
     Args:
-        recipe: what the step depends on.
+        step_key: what the step depends on.
         bits: generator of dropout's random bits, a name JAX knows.
-        layout: stands in for the recipe's layout where the step is only counted; None: that.
+        layout: stands in for the key's layout where the step is only counted; None: that.
     """
-    layout = layout or recipe.layout
-    outputs_of = make_outputs(recipe, layout)
+    layout = layout or step_key.layout
+    outputs_of = make_outputs(step_key, layout)
 
     def loss_fn(params: dict[str, Any], batch: Batch, seeds: jax.Array) -> jax.Array:
         outputs = outputs_of(params, batch, seeds)
-        if recipe.regression:
+        if step_key.regression:
             losses = jnp.square(outputs[:, 0] - batch["targets"])
         else:
             losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["targets"])
@@ -153,7 +153,7 @@ def make_step(
         with layout.mesh_context():
             loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, seeds)
         grads = layout.reduce_scatter(grads)
-        params, opt = apply(recipe.optimizer, grads, state.opt, state.params, learning_rate)
+        params, opt = apply(step_key.optimizer, grads, state.opt, state.params, learning_rate)
 
         # The first step that went wrong is kept, so that the host need not look at every loss.
         number = state.step + 1
@@ -164,21 +164,21 @@ def make_step(
     return step
 
 
-def make_outputs(recipe: Recipe, layout: Layout | Unsharded) -> Callable[..., jax.Array]:
+def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[..., jax.Array]:
     """Build `(params, batch, seeds) -> [B, outputs]` over the devices; seeds None: no dropout.
 
     Args:
-        recipe: what the outputs depend on.
-        layout: the recipe's layout, or what stands in for it.
+        step_key: what the outputs depend on.
+        layout: the key's layout, or what stands in for it.
     """
-    compute = ComputeConfig(dtype=recipe.dtype)
+    compute = ComputeConfig(dtype=step_key.dtype)
 
     def pooled(encoder: Any, batch: Batch, **arrays: jax.Array) -> jax.Array:
         return pooled_state(
-            recipe.model, encoder, batch, pool=recipe.pool, compute=compute, **arrays
+            step_key.model, encoder, batch, pool=step_key.pool, compute=compute, **arrays
         )
 
-    forward = layout.shard_forward(pooled, recipe.dtype)
+    forward = layout.shard_forward(pooled, step_key.dtype)
 
     def outputs_of(params: dict[str, Any], batch: Batch, seeds: jax.Array | None) -> jax.Array:
         encoder = dict(params["model"])
@@ -187,22 +187,22 @@ def make_outputs(recipe: Recipe, layout: Layout | Unsharded) -> Callable[..., ja
         arrays = {} if seeds is None else {"dropout_key": seeds}
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
         states = forward(encoder, inputs, **arrays)
-        return task_scores(recipe.model, head, states, dropout_key=seeds)
+        return task_scores(step_key.model, head, states, dropout_key=seeds)
 
     return outputs_of
 
 
 @functools.cache
-def compiled_step(recipe: Recipe, lanes: int) -> Any:
+def compiled_step(step_key: StepKey, lanes: int) -> Any:
     """Return the jitted step of several lanes: `(states, batch, rates) -> (states, losses)`.
 
     States, learning rates and losses are stacked along a new first axis, batches along a new second
     one, since devices split the first. One lane is not stacked. It is compiled once a shape, for
     all trials of a process.
     """
-    layout = recipe.layout
-    step = make_step(recipe)
-    sharding = state_sharding(recipe, lanes)
+    layout = step_key.layout
+    step = make_step(step_key)
+    sharding = state_sharding(step_key, lanes)
     if lanes > 1:
         step = jax.vmap(step, in_axes=(0, BATCH_AXIS, 0))
     return jax.jit(
@@ -214,23 +214,25 @@ def compiled_step(recipe: Recipe, lanes: int) -> Any:
 
 
 @functools.cache
-def state_sharding(recipe: Recipe, lanes: int) -> Any:
+def state_sharding(step_key: StepKey, lanes: int) -> Any:
     """Return where the state lies on the devices, or the stacked states of several lanes."""
-    sharding = recipe.layout.param_sharding(abstract_state(recipe))
-    return sharding if lanes == 1 else stacked_sharding(sharding)
+    sharding = step_key.layout.param_sharding(abstract_state(step_key))
+    if lanes == 1:
+        return sharding
+    return stacked_sharding(sharding)
 
 
 @functools.cache
-def compiled_outputs(recipe: Recipe) -> Any:
+def compiled_outputs(step_key: StepKey) -> Any:
     """Return the jitted prediction `(params, batch) -> [B, outputs]`, without dropout."""
-    layout = recipe.layout
-    outputs_of = make_outputs(recipe, layout)
+    layout = step_key.layout
+    outputs_of = make_outputs(step_key, layout)
 
     def predict(params: dict[str, Any], batch: Batch) -> jax.Array:
         with layout.mesh_context():
             return outputs_of(params, batch, None)
 
-    params_sharding = layout.param_sharding(abstract_state(recipe).params)
+    params_sharding = layout.param_sharding(abstract_state(step_key).params)
     return jax.jit(
         predict,
         in_shardings=(params_sharding, layout.batch_sharding),

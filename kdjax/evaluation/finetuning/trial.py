@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,16 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from kdjax.config import FinetuneConfig, ModelConfig, OptimizerConfig
+from kdjax.config import Dtype, FinetuneConfig, ModelConfig, OptimizerConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.batches import Order, StepRows
+from kdjax.evaluation.finetuning.labels import LabelScale, targets_of
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.saved import RunningState
+from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import (
     FinetuneState,
-    Recipe,
+    StepKey,
     compiled_step,
     init_state,
     state_sharding,
@@ -34,70 +36,19 @@ AHEAD = 8
 
 
 @dataclass(frozen=True)
-class TrialSpec:
-    """A trial before it is trained.
-
-    Attributes:
-        setting: learning rate, batch size, epochs and steps.
-        seed: fine-tuning seed.
-        draw: number of the draw of few-shot rows; None: all rows are trained on.
-    """
-
-    setting: Setting
-    seed: int
-    draw: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Return the trial's name, that of its file."""
-        setting = self.setting
-        # All digits: two rates that differ in the last one are two trials.
-        parts = [f"lr{setting.learning_rate!r}", f"batch{setting.batch_size}"]
-        if setting.epochs is None:
-            parts.append(f"steps{setting.steps}")
-        else:
-            parts.append(f"epochs{setting.epochs}")
-        parts.append(f"seed{self.seed}")
-        if self.draw is not None:
-            parts.append(f"draw{self.draw}")
-        return "-".join(parts)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """How a regression's labels are standardised; for classes they stay as they are.
-
-    Attributes:
-        mean, spread: mean and standard deviation of the training rows' labels.
-    """
-
-    mean: float = 0.0
-    spread: float = 1.0
-
-    @staticmethod
-    def of(task: Task) -> Numbers:
-        """Take them from the task's training rows."""
-        if not task.regression:
-            return Numbers()
-        # Labels that are all alike have no spread to divide by.
-        values = labelled(task.train).astype(np.float64)
-        return Numbers(float(values.mean()), float(values.std()) or 1.0)
-
-
-@dataclass(frozen=True)
-class Trained:
+class FinetunedModel:
     """A model that was fine-tuned on a task.
 
     Attributes:
-        recipe: what its programs depend on.
+        step_key: what its programs depend on.
         params: {"model": the encoder's parameters, and the head's as "task_head"}, on the devices.
-        numbers: how labels were standardised.
+        scale: how labels were standardised.
         diverged_step: first step, from 1, whose loss is not finite; 0: none.
     """
 
-    recipe: Recipe
+    step_key: StepKey
     params: dict[str, Any]
-    numbers: Numbers
+    scale: LabelScale
     diverged_step: int
 
     @property
@@ -106,27 +57,14 @@ class Trained:
         return {name: part for name, part in self.params["model"].items() if name != "task_head"}
 
 
-@dataclass(frozen=True)
-class Start:
-    """An encoder that was tuned on another task first.
-
-    Attributes:
-        task: name of that task.
-        encoder: the encoder's parameters.
-    """
-
-    task: str
-    encoder: Mapping[str, Any]
-
-
 def one_device() -> Layout:
     """Return a layout of this process's first device alone."""
     return Layout.of(devices=jax.local_devices()[:1])
 
 
-def recipe_of(
-    config: ModelConfig, task: Task, settings: FinetuneConfig, layout: Layout, dtype: Any
-) -> Recipe:
+def step_key_of(
+    config: ModelConfig, task: Task, settings: FinetuneConfig, layout: Layout, dtype: Dtype
+) -> StepKey:
     """Return what the programs of a task depend on.
 
     Args:
@@ -134,9 +72,9 @@ def recipe_of(
         task: the task, of which only the kind of its labels counts.
         settings: settings of the optimiser and the head.
         layout: devices of this process.
-        dtype: type that the encoder computes in, float32 or bfloat16.
+        dtype: type that the encoder computes in.
     """
-    return Recipe(
+    return StepKey(
         model=config,
         outputs=task.outputs,
         regression=task.regression,
@@ -149,64 +87,64 @@ def recipe_of(
     )
 
 
-def schedule_of(setting: Setting, warmup: float) -> OptimizerConfig:
+def schedule_of(hyperparameters: Setting, warmup: float) -> OptimizerConfig:
     """Return the learning rate's schedule.
 
     A warm-up given as a number of steps becomes a fraction of them; one as long as the run, or
     longer, lasts the run.
 
     Args:
-        setting: peak learning rate and steps.
+        hyperparameters: peak learning rate and steps.
         warmup: share of the steps, or from 1 on a number of them.
     """
-    share = warmup / setting.steps if warmup >= 1 else warmup
+    share = warmup / hyperparameters.steps if warmup >= 1 else warmup
     share = min(share, math.nextafter(1.0, 0.0))
-    return OptimizerConfig(learning_rate=setting.learning_rate, warmup=share)
+    return OptimizerConfig(learning_rate=hyperparameters.learning_rate, warmup=share)
 
 
 def train_lanes(
-    recipe: Recipe,
+    step_key: StepKey,
     encoder: Any,
     train: Split,
-    numbers: Numbers,
+    scale: LabelScale,
     specs: Sequence[TrialSpec],
     warmup: float,
     saved: RunningState | None = None,
-) -> list[Trained]:
+) -> list[FinetunedModel]:
     """Train trials side by side, each in a lane of one vmapped program.
 
     A trial's lane, and how many others there are, change its result by no more than rounding.
 
     Args:
-        recipe: what the step depends on.
+        step_key: what the step depends on.
         encoder: parameters of the encoder that all start from.
         train: training rows.
-        numbers: how labels are standardised.
+        scale: how labels are standardised.
         specs: trials that differ in learning rate and seed alone.
         warmup: share of the steps that warm up, or from 1 on a number of them.
         saved: where the state is saved every few minutes, and read from; None: nowhere.
     """
-    setting = specs[0].setting
+    hyperparameters = specs[0].setting
     lanes = len(specs)
     seeds = [spec.seed for spec in specs]
-    order = Order.of(train, setting.batch_size, recipe.model.max_positions)
-    targets = _targets(recipe, train, numbers)
+    order = Order.of(train, hyperparameters.batch_size, step_key.model.max_positions)
+    targets = targets_of(train, scale, regression=step_key.regression)
     rates = _rates(specs, warmup)
-    sharding = state_sharding(recipe, lanes)
-    step = compiled_step(recipe, lanes)
+    sharding = state_sharding(step_key, lanes)
+    step = compiled_step(step_key, lanes)
 
     # The state before the first step, or that of the last save
-    states = [init_state(recipe, encoder, seed) for seed in seeds]
+    states = [init_state(step_key, encoder, seed) for seed in seeds]
     state = stack(states) if lanes > 1 else states[0]
     del states
     if saved is not None:
         state = saved.restore(state) or state
-    state = recipe.layout.place(state, sharding)
+    state = step_key.layout.place(state, sharding)
 
     done = int(np.asarray(state.step).flat[0])
     under_way: deque[jax.Array] = deque()
-    for number, rows in enumerate(order.iterate(seeds, done, setting.steps), start=done):
-        batch = make_batch(train, targets, rows, recipe.layout.batch_parts)
+    for number, rows in enumerate(order.iterate(seeds, done, hyperparameters.steps), start=done):
+        batch = make_batch(train, targets, rows, step_key.layout.batch_parts)
         state, loss = step(state, batch, rates[number])
         hosts.serialize_on_cpu(loss)
         # The host stays a few steps ahead, and no more batches wait in memory.
@@ -216,21 +154,12 @@ def train_lanes(
         if saved is not None and saved.is_due():
             saved.save(state, number + 1)
 
-    trained = []
+    models = []
     for lane in range(lanes):
         lane_state: FinetuneState = unstack(state, lane) if lanes > 1 else state
         diverged_step = int(lane_state.diverged_step)
-        trained.append(Trained(recipe, lane_state.params, numbers, diverged_step))
-    return trained
-
-
-def _targets(recipe: Recipe, train: Split, numbers: Numbers) -> NDArray[Any]:
-    """Return what each training row's output is compared with: `[N]`."""
-    labels = labelled(train)
-    if not recipe.regression:
-        return labels.astype(np.int32)
-    standardised: NDArray[Any] = (labels - numbers.mean) / numbers.spread
-    return standardised.astype(np.float32)
+        models.append(FinetunedModel(step_key, lane_state.params, scale, diverged_step))
+    return models
 
 
 def _rates(specs: Sequence[TrialSpec], warmup: float) -> NDArray[np.float32]:
@@ -241,7 +170,9 @@ def _rates(specs: Sequence[TrialSpec], warmup: float) -> NDArray[np.float32]:
         schedule = schedule_of(spec.setting, warmup)
         lanes.append([learning_rate(schedule, n / steps, (n + 1) / steps) for n in range(steps)])
     rates = np.asarray(lanes, np.float32).T
-    return rates if len(specs) > 1 else rates[:, 0]
+    if len(specs) == 1:
+        return rates[:, 0]
+    return rates
 
 
 def make_batch(
@@ -268,14 +199,3 @@ def make_batch(
         in_lanes = array.reshape(lanes, -1, *array.shape[1:])
         batch[name] = np.ascontiguousarray(np.moveaxis(in_lanes, 0, BATCH_AXIS))
     return batch
-
-
-def labelled(split: Split) -> NDArray[Any]:
-    """Return a split's labels.
-
-    Raises:
-        ValueError: they are hidden.
-    """
-    if split.labels is None:
-        raise ValueError("the labels of these rows are hidden")
-    return split.labels

@@ -15,12 +15,12 @@ from kdjax.evaluation.finetuning.lanes import groups
 from kdjax.evaluation.finetuning.protocols import (
     FinetuningProtocol,
     draw_rows,
-    fixed,
+    fixed_setting,
     specs_of,
     with_rows,
 )
 from kdjax.evaluation.finetuning.results import Setting
-from kdjax.evaluation.finetuning.trial import TrialSpec
+from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.rows import buckets_of
 
 
@@ -102,8 +102,8 @@ def work_of(
 
 def work_of_start(task: Task, settings: FinetuneConfig, machine: Machine) -> Work:
     """Count what tuning the encoder takes that other tasks start from: one training, not scored."""
-    setting = fixed(task, settings, machine.longest)
-    return Work(1, _setting_steps(task, setting, 1, machine))
+    hyperparameters = fixed_setting(task, settings, machine.longest)
+    return Work(1, _setting_steps(task, hyperparameters, 1, machine))
 
 
 def work_of_probe(task: Task, examples: int, machine: Machine) -> Work:
@@ -128,18 +128,20 @@ def _steps(
     return _setting_steps(task, spec.setting, lanes, machine)
 
 
-def _setting_steps(task: Task, setting: Setting, lanes: int, machine: Machine) -> Counter[BatchOf]:
+def _setting_steps(
+    task: Task, hyperparameters: Setting, lanes: int, machine: Machine
+) -> Counter[BatchOf]:
     """Count the steps of a setting by shape."""
-    order = Order.of(task.train, setting.batch_size, machine.longest)
-    epochs, rest = divmod(setting.steps, order.steps_per_epoch)
+    order = Order.of(task.train, hyperparameters.batch_size, machine.longest)
+    epochs, rest = divmod(hyperparameters.steps, order.steps_per_epoch)
     lengths: Counter[int] = Counter()
     for bucket in order.buckets:
-        lengths[bucket.length] += epochs * -(-len(bucket.rows) // setting.batch_size)
+        lengths[bucket.length] += epochs * -(-len(bucket.rows) // hyperparameters.batch_size)
     # Steps of an epoch that does not come to its end
     if rest:
         first = epochs * order.steps_per_epoch
         lengths += Counter(step.length for step in order.iterate([0], first, first + rest))
-    rows = setting.batch_size + -setting.batch_size % machine.batch_parts
+    rows = hyperparameters.batch_size + -hyperparameters.batch_size % machine.batch_parts
     return Counter({BatchOf(rows, length, lanes): n for length, n in lengths.items() if n})
 
 

@@ -14,16 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models.ops import dispatch
-from kdjax.models.ops.dropout import Key, dropout, fold, keep_mask
+from kdjax.models.ops.dropout import Key, Site, dropout, fold, keep_mask
 from kdjax.models.ops.heads import merge_heads, split_heads
 from kdjax.models.ops.kernels import attention as attention_kernel
 from kdjax.models.ops.sharding import BATCH_SHARDED, on_each_device
 
 Attended = tuple[jax.Array, jax.Array | None]
 """The context, and the scores where there are some."""
-
-_SITE = 0
-"""The number of the probabilities' dropout under the layer's key."""
 
 
 class AttentionMask(NamedTuple):
@@ -81,7 +78,7 @@ def attention(
     if kernels and plain and _cudnn_fits(length, width // heads):
         forms["gpu"] = by_cudnn
     form = dispatch.choose(reference, optimized, **forms)
-    return form(query, key, value, mask, heads, rate, dropout_key, with_scores)
+    return form(query, key, value, mask, heads, rate, dropout_key, with_scores=with_scores)
 
 
 def attention_scores(query: jax.Array, key: jax.Array) -> jax.Array:
@@ -113,7 +110,7 @@ def first_token_attention(
         dropout_key: the layer's dropout key; None: there is no dropout.
     """
     mask = AttentionMask(segments, segments[:, None, :1, None] == segments[:, None, None, :])
-    context, _ = reference(query, key, value, mask, heads, rate, dropout_key, False)
+    context, _ = reference(query, key, value, mask, heads, rate, dropout_key, with_scores=False)
     return context
 
 
@@ -125,6 +122,7 @@ def reference(
     heads: int,
     rate: float,
     dropout_key: Key,
+    *,
     with_scores: bool,
 ) -> Attended:
     """Compute `attention` in plain JAX, differentiated by JAX: the form that is priced.
@@ -136,7 +134,7 @@ def reference(
     scores = attention_scores(split_heads(query, heads), split_heads(key, heads))
     masked_scores = jnp.where(mask.allowed, scores, -jnp.inf).astype(jnp.float32)
     probs = jax.nn.softmax(masked_scores).astype(query.dtype)
-    probs = dropout(probs, rate, dropout_key, site=_SITE)
+    probs = dropout(probs, rate, dropout_key, site=Site.ATTENTION_PROBS)
     context = jnp.einsum("BHLM,BHMd->BLHd", probs, split_heads(value, heads))
     return context.reshape(query.shape), scores
 
@@ -149,6 +147,7 @@ def optimized(
     heads: int,
     rate: float,
     dropout_key: Key,
+    *,
     with_scores: bool,
 ) -> Attended:
     """Compute `attention` by `attention_in_heads`, whose backward pass keeps less memory.
@@ -158,7 +157,7 @@ def optimized(
         with_scores: of no effect: the scores are returned always.
     """
     shape = (len(query), heads, query.shape[1], query.shape[1])
-    keep = keep_mask(shape, rate, dropout_key, site=_SITE)
+    keep = keep_mask(shape, rate, dropout_key, site=Site.ATTENTION_PROBS)
     if keep is None:
         rate = 0.0
     in_heads = [split_heads(x, heads) for x in (query, key, value)]
@@ -258,12 +257,13 @@ def by_tpu_kernel(
     heads: int,
     rate: float,
     dropout_key: Key,
+    *,
     with_scores: bool,
 ) -> Attended:
     """Compute `attention` by a kernel on each TPU."""
     seeds = None
     if rate > 0:
-        seeds = fold(dropout_key, _SITE)
+        seeds = fold(dropout_key, Site.ATTENTION_PROBS)
     # Of parts of one product XLA makes that product again.
     joined = jnp.concatenate([query, key, value], axis=-1)
     context, *scores = _by_kernel(joined, mask.segments, seeds, heads, rate, with_scores)
@@ -333,6 +333,7 @@ def by_cudnn(
     heads: int,
     rate: float,
     dropout_key: Key,
+    *,
     with_scores: bool,
 ) -> Attended:
     """Compute `attention` by cuDNN on GPUs, without dropout and scores."""

@@ -21,6 +21,25 @@ Key = jax.Array | None
 """A dropout key: None (no dropout), a seed for each sequence, or a JAX key."""
 
 
+class Site:
+    """The numbers of a model's dropouts, each the only one of its number under its key.
+
+    The model's key is folded with 0 for the embeddings, with n for layer n of N, and with N + 1 for
+    a task's head. Another number here would drop other elements.
+    """
+
+    # Under the embeddings' key
+    EMBEDDINGS = 0
+
+    # Under a layer's key
+    ATTENTION_PROBS = 0
+    ATTENTION_OUTPUT = 1
+    FFN_OUTPUT = 2
+
+    # Under the key of a task's head
+    TASK_POOLED = 0
+
+
 def sequence_seeds(key: Key, sequences: int) -> Key:
     """Return a seed for each sequence of a batch, int32 `[B, 2]`.
 

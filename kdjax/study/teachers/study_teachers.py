@@ -88,8 +88,7 @@ def _teacher_of_seed(config: Config, corpus: Corpus, directory: TeacherDirectory
     if teacher.seed != directory.seed:
         raise InputError(
             f"{directory.path / CARD}: the teacher's seed is {teacher.seed}, expected "
-            f"{directory.seed}, as "
-            "`kdjax teacher` writes it"
+            f"{directory.seed}, as `kdjax teacher` writes it"
         )
     return teacher
 
@@ -136,8 +135,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
                 spent = teacher.cost.training
             reporter.log(
                 f"{name}: held-out MLM loss {teacher.facts['mlm_loss']:.3f}, accuracy "
-                f"{teacher.facts['mlm_accuracy']:.1%}, "
-                f"for {spent:.4g} FLOPs"
+                f"{teacher.facts['mlm_accuracy']:.1%}, for {spent:.4g} FLOPs"
             )
         return teachers
 

@@ -66,8 +66,7 @@ def check_trained_teacher(config: Config, layout: Layout) -> None:
     if config.data.seq_len > architecture.max_positions:
         raise InputError(
             f"data.seq_len is {config.data.seq_len}, expected at most "
-            "teacher.architecture.max_positions, "
-            f"{architecture.max_positions} tokens"
+            f"teacher.architecture.max_positions, {architecture.max_positions} tokens"
         )
     shape = batch_shape(config, settings.batch_size)
     pretraining_spans(settings, pretraining_price(architecture, settings, shape), shape)
@@ -123,8 +122,8 @@ def _check_same_training(
     if difference:
         name, before, now = difference
         raise InputError(
-            f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use "
-            "a new directory"
+            f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use a new "
+            "directory"
         )
 
 
@@ -217,8 +216,7 @@ class _Training:
         if missing := self._checkpoints.missing():
             raise Unfinished(
                 f"{self.directory}: {missing[0]} is missing and training has gone on past it, "
-                "expected it there; move "
-                "the directory away to train this teacher again"
+                "expected it there; move the directory away to train this teacher again"
             )
         write_json(self.directory / RESULT, self._result(compiled_phases, outcome))
 

@@ -137,6 +137,6 @@ class CheckpointRetry:
                 "checkpoint, if there is one"
             )
         self._warn(
-            f"{message}; the run goes on without a checkpoint of step {step}, for "
-            f"{remaining:.0f} s at most"
+            f"{message}; the run goes on without a checkpoint of step {step}, for {remaining:.0f} "
+            "s at most"
         )

@@ -16,8 +16,8 @@ from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning import (
     FinetunedTask,
     Setting,
-    Start,
     Trial,
+    TunedEncoder,
     by_protocol,
     finetune_one,
     predict,
@@ -26,7 +26,7 @@ from kdjax.evaluation.finetuning import (
     tuned_start,
 )
 from kdjax.evaluation.finetuning.lanes import groups, lanes_of
-from kdjax.evaluation.finetuning.trial import TrialSpec
+from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.models import init
 from kdjax.storage.files import read_json
 from tests.compilations import compilations
@@ -190,7 +190,7 @@ def test_start_from_an_intermediate_task_is_used_and_said() -> None:
     trained = finetune_one(
         *MODEL, TASK, SETTINGS, Setting(3e-3, 16, None, 40), seed=0, layout=handmade.alone()
     )
-    start = Start("mnli", trained.encoder)
+    start = TunedEncoder("mnli", trained.encoder)
     settings = dataclasses.replace(SETTINGS, steps=4)
     result = finetune(settings=settings, start=start)
     assert result.intermediate == "mnli"
@@ -198,7 +198,7 @@ def test_start_from_an_intermediate_task_is_used_and_said() -> None:
 
 
 def test_tuned_start_is_kept_and_read_again(tmp_path: Path) -> None:
-    def start(seed: int = 0) -> Start:
+    def start(seed: int = 0) -> TunedEncoder:
         return tuned_start(
             *MODEL, TASK, FEW_STEPS, seed=seed, layout=handmade.alone(), directory=tmp_path
         )

@@ -16,7 +16,6 @@ from kdjax.evaluation.finetuning.protocols import (
     draw_rows,
     seeds_of,
     specs_of,
-    subset,
     with_rows,
 )
 from tests.evaluation import handmade
@@ -125,7 +124,7 @@ def test_subset_has_the_chosen_rows() -> None:
 
 def test_subset_of_pairs_keeps_where_second_texts_begin() -> None:
     pairs = dataclasses.replace(TASK.train, second=np.arange(200, dtype=np.int32))
-    assert subset(pairs, np.array([7, 3])).second.tolist() == [7, 3]
+    assert pairs.take(np.array([7, 3])).second.tolist() == [7, 3]
 
 
 def test_more_examples_than_rows_are_refused() -> None:

@@ -13,7 +13,7 @@ from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.step import compiled_step, init_state
-from kdjax.evaluation.finetuning.trial import recipe_of, schedule_of
+from kdjax.evaluation.finetuning.trial import schedule_of, step_key_of
 from kdjax.models import classify, init
 from kdjax.training.optimizer import learning_rate
 from tests.evaluation import handmade
@@ -64,8 +64,8 @@ def first_step(
     """
     task = task or handmade.task()
     settings = dataclasses.replace(SETTINGS, **{"eps": 1e4, **changes})
-    recipe = recipe_of(handmade.MODEL, task, settings, handmade.alone(), "float32")
-    state = init_state(recipe, init(handmade.MODEL, 0).params, 0)
+    step_key = step_key_of(handmade.MODEL, task, settings, handmade.alone(), "float32")
+    state = init_state(step_key, init(handmade.MODEL, 0).params, 0)
     before = jax.tree.map(np.array, state.params)
 
     # The batch is 16 rows, and as many more as fill it up.
@@ -73,7 +73,7 @@ def first_step(
     batch = dict(task.train.batch(rows, 8))
     batch["targets"] = task.train.labels[rows]
     batch["weights"] = (rows >= 0).astype(np.float32)
-    after, loss = compiled_step(recipe, 1)(state, batch, np.float32(rate))
+    after, loss = compiled_step(step_key, 1)(state, batch, np.float32(rate))
     change = jax.tree.map(lambda x, y: np.asarray(y) - x, before, after.params)
     return before, change, float(loss)
 
@@ -86,8 +86,8 @@ def norm(tree: Any) -> float:
 def scores() -> np.ndarray:
     """Return the model's class scores of the first 16 rows before any step, float64."""
     task = handmade.task()
-    recipe = recipe_of(handmade.MODEL, task, SETTINGS, handmade.alone(), "float32")
-    model = init_state(recipe, init(handmade.MODEL, 0).params, 0).params["model"]
+    step_key = step_key_of(handmade.MODEL, task, SETTINGS, handmade.alone(), "float32")
+    model = init_state(step_key, init(handmade.MODEL, 0).params, 0).params["model"]
     batch = task.train.batch(np.arange(16), 8)
     head = model.pop("task_head")
     return np.asarray(classify(handmade.MODEL, model, head, batch), np.float64)
@@ -155,11 +155,11 @@ def test_weight_decay_spares_biases_and_layer_norms() -> None:
 
 def test_first_step_that_is_not_finite_is_kept() -> None:
     task = handmade.task()
-    recipe = recipe_of(handmade.MODEL, task, SETTINGS, handmade.alone(), "float32")
-    state = init_state(recipe, init(handmade.MODEL, 0).params, 0)
+    step_key = step_key_of(handmade.MODEL, task, SETTINGS, handmade.alone(), "float32")
+    state = init_state(step_key, init(handmade.MODEL, 0).params, 0)
     batch = dict(task.train.batch(np.arange(16), 8))
     batch |= {"targets": task.train.labels[:16], "weights": np.ones(16, np.float32)}
-    step = compiled_step(recipe, 1)
+    step = compiled_step(step_key, 1)
     # The second step's rate is not finite, so that the third step's loss is the first that is not.
     seen = []
     for rate in (1e-3, np.inf, 1e-3, 1e-3):

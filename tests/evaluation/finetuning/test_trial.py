@@ -12,16 +12,12 @@ import pytest
 
 from kdjax.config import FinetuneConfig, MeshConfig
 from kdjax.evaluation.finetuning import saved as saving
+from kdjax.evaluation.finetuning.labels import LabelScale
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.saved import RunningState
+from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import init_state
-from kdjax.evaluation.finetuning.trial import (
-    Numbers,
-    Trained,
-    TrialSpec,
-    recipe_of,
-    train_lanes,
-)
+from kdjax.evaluation.finetuning.trial import FinetunedModel, step_key_of, train_lanes
 from kdjax.models import init
 from kdjax.parallel.layout import Layout
 from tests.evaluation import handmade
@@ -42,30 +38,30 @@ def specs(*seeds: int, rate: float = 1e-3) -> list[TrialSpec]:
 
 def train(
     trials: list[TrialSpec], layout: Layout | None = None, saved: RunningState | None = None
-) -> list[Trained]:
+) -> list[FinetunedModel]:
     """Train from the model of seed 0."""
-    recipe = recipe_of(DROPPING, TASK, FinetuneConfig(), layout or handmade.alone(), "float32")
+    step_key = step_key_of(DROPPING, TASK, FinetuneConfig(), layout or handmade.alone(), "float32")
     params = init(DROPPING, 0).params
-    return train_lanes(recipe, params, TASK.train, Numbers(), trials, 0.1, saved)
+    return train_lanes(step_key, params, TASK.train, LabelScale(), trials, 0.1, saved)
 
 
 def start(seed: int) -> Any:
     """Return the parameters before the first step."""
-    recipe = recipe_of(DROPPING, TASK, FinetuneConfig(), handmade.alone(), "float32")
-    return init_state(recipe, init(DROPPING, 0).params, seed).params
+    step_key = step_key_of(DROPPING, TASK, FinetuneConfig(), handmade.alone(), "float32")
+    return init_state(step_key, init(DROPPING, 0).params, seed).params
 
 
 @pytest.fixture(scope="module")
-def one() -> Trained:
+def one() -> FinetunedModel:
     """Return a model trained by itself, with seed 4."""
     return train(specs(4))[0]
 
 
-def assert_same_model(actual: Trained, expected: Trained) -> None:
+def assert_same_model(actual: FinetunedModel, expected: FinetunedModel) -> None:
     assert_updates_equal(actual.params, expected.params, start(4), summands=16 * 8, stages=STAGES)
 
 
-def test_lane_equals_the_same_trial_alone(one: Trained) -> None:
+def test_lane_equals_the_same_trial_alone(one: FinetunedModel) -> None:
     # Beside it is another learning rate.
     lanes = train([*specs(4, rate=3e-3), *specs(4)])
     assert_same_model(lanes[1], one)
@@ -74,12 +70,12 @@ def test_lane_equals_the_same_trial_alone(one: Trained) -> None:
         assert_same_model(lanes[0], one)
 
 
-def test_mesh_gives_the_result_of_one_device(one: Trained) -> None:
+def test_mesh_gives_the_result_of_one_device(one: FinetunedModel) -> None:
     # A batch of 16 rows over 8 devices.
     assert_same_model(train(specs(4), Layout.of(MeshConfig(data=8)))[0], one)
 
 
-def test_lanes_on_split_parameters_give_the_result_of_one_device(one: Trained) -> None:
+def test_lanes_on_split_parameters_give_the_result_of_one_device(one: FinetunedModel) -> None:
     layout = Layout.of(MeshConfig(fsdp=2, tensor=2), devices=jax.devices()[:4])
     lanes = train(specs(9, 4), layout)
     assert_same_model(lanes[1], one)
@@ -133,7 +129,7 @@ def test_resumed_trial_takes_the_remaining_steps_alone(
 @pytest.mark.usefixtures("killed")
 @pytest.mark.parametrize("damage", ["another key", "truncated", "empty"])
 def test_state_that_cannot_be_used_is_passed_over(
-    tmp_path: Path, damage: str, one: Trained, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, damage: str, one: FinetunedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Killed):
         train(specs(4), saved=RunningState(tmp_path, "a", "key"))

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.models import ops
 from tests.models.ops.examples import BF16, F32, assert_computes, drawn
-
-EPSILON = 1e-5
-
-
-def plain(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Return rows of mean 0 and variance 1, scaled and moved."""
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON) * scale + bias
+from tests.models.ops.plain_layer_norm import EPSILON, plain
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])

@@ -11,7 +11,7 @@ import pytest
 
 from kdjax.models.ops.kernels import layer_norm
 from tests.models.ops.examples import BF16, F32, KERNEL_ROUNDING, assert_near, drawn, grids
-from tests.models.ops.test_layer_norm import EPSILON, plain
+from tests.models.ops.plain_layer_norm import EPSILON, plain
 
 WIDTH = 128
 

@@ -88,8 +88,8 @@ def _table(endpoint: Endpoint, rows: list[Row]) -> PairTable:
     for name in first.scoring[ways[0]].phenomena:
         cells = []
         for _, _, scores in rows:
-            of_seeds = [seed.scoring[ways[0]].phenomena[name] for seed in scores]
-            cells.append(summary.spread(score.accuracy for score in of_seeds))
+            seed_scores = [seed.scoring[ways[0]].phenomena[name] for seed in scores]
+            cells.append(summary.spread(score.accuracy for score in seed_scores))
         phenomena[name] = cells
     return PairTable(
         endpoint=endpoint,
