@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kdjax import recipes
+from kdjax.cli import command_line
 from kdjax.config import Config, EvaluationConfig, TaskConfig
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
@@ -62,6 +65,16 @@ def test_secret_in_the_file_of_a_task_is_not_repeated(text: str) -> None:
 def test_secret_in_a_path_on_the_command_line_is_not_repeated(text: str) -> None:
     with pytest.raises(InputError, match=r"^--out is ") as refusal:
         local_path(text, "--out")
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize("setting", ["evaluation.suite", "data", "data.seq_len", "arms"])
+def test_secret_in_a_setting_that_is_no_path_is_not_repeated(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "a.yaml").write_text("arms: {scratch: {}}")
+    words = [str(tmp_path / "a.yaml"), "--out", str(tmp_path / "out")]
+    words += [f"--{setting}", f"https://user:{SECRET}@host/a"]
+    with pytest.raises(InputError, match=r"https://host/a") as refusal:
+        command_line.read(["prepare", *words])
     assert SECRET not in str(refusal.value)
 
 
