@@ -171,7 +171,7 @@ def test_backend_that_is_missing_says_what_to_install(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("url", ["ftp://h/a.txt", "github://o/a.txt", "webhdfs://h/a.txt"])
 def test_protocol_that_needs_settings_of_its_own_is_one_line(url: str) -> None:
     with pytest.raises(
-        InputError, match=r"a.txt: .*:// needs settings of its own, .* expected for inst"
+        InputError, match=r"a.txt: .*:// needs settings of its own \(.*, expected for inst"
     ):
         expand(url)
 

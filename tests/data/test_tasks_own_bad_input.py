@@ -183,9 +183,9 @@ def test_dev_rows_of_one_class_are_refused(tmp_path: Path, tokenizer: Path) -> N
         (
             "text",
             pa.array([b"one", b"two"]),
-            r"'text' is b'one' \(bytes\), expected text or a numb",
+            r"'text' is b'one' \(bytes\), expected text, the",
         ),
-        ("text", pa.array([["one"], ["two"]]), r"'text' is \['one'\] \(list\), expected text or"),
+        ("text", pa.array([["one"], ["two"]]), r"'text' is \['one'\] \(list\), expected text, "),
         ("label", pa.array([1, 2], pa.date32()), r"'label' is datetime.date.* \(date\), expected"),
         (
             "label",

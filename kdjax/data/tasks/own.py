@@ -184,11 +184,10 @@ def _text(record: Record, column: str, setting_name: str) -> str:
     Raises:
         InputError: it is missing, or no text, or no valid Unicode.
     """
-    text = field(record, column, setting_name)
-    value = record.fields[column]
-    if not isinstance(value, str):
+    value = record.fields.get(column)
+    if value is not None and not isinstance(value, str):
         raise InputError(
             f"{record.where}: {column!r} is {value!r:.60} ({type(value).__name__}), expected text, "
             f"the column of {setting_name}"
         )
-    return text
+    return field(record, column, setting_name)

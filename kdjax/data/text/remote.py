@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import inspect
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ def _file_system(url: str) -> Any:
 
     protocol = urlsplit(url).scheme
     try:
-        fsspec.get_filesystem_class(protocol)
+        backend = fsspec.get_filesystem_class(protocol)
     except ValueError:
         known = ", ".join(f"{name}://" for name in ("hf", *_EXTRAS))
         raise InputError(
@@ -203,15 +204,28 @@ def _file_system(url: str) -> Any:
         raise InputError(f"{url}: the backend of {protocol}:// is missing: {package}") from None
     if _EXTRAS.get(protocol) == "gcs":
         gcs.silence()
+    # Looked at before one is made: some leave a traceback of their own when that fails.
+    needed = _needed_settings(backend)
+    if needed:
+        known = ", ".join(f"{name}://" for name in ("hf", *_EXTRAS))
+        raise InputError(
+            f"{url}: {protocol}:// needs settings of its own ({', '.join(needed)}), which are not "
+            f"taken from a URL, expected for instance {known}"
+        )
     with _read_errors(url):
-        try:
-            return fsspec.filesystem(protocol, **_options(protocol))
-        except TypeError:
-            known = ", ".join(f"{name}://" for name in ("hf", *_EXTRAS))
-            raise InputError(
-                f"{url}: {protocol}:// needs settings of its own, which a URL does not give here, "
-                f"expected for instance {known}"
-            ) from None
+        return fsspec.filesystem(protocol, **_options(protocol))
+
+
+def _needed_settings(backend: Any) -> list[str]:
+    """Return the arguments without which fsspec's class of a protocol cannot be made."""
+    needed = []
+    # The class itself takes anything, as its instances are kept by their arguments.
+    parameters = inspect.signature(backend.__init__).parameters
+    for name, parameter in list(parameters.items())[1:]:
+        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not is_variadic:
+            needed.append(name)
+    return needed
 
 
 def _options(protocol: str) -> dict[str, Any]:
