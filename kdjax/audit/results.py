@@ -109,6 +109,9 @@ def _contamination(
     study = artifacts.study
     if study.config.evaluation.contamination.check == "off":
         return None
+    # Where the text could not be looked at, nothing was stored.
+    if recorded is not None and recorded.unchecked:
+        return recorded
     stored = []
     for path in sorted(text_directory(study).glob(PATTERN)):
         # A file that is not whole is a difference already.

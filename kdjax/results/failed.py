@@ -1,13 +1,14 @@
-"""Which arms failed to learn a task at all, so that two of them cannot be told apart on it."""
+"""Which arms failed to learn a task at all; two of them cannot be told apart on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from kdjax.config.suites import LEFT_OUT, suite_tasks
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.results.runs import RunResult, diverged_arms, finetuned_task
-from kdjax.results.verdicts import Endpoint
+from kdjax.results.verdicts import Endpoint, PairVerdict
 
 
 def failed_arms(endpoint: Endpoint, runs: Sequence[RunResult]) -> frozenset[str]:
@@ -27,6 +28,22 @@ def failed_arms(endpoint: Endpoint, runs: Sequence[RunResult]) -> frozenset[str]
         if arm_runs and arm not in diverged and _all_failed(endpoint.name, arm_runs):
             failed.add(arm)
     return frozenset(failed)
+
+
+def after_failures(
+    verdicts: Sequence[PairVerdict], failed: Collection[str]
+) -> tuple[PairVerdict, ...]:
+    """Make verdicts on two arms that both failed INCONCLUSIVE: their scores are a constant's.
+
+    Args:
+        verdicts: verdicts on one endpoint.
+        failed: arms of which every fine-tuning on it failed (`failed_arms`).
+    """
+    decided = list(verdicts)
+    for number, verdict in enumerate(verdicts):
+        if verdict.a in failed and verdict.b in failed:
+            decided[number] = replace(verdict, verdict="INCONCLUSIVE")
+    return tuple(decided)
 
 
 def _all_failed(endpoint: str, runs: Iterable[RunResult]) -> bool:

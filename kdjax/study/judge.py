@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from kdjax.arms.baseline import first_without_teacher
 from kdjax.budget.accounting import Budget
@@ -16,7 +16,7 @@ from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
 from kdjax.report.contamination_table import notes as contamination_notes
 from kdjax.report.phrases import say
-from kdjax.results.failed import failed_arms
+from kdjax.results.failed import after_failures, failed_arms
 from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
@@ -186,7 +186,7 @@ def judge(
 
 def _verdicts(
     config: Config, endpoint: MeasuredEndpoint, runs: Sequence[RunResult]
-) -> list[PairVerdict]:
+) -> tuple[PairVerdict, ...]:
     """Return an endpoint's verdict on every pair of the arms for which it means something.
 
     Two arms of which every fine-tuning failed are told apart by nothing.
@@ -197,12 +197,5 @@ def _verdicts(
         margin=config.evaluation.margin,
         better=endpoint.better,
     )
-    failed = failed_arms(endpoint, runs)
-    verdicts = []
-    for comparison in comparisons:
-        verdict = PairVerdict(endpoint.name, **asdict(comparison))
-        if failed.issuperset((verdict.a, verdict.b)):
-            verdicts.append(replace(verdict, verdict="INCONCLUSIVE"))
-        else:
-            verdicts.append(verdict)
-    return verdicts
+    verdicts = [PairVerdict(endpoint.name, **asdict(comparison)) for comparison in comparisons]
+    return after_failures(verdicts, failed_arms(endpoint, runs))
