@@ -19,6 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAME = re.compile(r"(?<![\w/.-])kdjax(?:\.[A-Za-z_]\w*)+")
 """A dotted name of the package; not part of a path or an address."""
+PATH = re.compile(r"`((?:benchmarks|configs|docs|examples|kdjax|tests|tpu_scripts)/[\w./-]+)`")
+"""A path in the repository, as documents write it."""
 
 
 def module_of(path: Path) -> str:
@@ -129,6 +131,19 @@ def test_names_in_documents_exist() -> None:
             found += 1
             if not exists(name):
                 missing.append(f"{path.relative_to(ROOT)}: {name}")
+    assert found > 0
+    assert missing == []
+
+
+def test_paths_in_documents_exist() -> None:
+    missing = []
+    found = 0
+    for page in PAGES:
+        for path in PATH.findall(page.read_text(encoding="utf-8")):
+            found += 1
+            # A name in capitals stands for any.
+            if not (ROOT / path).exists() and "NAME" not in path:
+                missing.append(f"{page.relative_to(ROOT)}: {path}")
     assert found > 0
     assert missing == []
 

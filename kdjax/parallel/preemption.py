@@ -25,6 +25,13 @@ _SHOW_CURSOR = b"\x1b[?25h"
 """What a terminal shows its cursor after; a live line hides it."""
 
 
+_SWALLOWING = ("_xla_gc_callback", "__del__")
+"""Functions that Python calls while it collects garbage: an exception in one is printed and lost.
+The first is JAX's."""
+_RETRY_SECONDS = 0.05
+"""Seconds after which a signal that came in one of them is sent again."""
+
+
 class Preemption:
     """Whether this process was asked to stop.
 
@@ -112,17 +119,42 @@ class Preemption:
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._stop_requested = True
-        if not self._training:
-            raise Stopped
+        if self._training:
+            return
+        if _is_swallowed(frame):
+            _send_again(signal.SIGTERM)
+            return
+        # A SIGINT that came at a bad moment is sent again as this signal, and stays what it was.
+        raise KeyboardInterrupt if self._interrupted else Stopped
 
     def _on_sigint(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted:
             _end_now()
         self._interrupted = True
+        if not self._training and _is_swallowed(frame):
+            # Not as SIGINT, of which two end the process at once.
+            _send_again(signal.SIGTERM)
+            return
         if not self._training:
             raise KeyboardInterrupt
         self._stop_requested = True
         _say("interrupted; saving what is done; Ctrl-C again ends it at once")
+
+
+def _is_swallowed(frame: FrameType | None) -> bool:
+    """Return whether an exception that is raised where a signal came would be lost."""
+    while frame is not None:
+        if frame.f_code.co_name in _SWALLOWING:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _send_again(number: int) -> None:
+    """Send this process a signal in a moment, when it is elsewhere."""
+    timer = threading.Timer(_RETRY_SECONDS, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
 def _end_on_second(reader: socket.socket) -> None:

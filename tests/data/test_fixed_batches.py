@@ -11,35 +11,35 @@ from kdjax.data.loader import evenly_spaced, fixed_batches
 from tests.data.batches import MASKS, all_originals
 
 
-def numbers_in(corpus: Corpus, limit: int, besides: int) -> list[int]:
+def numbers_in(corpus: Corpus, limit: int, excluding: int) -> list[int]:
     """Return the numbers of the sequences in an evaluation."""
     tokens, _ = corpus.read("validation", np.arange(corpus.sequences("validation")))
     rows = [row.tobytes() for row in tokens]
     batches = fixed_batches(
-        corpus, "validation", batch_size=5, limit=limit, seed=1, besides=besides, **MASKS
+        corpus, "validation", batch_size=5, limit=limit, seed=1, excluding=excluding, **MASKS
     )
     return [rows.index(row) for row in all_originals(batches)]
 
 
-@given(available=st.integers(0, 300), limit=st.integers(1, 300), besides=st.integers(1, 300))
-def test_two_evaluations_share_no_sequence(available: int, limit: int, besides: int) -> None:
-    first = evenly_spaced(available, besides)
-    others = evenly_spaced(available, limit, besides)
+@given(available=st.integers(0, 300), limit=st.integers(1, 300), excluding=st.integers(1, 300))
+def test_two_evaluations_share_no_sequence(available: int, limit: int, excluding: int) -> None:
+    first = evenly_spaced(available, excluding)
+    others = evenly_spaced(available, limit, excluding)
     assert not set(first) & set(others)
     for chosen in (first, others):
         assert list(chosen) == sorted({*chosen})
         assert set(chosen) <= set(range(available))
     # Neither takes fewer than it may.
-    assert len(first) == min(besides, available)
+    assert len(first) == min(excluding, available)
     assert len(others) == min(limit, available - len(first))
 
 
-@given(available=st.integers(60, 300), limit=st.integers(10, 30), besides=st.integers(0, 30))
+@given(available=st.integers(60, 300), limit=st.integers(10, 30), excluding=st.integers(0, 30))
 def test_evaluation_beside_another_covers_the_whole_split(
-    available: int, limit: int, besides: int
+    available: int, limit: int, excluding: int
 ) -> None:
     """Nowhere is more than three times an even share without one of them."""
-    chosen = evenly_spaced(available, limit, besides)
+    chosen = evenly_spaced(available, limit, excluding)
     assert chosen[0] <= 1
     assert np.diff([*chosen, available]).max() <= 3 * available / limit
 

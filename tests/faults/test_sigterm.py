@@ -78,3 +78,29 @@ def test_sigterm_outside_training_stops_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+class Collected:
+    """What gets a signal while Python collects it, where exceptions are lost."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.parametrize(
+    ("number", "ends_with"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_signal_while_garbage_is_collected_stops_a_moment_later(
+    number: int, ends_with: type[BaseException]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ends_with), PREEMPTION.handlers():
+        collected = Collected(number)
+        del collected
+        time.sleep(60)
+    # After a SIGINT the process would keep its handler to its end.
+    signal.signal(signal.SIGINT, before)
+    signal.set_wakeup_fd(-1)
