@@ -6,18 +6,24 @@ And `Stopped`, which is nobody's mistake.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_USER = re.compile(r"//[^/@\s]+@")
+"""What stands before the server in a URL. Paths and URLs are looked at more closely where they are
+read (`kdjax.storage.secrets`)."""
 
 
 class InputError(Exception):
     """An input of kdjax that cannot be used.
 
     The message is one line: what was found, where, and what was expected. The command line prints
-    it and ends with status 2; a library caller catches it.
+    it and ends with status 2; a library caller catches it. Where it repeats a URL, it does so
+    without the user and the password in it, whatever setting the URL stands in.
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(_USER.sub("//", " ".join(message.split())))
 
 
 class Diverged(InputError):

@@ -55,10 +55,11 @@ class SuiteTask:
 
     def class_of(self, label: str) -> str:
         """Return the name of a class that is given by name or by index; other labels stay."""
-        if label in self.classes or not label.isdecimal():
+        if label in self.classes:
             return label
-        index = int(label[:4])
-        return self.classes[index] if index < len(self.classes) else label
+        # As the files have them: 1, and neither 01 nor the digits of another script.
+        indices = [str(index) for index in range(len(self.classes))]
+        return self.classes[indices.index(label)] if label in indices else label
 
 
 ENTAILMENT = ("entailment", "not_entailment")

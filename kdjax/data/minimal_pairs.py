@@ -18,6 +18,7 @@ from kdjax.config import MinimalPairsConfig
 from kdjax.data.text.records import Record, records
 from kdjax.data.text.sources import locate
 from kdjax.data.text.streams import check_characters
+from kdjax.data.text_figures import check_unknown
 from kdjax.data.tokenizer import TextTokenizer, TokenSpans
 from kdjax.errors import InputError
 
@@ -60,6 +61,7 @@ class PairSet:
         scored: `[N, L]` whether a token is scored: never [CLS], [SEP] and padding.
         mask_id: id of [MASK].
         digest: SHA-256 of the pairs' sentences.
+        unknown: share of [UNK] among the tokens of the sentences.
     """
 
     name: str
@@ -73,6 +75,7 @@ class PairSet:
     scored: np.ndarray
     mask_id: int
     digest: str
+    unknown: float = 0.0
 
     def __len__(self) -> int:
         return len(self.good)
@@ -120,7 +123,11 @@ def read_pairs(directory: Path, name: str) -> list[Pair]:
     pair_of = _ewok_pair if name == "ewok" else _blimp_pair
     pairs = []
     for path in sorted(found[0].glob("*.jsonl")):
-        pairs += [pair_of(record, path.stem) for record in records(path)]
+        pairs_of_file = [pair_of(record, path.stem) for record in records(path)]
+        # Its phenomenon would be missing from the mean.
+        if not pairs_of_file:
+            raise InputError(f"{path}: has no pairs, expected some, or no such file")
+        pairs += pairs_of_file
     if not pairs:
         raise InputError(f"{found[0]}: has no pairs, expected .jsonl files of them")
     return pairs
@@ -136,7 +143,7 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
         length: the most tokens of a sentence, [CLS] and [SEP] included.
 
     Raises:
-        InputError: a sentence has no tokens to score, or too many.
+        InputError: a sentence has no tokens to score, or too many; or the tokens are mostly [UNK].
     """
     sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
     spans = tokenizer.spans([sentence.text for sentence in sentences])
@@ -147,6 +154,12 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
     for sentence, span in zip(sentences, spans, strict=True):
         key = _key(sentence, span, length)
         indices.append(numbers.setdefault(key, len(numbers)))
+
+    # Two sentences of nothing but [UNK] have one score, whatever they say.
+    unknown_id = tokenizer.named["[UNK]"]
+    text_tokens = sum(len(ids) for ids, _, _ in numbers)
+    unknown = sum(ids.count(unknown_id) for ids, _, _ in numbers) / text_tokens
+    check_unknown({"all": unknown}, f"minimal pairs {name}, {sentences[0].where}")
 
     # What is not text, [CLS] and [SEP] included, is of no word and not scored.
     lengths = np.array([len(ids) + 2 for ids, _, _ in numbers], np.int32)
@@ -172,6 +185,7 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
         scored=scored,
         mask_id=tokenizer.named["[MASK]"],
         digest=_digest(pairs),
+        unknown=unknown,
     )
 
 

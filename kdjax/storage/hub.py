@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from typing import Literal
 from urllib.parse import quote, unquote
 
 from kdjax.errors import InputError
+from kdjax.storage.secrets import without_user
 
 REPOSITORY = "hf:"
 """Begins the name of a repository."""
@@ -50,6 +52,15 @@ _FILE_NAME = re.compile(
     f"hf://(?P<datasets>datasets/)?{_REPOSITORY_ID}{_REVISION}/(?P<path>.+)", re.ASCII
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLAIN_REPOSITORY = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+# What git refuses in names of branches and tags: they are paths of its files, and of the cache's.
+_UNSAFE_REVISION = re.compile(r"[\x00-\x20\x7f\ufffd~^:?*\[\\]|\.\.|//|^/|/$|(?:^|/)\.")
+LONGEST_REPOSITORY = 96
+"""Most characters of OWNER/NAME on the Hub."""
+LONGEST_PART = 255
+"""Most bytes of a revision, and of a file's name, as on common file systems."""
+LONGEST_FILE = 1024
+"""Most bytes of a file's path in a repository."""
 _KINDS = ("datasets", "models", "spaces", "buckets")
 """First parts of paths on the Hub that are no owners."""
 
@@ -104,9 +115,11 @@ def parse(text: str, name: str = "") -> HubName:
         name: dotted name of the setting, for messages; empty: the message begins with the text.
 
     Raises:
-        InputError: it is no such name, or its path has an empty part, `.` or `..`.
+        InputError: it is no such name, its path has an empty part, `.` or `..`, its revision could
+            be none, or a part is too long.
     """
-    where = f"{name} is {text!r:.200}" if name else f"{text:.200}"
+    shown = without_user(text)
+    where = f"{name} is {shown!r:.200}" if name else f"{shown:.200}"
     if is_repository(text):
         match = _REPOSITORY_NAME.fullmatch(text)
         expected = EXPECTED_REPOSITORY
@@ -119,8 +132,28 @@ def parse(text: str, name: str = "") -> HubName:
     path = groups.get("path") or ""
     if path and any(part in ("", ".", "..") for part in path.split("/")):
         raise InputError(f"{where}, expected {expected} with a plain path, without '..'")
+    repo_id = groups["repo_id"]
+    is_plain = _PLAIN_REPOSITORY.fullmatch(repo_id) and ".." not in repo_id and "--" not in repo_id
+    if not is_plain or len(repo_id) > LONGEST_REPOSITORY:
+        raise InputError(
+            f"{where}, expected {expected} with an OWNER/NAME as the Hub has them, of at most "
+            f"{LONGEST_REPOSITORY} characters"
+        )
+    # Checked as it will be used: what is a slash or a NUL may have been written %2F or %00.
+    revision = unquote(groups["revision"] or "main")
+    if _UNSAFE_REVISION.search(revision) or len(revision.encode()) > LONGEST_PART:
+        raise InputError(
+            f"{where}, expected {expected} with a branch, a tag or a commit, of at most "
+            f"{LONGEST_PART} bytes and without '..'"
+        )
+    sizes = [len(os.fsencode(part)) for part in path.split("/")]
+    if max(sizes) > LONGEST_PART or len(os.fsencode(path)) > LONGEST_FILE:
+        raise InputError(
+            f"{where}, expected {expected} with a path of at most {LONGEST_FILE:,} bytes, and "
+            f"{LONGEST_PART} between two slashes"
+        )
     kind: Literal["model", "dataset"] = "dataset" if groups.get("datasets") else "model"
-    return HubName(kind, groups["repo_id"], unquote(groups["revision"] or "main"), path)
+    return HubName(kind, repo_id, revision, path)
 
 
 def at_commit(name: HubName) -> HubName:
@@ -150,7 +183,14 @@ def _commit(name: HubName, _place: str) -> str:
         ref = repository_cache(name) / "refs" / name.revision
         if not ref.is_file():
             raise not_cached(name)
-        return ref.read_text(encoding="utf-8").strip()
+        commit = ref.read_text(encoding="utf-8", errors="replace").strip()
+        # It becomes a folder's name, and what stands there instead is not shown.
+        if not _COMMIT.fullmatch(commit):
+            raise InputError(
+                f"{name}: {ref} holds no commit, expected 40 hexadecimal digits, as `hf download` "
+                "writes them"
+            )
+        return commit
     with hub_errors(name):
         info = HfApi().repo_info(
             name.repo_id,

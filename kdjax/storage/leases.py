@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 from kdjax import process_logging
 from kdjax.errors import InUse, Stopped
+from kdjax.storage import gcs
 from kdjax.storage.holder import describe, this_process
 
 RENEW_SECONDS = 20.0
@@ -266,6 +267,7 @@ class GcsObjects:
         import fsspec  # noqa: PLC0415 - an extra
         import gcsfs  # noqa: F401, PLC0415 - an extra
 
+        gcs.silence()
         self._files: Any = fsspec.filesystem("gs")
         self._bucket, _, path = place.removeprefix("gs://").rstrip("/").partition("/")
         self._prefix = f"{path}/" if path else ""

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from kdjax.errors import InputError
-from kdjax.storage import hub, urls
+from kdjax.storage import hub, secrets, urls
 
 ELSEWHERE = ("package:", "tfds:")
 """Beginnings of names of text, tokenizers and weights that are no plain paths; what reads them
@@ -29,11 +29,13 @@ def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
         bucket: whether gs://bucket/path is taken, too; it is returned as it is.
 
     Raises:
-        InputError: it is empty, holds a NUL, is longer than file systems allow, names a user who
-            has no home, or is a URL where a path is expected.
+        InputError: it is empty, has a user or a password as URLs have them, holds a NUL, is longer
+            than file systems allow, names a user who has no home, or is a URL where a path is
+            expected.
     """
     path = str(text)
     expected = "a path or gs://bucket/path" if bucket else "a path on this machine"
+    check_no_user(path, name, expected)
     if not path.strip():
         raise InputError(f"{name} is {path!r}, expected {expected}")
     if "\0" in path:
@@ -45,7 +47,9 @@ def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
         only = ": only files of text and train.checkpoint.directory can be elsewhere"
         if bucket:
             only = ""
-        raise InputError(f"{name} is {path!r}, expected {expected}{only}")
+        # Behind a question mark may stand a signature.
+        shown = re.split(r"[?#]", path, maxsplit=1)[0]
+        raise InputError(f"{name} is {shown!r}, expected {expected}{only}")
     home = os.path.expanduser(path)  # noqa: PTH111 - Path's raises without saying whose home
     if home.startswith("~"):
         user = path.partition("/")[0]
@@ -57,6 +61,24 @@ def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
             f"{LONGEST_PART} between two slashes"
         )
     return home
+
+
+def check_no_user(text: str, name: str, expected: str) -> None:
+    """Refuse a text with what looks like the user or the password of a URL, and do not repeat it.
+
+    Args:
+        text: path, URL or name as the user wrote it.
+        name: name of the setting or argument, for messages.
+        expected: what it should have been, for messages.
+
+    Raises:
+        InputError: it has one.
+    """
+    if secrets.has_user(text):
+        raise InputError(
+            f"{name} is {secrets.without_user(text)!r:.200} with a user or a password before its "
+            f"@, expected {expected} without them"
+        )
 
 
 def local_path(text: str | Path, name: str) -> Path:
@@ -96,7 +118,8 @@ def check_setting(
         hub_repository: whether a repository of it is taken, too (hf:OWNER/NAME).
 
     Raises:
-        InputError: as `expanded`; or it is an ill-formed URL or name of the Hub.
+        InputError: as `expanded`; or it is an ill-formed URL or name of the Hub. What stands before
+            an @, as a password does, is not repeated.
     """
     if hub.is_hub_name(text):
         _check_hub_name(text, name, file=hub_file, repository=hub_repository)
@@ -106,6 +129,7 @@ def check_setting(
         return
     # What stands behind the colon is found by the package's or the data set's own rules.
     if text.startswith(ELSEWHERE):
+        check_no_user(text, name, "a name")
         if "\0" in text:
             raise InputError(f"{name} is {text!r}, expected a name without NUL characters")
     elif text:
@@ -115,7 +139,8 @@ def check_setting(
 def _check_hub_name(text: str, name: str, *, file: bool, repository: bool) -> None:
     """Check a name on the Hub: well-formed, and of a file or a repository as is taken here."""
     if not (file or repository):
-        raise InputError(f"{name} is {text!r:.200}, expected a path on this machine")
+        shown = secrets.without_user(text)
+        raise InputError(f"{name} is {shown!r:.200}, expected a path on this machine")
     parsed = hub.parse(text, name)
     is_taken = file if parsed.path else repository
     if not is_taken:

@@ -6,7 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 from kdjax.errors import InputError
-from kdjax.storage import hub
+from kdjax.storage import hub, secrets
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -39,7 +39,9 @@ def check_url(text: str, name: str) -> None:
     except ValueError:
         raise InputError(f"{name} is not a whole URL, expected PROTOCOL://SERVER/PATH") from None
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if secrets.has_user(text):
+        shown = secrets.without_user(text)
+    if secrets.has_user(text) or "@" in parts.netloc or parts.query or parts.fragment:
         raise InputError(
             f"{name} is {shown!r:.200} with more, expected a URL without user, password, query and "
             "fragment, which would come to stand in manifests: credentials belong in the "

@@ -134,7 +134,11 @@ class Artifacts:
         corpus = self.corpus if trains_tokenizer(self._config) else None
         tokenizer = tokenizer_of(self._config, corpus)
         with CLOCK("text"):
-            return minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
+            sets = minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
+        for pairs in sets:
+            if warning := unknown_warning({"all": pairs.unknown}):
+                self._reporter.warn(f"evaluation.minimal_pairs, {pairs.name}: {warning}")
+        return sets
 
     # The teacher and its stored outputs.
 

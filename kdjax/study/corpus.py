@@ -15,6 +15,7 @@ from kdjax.data.prepare import local
 from kdjax.data.prepare.ngram_losses import NgramLosses, ngram_losses
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text import sources
+from kdjax.data.text.shard_sets import missing_shards
 from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
 from kdjax.errors import InputError, InUse
@@ -130,9 +131,10 @@ def text_warnings(corpus: Corpus, losses: NgramLosses) -> list[str]:
 
 def manifest_warnings(manifest: Manifest) -> list[str]:
     """Return a sentence for all that a manifest knows to make its text doubtful."""
+    warnings = list(missing_shards(manifest.sources))
     if manifest.text is None:
-        return []
-    warnings = list(manifest.text.warnings(sum(manifest.documents.values())))
+        return warnings
+    warnings += manifest.text.warnings(sum(manifest.documents.values()))
     if warning := unknown_warning(manifest.unknown):
         warnings.append(warning)
     return warnings

@@ -98,6 +98,9 @@ def test_rows_found_are_those_of_a_search_run_by_run(monkeypatch: pytest.MonkeyP
         ("\u6f22\u5b57\u306e\u6587\u7ae0", "\u6f22\u5b57\u306e\u6587\u7ae0\u3002"),
         ("\u0915\u0940 \u0916\u0947", "\u0915\u0940 \u0916\u0947\u0964"),
         ("two sentences. here", "Before. Two sentences. Here! After"),
+        (EIGHT, EIGHT.replace("seven", "se\u00adven").replace("two", "t\u200bwo")),
+        (EIGHT.replace("four", "fo\u2060ur\ufeff"), EIGHT),
+        ("a soft film", "A so\u00adft film."),
     ],
 )
 def test_same_words_written_otherwise_are_found(row: str, text: str) -> None:
@@ -210,7 +213,7 @@ def test_training_rows_of_one_task_are_found_among_reported_rows_of_another() ->
     other = group("movies", "reported", *sentences(100))
     cut = [text.upper().replace(" ", "  ,") for text in sentences(*range(4, 14))]
     sst2 = group("sst2", "reported", *cut)
-    own = group("sst2", "train", *cut)
+    own = group("sst2", "train", *sentences(200, 201))
     overlaps = list(compare([movies, other, own, sst2], None))
     places = ("sst2 reported 0", "sst2 reported 1", "sst2 reported 2")
     assert overlaps == [Overlap("sst2", "sst2", "reported", "movies", 10, 4, places)]
@@ -230,6 +233,35 @@ def test_every_result_is_held_against_the_text_and_named_with_its_share() -> Non
         ("a reported 1",),
         (),
     ]
+
+
+def test_rows_among_the_training_rows_of_their_own_task_are_found() -> None:
+    train = group("a", "train", "One row.", "Another row!", "A third one")
+    selection = group("a", "selection", "one  ROW", "a row of its own")
+    reported = group("a", "reported", "another row", "third one", "so\u00adme other", ".")
+    overlaps = list(compare([train, selection, reported], None))
+    assert overlaps == [
+        Overlap("a", "a", "selection", "a", 2, 1, ("a selection 0",)),
+        Overlap("a", "a", "reported", "a", 4, 1, ("a reported 0",)),
+    ]
+
+
+def test_pair_is_found_in_its_own_task_where_both_texts_are_in_one_row() -> None:
+    premise, hypothesis, other = sentences(0, 1, 2)
+
+    def rows_of(use: Use, *rows: tuple[str, str]) -> RowGroup:
+        return RowGroup("a", "a", use, lambda: [(use, row) for row in rows])
+
+    train = rows_of("train", (premise, hypothesis), (other, other))
+    assert not list(compare([train, rows_of("reported", (premise, other))], None))
+    assert not list(compare([train, rows_of("reported", (hypothesis, premise))], None))
+    (overlap,) = compare([train, rows_of("reported", (premise.upper(), hypothesis))], None)
+    assert (overlap.found, overlap.trained) == (1, "a")
+
+
+def test_row_without_letters_is_in_no_training_row() -> None:
+    overlaps = compare([group("a", "train", "?", "."), group("a", "reported", "!", "...")], None)
+    assert not list(overlaps)
 
 
 def test_digest_of_rows_depends_on_texts_and_use() -> None:

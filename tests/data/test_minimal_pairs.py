@@ -171,6 +171,26 @@ def test_empty_set_is_refused(tmp_path: Path) -> None:
         read_pairs(tmp_path, "blimp")
 
 
+def test_empty_file_of_a_set_is_refused(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    write_set(tmp_path, "blimp_filtered", {"other": []})
+    with pytest.raises(InputError, match=r"other\.jsonl: has no pairs, expected some, or no such"):
+        read_pairs(tmp_path, "blimp")
+
+
+def test_share_of_unknown_tokens_is_counted_and_refused_above_a_half(tmp_path: Path) -> None:
+    # Eight tokens of the sentences: three, then five of them are [UNK].
+    three = [blimp_row("a cat x y", "a dog the z", "n")]
+    (pairs,) = read(write_set(tmp_path, "blimp_filtered", {"n": three}), "blimp")
+    assert pairs.unknown == 3 / 8
+    five = [blimp_row("a x y z", "a dog v w", "n")]
+    write_set(tmp_path, "blimp_filtered", {"n": five})
+    with pytest.raises(
+        InputError, match=r"minimal pairs blimp, .*n\.jsonl.*: 62\.5% of the tokens"
+    ):
+        read(tmp_path, "blimp")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,29 @@ def test_backend_that_is_missing_says_what_to_install(monkeypatch: pytest.Monkey
         expand("s3://bucket/a.txt")
     with pytest.raises(InputError, match=r"abfs:// is missing: Install a backend of abfs"):
         expand("abfs://bucket/a.txt")
+
+
+@pytest.mark.parametrize("url", ["ftp://h/a.txt", "github://o/a.txt", "webhdfs://h/a.txt"])
+def test_protocol_that_needs_settings_of_its_own_is_one_line(url: str) -> None:
+    with pytest.raises(
+        InputError, match=r"a.txt: .*:// needs settings of its own, .* expected for inst"
+    ):
+        expand(url)
+
+
+def test_failure_of_google_s_library_is_not_logged_beside_our_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import fsspec
+
+    def unreachable(protocol: str, **_: object) -> None:
+        logging.getLogger("gcsfs").error("a traceback of many lines")
+        raise ConnectionError(protocol)
+
+    monkeypatch.setattr(fsspec, "filesystem", unreachable)
+    with pytest.raises(InputError, match=r"gs://bucket/a.txt: cannot be read \(ConnectionError\)"):
+        expand("gs://bucket/a.txt")
+    assert not caplog.records
 
 
 def test_protocol_that_nobody_knows_is_refused() -> None:

@@ -89,6 +89,16 @@ def test_record_without_a_field_is_named(tmp_path: Path) -> None:
             list(task.rows())
 
 
+def test_record_without_a_part_of_a_text_says_the_fields_of_its_file(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        (tmp_path / f"wsc.{split}.jsonl").write_text('{"span2_text": "a", "text": "b"}')
+    with pytest.raises(
+        InputError, match=r"has no 'span1_text'.*wsc: span2_text, span1_text, text, label$"
+    ):
+        for task in raw_tasks(settings(tmp_path, "wsc")):
+            list(task.rows())
+
+
 def test_suite_mean_is_over_all_seven_tasks() -> None:
     scores = {task.name: number / 10 for number, task in enumerate(BABYLM)}
     assert suite_mean("babylm", scores) == pytest.approx(0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import GLUE
+from kdjax.data.tasks import official as official_files
 from kdjax.data.tasks.load import load_tasks, raw_tasks
+from kdjax.data.tasks.official_sizes import OfficialSize
 from kdjax.errors import InputError
 from tests import glue
 
@@ -29,6 +32,17 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("rte", "RTE/train.tsv", "\tentailment\n", "\tmaybe\n", r"line 2: the label is 'maybe'"),
         ("sst2", "SST-2/dev.tsv", "\t1\n", "\t2\n", r"line 3: the label is '2' \(valid: negative"),
+        ("sst2", "SST-2/dev.tsv", "\t1\n", "\t00019\n", r"line 3: the label is '00019' \(valid"),
+        ("sst2", "SST-2/dev.tsv", "\t1\n", "\t01\n", r"line 3: the label is '01' \(valid"),
+        ("sst2", "SST-2/dev.tsv", "\t1\n", "\t\u0661\n", "line 3: the label is '\u0661' \\(valid"),
+        ("sst2", "SST-2/dev.tsv", "\t1\n", "\t\n", r"line 3: the label is '' \(valid"),
+        (
+            "stsb",
+            "STS-B/dev.tsv",
+            "index",
+            "score",
+            r"line 1: has 2 columns 'score', expected it o",
+        ),
         ("stsb", "STS-B/dev.tsv", "\tx1\tx1\t", "\tx1\tx1\tx1\t", r"line 3: has 7 columns, exp"),
         (
             "sst2",
@@ -129,3 +143,58 @@ def test_directory_of_another_layout_is_named(official: Path, tmp_path: Path) ->
     assert expected in refusal(tmp_path / "prepared")
     (tmp_path / "empty").mkdir()
     assert "has no task of GLUE, expected a directory with" in refusal(tmp_path / "empty")
+
+
+def test_list_of_mrpc_dev_rows_that_is_cut_within_a_line_is_refused(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    glue.write_microsoft_mrpc(tmp_path)
+    ids = tmp_path / "MRPC" / "dev_ids.tsv"
+    ids.write_text(ids.read_text()[:-2])
+    with pytest.raises(
+        InputError,
+        match=r"dev_ids\.tsv, line 20: no row of msr.* has the ids 139 and 113, expected one for "
+        r"each of its 20 lines; msr_paraphrase_train\.txt has 140 rows",
+    ):
+        read(tmp_path, tokenizer, "mrpc")
+
+
+def test_list_of_mrpc_dev_rows_that_is_empty_is_refused(tmp_path: Path, tokenizer: Path) -> None:
+    glue.write_microsoft_mrpc(tmp_path)
+    (tmp_path / "MRPC" / "dev_ids.tsv").write_text("")
+    with pytest.raises(
+        InputError, match=r"dev_ids\.tsv: has no rows, expected the two ids of each"
+    ):
+        read(tmp_path, tokenizer, "mrpc")
+
+
+def test_half_a_list_of_mrpc_dev_rows_is_refused_beside_all_rows(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As many rows as are written here, in place of MRPC's 3,668 and 408.
+    sizes = {"mrpc": OfficialSize(120, (20,), 238)}
+    monkeypatch.setattr(official_files, "SIZES", sizes)
+    glue.write_microsoft_mrpc(tmp_path)
+    read(tmp_path, tokenizer, "mrpc")
+    ids = tmp_path / "MRPC" / "dev_ids.tsv"
+    lines = ids.read_text().splitlines(keepends=True)
+    ids.write_text("".join(lines[:10]))
+    with pytest.raises(InputError, match=r"has 10 ids for the 140 rows .*, expected GLUE's 20"):
+        read(tmp_path, tokenizer, "mrpc")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, r"line 1: 'sentence1' is 5 \(int\), expected text"),
+        (["a"], r"line 1: 'sentence1' is \['a'\] \(list\), expected text"),
+    ],
+)
+def test_text_of_another_type_is_shown_with_it(
+    tmp_path: Path, tokenizer: Path, value: object, message: str
+) -> None:
+    glue.write_hub(tmp_path, ".jsonl", [GLUE[7]])
+    row = {"sentence1": value, "sentence2": "b", "label": 0}
+    (tmp_path / "rte" / "train.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, tokenizer, "rte")

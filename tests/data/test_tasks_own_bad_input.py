@@ -42,8 +42,34 @@ from tests.data.own_tasks import ROWS, load, write_csv
             r"line 3: has 3 columns, expected the header's 2",
         ),
         ("a.csv", 'text,label\n"x"y,1\n', {}, "line 2: malformed CSV"),
-        ("a.csv", "", {}, "no row is left"),
-        ("a.csv", "text,label\nx,1\n", {"where": {"label": "2"}}, "no row is left by where"),
+        ("a.csv", "", {}, r"task t, .*a\.csv: has no rows, expected some$"),
+        ("a.csv", "text,label\n", {}, r"task t, .*a\.csv: has no rows, expected some$"),
+        ("a.jsonl", "", {}, r"a\.jsonl: has no rows, expected some$"),
+        ("a.csv", "text,label,text\nx,1,y\n", {}, r"line 1: has 2 columns 'text', expected it onc"),
+        ("a.tsv", "label\ttext\tlabel\n", {}, r"line 1: has 2 columns 'label', expected it once"),
+        ("a.csv", "text,label\nx,1\ny,", {}, r"line 3: 'label' is empty, expected a label"),
+        ("a.csv", "text,label\nx,1\ny, \n", {}, r"line 3: 'label' is empty, .* with ' ' leaves"),
+        ("a.jsonl", '{"text": ["x"], "label": 1}', {}, r"line 1: 'text' is \['x'\] \(list\), exp"),
+        (
+            "a.jsonl",
+            '{"text": {"a": 1}, "label": 1}',
+            {},
+            r"'text' is \{'a': 1\} \(dict\), expected",
+        ),
+        ("a.jsonl", '{"text": 5, "label": 1}', {}, r"line 1: 'text' is 5 \(int\), expected text, "),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": [1]}',
+            {},
+            r"'label' is \[1\] \(list\), expected text ",
+        ),
+        (
+            "a.csv",
+            "text,label\nx,1\n",
+            {"where": {"label": "2"}},
+            r"no row is left by where \{'label': '2'\}, expected some$",
+        ),
+        ("a.csv", "text,label\nx,1\n", {"drop_labels": ("1",)}, "no row is left by drop_labels, "),
         ("a.tsv", "text\tlabel\nx\n", {}, r"a\.tsv, line 2: has 1 columns"),
         ("a.jsonl", '{"text": "x"}\n', {}, r"a\.jsonl, line 1: has no 'label'"),
         ("a.jsonl", '{"text": "x", "label": null}\n', {}, r"line 1: 'label' is null"),
@@ -53,6 +79,13 @@ from tests.data.own_tasks import ROWS, load, write_csv
             "text,label\nx,0.5\ny,high\n",
             {"regression": True},
             r"line 3: the label is 'high', expected a number",
+        ),
+        ("a.csv", "text,label\nx,1_000\n", {"regression": True}, r"the label is '1_000', expected"),
+        (
+            "a.csv",
+            "text,label\nx,\u0663\n",
+            {"regression": True},
+            r"the label is '\u0663', expected",
         ),
         (
             "a.csv",
@@ -141,4 +174,79 @@ def test_dev_rows_of_one_class_are_refused(tmp_path: Path, tokenizer: Path) -> N
     dev = write_csv(tmp_path / "dev.csv", ROWS[:5])
     config = TaskConfig(train=whole, dev=dev, test=whole)
     with pytest.raises(InputError, match=r"dev\.csv: all 5 rows of the dev split are 'pos', exp"):
+        load("t", config, tokenizer, 16)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        (
+            "text",
+            pa.array([b"one", b"two"]),
+            r"'text' is b'one' \(bytes\), expected text or a numb",
+        ),
+        ("text", pa.array([["one"], ["two"]]), r"'text' is \['one'\] \(list\), expected text or"),
+        ("label", pa.array([1, 2], pa.date32()), r"'label' is datetime.date.* \(date\), expected"),
+        (
+            "label",
+            pa.array([1, 2], pa.timestamp("ns")),
+            r"a\.parquet: a value about row 0 cannot be read \(.*expected text or numbers",
+        ),
+    ],
+)
+def test_parquet_value_that_is_no_text_is_refused(
+    tmp_path: Path, tokenizer: Path, column: str, values: pa.Array, message: str
+) -> None:
+    columns = {"text": pa.array(["x", "y"]), "label": pa.array([1, 2])}
+    columns[column] = values
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=message):
+        load("t", TaskConfig(str(tmp_path / "a.parquet")), tokenizer, 16)
+
+
+def test_parquet_column_twice_is_refused(tmp_path: Path, tokenizer: Path) -> None:
+    columns = [pa.array(["x"]), pa.array(["1"]), pa.array(["y"])]
+    table = pa.Table.from_arrays(columns, names=["text", "label", "text"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: has 2 columns 'text', expected it once"):
+        load("t", TaskConfig(str(tmp_path / "a.parquet")), tokenizer, 16)
+
+
+def test_misspelt_parquet_column_is_named_among_all_columns(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    table = pa.table({"Text": ["x"], "label": ["1"], "other": ["z"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"row 0: has no 'text' \(did you mean 'Text'\?\)"):
+        load("t", TaskConfig(str(tmp_path / "a.parquet")), tokenizer, 16)
+
+
+def test_columns_that_are_not_used_may_have_one_name(tmp_path: Path, tokenizer: Path) -> None:
+    lines = [f"{row['text']},{row['label']},," for row in ROWS]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label,,", *lines]))
+    assert len(load("t", TaskConfig(str(tmp_path / "a.csv")), tokenizer, 16).train) > 100
+
+
+def test_empty_label_may_be_dropped(tmp_path: Path, tokenizer: Path) -> None:
+    rows = [*ROWS, {"text": "w1 w2", "label": "", "source": "s"}]
+    config = TaskConfig(write_csv(tmp_path / "a.csv", rows), drop_labels=("",))
+    task = load("t", config, tokenizer, 16)
+    splits = [task.train, task.selection, *task.reported.values()]
+    assert sum(len(split) for split in splits) == len(ROWS)
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_split_file_without_rows_is_named(tmp_path: Path, tokenizer: Path, split: str) -> None:
+    whole = write_csv(tmp_path / "a.csv")
+    (tmp_path / "empty.csv").write_text("text,label\n")
+    files = {"train": whole, "dev": whole, "test": whole, split: str(tmp_path / "empty.csv")}
+    with pytest.raises(InputError, match=r"task t, .*empty\.csv: has no rows, expected some$"):
+        load("t", TaskConfig(**files), tokenizer, 16)
+
+
+def test_split_file_whose_rows_are_all_left_out_is_named(tmp_path: Path, tokenizer: Path) -> None:
+    whole = write_csv(tmp_path / "a.csv")
+    other = write_csv(tmp_path / "b.csv", [{**row, "source": "other"} for row in ROWS])
+    config = TaskConfig(train=whole, dev=whole, test=other, where={"source": "s"})
+    with pytest.raises(InputError, match=r"b\.csv: no row is left for the test split by where"):
         load("t", config, tokenizer, 16)

@@ -67,6 +67,26 @@ def test_name_is_read_and_written_back_to_the_same(text: str, name: HubName) -> 
         "hf://buckets/some/bert/a.txt",
         "hf://some/bert/a/../../b.txt",
         "hf://some/bert//b.txt",
+        "hf:../bert",
+        "hf:./.",
+        "hf:some/..",
+        "hf:-some/bert",
+        "hf:some/bert.",
+        "hf:some/be--rt",
+        "hf:some/" + "b" * 100,
+        "hf:some/bert@%2Fetc%2Fpasswd",
+        "hf:some/bert@..",
+        "hf:some/bert@..%2Fx",
+        "hf:some/bert@a%2F%2E%2E%2Fb",
+        "hf:some/bert@a%00",
+        "hf:some/bert@a%0Ab",
+        "hf:some/bert@a%20b",
+        "hf:some/bert@%FF",
+        "hf:some/bert@.git",
+        "hf:some/bert@a%5Cb",
+        "hf:some/bert@" + "a" * 5000,
+        "hf://some/bert/" + "a" * 300,
+        "hf://some/bert/" + "a/" * 600 + "b",
     ],
 )
 def test_ill_formed_name_is_refused(text: str) -> None:
@@ -189,6 +209,19 @@ def test_offline_mode_reads_what_the_cache_has(
     assert hub.model_directory(hub.parse("hf:some/bert")) == snapshot
     assert hub.tokenizer_file(hub.parse("hf:some/bert")) == snapshot / "tokenizer.json"
     assert hub.at_commit(hub.parse("hf:some/bert")).revision == FIRST
+
+
+@pytest.mark.parametrize("content", [b"root:x:0", b"../../snapshots", b"", b"\xff", b"A" * 40])
+def test_cached_revision_that_holds_no_commit_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    hub_server.lay_out(tmp_path, "models--some--bert", MODEL)
+    ref = tmp_path / "models--some--bert" / "refs" / "main"
+    ref.write_bytes(content)
+    hub_server.use(Hub("http://127.0.0.1:9"), tmp_path, monkeypatch, offline=True)
+    with pytest.raises(InputError, match=r"refs/main holds no commit, expected 40 hex") as refusal:
+        hub.model_directory(hub.parse("hf:some/bert"))
+    assert "root:x:0" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

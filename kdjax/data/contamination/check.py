@@ -1,5 +1,5 @@
 """The check for contamination: how many evaluation rows stand in the pretraining text, and among
-the training rows of other tasks.
+the training rows of other tasks and of their own.
 
 The text is read once more from its sources, after it was prepared: the rows change more often than
 the text, a preparation that goes on reads no finished block again, and the same check serves every
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.contamination import rows
-from kdjax.data.contamination.index import Row, RowIndex
+from kdjax.data.contamination.index import Row, RowIndex, whole_row
 from kdjax.data.contamination.rows import RowGroup
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
@@ -31,7 +31,7 @@ from kdjax.errors import InputError
 from kdjax.storage.files import digest, read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain
 
-VERSION = 1
+VERSION = 2
 """Version of the file and of the comparison: another one is computed again."""
 EXAMPLES = 3
 """Rows that are named of those that were found."""
@@ -47,8 +47,8 @@ class Overlap:
         task: name of the task.
         result: name of its result.
         use: what the rows are for: `selection` or `reported`.
-        trained: name of the other task whose training rows the text is; empty: it is the
-            pretraining text.
+        trained: name of the task whose training rows the text is, perhaps the rows' own; empty:
+            it is the pretraining text.
         rows: number of rows that were looked for.
         found: number of those that stand there.
         examples: places of the first of them.
@@ -78,7 +78,7 @@ class Contamination:
         tasks: digest of the tasks' rows.
         unchecked: why the pretraining text was not looked at; empty where it was.
         overlaps: every result and use with the pretraining text, and with the training rows of
-            another task where any row stands there.
+            a task where any row stands there.
     """
 
     version: int
@@ -148,7 +148,10 @@ def read(path: Path) -> Contamination | None:
 
 
 def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iterator[Overlap]:
-    """Look for evaluation rows in the pretraining text, and in other tasks' training rows.
+    """Look for evaluation rows in the pretraining text, and in the tasks' training rows.
+
+    Of its own task a row is looked for as a whole: all of its texts in one training row. Tasks have
+    one premise or question in many rows, so that either text of a pair would say nothing.
 
     The evaluation rows are held in memory; documents and training rows are read once, one batch
     after another.
@@ -159,7 +162,7 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
 
     Yields:
         An overlap for each group that is not for training and the pretraining text, then those
-        with other tasks' training rows in which any row was found.
+        with the training rows of tasks in which any row was found.
 
     Example:
         >>> rows = [("a.csv, line 2", ("A row.",)), ("a.csv, line 3", ("Another row.",))]
@@ -178,6 +181,8 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
             texts.append(row)
         ends.append(len(places))
     index = RowIndex(texts)
+    keys = [whole_row(row) for row in texts]
+    looked_for = set(keys) - {b""}
     del texts
 
     def overlaps(training_task: str, is_found: NDArray[np.bool_]) -> Iterator[Overlap]:
@@ -197,12 +202,18 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
 
     if documents is not None:
         yield from overlaps("", index.search((document,) for document in documents))
-    for other_task in dict.fromkeys(group.task for group in groups):
+    for training_task in dict.fromkeys(group.task for group in groups):
         training_groups = [
-            group for group in groups if group.task == other_task and group.use == "train"
+            group for group in groups if group.task == training_task and group.use == "train"
         ]
-        for overlap in overlaps(other_task, index.search(_texts(training_groups))):
-            if overlap.found and overlap.task != other_task:
+        # Only what is looked for is held, however many training rows there are.
+        trained_rows = looked_for.intersection(map(whole_row, _texts(training_groups)))
+        is_same_row = np.array([key in trained_rows for key in keys], np.bool_)
+        for overlap in overlaps(training_task, is_same_row):
+            if overlap.found and overlap.task == training_task:
+                yield overlap
+        for overlap in overlaps(training_task, index.search(_texts(training_groups))):
+            if overlap.found and overlap.task != training_task:
                 yield overlap
 
 

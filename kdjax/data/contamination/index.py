@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdjax.data.contamination.hashing import Hashes, RunHasher
 from kdjax.data.contamination.table import HashTable
-from kdjax.data.contamination.words import Indices, Words, words_of
+from kdjax.data.contamination.words import Indices, Words, letters_of, words_of
 
 GRAM = 13
 """Words of a run that two texts hardly have in common by chance: the largest N of Brown et al.
@@ -215,6 +216,18 @@ class RowIndex:
             is_candidate = is_end[starts + length] & (starts + length <= limits)
             begins = starts[is_candidate]
             yield table.rows_of(self._hasher.runs(sums, begins, begins + length))
+
+
+def whole_row(row: Row) -> bytes:
+    """Hash all texts of a row by their letters; nothing for a row without any."""
+    letters = [letters_of(text) for text in row]
+    if not any(letters):
+        return b""
+    content = hashlib.blake2b(digest_size=16)
+    for text in letters:
+        content.update(len(text).to_bytes(8, "big"))
+        content.update(text)
+    return content.digest()
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[tuple[list[str], Indices]]:

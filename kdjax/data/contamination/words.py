@@ -1,16 +1,18 @@
 """Texts as they are compared: the letters and digits alone, and where words and sentences begin.
 
-Unicode is normalised (NFKC) and capitals are folded (`str.casefold`). Letters, marks and numbers
-(Unicode categories L, M and N) are kept; punctuation, symbols and white space end a word and are
-dropped. Chinese and Japanese characters, which no space parts, are a word each. Brown et al. 2020
-(arXiv 2005.14165, appendix C) likewise ignore case, punctuation and white space. Text that was cut
-as Penn Treebank's is (`does n't`, `-lrb-`), as that of several tasks of GLUE, has the words of the
-text before.
+Unicode is normalised (NFKC), capitals are folded (`str.casefold`) and format characters (category
+Cf: soft hyphens, spaces of no width) are dropped, as if they were not there. Letters, marks and
+numbers (Unicode categories L, M and N) are kept; punctuation, symbols and white space end a word
+and are dropped. Chinese and Japanese characters, which no space parts, are a word each. Brown et
+al. 2020 (arXiv 2005.14165, appendix C) likewise ignore case, punctuation and white space. Text that
+was cut as Penn Treebank's is (`does n't`, `-lrb-`), as that of several tasks of GLUE, has the words
+of the text before.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -68,11 +70,16 @@ class Words:
 
 
 def normalized(text: str) -> str:
-    """Normalise a text's Unicode and fold its capitals; punctuation and white space stay."""
+    """Normalise a text's Unicode, fold its capitals and drop format characters (category Cf).
+
+    Punctuation and white space stay.
+    """
     if text.isascii():
         return text.lower()
+    # Soft hyphens, spaces of no width and the like part no word: nobody sees them.
+    visible = _format_characters().sub("", text)
     # Folding may take a composed character apart.
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", visible).casefold()
     return unicodedata.normalize("NFKC", folded)
 
 
@@ -118,6 +125,23 @@ def words_of(texts: Sequence[str]) -> Words:
     numbers = np.searchsorted(text_ends, positions[starts])
     limits = np.append(np.searchsorted(positions, text_ends), len(letters))[numbers]
     return Words(letters, starts, ends, numbers, limits, opens, closes)
+
+
+def letters_of(text: str) -> bytes:
+    """Return the letters of a text, in four bytes each: equal for texts that say the same."""
+    normal = normalized(text)
+    for bracket in BRACKETS:
+        normal = normal.replace(bracket, " ")
+    characters = np.frombuffer(normal.encode("utf-32-le"), np.uint32)
+    return characters[_kinds()[characters] >= LETTER].tobytes()
+
+
+@functools.cache
+def _format_characters() -> re.Pattern[str]:
+    """Return a pattern of the characters of category Cf."""
+    codes = range(sys.maxunicode + 1)
+    found = [chr(code) for code in codes if unicodedata.category(chr(code)) == "Cf"]
+    return re.compile(f"[{re.escape(''.join(found))}]+")
 
 
 @functools.cache

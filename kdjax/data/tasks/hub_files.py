@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdjax.config.suites import SuiteTask
@@ -15,7 +16,7 @@ from kdjax.errors import InputError
 
 def has_hub_task(root: Path, task: SuiteTask) -> bool:
     """Return whether a directory has files of a task as on Hugging Face's hub."""
-    return bool(_files(root / task.name, ("train",)))
+    return bool(_found(root / task.name, ("train",)))
 
 
 def hub_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
@@ -28,14 +29,15 @@ def hub_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
         task: task of GLUE.
 
     Raises:
-        InputError: the file of a training or dev split is missing.
+        InputError: the file of a training or dev split is missing, some of its shards are, or it
+            is there twice.
     """
     directory = root / task.name
     parts = whole_columns(task)
     sources = []
     for split, result, ending in splits_of(task):
         names = [f"{name}{ending}" for name in SPLIT_NAMES[split]]
-        files = _files(directory, names)
+        files = _shards(directory, names)
         if files:
             place = ", ".join(map(str, files))
             read = rows_reader(task, parts, record_reader(files, parts))
@@ -48,13 +50,65 @@ def hub_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
     return tuple(sources)
 
 
-def _files(directory: Path, names: Sequence[str]) -> list[Path]:
-    """List the files of the first of some splits that has any, in the order of their shards."""
+@dataclass(frozen=True)
+class _SplitFile:
+    """A file of a split: a shard, or all of it.
+
+    Attributes:
+        path: the file.
+        content: name of the split, kind of file and number of shards: what all shards of one set
+            share.
+        number: number of the shard, from 0.
+        shards: number of shards of its set; 1 where it is no shard.
+    """
+
+    path: Path
+    content: tuple[str, str, str]
+    number: int
+    shards: int
+
+
+def _found(directory: Path, names: Sequence[str]) -> list[_SplitFile]:
+    """List the files of a split, by any of its names, sorted by path."""
+    files = []
     for name in names:
         pattern = re.compile(
-            rf"{re.escape(name)}(-\d+-of-\d+)?\.(parquet|jsonl|json)(\.(gz|bz2|xz|zst))?"
+            rf"{re.escape(name)}(?:-(?P<number>\d+)-of-(?P<shards>\d+))?"
+            r"(?P<kind>\.(?:parquet|jsonl|json)(?:\.(?:gz|bz2|xz|zst))?)",
+            re.ASCII,
         )
-        files = [path for path in directory.glob(f"{name}*") if pattern.fullmatch(path.name)]
-        if files:
-            return sorted(files)
-    return []
+        for path in directory.glob(f"{name}*"):
+            match = pattern.fullmatch(path.name)
+            if match is not None:
+                content = (name, match["kind"], match["shards"] or "")
+                number = int(match["number"] or 0)
+                files.append(_SplitFile(path, content, number, int(match["shards"] or 1)))
+    return sorted(files, key=lambda file: file.path)
+
+
+def _shards(directory: Path, names: Sequence[str]) -> list[Path]:
+    """List the files of a split in the order of their shards; none where it has none.
+
+    Raises:
+        InputError: shards are missing, or there are files of two sets, which may hold the same
+            rows.
+    """
+    files = _found(directory, names)
+    if not files:
+        return []
+    first = files[0]
+    for file in files:
+        if file.content != first.content:
+            raise InputError(
+                f"{directory}: has {first.path.name} and {file.path.name}, expected the {names[0]} "
+                "split once: the shards of one set, in one format"
+            )
+    present = {file.number for file in files}
+    missing = sorted(set(range(first.shards)) - present)
+    if missing or len(files) != first.shards:
+        lacks = f"shard {missing[0]:05} is missing" if missing else "others are beside them"
+        raise InputError(
+            f"{directory}: has {len(files)} of the {first.shards} files of {first.path.name}'s set "
+            f"({lacks}), expected all of them, 00000 to {first.shards - 1:05}"
+        )
+    return [file.path for file in files]

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdjax.config.suites import SuiteTask
+from kdjax.data.tasks.official_sizes import SIZES
 from kdjax.data.tasks.raw import RawRow, RowSource, SplitName
 from kdjax.data.tasks.suite import splits_of
 from kdjax.data.tasks.tables import tsv_rows
+from kdjax.data.text.records import check_once
 from kdjax.errors import InputError, nearest
 
 LACKS_COLUMNS = "lack columns"
@@ -137,12 +139,38 @@ def _rows(path: Path, task: SuiteTask, labelled: bool, left_out: Counter[str]) -
 def _mrpc_rows(
     path: Path, ids: Path, task: SuiteTask, dev: bool, left_out: Counter[str]
 ) -> Iterator[RawRow]:
-    """Yield the rows of MRPC's one labelled file that are dev rows, or those that are not."""
-    dev_ids = {tuple(row[:2]) for _, row in tsv_rows(ids)}
-    for row, fields in _rows_with_fields(path, task, True, left_out):
+    """Yield the rows of MRPC's one labelled file that are dev rows, or those that are not.
+
+    Raises:
+        InputError: as `_rows`; or the list names a row that is not there, or none.
+    """
+    dev_ids: dict[tuple[str, ...], int] = {}
+    for number, row in tsv_rows(ids):
+        dev_ids[tuple(row[:2])] = number
+    if not dev_ids:
+        raise InputError(f"{ids}: has no rows, expected the two ids of each dev row of {path.name}")
+    without_row = dict(dev_ids)
+    rows = 0
+    for raw_row, fields in _rows_with_fields(path, task, True, left_out):
+        rows += 1
         key = (fields.get("#1 ID", ""), fields.get("#2 ID", ""))
+        without_row.pop(key, None)
         if (key in dev_ids) == dev:
-            yield row
+            yield raw_row
+    # A list that was cut would move dev rows into training.
+    size = SIZES[task.name]
+    is_whole = rows == size.train + sum(size.dev)
+    if is_whole and len(dev_ids) != sum(size.dev):
+        raise InputError(
+            f"{ids}: has {len(dev_ids):,} ids for the {rows:,} rows of {path.name}, expected "
+            f"GLUE's {sum(size.dev):,}"
+        )
+    if without_row:
+        row_ids, number = next(iter(without_row.items()))
+        raise InputError(
+            f"{ids}, line {number}: no row of {path.name} has the ids {' and '.join(row_ids)}, "
+            f"expected one for each of its {len(dev_ids):,} lines; {path.name} has {rows:,} rows"
+        )
 
 
 def _rows_with_fields(
@@ -164,6 +192,7 @@ def _rows_with_fields(
                 f"{path}, line 1: has no column {name!r}{hint}, expected the columns of GLUE's "
                 f"{task.title}: {', '.join(needed)}"
             )
+    check_once([name for name in header if name in needed], f"{path}, line 1")
     for number, row in rows:
         if len(row) < len(header) and columns.skips_short:
             left_out[LACKS_COLUMNS] += 1

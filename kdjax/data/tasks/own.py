@@ -19,6 +19,7 @@ from kdjax.data.tasks.raw import (
     shown,
 )
 from kdjax.data.tasks.tables import field, table_rows
+from kdjax.data.text.records import Record
 from kdjax.data.text.sources import locate, split_fraction
 from kdjax.errors import InputError, nearest
 
@@ -61,9 +62,10 @@ def own_task(name: str, config: TaskConfig) -> RawTask:
     _check_dropped(config, every, where)
     used = [row for row in every if row.label not in config.drop_labels]
     if not used:
-        raise InputError(
-            f"{where}: no row is left by where {config.where} and drop_labels, expected some"
-        )
+        chosen_by = f"where {config.where}" if config.where else "drop_labels"
+        if config.where and config.drop_labels:
+            chosen_by += " and drop_labels"
+        raise InputError(f"{where}: no row is left by {chosen_by}, expected some")
     # Labels come before splits: a column that is no label explains what else is wrong.
     classes = _classes(config, used, where)
     if config.regression:
@@ -72,6 +74,11 @@ def own_task(name: str, config: TaskConfig) -> RawTask:
     sources = []
     for split in SPLITS:
         rows_of_split = [row.row for row in splits[split] if row.label not in config.drop_labels]
+        if not rows_of_split and not config.file:
+            raise InputError(
+                f"task {name}, {places[split]}: no row is left for the {split} split by where and "
+                "drop_labels, expected some"
+            )
         if not rows_of_split:
             raise InputError(
                 f"{where}: its {len(used)} rows leave the {split} split empty, expected a row in "
@@ -142,20 +149,46 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
     if config.identity:
         columns.add(config.identity)
     rows = []
+    records = 0
     for record in table_rows(locate(file), columns):
+        records += 1
         if any(
             field(record, column, f"{setting_name}.where") != value
             for column, value in config.where.items()
         ):
             continue
         texts = tuple(
-            field(record, column, f"{setting_name}.{part}") for part, column in text_columns.items()
+            _text(record, column, f"{setting_name}.{part}") for part, column in text_columns.items()
         )
         label = field(record, config.label, f"{setting_name}.label")
+        # So ends a file that was cut in its last field.
+        if not label.strip() and label not in config.drop_labels:
+            raise InputError(
+                f"{record.where}: {config.label!r} is empty, expected a label; drop_labels with "
+                f"{label!r} leaves such rows out"
+            )
         # As a corpus's documents have it, so that a task on them is split like them.
         identity = "\n".join(texts) if record.key is None else record.key
         if config.identity:
             identity = field(record, config.identity, f"{setting_name}.identity")
         rows.append(_OwnRow(RawRow(record.where, texts, label), label, identity))
+    if not records:
+        raise InputError(f"task {name}, {file}: has no rows, expected some")
     rows.sort(key=lambda row: split_fraction(row.identity))
     return rows
+
+
+def _text(record: Record, column: str, setting_name: str) -> str:
+    """Return a field that holds text.
+
+    Raises:
+        InputError: it is missing, or no text, or no valid Unicode.
+    """
+    text = field(record, column, setting_name)
+    value = record.fields[column]
+    if not isinstance(value, str):
+        raise InputError(
+            f"{record.where}: {column!r} is {value!r:.60} ({type(value).__name__}), expected text, "
+            f"the column of {setting_name}"
+        )
+    return text

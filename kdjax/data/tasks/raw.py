@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kdjax.errors import InputError, nearest
 SplitName = Literal["train", "dev", "test"]
 SHOWN = 40
 """Characters of a label that a message shows."""
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,10 @@ def number(row: RawRow, label: str, bounds: tuple[float, float]) -> float:
     Raises:
         InputError: it is no finite number of 32 bits within the bounds.
     """
-    # Python reads "nan" and "inf" as numbers, too.
-    try:
+    # Python reads "nan", "1_000" and the digits of other scripts as numbers, too.
+    value = math.nan
+    if _NUMBER.fullmatch(label):
         value = float(label)
-    except ValueError:
-        value = math.nan
     if not math.isfinite(value) or abs(value) > np.finfo(np.float32).max:
         raise InputError(f"{row.where}: the label is {shown(label)}, expected a number of 32 bits")
     low, high = bounds

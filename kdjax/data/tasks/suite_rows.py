@@ -63,19 +63,22 @@ def rows_reader(
         for record in read():
             texts = []
             for template, names in parts:
-                fields = [_text(record, name, task) for name in names]
+                fields = [_text(record, name, task, parts) for name in names]
                 texts.append(template.format(*fields))
             yield RawRow(record.where, tuple(texts), _label(record.fields.get(LABEL), task))
 
     return rows
 
 
-def expected_fields(task: SuiteTask) -> str:
+def expected_fields(task: SuiteTask, parts: TextParts) -> str:
     """Return the fields of a task's records, for messages."""
-    return f"the fields of {task.title}: {', '.join((*task.columns, LABEL))}"
+    names: list[str] = []
+    for _, fields in parts:
+        names += fields
+    return f"the fields of {task.title}: {', '.join((*names, LABEL))}"
 
 
-def _text(record: Record, name: str, task: SuiteTask) -> str:
+def _text(record: Record, name: str, task: SuiteTask, parts: TextParts) -> str:
     """Return a field that holds text.
 
     Raises:
@@ -86,9 +89,12 @@ def _text(record: Record, name: str, task: SuiteTask) -> str:
         check_characters(value, record.where)
         return value
     if name not in record.fields:
-        hint = nearest(name, record.fields)
-        raise InputError(f"{record.where}: has no {name!r}{hint}, expected {expected_fields(task)}")
-    raise InputError(f"{record.where}: {name!r} is a {type(value).__name__}, expected text")
+        hint = nearest(name, record.names)
+        expected = expected_fields(task, parts)
+        raise InputError(f"{record.where}: has no {name!r}{hint}, expected {expected}")
+    raise InputError(
+        f"{record.where}: {name!r} is {value!r:.60} ({type(value).__name__}), expected text"
+    )
 
 
 def _label(value: Any, task: SuiteTask) -> str | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 from kdjax.data.text import parquet
-from kdjax.data.text.records import Record, records
+from kdjax.data.text.records import Record, check_once, records
 from kdjax.data.text.streams import (
     LINE_BYTES,
     check_characters,
@@ -28,8 +29,8 @@ def table_rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
         columns: columns that are used; of a .parquet file only these are read.
 
     Raises:
-        InputError: it cannot be read, is of another kind, or a row has another number of columns
-            than the header.
+        InputError: it cannot be read, is of another kind, has a used column twice, or a row has
+            another number of columns than the header.
     """
     suffix = kind(path)
     if suffix == parquet.SUFFIX:
@@ -39,9 +40,9 @@ def table_rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
     if suffix in (".jsonl", ".json"):
         return records(path)
     if suffix == ".csv":
-        return _by_header(path, _csv_rows(path))
+        return _by_header(path, _csv_rows(path), columns)
     if suffix == ".tsv":
-        return _by_header(path, tsv_rows(path))
+        return _by_header(path, tsv_rows(path), columns)
     raise InputError(
         f"{path}: expected a .csv, .tsv, .jsonl, .json or .parquet file; all but the last may be "
         ".gz, .bz2, .xz or .zst"
@@ -56,7 +57,7 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def field(record: Record, column: str, setting_name: str) -> str:
-    """Return a field as text.
+    """Return a field as text: text as it is, a number or a truth value as Python writes it.
 
     Args:
         record: row of the file.
@@ -64,23 +65,32 @@ def field(record: Record, column: str, setting_name: str) -> str:
         setting_name: dotted name of the setting that chose the column, for messages.
 
     Raises:
-        InputError: it is missing, or no valid Unicode.
+        InputError: it is missing, of another type, or no valid Unicode.
     """
     value = record.fields.get(column)
     # Null and absent are two mistakes.
     if value is None and column in record.fields:
         raise InputError(f"{record.where}: {column!r} is null, expected a value")
     if value is None:
-        hint = nearest(column, record.fields)
+        hint = nearest(column, record.names)
         raise InputError(f"{record.where}: has no {column!r}{hint}, the column of {setting_name}")
+    # Bytes, lists and dates have no text of their own: Python's would be read as words.
+    if not isinstance(value, (str, int, float, Decimal)):
+        raise InputError(
+            f"{record.where}: {column!r} is {value!r:.60} ({type(value).__name__}), expected text "
+            f"or a number, the column of {setting_name}"
+        )
     text = str(value)
     check_characters(text, record.where)
     return text
 
 
-def _by_header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+def _by_header(
+    path: Path, rows: Iterator[tuple[int, list[str]]], columns: Collection[str]
+) -> Iterator[Record]:
     """Yield the rows of a table as records, by the names in its first row."""
-    _, header = next(rows, (1, []))
+    first, header = next(rows, (1, []))
+    check_once([name for name in header if name in columns], f"{path}, line {first}")
     for number, row in rows:
         if len(row) != len(header):
             raise InputError(

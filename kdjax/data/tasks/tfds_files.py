@@ -35,6 +35,8 @@ def tfds_sources(uri: str, task: SuiteTask) -> tuple[RowSource, ...]:
     """
     directory = _tfds_directory(uri, task)
     features = (*task.columns, LABEL)
+    parts = whole_columns(task)
+    expected = expected_fields(task, parts)
     sources = []
     for split, result, ending in splits_of(task):
         name = f"{SPLIT_NAMES[split][0]}{ending}"
@@ -44,8 +46,8 @@ def tfds_sources(uri: str, task: SuiteTask) -> tuple[RowSource, ...]:
             if split == "test":
                 continue
             raise
-        read_records = functools.partial(tfds.examples, source, features, expected_fields(task))
-        read = rows_reader(task, whole_columns(task), read_records)
+        read_records = functools.partial(tfds.examples, source, features, expected)
+        read = rows_reader(task, parts, read_records)
         sources.append(RowSource(split, result, str(source), read))
     return tuple(sources)
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from kdjax.data.text.records import Record
+from kdjax.data.text.records import Record, check_once
 from kdjax.data.text.streams import BUFFER, TextError, TextFile, optional
 
 SUFFIX = ".parquet"
@@ -33,7 +33,7 @@ def rows(
         expected: what the columns should have been, for messages.
 
     Raises:
-        TextError: not a whole Parquet file, or none of the columns is in it.
+        TextError: not a whole Parquet file, none of the columns is in it, or one is twice.
     """
     parquet = optional("pyarrow.parquet", "parquet", path)
     arrow = optional("pyarrow", "parquet", path)
@@ -47,18 +47,28 @@ def rows(
             file = stack.enter_context(
                 parquet.ParquetFile(content, buffer_size=BUFFER, pre_buffer=False)
             )
-            present = [name for name in file.schema_arrow.names if name in columns]
+            names = file.schema_arrow.names
+            present = [name for name in names if name in columns]
             if not present:
-                names = ", ".join(file.schema_arrow.names)
-                raise TextError(f"{path}: has the columns {names}, expected {expected}")
+                raise TextError(f"{path}: has the columns {', '.join(names)}, expected {expected}")
+            check_once(present, str(path))
             # One thread: workers have the other cores.
             for batch in file.iter_batches(ROWS, columns=present, use_threads=False):
                 for fields in batch.to_pylist():
-                    yield Record(f"{path}, row {number}", None, fields)
+                    yield Record(f"{path}, row {number}", None, fields, columns=tuple(names))
                     number += 1
     except UnicodeDecodeError as e:
         raise TextError(
             f"{path}: not UTF-8 about row {number} ({e.reason}), expected UTF-8 text"
+        ) from None
+    except (ValueError, OverflowError) as e:  # a time that Python has no type for
+        if isinstance(e, arrow.ArrowException):
+            raise TextError(
+                f"{path}: cannot be read ({e}), expected a whole Parquet file"
+            ) from None
+        raise TextError(
+            f"{path}: a value about row {number} cannot be read ({e}), expected text or numbers in "
+            f"{', '.join(sorted(columns))}"
         ) from None
     except (arrow.ArrowException, OSError) as e:
         raise TextError(f"{path}: cannot be read ({e}), expected a whole Parquet file") from None

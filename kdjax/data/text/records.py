@@ -6,7 +6,8 @@ import codecs
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, BinaryIO, NoReturn
@@ -51,12 +52,35 @@ class Record:
         key: key of the record in a .json mapping, else None.
         fields: values by the fields' names.
         problem: why it is no record, where it is none; it then has no fields.
+        columns: names of all columns of its table; `fields` may be only those that were asked for.
+            Empty where it is of no table.
     """
 
     where: str
     key: str | None
     fields: dict[str, Any]
     problem: str = ""
+    columns: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the fields that it has, also of those that were not asked for."""
+        return self.columns or tuple(self.fields)
+
+
+def check_once(names: Sequence[str], where: str) -> None:
+    """Refuse a table of which a column that is used is there twice: which one is meant?
+
+    Args:
+        names: names of the used columns, as they are in the table.
+        where: the table, for the message.
+
+    Raises:
+        TextError: a name is there twice.
+    """
+    name, count = max(Counter(names).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise TextError(f"{where}: has {count} columns {name!r}, expected it once")
 
 
 def records(path: TextFile, *, lenient: bool = False) -> Iterator[Record]:

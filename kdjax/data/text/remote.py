@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from kdjax.errors import InputError, Unfinished
-from kdjax.storage import hub
+from kdjax.storage import gcs, hub
 from kdjax.storage.urls import check_url
 
 CONNECT_SECONDS = 10
@@ -184,7 +184,7 @@ def _file_system(url: str) -> Any:
     """Return fsspec's file system of a URL.
 
     Raises:
-        InputError: there is none, or its backend is not installed.
+        InputError: there is none, its backend is not installed, or needs more than a URL.
     """
     import fsspec  # noqa: PLC0415 - a worker starts sooner
 
@@ -201,7 +201,17 @@ def _file_system(url: str) -> Any:
         if protocol in _EXTRAS:
             package = f"pip install 'kdjax[{_EXTRAS[protocol]}]'"
         raise InputError(f"{url}: the backend of {protocol}:// is missing: {package}") from None
-    return fsspec.filesystem(protocol, **_options(protocol))
+    if _EXTRAS.get(protocol) == "gcs":
+        gcs.silence()
+    with _read_errors(url):
+        try:
+            return fsspec.filesystem(protocol, **_options(protocol))
+        except TypeError:
+            known = ", ".join(f"{name}://" for name in ("hf", *_EXTRAS))
+            raise InputError(
+                f"{url}: {protocol}:// needs settings of its own, which a URL does not give here, "
+                f"expected for instance {known}"
+            ) from None
 
 
 def _options(protocol: str) -> dict[str, Any]:
