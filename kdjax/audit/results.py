@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import kdjax
 from kdjax.arms.charges import stored_by
-from kdjax.audit.artifacts import AuditedArtifacts
+from kdjax.audit.artifacts import AuditedArtifacts, text_directory
 from kdjax.audit.recorded import RecordedStudy
+from kdjax.data.contamination.check import PATTERN, Contamination
+from kdjax.data.contamination.check import read as read_contamination
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.ngram_losses import compute
+from kdjax.errors import InputError
 from kdjax.results.store import results_of
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
@@ -91,11 +95,43 @@ def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: R
         endpoints=recorded.endpoints,
         teacher=teacher,
         cache=artifacts.cache,
-        contamination=recorded.contamination,
+        contamination=_contamination(artifacts, recorded.contamination),
         tuning=_tuning(study, recorded.tuning),
         wall_clock=recorded.wall_clock,
     )
     return judge(study.config, study.arms, costs, measured)
+
+
+def _contamination(
+    artifacts: AuditedArtifacts, recorded: Contamination | None
+) -> Contamination | None:
+    """Return what the check of the text found, as its file has it; as recorded without one."""
+    study = artifacts.study
+    if study.config.evaluation.contamination.check == "off":
+        return None
+    # Where the text could not be looked at, nothing was stored.
+    if recorded is not None and recorded.unchecked:
+        return recorded
+    stored = []
+    for path in sorted(text_directory(study).glob(PATTERN)):
+        # A file that is not whole is a difference already.
+        with contextlib.suppress(InputError):
+            found = read_contamination(path)
+            if found is not None and _is_of(found, artifacts, recorded):
+                stored.append(found)
+    # Studies with other tasks may share the text; of one that recorded nothing, they tell nothing.
+    if len(stored) == 1 and study.config.evaluation.task_results:
+        return stored[0]
+    return recorded
+
+
+def _is_of(
+    found: Contamination, artifacts: AuditedArtifacts, recorded: Contamination | None
+) -> bool:
+    """Return whether a check was of the study's text, and of the rows that are recorded."""
+    if artifacts.corpus is not None and found.corpus != artifacts.corpus.manifest.digest:
+        return False
+    return recorded is None or found.tasks == recorded.tasks
 
 
 def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:

@@ -6,14 +6,20 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.audit.artifacts import audited_artifacts, text_directory
 from kdjax.audit.costs import audited_costs
 from kdjax.audit.files import audit_files
 from kdjax.audit.findings import AuditFindings
+from kdjax.audit.finetuning import audit_finetuning
 from kdjax.audit.recorded import RESULTS, RecordedStudy, recorded_study
 from kdjax.audit.results import audit_results
 from kdjax.audit.run import RunAudit
-from kdjax.study.run_backup import run_name
+from kdjax.audit.scores import audit_scores
+from kdjax.results.store import run_result
+from kdjax.storage.files import read_json
+from kdjax.study.reference_models import read_measured
+from kdjax.study.run_backup import RESULT, run_name
 
 
 def audit_study(out: Path, shared: Path | None, findings: AuditFindings) -> dict[str, Any]:
@@ -47,6 +53,7 @@ def _audit(study: RecordedStudy) -> None:
         with findings.record_errors(directory):
             run = RunAudit(artifacts, study.arms[name], costs[name], seed, directory)
             rows[name, seed] = run.audit()
+    _audit_models(study)
     audit_results(artifacts, costs, rows)
 
     # Counts tell a clean result from an audit that looked at nothing.
@@ -58,3 +65,27 @@ def _audit(study: RecordedStudy) -> None:
         f"entries {study.tally['entries']}, verdicts {len(study.results.get('verdicts', ()))}; "
         f"tokens {tokens}"
     )
+
+
+def _audit_models(study: RecordedStudy) -> None:
+    """Audit what runs and references scored, each within its own directory."""
+    findings = study.findings
+    evaluation = study.config.evaluation
+    for arm, seed in itertools.product(study.arms.values(), study.config.seeds):
+        path = study.out / "runs" / run_name(arm.name, seed) / RESULT
+        if path.exists():
+            with findings.record_errors(path):
+                run = run_result(read_json(path), path)
+                audit_scores(path, run, evaluation, findings)
+                settings = finetuning_of(study.config, arm)
+                audit_finetuning(path, run, seed, settings, findings)
+
+    # An untrained start's directory ends in its seed; a teacher is not fine-tuned.
+    for path in sorted(study.artifact_dirs["references"].glob(f"*/{RESULT}")):
+        with findings.record_errors(path):
+            reference = read_measured(path)
+            audit_scores(path, reference, evaluation, findings)
+            seed_text = path.parent.name.rpartition("-seed")[2]
+            if seed_text.isdecimal():
+                settings = evaluation.finetune
+                audit_finetuning(path, reference, int(seed_text), settings, findings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,12 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from kdjax.data.tasks.task import Task
+from kdjax.errors import InputError
 
 Values = NDArray[Any]
 """`[N]`: class indices, or numbers."""
+ROUNDING = 1e-9
+"""How far beyond the end of its range a value may be rounded."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,14 @@ class Metric:
     Attributes:
         label: name for people.
         unit: what its values are.
+        lowest: the lowest value that it can have; the highest is 1.
         of_numbers: whether it compares numbers; else it compares classes.
         compute: takes predictions and truth, `[N]` each, and returns the value.
     """
 
     label: str
     unit: str
+    lowest: float
     of_numbers: bool
     compute: Callable[[Values, Values], float]
 
@@ -81,12 +86,12 @@ def _correlation(correlate: Callable[..., Any], predicted: Values, truth: Values
 
 
 METRICS = {
-    "accuracy": Metric("accuracy", "share of rows", False, _accuracy),
-    "f1": Metric("F1", "F1 of the second class, 0 to 1", False, _f1),
-    "f1_macro": Metric("macro F1", "mean F1 of the classes, 0 to 1", False, _f1_macro),
-    "matthews": Metric("Matthews correlation", "correlation, -1 to 1", False, _matthews),
-    "pearson": Metric("Pearson's r", "correlation, -1 to 1", True, _pearson),
-    "spearman": Metric("Spearman's ρ", "correlation, -1 to 1", True, _spearman),
+    "accuracy": Metric("accuracy", "share of rows", 0.0, False, _accuracy),
+    "f1": Metric("F1", "F1 of the second class, 0 to 1", 0.0, False, _f1),
+    "f1_macro": Metric("macro F1", "mean F1 of the classes, 0 to 1", 0.0, False, _f1_macro),
+    "matthews": Metric("Matthews correlation", "correlation, -1 to 1", -1.0, False, _matthews),
+    "pearson": Metric("Pearson's r", "correlation, -1 to 1", -1.0, True, _pearson),
+    "spearman": Metric("Spearman's ρ", "correlation, -1 to 1", -1.0, True, _spearman),
 }
 """Name -> metric; by scikit-learn and SciPy."""
 
@@ -104,6 +109,40 @@ def scores(metrics: Sequence[str], predicted: Values, truth: Values) -> dict[str
         neither predicted nor there.
     """
     return {name: METRICS[name].compute(predicted, truth) for name in metrics}
+
+
+def check_values(values: Mapping[str, float], where: str) -> None:
+    """Check that metrics have values that they can have.
+
+    Args:
+        values: name of a metric -> its value.
+        where: the file and the field that they are read from, for messages.
+
+    Raises:
+        InputError: there is none, one is of no metric, or lies outside its metric's range.
+    """
+    if not values:
+        raise InputError(f"{where} is empty, expected the value of a metric")
+    for name, value in values.items():
+        if name not in METRICS:
+            raise InputError(f"{where} has {name!r:.60}, expected some of {', '.join(METRICS)}")
+        check_mean(value, (name,), f"{where}.{name}")
+
+
+def check_mean(value: float, metrics: Sequence[str], where: str) -> None:
+    """Check that a value can be the mean of some metrics.
+
+    Args:
+        value: the value.
+        metrics: names of `METRICS`, at least one.
+        where: the file and the field that it is read from, for messages.
+
+    Raises:
+        InputError: it lies outside the range of such a mean.
+    """
+    lowest = float(np.mean([METRICS[name].lowest for name in metrics]))
+    if not lowest - ROUNDING <= value <= 1 + ROUNDING:
+        raise InputError(f"{where} is {value}, expected {lowest:g} to 1")
 
 
 def task_score(metrics: Sequence[str], predicted: Values, truth: Values) -> float:

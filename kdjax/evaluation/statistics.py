@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -178,7 +178,8 @@ class BaselineComparison:
         low, high: ends of the unadjusted confidence interval of that mean; None with fewer than two
             shared seeds.
         n: number of shared seeds.
-        p_value: two-sided p-value of the paired t-test; None with fewer than two shared seeds.
+        p_value: two-sided p-value of the paired t-test; None with fewer than two shared seeds, and
+            for an arm that is untestable.
         p_adjusted: `p_value` after Holm's adjustment over all arms that are tested; None where
             `p_value` is.
         verdict: TIES where the interval lies within the margin, as in `paired`; BEATS or LOSES,
@@ -252,6 +253,7 @@ def against_baseline(
     confidence: float,
     margin: float = 0.0,
     better: Better = "higher",
+    untestable: Collection[str] = (),
 ) -> list[BaselineComparison]:
     """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all.
 
@@ -262,10 +264,12 @@ def against_baseline(
             falsely, were none different.
         margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
         better: whether higher or lower values are better.
+        untestable: arms whose difference from the baseline says nothing, whatever it is.
 
     Returns:
         A comparison for each arm but the baseline, in the order of `values`. An arm without two
-        shared seeds is INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
+        shared seeds, or that is untestable, is INCONCLUSIVE without a p-value, and counts in the
+        adjustment as a test with p-value 1.
 
     Raises:
         InputError: a value that is not finite, a confidence outside (0, 1), or a negative margin.
@@ -277,9 +281,10 @@ def against_baseline(
 
     # An arm that cannot be tested still counts as a test, so that leaving seeds out makes nothing
     # significant.
-    p_values = [
-        paired_p_value(differences[arm]) if len(differences[arm]) > 1 else 1.0 for arm in rivals
-    ]
+    p_values = []
+    for arm in rivals:
+        is_testable = len(differences[arm]) > 1 and arm not in untestable
+        p_values.append(paired_p_value(differences[arm]) if is_testable else 1.0)
     rows = []
     for arm, p_value, p_adjusted in zip(rivals, p_values, holm(p_values), strict=True):
         n = len(differences[arm])
@@ -290,6 +295,11 @@ def against_baseline(
             )
             continue
         mean, low, high = map(float, interval(differences[arm], confidence))
+        if arm in untestable:
+            rows.append(
+                BaselineComparison(arm, baseline, mean, low, high, n, None, None, "INCONCLUSIVE")
+            )
+            continue
         verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"] = "INCONCLUSIVE"
         compared = [*values[arm].values(), *values[baseline].values()]
         if _is_within_margin(low, high, margin, compared):

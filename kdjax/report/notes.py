@@ -8,6 +8,7 @@ from kdjax.config import Config
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, say, sentence
 from kdjax.results.arm_results import ArmResult
+from kdjax.results.failed import failed_arms
 from kdjax.results.runs import EndedRun, ReferenceModel, RunResult, diverged_arms, probe_fit
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
@@ -137,6 +138,21 @@ def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]
     notes = []
     for (guess, shown), names in labels.items():
         notes.append(say("at_baseline", label="; ".join(names), guess=guess, arms=shown))
+    return notes
+
+
+def all_failed(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
+    """Return notes on endpoints with arms that cannot be told apart, as all their trials failed."""
+    # Endpoints on which the same arms failed share a note.
+    labels: dict[tuple[str, ...], list[str]] = {}
+    for endpoint in endpoints:
+        failed = failed_arms(endpoint, runs)
+        if len(failed) > 1:
+            arms = tuple(arm for arm in endpoint.arms if arm in failed)
+            labels.setdefault(arms, []).append(endpoint.label)
+    notes = []
+    for arms, names in labels.items():
+        notes.append(say("all_failed", label="; ".join(names), arms=listed(arms)))
     return notes
 
 

@@ -55,6 +55,9 @@ PHRASES = {
         "Primary endpoint, {label}, against {baseline} ({tests}, adjusted by Holm's method):"
     ),
     "primary_untested": "{arm} and {baseline}: {seeds} shared, expected at least two for a test.",
+    "primary_failed": (
+        "{arm} cannot be told from {baseline}: every fine-tuning of both failed, over {seeds}."
+    ),
     "primary_BEATS": "{arm} BEATS {baseline}",
     "primary_LOSES": "{baseline} BEATS {arm}",
     "primary_TIES": "{arm} TIES with {baseline}, the interval lies within the margin",
@@ -161,6 +164,10 @@ PHRASES = {
     "at_baseline": (
         "{label}: no better than {guess} under every seed: {arms}. That two arms tie there says "
         "nothing of either."
+    ),
+    "all_failed": (
+        "{label}: every fine-tuning of these arms failed: {arms}. They score what a constant does, "
+        "so nothing tells two of them apart: INCONCLUSIVE, whatever the interval."
     ),
     "diverged": ("{arm} diverged: {places} ({bad} of {count}). It is compared with no other arm."),
     "above_unigram": (

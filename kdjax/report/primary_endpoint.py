@@ -34,8 +34,11 @@ def _sentence(comparison: BaselineComparison, baseline: str, unit: str) -> str:
     difference = comparison.difference
     low = comparison.low
     high = comparison.high
-    if difference is None or low is None or high is None or comparison.p_adjusted is None:
+    if difference is None or low is None or high is None:
         return say("primary_untested", seeds=seeds, **arms)
+    # With enough seeds only two arms that both failed go untested.
+    if comparison.p_adjusted is None:
+        return say("primary_failed", seeds=seeds, **arms)
     # An interval that leaves out 0 is no verdict where the adjusted test is not significant.
     excludes_zero = low > 0 or high < 0
     reason = ""

@@ -16,6 +16,7 @@ from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
 from kdjax.report.contamination_table import notes as contamination_notes
 from kdjax.report.phrases import say
+from kdjax.results.failed import after_failures, failed_arms
 from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
@@ -153,6 +154,7 @@ def judge(
         *notes.side_by_side(runs),
         *notes.divergences(runs),
         *notes.at_baseline(endpoints, runs),
+        *notes.all_failed(endpoints, runs),
         *notes.no_better_than_counts(endpoints, runs, measured.corpus.ngram_losses),
         *notes.unconverged(runs, measured.references),
     ]
@@ -184,12 +186,16 @@ def judge(
 
 def _verdicts(
     config: Config, endpoint: MeasuredEndpoint, runs: Sequence[RunResult]
-) -> list[PairVerdict]:
-    """Return an endpoint's verdict on every pair of the arms for which it means something."""
+) -> tuple[PairVerdict, ...]:
+    """Return an endpoint's verdict on every pair of the arms for which it means something.
+
+    Two arms of which every fine-tuning failed are told apart by nothing.
+    """
     comparisons = compare_all(
         primary.values_by_arm(endpoint, runs),
         confidence=config.evaluation.confidence,
         margin=config.evaluation.margin,
         better=endpoint.better,
     )
-    return [PairVerdict(endpoint.name, **asdict(comparison)) for comparison in comparisons]
+    verdicts = [PairVerdict(endpoint.name, **asdict(comparison)) for comparison in comparisons]
+    return after_failures(verdicts, failed_arms(endpoint, runs))

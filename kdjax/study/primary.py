@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kdjax.config import EvaluationConfig
 from kdjax.evaluation.statistics import against_baseline
+from kdjax.results.failed import failed_arms
 from kdjax.results.runs import RunResult, diverged_arms
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict, PrimaryResult
 
@@ -32,6 +33,9 @@ def primary_endpoint(
     endpoint = next((e for e in endpoints if e.name == evaluation.primary), None)
     if endpoint is None or baseline not in endpoint.arms or len(endpoint.arms) < 2:
         return None
+    # Two arms that both failed to learn the task are not told apart.
+    failed = failed_arms(endpoint, runs)
+    untestable = failed if baseline in failed else frozenset()
     # Arms are paired by seed: under one seed they saw the same text and masks.
     comparisons = against_baseline(
         values_by_arm(endpoint, runs),
@@ -39,6 +43,7 @@ def primary_endpoint(
         confidence=evaluation.confidence,
         margin=evaluation.margin,
         better=endpoint.better,
+        untestable=untestable,
     )
     return PrimaryResult(endpoint.name, baseline, tuple(comparisons))
 

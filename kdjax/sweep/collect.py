@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from kdjax.config import Config, plain, to_dict
 from kdjax.evaluation.crossing import crossings
 from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.report import summary
+from kdjax.results.failed import failed_arms
 from kdjax.results.runs import RunResult, diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
@@ -158,6 +159,9 @@ def _pair(
             margin=config.evaluation.margin,
             better=endpoint.better,
         )
+        # Two arms that both failed to learn a task are not told apart.
+        if failed_arms(endpoint, study.runs).issuperset((a, b)):
+            comparison = replace(comparison, verdict="INCONCLUSIVE")
         points.append(_from_side(comparison, a, study.budget.amount))
 
     # A mean without an interval crosses nothing.

@@ -33,7 +33,7 @@ STAGES = [
     {"terms": [{"name": "mlm"}], "until": 0.5},
     {"terms": [{"name": "mlm"}, {"name": "logit"}]},
 ]
-CHANGES = {
+CHANGES: dict[str, Any] = {
     "arms": {"kd": {"phases": STAGES, "teacher": "cached"}, "scratch": {}},
     "cache": {"k": 8, "shared_by": 40},
     "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
@@ -49,12 +49,15 @@ Place = str
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a study of two arms, two phases, stored outputs and a fitted head.
+    """Return a study of two arms, two phases, stored outputs, a fitted head and a probed task.
 
     It was killed once, while it wrote a checkpoint.
     """
     directory = tmp_path_factory.mktemp("audit")
-    recipe = small_study.write(directory, **CHANGES)
+    task = small_study.make_task(directory / "halves.csv", "halves")
+    tasks = {"halves": {"file": str(task), "dev": 0.2, "test": 0.2}}
+    evaluation = {**CHANGES["evaluation"], "tasks": tasks}
+    recipe = small_study.write(directory, **{**CHANGES, "evaluation": evaluation})
     saves = []
 
     def killed(self: CheckpointStorage, *checkpoint: Any) -> None:
@@ -197,7 +200,7 @@ def test_study_as_it_was_made_has_no_difference(
     audit_command(study)
     assert capsys.readouterr().out.strip() == (
         f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, "
-        "verdicts 1; tokens counted"
+        "verdicts 2; tokens counted"
     )
 
 
@@ -230,6 +233,32 @@ FIGURES: dict[str, tuple[Callable[[Path], object], Place]] = {
     "a run's loss": (
         lambda out: edit(out / SCRATCH / "result.json", "metrics", "mlm_loss", to=1.0),
         "results.json: runs.1.metrics.mlm_loss",
+    ),
+    "a probe's score": (
+        lambda out: edit(out / SCRATCH / "result.json", "metrics", "probe.halves", to=0.95),
+        f"{SCRATCH}/result.json: metrics.probe.halves",
+    ),
+    "a probe's score of a reference": (
+        lambda out: edit(
+            next(out.glob("references/untrained*/result.json")), "metrics", "probe.halves", to=0.95
+        ),
+        "references/untrained-",
+    ),
+    "the layer that a probe chose": (
+        lambda out: edit(
+            out / SCRATCH / "result.json", "details", "probe.halves", "layer", to=lambda n: 1 - n
+        ),
+        f"{SCRATCH}/result.json: details.probe.halves.layer",
+    ),
+    "words of a run": (
+        lambda out: edit(out / SCRATCH / "result.json", "words_seen", to=7),
+        f"{SCRATCH}/result.json: words_seen",
+    ),
+    "rows that stand in the text": (
+        lambda out: edit(
+            next(out.glob("data/contamination-*.json")), "overlaps", 0, "found", to=one_more
+        ),
+        "results.json: contamination.overlaps.0.found",
     ),
     "a run's curve": (
         lambda out: edit(out / SCRATCH / "result.json", "curve", 0, "mlm_loss", to=1.0),

@@ -9,7 +9,15 @@ from sklearn import metrics as sklearn_metrics
 
 from kdjax.config.tasks import CLASS_METRICS, NUMBER_METRICS
 from kdjax.data.tasks.task import Split, Task
-from kdjax.evaluation.metric import METRICS, baseline, scores, task_score
+from kdjax.errors import InputError
+from kdjax.evaluation.metric import (
+    METRICS,
+    baseline,
+    check_mean,
+    check_values,
+    scores,
+    task_score,
+)
 
 TRUTH = np.array([1, 1, 1, 0, 0, 1, 0, 1])
 PREDICTED = np.array([1, 0, 1, 1, 0, 1, 0, 1])
@@ -109,3 +117,27 @@ def test_baseline_of_numbers_is_zero_by_correlation() -> None:
     reported = {"t": split(0.5, 0.7, 1.0)}
     task = Task("t", (), ("pearson", "spearman"), train, split(1.0), reported)
     assert baseline(task) == {"t": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"accuracy": 7.5}, r"a.json: topic.accuracy is 7.5, expected 0 to 1"),
+        ({"accuracy": 0.5, "f1": -0.1}, r"topic.f1 is -0.1, expected 0 to 1"),
+        ({"pearson": -1.01}, r"topic.pearson is -1.01, expected -1 to 1"),
+        ({"accuracy": float("nan")}, r"topic.accuracy is nan, expected 0 to 1"),
+        ({"bleu": 0.5}, r"topic has 'bleu', expected some of accuracy, f1, .*spearman"),
+        ({}, r"topic is empty"),
+    ],
+)
+def test_value_outside_its_metrics_range_is_refused(values: dict[str, float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_values(values, "a.json: topic")
+
+
+def test_ends_of_a_metrics_range_are_within_it() -> None:
+    check_values({"accuracy": 0.0, "f1_macro": 1.0, "matthews": -1.0}, "a.json: topic")
+    # The mean of an accuracy and a correlation may be as low as -1/2.
+    check_mean(-0.5, ("accuracy", "pearson"), "a.json: selection")
+    with pytest.raises(InputError, match=r"selection is -0.51, expected -0.5 to 1"):
+        check_mean(-0.51, ("accuracy", "pearson"), "a.json: selection")

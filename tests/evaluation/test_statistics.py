@@ -346,3 +346,19 @@ def test_baseline_comparison_reads_from_the_arms_side() -> None:
     assert within.p_value == better.p_value
     with pytest.raises(InputError, match=r"arm 'logit', seed 1: value is nan"):
         against_baseline({"scratch": {1: 0.0}, "logit": {1: math.nan}}, "scratch", confidence=0.95)
+
+
+def test_untestable_arm_is_inconclusive_and_counts_as_a_test() -> None:
+    values = {
+        "scratch": {0: 0.5, 1: 0.5, 2: 0.5},
+        "constant": {0: 0.7, 1: 0.7, 2: 0.7},
+        "kd": {0: 0.69, 1: 0.70, 2: 0.72},
+    }
+    constant, kd = against_baseline(values, "scratch", confidence=0.95, untestable={"constant"})
+    assert constant.verdict == "INCONCLUSIVE"
+    assert constant.difference == pytest.approx(0.2)
+    assert (constant.p_value, constant.p_adjusted) == (None, None)
+    # Two hypotheses: the smaller p-value is doubled, though the other has none.
+    assert kd.verdict == "BEATS"
+    assert kd.p_value is not None
+    assert kd.p_adjusted == pytest.approx(2 * kd.p_value)

@@ -22,15 +22,11 @@ from kdjax.evaluation.finetuning.protocols import (
     with_rows,
 )
 from kdjax.evaluation.finetuning.results import FinetunedTask, Setting, Trial, mean
-from kdjax.evaluation.finetuning.saved import (
-    RunningState,
-    content_key,
-    read_trial,
-    write_trial,
-)
+from kdjax.evaluation.finetuning.saved import RunningState, content_key
 from kdjax.evaluation.finetuning.scoring import score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial import FinetunedModel, one_device, step_key_of, train_lanes
+from kdjax.evaluation.finetuning.trial_files import read_trial, write_trial
 from kdjax.evaluation.metric import baseline
 from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest

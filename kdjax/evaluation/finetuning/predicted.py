@@ -19,9 +19,11 @@ from kdjax.evaluation.finetuning.saved import RunningState, content_key, split_d
 from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial import FinetunedModel, one_device, step_key_of
+from kdjax.evaluation.finetuning.trial_files import check_trial
 from kdjax.parallel.layout import Layout
-from kdjax.storage.files import digest, write_json
-from kdjax.storage.typed_json import read_typed, to_plain
+from kdjax.storage.files import digest
+from kdjax.storage.sealed import read_sealed, write_sealed
+from kdjax.storage.typed_json import to_plain
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,10 @@ def predict_unlabelled(
 
     path = directory / f"{task.name}.json"
     if path.is_file():
-        finished = read_typed(PredictedTask, path)
-        if finished.key == key:
+        finished: PredictedTask
+        finished, has_seal = read_sealed(PredictedTask, path)
+        if finished.key == key and has_seal:
+            check_trial(finished.trial, f"{path}: trial")
             return finished
 
     saved = RunningState(directory, task.name, key)
@@ -111,7 +115,7 @@ def predict_unlabelled(
         values = _predictions(model, task, split, diverged=trial.diverged)
         predictions[result] = tuple(values.tolist())
     predicted = PredictedTask(key, trial, predictions)
-    write_json(path, to_plain(predicted))
+    write_sealed(path, predicted)
     saved.remove()
     return predicted
 

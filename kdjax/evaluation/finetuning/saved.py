@@ -1,4 +1,4 @@
-"""A task's directory for one protocol: finished trials, and the state of those under way."""
+"""The saved state of trials under way and of tuned encoders, and what trials follow from."""
 
 from __future__ import annotations
 
@@ -13,63 +13,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
-from kdjax.evaluation.finetuning.results import Trial
 from kdjax.evaluation.finetuning.step import StepKey
-from kdjax.storage.files import digest, write_json
-from kdjax.storage.typed_json import read_typed, to_plain
+from kdjax.process_logging import warn
+from kdjax.storage.files import digest
 from kdjax.training.checksum import sha256
 
 SAVE_SECONDS = 180.0
 """Seconds between two saved states: what a kill loses, and compiling anew."""
-
-
-@dataclass(frozen=True)
-class FinishedTrial:
-    """The content of a finished trial's file.
-
-    Attributes:
-        key: digest of all that the trial follows from.
-        trial: the trial.
-    """
-
-    key: str
-    trial: Trial
-
-
-def write_trial(directory: Path, name: str, key: str, trial: Trial) -> None:
-    """Write a finished trial, whole or not at all.
-
-    Args:
-        directory: directory of the task and the protocol.
-        name: the trial's name.
-        key: digest of all that the trial follows from.
-        trial: the finished trial.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    write_json(_trial_path(directory, name), to_plain(FinishedTrial(key, trial)))
-
-
-def read_trial(directory: Path, name: str, key: str) -> Trial | None:
-    """Read a finished trial; None: there is none, or one that follows from something else.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    path = _trial_path(directory, name)
-    if not path.exists():
-        return None
-    finished = read_typed(FinishedTrial, path)
-    if finished.key != key:
-        return None
-    return finished.trial
+CHECKSUM = "sha256"
+"""In a file's metadata: the SHA-256 of its arrays."""
 
 
 @dataclass
@@ -109,7 +68,7 @@ class RunningState:
             tensors[jax.tree_util.keystr(place)] = np.asarray(leaf, order="C")
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, unfinished, metadata={"key": self.key})
+            save_file(tensors, unfinished, metadata={"key": self.key, CHECKSUM: sha256(tensors)})
             unfinished.replace(path)
         except (OSError, SafetensorError) as e:
             unfinished.unlink(missing_ok=True)
@@ -153,18 +112,47 @@ class RunningState:
         return [steps[step] for step in sorted(steps)]
 
     def _read(self, path: Path, like: Any) -> Any | None:
-        """Read a state; None where it is damaged, or of other trials."""
+        """Read a state; None where it is of other trials, or damaged, which a line says."""
         try:
-            with safe_open(path, "numpy") as file:
-                if (file.metadata() or {}).get("key") != self.key:
-                    return None
-
-                def read(place: tuple[Any, ...], leaf: Any) -> Any:
-                    return file.get_tensor(jax.tree_util.keystr(place))
-
-                return jax.tree_util.tree_map_with_path(read, like)
-        except (OSError, SafetensorError):
+            metadata, tensors = _read_tensors(path)
+        except InputError as error:
+            warn(f"{error}; passed over, and trained again")
             return None
+        # Files of earlier versions have no checksum to hold them against.
+        if metadata.get("key") != self.key or CHECKSUM not in metadata:
+            return None
+
+        def pick(place: tuple[Any, ...], _: Any) -> Any:
+            return tensors[jax.tree_util.keystr(place)]
+
+        return jax.tree_util.tree_map_with_path(pick, like)
+
+
+def check_state(path: Path) -> None:
+    """Check that a saved state is as it was written.
+
+    Raises:
+        InputError: it cannot be read, or its arrays do not have the checksum in it.
+    """
+    _read_tensors(path)
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """Read the metadata and the arrays of a file, and hold these against their checksum.
+
+    Raises:
+        InputError: it cannot be read, or its arrays do not have the checksum in it.
+    """
+    expected = "expected the state as kdjax saved it"
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as e:
+        raise InputError(f"{path}: cannot be read ({e}), {expected}") from None
+    if metadata.get(CHECKSUM, sha256(tensors)) != sha256(tensors):
+        raise InputError(f"{path}: its arrays do not have its checksum, {expected}")
+    return metadata, tensors
 
 
 def content_key(
@@ -215,7 +203,3 @@ def _add(hashed: Any, split: Split) -> None:
         else:
             hashed.update(f"{array.dtype} {array.shape}".encode())
             hashed.update(np.ascontiguousarray(array).tobytes())
-
-
-def _trial_path(directory: Path, name: str) -> Path:
-    return directory / f"{name}.json"

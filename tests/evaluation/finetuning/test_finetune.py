@@ -26,6 +26,7 @@ from kdjax.evaluation.finetuning import (
     tuned_start,
 )
 from kdjax.evaluation.finetuning.lanes import groups, lanes_of
+from kdjax.evaluation.finetuning.saved import check_state
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.models import init
 from kdjax.storage.files import read_json
@@ -216,6 +217,28 @@ def test_tuned_start_is_kept_and_read_again(tmp_path: Path) -> None:
     other = start(seed=1)
     with pytest.raises(AssertionError):
         jax.tree.map(np.testing.assert_array_equal, other.encoder, first.encoder)
+
+
+def test_damaged_start_is_said_and_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start() -> TunedEncoder:
+        return tuned_start(
+            *MODEL, TASK, FEW_STEPS, seed=0, layout=handmade.alone(), directory=tmp_path
+        )
+
+    first = start()
+    (path,) = (tmp_path / "intermediate").iterdir()
+    content = bytearray(path.read_bytes())
+    # One bit of the last array; header and names stay whole.
+    content[-1] ^= 1
+    path.write_bytes(content)
+    again = start()
+    jax.tree.map(np.testing.assert_array_equal, again.encoder, first.encoder)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: its arrays do not have its checksum" in line
+    # What was trained again is kept whole.
+    check_state(path)
 
 
 def test_cpu_trains_one_trial_at_a_time_unless_told() -> None:

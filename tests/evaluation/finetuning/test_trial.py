@@ -127,14 +127,20 @@ def test_resumed_trial_takes_the_remaining_steps_alone(
 
 
 @pytest.mark.usefixtures("killed")
-@pytest.mark.parametrize("damage", ["another key", "truncated", "empty"])
+@pytest.mark.parametrize("damage", ["another key", "truncated", "empty", "a bit"])
 def test_state_that_cannot_be_used_is_passed_over(
-    tmp_path: Path, damage: str, one: FinetunedModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    damage: str,
+    one: FinetunedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(Killed):
         train(specs(4), saved=RunningState(tmp_path, "a", "key"))
     (path,) = tmp_path.iterdir()
-    content = {"truncated": path.read_bytes()[:-9], "empty": b""}
+    whole = path.read_bytes()
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    content = {"truncated": whole[:-9], "empty": b"", "a bit": flipped}
     if damage in content:
         path.write_bytes(content[damage])
     key = "other" if damage == "another key" else "key"
@@ -143,6 +149,10 @@ def test_state_that_cannot_be_used_is_passed_over(
     (model,) = train(specs(4), saved=RunningState(tmp_path, "a", key))
     assert steps[0] == 1
     jax.tree.map(np.testing.assert_array_equal, model.params, one.params)
+    # Damage is said in a line; a state of something else is no damage.
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == (damage in content)
+    assert all(str(path) in line and "trained again" in line for line in said)
 
 
 def test_state_is_due_once_the_last_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
