@@ -17,6 +17,7 @@ from kdjax.data.prepare.blocks import read_block
 from kdjax.data.text.streams import TextError
 from kdjax.data.text_figures import TextFigures, check_unknown, unknown_warning
 from kdjax.errors import InputError
+from kdjax.study.corpus import manifest_warnings
 from tests.corpora import WORDS, make_corpus
 from tests.data.directories import contents
 
@@ -234,3 +235,10 @@ def test_valid_text_has_no_warnings(tmp_path: Path, tokenizer: Path) -> None:
     assert manifest.text is not None
     assert not list(manifest.text.warnings(200))
     assert "deduplicate" not in manifest.settings
+
+
+def test_shards_that_a_corpus_lacks_are_said(tmp_path: Path, tokenizer: Path) -> None:
+    settings = write(tmp_path / "a-00001-of-00002.jsonl", rows_of(texts_of(9, 0)))
+    manifest = local.prepare(settings, tokenizer, tmp_path / "out")
+    (warning,) = manifest_warnings(manifest)
+    assert "a-…-of-00002.jsonl: 1 of 2 files are read, without 00000 for instance" in warning
