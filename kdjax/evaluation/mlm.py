@@ -86,7 +86,8 @@ class HeldOut:
         """Return the teacher's own result; None without a teacher that has an MLM head.
 
         Raises:
-            InputError: no slot has a weight above 0, or the loss is not finite.
+            InputError: no slot has a weight above 0.
+            Diverged: the loss is not finite.
         """
         if self._teacher is None:
             return None
@@ -100,8 +101,9 @@ class HeldOut:
             params: parameters of the model, with an MLM head.
 
         Raises:
-            InputError: no slot has a weight above 0, a result is not finite, or model and teacher
-                have vocabularies of different sizes.
+            InputError: no slot has a weight above 0, or model and teacher have vocabularies of
+                different sizes.
+            Diverged: a result is not finite.
         """
         targets: list[NDArray[np.float32]] | list[None] = [None] * len(self.batches)
         if self._teacher is not None:
@@ -148,7 +150,8 @@ def mean_of(sums: list[dict[str, jax.Array]], measured: str) -> MlmResult:
         measured: name of what was measured, for messages.
 
     Raises:
-        InputError: no slot has a weight above 0, or a mean is not finite.
+        InputError: no slot has a weight above 0.
+        Diverged: a mean is not finite.
     """
     batches = jax.device_get(sums)
     if not any(batch["count"] for batch in batches):

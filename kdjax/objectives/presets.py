@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -12,6 +11,9 @@ from kdjax.errors import InputError, nearest
 from kdjax.objectives import get
 from kdjax.objectives.objective import Objective
 from kdjax.objectives.schedule import is_zero
+
+STEP_FIGURES = ("loss", "grad_norm")
+"""Keys of the figures that a step has besides its terms (`kdjax.training.step`)."""
 
 
 @dataclass(frozen=True)
@@ -243,15 +245,20 @@ def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
 
 
 def _keys(phase: PhaseConfig) -> list[str]:
-    """Return the keys of a phase's terms: their names, numbered from the second of a name on."""
-    keys = []
-    counts: Counter[str] = Counter()
+    """Return the keys of a phase's terms: their names, numbered from the second of a name on.
+
+    No key is another term's or one of the step's own figures, whatever a term of one's own is
+    called.
+    """
+    keys: list[str] = []
     for term in phase.terms:
         name = term.name.rpartition(":")[2]
-        counts[name] += 1
-        if counts[name] > 1:
-            name = f"{name}_{counts[name]}"
-        keys.append(name)
+        key = name
+        number = 1
+        while key in keys or key in STEP_FIGURES:
+            number += 1
+            key = f"{name}_{number}"
+        keys.append(key)
     return keys
 
 

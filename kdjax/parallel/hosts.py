@@ -122,10 +122,13 @@ def all_processes(flag: bool) -> bool:
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
-    """Raise InputError, on every process, where they differ in something.
+    """Check that all processes hold the same facts as the main one.
 
     Args:
         facts: name -> value, anything JSON can hold.
+
+    Raises:
+        InputError: one of them differs; on every process.
     """
     difference = first_difference(broadcast_from_main(facts), json.loads(json.dumps(facts)))
     if all_processes(difference is None):

@@ -256,6 +256,30 @@ class Layout:
                 f"parts the mesh splits it into{times}"
             )
 
+    def check_rules(self, ranks: Mapping[str, int]) -> None:
+        """Check that each of the recipe's rules is of some parameter, and has its axes.
+
+        Args:
+            ranks: dotted path of each parameter -> its number of axes.
+
+        Raises:
+            InputError: a pattern that matches nothing, or a rule with another number of axes.
+        """
+        for pattern, axes in self.rules[: -len(RULES)]:
+            matched = {name: rank for name, rank in ranks.items() if _matches(name, pattern)}
+            # Only some arms have projections.
+            if not matched and not pattern.startswith("objective"):
+                raise InputError(
+                    f"train.mesh.rules.{pattern}: matches no parameter, expected a pattern over "
+                    f"dotted paths, such as {next(iter(ranks))}"
+                )
+            for name, rank in matched.items():
+                if rank != len(axes):
+                    raise InputError(
+                        f"train.mesh.rules.{pattern}: {list(axes)}, expected an entry for each of "
+                        f"the {rank} axes of {name}"
+                    )
+
     def check_model(self, model: ModelConfig, whose: str) -> None:
         """Raise InputError unless the model's heads split evenly over `tensor`."""
         tensor = self.mesh.shape["tensor"]
@@ -286,7 +310,7 @@ class Layout:
     def _axes(self, name: str) -> tuple[str, ...]:
         """Return the mesh axes of the first rule that a parameter's name matches."""
         for pattern, axes in self.rules:
-            if fnmatch.fnmatchcase(name, pattern):
+            if _matches(name, pattern):
                 return axes
         return ()
 
@@ -334,6 +358,11 @@ def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:
     """Return a spec of parameters without splits over any other mesh axis."""
     new_axes = {kept_axis: kept_axis}
     return PartitionSpec(*[new_axes.get(axis) for axis in spec])
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Return whether a parameter's dotted path is one of a pattern's."""
+    return fnmatch.fnmatchcase(name, pattern)
 
 
 def _check_rule(pattern: str, axes: Sequence[str]) -> None:

@@ -15,9 +15,11 @@ from kdjax.budget.hardware import hardware_flops, memory
 from kdjax.config import ComputeConfig
 from kdjax.hlo.fusion import repeated_flops
 from kdjax.hlo.kernels import kernels
+from kdjax.models import abstract_params
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.training.lanes import BATCH_AXIS, stack, stacked_sharding, unstack, vmap_step
+from kdjax.training.partition import flatten
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.step import ScheduleInputs, State, Step, init_state, jit_step
 
@@ -63,13 +65,14 @@ class Program:
             lanes: runs whose steps it does at once.
 
         Raises:
-            InputError: a batch does not split over the devices and the microbatches, or a model's
-                heads do not.
+            InputError: a batch does not split over the devices and the microbatches, a model's
+                heads do not, or a rule of the mesh is of no parameter.
         """
         layout.check_batch(shape.batch_size, microbatches)
         layout.check_model(phase.student, "the student")
         if phase.teacher:
             layout.check_model(phase.teacher, "the teacher")
+        layout.check_rules(_ranks(phase))
         self.phase = phase
         self.shape = shape
         self.layout = layout
@@ -238,6 +241,19 @@ def _program(
     lanes: int,
 ) -> Program:
     return Program(phase, shape, layout, microbatches=microbatches, compute=compute, lanes=lanes)
+
+
+def _ranks(phase: Phase) -> dict[str, int]:
+    """Return the number of axes of each parameter that a rule of the mesh may be of, by its path:
+    the whole student's, those that the phase trains, and the teacher's."""
+    trees: list[Any] = [{"model": abstract_params(phase.student)}, phase.abstract_params()]
+    if phase.teacher:
+        trees.append(phase.abstract_teacher())
+    ranks = {}
+    for tree in trees:
+        for name, leaf in flatten(tree).items():
+            ranks[name] = len(leaf.shape)
+    return ranks
 
 
 def program_of(

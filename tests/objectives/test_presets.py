@@ -8,7 +8,7 @@ import pytest
 
 from kdjax.config import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
 from kdjax.errors import InputError
-from kdjax.objectives.presets import PRESETS, arm_of, objectives_of
+from kdjax.objectives.presets import PRESETS, _keys, arm_of, objectives_of
 
 MLM = TermConfig("mlm")
 LOGIT = TermConfig("logit")
@@ -110,6 +110,12 @@ def test_objectives_of_terms_of_one_name_are_numbered() -> None:
     pair = (TermConfig("relation"), TermConfig("relation", options={"teacher_layer": 2}))
     (objective,) = objectives_of("mine", arm_of("mine", ArmConfig(terms=pair)))
     assert [key for key, _, _ in objective.terms] == ["relation", "relation_2"]
+
+
+def test_keys_of_terms_are_no_other_terms_and_no_figure_of_the_step() -> None:
+    names = ("relation", "relation", "mine:relation_2", "mine:loss", "mine:grad_norm")
+    keys = _keys(PhaseConfig(tuple(map(TermConfig, names))))
+    assert keys == ["relation", "relation_2", "relation_2_2", "loss_2", "grad_norm_2"]
 
 
 def test_objectives_leave_a_term_out_of_phases_in_which_its_weight_is_zero() -> None:

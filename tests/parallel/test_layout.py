@@ -326,6 +326,25 @@ def test_heads_that_tensor_does_not_divide_are_refused() -> None:
         Program(tiny.phase(), SHAPE, layout)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "axes", "message"),
+    [
+        ("*.attention.query.kernle", ("fsdp", "none"), "matches no parameter, expected a pattern"),
+        (
+            "*.attention.query.kernel",
+            ("fsdp",),
+            "expected an entry for each of the 2 axes of model",
+        ),
+    ],
+)
+def test_rule_of_no_parameter_or_of_other_axes_is_refused(
+    pattern: str, axes: tuple[str, ...], message: str
+) -> None:
+    layout = Layout.of(MeshConfig(fsdp=8, data=1, rules={pattern: axes}))
+    with pytest.raises(InputError, match=message):
+        Program(tiny.phase(), SHAPE, layout)
+
+
 def test_collectives_are_read_in_all_forms() -> None:
     text = """
   %a = f32[8,4]{1,0} all-gather(%x), channel_id=1, replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}
