@@ -104,6 +104,23 @@ def read_typed(kind: type[T], path: Path) -> T:
     return from_plain(kind, read_json(path), f"{path}:")
 
 
+def read_version(kind: type[T], path: Path, version: int) -> T | None:
+    """Read a JSON file of one version as an instance of a type; None where it is of another.
+
+    Args:
+        kind: a type with a field `version`, as for `from_plain`.
+        path: path of the file.
+        version: version that is read; another one may have other fields.
+
+    Raises:
+        InputError: the file is not whole JSON, or a field in it is missing, mistyped or unknown.
+    """
+    stored = check_fields(read_json(path), {"version": int}, f"{path}:")
+    if stored["version"] != version:
+        return None
+    return from_plain(kind, stored, f"{path}:")
+
+
 def check_fields(values: Any, kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check some fields of a JSON object that no dataclass describes; the others may be anything.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from kdjax.arms.charges import stored_by
@@ -86,11 +87,16 @@ class Artifacts:
         return texts
 
     @cached_property
-    def tasks(self) -> tuple[Task, ...]:
-        """Read the downstream tasks."""
+    def _tokenizer(self) -> Path:
+        """Find the tokenizer of tasks and minimal pairs: the text's."""
         # Only a trained tokenizer needs the corpus, which may take long to prepare.
         corpus = self.corpus if trains_tokenizer(self._config) else None
-        tokenizer = tokenizer_of(self._config, corpus)
+        return tokenizer_of(self._config, corpus)
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """Read the downstream tasks."""
+        tokenizer = self._tokenizer
         evaluation = self._config.evaluation
         seq_len = evaluation.seq_len or self._config.data.seq_len
         with CLOCK("text"):
@@ -113,7 +119,7 @@ class Artifacts:
         for arm in self._plan.arms.values():
             settings = finetuning_of(self._config, arm)
             check_tasks(self.tasks, settings, evaluation.protocols, arm.student.max_positions)
-        # Several processes fine-tune alike, each on its own devices.
+        # Several processes fine-tune alike, each on a device of its own.
         layout = None if hosts.is_multiprocess() else self._plan.layout
         dtype = self._config.train.compute.dtype
         return TaskScores(evaluation, self.tasks, layout, dtype)
@@ -131,8 +137,7 @@ class Artifacts:
         settings = self._config.evaluation.minimal_pairs
         if not settings.directory:
             return ()
-        corpus = self.corpus if trains_tokenizer(self._config) else None
-        tokenizer = tokenizer_of(self._config, corpus)
+        tokenizer = self._tokenizer
         with CLOCK("text"):
             sets = minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
         for pairs in sets:

@@ -190,7 +190,7 @@ class RunBackup:
                 _copy_missing(self._run_dir / name, directory / name, last)
 
     def download_records(self, name: str) -> None:
-        """Copy the records (`FOLDER/FOLDER/*.json`) of one of the run's folders that it lacks.
+        """Copy the records (.json files) of one of the run's folders that it lacks.
 
         Args:
             name: name of the folder in the run's directory.
@@ -270,16 +270,19 @@ def _copy_missing(source: Any, target: Any, last: str, names: Sequence[str] = ()
 
 
 def _copy_records(source: Any, target: Any) -> None:
-    """Copy `FOLDER/FOLDER/*.json` of a directory, those that the target does not have."""
+    """Copy the .json files anywhere below a directory, those that the target does not have."""
     if not source.exists():
         return
-    for outer in source.iterdir():
-        for inner in outer.iterdir():
-            for file in inner.iterdir():
-                copied = target / outer.name / inner.name / file.name
-                if file.name.endswith(".json") and not copied.exists():
-                    copied.parent.mkdir(parents=True, exist_ok=True)
-                    _copy(file, copied)
+    # One look at each folder: a bucket answers a question about a single file as slowly.
+    present = set()
+    if target.exists():
+        present = {entry.name for entry in target.iterdir()}
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy_records(entry, target / entry.name)
+        elif entry.name.endswith(".json") and entry.name not in present:
+            target.mkdir(parents=True, exist_ok=True)
+            _copy(entry, target / entry.name)
 
 
 def _copy(source: Any, target: Any) -> None:

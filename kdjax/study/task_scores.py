@@ -52,7 +52,7 @@ class TaskScores:
     Attributes:
         config: protocols and their settings.
         tasks: the tasks, with their rows.
-        layout: devices that models are fine-tuned on; None: all of this process.
+        layout: devices that models are fine-tuned on; None: the first one of this process.
         dtype: type that the encoder computes in while it is fine-tuned.
     """
 
@@ -86,11 +86,15 @@ class TaskScores:
         details: Details = {}
         if not self.tasks:
             return metrics, details
+        # All protocols that fine-tune start from the same encoders.
+        start = None
+        if finetuning is not None and self._needs_start(finetuning):
+            start = self._start(model, params, seed, finetuning, records)
         for protocol in self.config.protocols:
             if protocol == "probe":
                 scores, protocol_details = self._probe(model, params)
             elif finetuning is not None:
-                measured = self._finetune(protocol, model, params, seed, finetuning, records)
+                measured = self._finetune(protocol, model, params, seed, finetuning, records, start)
                 scores = {}
                 for finetuned in measured.values():
                     scores |= finetuned.scores
@@ -124,11 +128,9 @@ class TaskScores:
         seed: int,
         settings: FinetuneConfig,
         records: FinetuningRecords,
+        start: TunedEncoder | None,
     ) -> dict[str, FinetunedTask]:
         """Fine-tune a model on each task by a protocol; return what came of it by task."""
-        start: TunedEncoder | None = None
-        if settings.intermediate and self._is_used(settings):
-            start = self._start(model, params, seed, settings, records)
         measured = {}
         for task in self.tasks:
             records.status(f"fine-tuning on {task.name}, {protocol}")
@@ -148,8 +150,10 @@ class TaskScores:
             records.finished()
         return measured
 
-    def _is_used(self, settings: FinetuneConfig) -> bool:
-        """Return whether a task starts from the encoder that is tuned on the intermediate one."""
+    def _needs_start(self, settings: FinetuneConfig) -> bool:
+        """Return whether a task is fine-tuned from the encoder of the intermediate one."""
+        if not settings.intermediate or set(self.config.protocols) <= {"probe"}:
+            return False
         return any(task.name in settings.intermediate_tasks for task in self.tasks)
 
     def _start(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -21,9 +23,26 @@ def save_params(path: Path, params: Any) -> None:
         InputError: it cannot be written.
     """
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(params).items()}
+    write_tensors(path, tensors)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as safetensors, whole or not at all.
+
+    Args:
+        path: path of the file.
+        tensors: contiguous arrays by name.
+        metadata: strings by name that the file holds besides; None: there are none.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(tensors, unfinished)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), unfinished, metadata=metadata)
         unfinished.replace(path)
     except (OSError, SafetensorError) as e:
         unfinished.unlink(missing_ok=True)

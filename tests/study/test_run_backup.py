@@ -72,7 +72,12 @@ def test_records_go_on_on_another_machine_without_unfinished_states(tmp_path: Pa
     place = str(tmp_path / "place")
     finished = {"fixed/sst2/lr1-seed0.json": "1", "grid/rte/lr1-seed0.json": "2"}
     first = tmp_path / "first" / "scratch-seed0"
-    records(first, {**finished, "grid/rte/lr2-seed0.step9.safetensors": "under way"})
+    # Finished trials lie two folders down, the encoder that others start from one.
+    not_copied = {
+        "grid/rte/lr2-seed0.step9.safetensors": "under way",
+        "intermediate/mnli.encoder.step40.safetensors": "an encoder",
+    }
+    records(first, {**finished, **not_copied})
     RunBackup(place, first).upload_records("finetuning")
     second = tmp_path / "second" / "scratch-seed0"
     RunBackup(place, second).download_records("finetuning")

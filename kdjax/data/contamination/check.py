@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from kdjax.data.text import sources
 from kdjax.data.text.notes import ReadingNotes
 from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.errors import InputError
-from kdjax.storage.files import digest, read_json, write_json
-from kdjax.storage.typed_json import check_fields, from_plain
+from kdjax.storage.files import digest, write_json
+from kdjax.storage.typed_json import read_version
 
 VERSION = 2
 """Version of the file and of the comparison: another one is computed again."""
@@ -141,10 +141,7 @@ def read(path: Path) -> Contamination | None:
     Raises:
         InputError: the file is not whole, or a field is missing or mistyped.
     """
-    stored = check_fields(read_json(path), {"version": int}, f"{path}:")
-    if stored["version"] != VERSION:
-        return None
-    return from_plain(Contamination, stored, f"{path}:")
+    return read_version(Contamination, path, VERSION)
 
 
 def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iterator[Overlap]:
@@ -207,20 +204,32 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
             group for group in groups if group.task == training_task and group.use == "train"
         ]
         # Only what is looked for is held, however many training rows there are.
-        trained_rows = looked_for.intersection(map(whole_row, _texts(training_groups)))
+        trained_rows: set[bytes] = set()
+        is_found = index.search(_noted_texts(training_groups, looked_for, trained_rows))
         is_same_row = np.array([key in trained_rows for key in keys], np.bool_)
         for overlap in overlaps(training_task, is_same_row):
             if overlap.found and overlap.task == training_task:
                 yield overlap
-        for overlap in overlaps(training_task, index.search(_texts(training_groups))):
+        for overlap in overlaps(training_task, is_found):
             if overlap.found and overlap.task != training_task:
                 yield overlap
 
 
-def _texts(groups: Iterable[RowGroup]) -> Iterator[Row]:
-    """Yield the texts of all rows of some groups."""
+def _noted_texts(
+    groups: Iterable[RowGroup], looked_for: Set[bytes], met: set[bytes]
+) -> Iterator[Row]:
+    """Yield the texts of all rows of some groups, and note which rows that are looked for they are.
+
+    Args:
+        groups: training rows, read once.
+        looked_for: evaluation rows, each by its `whole_row`.
+        met: gets those that are among the rows.
+    """
     for group in groups:
         for _, texts in group.read():
+            key = whole_row(texts)
+            if key in looked_for:
+                met.add(key)
             yield texts
 
 

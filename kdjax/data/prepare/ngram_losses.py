@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.neighbors import Floats, Neighborhoods, NeighborModel, neighborhoods
 from kdjax.errors import InputError
-from kdjax.storage.files import read_json, write_json
-from kdjax.storage.typed_json import check_fields, from_plain
+from kdjax.storage.files import write_json
+from kdjax.storage.typed_json import read_version
 
 VERSION = 1
 """Version of the file and of the estimator: another one is counted again."""
@@ -124,11 +124,7 @@ def read(path: Path) -> NgramLosses | None:
     Raises:
         InputError: the file is not whole, or a field is missing or mistyped.
     """
-    # Another version has other fields.
-    stored = check_fields(read_json(path), {"version": int}, f"{path}:")
-    if stored["version"] != VERSION:
-        return None
-    return from_plain(NgramLosses, stored, f"{path}:")
+    return read_version(NgramLosses, path, VERSION)
 
 
 def compute(

@@ -45,6 +45,17 @@ class TunedEncoder:
     encoder: Mapping[str, Any]
 
 
+def encoder_of(params: Mapping[str, Any], start: TunedEncoder | None = None) -> dict[str, Any]:
+    """Return the parameters that fine-tuning starts from: an encoder's, without an MLM head.
+
+    Args:
+        params: parameters of the model.
+        start: encoder to start from in place of `params`; None: `params`.
+    """
+    source = params if start is None else start.encoder
+    return {name: part for name, part in source.items() if name != "mlm"}
+
+
 def finetune(
     config: ModelConfig,
     params: Mapping[str, Any],
@@ -88,12 +99,8 @@ def finetune(
         (4, 1, True)
     """
     check_task(task, config.max_positions)
-    encoder = dict(params)
-    intermediate = ""
-    if start is not None:
-        encoder = dict(start.encoder)
-        intermediate = start.task
-    encoder.pop("mlm", None)
+    encoder = encoder_of(params, start)
+    intermediate = "" if start is None else start.task
     specs = specs_of(task, settings, protocol, seed, config.max_positions)
     layout = layout or one_device()
     task_directory = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.config import Dtype, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, encoder_of, finetune_one
 from kdjax.evaluation.finetuning.protocols import fixed_setting
 from kdjax.evaluation.finetuning.saved import RunningState, content_key
 from kdjax.evaluation.finetuning.trial import one_device, step_key_of
@@ -52,7 +52,7 @@ def tuned_start(
             that cannot be written.
     """
     layout = layout or one_device()
-    encoder = {name: part for name, part in params.items() if name != "mlm"}
+    encoder = encoder_of(params)
     hyperparameters = fixed_setting(task, settings, config.max_positions)
     saved = None
     finished = None

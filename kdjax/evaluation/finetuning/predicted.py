@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kdjax.config import Dtype, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Split, Task
-from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, encoder_of, finetune_one
 from kdjax.evaluation.finetuning.results import Setting, Trial
 from kdjax.evaluation.finetuning.saved import RunningState, content_key, split_digest
 from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
@@ -80,10 +80,7 @@ def predict_unlabelled(
             that cannot be written or read.
     """
     layout = layout or one_device()
-    encoder = dict(params)
-    if start is not None:
-        encoder = dict(start.encoder)
-    encoder.pop("mlm", None)
+    encoder = encoder_of(params, start)
     step_key = step_key_of(config, task, settings, layout, dtype)
     content = content_key(step_key, settings, encoder, task)
     hidden = {result: split_digest(split) for result, split in task.unlabelled.items()}

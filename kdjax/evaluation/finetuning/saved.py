@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Split, Task
@@ -24,6 +23,7 @@ from kdjax.evaluation.finetuning.step import StepKey
 from kdjax.process_logging import warn
 from kdjax.storage.files import digest
 from kdjax.training.checksum import sha256
+from kdjax.training.params_file import write_tensors
 
 SAVE_SECONDS = 180.0
 """Seconds between two saved states: what a kill loses, and compiling anew."""
@@ -62,19 +62,10 @@ class RunningState:
         """
         older = self._paths()
         path = self.directory / f"{self.name}.step{step}.safetensors"
-        unfinished = path.with_name(f".{path.name}.tmp")
         tensors = {}
         for place, leaf in jax.tree_util.tree_leaves_with_path(state):
             tensors[jax.tree_util.keystr(place)] = np.asarray(leaf, order="C")
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, unfinished, metadata={"key": self.key, CHECKSUM: sha256(tensors)})
-            unfinished.replace(path)
-        except (OSError, SafetensorError) as e:
-            unfinished.unlink(missing_ok=True)
-            raise InputError(
-                f"{path}: cannot be written ({e}), expected room for it; then run it again"
-            ) from None
+        write_tensors(path, tensors, {"key": self.key, CHECKSUM: sha256(tensors)})
         for old in older:
             if old != path:
                 old.unlink(missing_ok=True)
