@@ -25,7 +25,8 @@ from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
-from kdjax.training.phase import BatchShape, price
+from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.records.metrics_log import NAME, Log
 from kdjax.training.records.step_metrics import MetricsRecorder, PendingStep

@@ -29,7 +29,8 @@ from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, Optim
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.train import train

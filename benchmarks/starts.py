@@ -39,7 +39,8 @@ from kdjax.parallel.layout import Layout
 from kdjax.storage.files import read_json, write_json
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
-from kdjax.training.phase import BatchShape, price
+from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price
 from kdjax.training.program import program_of
 from kdjax.training.train import train
 

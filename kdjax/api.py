@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import kdjax.study.compare
-import kdjax.training.phase
+import kdjax.training.phase_price
 import kdjax.training.train
 from kdjax import recipes, standard_streams
 from kdjax.budget.accounting import CASES, Budget
@@ -221,8 +221,8 @@ def price(
     """
     if max_predictions is None:
         max_predictions = predictions(seq_len, DataConfig.mlm_probability)
-    shape = BatchShape(batch_size, seq_len, max_predictions)
-    return kdjax.training.phase.price(arm.definition.phases[phase], shape)
+    batch_shape = BatchShape(batch_size, seq_len, max_predictions)
+    return kdjax.training.phase_price.price(arm.definition.phases[phase], batch_shape)
 
 
 def prepare(
@@ -337,16 +337,19 @@ def train(
     """
     settings = replace(settings, batch_size=batch_size)
     layout = Layout.of(settings.mesh)
-    shape = BatchShape(batch_size, data.settings.seq_len, data.settings.max_predictions)
+    batch_shape = BatchShape(batch_size, data.settings.seq_len, data.settings.max_predictions)
     _check_vocabulary(arm, data)
 
     # Compile each phase, and place the teacher on the devices.
     definition = arm.definition.ramped(settings.batch_ramp)
-    prices = [kdjax.training.phase.price(phase, phase.shape(shape)) for phase in definition.phases]
+    prices = []
+    for phase in definition.phases:
+        phase_shape = phase.batch_shape(batch_shape)
+        prices.append(kdjax.training.phase_price.price(phase, phase_shape))
     compiled_phases = compile_arm(
         definition,
         prices,
-        shape,
+        batch_shape,
         [seed],
         config=replace(_recipe(data), train=settings),
         corpus=data.corpus,
@@ -356,7 +359,7 @@ def train(
 
     # A budget that does not afford one step of each phase is refused before anything is written.
     if budget.countable:
-        definition.schedule_phases(budget, prices, shape)
+        definition.schedule_phases(budget, prices, batch_shape)
 
     with ExitStack() as stack:
         if out is None:

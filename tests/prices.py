@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.price import Price
-from kdjax.training import phase as phases
+from kdjax.training import phase_price
 from kdjax.training.phase import BatchShape, Phase
 
 
@@ -52,7 +52,7 @@ def key(phase: Phase, shape: BatchShape) -> str | None:
 
 def keep() -> None:
     """Read a price that another process of this run has found from its file, from now on."""
-    compute_price = phases._price
+    compute_price = phase_price._price
 
     @functools.cache
     def price(phase: Phase, shape: BatchShape) -> Price:
@@ -69,4 +69,4 @@ def keep() -> None:
         Path(file.name).replace(path)
         return computed
 
-    phases._price = price
+    phase_price._price = price

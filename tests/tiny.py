@@ -15,7 +15,8 @@ from kdjax.config import ArmConfig, CheckpointConfig, ModelConfig, OptimizerConf
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.input_pipeline import Stream
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 
@@ -97,7 +98,7 @@ def compiled_phase(
     phase: Phase, program: Program, stream: Stream, teacher: Any = None
 ) -> CompiledPhase:
     """Make a phase of a run, at its price."""
-    return CompiledPhase(phase, program, price(phase, program.shape), stream, teacher)
+    return CompiledPhase(phase, program, price(phase, program.batch_shape), stream, teacher)
 
 
 def batch(seed: int = 0, shape: BatchShape = SHAPE) -> dict[str, np.ndarray]:

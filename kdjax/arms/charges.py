@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.config import Config, ModelConfig
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
@@ -21,9 +21,9 @@ def share(flops: int, runs: int) -> int:
     return -(-flops // runs)
 
 
-def probe_shape(config: Config) -> BatchShape:
+def probe_batch_shape(config: Config) -> BatchShape:
     """Return the shape of the batches that an MLM probe is fitted on."""
-    return batch_shape(config, config.evaluation.mlm_probe.batch_size)
+    return batch_shape_of(config, config.evaluation.mlm_probe.batch_size)
 
 
 def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
@@ -35,7 +35,7 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
     settings = config.evaluation.mlm_probe
     if not settings.tokens:
         return None
-    return cost_of(settings, model, probe_shape(config))
+    return cost_of(settings, model, probe_batch_shape(config))
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
@@ -76,9 +76,9 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
     if config.cache.source:
         directory = local_path(config.cache.source, "cache.source")
         return int(CacheManifest.read(directory).totals["flops"])
-    shape = batch_shape(config, config.cache.batch_size)
-    flops_per_pass = cache_price(zoo.resolve(config.teacher.architecture), request, shape)
-    return flops_per_pass * passes(sequences, config.data.mask_copies, shape.batch_size)
+    batch_shape = batch_shape_of(config, config.cache.batch_size)
+    flops_per_pass = cache_price(zoo.resolve(config.teacher.architecture), request, batch_shape)
+    return flops_per_pass * passes(sequences, config.data.mask_copies, batch_shape.batch_size)
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:

@@ -11,13 +11,14 @@ from kdjax.training.phase import BatchShape
 from kdjax.training.teacher.directories import teacher_seeds
 
 
-def shape_of(config: Config) -> BatchShape:
-    """Return the shape of a recipe's batch."""
-    return batch_shape(config, config.train.batch_size)
+def batch_shape_of(config: Config, batch_size: int | None = None) -> BatchShape:
+    """Return the shape of a batch of a recipe's sequences.
 
-
-def batch_shape(config: Config, batch_size: int) -> BatchShape:
-    """Return the shape of a batch of so many of a recipe's sequences."""
+    Args:
+        config: the recipe.
+        batch_size: sequences of the batch; None: as many as a step of training takes.
+    """
+    batch_size = batch_size or config.train.batch_size
     return BatchShape(batch_size, config.data.seq_len, config.data.max_predictions)
 
 

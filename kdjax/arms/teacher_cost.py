@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import schedule_phases
 from kdjax.config import Config
@@ -14,7 +14,7 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.storage import hub
 from kdjax.training.arm import Arm
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.teacher.directories import read_card, source_directories
 from kdjax.training.teacher.head import head_phase
 from kdjax.training.teacher.pretraining import pretraining_flops
@@ -85,8 +85,8 @@ def cost_by_recipe(config: Config) -> TeacherCost:
     teacher = config.teacher
     if teacher.train.budget:
         architecture = zoo.resolve(teacher.architecture)
-        shape = batch_shape(config, teacher.train.batch_size)
-        return TeacherCost(pretraining_flops(architecture, teacher.train, shape, teacher.at))
+        batch_shape = batch_shape_of(config, teacher.train.batch_size)
+        return TeacherCost(pretraining_flops(architecture, teacher.train, batch_shape, teacher.at))
     # What the recipe states goes before what the card says.
     cost = TeacherCost.of_facts(_card(config))
     if teacher.training_flops:
@@ -106,12 +106,12 @@ def fit_flops(config: Config) -> int:
         InputError: its budget buys no step.
     """
     head = config.teacher.head
-    shape = batch_shape(config, head.batch_size)
-    step_price = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
+    batch_shape = batch_shape_of(config, head.batch_size)
+    step_price = price(head_phase(zoo.resolve(config.teacher.architecture), head), batch_shape)
     spans = schedule_phases(
         Budget.flops(head.budget),
         [(1.0, step_price)],
-        shape.tokens_per_step,
+        batch_shape.tokens_per_step,
         setting="teacher.head.budget",
     )
     return spans[0].steps * step_price.total

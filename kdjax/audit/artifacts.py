@@ -24,7 +24,8 @@ from kdjax.storage.typed_json import to_plain
 from kdjax.study.facts import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.checksum import sha256
-from kdjax.training.phase import BatchShape, price
+from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price
 from kdjax.training.teacher.directories import (
     CARD,
     read_card,
@@ -145,9 +146,10 @@ def _teacher_costs(study: RecordedStudy, corpus: Corpus | None) -> dict[str, Any
         "head_flops": before.head,
     }
     if head.budget:
-        shape = BatchShape(head.batch_size, config.data.seq_len, config.data.max_predictions)
-        cost = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
-        (fit,) = schedule_phases(Budget.flops(head.budget), [(1.0, cost)], shape.tokens_per_step)
+        batch_shape = BatchShape(head.batch_size, config.data.seq_len, config.data.max_predictions)
+        cost = price(head_phase(zoo.resolve(config.teacher.architecture), head), batch_shape)
+        budget = Budget.flops(head.budget)
+        (fit,) = schedule_phases(budget, [(1.0, cost)], batch_shape.tokens_per_step)
         account = "tuning_flops" if head.encoder == "tuned" else "head_flops"
         expected[account] += fit.steps * cost.total
         expected["head_steps"] = fit.steps

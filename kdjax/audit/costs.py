@@ -13,7 +13,7 @@ from kdjax.recipes import from_dict
 from kdjax.storage.files import digest
 from kdjax.study.manifest import Cost
 from kdjax.training.arm import Arm
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 
 
 def audited_costs(artifacts: AuditedArtifacts) -> dict[str, Cost]:
@@ -29,7 +29,7 @@ def audited_costs(artifacts: AuditedArtifacts) -> dict[str, Cost]:
 def _cost(artifacts: AuditedArtifacts, arm: Arm) -> Cost:
     """Compute what a run of an arm costs; under another JAX than the study's, as recorded."""
     study = artifacts.study
-    counted = [price(phase, phase.shape(study.shape)) for phase in arm.phases]
+    counted = [price(phase, phase.batch_shape(study.batch_shape)) for phase in arm.phases]
     study.tally["prices"] += len(counted)
     recorded = study.manifest["costs"][arm.name] if study.manifest else {}
     cost = Cost(tuple(counted), _upfront(artifacts, arm, recorded.get("upfront", {})))

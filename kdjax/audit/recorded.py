@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.audit.findings import WRITTEN, AuditFindings, shared_part
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
@@ -37,7 +37,7 @@ class RecordedStudy:
         config: the recipe.
         arms: name -> arm of the recipe.
         artifact_dirs: directories of what the runs share.
-        shape: shape of a batch.
+        batch_shape: shape of a batch.
         budget: budget of a run.
         note: remark to add to an expected price; empty under the JAX that the study ran under.
         tally: number of prices and of ledger entries that were worked out anew so far.
@@ -51,7 +51,7 @@ class RecordedStudy:
     config: Config
     arms: dict[str, Arm]
     artifact_dirs: dict[str, Path]
-    shape: BatchShape
+    batch_shape: BatchShape
     budget: Budget
     note: str
     tally: Counter[str] = field(default_factory=Counter)
@@ -97,7 +97,7 @@ def recorded_study(
     try:
         config = from_dict(plain(_recipe(results, recipes)))
         arms = arms_of(config)
-        shape = shape_of(config)
+        batch_shape = batch_shape_of(config)
         budget = Budget.of(config.budget)
     except Exception as error:
         findings.add(out / RESULTS, f"a recipe that cannot be used ({error})", WRITTEN)
@@ -117,7 +117,7 @@ def recorded_study(
         config,
         arms,
         artifact_dirs(config, out, shared),
-        shape,
+        batch_shape,
         budget,
         note,
     )

@@ -47,12 +47,12 @@ class RunAudit:
         self._findings = study.findings
         self._cost = cost
         self._budget = study.budget
-        self._shapes = [phase.shape(study.shape) for phase in arm.phases]
+        self._batch_shapes = [phase.batch_shape(study.batch_shape) for phase in arm.phases]
         # Where a clock decides, how many steps each phase has does not follow from the budget.
         self._spans: tuple[PhaseSpan, ...] = ()
         if self._budget.countable:
             self._spans = arm.schedule_phases(
-                self._budget, self._cost.prices, study.shape, self._cost.upfront
+                self._budget, self._cost.prices, study.batch_shape, self._cost.upfront
             )
 
     def audit(self) -> dict[str, Any]:
@@ -124,15 +124,16 @@ class RunAudit:
         steps = sum(phases)
         sequences = 0
         spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
-        for done, shape, price in zip(phases, self._shapes, self._cost.prices, strict=True):
-            sequences += done * shape.batch_size
+        prices = self._cost.prices
+        for phase_steps, batch_shape, price in zip(phases, self._batch_shapes, prices, strict=True):
+            sequences += phase_steps * batch_shape.batch_size
             for part, flops in price.parts().items():
-                spent[part] += done * flops
+                spent[part] += phase_steps * flops
         account: dict[str, Any] = {
             "budget": plain(asdict(self._budget)),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
-            "positions": sequences * self._study.shape.seq_len,
+            "positions": sequences * self._study.batch_shape.seq_len,
         }
 
         # Of stored outputs that are gone, nobody knows the size.
@@ -156,7 +157,7 @@ class RunAudit:
         findings = self._findings
         opening = {
             "prices": [price.to_json() for price in self._cost.prices],
-            "positions": [shape.tokens_per_step for shape in self._shapes],
+            "positions": [batch_shape.tokens_per_step for batch_shape in self._batch_shapes],
         }
         findings.expect_fields(path, entries[0], opening, "entry 0")
         expected: dict[str, Any] = {}
@@ -201,9 +202,13 @@ class RunAudit:
 
         # The result repeats the ledger's end in the words of a report.
         phases = []
-        for steps, shape, cost in zip(ledger.phases, self._shapes, self._cost.prices, strict=True):
-            flops = steps * cost.total
-            phases.append({"steps": steps, "batch": shape.batch_size, "flops": flops})
+        prices = self._cost.prices
+        for steps, batch_shape, price in zip(
+            ledger.phases, self._batch_shapes, prices, strict=True
+        ):
+            flops = steps * price.total
+            phases.append({"steps": steps, "batch": batch_shape.batch_size, "flops": flops})
+        seq_len = self._study.batch_shape.seq_len
         wall_clock = dict(ledger.seconds)
         if closing["event"] == "close":
             # The evaluation at the end comes after the ledger is closed.
@@ -221,7 +226,7 @@ class RunAudit:
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.padded_tokens / self._study.shape.seq_len / self._artifacts.sequences,
+            "epochs": ledger.padded_tokens / seq_len / self._artifacts.sequences,
             "wall_clock": wall_clock,
             "params_sha256": closing.get("params_sha256"),
             "ledger_sha256": closing["sha256"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
-from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.budget import journal
@@ -39,7 +39,7 @@ class TeacherAudit:
         self._config = study.config
         self._findings = study.findings
         self._settings = study.config.teacher.train
-        self._shape = batch_shape(study.config, self._settings.batch_size)
+        self._batch_shape = batch_shape_of(study.config, self._settings.batch_size)
 
     def audit(self, corpus_digest: str | None, counts: Counts | None) -> dict[str, Any]:
         """Audit all of it.
@@ -68,7 +68,7 @@ class TeacherAudit:
         # Everything below follows from the price of a step; under another JAX, from the recorded
         # one.
         price = pretraining_price(
-            zoo.resolve(self._config.teacher.architecture), self._settings, self._shape
+            zoo.resolve(self._config.teacher.architecture), self._settings, self._batch_shape
         )
         if manifest:
             findings.expect_equal(
@@ -76,7 +76,7 @@ class TeacherAudit:
             )
             if self._study.note:
                 price = Price(**manifest["price"])
-        spans = pretraining_spans(self._settings, price, self._shape)
+        spans = pretraining_spans(self._settings, price, self._batch_shape)
 
         # The journal, then each checkpoint along the way, then the one that students learn from.
         path = directory / journal.NAME
@@ -96,10 +96,10 @@ class TeacherAudit:
         parts = price.parts()
         account: dict[str, Any] = {
             "spent": {name: steps * parts.get(name, 0) for name in ACCOUNTS},
-            "positions": steps * self._shape.tokens_per_step,
+            "positions": steps * self._batch_shape.tokens_per_step,
         }
         if counts is not None:
-            account |= counts.at(steps * self._shape.batch_size)
+            account |= counts.at(steps * self._batch_shape.batch_size)
         return account
 
     def _ledger(
@@ -149,7 +149,7 @@ class TeacherAudit:
         # The card says how far training had come, what that cost, and whose the weights are.
         training = {"seed": self._seed, "at": share, "steps": span.stop, "step_flops": price.total}
         if counts is not None:
-            training["tokens"] = counts.at(span.stop * self._shape.batch_size)["tokens"]
+            training["tokens"] = counts.at(span.stop * self._batch_shape.batch_size)["tokens"]
         self._findings.expect_fields(
             checkpoint / CARD, card["pretraining"], training, "pretraining"
         )

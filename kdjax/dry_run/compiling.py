@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.budget.hardware import utilisation
 from kdjax.config import Config
 from kdjax.dry_run.pricing import prices
@@ -81,7 +81,7 @@ def compiled(
     layout = Layout.of(config.train.mesh, target.devices)
     for arm in chosen.values():
         for phase in arm.phases:
-            batch_size = phase.shape(shape_of(config)).batch_size
+            batch_size = phase.batch_shape(batch_shape_of(config)).batch_size
             layout.check_batch(batch_size, config.train.grad_accum_steps)
     step_prices = prices(config)
 
@@ -113,11 +113,13 @@ def _phase_row(
     config: Config, target: Slice, layout: Layout, phase: Phase, price: int, top: int
 ) -> dict[str, Any]:
     """Compile a phase's step, and return what it needs and does."""
-    shape = phase.shape(shape_of(config))
+    batch_shape = phase.batch_shape(batch_shape_of(config))
     settings = config.train
     try:
         with uncached():
-            program = program_of(phase, shape, layout, settings.grad_accum_steps, settings.compute)
+            program = program_of(
+                phase, batch_shape, layout, settings.grad_accum_steps, settings.compute
+            )
     except jax.errors.JaxRuntimeError as e:
         # A step that does not fit is a result; all other errors are errors.
         needed = out_of_memory(str(e))
@@ -134,21 +136,21 @@ def _phase_row(
         "hbm": memory["peak"],
         "compile_seconds": program.compile_seconds,
         "collectives": _collectives(module),
-        "attention": _attention(config, module, layout, phase, shape),
+        "attention": _attention(config, module, layout, phase, batch_shape),
         "estimated": _estimated(program, target, layout.devices, price, top),
     }
 
 
 def _attention(
-    config: Config, module: Module, layout: Layout, phase: Phase, shape: BatchShape
+    config: Config, module: Module, layout: Layout, phase: Phase, batch_shape: BatchShape
 ) -> dict[str, dict[str, int]]:
     """Return, by type, the arrays of the size of attention scores that go through HBM."""
     heads = {phase.student.heads // layout.mesh.shape["tensor"]}
     if phase.teacher is not None:
         heads.add(phase.teacher.heads // layout.mesh.shape["tensor"])
     # Scores are of the sequences that a device works on at once.
-    batch_size = shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
-    written = materialised(module, batch_size, heads, shape.seq_len)
+    batch_size = batch_shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
+    written = materialised(module, batch_size, heads, batch_shape.seq_len)
     return {scores.dtype: {"arrays": scores.arrays, "bytes": scores.bytes} for scores in written}
 
 

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from kdjax.arms.recipe_arms import shape_of
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, Config, ModelSpec
 from kdjax.dry_run.price_table import WIDTH
@@ -17,7 +17,7 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 
 
 def named_arms(
@@ -51,11 +51,11 @@ def named_arms(
 
 def _mean_step(arm: Arm, config: Config) -> float:
     """Return the FLOPs of a step, over all phases of an arm as they lie in a large budget."""
-    shape = shape_of(config)
+    batch_shape = batch_shape_of(config)
     # So large that rounding to whole steps does not show.
-    prices = [price(phase, phase.shape(shape)) for phase in arm.phases]
+    prices = [price(phase, phase.batch_shape(batch_shape)) for phase in arm.phases]
     large = Budget.flops(10**6 * max(step_price.total for step_price in prices))
-    spans = arm.schedule_phases(large, prices, shape)
+    spans = arm.schedule_phases(large, prices, batch_shape)
     return sum(span.steps * span.price.total for span in spans) / spans[-1].stop
 
 
@@ -66,13 +66,14 @@ def arms_table(config: Config, rows: dict[str, dict[str, Any]]) -> None:
         config: the recipe between whose models they are priced.
         rows: rows from `named_arms`.
     """
-    shape = shape_of(config)
+    batch_shape = batch_shape_of(config)
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
         title=f"Arms, priced for a {_size(config.student)} student and a "
-        f"{_size(config.teacher.architecture)} teacher, {shape.batch_size} x {shape.seq_len} "
-        f"tokens a step, {shape.max_predictions} masked slots a sequence",
+        f"{_size(config.teacher.architecture)} teacher, {batch_shape.batch_size} x "
+        f"{batch_shape.seq_len} tokens a step, {batch_shape.max_predictions} masked slots a "
+        "sequence",
     )
     # What may be long wraps; names and numbers do not.
     table.add_column("arm", no_wrap=True)

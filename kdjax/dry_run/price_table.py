@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from kdjax.arms.recipe_arms import shape_of
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import Budget
 from kdjax.budget.price import PARTS
@@ -47,14 +47,15 @@ def price_table(config: Config, rows: Rows) -> None:
 
 def _table(config: Config, rows: Rows) -> Table:
     """Build the table: FLOPs of a step by part, and what the budget buys."""
-    shape = shape_of(config)
+    batch_shape = batch_shape_of(config)
     first_arm, first_phases = next(iter(rows.items()))
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        title=f"FLOPs of a step of {shape.batch_size} x {shape.seq_len} tokens, "
-        f"{shape.max_predictions} masked slots a sequence; what {Budget.of(config.budget)} buy",
+        title=f"FLOPs of a step of {batch_shape.batch_size} x {batch_shape.seq_len} tokens, "
+        f"{batch_shape.max_predictions} masked slots a sequence; what "
+        f"{Budget.of(config.budget)} buy",
     )
     table.add_column("arm", no_wrap=True)
     parts = [part.replace("_", " ") for part in PARTS]
@@ -66,7 +67,7 @@ def _table(config: Config, rows: Rows) -> Table:
             label = name
             if len(phases) > 1:
                 label += f", phase {number}"
-                if phase["batch"] != shape.batch_size:
+                if phase["batch"] != batch_shape.batch_size:
                     label += f", batch {phase['batch']}"
             table.add_row(
                 label,

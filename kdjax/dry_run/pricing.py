@@ -14,7 +14,7 @@ from kdjax.arms.charges import (
     stored_by,
     upfront_charges,
 )
-from kdjax.arms.recipe_arms import arms_of, batch_shape, shape_of
+from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.price import Price
@@ -25,7 +25,7 @@ from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.teacher.fill_cache import cache_price
 from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher
 
@@ -62,9 +62,9 @@ def _arm_rows(
     config: Config, arms: dict[str, Arm], arm: Arm, corpus: Corpus | None
 ) -> list[dict[str, Any]]:
     """Return a row for each phase of an arm."""
-    shape = shape_of(config)
+    batch_shape = batch_shape_of(config)
     budget = Budget.of(config.budget)
-    step_prices = [price(phase, phase.shape(shape)) for phase in arm.phases]
+    step_prices = [price(phase, phase.batch_shape(batch_shape)) for phase in arm.phases]
 
     # What a row of this arm has besides its price.
     extras: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def _arm_rows(
                 **step_price.to_json(),
                 "charged": budget.charges(step_price.parts()),
                 "until": phase.until,
-                "batch": phase.shape(shape).batch_size,
+                "batch": phase.batch_shape(batch_shape).batch_size,
                 **reached,
                 **extras,
             }
@@ -118,7 +118,7 @@ def _reach(
     upfront = upfront_charges(config, arms, arm, sequences, teacher)
     budget = Budget.of(config.budget)
     rows = []
-    for span in arm.schedule_phases(budget, step_prices, shape_of(config), upfront):
+    for span in arm.schedule_phases(budget, step_prices, batch_shape_of(config), upfront):
         tokens = span.steps * span.tokens_per_step
         epochs = None
         words = None
@@ -146,9 +146,9 @@ def _cache(
     request = stored_by(arms)
     runs = sharing(config, arms)
     views = config.data.mask_copies
-    shape = batch_shape(config, config.cache.batch_size)
+    batch_shape = batch_shape_of(config, config.cache.batch_size)
     source = CachedTeacher(teacher, request, config.cache)
-    fields = source.fields(shape.seq_len, shape.max_predictions)
+    fields = source.fields(batch_shape.seq_len, batch_shape.max_predictions)
     bytes_a_sequence = record_bytes(fields) * views
 
     # With a prepared corpus it is known how many sequences there are.
@@ -162,7 +162,8 @@ def _cache(
         flops_share = share(flops, runs)
 
     # They pay off once a run has saved its share: both are of one sequence.
-    cost = Fraction(cache_price(teacher, request, shape), shape.batch_size) * views / runs
+    flops_per_batch = cache_price(teacher, request, batch_shape)
+    cost = Fraction(flops_per_batch, batch_shape.batch_size) * views / runs
     saved_an_epoch = _saved_an_epoch(config, arm, step_prices)
     epochs = None
     if saved_an_epoch > 0:
@@ -184,9 +185,9 @@ def _saved_an_epoch(config: Config, arm: Arm, step_prices: list[Price]) -> Fract
     begin = 0.0
     for phase, step_price in zip(arm.phases, step_prices, strict=True):
         if isinstance(phase.teacher_source, CachedTeacher):
-            shape = phase.shape(shape_of(config))
+            batch_shape = phase.batch_shape(batch_shape_of(config))
             online = replace(phase, teacher_source=OnlineTeacher(phase.teacher_source.teacher))
-            difference = price(online, shape).total - step_price.total
-            saved += Fraction(phase.until - begin) * Fraction(difference, shape.batch_size)
+            difference = price(online, batch_shape).total - step_price.total
+            saved += Fraction(phase.until - begin) * Fraction(difference, batch_shape.batch_size)
         begin = phase.until
     return saved

@@ -126,12 +126,12 @@ class MlmProbe:
     Attributes:
         settings: tokens, batch, optimiser and layers of the fit, from the recipe.
         text: training text; each fit begins at its beginning.
-        shape: shape of a batch.
+        batch_shape: shape of a batch.
     """
 
     settings: MlmProbeConfig
     text: TrainingText
-    shape: BatchShape
+    batch_shape: BatchShape
 
     def fit(self, model: ModelConfig, params: Params) -> FittedProbe:
         """Fit a head on a model's frozen states; a pure function of the probe and the arguments.
@@ -150,7 +150,7 @@ class MlmProbe:
         form = ProbeHead(model, settings.decoder, settings.features)
         encoder = {name: jax.device_put(part) for name, part in params.items() if name != "mlm"}
         word = encoder["embeddings"]["word"]["embedding"]
-        steps = steps_of(settings, self.shape)
+        steps = steps_of(settings, self.batch_shape)
         half_steps = steps // 2
 
         # Two heads on the same states: the half-way twin takes part in the first half of the steps.
@@ -173,37 +173,38 @@ class MlmProbe:
         return FittedProbe(form, encoder, whole[0], half[0], tuple(values.tolist()))
 
 
-def steps_of(settings: MlmProbeConfig, shape: BatchShape) -> int:
+def steps_of(settings: MlmProbeConfig, batch_shape: BatchShape) -> int:
     """Count the steps that the probe's tokens allow.
 
     Raises:
         InputError: fewer than two steps.
     """
-    steps = int(settings.tokens // shape.tokens_per_step)
+    tokens_per_step = batch_shape.tokens_per_step
+    steps = int(settings.tokens // tokens_per_step)
     if steps < 2:
         raise InputError(
             f"evaluation.mlm_probe.tokens is {settings.tokens:g}, expected 0, or at least two "
-            f"steps of evaluation.mlm_probe.batch_size x data.seq_len, {2 * shape.tokens_per_step} "
+            f"steps of evaluation.mlm_probe.batch_size x data.seq_len, {2 * tokens_per_step} "
             "tokens"
         )
     return steps
 
 
-def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: BatchShape) -> ProbeCost:
+def cost_of(settings: MlmProbeConfig, model: ModelConfig, batch_shape: BatchShape) -> ProbeCost:
     """Count a probe's FLOPs from shapes alone, by the FLOP counter that prices training steps.
 
     Args:
         settings: settings of the probe.
         model: configuration of the frozen model.
-        shape: shape of a batch.
+        batch_shape: shape of a batch.
 
     Raises:
         InputError: fewer tokens than two steps take.
         FlopCountError: XLA and the independent count disagree.
     """
     form = ProbeHead(model, settings.decoder, settings.features)
-    forward_flops, update_flops = _flops(form, shape)
-    return ProbeCost(forward_flops, update_flops, steps_of(settings, shape))
+    forward_flops, update_flops = _flops(form, batch_shape)
+    return ProbeCost(forward_flops, update_flops, steps_of(settings, batch_shape))
 
 
 def _rate(settings: MlmProbeConfig, number: int, steps: int) -> np.float32:
@@ -213,11 +214,11 @@ def _rate(settings: MlmProbeConfig, number: int, steps: int) -> np.float32:
 
 
 @functools.cache
-def _flops(form: ProbeHead, shape: BatchShape) -> tuple[int, int]:
+def _flops(form: ProbeHead, batch_shape: BatchShape) -> tuple[int, int]:
     """Count FLOPs of the frozen forward pass on a batch, and of one step of a head."""
     # Shapes alone: nothing is computed.
     encoder = abstract_params(form.model, mlm=False)
-    batch = shape.abstract()
+    batch = batch_shape.abstract()
     state = jax.eval_shape(form.start)
     states = jax.eval_shape(form.states, encoder, batch)
     word = encoder["embeddings"]["word"]["embedding"]

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from kdjax import forecast
 from kdjax.arms.baseline import first_without_teacher
-from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
@@ -42,7 +42,7 @@ from kdjax.storage.typed_json import to_plain
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.sweep.schema import SweepResults
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 
 BEYOND = (1, 3, 10, 30, 100)
 """Multiples of the largest budget spent that are forecast where the recipe names no budgets."""
@@ -84,7 +84,7 @@ def forecasts(config: Config) -> Plan:
         InputError: a pilot that is not there, or not this recipe's; too few budgets to fit.
     """
     arms = arms_of(config)
-    shape = shape_of(config)
+    batch_shape = batch_shape_of(config)
     pilot = pilot_of(config)
     runs = runs_of(config, pilot) if pilot else []
     budgets = _budgets(config, runs)
@@ -93,7 +93,7 @@ def forecasts(config: Config) -> Plan:
     fill, unique = text_of(config, pilot)
     spending = {}
     for name, arm in arms.items():
-        prices = tuple(price(phase, phase.shape(shape)) for phase in arm.phases)
+        prices = tuple(price(phase, phase.batch_shape(batch_shape)) for phase in arm.phases)
         spending[name] = Spending(arm, prices, config, fill, unique)
 
     # Prices and published laws are known without a pilot.

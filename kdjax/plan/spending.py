@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kdjax import forecast
 from kdjax.arms.charges import probe_charge, share, teacher_flops
-from kdjax.arms.recipe_arms import shape_of
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
@@ -64,7 +64,7 @@ class Spending:
 
         # The budget itself is in FLOPs, whatever kind the recipe enforces.
         budget = replace(Budget.flops(flops), teacher=case)
-        return self.arm.schedule_phases(budget, self.prices, shape_of(self.config), before)
+        return self.arm.schedule_phases(budget, self.prices, batch_shape_of(self.config), before)
 
     def affords(self, flops: float, case: str) -> bool:
         """Return whether every phase gets at least one step of a budget."""

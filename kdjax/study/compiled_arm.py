@@ -20,7 +20,7 @@ from kdjax.training.teacher.source import CachedTeacher
 def compile_arm(
     arm: Arm,
     prices: Sequence[Price],
-    shape: BatchShape,
+    batch_shape: BatchShape,
     seeds: Sequence[int],
     *,
     config: Config,
@@ -36,7 +36,7 @@ def compile_arm(
     Args:
         arm: the arm.
         prices: price of a step of each phase.
-        shape: shape of a batch, before any ramp of its size.
+        batch_shape: shape of a batch, before any ramp of its size.
         seeds: seeds of the runs.
         config: the recipe.
         corpus: the text.
@@ -49,7 +49,7 @@ def compile_arm(
     """
     compiled_phases = {seed: list[CompiledPhase]() for seed in seeds}
     for phase, price in zip(arm.phases, prices, strict=True):
-        phase_shape = phase.shape(shape)
+        phase_shape = phase.batch_shape(batch_shape)
         # Order and masks are a seed's own, stored outputs or not.
         stored = cache if isinstance(phase.teacher_source, CachedTeacher) else None
         streams = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdjax.arms.charges import probe_shape
+from kdjax.arms.charges import probe_batch_shape
 from kdjax.config import Config, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.minimal_pairs import PairSet
@@ -179,18 +179,18 @@ class Evaluation:
         # Its loss at half the tokens: what is still to be gained shows in the second half.
         half = fitted.measure(self.held_out, half=True).loss
         gain = half - loss
-        cost = cost_of(probe.settings, model, probe.shape)
+        cost = cost_of(probe.settings, model, probe.batch_shape)
         return ProbeFit(
             **measured,
             half=half,
             gain=gain,
             tolerance=probe.settings.tolerance,
             converged=gain <= probe.settings.tolerance,
-            tokens=cost.steps * probe.shape.tokens_per_step,
+            tokens=cost.steps * probe.batch_shape.tokens_per_step,
             steps=cost.steps,
             flops=cost.total,
             layer_weights=tuple(fitted.layer_weights),
-            curve=tuple(fitted.curve(probe.shape.tokens_per_step)),
+            curve=tuple(fitted.curve(probe.batch_shape.tokens_per_step)),
         )
 
 
@@ -207,4 +207,4 @@ def mlm_probe_of(config: Config, corpus: Corpus) -> MlmProbe | None:
     settings = config.evaluation.mlm_probe
     if not settings.tokens:
         return None
-    return MlmProbe(settings, probe_batches(config, corpus), probe_shape(config))
+    return MlmProbe(settings, probe_batches(config, corpus), probe_batch_shape(config))

@@ -148,7 +148,7 @@ class StudyRunner:
         compiled_phases = compile_arm(
             arm,
             self._study.costs[arm.name].prices,
-            self._plan.shape,
+            self._plan.batch_shape,
             seeds,
             config=self._config,
             corpus=self._artifacts.corpus,
@@ -238,7 +238,7 @@ class StudyRunner:
         phases = []
         for steps, compiled_phase in zip(ledger.phases, compiled_phases, strict=True):
             flops = steps * compiled_phase.price.total
-            batch_size = compiled_phase.program.shape.batch_size
+            batch_size = compiled_phase.program.batch_shape.batch_size
             phases.append(RunPhase(steps, batch_size, flops))
         corpus = self._artifacts.corpus
         train_sequences = corpus.sequences("train")
@@ -255,7 +255,7 @@ class StudyRunner:
             tokens_seen=ledger.tokens,
             tokens_unique=ledger.unique_tokens,
             tokens_masked=ledger.masked_tokens,
-            epochs=ledger.padded_tokens / self._plan.shape.seq_len / train_sequences,
+            epochs=ledger.padded_tokens / self._plan.batch_shape.seq_len / train_sequences,
             wall_clock=clock.seconds,
             hardware=hardware_use(compiled_phases, ledger, outcome.side_by_side),
             metrics=metrics,

@@ -106,14 +106,14 @@ class Study:
             with CLOCK("teacher", whole=True):
                 check_teacher(config, plan.layout)
         artifacts.make("task_scores", "minimal_pairs")
-        train_batches(config, artifacts.corpus, plan.shape.batch_size, seed=0)
+        train_batches(config, artifacts.corpus, plan.batch_shape.batch_size, seed=0)
         # Before anything is trained: the recipe may refuse what it finds.
         artifacts.make("contamination")
 
         # Before much is made: a share of it may exceed the budget.
         for name, spans in self.spans.items():
             tokens = sum(span.steps * span.tokens_per_step for span in spans)
-            sequences = tokens // plan.shape.seq_len
+            sequences = tokens // plan.batch_shape.seq_len
             check_regime(config, artifacts.corpus, f"arms.{name}", sequences)
 
         # The teacher has what every objective asks of it.

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from kdjax.arms.charges import probe_charge, upfront_charges
-from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import PhaseSpan
@@ -17,7 +17,7 @@ from kdjax.study.artifact_dirs import artifact_dirs
 from kdjax.study.manifest import Cost
 from kdjax.study.run_backup import run_name
 from kdjax.training.arm import Arm
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 
 
 class StudyPlan:
@@ -28,7 +28,7 @@ class StudyPlan:
         out: directory that the study writes to.
         artifact_dirs: directories of corpus, teacher, stored outputs and references, by name.
         arms: name -> resolved arm.
-        shape: shape of a batch.
+        batch_shape: shape of a batch.
         budget: budget of each run.
         layout: layout of arrays on the devices.
     """
@@ -49,12 +49,12 @@ class StudyPlan:
         self.out = out
         self.artifact_dirs = artifact_dirs(config, out, shared)
         self.arms = arms_of(config)
-        self.shape = shape_of(config)
+        self.batch_shape = batch_shape_of(config)
         self.budget = Budget.of(config.budget)
         self.layout = Layout.of(config.train.mesh)
         # Each stretch of a batch ramp has batches of its own.
         batch_sizes = [step.batch_size for step in config.train.batch_ramp]
-        for batch_size in (self.shape.batch_size, *batch_sizes):
+        for batch_size in (self.batch_shape.batch_size, *batch_sizes):
             self.layout.check_batch(batch_size, config.train.grad_accum_steps)
 
     @property
@@ -80,7 +80,7 @@ class StudyPlan:
 
     def prices(self, arm: Arm) -> tuple[Price, ...]:
         """Count what a step of each phase of an arm costs."""
-        return tuple(price(phase, phase.shape(self.shape)) for phase in arm.phases)
+        return tuple(price(phase, phase.batch_shape(self.batch_shape)) for phase in arm.phases)
 
     def check_budget(self, arm: Arm, prices: tuple[Price, ...]) -> None:
         """Check that the budget buys each phase of an arm a step, its MLM probe being paid.
@@ -115,4 +115,4 @@ class StudyPlan:
         """
         if not self.budget.countable:
             return ()
-        return arm.schedule_phases(self.budget, cost.prices, self.shape, cost.upfront)
+        return arm.schedule_phases(self.budget, cost.prices, self.batch_shape, cost.upfront)

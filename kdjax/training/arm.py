@@ -119,7 +119,7 @@ class Arm:
         self,
         budget: Budget,
         prices: Sequence[Price],
-        shape: BatchShape,
+        batch_shape: BatchShape,
         upfront: Mapping[str, int] | None = None,
     ) -> tuple[PhaseSpan, ...]:
         """Return where the arm's phases lie in a budget (`kdjax.budget.ledger.schedule_phases`).
@@ -127,10 +127,10 @@ class Arm:
         Args:
             budget: a budget of FLOPs or tokens.
             prices: price of a step of each phase.
-            shape: shape of the recipe's batch.
+            batch_shape: shape of the recipe's batch.
             upfront: FLOPs spent before the first step, by account.
         """
-        tokens_per_step = [phase.shape(shape).tokens_per_step for phase in self.phases]
+        tokens_per_step = [phase.batch_shape(batch_shape).tokens_per_step for phase in self.phases]
         phases = [(phase.until, price) for phase, price in zip(self.phases, prices, strict=True)]
         return schedule_phases(
             budget, phases, tokens_per_step, upfront, f"arms.{self.name}: budget.{budget.kind}"
@@ -171,8 +171,8 @@ def resolve(
     try:
         check_start(config.start or StartConfig(), model, teacher)
         for n, objective in enumerate(objectives):
-            others = objectives[:n] + objectives[n + 1 :]
-            phase = _phase(name, model, teacher, objective, others, optimizer)
+            other_objectives = objectives[:n] + objectives[n + 1 :]
+            phase = _phase(name, model, teacher, objective, other_objectives, optimizer)
             phases.append(replace(phase, until=config.phases[n].until))
         _check_shared(phases)
         if config.teacher == "cached":
@@ -187,7 +187,7 @@ def _phase(
     student: ModelConfig,
     teacher: ModelConfig | None,
     objective: Objective,
-    others: tuple[Objective, ...],
+    other_objectives: tuple[Objective, ...],
     optimizer: OptimizerConfig,
 ) -> Phase:
     """Return a phase that looks at the teacher only if its objective does.
@@ -199,7 +199,7 @@ def _phase(
         raise InputError("the objective looks at a teacher, expected one")
     phase_teacher = teacher if objective.needs_teacher else None
     objective.needs(student, phase_teacher)
-    others_need_teacher = any(other.needs_teacher for other in others)
+    others_need_teacher = any(other.needs_teacher for other in other_objectives)
     return Phase(
         name,
         student,
@@ -207,8 +207,8 @@ def _phase(
         OnlineTeacher(phase_teacher) if phase_teacher else None,
         objective,
         optimizer,
-        others=others,
-        others_teacher=teacher if others_need_teacher else None,
+        other_objectives=other_objectives,
+        other_objectives_teacher=teacher if others_need_teacher else None,
     )
 
 

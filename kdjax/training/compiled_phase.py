@@ -36,7 +36,7 @@ class CompiledPhase:
 def compile_phase(
     phase: Phase,
     price: Price,
-    shape: BatchShape,
+    batch_shape: BatchShape,
     streams: Sequence[Stream],
     layout: Layout,
     settings: TrainConfig,
@@ -47,7 +47,7 @@ def compile_phase(
     Args:
         phase: phase with its objective, student and teacher source.
         price: price of one step.
-        shape: shape of the phase's batches.
+        batch_shape: shape of the phase's batches.
         streams: batches of each run; as many lanes are compiled.
         layout: layout of the devices.
         settings: training settings: microbatches, and how the models are computed.
@@ -61,7 +61,7 @@ def compile_phase(
             MLM head that the objective asks for.
     """
     program = program_of(
-        phase, shape, layout, settings.grad_accum_steps, settings.compute, len(streams)
+        phase, batch_shape, layout, settings.grad_accum_steps, settings.compute, len(streams)
     )
     teacher = program.place_teacher(teacher_params)
     return [CompiledPhase(phase, program, price, stream, teacher) for stream in streams]

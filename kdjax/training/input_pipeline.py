@@ -83,7 +83,7 @@ def _counted_on_devices(
     """
     layout = program.layout
     count = count_on_devices(layout)
-    rows = layout.rows(program.shape.batch_size)
+    rows = layout.rows(program.batch_shape.batch_size)
     # One batch is always on its way; its counts are read when the next is counted.
     pending: tuple[Mapping[str, jax.Array], int, Any] | None = None
     for seen, arrays in stream.iterate(sequences_seen, rows):
@@ -106,4 +106,4 @@ def _agreed_input(batch: Mapping[str, jax.Array], fresh: int, sums: Any) -> Step
 
 def _fresh(program: Program, stream: Stream, seen: int) -> int:
     """Count the new sequences of a batch; they repeat only after all were seen."""
-    return min(program.shape.batch_size, max(0, stream.sequences - seen))
+    return min(program.batch_shape.batch_size, max(0, stream.sequences - seen))

@@ -79,7 +79,7 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
-        """Wait for the next input, on the clock."""
+        """Wait for the next input, on the stopwatch."""
 
     @abstractmethod
     def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:

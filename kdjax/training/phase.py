@@ -1,5 +1,4 @@
-"""A phase of an arm: its models, objective and optimiser as pure functions, and the price of its
-step."""
+"""A phase of an arm: its models, objective and optimiser as pure functions."""
 
 from __future__ import annotations
 
@@ -12,32 +11,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.budget.jaxpr_count import FlopCountError
-from kdjax.budget.price import Price, measure, reconcile
 from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
-from kdjax.models.features import Features
 from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
-from kdjax.training.optimizer import adamw, apply, learning_rate
-from kdjax.training.partition import parameters_in_use, partition, select_optimizer_state
+from kdjax.training.optimizer import adamw, learning_rate
+from kdjax.training.partition import parameters_in_use, partition
 from kdjax.training.step import (
     Forward,
-    ScheduleInputs,
     Step,
-    global_norm,
-    init_state,
     make_loss_fn,
     make_step,
-    student_params,
 )
 from kdjax.training.teacher.source import TeacherSource
-
-REFERENCE_BITS = "rbg"
-"""Dropout bits in the reference program: XLA's own generator counts as no FLOPs; mixing integers is
-not arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +75,11 @@ class Phase:
         optimizer: settings of the optimiser.
         until: share of the arm's budget at which the phase ends.
         batch_size: sequences of a step; None: as many as the recipe says.
-        others: objectives of the arm's other phases, whose projections travel along in the state.
-        others_teacher: the teacher that `others` look at; None where none of them does. A phase
-            without a teacher may stand beside one whose projection has the teacher's width.
+        other_objectives: objectives of the arm's other phases, whose projections travel along in
+            the state.
+        other_objectives_teacher: the teacher that `other_objectives` look at; None where none of
+            them does. A phase without a teacher may stand beside one whose projection has the
+            teacher's width.
         frozen_encoder: whether the MLM head alone is trained, on an encoder that the step is given
             in the teacher's place.
     """
@@ -102,8 +92,8 @@ class Phase:
     optimizer: OptimizerConfig
     until: float = 1.0
     batch_size: int | None = None
-    others: tuple[Objective, ...] = ()
-    others_teacher: ModelConfig | None = None
+    other_objectives: tuple[Objective, ...] = ()
+    other_objectives_teacher: ModelConfig | None = None
     frozen_encoder: bool = False
 
     def student_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward:
@@ -121,17 +111,17 @@ class Phase:
             self.teacher_source.features, request=self.needs.teacher, compute=compute
         )
 
-    def shape(self, shape: BatchShape) -> BatchShape:
+    def batch_shape(self, recipe_shape: BatchShape) -> BatchShape:
         """Return the shape of the phase's batches, from the recipe's."""
-        return replace(shape, batch_size=self.batch_size or shape.batch_size)
+        return replace(recipe_shape, batch_size=self.batch_size or recipe_shape.batch_size)
 
-    def abstract_batch(self, shape: BatchShape) -> dict[str, jax.ShapeDtypeStruct]:
+    def abstract_batch(self, batch_shape: BatchShape) -> dict[str, jax.ShapeDtypeStruct]:
         """Return a batch of the phase as shapes, stored teacher outputs included."""
-        batch = shape.abstract()
+        batch = batch_shape.abstract()
         if self.teacher_source is None:
             return batch
-        for field in self.teacher_source.fields(shape.seq_len, shape.max_predictions):
-            stored = (shape.batch_size, *field.shape)
+        for field in self.teacher_source.fields(batch_shape.seq_len, batch_shape.max_predictions):
+            stored = (batch_shape.batch_size, *field.shape)
             batch[field.name] = jax.ShapeDtypeStruct(stored, jnp.dtype(field.dtype))
         return batch
 
@@ -179,8 +169,8 @@ class Phase:
         A term that comes again under the same name goes on with its own.
         """
         projections: dict[str, Any] = {}
-        for objective in reversed(self.others):
-            teacher = self.others_teacher if objective.needs_teacher else None
+        for objective in reversed(self.other_objectives):
+            teacher = self.other_objectives_teacher if objective.needs_teacher else None
             projections |= objective.init(self.student, teacher, seed)
         # The phase's own come last: of several under one name these count.
         projections |= self.objective.init(self.student, self.teacher, seed)
@@ -308,88 +298,4 @@ def _gradient_mask(phase: Phase) -> Any:
     batch = phase.abstract_batch(BatchShape(1, 8, 1))
     return parameters_in_use(
         phase.loss, phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
-    )
-
-
-def price(phase: Phase, shape: BatchShape) -> Price:
-    """Count the FLOPs of a step by part: XLA's count, checked by the jaxpr count.
-
-    Needs no weights and no data. See `kdjax.budget.price`.
-
-    Raises:
-        FlopCountError: XLA's count cannot be trusted: a term with a loop or a branch, or a JAX that
-            counts otherwise.
-    """
-    try:
-        return _price(phase.compile_key, shape)
-    except FlopCountError as e:
-        raise FlopCountError(f"arms.{phase.name}: {e}") from None
-
-
-@cache
-def _price(phase: Phase, shape: BatchShape) -> Price:
-    """Count the FLOPs for `price`, once for all phases that compute the same."""
-    student = phase.student_forward()
-    teacher = phase.teacher_forward()
-    optimizer = phase.transformation
-
-    # The parts of a step, each as a program of its own
-    def student_forward(model: Any, teacher_params: Any, batch: Any, key: Any) -> Features:
-        params = student_params(model, teacher_params, frozen_encoder=phase.frozen_encoder)
-        return student(params, batch, dropout_key=key)
-
-    def student_forward_and_backward(
-        model: Any, teacher_params: Any, batch: Any, key: Any, cotangent: Features
-    ) -> Any:
-        features, pull_back = jax.vjp(
-            lambda model: student_forward(model, teacher_params, batch, key), model
-        )
-        return features, pull_back(cotangent)
-
-    def objective(
-        student: Features, projections: Any, teacher: Features, batch: Any, budget_fraction: Any
-    ) -> Any:
-        loss = jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)
-        return loss(student, teacher, batch, projections, budget_fraction)
-
-    def update(grads: Any, opt: Any, params: Any, rate: Any) -> Any:
-        return apply(optimizer, grads, opt, params, rate), global_norm(grads)
-
-    # Their arguments, as shapes
-    params = phase.abstract_params()
-    teacher_params = phase.abstract_teacher()
-    batch = phase.abstract_batch(shape)
-    state = jax.eval_shape(lambda params: init_state(params, optimizer, 0), params)
-    schedule_inputs = ScheduleInputs.abstract()
-    key = None
-    if phase.uses_dropout:
-        key = jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
-    student_inputs = (params["model"], teacher_params, batch, key)
-    trainable, _ = partition(params, phase.gradient_mask)
-    opt = select_optimizer_state(state.opt, trainable)
-
-    # A backward pass is counted with its forward pass, which is then taken off.
-    step = phase.build_step(bits=REFERENCE_BITS, group_norms=False)
-    forward_count = measure(student_forward, *student_inputs)
-    both_count = measure(student_forward_and_backward, *student_inputs, forward_count.outputs)
-    teacher_flops = 0
-    teacher_features = Features()
-    if teacher is not None:
-        teacher_count = measure(teacher, teacher_params, batch)
-        teacher_flops = teacher_count.flops
-        teacher_features = teacher_count.outputs
-    return reconcile(
-        measure(step, state, teacher_params, batch, schedule_inputs),
-        student_forward=forward_count.flops,
-        student_backward=both_count.flops - forward_count.flops,
-        teacher_forward=teacher_flops,
-        objective=measure(
-            objective,
-            forward_count.outputs,
-            params["objective"],
-            teacher_features,
-            batch,
-            schedule_inputs.budget_fraction,
-        ).flops,
-        optimizer=measure(update, trainable, opt, trainable, schedule_inputs.learning_rate).flops,
     )

@@ -34,13 +34,13 @@ class Profiler:
             self._skip(f"it goes on after step {done}")
 
     @contextmanager
-    def capture(self, step: int, wait: Callable[[], None], clock: Stopwatch) -> Iterator[None]:
+    def capture(self, step: int, wait: Callable[[], None], stopwatch: Stopwatch) -> Iterator[None]:
         """Capture the step in the block, if it is in the range.
 
         Args:
             step: number of the step, from 1.
             wait: waits until the devices have done all steps before.
-            clock: stopwatch of the run, which counts what starting and stopping take.
+            stopwatch: stopwatch of the run, which counts what starting and stopping take.
         """
         if not self._steps:
             yield
@@ -49,7 +49,7 @@ class Profiler:
         # A run that goes on inside the range captures what is left of it.
         if not self._running and self._steps[0] <= step <= self._steps[1]:
             wait()
-            with clock("profile"):
+            with stopwatch("profile"):
                 self._start()
 
         if not self._running:
@@ -60,7 +60,7 @@ class Profiler:
 
         if step >= self._steps[1]:
             wait()
-            with clock("profile"):
+            with stopwatch("profile"):
                 self._stop()
 
     def close(self, done: int) -> None:

@@ -31,7 +31,7 @@ class Program:
 
     Attributes:
         phase: phase whose step is compiled: objective, student and teacher source.
-        shape: shape of a batch.
+        batch_shape: shape of a batch.
         layout: layout of the devices.
         lanes: runs whose steps it does at once.
         batch_fields: names of the arrays of a batch that the step takes.
@@ -47,7 +47,7 @@ class Program:
     def __init__(
         self,
         phase: Phase,
-        shape: BatchShape,
+        batch_shape: BatchShape,
         layout: Layout,
         *,
         microbatches: int = 1,
@@ -58,7 +58,7 @@ class Program:
 
         Args:
             phase: phase whose step is compiled: objective, student and teacher source.
-            shape: shape of a batch.
+            batch_shape: shape of a batch.
             layout: layout of the devices.
             microbatches: parts in which a batch is taken.
             compute: way in which the models are computed.
@@ -68,16 +68,16 @@ class Program:
             InputError: a batch does not split over the devices and the microbatches, a model's
                 heads do not, or a rule of the mesh is of no parameter.
         """
-        layout.check_batch(shape.batch_size, microbatches)
+        layout.check_batch(batch_shape.batch_size, microbatches)
         layout.check_model(phase.student, "the student")
         if phase.teacher:
             layout.check_model(phase.teacher, "the teacher")
         layout.check_rules(_ranks(phase))
         self.phase = phase
-        self.shape = shape
+        self.batch_shape = batch_shape
         self.layout = layout
         self.lanes = lanes
-        self.batch_fields = tuple(phase.abstract_batch(shape))
+        self.batch_fields = tuple(phase.abstract_batch(batch_shape))
         self._compute = compute
 
         # What is timed is paid for by a budget of hours whose clock counts compiling.
@@ -100,7 +100,7 @@ class Program:
         # What the step of one run takes, then of all lanes
         state = self.abstract_state()
         state_sharding = self.layout.param_sharding(state)
-        batch = self.phase.abstract_batch(self.shape)
+        batch = self.phase.abstract_batch(self.batch_shape)
         if self.lanes > 1:
             step = vmap_step(step)
             state = self._abstract_stack()
@@ -177,7 +177,7 @@ class Program:
                 than the step takes.
         """
         fields = {name: batch[name] for name in self.batch_fields}
-        return self.layout.place_batch(fields, self.shape.batch_size)
+        return self.layout.place_batch(fields, self.batch_shape.batch_size)
 
     def step(
         self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
@@ -234,13 +234,15 @@ class Program:
 @functools.cache
 def _program(
     phase: Phase,
-    shape: BatchShape,
+    batch_shape: BatchShape,
     layout: Layout,
     microbatches: int,
     compute: ComputeConfig,
     lanes: int,
 ) -> Program:
-    return Program(phase, shape, layout, microbatches=microbatches, compute=compute, lanes=lanes)
+    return Program(
+        phase, batch_shape, layout, microbatches=microbatches, compute=compute, lanes=lanes
+    )
 
 
 def _ranks(phase: Phase) -> dict[str, int]:
@@ -258,7 +260,7 @@ def _ranks(phase: Phase) -> dict[str, int]:
 
 def program_of(
     phase: Phase,
-    shape: BatchShape,
+    batch_shape: BatchShape,
     layout: Layout,
     microbatches: int = 1,
     compute: ComputeConfig = ComputeConfig(),
@@ -268,7 +270,7 @@ def program_of(
 
     Runs that differ in budget, seed, learning rate or the arm's name share it.
     """
-    return _program(phase.compile_key, shape, layout, microbatches, compute, lanes)
+    return _program(phase.compile_key, batch_shape, layout, microbatches, compute, lanes)
 
 
 def _placed(

@@ -34,8 +34,8 @@ class StepReporter:
         spec: RunSpec,
         log: Log,
         ledger: Ledger,
-        clock: Stopwatch,
-        clocks: Sequence[Stopwatch],
+        stopwatch: Stopwatch,
+        stopwatches: Sequence[Stopwatch],
     ):
         """Begin to measure the run's speed.
 
@@ -43,14 +43,14 @@ class StepReporter:
             spec: what the run is made of.
             log: log that the metrics go to.
             ledger: what the run has spent so far.
-            clock: stopwatch of the run.
-            clocks: stopwatches of all runs that share the devices, this one included.
+            stopwatch: stopwatch of the run.
+            stopwatches: stopwatches of all runs that share the devices, this one included.
         """
         self._spec = spec
         self._log = log
         phases = [compiled.phase for compiled in spec.compiled_phases]
         devices = spec.compiled_phases[0].program.layout.devices
-        self._recorder = MetricsRecorder(phases, devices, ledger, clock, spec.peak, clocks)
+        self._recorder = MetricsRecorder(phases, devices, ledger, stopwatch, spec.peak, stopwatches)
         self._pending: list[PendingStep] = []
 
     @property

@@ -12,7 +12,7 @@ from kdjax.clock import CLOCK
 
 
 class Stopwatch:
-    """Adds up a run's wall-clock seconds by kind of work: `with clock("input"): ...`.
+    """Adds up a run's wall-clock seconds by kind of work: `with stopwatch("input"): ...`.
 
     A profile shows the block under that name, and the command's clock counts it.
     """
@@ -35,7 +35,7 @@ class Stopwatch:
 
 
 @contextmanager
-def shared(clocks: Sequence[Stopwatch], kind: str) -> Iterator[None]:
+def shared(stopwatches: Sequence[Stopwatch], kind: str) -> Iterator[None]:
     """Add the seconds that the block takes to several stopwatches, an even share to each."""
     with CLOCK(kind), jax.profiler.TraceAnnotation(kind):
         # The seconds count even if the block raises.
@@ -44,5 +44,5 @@ def shared(clocks: Sequence[Stopwatch], kind: str) -> Iterator[None]:
             yield
         finally:
             seconds = time.perf_counter() - started
-            for clock in clocks:
-                clock.add(kind, seconds / len(clocks))
+            for stopwatch in stopwatches:
+                stopwatch.add(kind, seconds / len(stopwatches))

@@ -50,8 +50,8 @@ def train(*specs: RunSpec) -> list[Outcome]:
         restored = [stack.enter_context(restored_run(spec)) for spec in specs]
         if len(restored) > 1:
             return train_vmapped(restored)
-        clock = Stopwatch(restored[0].ledger.seconds)
-        trainer = stack.enter_context(Trainer(restored[0], clock))
+        stopwatch = Stopwatch(restored[0].ledger.seconds)
+        trainer = stack.enter_context(Trainer(restored[0], stopwatch))
         try:
             state = trainer.run(restored[0].take_state())
             return [trainer.finish(state)]

@@ -36,14 +36,14 @@ class Trainer(TrainingLoop):
     Attributes:
         spec: what the run is made of.
         ledger: account of what the run has spent so far.
-        clock: stopwatch of where its time went.
+        stopwatch: stopwatch of where its time went.
     """
 
     def __init__(
         self,
         restored: RestoredRun,
-        clock: Stopwatch,
-        clocks: Sequence[Stopwatch] = (),
+        stopwatch: Stopwatch,
+        stopwatches: Sequence[Stopwatch] = (),
         *,
         profiles: bool = True,
     ):
@@ -51,9 +51,9 @@ class Trainer(TrainingLoop):
 
         Args:
             restored: the run at the step it goes on from.
-            clock: its stopwatch, with the seconds of its ledger.
-            clocks: stopwatches of all runs that share the devices from here on, this one's too;
-                time that all spend together is shared evenly. Empty: it has the devices alone.
+            stopwatch: its stopwatch, with the seconds of its ledger.
+            stopwatches: those of all runs that share the devices from here on, this one's too; time
+                that all spend together is shared evenly. Empty: it has the devices alone.
             profiles: whether this run's directory gets the profile.
 
         Raises:
@@ -62,13 +62,13 @@ class Trainer(TrainingLoop):
         """
         spec = restored.spec
         super().__init__(len(spec.compiled_phases), spec.config.checkpoint.seconds)
-        clocks = clocks or (clock,)
+        stopwatches = stopwatches or (stopwatch,)
         self.spec = spec
         self.ledger: Ledger = restored.ledger
-        self.clock = clock
+        self.stopwatch = stopwatch
         self._ledger_before_step = self.ledger
         self._evaluated_step = self.steps
-        self._lanes = len(clocks)
+        self._lanes = len(stopwatches)
         programs = [compiled.program for compiled in spec.compiled_phases]
 
         with ExitStack() as open_files:
@@ -81,7 +81,7 @@ class Trainer(TrainingLoop):
                 restored.damaged,
                 side_by_side=self._lanes,
                 prices=[compiled.price.to_json() for compiled in spec.compiled_phases],
-                positions=[program.shape.tokens_per_step for program in programs],
+                positions=[program.batch_shape.tokens_per_step for program in programs],
             )
             patience = spec.config.checkpoint.patience
             self._saver = CheckpointRetry(restored.storage, spec.directory, patience, spec.warn)
@@ -89,8 +89,8 @@ class Trainer(TrainingLoop):
 
             # Phases may share a program, which is compiled once.
             for program in dict.fromkeys(programs):
-                clock.add("compile", program.compile_seconds / self._lanes)
-            self.read_clock()
+                stopwatch.add("compile", program.compile_seconds / self._lanes)
+            self.read_stopwatch()
             if self.ledger.used > spec.budget.amount and not self.steps:
                 raise InputError(
                     f"{spec.directory}: budget.hours is {spec.budget.amount:g}, expected more than "
@@ -99,7 +99,9 @@ class Trainer(TrainingLoop):
                 )
 
             # Speed is measured from here on.
-            self._reporter = StepReporter(spec, self._records.log, self.ledger, clock, clocks)
+            self._reporter = StepReporter(
+                spec, self._records.log, self.ledger, stopwatch, stopwatches
+            )
             profiled_steps = log.profile if profiles and hosts.is_main_process() else ()
             profile_dir = spec.directory / "profile"
             self._profiler = Profiler(profile_dir, profiled_steps, self.steps, spec.warn)
@@ -119,8 +121,8 @@ class Trainer(TrainingLoop):
 
     def sequences_seen(self, phase_number: int) -> int:
         """Return how many sequences the run has seen, when the phase begins or goes on."""
-        shape = self.spec.compiled_phases[phase_number].program.shape
-        return self.ledger.padded_tokens // shape.seq_len
+        batch_shape = self.spec.compiled_phases[phase_number].program.batch_shape
+        return self.ledger.padded_tokens // batch_shape.seq_len
 
     @override
     def step_inputs(self, phase_number: int) -> Iterator[StepInput]:
@@ -132,7 +134,7 @@ class Trainer(TrainingLoop):
     def affords_step(self, phase_number: int) -> bool:
         compiled = self.spec.compiled_phases[phase_number]
         return self.ledger.affords(
-            compiled.price, compiled.program.shape.tokens_per_step, compiled.phase.until
+            compiled.price, compiled.program.batch_shape.tokens_per_step, compiled.phase.until
         )
 
     @override
@@ -145,11 +147,11 @@ class Trainer(TrainingLoop):
         Args:
             wait: function that waits until the devices have done all steps before.
         """
-        return self._profiler.capture(self.steps + 1, wait, self.clock)
+        return self._profiler.capture(self.steps + 1, wait, self.stopwatch)
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
-        with self.clock("input"):
+        with self.stopwatch("input"):
             return next(inputs)
 
     @override
@@ -159,18 +161,18 @@ class Trainer(TrainingLoop):
         schedule_inputs = self.schedule_inputs(phase_number)
 
         # The devices are busy with this step while the last one's metrics are reported.
-        with self.clock("compute"):
+        with self.stopwatch("compute"):
             state, metrics = compiled.program.step(
                 state, compiled.teacher, step_input.batch, schedule_inputs
             )
             self.charge(phase_number, step_input.counts, schedule_inputs, metrics)
             self.report()
-        self.read_clock_of_step()
+        self.read_stopwatch_of_step()
         return state
 
     def check_fresh(self, phase_number: int, counts: BatchCounts) -> None:
         """Raise InputError where a step of the phase repeats text that must not repeat."""
-        batch_size = self.spec.compiled_phases[phase_number].program.shape.batch_size
+        batch_size = self.spec.compiled_phases[phase_number].program.batch_shape.batch_size
         if counts.fresh < batch_size and not self.spec.repeats:
             raise InputError(
                 f"{self.spec.directory}: step {self.steps + 1} would repeat text, expected none "
@@ -180,7 +182,7 @@ class Trainer(TrainingLoop):
     def schedule_inputs(self, phase_number: int) -> ScheduleInputs:
         """Return the inputs of the phase's next step: share of the budget, learning rate."""
         compiled = self.spec.compiled_phases[phase_number]
-        cost = self.ledger.step_cost(compiled.price, compiled.program.shape.tokens_per_step)
+        cost = self.ledger.step_cost(compiled.price, compiled.program.batch_shape.tokens_per_step)
         before = self.ledger.training_share
         after = before + cost / self.ledger.training_amount
         return ScheduleInputs(before, compiled.phase.learning_rate(before, after))
@@ -207,7 +209,7 @@ class Trainer(TrainingLoop):
         self.ledger = self.ledger.charge(
             phase_number,
             compiled.price,
-            compiled.program.shape.tokens_per_step,
+            compiled.program.batch_shape.tokens_per_step,
             int(counts.tokens),
             int(counts.unique),
             int(counts.masked),
@@ -235,19 +237,19 @@ class Trainer(TrainingLoop):
             Diverged: its loss is not finite.
         """
         if self._reporter.has_pending:
-            with self.clock("compute"):
+            with self.stopwatch("compute"):
                 self.report(last_too=True)
-            self.read_clock()
+            self.read_stopwatch()
 
-    def read_clock_of_step(self) -> None:
+    def read_stopwatch_of_step(self) -> None:
         """Put the seconds of a step on the ledger: a budget of hours affords by the last one."""
-        self.read_clock()
+        self.read_stopwatch()
         seconds = self.ledger.counted_seconds - self._ledger_before_step.counted_seconds
         self.ledger = replace(self.ledger, step_seconds=seconds)
 
-    def read_clock(self) -> None:
+    def read_stopwatch(self) -> None:
         """Put the seconds that have passed on the ledger."""
-        seconds = self.clock.seconds
+        seconds = self.stopwatch.seconds
         if not self.spec.budget.countable:
             # The clock decides then, and each process has its own.
             seconds = hosts.broadcast_from_main(seconds)
@@ -267,19 +269,19 @@ class Trainer(TrainingLoop):
         self.finish_pending()
         if self.spec.evaluate is None or self._evaluated_step == self.steps:
             return
-        with self.clock("evaluation"):
+        with self.stopwatch("evaluation"):
             figures = self.spec.evaluate(hosts.to_host(state.params["model"]))
         point = {"flops": self.ledger.total, "share": self.ledger.share, **figures}
         self._records.log.write(self.steps, point)
         self._evaluated_step = self.steps
-        self.read_clock()
+        self.read_stopwatch()
 
     @override
     def save(self, state: State) -> None:
         self.finish_pending()
-        with self.clock("checkpoint"):
+        with self.stopwatch("checkpoint"):
             self._saver.save(state, self.ledger, self._records)
-        self.read_clock()
+        self.read_stopwatch()
 
     @override
     def save_now(self, state: State) -> None:

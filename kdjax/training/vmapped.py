@@ -67,12 +67,12 @@ def train_vmapped(restored: Sequence[RestoredRun]) -> list[Outcome]:
     for step in sorted({run.ledger.steps for run in restored}):
         group = {lane: run for lane, run in enumerate(restored) if run.ledger.steps == step}
         with ExitStack() as stack:
-            clocks = {lane: Stopwatch(run.ledger.seconds) for lane, run in group.items()}
+            stopwatches = {lane: Stopwatch(run.ledger.seconds) for lane, run in group.items()}
             trainers = {}
             for lane, run in group.items():
                 # Only one directory gets the profile of a step, which is of all lanes.
                 trainer = Trainer(
-                    run, clocks[lane], list(clocks.values()), profiles=lane == min(group)
+                    run, stopwatches[lane], list(stopwatches.values()), profiles=lane == min(group)
                 )
                 trainers[lane] = stack.enter_context(trainer)
             vmapped_trainer = VmappedTrainer(trainers)
@@ -160,7 +160,7 @@ class VmappedTrainer(TrainingLoop):
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
-        with self._shared_clock("input"):
+        with self._shared_stopwatch("input"):
             return next(inputs)
 
     @override
@@ -172,7 +172,7 @@ class VmappedTrainer(TrainingLoop):
 
         # One step, charged to each ledger
         schedule_inputs = self._first.schedule_inputs(phase_number)
-        with self._shared_clock("compute"):
+        with self._shared_stopwatch("compute"):
             state, metrics = compiled.program.step(
                 state, compiled.teacher, step_input.batch, schedule_inputs
             )
@@ -181,7 +181,7 @@ class VmappedTrainer(TrainingLoop):
                 trainer.charge(phase_number, counts[lane], schedule_inputs, metrics, fetch)
             self._report()
         for trainer in self._lanes.values():
-            trainer.read_clock_of_step()
+            trainer.read_stopwatch_of_step()
         return state
 
     @override
@@ -240,7 +240,7 @@ class VmappedTrainer(TrainingLoop):
             Diverged: every run has diverged.
             InputError: anything else that goes wrong for one run; the others are saved.
         """
-        with self._shared_clock("compute"):
+        with self._shared_stopwatch("compute"):
             self._report(last_too=True)
         failures: dict[Trainer, InputError] = {}
         for trainer in list(self._lanes.values()):
@@ -263,9 +263,9 @@ class VmappedTrainer(TrainingLoop):
         """Return a run's state, out of its lane."""
         return self._program.unstack(states, self._lane_of[trainer])
 
-    def _shared_clock(self, kind: str) -> AbstractContextManager[None]:
+    def _shared_stopwatch(self, kind: str) -> AbstractContextManager[None]:
         """Count the seconds of the block, in even shares, on every run's stopwatch."""
-        return shared([trainer.clock for trainer in self._lanes.values()], kind)
+        return shared([trainer.stopwatch for trainer in self._lanes.values()], kind)
 
 
 def lane_counts(counts: BatchCounts, lane: int) -> BatchCounts:

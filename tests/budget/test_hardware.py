@@ -19,7 +19,8 @@ from kdjax.budget.hardware import Peak, hardware_flops, memory, peak, peak_memor
 from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount, count_jaxpr
 from kdjax.budget.price import measure
 from kdjax.config import ComputeConfig
-from kdjax.training.phase import BatchShape, price
+from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price
 from kdjax.training.step import ScheduleInputs, init_state
 from tests import tiny
 

@@ -15,7 +15,8 @@ from kdjax.models import zoo
 from kdjax.models.ops import cross_entropy
 from kdjax.models.ops.dispatch import trace_reference
 from kdjax.training.arm import resolve
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import price
 from tests import tiny
 
 PAPER = BatchShape(batch_size=4, seq_len=128, max_predictions=20)

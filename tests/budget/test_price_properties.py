@@ -22,7 +22,8 @@ from kdjax.config import ArmConfig, HeadConfig, ModelConfig, OptimizerConfig, Te
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.training.arm import resolve
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import price
 from kdjax.training.teacher.head import head_phase
 from tests import tiny
 from tests.budget import by_hand

@@ -15,7 +15,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.outcome import Outcome
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from tests import metrics, tiny, trainers
 

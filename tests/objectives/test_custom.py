@@ -17,7 +17,7 @@ from kdjax.errors import InputError
 from kdjax.objectives import FeatureNeeds, FeatureRequest, Features, get
 from kdjax.objectives.objective import Objective
 from kdjax.training.arm import resolve
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from tests import tiny
 from tests.objectives.examples import STUDENT, TEACHER, features, packed
 

@@ -25,7 +25,8 @@ from kdjax.errors import InputError
 from kdjax.hlo.collectives import Collective, collectives, total
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.step import State
 from tests import tiny

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdjax.arms.recipe_arms import arms_of, shape_of
+from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.budget.price import Price
 from kdjax.plan.spending import Spending
 from tests.sweep.sweeps import recipe
@@ -36,7 +36,7 @@ def test_budget_buys_the_whole_steps_that_it_pays_for(flops: int, case: str) -> 
         return
     assert bought is not None
     assert bought.steps == steps
-    assert bought.tokens == steps * shape_of(CONFIG).tokens_per_step * FILL
+    assert bought.tokens == steps * batch_shape_of(CONFIG).tokens_per_step * FILL
 
 
 @given(st.integers(100, 10**6), st.integers(0, 10**6), st.sampled_from(sorted(STEP)))

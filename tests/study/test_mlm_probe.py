@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdjax import recipes
-from kdjax.arms.charges import probe_shape
+from kdjax.arms.charges import probe_batch_shape
 from kdjax.audit.audit import audit
 from kdjax.config import Config
 from kdjax.dry_run.pricing import prices
@@ -90,7 +90,7 @@ def test_charged_probe_and_training_stay_within_the_budget(study: Study, config:
     costs = prices(config)
     for run in results["runs"]:
         student = zoo.resolve(config.student)
-        probe = cost_of(config.evaluation.mlm_probe, student, probe_shape(config)).total
+        probe = cost_of(config.evaluation.mlm_probe, student, probe_batch_shape(config)).total
         step = costs[run["arm"]][0]["total"]
         assert run["spent"]["mlm_probe"] == probe == run["details"]["mlm_probe"]["flops"]
         assert run["spent"]["charged"] == probe + run["steps"] * step

@@ -14,7 +14,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import LogConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.outcome import Outcome
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from tests import tiny, trainers
 

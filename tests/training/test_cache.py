@@ -19,7 +19,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import resolve
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.teacher import fill_cache as cache
 from kdjax.training.teacher.source import CachedTeacher
 from tests import tiny

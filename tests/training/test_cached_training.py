@@ -20,7 +20,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.teacher import fill_cache as cache
 from tests import tiny

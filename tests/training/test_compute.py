@@ -13,7 +13,8 @@ import pytest
 from kdjax.config import ArmConfig, ComputeConfig, OptimizerConfig, TermConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.phase import Phase, price
+from kdjax.training.phase import Phase
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program, program_of
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal

@@ -18,7 +18,8 @@ from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training import stopwatch
 from kdjax.training.outcome import Outcome
-from kdjax.training.phase import Phase, price
+from kdjax.training.phase import Phase
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from tests import metrics, tiny, trainers
 

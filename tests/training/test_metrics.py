@@ -18,7 +18,7 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.config import CheckpointConfig
 from kdjax.training.outcome import Outcome
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.records.step_metrics import MEASURED, MetricsRecorder, PendingStep
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
@@ -144,7 +144,7 @@ def test_speed_is_of_steps_since_last_record() -> None:
     cost = price(phase, tiny.SHAPE)
     ledger = Ledger.open(runs.Budget.flops(100 * cost.total))
     seconds = Stopwatch({})
-    recorder = MetricsRecorder([phase], 4, ledger, seconds, PEAK, timer=clock)
+    recorder = MetricsRecorder([phase], 4, ledger, seconds, PEAK, perf_counter=clock)
     # Five steps in twelve seconds, two of which belong to an evaluation.
     for _ in range(5):
         ledger = ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9)

@@ -26,7 +26,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.outcome import Outcome
 from kdjax.training.partition import flatten
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 from tests import metrics, tiny, trainers

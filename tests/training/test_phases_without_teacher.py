@@ -19,7 +19,7 @@ from kdjax.config import (
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.outcome import Outcome
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from tests import metrics, tiny, trainers
 

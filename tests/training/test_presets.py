@@ -25,7 +25,8 @@ from kdjax.objectives.presets import PRESETS
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.compiled_phase import CompiledPhase
-from kdjax.training.phase import BatchShape, price
+from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.start import start_params
 from tests import metrics, trainers

@@ -24,7 +24,8 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.outcome import Outcome
-from kdjax.training.phase import BatchShape, price
+from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price
 from kdjax.training.program import program_of
 from tests import tiny, trainers
 
@@ -61,7 +62,7 @@ def run(
     asked = [] if asked is None else asked
     phases = []
     for phase in arm().ramped(ramp).phases:
-        shape = phase.shape(tiny.SHAPE)
+        shape = phase.batch_shape(tiny.SHAPE)
         program = program_of(phase, shape, Layout.of(devices=jax.devices()[:1]))
         phases.append(tiny.compiled_phase(phase, program, Seen(shape, asked)))
     return trainers.train_one(directory, phases, BUDGET)
@@ -88,7 +89,7 @@ def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
     assert ledger.padded_tokens == BUDGET.amount
     phases = arm().ramped(RAMP).phases
     flops = sum(
-        n * price(phase, phase.shape(tiny.SHAPE)).total
+        n * price(phase, phase.batch_shape(tiny.SHAPE)).total
         for n, phase in zip(ledger.phases, phases, strict=True)
     )
     assert sum(ledger.spent.values()) == flops

@@ -24,7 +24,8 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.checksum import sha256
 from kdjax.training.outcome import Outcome
-from kdjax.training.phase import Phase, price
+from kdjax.training.phase import Phase
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program, program_of
 from kdjax.training.train import train
 from tests import metrics, tiny, trainers

@@ -23,7 +23,8 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays, learning_rate
 from kdjax.training.partition import flatten, partition
-from kdjax.training.phase import REFERENCE_BITS, BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import REFERENCE_BITS, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs, State, init_state
 from tests import tiny

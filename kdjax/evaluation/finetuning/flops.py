@@ -28,7 +28,7 @@ from kdjax.evaluation.finetuning.work import BatchOf, Work
 from kdjax.parallel.layout import UNSHARDED
 
 REFERENCE_BITS = "rbg"
-"""Dropout bits that count as no FLOPs, as in `kdjax.training.phase`."""
+"""Dropout bits that count as no FLOPs, as in `kdjax.training.phase_price`."""
 POINTS = (8, 16, 24)
 """Lengths that are counted; all others follow from them."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
-from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import vocabulary
@@ -196,7 +196,7 @@ def _fit(
     model, ledger = fit_head(
         encoder.model,
         head,
-        batch_shape(config, head.batch_size),
+        batch_shape_of(config, head.batch_size),
         train_batches(config, corpus, head.batch_size, seed=0),
         directory=fit_dir,
         layout=layout,

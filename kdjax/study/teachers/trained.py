@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
-from kdjax.arms.recipe_arms import batch_shape
+from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import peak
@@ -68,8 +68,8 @@ def check_trained_teacher(config: Config, layout: Layout) -> None:
             f"data.seq_len is {config.data.seq_len}, expected at most "
             f"teacher.architecture.max_positions, {architecture.max_positions} tokens"
         )
-    shape = batch_shape(config, settings.batch_size)
-    pretraining_spans(settings, pretraining_price(architecture, settings, shape), shape)
+    batch_shape = batch_shape_of(config, settings.batch_size)
+    pretraining_spans(settings, pretraining_price(architecture, settings, batch_shape), batch_shape)
 
 
 def trained_teacher(
@@ -153,7 +153,7 @@ class _Training:
         self._reporter = reporter
         self._settings = config.teacher.train
         self._architecture: ModelConfig = zoo.resolve(config.teacher.architecture)
-        self._shape: BatchShape = batch_shape(config, self._settings.batch_size)
+        self._batch_shape: BatchShape = batch_shape_of(config, self._settings.batch_size)
         self._checkpoints = TeacherCheckpoints(config, corpus, directory, seed, self.backup)
         self._name = f"teacher, seed {seed}"
 
@@ -185,7 +185,7 @@ class _Training:
         manifest = local or stored
         if manifest is None:
             # The price holds for good from now on: another XLA may count otherwise.
-            step_price = pretraining_price(self._architecture, self._settings, self._shape)
+            step_price = pretraining_price(self._architecture, self._settings, self._batch_shape)
             manifest = {
                 "identity": identity,
                 "price": step_price.to_json(),
@@ -202,10 +202,9 @@ class _Training:
 
     def run(self) -> None:
         """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
-        spans = pretraining_spans(self._settings, self._price, self._shape)
-        check_regime(
-            self._config, self._corpus, "teacher.train", spans[-1].stop * self._shape.batch_size
-        )
+        spans = pretraining_spans(self._settings, self._price, self._batch_shape)
+        sequences = spans[-1].stop * self._batch_shape.batch_size
+        check_regime(self._config, self._corpus, "teacher.train", sequences)
         compiled_phases = self._compiled_phases()
         try:
             (outcome,) = train(self._run_spec(compiled_phases))
@@ -230,7 +229,7 @@ class _Training:
         compiled_phases: list[CompiledPhase] = []
         for phase in pretraining_phases(self._architecture, self._settings):
             compiled_phases += compile_phase(
-                phase, self._price, self._shape, [stream], self._layout, settings
+                phase, self._price, self._batch_shape, [stream], self._layout, settings
             )
         return compiled_phases
 

@@ -70,11 +70,11 @@ class MetricsRecorder:
         phases: Sequence[Phase],
         devices: int,
         ledger: Ledger,
-        clock: Stopwatch,
+        stopwatch: Stopwatch,
         peak: Peak | None,
-        clocks: Sequence[Stopwatch] = (),
+        stopwatches: Sequence[Stopwatch] = (),
         *,
-        timer: Callable[[], float] = time.perf_counter,
+        perf_counter: Callable[[], float] = time.perf_counter,
     ):
         """Begin to measure.
 
@@ -82,18 +82,18 @@ class MetricsRecorder:
             phases: phases of the run.
             devices: number of devices it runs on.
             ledger: ledger of the run as it is now.
-            clock: stopwatch of the run.
+            stopwatch: stopwatch of the run.
             peak: peak of a device; None: not known, and records have no utilisation.
-            clocks: stopwatches of all runs that share the devices, its own included; time that
+            stopwatches: stopwatches of all runs that share the devices, its own included; time that
                 passes is shared evenly among them. Empty: its own alone.
-            timer: function that returns the seconds since some moment.
+            perf_counter: function that returns the seconds since some moment.
         """
         self._phases = phases
         self._devices = devices
-        self._clock = clock
+        self._stopwatch = stopwatch
         self._peak = peak
-        self._clocks = clocks or (clock,)
-        self._timer = timer
+        self._stopwatches = stopwatches or (stopwatch,)
+        self._perf_counter = perf_counter
         self._last = self._now(ledger)
 
     def record(self, step: PendingStep, figures: Mapping[str, float]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class MetricsRecorder:
         for account, flops in ledger.spent.items():
             record[f"spent/{account}"] = flops
         record |= self._speed(ledger)
-        for kind, seconds in self._clock.seconds.items():
+        for kind, seconds in self._stopwatch.seconds.items():
             record[f"seconds/{kind}"] = round(seconds, 3)
         record["memory/high_water_bytes"] = peak_memory()[0]
         return record
@@ -161,15 +161,15 @@ class MetricsRecorder:
     def _now(self, ledger: Ledger) -> _Snapshot:
         """Return the steps, tokens, FLOPs and seconds of the run so far."""
         not_of_steps = 0.0
-        for clock in self._clocks:
-            seconds = clock.seconds
+        for stopwatch in self._stopwatches:
+            seconds = stopwatch.seconds
             not_of_steps += sum(seconds.get(kind, 0.0) for kind in _NOT_OF_STEPS)
         return _Snapshot(
             ledger.steps,
             ledger.tokens,
             sum(ledger.spent[part] for part in PARTS),
-            (self._timer() - not_of_steps) / len(self._clocks),
-            self._clock.seconds.get("input", 0.0),
+            (self._perf_counter() - not_of_steps) / len(self._stopwatches),
+            self._stopwatch.seconds.get("input", 0.0),
         )
 
 

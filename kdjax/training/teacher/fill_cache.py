@@ -32,13 +32,14 @@ SHARD_BYTES = 64 * 2**20
 
 
 @functools.cache
-def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: BatchShape) -> int:
+def cache_price(teacher: ModelConfig, request: FeatureRequest, batch_shape: BatchShape) -> int:
     """Count the FLOPs of one forward pass of the teacher over a batch, as XLA does.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
     """
     params = abstract_params(teacher, mlm=request.head)
-    return measure(lambda p, b: forward(teacher, p, b, request), params, shape.abstract()).flops
+    batch = batch_shape.abstract()
+    return measure(lambda p, b: forward(teacher, p, b, request), params, batch).flops
 
 
 def passes(sequences: int, views: int, batch: int) -> int:
@@ -133,7 +134,7 @@ class _Encoder:
     ):
         config = teacher_source.config
         request = teacher_source.request
-        shape = BatchShape(config.batch_size, data.seq_len, data.max_predictions)
+        batch_shape = BatchShape(config.batch_size, data.seq_len, data.max_predictions)
         params = dict(teacher.params)
         if not request.head:
             params.pop("mlm", None)
@@ -141,7 +142,7 @@ class _Encoder:
         self._data = data
         self._corpus = corpus
         self._layout = layout
-        self._flops = cache_price(teacher.config, request, shape)
+        self._flops = cache_price(teacher.config, request, batch_shape)
         self._run = forward_program(teacher_source, layout)
         self._params = jax.device_put(params, layout.replicated)
 

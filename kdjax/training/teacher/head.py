@@ -15,7 +15,8 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.compiled_phase import compile_phase
 from kdjax.training.input_pipeline import Stream
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import price
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.train import train
 
@@ -37,7 +38,7 @@ def head_phase(architecture: ModelConfig, config: HeadConfig) -> Phase:
 def fit_head(
     encoder: Model,
     config: HeadConfig,
-    shape: BatchShape,
+    batch_shape: BatchShape,
     stream: Stream,
     *,
     directory: Path,
@@ -50,7 +51,7 @@ def fit_head(
     Args:
         encoder: an encoder; a head it has already is where the fit starts.
         config: budget, optimiser, and whether the encoder is trained too.
-        shape: shape of a batch.
+        batch_shape: shape of a batch.
         stream: training batches.
         directory: directory of the fit's checkpoints and metrics.
         layout: layout of the devices.
@@ -76,11 +77,13 @@ def fit_head(
 
     # A budget below one step is refused before anything is compiled.
     budget = Budget.flops(config.budget)
-    cost = price(phase, shape)
-    schedule_phases(budget, [(1.0, cost)], shape.tokens_per_step, setting="teacher.head.budget")
-    settings = TrainConfig(batch_size=shape.batch_size, optimizer=config.optimizer)
+    cost = price(phase, batch_shape)
+    schedule_phases(
+        budget, [(1.0, cost)], batch_shape.tokens_per_step, setting="teacher.head.budget"
+    )
+    settings = TrainConfig(batch_size=batch_shape.batch_size, optimizer=config.optimizer)
     spec = RunSpec(
-        compile_phase(phase, cost, shape, [stream], layout, settings, body),
+        compile_phase(phase, cost, batch_shape, [stream], layout, settings, body),
         budget,
         start=start,
         seed=0,

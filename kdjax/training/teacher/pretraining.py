@@ -13,7 +13,8 @@ from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, ModelConfig, PretrainingConfig
 from kdjax.errors import InputError
 from kdjax.objectives.presets import arm_of, objectives_of
-from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.phase_price import price
 
 SETTING = "teacher.train.budget"
 """What messages call the budget."""
@@ -37,28 +38,28 @@ def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> 
 
 
 def pretraining_price(
-    architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape
+    architecture: ModelConfig, config: PretrainingConfig, batch_shape: BatchShape
 ) -> Price:
     """Count the FLOPs of one step, by part."""
-    return price(pretraining_phases(architecture, config)[0], shape)
+    return price(pretraining_phases(architecture, config)[0], batch_shape)
 
 
 def pretraining_spans(
-    config: PretrainingConfig, step_price: Price, shape: BatchShape
+    config: PretrainingConfig, step_price: Price, batch_shape: BatchShape
 ) -> tuple[PhaseSpan, ...]:
     """Return the steps between checkpoints, one span for each.
 
     Args:
         config: budget and checkpoints.
         step_price: price of one step.
-        shape: shape of a batch.
+        batch_shape: shape of a batch.
 
     Raises:
         InputError: the budget buys no step before one of the checkpoints.
     """
     phases = [(share, step_price) for share in config.checkpoints]
     return schedule_phases(
-        Budget.flops(config.budget), phases, shape.tokens_per_step, setting=SETTING
+        Budget.flops(config.budget), phases, batch_shape.tokens_per_step, setting=SETTING
     )
 
 
@@ -76,7 +77,7 @@ def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: fl
 
 
 def pretraining_flops(
-    architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape, share: float
+    architecture: ModelConfig, config: PretrainingConfig, batch_shape: BatchShape, share: float
 ) -> int:
     """Compute the FLOPs of a teacher when it is saved at a share of its budget.
 
@@ -85,8 +86,8 @@ def pretraining_flops(
     Raises:
         InputError: as `pretraining_spans` and `steps_at`.
     """
-    step_price = pretraining_price(architecture, config, shape)
-    spans = pretraining_spans(config, step_price, shape)
+    step_price = pretraining_price(architecture, config, batch_shape)
+    spans = pretraining_spans(config, step_price, batch_shape)
     return steps_at(spans, config.checkpoints, share) * step_price.total
 
 

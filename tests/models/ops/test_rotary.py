@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.models import FeatureRequest, Features, forward, init
 from kdjax.models.ops.rotary import rotate, rotation_of
 from kdjax.objectives import get
-from kdjax.training.phase import price
+from kdjax.training.phase_price import price
 from tests import tiny
 
 CONFIG = ModelConfig(
