@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from scipy import stats
 from kdjax.errors import InputError
 
 Verdict = Literal["BEATS", "TIES", "INCONCLUSIVE"]
+ArmVerdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
+"""A verdict on a pair, read from the side of one of its arms."""
 Better = Literal["higher", "lower"]
 
 ROUNDINGS = 8
@@ -88,14 +90,9 @@ def paired(
 ) -> Comparison:
     """Compare two arms on one endpoint over the seeds they share.
 
-    The verdict:
-
-    * `TIES`: the whole interval lies within -margin to +margin. This holds also where the interval
-      leaves out 0: the margin is the smallest difference the user cares about, and such an interval
-      shows that the true one is smaller, however sure its sign is.
-    * `BEATS`: otherwise, the interval leaves out 0. The result is stored with the better arm as
-      `a`, so the sign of `difference` follows `better`.
-    * `INCONCLUSIVE`: neither, or fewer than two shared seeds.
+    The verdict is that of `decide_verdict`, where the arms differ if the interval leaves out 0;
+    with fewer than two shared seeds it is INCONCLUSIVE. Of a pair with a winner, the winner is
+    stored as `a`, so the sign of `difference` follows `better`.
 
     What the interval covers: the mean difference over seeds (start, data order, masks, head),
     taking differences as normal. The test set is the same in every run, so the interval says
@@ -120,17 +117,62 @@ def paired(
     differences = _paired_differences(a, b)
     n = len(differences)
     if n < 2:
-        only = next(iter(differences), None)
-        return Comparison(*names, only, None, None, n, "INCONCLUSIVE")
+        only_difference = next(iter(differences), None)
+        return Comparison(*names, only_difference, None, None, n, "INCONCLUSIVE")
     mean, low, high = map(float, interval(differences, confidence))
-    if _is_within_margin(low, high, margin, [*a.values(), *b.values()]):
-        return Comparison(*names, mean, low, high, n, "TIES")
-    if low <= 0 <= high:
-        return Comparison(*names, mean, low, high, n, "INCONCLUSIVE")
+    verdict = decide_verdict(
+        mean,
+        low,
+        high,
+        differ=not low <= 0 <= high,
+        margin=margin,
+        better=better,
+        values=[*a.values(), *b.values()],
+    )
+    if verdict == "LOSES":
+        # The winner is stored first, so the difference turns round.
+        return Comparison(names[1], names[0], -mean, -high, -low, n, "BEATS")
+    return Comparison(*names, mean, low, high, n, verdict)
+
+
+def decide_verdict(
+    mean: float,
+    low: float,
+    high: float,
+    *,
+    differ: bool,
+    margin: float,
+    better: Better,
+    values: Sequence[float],
+) -> ArmVerdict:
+    """Decide what two arms' differences say of the first arm.
+
+    | interval within the margin | the arms differ | the first is better | verdict |
+    |---|---|---|---|
+    | yes | yes or no | yes or no | TIES |
+    | no | yes | yes | BEATS |
+    | no | yes | no | LOSES |
+    | no | no | yes or no | INCONCLUSIVE |
+
+    Arms tie also where the interval leaves out 0: the margin is the smallest difference the user
+    cares about, and an interval within it shows that the true one is smaller, however sure its sign
+    is.
+
+    Args:
+        mean: mean difference, first arm - second arm.
+        low, high: ends of its interval.
+        differ: whether a test, or the interval, says that the mean difference is not 0.
+        margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
+        better: whether higher or lower values are better.
+        values: the values whose differences the interval is of, whose rounding is allowed for.
+    """
+    if _is_within_margin(low, high, margin, values):
+        return "TIES"
+    if not differ:
+        return "INCONCLUSIVE"
     if (mean > 0) == (better == "higher"):
-        return Comparison(*names, mean, low, high, n, "BEATS")
-    # The winner is stored first, so the difference turns round.
-    return Comparison(names[1], names[0], -mean, -high, -low, n, "BEATS")
+        return "BEATS"
+    return "LOSES"
 
 
 def compare_all(
@@ -182,9 +224,8 @@ class BaselineComparison:
             for an arm that is untestable.
         p_adjusted: `p_value` after Holm's adjustment over all arms that are tested; None where
             `p_value` is.
-        verdict: TIES where the interval lies within the margin, as in `paired`; BEATS or LOSES,
-            read from the arm's side, where the adjusted p-value is at most 1 - confidence;
-            INCONCLUSIVE otherwise.
+        verdict: that of `decide_verdict`, read from the arm's side, where the arms differ if the
+            adjusted p-value is at most 1 - confidence; INCONCLUSIVE without a p-value.
     """
 
     arm: str
@@ -195,7 +236,7 @@ class BaselineComparison:
     n: int
     p_value: float | None
     p_adjusted: float | None
-    verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
+    verdict: ArmVerdict
 
 
 def paired_p_value(differences: ArrayLike) -> float:
@@ -285,31 +326,35 @@ def against_baseline(
     for arm in rivals:
         is_testable = len(differences[arm]) > 1 and arm not in untestable
         p_values.append(paired_p_value(differences[arm]) if is_testable else 1.0)
-    rows = []
+
+    comparisons = []
     for arm, p_value, p_adjusted in zip(rivals, p_values, holm(p_values), strict=True):
         n = len(differences[arm])
+        undecided = BaselineComparison(
+            arm, baseline, None, None, None, n, None, None, "INCONCLUSIVE"
+        )
         if n < 2:
-            only = next(iter(differences[arm]), None)
-            rows.append(
-                BaselineComparison(arm, baseline, only, None, None, n, None, None, "INCONCLUSIVE")
-            )
+            only_difference = next(iter(differences[arm]), None)
+            comparisons.append(replace(undecided, difference=only_difference))
             continue
         mean, low, high = map(float, interval(differences[arm], confidence))
+        measured = replace(undecided, difference=mean, low=low, high=high)
         if arm in untestable:
-            rows.append(
-                BaselineComparison(arm, baseline, mean, low, high, n, None, None, "INCONCLUSIVE")
-            )
+            comparisons.append(measured)
             continue
-        verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"] = "INCONCLUSIVE"
-        compared = [*values[arm].values(), *values[baseline].values()]
-        if _is_within_margin(low, high, margin, compared):
-            verdict = "TIES"
-        elif p_adjusted <= 1 - confidence:
-            verdict = "BEATS" if (mean > 0) == (better == "higher") else "LOSES"
-        rows.append(
-            BaselineComparison(arm, baseline, mean, low, high, n, p_value, p_adjusted, verdict)
+        verdict = decide_verdict(
+            mean,
+            low,
+            high,
+            differ=p_adjusted <= 1 - confidence,
+            margin=margin,
+            better=better,
+            values=[*values[arm].values(), *values[baseline].values()],
         )
-    return rows
+        comparisons.append(
+            replace(measured, p_value=p_value, p_adjusted=p_adjusted, verdict=verdict)
+        )
+    return comparisons
 
 
 def expected_false(count: int, confidence: float) -> float:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
 from kdjax.errors import Diverged
 from kdjax.parallel import hosts
-from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
+from kdjax.results.runs import RunResult
 from kdjax.results.store import result_of
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.compiled_arm import compile_arm
-from kdjax.study.evaluation import Metrics
 from kdjax.study.groups import groups
-from kdjax.study.machine import hardware_use
 from kdjax.study.run_backup import FINETUNING, RESULT, RunBackup
 from kdjax.study.run_manifest import register_run
+from kdjax.study.run_row import RunMeasures, run_row
 from kdjax.study.study import Study
 from kdjax.study.task_scores import FinetuningRecords
 from kdjax.study.writer import sole_writer
@@ -211,70 +211,55 @@ class StudyRunner:
         outcome: Outcome,
         backup: RunBackup,
     ) -> RunResult:
-        """Measure a run that was trained, and write its files; return its row."""
-        run_dir = self._plan.run_dir(arm.name, seed)
-        ledger = outcome.ledger
-        # The time of evaluating counts as the run's.
-        clock = Stopwatch(ledger.seconds)
-        metrics: Metrics = {}
-        details: Details = {}
-        diverged = outcome.diverged
-        if diverged is None:
-            self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
-            try:
-                with clock("evaluation"):
-                    metrics, details = self._artifacts.evaluation_for(seed).measure(
-                        arm.student,
-                        outcome.params,
-                        seed,
-                        mlm=arm.trains_mlm_head,
-                        finetuning=finetuning_of(self._config, arm),
-                        records=self._finetuning_records(arm.name, seed, backup),
-                    )
-            except Diverged as error:
-                diverged = str(error)
-
-        # The row says what was spent, phase by phase and in all, and what came of it.
-        phases = []
-        for steps, compiled_phase in zip(ledger.phases, compiled_phases, strict=True):
-            flops = steps * compiled_phase.price.total
-            batch_size = compiled_phase.program.batch_shape.batch_size
-            phases.append(RunPhase(steps, batch_size, flops))
+        """Measure a run that was trained, and store it; return its row."""
+        measures = self._measure(arm, seed, outcome, backup)
         corpus = self._artifacts.corpus
-        train_sequences = corpus.sequences("train")
-        row = RunResult(
-            arm=arm.name,
-            seed=seed,
-            budget=self._plan.budget,
-            used=ledger.used,
-            spent={**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
-            cache_bytes=ledger.cache_bytes,
-            steps=ledger.steps,
-            phases=tuple(phases),
-            padded_tokens=ledger.padded_tokens,
-            tokens_seen=ledger.tokens,
-            tokens_unique=ledger.unique_tokens,
-            tokens_masked=ledger.masked_tokens,
-            epochs=ledger.padded_tokens / self._plan.batch_shape.seq_len / train_sequences,
-            wall_clock=clock.seconds,
-            hardware=hardware_use(compiled_phases, ledger, outcome.side_by_side),
-            metrics=metrics,
-            details=details,
-            curve=tuple(outcome.curve),
-            params_sha256=outcome.params_sha256,
-            ledger_sha256=outcome.journal_sha256,
-            diverged=None if diverged is None else Divergence(ledger.steps, diverged),
-            words_seen=corpus.manifest.words_in(ledger.tokens),
-        )
+        run = (arm.name, seed)
+        row = run_row(self._plan, corpus, run, compiled_phases, outcome, measures)
+        self._store(row, outcome.params)
+        self._log(row)
+        return row
 
-        if outcome.params is not None:
-            save_params(run_dir / "params.safetensors", outcome.params)
+    def _measure(self, arm: Arm, seed: int, outcome: Outcome, backup: RunBackup) -> RunMeasures:
+        """Measure a run that was trained; one that diverged is measured no further."""
+        # The time of evaluating counts as the run's.
+        stopwatch = Stopwatch(outcome.ledger.seconds)
+        if outcome.diverged is not None:
+            return RunMeasures({}, {}, outcome.diverged, stopwatch.seconds)
+        self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
+        try:
+            with stopwatch("evaluation"):
+                metrics, details = self._artifacts.evaluation_for(seed).measure(
+                    arm.student,
+                    outcome.params,
+                    seed,
+                    mlm=arm.trains_mlm_head,
+                    finetuning=finetuning_of(self._config, arm),
+                    records=self._finetuning_records(arm.name, seed, backup),
+                )
+        except Diverged as error:
+            return RunMeasures({}, {}, str(error), stopwatch.seconds)
+        return RunMeasures(metrics, details, None, stopwatch.seconds)
+
+    def _store(self, row: RunResult, params: Any) -> None:
+        """Write the files of a run that is measured.
+
+        Args:
+            row: its row of `results.json`.
+            params: the student's parameters; None where training diverged.
+        """
+        run_dir = self._plan.run_dir(row.arm, row.seed)
+        if params is not None:
+            save_params(run_dir / "params.safetensors", params)
         # Last: a run that has it is finished.
         write_json(run_dir / RESULT, to_plain(row))
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        if diverged is not None:
-            figures = f"diverged, {diverged}"
+
+    def _log(self, row: RunResult) -> None:
+        """Say in a line what a run came to."""
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in row.metrics.items())
+        if row.diverged is not None:
+            figures = f"diverged, {row.diverged.reason}"
         self._reporter.log(
-            f"{arm.name}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}"
+            f"{row.arm}, seed {row.seed}: {row.steps} steps, {row.spent['charged']:.4g} FLOPs; "
+            f"{figures}"
         )
-        return row

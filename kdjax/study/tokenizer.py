@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from kdjax.config import Config
@@ -14,7 +12,8 @@ from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.report import numbers
 from kdjax.storage import locks
-from kdjax.storage.files import LOCK, check_writable, entries
+from kdjax.storage.files import entries
+from kdjax.storage.whole_directory import whole_directory
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:
@@ -40,23 +39,9 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         reporter.status("tokenizer: training")
         trained = wordpiece.train_on_corpus(config.data)
 
-        # Written beside and renamed: a kill leaves no half of it under the name that was asked for.
-        check_writable(out.absolute().parent)
-        beside = out.absolute().with_name(f".{out.name}.{os.getpid()}.tmp")
-        shutil.rmtree(beside, ignore_errors=True)
-        try:
-            beside.mkdir()
-            wordpiece.write_directory(trained, beside, model)
-            # The lock stays, in the new directory; one that is not empty is not replaced.
-            locks.carry(out, beside)
-            (out / LOCK).unlink(missing_ok=True)
-            beside.replace(out)
-        except OSError as e:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise InputError(
-                f"{out}: cannot be written ({e.strerror}), expected room and a name that the file "
-                "system takes"
-            ) from None
+        # A kill leaves no half of it under the name that was asked for.
+        with whole_directory(out) as unfinished:
+            wordpiece.write_directory(trained, unfinished, model)
         path = out / "tokenizer.json"
         reporter.log(
             f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "

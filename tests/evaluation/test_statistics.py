@@ -19,6 +19,7 @@ from kdjax.evaluation.statistics import (
     Comparison,
     against_baseline,
     compare_all,
+    decide_verdict,
     expected_false,
     holm,
     interval,
@@ -362,3 +363,27 @@ def test_untestable_arm_is_inconclusive_and_counts_as_a_test() -> None:
     assert kd.verdict == "BEATS"
     assert kd.p_value is not None
     assert kd.p_adjusted == pytest.approx(2 * kd.p_value)
+
+
+@pytest.mark.parametrize(
+    ("ends", "differ", "better", "verdict"),
+    [
+        ((-0.1, 0.1), False, "higher", "TIES"),
+        ((0.05, 0.1), True, "higher", "TIES"),
+        ((0.1, 0.5), True, "higher", "BEATS"),
+        ((0.1, 0.5), True, "lower", "LOSES"),
+        ((-0.5, -0.1), True, "lower", "BEATS"),
+        ((-0.5, -0.1), True, "higher", "LOSES"),
+        ((-0.1, 0.5), False, "higher", "INCONCLUSIVE"),
+        ((0.1, 0.5), False, "higher", "INCONCLUSIVE"),
+    ],
+)
+def test_verdict_follows_table_of_margin_difference_and_direction(
+    ends: tuple[float, float], differ: bool, better: Better, verdict: str
+) -> None:
+    low, high = ends
+    mean = (low + high) / 2
+    decided = decide_verdict(
+        mean, low, high, differ=differ, margin=0.1, better=better, values=[1.0]
+    )
+    assert decided == verdict

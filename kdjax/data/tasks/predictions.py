@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,8 +12,8 @@ from numpy.typing import NDArray
 
 from kdjax.config.suites import GLUE, SuiteTask
 from kdjax.errors import InputError, nearest
-from kdjax.storage import locks
-from kdjax.storage.files import LOCK, entries
+from kdjax.storage.files import entries
+from kdjax.storage.whole_directory import whole_directory
 
 ARCHIVE = "submission.zip"
 DIAGNOSTIC = "AX.tsv"
@@ -47,23 +45,18 @@ def write_predictions(directory: Path, predictions: Mapping[str, NDArray[Any]]) 
     for result, values in predictions.items():
         files[file_name(result)] = _lines(result, values)
     check_empty(directory)
-    beside = directory.absolute().with_name(f".{directory.name}.{os.getpid()}.tmp")
-    try:
-        beside.mkdir(parents=True)
-        with zipfile.ZipFile(beside / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, text in files.items():
-                (beside / name).write_text(text, encoding="utf-8")
-                archive.writestr(zipfile.ZipInfo(name, EPOCH), text, zipfile.ZIP_DEFLATED)
-        # The lock stays, in the new directory; one that is not empty is not replaced.
-        locks.carry(directory, beside)
-        (directory / LOCK).unlink(missing_ok=True)
-        beside.replace(directory)
-    except OSError as e:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise InputError(
-            f"{directory}: cannot be written ({e.strerror}), expected a writable place"
-        ) from None
+    with whole_directory(directory) as unfinished:
+        for name, text in files.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
+        _write_archive(unfinished / ARCHIVE, files)
     return directory / ARCHIVE
+
+
+def _write_archive(path: Path, files: Mapping[str, str]) -> None:
+    """Write a zip of files, by their names, whose bytes follow from their texts alone."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), text, zipfile.ZIP_DEFLATED)
 
 
 def check_empty(directory: Path) -> None:
