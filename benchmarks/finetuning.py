@@ -30,7 +30,7 @@ from kdjax.evaluation.finetuning.labels import LabelScale
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import StepKey, compiled_step, init_state, state_sharding
-from kdjax.evaluation.finetuning.trial import make_batch, step_key_of, train_lanes
+from kdjax.evaluation.finetuning.trial import EncoderSetup, make_batch, step_key_of, train_lanes
 from kdjax.evaluation.rows import Bucket
 from kdjax.models.zoo import get
 from kdjax.parallel.layout import Layout
@@ -190,7 +190,9 @@ def main() -> None:
     recipes = {}
     for name in options.models:
         config = model(name, options.vocab)
-        recipes[name] = step_key_of(config, task, FinetuneConfig(), layout, options.dtype)
+        recipes[name] = step_key_of(
+            EncoderSetup(config, layout, options.dtype), task, FinetuneConfig()
+        )
     if options.lanes:
         print(tables.head(LANES_HEADER))
     for name, step_key in recipes.items():

@@ -79,7 +79,8 @@ def tune_kdjax(
 ) -> dict[str, float]:
     """Fine-tune by kdjax, and score the dev rows."""
     setting = fixed_setting(task, settings, config.max_positions)
-    trained = finetuning.finetune_one(config, encoder, task, settings, setting, seed=seed)
+    setup = finetuning.EncoderSetup(config)
+    trained = finetuning.finetune_one(setup, encoder, task, settings, setting, seed=seed)
     dev = task.reported[task.name]
     return scores(task.metrics, finetuning.predict(trained, dev), dev.labels)
 

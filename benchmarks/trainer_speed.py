@@ -45,7 +45,7 @@ from kdjax.evaluation.finetuning.batches import Order
 from kdjax.evaluation.finetuning.labels import LabelScale
 from kdjax.evaluation.finetuning.protocols import fixed_setting
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.finetuning.trial import step_key_of, train_lanes
+from kdjax.evaluation.finetuning.trial import EncoderSetup, step_key_of, train_lanes
 from kdjax.models.zoo import get
 from kdjax.parallel.layout import Layout
 
@@ -91,7 +91,7 @@ class KdjaxEpoch:
     def step(self) -> None:
         """Train an epoch."""
         layout = Layout.of(devices=jax.devices()[:1])
-        step_key = step_key_of(self.config, self.task, self.settings, layout, "float32")
+        step_key = step_key_of(EncoderSetup(self.config, layout), self.task, self.settings)
         spec = TrialSpec(fixed_setting(self.task, self.settings, self.config.max_positions), 0)
         warmup = self.settings.warmup
         self.trained = train_lanes(
@@ -152,9 +152,8 @@ class Grid:
 
     def step(self) -> None:
         """Train and score every trial."""
-        finetuning.finetune(
-            self.config, self.encoder, self.task, self.settings, protocol="grid", seed=0
-        )
+        setup = EncoderSetup(self.config)
+        finetuning.finetune(setup, self.encoder, self.task, self.settings, protocol="grid", seed=0)
 
     def wait(self) -> None:
         """Return at once: scores are on the host."""

@@ -18,6 +18,7 @@ from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.data.text_figures import unknown_warning
 from kdjax.evaluation.finetuning import check_tasks
+from kdjax.evaluation.finetuning.trial import one_device
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.models import Model, zoo
@@ -120,7 +121,7 @@ class Artifacts:
             settings = finetuning_of(self._config, arm)
             check_tasks(self.tasks, settings, evaluation.protocols, arm.student.max_positions)
         # Several processes fine-tune alike, each on a device of its own.
-        layout = None if hosts.is_multiprocess() else self._plan.layout
+        layout = one_device() if hosts.is_multiprocess() else self._plan.layout
         dtype = self._config.train.compute.dtype
         return TaskScores(evaluation, self.tasks, layout, dtype)
 

@@ -32,22 +32,22 @@ def study_contamination(config: Config, corpus: Corpus, reporter: Reporter) -> C
     groups = row_groups(config.evaluation)
     if not groups:
         return None
-    found = check_contamination(corpus, config.data.files, groups, reporter.status)
-    reporter.log(f"{corpus.directory}: {line(found)}")
+    contamination = check_contamination(corpus, config.data.files, groups, reporter.status)
+    reporter.log(f"{corpus.directory}: {line(contamination)}")
     if settings.check == "refuse":
-        _check(found, settings.share)
-    return found
+        _refuse_contaminated_text(contamination, settings.share)
+    return contamination
 
 
-def _check(found: Contamination, share: float) -> None:
+def _refuse_contaminated_text(contamination: Contamination, share: float) -> None:
     """Raise an InputError where more rows were found than may be, or nobody could look."""
     where = "evaluation.contamination.check is 'refuse'"
-    if found.unchecked:
+    if contamination.unchecked:
         raise InputError(
-            f"{where} and the pretraining text was not looked at ({found.unchecked}), expected its "
+            f"{where} and the pretraining text was not looked at ({contamination.unchecked}), expected its "
             "sources, or 'report'"
         )
-    above = found.above(share)
+    above = contamination.above(share)
     if above:
         worst = max(above, key=lambda overlap: overlap.share)
         raise InputError(

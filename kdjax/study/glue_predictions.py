@@ -23,6 +23,7 @@ from kdjax.data.tasks.task import Task
 from kdjax.data.tasks.test_rows import check_test_rows
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.finetuning import (
+    EncoderSetup,
     FinetunedTask,
     PredictedTask,
     Trial,
@@ -189,8 +190,7 @@ class _Predictor:
         self._params = params
         self._tasks = tasks
         self._reporter = reporter
-        self._layout = _layout(run)
-        self._dtype = run.config.train.compute.dtype
+        self._setup = EncoderSetup(run.arm.student, _layout(run), run.config.train.compute.dtype)
 
     def predict(self, recorded: Mapping[str, FinetunedTask]) -> dict[str, PredictedTask]:
         """Predict tasks, by the settings that are recorded of them."""
@@ -204,14 +204,12 @@ class _Predictor:
                 start = self._start(finetuned.intermediate, directory)
             self._reporter.status(f"fine-tuning on {name}, {finetuned.protocol}")
             predicted[name] = predict_unlabelled(
-                run.arm.student,
+                self._setup,
                 self._params,
                 self._tasks[name],
                 run.finetuning,
                 finetuned.chosen,
                 seed=run.result.seed,
-                layout=self._layout,
-                dtype=self._dtype,
                 directory=directory / PREDICTIONS / finetuned.protocol,
                 start=start if finetuned.intermediate else None,
             )
@@ -221,13 +219,11 @@ class _Predictor:
         """Read the encoder that was tuned on a task first, or tune it again."""
         self._reporter.status(f"fine-tuning on {name}, for other tasks to start from")
         return tuned_start(
-            self._run.arm.student,
+            self._setup,
             self._params,
             self._tasks[name],
             self._run.finetuning,
             seed=self._run.result.seed,
-            layout=self._layout,
-            dtype=self._dtype,
             directory=directory,
         )
 

@@ -183,9 +183,9 @@ def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
             cost = manifest["costs"][arm]
             difference = difference or first_difference(cost, merged["costs"][arm], arm)
         if difference:
-            name, here, there = difference
+            name, value, there = difference
             raise InputError(
-                f"{path}: this part's {name} is {here!r}, expected {there!r}, as in {sources[0]}"
+                f"{path}: this part's {name} is {value!r}, expected {there!r}, as in {sources[0]}"
             )
         merged = {**merged, "costs": {**merged["costs"], **manifest["costs"]}}
     return merged
@@ -220,9 +220,9 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
                     continue
                 expected, first_run = first_facts.setdefault(key, (facts, run))
                 if difference := first_difference(facts, expected, kind):
-                    setting, here, there = difference
+                    setting, value, there = difference
                     raise InputError(
-                        f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in "
+                        f"{run}: this run's {setting} is {value!r}, expected {there!r}, as in "
                         f"{first_run}"
                     )
             # The same run may lie in several directories, where it was copied or made twice.

@@ -56,10 +56,10 @@ class RecordedRun:
         """
         path = self.directory / PARAMS
         params = load_params(path)
-        found = sha256(params)
-        if found != self.result.params_sha256:
+        params_sha256 = sha256(params)
+        if params_sha256 != self.result.params_sha256:
             raise InputError(
-                f"{path}: the parameters' SHA-256 is {found}, expected that of {RESULT}, "
+                f"{path}: the parameters' SHA-256 is {params_sha256}, expected that of {RESULT}, "
                 f"{self.result.params_sha256}"
             )
         return params

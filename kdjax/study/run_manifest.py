@@ -104,8 +104,8 @@ def _check_same_run(place: Any, stored: Any, manifest: RunManifest, setting: str
     for name in ("arm", "seed", "arm_settings", "cost", "budget", "corpus", "texts", "teacher"):
         difference = first_difference(before[name], now[name], name)
         if difference:
-            part, found, expected = difference
+            name, recorded, expected = difference
             raise InputError(
-                f"{place}: this run's {part} is {found!r}, expected {expected!r}; use another "
+                f"{place}: this run's {name} is {recorded!r}, expected {expected!r}; use another "
                 f"{setting}"
             )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kdjax.config import Dtype, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning import (
-    FinetunedTask,
-    TunedEncoder,
-    finetune,
-    tuned_start,
-)
+from kdjax.evaluation.finetuning import EncoderSetup, TunedEncoder, finetune, tuned_start
 from kdjax.evaluation.finetuning.protocols import FinetuningProtocol
+from kdjax.evaluation.finetuning.trial import one_device
 from kdjax.evaluation.probe import ProbeResult, probe
 from kdjax.parallel.layout import Layout
 from kdjax.results.runs import Details, LayerScore, ProbedLayers
@@ -52,13 +49,13 @@ class TaskScores:
     Attributes:
         config: protocols and their settings.
         tasks: the tasks, with their rows.
-        layout: devices that models are fine-tuned on; None: the first one of this process.
+        layout: devices of this process that models are fine-tuned on.
         dtype: type that the encoder computes in while it is fine-tuned.
     """
 
     config: EvaluationConfig
     tasks: tuple[Task, ...] = ()
-    layout: Layout | None = None
+    layout: Layout = field(default_factory=one_device)
     dtype: Dtype = "float32"
 
     def measure(
@@ -86,19 +83,15 @@ class TaskScores:
         details: Details = {}
         if not self.tasks:
             return metrics, details
-        # All protocols that fine-tune start from the same encoders.
-        start = None
-        if finetuning is not None and self._needs_start(finetuning):
-            start = self._start(model, params, seed, finetuning, records)
+        finetuner = None
+        if finetuning is not None:
+            setup = EncoderSetup(model, self.layout, self.dtype)
+            finetuner = _Finetuner(self.tasks, setup, params, seed, finetuning, records)
         for protocol in self.config.protocols:
             if protocol == "probe":
                 scores, protocol_details = self._probe(model, params)
-            elif finetuning is not None:
-                measured = self._finetune(protocol, model, params, seed, finetuning, records, start)
-                scores = {}
-                for finetuned in measured.values():
-                    scores |= finetuned.scores
-                protocol_details = {**measured}
+            elif finetuner is not None:
+                scores, protocol_details = finetuner.by_protocol(protocol)
             else:
                 continue
             if self.config.suite:
@@ -120,62 +113,66 @@ class TaskScores:
                 details[result] = _probed_layers(probed, result)
         return scores, details
 
-    def _finetune(
-        self,
-        protocol: FinetuningProtocol,
-        model: ModelConfig,
-        params: Any,
-        seed: int,
-        settings: FinetuneConfig,
-        records: FinetuningRecords,
-        start: TunedEncoder | None,
-    ) -> dict[str, FinetunedTask]:
-        """Fine-tune a model on each task by a protocol; return what came of it by task."""
-        measured = {}
-        for task in self.tasks:
-            records.status(f"fine-tuning on {task.name}, {protocol}")
-            needs_start = task.name in settings.intermediate_tasks
-            measured[task.name] = finetune(
-                model,
-                params,
-                task,
-                settings,
-                protocol=protocol,
-                seed=seed,
-                layout=self.layout,
-                dtype=self.dtype,
-                directory=records.directory,
-                start=start if needs_start else None,
-            )
-            records.finished()
-        return measured
 
-    def _needs_start(self, settings: FinetuneConfig) -> bool:
-        """Return whether a task is fine-tuned from the encoder of the intermediate one."""
-        if not settings.intermediate or set(self.config.protocols) <= {"probe"}:
-            return False
-        return any(task.name in settings.intermediate_tasks for task in self.tasks)
+class _Finetuner:
+    """The fine-tuning of one model on the tasks of a study, by one protocol after another."""
 
-    def _start(
+    def __init__(
         self,
-        model: ModelConfig,
+        tasks: Sequence[Task],
+        setup: EncoderSetup,
         params: Mapping[str, Any],
         seed: int,
         settings: FinetuneConfig,
         records: FinetuningRecords,
-    ) -> TunedEncoder:
-        """Tune the encoder that some tasks start from, or read it where it was kept."""
-        task = next(task for task in self.tasks if task.name == settings.intermediate)
-        records.status(f"fine-tuning on {task.name}, for other tasks to start from")
+    ):
+        self._tasks = tasks
+        self._setup = setup
+        self._params = params
+        self._seed = seed
+        self._settings = settings
+        self._records = records
+
+    def by_protocol(self, protocol: FinetuningProtocol) -> tuple[dict[str, float], Details]:
+        """Fine-tune the model on each task; return scores by result and details by task."""
+        scores: dict[str, float] = {}
+        details: Details = {}
+        for task in self._tasks:
+            # All protocols start from the same encoder.
+            start = None
+            if task.name in self._settings.intermediate_tasks:
+                start = self._intermediate_start
+            self._records.status(f"fine-tuning on {task.name}, {protocol}")
+            finetuned = finetune(
+                self._setup,
+                self._params,
+                task,
+                self._settings,
+                protocol=protocol,
+                seed=self._seed,
+                directory=self._records.directory,
+                start=start,
+            )
+            scores |= finetuned.scores
+            details[task.name] = finetuned
+            self._records.finished()
+        return scores, details
+
+    @cached_property
+    def _intermediate_start(self) -> TunedEncoder | None:
+        """Tune the encoder that some tasks start from, or read it where it was kept; None: all
+        start from the model's own."""
+        if not self._settings.intermediate:
+            return None
+        task = next(task for task in self._tasks if task.name == self._settings.intermediate)
+        self._records.status(f"fine-tuning on {task.name}, for other tasks to start from")
         return tuned_start(
-            model,
-            params,
+            self._setup,
+            self._params,
             task,
-            settings,
-            seed=seed,
-            layout=self.layout,
-            dtype=self.dtype,
-            directory=records.directory,
+            self._settings,
+            seed=self._seed,
+            directory=self._records.directory,
         )
 
 

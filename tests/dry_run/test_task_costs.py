@@ -19,7 +19,7 @@ from kdjax.config import EvaluationConfig, FewShotConfig, FinetuneConfig, ModelC
 from kdjax.config.suites import GLUE, suite_tasks
 from kdjax.data.tasks.official_sizes import SIZES, stand_ins, tokens_of
 from kdjax.dry_run.task_costs import task_costs
-from kdjax.evaluation.finetuning import finetune, trial
+from kdjax.evaluation.finetuning import EncoderSetup, finetune, trial
 from kdjax.evaluation.finetuning.flops import REFERENCE_BITS, probe_flops, task_flops
 from kdjax.evaluation.finetuning.step import StepKey, abstract_batch, abstract_state, make_step
 from kdjax.evaluation.finetuning.work import (
@@ -89,13 +89,12 @@ def test_steps_are_those_that_fine_tuning_does(
         trial, "compiled_step", lambda *_: lambda state, batch, rate: (state, jnp.float32(0))
     )
     result = finetune(
-        handmade.MODEL,
+        EncoderSetup(handmade.MODEL, handmade.alone()),
         init(handmade.MODEL, 0).params,
         task,
         SETTINGS,
         protocol=protocol,
         seed=0,
-        layout=handmade.alone(),
     )
     work = work_of(task, SETTINGS, protocol, MACHINE)
     assert work.trials == len(result.trials)

@@ -13,7 +13,7 @@ from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.batches import StepRows
 from kdjax.evaluation.finetuning.step import compiled_step, init_state
-from kdjax.evaluation.finetuning.trial import make_batch, step_key_of
+from kdjax.evaluation.finetuning.trial import EncoderSetup, make_batch, step_key_of
 from kdjax.models import abstract_params, init_task_head
 from tests.evaluation import handmade
 from tests.golden.arms import random_like
@@ -76,7 +76,7 @@ def random_params(task: Task) -> dict[str, Any]:
 def step_of_kdjax(task: Task) -> tuple[float, dict[str, np.ndarray]]:
     """Do one step; return its loss, and its gradients by transformers' names."""
     params = random_params(task)
-    step_key = step_key_of(MODEL, task, FinetuneConfig(), handmade.alone(), "float32")
+    step_key = step_key_of(EncoderSetup(MODEL, handmade.alone()), task, FinetuneConfig())
     head = params.pop("task_head")
     state = init_state(step_key, params, 0)
     state.params["model"]["task_head"] = jax.tree.map(np.array, head)

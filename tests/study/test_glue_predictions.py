@@ -20,6 +20,7 @@ from kdjax.config import Config, plain, to_dict
 from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.load import load_tasks
 from kdjax.evaluation.finetuning import (
+    EncoderSetup,
     FinetunedTask,
     finetune,
     finetune_one,
@@ -82,23 +83,21 @@ def config_in(directory: Path, **evaluation: Any) -> Config:
 
 def finetuned(config: Config, params: Any) -> dict[str, FinetunedTask]:
     """Fine-tune as a study does: endpoint -> what came of it."""
-    student = tiny.SHALLOW_STUDENT
+    setup = EncoderSetup(tiny.SHALLOW_STUDENT, handmade.alone())
     settings = config.evaluation.finetune
-    layout = handmade.alone()
     tasks = load_tasks(config.evaluation, Path(str(config.data.tokenizer)), config.data.seq_len)
     (intermediate,) = (task for task in tasks if task.name == settings.intermediate)
-    start = tuned_start(student, params, intermediate, settings, seed=SEED, layout=layout)
+    start = tuned_start(setup, params, intermediate, settings, seed=SEED)
     details = {}
     for protocol in ("fixed", "grid"):
         for task in tasks:
             details[f"{protocol}.{task.name}"] = finetune(
-                student,
+                setup,
                 params,
                 task,
                 settings,
                 protocol=protocol,
                 seed=SEED,
-                layout=layout,
                 start=start if task.name in settings.intermediate_tasks else None,
             )
     return details
@@ -185,13 +184,12 @@ def test_predictions_are_those_of_the_chosen_setting_trained_again(
         with_unlabelled=True,
     )
     trained = finetune_one(
-        tiny.SHALLOW_STUDENT,
+        EncoderSetup(tiny.SHALLOW_STUDENT, handmade.alone()),
         recorded.params(),
         task,
         recorded.finetuning,
         chosen.chosen,
         seed=SEED,
-        layout=handmade.alone(),
     )
     expected = np.clip(predict(trained, task.unlabelled["stsb"]), 0, 5)
     header, *lines = (tmp_path / "out" / "STS-B.tsv").read_text(encoding="utf-8").splitlines()

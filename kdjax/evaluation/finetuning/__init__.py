@@ -12,9 +12,10 @@ from kdjax.evaluation.finetuning.results import (
     squared_errors,
 )
 from kdjax.evaluation.finetuning.scoring import predict
-from kdjax.evaluation.finetuning.trial import FinetunedModel
+from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel
 
 __all__ = [
+    "EncoderSetup",
     "FinetunedModel",
     "FinetunedTask",
     "PredictedTask",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.config import Dtype, FinetuneConfig, ModelConfig
+from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.labels import LabelScale
 from kdjax.evaluation.finetuning.lanes import groups, lanes_of
@@ -25,10 +25,9 @@ from kdjax.evaluation.finetuning.results import FinetunedTask, Setting, Trial, m
 from kdjax.evaluation.finetuning.saved import RunningState, content_key
 from kdjax.evaluation.finetuning.scoring import score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.finetuning.trial import FinetunedModel, one_device, step_key_of, train_lanes
+from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel, step_key_of, train_lanes
 from kdjax.evaluation.finetuning.trial_files import read_trial, write_trial
 from kdjax.evaluation.metric import baseline
-from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest
 
 
@@ -57,15 +56,13 @@ def encoder_of(params: Mapping[str, Any], start: TunedEncoder | None = None) -> 
 
 
 def finetune(
-    config: ModelConfig,
+    setup: EncoderSetup,
     params: Mapping[str, Any],
     task: Task,
     settings: FinetuneConfig,
     *,
     protocol: FinetuningProtocol,
     seed: int,
-    layout: Layout | None = None,
-    dtype: Dtype = "float32",
     directory: Path | None = None,
     start: TunedEncoder | None = None,
 ) -> FinetunedTask:
@@ -77,14 +74,12 @@ def finetune(
     with the same bits.
 
     Args:
-        config: configuration of the model.
+        setup: configuration of the model, and how it is computed.
         params: parameters of the model; copied, without its MLM head.
         task: rows to train on, to choose by and to report.
         settings: settings of fine-tuning.
         protocol: which trials are made (`specs_of`).
         seed: seed of the model, from which fine-tuning seeds follow.
-        layout: devices of this process, over which batches are split; None: the first one.
-        dtype: type that the encoder computes in.
         directory: its PROTOCOL/TASK holds the trials; None: they are kept nowhere.
         start: encoder to start from in place of `params`; None: `params`.
 
@@ -94,21 +89,22 @@ def finetune(
 
     Example:
         >>> settings = FinetuneConfig(steps=4, learning_rate=1e-3)
-        >>> result = finetune(model, params, task, settings, protocol="fixed", seed=0)
+        >>> setup = EncoderSetup(model)
+        >>> result = finetune(setup, params, task, settings, protocol="fixed", seed=0)
         >>> result.chosen.steps, len(result.trials), result.scores.keys() == task.reported.keys()
         (4, 1, True)
     """
-    check_task(task, config.max_positions)
+    max_positions = setup.config.max_positions
+    check_task(task, max_positions)
     encoder = encoder_of(params, start)
     intermediate = "" if start is None else start.task
-    specs = specs_of(task, settings, protocol, seed, config.max_positions)
-    layout = layout or one_device()
+    specs = specs_of(task, settings, protocol, seed, max_positions)
     task_directory = None
     if directory is not None:
         task_directory = directory / protocol / task.name
-    runner = _Runner(config, encoder, task, settings, layout, dtype, task_directory)
+    runner = _Runner(setup, encoder, task, settings, task_directory)
 
-    lanes = lanes_of(settings.lanes, config, layout)
+    lanes = lanes_of(settings.lanes, setup.config, setup.layout)
     trials: dict[TrialSpec, Trial] = {}
     for group in groups(specs, lanes):
         trials |= runner.run(group)
@@ -117,35 +113,31 @@ def finetune(
 
 
 def finetune_one(
-    config: ModelConfig,
+    setup: EncoderSetup,
     params: Mapping[str, Any],
     task: Task,
     settings: FinetuneConfig,
     hyperparameters: Setting,
     *,
     seed: int,
-    layout: Layout | None = None,
-    dtype: Dtype = "float32",
     saved: RunningState | None = None,
 ) -> FinetunedModel:
     """Fine-tune a model on a task once, for its parameters: to predict by, or to start from.
 
     Args:
-        config: configuration of the model.
+        setup: configuration of the model, and how it is computed.
         params: parameters of the model; copied, without its MLM head.
         task: task whose training rows are trained on.
         settings: settings besides the hyperparameters.
         hyperparameters: learning rate, batch size and steps, say those that a grid chose.
         seed: fine-tuning seed.
-        layout: devices of this process, over which batches are split; None: the first one.
-        dtype: type that the encoder computes in.
         saved: where the state is saved every few minutes; None: nowhere.
 
     Raises:
         InputError: training rows of one class, or rows longer than the model's positions.
     """
-    check_task(task, config.max_positions)
-    step_key = step_key_of(config, task, settings, layout or one_device(), dtype)
+    check_task(task, setup.config.max_positions)
+    step_key = step_key_of(setup, task, settings)
     specs = [TrialSpec(hyperparameters, seed)]
     scale = LabelScale.of(task)
     (model,) = train_lanes(step_key, dict(params), task.train, scale, specs, settings.warmup, saved)
@@ -157,19 +149,17 @@ class _Runner:
 
     def __init__(
         self,
-        config: ModelConfig,
+        setup: EncoderSetup,
         encoder: Mapping[str, Any],
         task: Task,
         settings: FinetuneConfig,
-        layout: Layout,
-        dtype: Dtype,
         directory: Path | None,
     ):
         self._directory = directory
         self._encoder = encoder
         self._task = task
         self._settings = settings
-        self._step_key = step_key_of(config, task, settings, layout, dtype)
+        self._step_key = step_key_of(setup, task, settings)
         self._key = ""
 
     def run(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
@@ -247,13 +237,13 @@ def _summarised(
             values = [trial.metrics[name][metric] for trial in chosen_trials]
             metrics[name][metric] = float(np.mean(values))
 
-    # Outcomes of single rows are kept of what is scored alone.
-    kept = []
+    # Outcomes of single rows are recorded of what is scored alone.
+    recorded_trials = []
     for trial in trials:
         if trial.setting == chosen:
-            kept.append(trial)
+            recorded_trials.append(trial)
         else:
-            kept.append(dataclasses.replace(trial, rows=None))
+            recorded_trials.append(dataclasses.replace(trial, rows=None))
     return FinetunedTask(
         task=task.name,
         protocol=protocol,
@@ -263,7 +253,7 @@ def _summarised(
         metrics=metrics,
         scores={name: mean(values) for name, values in metrics.items()},
         baseline=dict(baseline(task)),
-        trials=tuple(kept),
+        trials=tuple(recorded_trials),
         failed=sum(trial.failed for trial in chosen_trials),
         diverged=sum(trial.diverged for trial in chosen_trials),
     )

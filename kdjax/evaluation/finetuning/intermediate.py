@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdjax.config import Dtype, FinetuneConfig, ModelConfig
+from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, encoder_of, finetune_one
 from kdjax.evaluation.finetuning.protocols import fixed_setting
 from kdjax.evaluation.finetuning.saved import RunningState, content_key
-from kdjax.evaluation.finetuning.trial import one_device, step_key_of
+from kdjax.evaluation.finetuning.trial import EncoderSetup, step_key_of
 from kdjax.models import abstract_params
-from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest
 from kdjax.storage.typed_json import to_plain
 
@@ -22,14 +21,12 @@ DIRECTORY = "intermediate"
 
 
 def tuned_start(
-    config: ModelConfig,
+    setup: EncoderSetup,
     params: Mapping[str, Any],
     task: Task,
     settings: FinetuneConfig,
     *,
     seed: int,
-    layout: Layout | None = None,
-    dtype: Dtype = "float32",
     directory: Path | None = None,
 ) -> TunedEncoder:
     """Fine-tune a model on the intermediate task, with the setting of `fixed`, to start from.
@@ -38,43 +35,38 @@ def tuned_start(
     stopped goes on.
 
     Args:
-        config: configuration of the model.
+        setup: configuration of the model, and how it is computed.
         params: parameters of the model; copied, without its MLM head.
         task: the intermediate task.
         settings: settings of fine-tuning.
         seed: seed of the model, which is the fine-tuning seed.
-        layout: devices of this process, over which batches are split; None: the first one.
-        dtype: type that the encoder computes in.
         directory: its `intermediate` holds the encoder; None: it is kept nowhere.
 
     Raises:
         InputError: training rows of one class, rows longer than the model's positions, or a file
             that cannot be written.
     """
-    layout = layout or one_device()
     encoder = encoder_of(params)
-    hyperparameters = fixed_setting(task, settings, config.max_positions)
+    hyperparameters = fixed_setting(task, settings, setup.config.max_positions)
     saved = None
     finished = None
     if directory is not None:
-        step_key = step_key_of(config, task, settings, layout, dtype)
+        step_key = step_key_of(setup, task, settings)
         content = content_key(step_key, settings, encoder, task)
         key = digest([content, to_plain(hyperparameters), seed])
         saved = RunningState(directory / DIRECTORY, f"{task.name}.running", key)
         finished = RunningState(directory / DIRECTORY, f"{task.name}.encoder", key)
-        tuned = finished.restore(abstract_params(config, mlm=False))
+        tuned = finished.restore(abstract_params(setup.config, mlm=False))
         if tuned is not None:
             return TunedEncoder(task.name, tuned)
 
     model = finetune_one(
-        config,
+        setup,
         encoder,
         task,
         settings,
         hyperparameters,
         seed=seed,
-        layout=layout,
-        dtype=dtype,
         saved=saved,
     )
     if saved is not None and finished is not None:

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdjax.config import Dtype, FinetuneConfig, ModelConfig
+from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, encoder_of, finetune_one
 from kdjax.evaluation.finetuning.results import Setting, Trial
 from kdjax.evaluation.finetuning.saved import RunningState, content_key, split_digest
 from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.finetuning.trial import FinetunedModel, one_device, step_key_of
+from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel, step_key_of
 from kdjax.evaluation.finetuning.trial_files import check_trial
-from kdjax.parallel.layout import Layout
 from kdjax.storage.files import digest
 from kdjax.storage.sealed import read_sealed, write_sealed
 from kdjax.storage.typed_json import to_plain
@@ -46,15 +45,13 @@ class PredictedTask:
 
 
 def predict_unlabelled(
-    config: ModelConfig,
+    setup: EncoderSetup,
     params: Mapping[str, Any],
     task: Task,
     settings: FinetuneConfig,
     hyperparameters: Setting,
     *,
     seed: int,
-    layout: Layout | None = None,
-    dtype: Dtype = "float32",
     directory: Path,
     start: TunedEncoder | None = None,
 ) -> PredictedTask:
@@ -64,14 +61,12 @@ def predict_unlabelled(
     predicts what it is scored by: the most frequent training class, or the mean.
 
     Args:
-        config: configuration of the model.
+        setup: configuration of the model, and how it is computed.
         params: parameters of the model; copied, without its MLM head.
         task: the task, with unlabelled rows.
         settings: settings besides the hyperparameters.
         hyperparameters: learning rate, batch size and steps, say those that a grid chose.
         seed: fine-tuning seed.
-        layout: devices of this process, over which batches are split; None: the first one.
-        dtype: type that the encoder computes in.
         directory: holds `TASK.json` in the end, and the state until then.
         start: encoder to start from in place of `params`; None: `params`.
 
@@ -79,9 +74,8 @@ def predict_unlabelled(
         InputError: training rows of one class, rows longer than the model's positions, or a file
             that cannot be written or read.
     """
-    layout = layout or one_device()
     encoder = encoder_of(params, start)
-    step_key = step_key_of(config, task, settings, layout, dtype)
+    step_key = step_key_of(setup, task, settings)
     content = content_key(step_key, settings, encoder, task)
     hidden = {result: split_digest(split) for result, split in task.unlabelled.items()}
     key = digest([content, to_plain(hyperparameters), seed, hidden])
@@ -96,14 +90,12 @@ def predict_unlabelled(
 
     saved = RunningState(directory, task.name, key)
     model = finetune_one(
-        config,
+        setup,
         encoder,
         task,
         settings,
         hyperparameters,
         seed=seed,
-        layout=layout,
-        dtype=dtype,
         saved=saved,
     )
     trial = score_trial(model, task, TrialSpec(hyperparameters, seed))

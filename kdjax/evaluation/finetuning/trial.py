@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -62,28 +62,39 @@ def one_device() -> Layout:
     return Layout.of(devices=jax.local_devices()[:1])
 
 
-def step_key_of(
-    config: ModelConfig, task: Task, settings: FinetuneConfig, layout: Layout, dtype: Dtype
-) -> StepKey:
+@dataclass(frozen=True)
+class EncoderSetup:
+    """An encoder's configuration, and how it is computed while it is fine-tuned.
+
+    Attributes:
+        config: configuration of the model.
+        layout: devices of this process, over which batches are split.
+        dtype: type that the encoder computes in.
+    """
+
+    config: ModelConfig
+    layout: Layout = field(default_factory=one_device)
+    dtype: Dtype = "float32"
+
+
+def step_key_of(setup: EncoderSetup, task: Task, settings: FinetuneConfig) -> StepKey:
     """Return what the programs of a task depend on.
 
     Args:
-        config: configuration of the encoder.
+        setup: configuration of the encoder, and how it is computed.
         task: the task, of which only the kind of its labels counts.
         settings: settings of the optimiser and the head.
-        layout: devices of this process.
-        dtype: type that the encoder computes in.
     """
     return StepKey(
-        model=config,
+        model=setup.config,
         outputs=task.outputs,
         regression=task.regression,
         pool=settings.pool,
         weight_decay=settings.weight_decay,
         eps=settings.eps,
         clip=settings.clip,
-        dtype=dtype,
-        layout=layout,
+        dtype=setup.dtype,
+        layout=setup.layout,
     )
 
 

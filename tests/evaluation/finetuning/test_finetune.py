@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.config import FewShotConfig, FinetuneConfig
+from kdjax.config import Dtype, FewShotConfig, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning import (
+    EncoderSetup,
     FinetunedTask,
     Setting,
     Trial,
@@ -37,6 +38,7 @@ SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3, pool="mea
 FEW_STEPS = dataclasses.replace(SETTINGS, steps=3)
 TASK = handmade.task()
 MODEL = init(handmade.MODEL, 0)
+SETUP = EncoderSetup(handmade.MODEL, handmade.alone())
 
 
 def finetune(
@@ -46,13 +48,14 @@ def finetune(
     params: Any = MODEL.params,
     protocol: str = "fixed",
     seed: int = 0,
-    config: Any = handmade.MODEL,
+    config: ModelConfig = handmade.MODEL,
+    dtype: Dtype = "float32",
     **options: Any,
 ) -> FinetunedTask:
     """Fine-tune a model on one device."""
-    layout = handmade.alone()
+    setup = EncoderSetup(config, handmade.alone(), dtype)
     return by_protocol.finetune(
-        config, params, task, settings, protocol=protocol, seed=seed, layout=layout, **options
+        setup, params, task, settings, protocol=protocol, seed=seed, **options
     )
 
 
@@ -176,9 +179,7 @@ def test_errors_of_rows_are_in_the_labels_units() -> None:
 
 
 def test_finetuned_encoder_predicts_what_was_scored() -> None:
-    trained = finetune_one(
-        *MODEL, TASK, FEW_STEPS, Setting(3e-3, 16, None, 3), seed=0, layout=handmade.alone()
-    )
+    trained = finetune_one(SETUP, MODEL.params, TASK, FEW_STEPS, Setting(3e-3, 16, None, 3), seed=0)
     rows = TASK.reported["handmade"]
     # Hidden labels are not needed.
     predicted = predict(trained, dataclasses.replace(rows, labels=None))
@@ -188,9 +189,7 @@ def test_finetuned_encoder_predicts_what_was_scored() -> None:
 
 
 def test_start_from_an_intermediate_task_is_used_and_said() -> None:
-    trained = finetune_one(
-        *MODEL, TASK, SETTINGS, Setting(3e-3, 16, None, 40), seed=0, layout=handmade.alone()
-    )
+    trained = finetune_one(SETUP, MODEL.params, TASK, SETTINGS, Setting(3e-3, 16, None, 40), seed=0)
     start = TunedEncoder("mnli", trained.encoder)
     settings = dataclasses.replace(SETTINGS, steps=4)
     result = finetune(settings=settings, start=start)
@@ -200,9 +199,7 @@ def test_start_from_an_intermediate_task_is_used_and_said() -> None:
 
 def test_tuned_start_is_kept_and_read_again(tmp_path: Path) -> None:
     def start(seed: int = 0) -> TunedEncoder:
-        return tuned_start(
-            *MODEL, TASK, FEW_STEPS, seed=seed, layout=handmade.alone(), directory=tmp_path
-        )
+        return tuned_start(SETUP, MODEL.params, TASK, FEW_STEPS, seed=seed, directory=tmp_path)
 
     first = start()
     (path,) = (tmp_path / "intermediate").iterdir()
@@ -223,9 +220,7 @@ def test_damaged_start_is_said_and_trained_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def start() -> TunedEncoder:
-        return tuned_start(
-            *MODEL, TASK, FEW_STEPS, seed=0, layout=handmade.alone(), directory=tmp_path
-        )
+        return tuned_start(SETUP, MODEL.params, TASK, FEW_STEPS, seed=0, directory=tmp_path)
 
     first = start()
     (path,) = (tmp_path / "intermediate").iterdir()

@@ -13,7 +13,7 @@ from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.step import compiled_step, init_state
-from kdjax.evaluation.finetuning.trial import schedule_of, step_key_of
+from kdjax.evaluation.finetuning.trial import EncoderSetup, schedule_of, step_key_of
 from kdjax.models import classify, init
 from kdjax.training.optimizer import learning_rate
 from tests.evaluation import handmade
@@ -64,7 +64,7 @@ def first_step(
     """
     task = task or handmade.task()
     settings = dataclasses.replace(SETTINGS, **{"eps": 1e4, **changes})
-    step_key = step_key_of(handmade.MODEL, task, settings, handmade.alone(), "float32")
+    step_key = step_key_of(EncoderSetup(handmade.MODEL, handmade.alone()), task, settings)
     state = init_state(step_key, init(handmade.MODEL, 0).params, 0)
     before = jax.tree.map(np.array, state.params)
 
@@ -86,7 +86,7 @@ def norm(tree: Any) -> float:
 def scores() -> np.ndarray:
     """Return the model's class scores of the first 16 rows before any step, float64."""
     task = handmade.task()
-    step_key = step_key_of(handmade.MODEL, task, SETTINGS, handmade.alone(), "float32")
+    step_key = step_key_of(EncoderSetup(handmade.MODEL, handmade.alone()), task, SETTINGS)
     model = init_state(step_key, init(handmade.MODEL, 0).params, 0).params["model"]
     batch = task.train.batch(np.arange(16), 8)
     head = model.pop("task_head")
@@ -155,7 +155,7 @@ def test_weight_decay_spares_biases_and_layer_norms() -> None:
 
 def test_first_step_that_is_not_finite_is_kept() -> None:
     task = handmade.task()
-    step_key = step_key_of(handmade.MODEL, task, SETTINGS, handmade.alone(), "float32")
+    step_key = step_key_of(EncoderSetup(handmade.MODEL, handmade.alone()), task, SETTINGS)
     state = init_state(step_key, init(handmade.MODEL, 0).params, 0)
     batch = dict(task.train.batch(np.arange(16), 8))
     batch |= {"targets": task.train.labels[:16], "weights": np.ones(16, np.float32)}

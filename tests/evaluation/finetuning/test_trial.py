@@ -17,7 +17,7 @@ from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.saved import RunningState
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import init_state
-from kdjax.evaluation.finetuning.trial import FinetunedModel, step_key_of, train_lanes
+from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel, step_key_of, train_lanes
 from kdjax.models import init
 from kdjax.parallel.layout import Layout
 from tests.evaluation import handmade
@@ -40,14 +40,15 @@ def train(
     trials: list[TrialSpec], layout: Layout | None = None, saved: RunningState | None = None
 ) -> list[FinetunedModel]:
     """Train from the model of seed 0."""
-    step_key = step_key_of(DROPPING, TASK, FinetuneConfig(), layout or handmade.alone(), "float32")
+    setup = EncoderSetup(DROPPING, layout or handmade.alone())
+    step_key = step_key_of(setup, TASK, FinetuneConfig())
     params = init(DROPPING, 0).params
     return train_lanes(step_key, params, TASK.train, LabelScale(), trials, 0.1, saved)
 
 
 def start(seed: int) -> Any:
     """Return the parameters before the first step."""
-    step_key = step_key_of(DROPPING, TASK, FinetuneConfig(), handmade.alone(), "float32")
+    step_key = step_key_of(EncoderSetup(DROPPING, handmade.alone()), TASK, FinetuneConfig())
     return init_state(step_key, init(DROPPING, 0).params, seed).params
 
 
