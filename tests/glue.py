@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from kdjax.config.suites import BABYLM, GLUE, SuiteTask
-from kdjax.data.tasks.official import COLUMNS, MRPC_DEV_IDS, MRPC_TEST, MRPC_TRAIN
+from kdjax.data.tasks.official import MRPC_DEV_IDS, MRPC_TEST, MRPC_TRAIN
+from kdjax.data.tasks.official_rows import COLUMNS
 from kdjax.data.tasks.suite import splits_of
 from tests.corpora import WORDS
 

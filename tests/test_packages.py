@@ -38,6 +38,7 @@ FLOORS = (
     "models",
     "tokenizer_config",
     "recipes",
+    "recipe_keys",
     "config",
     "strict_yaml",
     "compiled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -120,6 +121,17 @@ class FinetuneConfig:
         expect(is_names, name, repr(tasks), "names of tasks")
         expected = f"other tasks than {_WHERE}.intermediate"
         expect(not self.intermediate or self.intermediate not in tasks, name, list(tasks), expected)
+
+
+def grid_size(
+    learning_rates: Sequence[Any], batch_sizes: Sequence[Any], epoch_counts: Sequence[Any]
+) -> int:
+    """Count the settings of a grid: each learning rate with each batch size and number of epochs.
+
+    Args:
+        learning_rates, batch_sizes, epoch_counts: values of each, as in `FinetuneConfig`.
+    """
+    return len(learning_rates) * len(batch_sizes) * len(epoch_counts)
 
 
 def _members(values: Any, name: str) -> Any:

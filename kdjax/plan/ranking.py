@@ -88,21 +88,21 @@ def at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
     above = [point for point in points if point.flops >= flops * (1 - _SAME)]
     if not below or not above:
         return None
-    left = below[-1]
-    right = above[0]
+    lower = below[-1]
+    upper = above[0]
 
     # At a budget that was compared, the same point lies on either side.
     share = 0.0
-    if right.flops > left.flops:
-        share = math.log(flops / left.flops) / math.log(right.flops / left.flops)
+    if upper.flops > lower.flops:
+        share = math.log(flops / lower.flops) / math.log(upper.flops / lower.flops)
     verdict: Verdict = "cannot tell"
-    if left.verdict == right.verdict:
-        verdict = left.verdict
+    if lower.verdict == upper.verdict:
+        verdict = lower.verdict
     return ComparedAt(
         flops,
-        mean=left.mean + share * (right.mean - left.mean),
-        low=left.low + share * (right.low - left.low),
-        high=left.high + share * (right.high - left.high),
+        mean=lower.mean + share * (upper.mean - lower.mean),
+        low=lower.low + share * (upper.low - lower.low),
+        high=lower.high + share * (upper.high - lower.high),
         verdict=verdict,
     )
 

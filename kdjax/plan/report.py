@@ -208,15 +208,15 @@ def _prices(plan: Plan) -> Table:
 def _prior(plan: Plan) -> dict[str, Any]:
     """Return what published laws say of each arm at each budget."""
     baseline = plan.baseline_arm
-    of_baseline = plan.prior.arms[baseline].losses
+    baseline_losses = plan.prior.arms[baseline].losses
     rows = {}
     for name, arm in plan.prior.arms.items():
         cells: list[Cell] = [(arm.law or "none", "")]
         # The gap to the baseline arm takes a loss of each; a budget may buy neither a step.
-        for loss, other in zip(arm.losses, of_baseline, strict=True):
+        for loss, baseline_loss in zip(arm.losses, baseline_losses, strict=True):
             gap = ""
-            if name != baseline and loss is not None and other is not None:
-                gap = numbers.signed(loss - other)
+            if name != baseline and loss is not None and baseline_loss is not None:
+                gap = numbers.signed(loss - baseline_loss)
             cells.append(("–" if loss is None else numbers.score(loss), gap))
         rows[name] = cells
 

@@ -61,11 +61,11 @@ def _clauses(fitted: FittedPlan, ranges: Sequence[RankedRange]) -> list[str]:
     undecided: list[str] = []
     for n, ranked in enumerate(ranges):
         ranking = ranked.ranking
-        others = [arm for arm in fitted.fits if arm not in ranking.arms]
+        other_arms = [arm for arm in fitted.fits if arm not in ranking.arms]
         clause = say(
             f"plan_{ranking.kind}",
             arms=listed(ranking.arms),
-            others=listed(others),
+            others=listed(other_arms),
             span=_span(n, len(ranges), ranked.low, ranked.high),
         )
         if ranking.kind == "open":
@@ -261,9 +261,9 @@ def of_prior(plan: Plan) -> list[str]:
         # Budgets that buy both arms a step, by whether the arm's loss is the lower one.
         losses = zip(plan.budgets, arm.losses, arms[baseline].losses, strict=True)
         compared = [
-            (flops, loss < other)
-            for flops, loss, other in losses
-            if loss is not None and other is not None
+            (flops, loss < baseline_loss)
+            for flops, loss, baseline_loss in losses
+            if loss is not None and baseline_loss is not None
         ]
         every = sorted(flops for flops, _ in compared)
         below = [flops for flops, is_below in compared if is_below]

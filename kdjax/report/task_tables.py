@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdjax.config.finetune import grid_size
 from kdjax.config.suites import LEFT_OUT, SUITE_TITLES, result_names, title_of
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.report import numbers, summary
@@ -146,14 +147,14 @@ def _trial_counts(results: Results) -> dict[str, str]:
     """Return the numbers that a protocol's caption may name, in words."""
     finetune = results.config["evaluation"]["finetune"]
     few_shot = finetune["few_shot"]
-    rates = len(finetune["learning_rates"])
-    sizes = len(finetune["batch_sizes"])
-    epochs = len(finetune["epoch_counts"])
+    rates = finetune["learning_rates"]
+    sizes = finetune["batch_sizes"]
+    epochs = finetune["epoch_counts"]
     return {
-        "rates": counted(rates, "learning rate"),
-        "sizes": counted(sizes, "batch size"),
-        "epochs": counted(epochs, "number of epochs", "numbers of epochs"),
-        "settings": counted(rates * sizes * epochs, "setting"),
+        "rates": counted(len(rates), "learning rate"),
+        "sizes": counted(len(sizes), "batch size"),
+        "epochs": counted(len(epochs), "number of epochs", "numbers of epochs"),
+        "settings": counted(grid_size(rates, sizes, epochs), "setting"),
         "seeds": counted(finetune["seeds"], "seed"),
         "examples": counted(few_shot["examples"], "row"),
         "draws": counted(few_shot["draws"], "draw"),

@@ -39,7 +39,9 @@ from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.start import start_params
 
-Made = Literal["task_scores", "minimal_pairs", "contamination", "cache", "evaluations"]
+ArtifactName = Literal[
+    "task_scores", "minimal_pairs", "contamination", "teacher_cache", "evaluations"
+]
 """Artifacts that a study has made before its runs, though nothing asks for them yet."""
 
 
@@ -57,7 +59,7 @@ class Artifacts:
         self._config = plan.config
         self._reporter = reporter
 
-    def make(self, *names: Made) -> None:
+    def make(self, *names: ArtifactName) -> None:
         """Make or find artifacts now, in the order given.
 
         Raises:
@@ -76,7 +78,7 @@ class Artifacts:
             return study_corpus(self._config, self._plan.artifact_dirs["data"], self._reporter)
 
     @cached_property
-    def texts(self) -> dict[str, Corpus]:
+    def held_out_texts(self) -> dict[str, Corpus]:
         """Prepare the held-out texts from elsewhere, by name."""
         directory = self._plan.artifact_dirs["texts"]
         texts = {}
@@ -101,13 +103,13 @@ class Artifacts:
         evaluation = self._config.evaluation
         seq_len = evaluation.seq_len or self._config.data.seq_len
         with CLOCK("text"):
-            loaded = load_tasks(evaluation, tokenizer, seq_len)
-        for task in loaded:
+            tasks = load_tasks(evaluation, tokenizer, seq_len)
+        for task in tasks:
             if warning := unknown_warning({"all": task.unknown}):
                 self._reporter.warn(f"task {task.name}: {warning}")
             for reason, rows in task.left_out.items():
                 self._reporter.warn(f"task {task.name}: {rows:,} rows {reason} and are left out")
-        return loaded
+        return tasks
 
     @cached_property
     def task_scores(self) -> TaskScores:
@@ -140,11 +142,11 @@ class Artifacts:
             return ()
         tokenizer = self._tokenizer
         with CLOCK("text"):
-            sets = minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
-        for pairs in sets:
+            pair_sets = minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
+        for pairs in pair_sets:
             if warning := unknown_warning({"all": pairs.unknown}):
                 self._reporter.warn(f"evaluation.minimal_pairs, {pairs.name}: {warning}")
-        return sets
+        return pair_sets
 
     # The teacher and its stored outputs.
 
@@ -182,7 +184,7 @@ class Artifacts:
         return self.teachers[0].cost
 
     @cached_property
-    def cache(self) -> Cache | None:
+    def teacher_cache(self) -> Cache | None:
         """Make or open the teacher's stored outputs; None where no arm reads them."""
         request = stored_by(self._plan.arms)
         if not request or not self.teachers:
@@ -197,9 +199,9 @@ class Artifacts:
 
     def cache_bytes(self, arm: Arm) -> int:
         """Return the size of the stored outputs that an arm reads; 0 where it reads none."""
-        if not arm.stored_features or self.cache is None:
+        if not arm.stored_features or self.teacher_cache is None:
             return 0
-        return self.cache.manifest.bytes
+        return self.teacher_cache.manifest.bytes
 
     def start_params(self, arm: Arm, seed: int) -> Any:
         """Return the parameters of an arm's student before its first step."""
@@ -215,7 +217,7 @@ class Artifacts:
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """Build an evaluation beside each teacher, alike in all else; one without a teacher."""
-        texts = {name: held_out(self._config, text) for name, text in self.texts.items()}
+        texts = {name: held_out(self._config, text) for name, text in self.held_out_texts.items()}
         # Read and shuffled once: only the teacher whose predictions stand beside them differs.
         study_text = held_out(self._config, self.corpus)
         # Predictions over other tokens cannot be compared.
@@ -223,14 +225,14 @@ class Artifacts:
         models: list[Model | None] = [teacher.model for teacher in self.teachers]
         evaluations = []
         for model in models or [None]:
-            comparable = None
+            comparable_teacher = None
             if model and same_but_for_padding(vocab_size, model.config.vocab_size):
-                comparable = model
-            compared = HeldOut(study_text.batches, comparable, study_text.shuffled)
+                comparable_teacher = model
+            beside_teacher = HeldOut(study_text.batches, comparable_teacher, study_text.shuffled)
             evaluations.append(
                 Evaluation(
                     self._config.evaluation,
-                    compared,
+                    beside_teacher,
                     self.task_scores,
                     texts,
                     self.mlm_probe,

@@ -44,8 +44,8 @@ def _refuse_contaminated_text(contamination: Contamination, share: float) -> Non
     where = "evaluation.contamination.check is 'refuse'"
     if contamination.unchecked:
         raise InputError(
-            f"{where} and the pretraining text was not looked at ({contamination.unchecked}), expected its "
-            "sources, or 'report'"
+            f"{where} and the pretraining text was not looked at ({contamination.unchecked}), "
+            "expected its sources, or 'report'"
         )
     above = contamination.above(share)
     if above:

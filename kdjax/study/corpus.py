@@ -202,13 +202,13 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
     # Settings that came later stand in a manifest where they are not the default.
     made_with = {**LATER_SETTINGS, **manifest.settings}
     for name in ("validation", "text_field", *LATER_SETTINGS):
-        asked = plain(getattr(data, name))
-        if name == "text_field" and isinstance(asked, str):
-            asked = [asked]
-        if asked != made_with[name]:
+        requested = plain(getattr(data, name))
+        if name == "text_field" and isinstance(requested, str):
+            requested = [requested]
+        if requested != made_with[name]:
             sentences.append(
                 f"was prepared with data.{name} {made_with[name]!r}, which counts; the recipe's is "
-                f"{asked!r}"
+                f"{requested!r}"
             )
 
     patterns = [data.files] if isinstance(data.files, str) else list(data.files)
@@ -242,8 +242,8 @@ def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:
     )
 
 
-def check_regime(config: Config, corpus: Corpus, setting_name: str, sequences: int) -> None:
-    """Check that a run reads no text twice where the regime is unlimited.
+def refuse_repeated_text(config: Config, corpus: Corpus, setting_name: str, sequences: int) -> None:
+    """Refuse a run that would read text twice where the regime is unlimited.
 
     Args:
         config: resolved recipe, with `data.regime`.

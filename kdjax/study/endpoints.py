@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kdjax.config import Config, EvaluationConfig, Protocol
+from kdjax.config.finetune import grid_size
 from kdjax.config.suites import SUITE_TITLES
 from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.suite import suite_mean
@@ -52,8 +52,8 @@ def protocol_label(evaluation: EvaluationConfig, protocol: Protocol) -> str:
         return "linear probe, best layer"
     label = "fine-tuned, one setting"
     if protocol == "grid":
-        settings = (finetune.learning_rates, finetune.batch_sizes, finetune.epoch_counts)
-        label = f"fine-tuned, best of {math.prod(map(len, settings))} settings"
+        size = grid_size(finetune.learning_rates, finetune.batch_sizes, finetune.epoch_counts)
+        label = f"fine-tuned, best of {size} settings"
     if protocol == "few_shot":
         few = finetune.few_shot
         label = f"fine-tuned on {few.examples} rows, {few.draws} draws"

@@ -168,11 +168,11 @@ def _load(
     needed = set(names)
     if settings.intermediate and needed.intersection(settings.intermediate_tasks):
         needed.add(settings.intermediate)
-    own = {name: task for name, task in evaluation.tasks.items() if name in needed}
+    own_tasks = {name: task for name, task in evaluation.tasks.items() if name in needed}
     chosen = [task.name for task in suite_tasks("glue") if task.name in needed]
-    needed_alone = dataclasses.replace(evaluation, tasks=own, suite_tasks=tuple(chosen))
+    needed_only = dataclasses.replace(evaluation, tasks=own_tasks, suite_tasks=tuple(chosen))
     seq_len = evaluation.seq_len or run.config.data.seq_len
-    loaded = load_tasks(needed_alone, run.tokenizer(), seq_len, with_unlabelled=True)
+    loaded = load_tasks(needed_only, run.tokenizer(), seq_len, with_unlabelled=True)
     return {task.name: task for task in loaded}
 
 

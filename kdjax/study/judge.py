@@ -16,6 +16,7 @@ from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
 from kdjax.report.contamination_table import notes as contamination_notes
 from kdjax.report.phrases import say
+from kdjax.results.arm_results import ArmResult
 from kdjax.results.failed import after_failures, failed_arms
 from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.study import Results
@@ -84,9 +85,11 @@ def collect(
         wall_clock: seconds by kind, of the study's commands.
     """
     config = study.plan.config
-    shared = study.artifacts
-    corpus = corpus_facts(config, shared.corpus, ngram_losses(shared.corpus), shared.texts)
-    endpoints = endpoints_of(config, corpus, shared.tasks, shared.minimal_pairs, study.plan.arms)
+    artifacts = study.artifacts
+    losses = ngram_losses(artifacts.corpus)
+    corpus = corpus_facts(config, artifacts.corpus, losses, artifacts.held_out_texts)
+    arms = study.plan.arms
+    endpoints = endpoints_of(config, corpus, artifacts.tasks, artifacts.minimal_pairs, arms)
     # A result that was read may lack a value, which every comparison below needs.
     for row, endpoint in itertools.product(runs, endpoints):
         if row.diverged is None and row.arm in endpoint.arms and endpoint.name not in row.metrics:
@@ -99,13 +102,13 @@ def collect(
         references=references,
         corpus=corpus,
         endpoints=endpoints,
-        teacher=teacher_facts([teacher.facts for teacher in shared.teachers]),
-        cache=shared.cache.manifest if shared.cache else None,
-        contamination=shared.contamination,
+        teacher=teacher_facts([teacher.facts for teacher in artifacts.teachers]),
+        cache=artifacts.teacher_cache.manifest if artifacts.teacher_cache else None,
+        contamination=artifacts.contamination,
         tuning=tuned.tuning_of(config),
         wall_clock=wall_clock,
     )
-    return judge(config, study.plan.arms, study.costs, measured)
+    return judge(config, arms, study.costs, measured)
 
 
 def judge(
@@ -138,26 +141,6 @@ def judge(
     # Costs under each way to pay for the teacher are in FLOPs.
     enforced = budget.teacher if budget.kind == "flops" else None
 
-    # Notes that hold for every study come first, then those that this one's runs give rise to.
-    sentences = notes.general(
-        config,
-        len(verdicts),
-        expected_false(len(verdicts), config.evaluation.confidence),
-        teacher,
-    )
-    if measured.tuning:
-        sentences += tuned.notes(measured.tuning)
-    sentences += [
-        *(say("doubtful_text", warning=warning) for warning in measured.corpus.warnings or ()),
-        *contamination_notes(measured.contamination, config.evaluation.contamination.share),
-        *notes.of_arms(arm_results, measured.cache),
-        *notes.side_by_side(runs),
-        *notes.divergences(runs),
-        *notes.at_baseline(endpoints, runs),
-        *notes.all_failed(endpoints, runs),
-        *notes.no_better_than_counts(endpoints, runs, measured.corpus.ngram_losses),
-        *notes.unconverged(runs, measured.references),
-    ]
     return Results(
         **versions(),
         wall_clock=dict(measured.wall_clock),
@@ -179,9 +162,42 @@ def judge(
         primary=tests,
         tuning=measured.tuning,
         cases=cases(arm_results, runs, verdicts, teacher, enforced, config.budget.students),
-        notes=tuple(sentences),
+        notes=tuple(_notes(config, measured, arm_results, len(verdicts))),
         contamination=measured.contamination,
     )
+
+
+def _notes(
+    config: Config, measured: Measured, arm_results: Mapping[str, ArmResult], verdict_count: int
+) -> list[str]:
+    """Return the sentences of a study's notes.
+
+    Args:
+        config: the recipe.
+        measured: what its runs gave, and what is known of its text and teacher.
+        arm_results: name -> what is said of an arm.
+        verdict_count: number of verdicts, of which some are false by chance.
+    """
+    runs = measured.runs
+    endpoints = measured.endpoints
+    expected_errors = expected_false(verdict_count, config.evaluation.confidence)
+
+    # What holds for every study comes first, then what this one's runs give rise to.
+    sentences = notes.general(config, verdict_count, expected_errors, measured.teacher)
+    if measured.tuning:
+        sentences += tuned.notes(measured.tuning)
+    sentences += [
+        *(say("doubtful_text", warning=warning) for warning in measured.corpus.warnings or ()),
+        *contamination_notes(measured.contamination, config.evaluation.contamination.share),
+        *notes.of_arms(arm_results, measured.cache),
+        *notes.side_by_side(runs),
+        *notes.divergences(runs),
+        *notes.at_baseline(endpoints, runs),
+        *notes.all_failed(endpoints, runs),
+        *notes.no_better_than_counts(endpoints, runs, measured.corpus.ngram_losses),
+        *notes.unconverged(runs, measured.references),
+    ]
+    return sentences
 
 
 def _verdicts(

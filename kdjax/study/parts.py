@@ -183,9 +183,10 @@ def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
             cost = manifest["costs"][arm]
             difference = difference or first_difference(cost, merged["costs"][arm], arm)
         if difference:
-            name, value, there = difference
+            name, value, expected = difference
             raise InputError(
-                f"{path}: this part's {name} is {value!r}, expected {there!r}, as in {sources[0]}"
+                f"{path}: this part's {name} is {value!r}, expected {expected!r}, as in "
+                f"{sources[0]}"
             )
         merged = {**merged, "costs": {**merged["costs"], **manifest["costs"]}}
     return merged
@@ -218,11 +219,11 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
                 kind = key[0]
                 if facts is None:  # an arm without a teacher
                     continue
-                expected, first_run = first_facts.setdefault(key, (facts, run))
-                if difference := first_difference(facts, expected, kind):
-                    setting, value, there = difference
+                first_recorded, first_run = first_facts.setdefault(key, (facts, run))
+                if difference := first_difference(facts, first_recorded, kind):
+                    setting, value, expected = difference
                     raise InputError(
-                        f"{run}: this run's {setting} is {value!r}, expected {there!r}, as in "
+                        f"{run}: this run's {setting} is {value!r}, expected {expected!r}, as in "
                         f"{first_run}"
                     )
             # The same run may lie in several directories, where it was copied or made twice.

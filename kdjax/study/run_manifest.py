@@ -71,7 +71,7 @@ def register_run(study: Study, arm: str, seed: int, backup: RunBackup) -> None:
         cost=study.costs[arm],
         budget=plan.budget,
         corpus=artifacts.corpus.digest,
-        texts={name: text.digest for name, text in artifacts.texts.items()},
+        texts={name: text.digest for name, text in artifacts.held_out_texts.items()},
         teacher=teacher_facts,
         config=plain(to_dict(plan.config)),
         **versions(),
@@ -104,8 +104,8 @@ def _check_same_run(place: Any, stored: Any, manifest: RunManifest, setting: str
     for name in ("arm", "seed", "arm_settings", "cost", "budget", "corpus", "texts", "teacher"):
         difference = first_difference(before[name], now[name], name)
         if difference:
-            name, recorded, expected = difference
+            setting_name, recorded, expected = difference
             raise InputError(
-                f"{place}: this run's {name} is {recorded!r}, expected {expected!r}; use another "
-                f"{setting}"
+                f"{place}: this run's {setting_name} is {recorded!r}, expected {expected!r}; use "
+                f"another {setting}"
             )

@@ -154,7 +154,7 @@ class StudyRunner:
             corpus=self._artifacts.corpus,
             layout=self._plan.layout,
             teacher_params=teacher.params if teacher else None,
-            cache=self._artifacts.cache,
+            cache=self._artifacts.teacher_cache,
         )
         specs = []
         for seed, backup in backups.items():

@@ -15,7 +15,7 @@ from kdjax.progress import Reporter
 from kdjax.study.artifacts import Artifacts
 from kdjax.study.batches import train_batches
 from kdjax.study.commits import pinned, stored_commits
-from kdjax.study.corpus import check_regime
+from kdjax.study.corpus import refuse_repeated_text
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost, StudyManifest
 from kdjax.study.run_backup import RESULT
@@ -114,7 +114,7 @@ class Study:
         for name, spans in self.spans.items():
             tokens = sum(span.steps * span.tokens_per_step for span in spans)
             sequences = tokens // plan.batch_shape.seq_len
-            check_regime(config, artifacts.corpus, f"arms.{name}", sequences)
+            refuse_repeated_text(config, artifacts.corpus, f"arms.{name}", sequences)
 
         # The teacher has what every objective asks of it.
         for arm in plan.arms.values():
@@ -123,13 +123,13 @@ class Study:
                     phase.teacher_part(teacher.model.params)
 
         # All that runs share is made now, and the same on all processes.
-        artifacts.make("cache", "evaluations")
+        artifacts.make("teacher_cache", "evaluations")
         hosts.check_same(
             {
                 "corpus": artifacts.corpus.digest,
                 "teachers": [teacher.facts for teacher in artifacts.teachers],
                 "costs": {name: cost.to_json() for name, cost in self.costs.items()},
-                "texts": {name: text.digest for name, text in artifacts.texts.items()},
+                "texts": {name: text.digest for name, text in artifacts.held_out_texts.items()},
                 "minimal pairs": {pairs.name: pairs.digest for pairs in artifacts.minimal_pairs},
             }
         )

@@ -82,16 +82,16 @@ def _check_directories(cells: list[Cell]) -> None:
     """
     by_directory: dict[str, Cell] = {}
     for cell in cells:
-        other = by_directory.setdefault(cell.name.casefold(), cell)
-        if other is cell:
+        first_cell = by_directory.setdefault(cell.name.casefold(), cell)
+        if first_cell is cell:
             continue
-        if other.settings == cell.settings:
+        if first_cell.settings == cell.settings:
             raise InputError(
                 "sweep: two combinations have the same values, expected each value once"
             )
         raise InputError(
-            f"sweep: {other.settings} and {cell.settings} would both lie in {cell.name}, expected "
-            "values that differ in more than capitals and marks"
+            f"sweep: {first_cell.settings} and {cell.settings} would both lie in {cell.name}, "
+            "expected values that differ in more than capitals and marks"
         )
 
 

@@ -56,9 +56,11 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
     members: dict[str, list[Results]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for cell, study in studies:
-        other = {name: value for name, value in cell.settings.items() if name not in BUDGETS}
-        settings.setdefault(repr(other), other)
-        members.setdefault(repr(other), []).append(study)
+        other_settings = {
+            name: value for name, value in cell.settings.items() if name not in BUDGETS
+        }
+        settings.setdefault(repr(other_settings), other_settings)
+        members.setdefault(repr(other_settings), []).append(study)
 
     # The kind of a budget that is swept over, else of the recipe's.
     swept_budgets = [name for name in config.sweep if name in BUDGETS]

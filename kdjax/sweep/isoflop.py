@@ -40,7 +40,7 @@ def profiles(
     # Runs that differ in size and seed alone belong to one profile.
     groups: dict[tuple[str, float, str], list[SweepRow]] = {}
     for row in rows:
-        groups.setdefault((row.arm, row.budget, repr(_others(row))), []).append(row)
+        groups.setdefault((row.arm, row.budget, repr(_other_settings(row))), []).append(row)
     profiles = []
     for endpoint in endpoints:
         for (arm, budget, _), group in groups.items():
@@ -50,12 +50,12 @@ def profiles(
                 continue
             points = tuple(_point(measured, size, endpoint.name) for size in sizes)
             optimum = _optimum(measured, sizes, endpoint, confidence)
-            settings = _others(measured[0])
+            settings = _other_settings(measured[0])
             profiles.append(Profile(endpoint.name, arm, budget, settings, points, optimum))
     return profiles
 
 
-def _others(row: SweepRow) -> dict[str, Any]:
+def _other_settings(row: SweepRow) -> dict[str, Any]:
     """Return a run's swept settings other than size and budget."""
     settings = row.settings.items()
     return {n: value for n, value in settings if n not in BUDGETS and not n.startswith(SIZE)}

@@ -66,9 +66,9 @@ def _counted_on_host(
     program: Program, stream: Stream, sequences_seen: int, signals: Callable[[], HostSignals]
 ) -> Iterator[StepInput]:
     """Yield the inputs of the only process; batches stay on the host, and the step places them."""
-    for seen, arrays in stream.iterate(sequences_seen):
+    for seen_before, arrays in stream.iterate(sequences_seen):
         batch = {name: arrays[name] for name in program.batch_fields}
-        fresh = _fresh(program, stream, seen)
+        fresh = _fresh(program, stream, seen_before)
         counts = count_on_host(batch["valid"], batch["label_weights"], fresh)
         yield StepInput(batch, counts, signals())
 
@@ -86,9 +86,9 @@ def _counted_on_devices(
     rows = layout.rows(program.batch_shape.batch_size)
     # One batch is always on its way; its counts are read when the next is counted.
     pending: tuple[Mapping[str, jax.Array], int, Any] | None = None
-    for seen, arrays in stream.iterate(sequences_seen, rows):
+    for seen_before, arrays in stream.iterate(sequences_seen, rows):
         batch = program.place(arrays)
-        fresh = _fresh(program, stream, seen)
+        fresh = _fresh(program, stream, seen_before)
         placed_signals = place_signals(layout, signals())
         sums = count(batch["valid"], batch["label_weights"], np.int32(fresh), placed_signals)
         hosts.serialize_on_cpu(sums)
@@ -104,6 +104,6 @@ def _agreed_input(batch: Mapping[str, jax.Array], fresh: int, sums: Any) -> Step
     return StepInput(batch, BatchCounts(fresh, *counts), HostSignals(stop > 0, save))
 
 
-def _fresh(program: Program, stream: Stream, seen: int) -> int:
+def _fresh(program: Program, stream: Stream, seen_before: int) -> int:
     """Count the new sequences of a batch; they repeat only after all were seen."""
-    return min(program.batch_shape.batch_size, max(0, stream.sequences - seen))
+    return min(program.batch_shape.batch_size, max(0, stream.sequences - seen_before))

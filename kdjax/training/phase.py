@@ -107,9 +107,7 @@ class Phase:
         """Build the teacher's `(teacher_params, batch) -> Features`; None: no term looks at one."""
         if self.teacher_source is None:
             return None
-        return functools.partial(
-            self.teacher_source.features, request=self.needs.teacher, compute=compute
-        )
+        return self.teacher_source.forward(self.needs.teacher, compute)
 
     def batch_shape(self, recipe_shape: BatchShape) -> BatchShape:
         """Return the shape of the phase's batches, from the recipe's."""

@@ -15,14 +15,14 @@ class Profiler:
     """Captures the steps of a range, into a directory that xprof, TensorBoard and Perfetto read."""
 
     def __init__(
-        self, directory: Path, steps: tuple[int, ...], done: int, warn: Callable[[str], None]
+        self, directory: Path, steps: tuple[int, ...], steps_done: int, warn: Callable[[str], None]
     ):
         """Name the steps to capture; nothing is captured yet.
 
         Args:
             directory: directory of the captures.
             steps: the first and the last step to capture, counted from 1; empty: none.
-            done: steps that the run has done before.
+            steps_done: steps that the run has done before.
             warn: function called with a line that says why nothing is captured.
         """
         self._directory = directory
@@ -30,8 +30,8 @@ class Profiler:
         self._warn = warn
         self._running = False
         self._captured = directory.exists()
-        if steps and done >= steps[1] and not self._captured:
-            self._skip(f"it goes on after step {done}")
+        if steps and steps_done >= steps[1] and not self._captured:
+            self._skip(f"it goes on after step {steps_done}")
 
     @contextmanager
     def capture(self, step: int, wait: Callable[[], None], stopwatch: Stopwatch) -> Iterator[None]:
@@ -63,16 +63,16 @@ class Profiler:
             with stopwatch("profile"):
                 self._stop()
 
-    def close(self, done: int) -> None:
+    def close(self, steps_done: int) -> None:
         """End a capture when the run ends, and warn if nothing was captured.
 
         Args:
-            done: steps that the run has done.
+            steps_done: steps that the run has done.
         """
         if self._running:
             self._stop()
         if self._steps and not self._captured:
-            self._skip(f"it ended after step {done}")
+            self._skip(f"it ended after step {steps_done}")
 
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()

@@ -118,10 +118,12 @@ class Program:
     def _compile_stacking(self) -> None:
         """Compile what puts states into lanes, and takes one out again."""
         state = self.abstract_state()
-        alone = self.layout.param_sharding(state)
-        stacked = stacked_sharding(alone)
-        stacking = jax.jit(lambda *states: stack(states), out_shardings=stacked)
-        unstacking = jax.jit(unstack, in_shardings=(stacked, None), out_shardings=alone)
+        one_run_sharding = self.layout.param_sharding(state)
+        all_lanes_sharding = stacked_sharding(one_run_sharding)
+        stacking = jax.jit(lambda *states: stack(states), out_shardings=all_lanes_sharding)
+        unstacking = jax.jit(
+            unstack, in_shardings=(all_lanes_sharding, None), out_shardings=one_run_sharding
+        )
         lane = jax.ShapeDtypeStruct((), jnp.int32)
         self._stack = stacking.lower(*[state] * self.lanes).compile()
         self._unstack = unstacking.lower(self._abstract_stack(), lane).compile()

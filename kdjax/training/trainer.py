@@ -127,8 +127,8 @@ class Trainer(TrainingLoop):
     @override
     def step_inputs(self, phase_number: int) -> Iterator[StepInput]:
         compiled = self.spec.compiled_phases[phase_number]
-        seen = self.sequences_seen(phase_number)
-        return step_inputs(compiled.program, compiled.stream, seen, self.policy.signals)
+        sequences_seen = self.sequences_seen(phase_number)
+        return step_inputs(compiled.program, compiled.stream, sequences_seen, self.policy.signals)
 
     @override
     def affords_step(self, phase_number: int) -> bool:
@@ -157,7 +157,7 @@ class Trainer(TrainingLoop):
     @override
     def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:
         compiled = self.spec.compiled_phases[phase_number]
-        self.check_fresh(phase_number, step_input.counts)
+        self.refuse_repeated_text(phase_number, step_input.counts)
         schedule_inputs = self.schedule_inputs(phase_number)
 
         # The devices are busy with this step while the last one's metrics are reported.
@@ -170,8 +170,8 @@ class Trainer(TrainingLoop):
         self.read_stopwatch_of_step()
         return state
 
-    def check_fresh(self, phase_number: int, counts: BatchCounts) -> None:
-        """Raise InputError where a step of the phase repeats text that must not repeat."""
+    def refuse_repeated_text(self, phase_number: int, counts: BatchCounts) -> None:
+        """Raise InputError where a step of the phase would repeat text that must not repeat."""
         batch_size = self.spec.compiled_phases[phase_number].program.batch_shape.batch_size
         if counts.fresh < batch_size and not self.spec.repeats:
             raise InputError(

@@ -147,8 +147,8 @@ class VmappedTrainer(TrainingLoop):
         for lane in self._filled:
             streams.append(self._all_lanes[lane].spec.compiled_phases[phase_number].stream)
         stream = StackedStream(streams, program)
-        seen = self._first.sequences_seen(phase_number)
-        return step_inputs(program, stream, seen, self.policy.signals)
+        sequences_seen = self._first.sequences_seen(phase_number)
+        return step_inputs(program, stream, sequences_seen, self.policy.signals)
 
     @override
     def affords_step(self, phase_number: int) -> bool:
@@ -168,7 +168,7 @@ class VmappedTrainer(TrainingLoop):
         compiled = self._first.spec.compiled_phases[phase_number]
         counts = {lane: lane_counts(step_input.counts, lane) for lane in self._lanes}
         for lane, trainer in self._lanes.items():
-            trainer.check_fresh(phase_number, counts[lane])
+            trainer.refuse_repeated_text(phase_number, counts[lane])
 
         # One step, charged to each ledger
         schedule_inputs = self._first.schedule_inputs(phase_number)

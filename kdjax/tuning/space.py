@@ -129,18 +129,18 @@ def _distribution(name: str, values: RangeConfig) -> BaseDistribution:
 
 def _kinds(name: str) -> tuple[Any, ...]:
     """Return the types that a setting may have, or the values of its Literal."""
-    known = {}
+    hints = {}
     for section, cls in SECTIONS.items():
         for setting, hint in get_type_hints(cls).items():
-            known[f"{section}.{setting}"] = hint
+            hints[f"{section}.{setting}"] = hint
     if name.startswith("finetune."):
         raise InputError(
             f"tune.space.{name}: trials do not fine-tune, expected settings of "
             f"{' or '.join(SECTIONS)}"
         )
-    if name not in known:
-        raise InputError(f"tune.space: unknown setting {name!r}{nearest(name, known)}")
-    hint = known[name]
+    if name not in hints:
+        raise InputError(f"tune.space: unknown setting {name!r}{nearest(name, hints)}")
+    hint = hints[name]
     return get_args(hint) or (hint,)
 
 

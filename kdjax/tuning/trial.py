@@ -181,7 +181,7 @@ class Trials:
                 study.artifacts.evaluations = artifacts.evaluations
                 # The settings tried may change what an arm reads of stored outputs.
                 if stored_by(study.plan.arms) == stored_by(self._first.plan.arms):
-                    study.artifacts.cache = artifacts.cache
+                    study.artifacts.teacher_cache = artifacts.teacher_cache
             study.prepare()
             if self._first is None:
                 count = max(1, len(study.artifacts.teachers))

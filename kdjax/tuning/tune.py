@@ -187,9 +187,9 @@ def _check(config: Config) -> Better:
                 "tune.endpoint is 'mlm_probe', expected evaluation.mlm_probe.tokens above 0 for it"
             )
         return "lower"
-    known = [f"probe.{task}" for task in config.evaluation.task_results]
-    if tune.endpoint not in known:
-        hint = nearest(tune.endpoint, ["mlm_loss", "mlm_probe", *known])
+    probe_endpoints = [f"probe.{task}" for task in config.evaluation.task_results]
+    if tune.endpoint not in probe_endpoints:
+        hint = nearest(tune.endpoint, ["mlm_loss", "mlm_probe", *probe_endpoints])
         raise InputError(
             f"tune.endpoint is {tune.endpoint!r}, expected mlm_loss, mlm_probe or probe.TASK{hint}"
         )

@@ -10,7 +10,7 @@ import pytest
 
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import GLUE
-from kdjax.data.tasks import official as official_files
+from kdjax.data.tasks import official_rows
 from kdjax.data.tasks.load import load_tasks, raw_tasks
 from kdjax.data.tasks.official_sizes import OfficialSize
 from kdjax.errors import InputError
@@ -173,7 +173,7 @@ def test_half_a_list_of_mrpc_dev_rows_is_refused_beside_all_rows(
 ) -> None:
     # As many rows as are written here, in place of MRPC's 3,668 and 408.
     sizes = {"mrpc": OfficialSize(120, (20,), 238)}
-    monkeypatch.setattr(official_files, "SIZES", sizes)
+    monkeypatch.setattr(official_rows, "SIZES", sizes)
     glue.write_microsoft_mrpc(tmp_path)
     read(tmp_path, tokenizer, "mrpc")
     ids = tmp_path / "MRPC" / "dev_ids.tsv"

@@ -62,7 +62,7 @@ def through(
             name: x.astype(dtypes[name])
             for name, x in teacher_source.encode(features, records).items()
         }
-        return stored, teacher_source.features(None, stored, teacher_source.request)
+        return stored, teacher_source.read(stored, teacher_source.request)
 
     return jax.device_get(jax.jit(run)(features, jnp.asarray(records, jnp.int32)))
 
@@ -82,7 +82,7 @@ def some_logits(*shape: int, spread: float = 2.0, seed: int = 0) -> Array:
 def test_online_teacher_is_its_forward_pass() -> None:
     teacher_source = OnlineTeacher(tiny.TEACHER)
     params = tiny.params(tiny.TEACHER, 9)
-    actual = jax.jit(lambda p, b: teacher_source.features(p, b, EVERYTHING))(params, tiny.batch())
+    actual = jax.jit(teacher_source.forward(EVERYTHING))(params, tiny.batch())
     # Features have the structure that was asked for, and nothing more.
     assert jax.tree.structure(actual) == jax.tree.structure(seen())
     for leaf, expected in zip(jax.tree.leaves(actual), jax.tree.leaves(seen()), strict=True):
@@ -146,7 +146,7 @@ def test_cached_features_in_float16_are_within_rounding(logits: str) -> None:
 def test_cached_teacher_reads_requested_features_alone() -> None:
     teacher_source = cached(EVERYTHING, logits="all")
     stored, _ = through(teacher_source, seen(), np.arange(8))
-    read = teacher_source.features(None, stored, FeatureRequest(hidden=frozenset({4})))
+    read = teacher_source.read(stored, FeatureRequest(hidden=frozenset({4})))
     # One array is read, and no other.
     assert read.hidden.keys() == {4}
     assert len(jax.tree.leaves(read)) == 1

@@ -98,9 +98,9 @@ def prepare(
         plan = preparation.plan(digests)
         check_plan(out, plan)
         preparation = preparation.with_tokenizer()
-        done = preparation.done()
-        if done is not None:
-            return done
+        finished = preparation.finished_manifest()
+        if finished is not None:
+            return finished
 
         # The launcher decides where each document belongs, in their order.
         repeats = RepeatFinder(deduplicate=config.deduplicate)

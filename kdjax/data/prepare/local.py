@@ -64,9 +64,9 @@ def prepare(
     with preparing(out):
         check_plan(out, plan)
         preparation = preparation.with_tokenizer()
-        done = preparation.done()
-        if done is not None:
-            return done
+        finished = preparation.finished_manifest()
+        if finished is not None:
+            return finished
         workers = config.workers or os.cpu_count() or 1
         notes = ReadingNotes()
         repeats = RepeatFinder(deduplicate=config.deduplicate)

@@ -157,13 +157,13 @@ def compute(
 
     held_out = spread(corpus.sequences("validation"), held_out_tokens // manifest.length)
     measured, measured_unknown = _read_neighborhoods(corpus, "validation", held_out)
-    unigram, left, both = model.probabilities(measured)
+    unigram, by_left_neighbor, by_both_neighbors = model.probabilities(measured)
     return NgramLosses(
         version=VERSION,
         corpus=corpus.digest,
         unigram=_cross_entropy(unigram),
-        left_neighbor=_cross_entropy(left),
-        both_neighbors=_cross_entropy(both),
+        left_neighbor=_cross_entropy(by_left_neighbor),
+        both_neighbors=_cross_entropy(by_both_neighbors),
         tokens=len(counted),
         fitted_tokens=len(back),
         held_out_tokens=len(measured),

@@ -153,7 +153,7 @@ class Preparation:
         blocks = dataclasses.replace(self.blocks, tokenizer_sha256=tokenizer.sha256)
         return dataclasses.replace(self, tokenizer=tokenizer, blocks=blocks)
 
-    def done(self) -> Manifest | None:
+    def finished_manifest(self) -> Manifest | None:
         """Return the manifest if everything it lists is there and whole, else None."""
         if not (self.out / NAME).exists():
             return None

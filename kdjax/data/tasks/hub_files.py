@@ -16,7 +16,7 @@ from kdjax.errors import InputError
 
 def has_hub_task(root: Path, task: SuiteTask) -> bool:
     """Return whether a directory has files of a task as on Hugging Face's hub."""
-    return bool(_found(root / task.name, ("train",)))
+    return bool(_split_files(root / task.name, ("train",)))
 
 
 def hub_sources(root: Path, task: SuiteTask) -> tuple[RowSource, ...]:
@@ -68,7 +68,7 @@ class _SplitFile:
     shards: int
 
 
-def _found(directory: Path, names: Sequence[str]) -> list[_SplitFile]:
+def _split_files(directory: Path, names: Sequence[str]) -> list[_SplitFile]:
     """List the files of a split, by any of its names, sorted by path."""
     files = []
     for name in names:
@@ -93,7 +93,7 @@ def _shards(directory: Path, names: Sequence[str]) -> list[Path]:
         InputError: shards are missing, or there are files of two sets, which may hold the same
             rows.
     """
-    files = _found(directory, names)
+    files = _split_files(directory, names)
     if not files:
         return []
     first = files[0]

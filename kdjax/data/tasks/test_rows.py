@@ -28,12 +28,12 @@ def check_test_rows(evaluation: EvaluationConfig, names: tuple[str, ...]) -> Non
             f"evaluation.glue is {evaluation.glue}, and TFDS shuffles rows, expected the official "
             "files or the Hub's, in the order of GLUE's server: --glue DIR"
         )
-    alone = dataclasses.replace(evaluation, tasks={}, suite_tasks=names)
-    without = []
-    for raw, task in zip(raw_tasks(alone), suite_tasks("glue", names), strict=True):
+    these_tasks = dataclasses.replace(evaluation, tasks={}, suite_tasks=names)
+    without_test_rows = []
+    for raw, task in zip(raw_tasks(these_tasks), suite_tasks("glue", names), strict=True):
         sources = raw.of_split("test")
         if {source.result for source in sources} != {result for result, _ in task.results}:
-            without.append(task)
+            without_test_rows.append(task)
         for source in sources:
             left_out: Counter[str] = Counter()
             rows = sum(1 for _ in source.rows(left_out))
@@ -44,8 +44,8 @@ def check_test_rows(evaluation: EvaluationConfig, names: tuple[str, ...]) -> Non
                     f"task {raw.name}, {source.place}: of its test rows {reasons}, expected whole "
                     f"ones beside the other {rows:,}"
                 )
-    if without:
-        raise InputError(_without_test_rows(evaluation, without, names))
+    if without_test_rows:
+        raise InputError(_without_test_rows(evaluation, without_test_rows, names))
 
 
 def _without_test_rows(

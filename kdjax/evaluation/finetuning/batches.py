@@ -83,12 +83,12 @@ class Order:
 
         # Buckets take turns in an order that no seed changes.
         turns = np.random.default_rng([epoch]).permutation(self._bucket_of_batch())
-        taken = [0] * len(self.buckets)
+        batches_taken = [0] * len(self.buckets)
         steps = []
         for number in turns:
-            rows = batches[number][:, taken[number]]
+            rows = batches[number][:, batches_taken[number]]
             steps.append(StepRows(self.buckets[number].length, rows))
-            taken[number] += 1
+            batches_taken[number] += 1
         return steps
 
     def _bucket_of_batch(self) -> NDArray[np.intp]:

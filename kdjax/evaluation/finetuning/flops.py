@@ -139,14 +139,14 @@ def _task_flops(
 def _fitted(count: Any) -> Polynomial:
     """Return the polynomial through the counts of one row at three lengths, and of two rows."""
     longest = max(POINTS)
-    one = {length: Fraction(count(1, length)) for length in POINTS}
-    a_row = count(2, longest) - one[longest]
+    one_row = {length: Fraction(count(1, length)) for length in POINTS}
+    second_row = count(2, longest) - one_row[longest]
 
     # Divided differences over equal distances
     first, second, third = POINTS
     distance = second - first
-    pair = (one[third] - 2 * one[second] + one[first]) / (2 * distance**2)
-    token = (one[second] - one[first]) / distance - pair * (first + second)
-    once = one[longest] - a_row
-    row = a_row - token * longest - pair * longest**2
+    pair = (one_row[third] - 2 * one_row[second] + one_row[first]) / (2 * distance**2)
+    token = (one_row[second] - one_row[first]) / distance - pair * (first + second)
+    once = one_row[longest] - second_row
+    row = second_row - token * longest - pair * longest**2
     return Polynomial(once, row, token, pair)

@@ -152,9 +152,11 @@ def train_lanes(
         state = saved.restore(state) or state
     state = step_key.layout.place(state, sharding)
 
-    done = int(np.asarray(state.step).flat[0])
+    steps_done = int(np.asarray(state.step).flat[0])
     under_way: deque[jax.Array] = deque()
-    for number, rows in enumerate(order.iterate(seeds, done, hyperparameters.steps), start=done):
+    for number, rows in enumerate(
+        order.iterate(seeds, steps_done, hyperparameters.steps), start=steps_done
+    ):
         batch = make_batch(train, targets, rows, step_key.layout.batch_parts)
         state, loss = step(state, batch, rates[number])
         hosts.serialize_on_cpu(loss)

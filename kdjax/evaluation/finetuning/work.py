@@ -133,14 +133,16 @@ def _setting_steps(
 ) -> Counter[BatchOf]:
     """Count the steps of a setting by shape."""
     order = Order.of(task.train, hyperparameters.batch_size, machine.longest)
-    epochs, rest = divmod(hyperparameters.steps, order.steps_per_epoch)
+    epochs, remaining_steps = divmod(hyperparameters.steps, order.steps_per_epoch)
     lengths: Counter[int] = Counter()
     for bucket in order.buckets:
         lengths[bucket.length] += epochs * -(-len(bucket.rows) // hyperparameters.batch_size)
     # Steps of an epoch that does not come to its end
-    if rest:
+    if remaining_steps:
         first = epochs * order.steps_per_epoch
-        lengths += Counter(step.length for step in order.iterate([0], first, first + rest))
+        lengths += Counter(
+            step.length for step in order.iterate([0], first, first + remaining_steps)
+        )
     rows = hyperparameters.batch_size + -hyperparameters.batch_size % machine.batch_parts
     return Counter({BatchOf(rows, length, lanes): n for length, n in lengths.items() if n})
 

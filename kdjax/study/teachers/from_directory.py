@@ -88,12 +88,12 @@ def _check_architecture(source: Path, model: ModelConfig, expected: ModelConfig)
     if model.positions == expected.positions == "learned":
         ignored.add("rotary_base")
     for field in fields(ModelConfig):
-        here = getattr(model, field.name)
-        there = getattr(expected, field.name)
-        if here != there and field.name not in ignored:
+        value = getattr(model, field.name)
+        expected_value = getattr(expected, field.name)
+        if value != expected_value and field.name not in ignored:
             raise InputError(
-                f"{source}: the model's {field.name} is {here}, expected teacher.architecture's "
-                f"{there}"
+                f"{source}: the model's {field.name} is {value}, expected teacher.architecture's "
+                f"{expected_value}"
             )
 
 

@@ -146,8 +146,9 @@ def _check_only_seeds(out: Path) -> None:
     Raises:
         InputError: it holds something else.
     """
-    others = [path.name for path in entries(out) if not path.name.startswith("seed")]
-    if others:
+    strange_names = [path.name for path in entries(out) if not path.name.startswith("seed")]
+    if strange_names:
         raise InputError(
-            f"{out}: holds {min(others)}, expected a new directory, or one of trained teachers"
+            f"{out}: holds {min(strange_names)}, expected a new directory, or one of trained "
+            "teachers"
         )

@@ -23,7 +23,7 @@ from kdjax.progress import Reporter
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import check_fields, to_plain
 from kdjax.study.batches import train_batches
-from kdjax.study.corpus import check_regime
+from kdjax.study.corpus import refuse_repeated_text
 from kdjax.study.machine import hardware_use, versions
 from kdjax.study.run_backup import RESULT, RunBackup
 from kdjax.study.teachers.checkpoints import TeacherCheckpoints, training_identity
@@ -204,7 +204,7 @@ class _Training:
         """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
         spans = pretraining_spans(self._settings, self._price, self._batch_shape)
         sequences = spans[-1].stop * self._batch_shape.batch_size
-        check_regime(self._config, self._corpus, "teacher.train", sequences)
+        refuse_repeated_text(self._config, self._corpus, "teacher.train", sequences)
         compiled_phases = self._compiled_phases()
         try:
             (outcome,) = train(self._run_spec(compiled_phases))

@@ -282,7 +282,7 @@ def forward_program(teacher_source: CachedTeacher, layout: Layout) -> Callable[.
         # Read back as a step will read it, so that the errors are those of what is stored
         encoded = teacher_source.encode(features, batch["records"])
         stored = {name: x.astype(dtypes[name]) for name, x in encoded.items()}
-        decoded = teacher_source.features(None, stored, request)
+        decoded = teacher_source.read(stored, request)
         return stored, _errors(teacher_source, features, decoded, batch)
 
     batch_sharding = layout.batch_sharding

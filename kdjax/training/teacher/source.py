@@ -5,6 +5,7 @@ B batch, S slots, L length, V vocabulary, k entries.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from kdjax.models import abstract_params, forward
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.objectives.objective import Objective
 from kdjax.teacher_cache.manifest import Field
+
+TeacherForward = Callable[[Any, Batch], Features]
+"""`(teacher_params, batch)` to the teacher's features."""
 
 _NEVER = -1e30
 """Log-probability of an entry that was not drawn: finite, so that 0 times it is 0 and not NaN."""
@@ -37,14 +41,10 @@ class TeacherSource(ABC):
         """Return what a batch holds of the teacher, a sequence at a time."""
 
     @abstractmethod
-    def features(
-        self,
-        params: Any,
-        batch: Batch,
-        request: FeatureRequest,
-        compute: ComputeConfig = ComputeConfig(),
-    ) -> Features:
-        """Return the teacher's features, at least those requested."""
+    def forward(
+        self, request: FeatureRequest, compute: ComputeConfig = ComputeConfig()
+    ) -> TeacherForward:
+        """Build the function that gives the teacher's features, at least those requested."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,11 @@ class OnlineTeacher(TeacherSource):
         """Return nothing: the teacher runs."""
         return ()
 
-    def features(
-        self,
-        params: Any,
-        batch: Batch,
-        request: FeatureRequest,
-        compute: ComputeConfig = ComputeConfig(),
-    ) -> Features:
-        """Return the features of one forward pass."""
-        return forward(self.teacher, params, batch, request, compute=compute)
+    def forward(
+        self, request: FeatureRequest, compute: ComputeConfig = ComputeConfig()
+    ) -> TeacherForward:
+        """Build one forward pass."""
+        return functools.partial(forward, self.teacher, request=request, compute=compute)
 
 
 @dataclass(frozen=True)
@@ -137,15 +133,14 @@ class CachedTeacher(TeacherSource):
             Field(f"{name}.log_rest", config.dtype, (places,)),
         ]
 
-    def features(
-        self,
-        params: Any,
-        batch: Batch,
-        request: FeatureRequest,
-        compute: ComputeConfig = ComputeConfig(),
-    ) -> Features:
-        """Return the stored features in float32."""
+    def forward(
+        self, request: FeatureRequest, compute: ComputeConfig = ComputeConfig()
+    ) -> TeacherForward:
+        """Build what reads the stored features out of a batch; no teacher runs."""
+        return lambda params, batch: self.read(batch, request)
 
+    def read(self, batch: Batch, request: FeatureRequest) -> Features:
+        """Return the features that a batch holds of those requested, in float32."""
         features: dict[str, Any] = {}
         for name in (*ATTENTION_FEATURES, "hidden"):
             layers = {}
