@@ -312,8 +312,8 @@ def _dropout_seeds(state: State, bits: str | None, sequences: int) -> jax.Array 
     """Draw a dropout seed for each sequence of the state's next step; None without dropout."""
     if bits is None:
         return None
-    key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
-    return sequence_seeds(key, sequences)
+    dropout_key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
+    return sequence_seeds(dropout_key, sequences)
 
 
 def _parameter_group(name: str) -> str:

@@ -135,8 +135,8 @@ def make_step(
     layout = layout or step_key.layout
     outputs_of = make_outputs(step_key, layout)
 
-    def loss_fn(params: dict[str, Any], batch: Batch, seeds: jax.Array) -> jax.Array:
-        outputs = outputs_of(params, batch, seeds)
+    def loss_fn(params: dict[str, Any], batch: Batch, dropout_seeds: jax.Array) -> jax.Array:
+        outputs = outputs_of(params, batch, dropout_seeds)
         if step_key.regression:
             losses = jnp.square(outputs[:, 0] - batch["targets"])
         else:
@@ -148,10 +148,10 @@ def make_step(
         state: FinetuneState, batch: Batch, learning_rate: jax.Array
     ) -> tuple[FinetuneState, jax.Array]:
         # Dropout is a pure function of (seed, step, place in the batch).
-        key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
-        seeds = sequence_seeds(key, len(batch["tokens"]))
+        dropout_key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
+        dropout_seeds = sequence_seeds(dropout_key, len(batch["tokens"]))
         with layout.mesh_context():
-            loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, seeds)
+            loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, dropout_seeds)
         grads = layout.reduce_scatter(grads)
         params, opt = apply(step_key.optimizer, grads, state.opt, state.params, learning_rate)
 
