@@ -200,38 +200,31 @@ def fit(
         InputError: runs that cannot be used (`tabulate`, `choose`), values beyond `best`, a
             confidence outside (0, 1), fewer than 100 draws.
     """
-    if not 0 < confidence < 1:
-        raise InputError(
-            f"forecast: confidence is {confidence}, expected a number between 0 and 1, both "
-            "excluded"
-        )
-    if draws < 100:
-        raise InputError(f"forecast: {draws} draws, expected at least 100")
+    _check_options(confidence, draws)
     study = tabulate(runs)
     # Laws are fitted to losses: a score is turned round.
-    sign, side, default_best = _DIRECTIONS[better]
+    sign, _, default_best = _DIRECTIONS[better]
     floor = sign * (default_best if best is None else best)
-    for run in runs:
-        if sign * run.value <= floor:
-            raise InputError(
-                f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}: value is "
-                f"{run.value:g}, expected one {side} the best possible, {sign * floor:g}"
-            )
-    chosen = {}
-    fitted = []
+    _check_values(runs, better, floor)
+
+    # The form of each arm's law, and its parameters
+    chosen_forms = {}
+    fitted_arms = []
     for arm, table in study.arms.items():
         form = forms.choose(arm, table, better, floor)
         robust_fit = robust.huber(form.law, sign * table.values, table.seed)
-        chosen[arm] = form
-        fitted.append(
+        chosen_forms[arm] = form
+        fitted_arms.append(
             bootstrap.FittedArm(form.law, robust_fit, table.seed, table.cell, table.study_seed)
         )
 
     # All arms are drawn together, so that what pairing gains is in their differences.
     rng = np.random.default_rng(seed)
-    sampled = bootstrap.joint(rng, draws, fitted, study.cell_seed, same_seeds=same_seeds)
+    draws_of_arms = bootstrap.joint(rng, draws, fitted_arms, study.cell_seed, same_seeds=same_seeds)
     arms = {}
-    for (arm, form), fitted_arm, arm_draws in zip(chosen.items(), fitted, sampled, strict=True):
+    for (arm, form), fitted_arm, arm_draws in zip(
+        chosen_forms.items(), fitted_arms, draws_of_arms, strict=True
+    ):
         table = study.arms[arm]
         losses = sign * table.values
         theta = fitted_arm.fit.theta
@@ -256,6 +249,34 @@ def fit(
             _sign=sign,
         )
     return Fits(arms, better, confidence)
+
+
+def _check_options(confidence: float, draws: int) -> None:
+    """Raise InputError where the confidence is no probability, or the draws are too few."""
+    if not 0 < confidence < 1:
+        raise InputError(
+            f"forecast: confidence is {confidence}, expected a number between 0 and 1, both "
+            "excluded"
+        )
+    if draws < 100:
+        raise InputError(f"forecast: {draws} draws, expected at least 100")
+
+
+def _check_values(runs: Sequence[PilotRun], better: Better, floor: float) -> None:
+    """Raise InputError where a run's value is the best possible, or better.
+
+    Args:
+        runs: pilot runs of one endpoint.
+        better: whether lower or higher values are better.
+        floor: the best value there can be, turned round where higher is better.
+    """
+    sign, side, _ = _DIRECTIONS[better]
+    for run in runs:
+        if sign * run.value <= floor:
+            raise InputError(
+                f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}: value is "
+                f"{run.value:g}, expected one {side} the best possible, {sign * floor:g}"
+            )
 
 
 def _estimates(

@@ -165,7 +165,9 @@ def make_step(
 
 
 def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[..., jax.Array]:
-    """Build `(params, batch, seeds) -> [B, outputs]` over the devices; seeds None: no dropout.
+    """Build `(params, batch, dropout_seeds) -> [B, outputs]` over the devices.
+
+    Without seeds, None, there is no dropout.
 
     Args:
         step_key: what the outputs depend on.
@@ -180,14 +182,16 @@ def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[...,
 
     forward = layout.shard_forward(pooled, step_key.dtype)
 
-    def outputs_of(params: dict[str, Any], batch: Batch, seeds: jax.Array | None) -> jax.Array:
+    def outputs_of(
+        params: dict[str, Any], batch: Batch, dropout_seeds: jax.Array | None
+    ) -> jax.Array:
         encoder = dict(params["model"])
         # The head is small, and computed whole in float32 whatever the encoder is computed in.
         head = layout.all_gather(encoder.pop("task_head"))
-        arrays = {} if seeds is None else {"dropout_key": seeds}
+        arrays = {} if dropout_seeds is None else {"dropout_key": dropout_seeds}
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
         states = forward(encoder, inputs, **arrays)
-        return task_scores(step_key.model, head, states, dropout_key=seeds)
+        return task_scores(step_key.model, head, states, dropout_key=dropout_seeds)
 
     return outputs_of
 
