@@ -14,12 +14,11 @@ from typing import Any
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
+from kdjax.special_tokens import KEYS, find_roles
 from kdjax.storage.files import read_json
 
 TOKENIZER = "tokenizer.json"
 NAME = "tokenizer_config.json"
-_ROLES = ("pad", "unk", "cls", "sep", "mask")
-"""Roles of special tokens in transformers; BERT's token of each is the role in capitals."""
 
 
 def write_tokenizer_config(directory: Path, tokenizer: Path, model: ModelConfig) -> None:
@@ -39,30 +38,31 @@ def write_tokenizer_config(directory: Path, tokenizer: Path, model: ModelConfig)
     (directory / NAME).write_text(text, encoding="utf-8")
 
 
-def tokenizer_config(content: Any, model: ModelConfig, where: object) -> dict[str, Any]:
+def tokenizer_config(content: Any, model: ModelConfig, path: Path) -> dict[str, Any]:
     """Build the content of tokenizer_config.json.
 
     Args:
-        content: content of the tokenizer.json beside it.
+        content: content of the tokenizer.json.
         model: model that reads the tokens, for the longest sequence and its inputs.
-        where: the tokenizer.json, for messages.
+        path: the tokenizer.json, there or where it was copied from, whose companions name its
+            special tokens.
 
     Raises:
         InputError: the tokenizer.json is no JSON object.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{where}: expected a Hugging Face tokenizer.json, found {content!r:.40}")
+        raise InputError(f"{path}: expected a Hugging Face tokenizer.json, found {content!r:.40}")
     inputs = ["input_ids", "attention_mask"]
     if model.type_vocab_size > 1:
         inputs.insert(1, "token_type_ids")
-    tokens = _tokens(content)
-    special = {f"{role}_token": f"[{role.upper()}]" for role in _ROLES}
+    roles = find_roles(content, path, _tokens(content))
+    special = {keys[0]: roles[role] for role, keys in KEYS.items() if role in roles}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **_normalization(content),
         "model_max_length": model.max_positions,
         "model_input_names": inputs,
-        **{role: token for role, token in special.items() if token in tokens},
+        **special,
     }
 
 
@@ -105,6 +105,9 @@ def _tokens(content: Mapping[str, Any]) -> set[str]:
     model = content.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     tokens = set(vocabulary) if isinstance(vocabulary, dict) else set()
+    # Unigram's are a list of entries with their scores.
+    if isinstance(vocabulary, list):
+        tokens = {str(entry[0]) for entry in vocabulary if isinstance(entry, list) and entry}
     for added in content.get("added_tokens") or ():
         if isinstance(added, dict):
             tokens.add(str(added.get("content")))

@@ -10,8 +10,10 @@ from kdjax.config.values import LARGEST_SEED, TOKENS_LIMIT, check_range, expect
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
 
-SPECIAL_TOKENS = 5
-"""[PAD], [UNK], [CLS], [SEP] and [MASK]."""
+SPECIAL_TOKENS = {"wordpiece": 5, "bpe": 4, "unigram": 5}
+"""Kind of a trained tokenizer -> its special tokens: [PAD], [UNK], [CLS], [SEP] and [MASK], or
+those that have their roles. Of byte-level BPE no text is unknown."""
+BYTES = 256
 LARGEST_VOCABULARY = 2**20
 """The most entries of a trained vocabulary: four times the largest of a published masked model
 (XLM-R's 250,002)."""
@@ -25,33 +27,45 @@ study, so that those go on."""
 class TokenizerConfig:
     """Training a tokenizer on the corpus's training part, without held-out documents."""
 
-    train: str = "wordpiece"
-    """Kind of tokenizer: wordpiece, BERT's kind, lowercase and without accents."""
+    train: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    """Kind of tokenizer. `wordpiece`: BERT's, lowercase and without accents. `bpe`: byte-level BPE,
+    RoBERTa's, cased, for which no text is unknown. `unigram`: XLM-R's, cased, normalized by NFKC;
+    needs the sentencepiece extra."""
     size: int = 8192
     """Entries of the vocabulary, exactly: the rows of the word embedding of student and teacher. At
-    most 1,048,576; at least the special tokens, twice the alphabet, and one more."""
+    most 1,048,576; at least the special tokens, the characters that have entries (twice under
+    wordpiece, where they stand within words and begin them), and one more."""
     alphabet: int = 0
-    """Number of characters that get entries of their own, the most frequent ones; a word with any
-    other is [UNK]. Up to 1,048,576; 0: an eighth of the size, at least 64."""
+    """Number of characters that get entries of their own, the most frequent ones; any other is
+    unknown, under wordpiece with the word that it stands in. Up to 1,048,576; 0: an eighth of the
+    size, at least 64. Not under bpe, whose characters are the 256 bytes."""
 
     def __post_init__(self) -> None:
         where = "data.tokenizer"
-        expect(self.train == "wordpiece", f"{where}.train", repr(self.train), "'wordpiece'")
+        known = "wordpiece, bpe or unigram"
+        expect(self.train in SPECIAL_TOKENS, f"{where}.train", repr(self.train), known)
         check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "alphabet")
         check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "size")
-        # Special tokens, and each character twice: where a word begins, and further on.
-        least = SPECIAL_TOKENS + 2 * self.characters + 1
-        expect(
-            self.size >= least,
-            f"{where}.size",
-            self.size,
-            f"at least {least}: {SPECIAL_TOKENS} special tokens, {self.characters} characters "
-            "(data.tokenizer.alphabet) twice, and a longer entry",
-        )
+        has_alphabet = self.train == "bpe" and self.alphabet != 0
+        expect(not has_alphabet, f"{where}.alphabet", self.alphabet, "none under bpe: its are bytes")
+        special = SPECIAL_TOKENS[self.train]
+        least = special + self.characters + 1
+        parts = f"{special} special tokens, {self.characters} "
+        if self.train == "bpe":
+            parts += "bytes, and a longer entry"
+        elif self.train == "unigram":
+            parts += "characters (data.tokenizer.alphabet), and a longer entry"
+        else:
+            # Each character twice: where a word begins, and further on.
+            least += self.characters
+            parts += "characters (data.tokenizer.alphabet) twice, and a longer entry"
+        expect(self.size >= least, f"{where}.size", self.size, f"at least {least}: {parts}")
 
     @property
     def characters(self) -> int:
-        """Return the most characters that get entries of their own."""
+        """Return the most characters that get entries of their own; bytes under bpe."""
+        if self.train == "bpe":
+            return BYTES
         return self.alphabet or max(64, self.size // 8)
 
 

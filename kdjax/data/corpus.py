@@ -199,7 +199,7 @@ class Corpus:
             max_predictions=max_predictions,
             vocab_size=self.manifest.vocab_size,
             special_ids=self.manifest.special_ids,
-            mask_id=self.manifest.special["[MASK]"],
+            mask_id=self.manifest.special.mask,
             replacement=masking,
         )
         masked = []

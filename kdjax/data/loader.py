@@ -234,7 +234,7 @@ def fixed_batches(
             max_predictions=max_predictions,
             masking=masking,
         )
-        batches.append(_pad_rows(batch, batch_size, corpus.manifest.special["[PAD]"]))
+        batches.append(_pad_rows(batch, batch_size, corpus.manifest.special.pad))
     return batches
 
 

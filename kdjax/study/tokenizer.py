@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from kdjax.config import Config
-from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare import tokenizer_training
 from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -38,7 +38,7 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         if entries(out):
             raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
         reporter.status("tokenizer: training")
-        trained = wordpiece.train_on_corpus(config.data)
+        trained = tokenizer_training.train_on_corpus(config.data)
 
         # Written beside and renamed: a kill leaves no half of it under the name that was asked for.
         check_writable(out.absolute().parent)
@@ -46,7 +46,7 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         shutil.rmtree(beside, ignore_errors=True)
         try:
             beside.mkdir()
-            wordpiece.write_directory(trained, beside, model)
+            tokenizer_training.write_directory(trained, beside, model)
             # The lock stays, in the new directory; one that is not empty is not replaced.
             locks.carry(out, beside)
             (out / LOCK).unlink(missing_ok=True)

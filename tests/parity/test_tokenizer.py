@@ -28,9 +28,9 @@ def test_special_tokens_in_a_text_are_special_to_transformers_alone(
     theirs = AutoTokenizer.from_pretrained(directory)
     ours = TextTokenizer.read(directory / "tokenizer.json")
     # It is how a user asks for what is masked; to a corpus it is text.
-    assert theirs("a [MASK]")["input_ids"][2] == ours.named["[MASK]"]
+    assert theirs("a [MASK]")["input_ids"][2] == ours.special.mask
     (ids,) = ours.ids(["a [MASK]"])
-    assert ours.named["[MASK]"] not in ids
+    assert ours.special.mask not in ids
     assert (
         theirs("a [MASK]", split_special_tokens=True, add_special_tokens=False)["input_ids"] == ids
     )

@@ -15,7 +15,7 @@ from typing import Any
 from kdjax.config import DataConfig, TokenizerConfig
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, total
-from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare import tokenizer_training
 from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock
 from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.prepare.repeats import RepeatFinder
@@ -140,7 +140,7 @@ class Preparation:
         )
         expected = plan["tokenizer_sha256"]
         if expected is None or not path.is_file() or sha256(path) != expected:
-            write_text(path, wordpiece.train_on_corpus(self.config).json)
+            write_text(path, tokenizer_training.train_on_corpus(self.config).json)
         tokenizer = TextTokenizer.read(path)
         if expected is None:
             write_json(self.out / PLAN, {**plan, "tokenizer_sha256": tokenizer.sha256})
@@ -302,7 +302,7 @@ def _manifest(
         version=plan["version"],
         length=length,
         vocab_size=tokenizer.vocab_size,
-        special=tokenizer.named,
+        special=tokenizer.special,
         special_ids=tokenizer.special_ids,
         token_dtype=record_format.token_dtype,
         segment_dtype=record_format.segment_dtype,
