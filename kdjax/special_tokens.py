@@ -86,7 +86,7 @@ def find_roles(content: Mapping[str, Any], path: Path, entries: Collection[str])
     """
     roles = _from_companions(path, entries)
     # A text's own frame: its first token begins it, its last one ends it.
-    single = templates(content, path).get("single", (0,))
+    single = templates(content, path).get("single") or (0,)
     for role, token in (("start", single[0]), ("end", single[-1])):
         if isinstance(token, str):
             roles.setdefault(role, token)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from kdjax.config import ModelConfig
+from kdjax.config import ModelConfig, TokenizerConfig
+from kdjax.data.prepare import tokenizer_training
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.models import init, save_pretrained
 from tests.corpora import DEMO_TEACHER, WORDS, make_tokenizer
-from tests.golden import record_tokens
+from tests.golden import record_token_kinds, record_tokens
 
 
 def test_recorded_ids_are_what_transformers_gives() -> None:
@@ -58,3 +59,32 @@ def _saved_with(directory: Path) -> Path:
     config = ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=60)
     save_pretrained(directory / "saved", init(config, 0), tokenizer=directory / "given.json")
     return directory / "saved"
+
+
+def test_recorded_kinds_are_what_transformers_gives() -> None:
+    recorded = json.loads(record_token_kinds.FILE.read_text(encoding="utf-8"))
+    assert record_token_kinds.record() == recorded
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_trained_tokenizer_gives_the_same_ids_to_hard_text(kind: str, tmp_path: Path) -> None:
+    texts = [*record_tokens.TEXTS, *record_token_kinds.WORDS]
+    # Some text to fill the vocabulary: numbers in hexadecimal digits, and the documents' own words.
+    more = [f"the dog {number**5:x} walked {number**6:x}" for number in range(400)]
+    config = TokenizerConfig(train=kind, size=300, alphabet=0 if kind == "bpe" else 90)
+    trained = tokenizer_training.train(config, lambda: [*texts, *more], "texts")
+    model = ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=300)
+    tokenizer_training.write_directory(trained, tmp_path, model)
+    theirs = AutoTokenizer.from_pretrained(tmp_path, split_special_tokens=True)
+    ours = TextTokenizer.read(tmp_path / "tokenizer.json")
+    assert theirs.is_fast
+    assert len(theirs) == ours.vocab_size == 300
+    for text, spans in zip(texts, ours.spans(texts), strict=True):
+        encoded = theirs(text, add_special_tokens=False, return_offsets_mapping=True)
+        assert encoded["input_ids"] == spans.ids
+        assert [end for _, end in encoded["offset_mapping"]] == spans.ends
+    # What a user asks for is masked; the space before the mask goes with it.
+    asked = AutoTokenizer.from_pretrained(tmp_path)
+    assert asked(f"dog {asked.mask_token}")["input_ids"].count(ours.special.mask) == 1
+    decoded = theirs.decode(theirs("the dog")["input_ids"], skip_special_tokens=True)
+    assert decoded.strip() == "the dog"

@@ -47,7 +47,7 @@ def train(
         InputError: the sentencepiece library is missing.
     """
     library = optional("sentencepiece", "sentencepiece", "data.tokenizer.train 'unigram'")
-    normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    normalizer = _normalizer()
 
     # Different words, and how often each occurs.
     words: Counter[str] = Counter()
@@ -64,7 +64,7 @@ def train(
     if alphabet:
         pieces = _train_pieces(library, words, alphabet, config.size - len(SPECIAL))
     entries = [*((name, 0.0) for name in SPECIAL), *pieces]
-    return _tokenizer_of(entries, normalizer), uncovered
+    return tokenizer_of(entries), uncovered
 
 
 def _train_pieces(
@@ -123,13 +123,16 @@ def _lines(words: Mapping[str, int], alphabet: Sequence[str]) -> Iterator[str]:
         yield f"{part}\t{parts[part]}"
 
 
-def _tokenizer_of(
-    entries: Sequence[tuple[str, float]], normalizer: normalizers.Normalizer
-) -> tokenizers.Tokenizer:
-    """Build a tokenizer with these entries and the logarithms of their probabilities."""
+def _normalizer() -> normalizers.Normalizer:
+    """Build what leaves out control characters, and normalizes all others."""
+    return normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+
+
+def tokenizer_of(entries: Sequence[tuple[str, float]]) -> tokenizers.Tokenizer:
+    """Build a tokenizer of entries and the logarithms of their probabilities, `SPECIAL` first."""
     unknown = SPECIAL.index("<unk>")
     tokenizer = tokenizers.Tokenizer(models.Unigram(list(entries), unk_id=unknown))
-    tokenizer.normalizer = normalizer
+    tokenizer.normalizer = _normalizer()
     # Special tokens are entries of the model, too. Cut at "<", those that a text spells out remain
     # text.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
