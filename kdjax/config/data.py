@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from kdjax.config.values import LARGEST_SEED, TOKENS_LIMIT, check_range, expect
 from kdjax.errors import InputError
@@ -71,9 +71,9 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """What takes the place of a token that is chosen for prediction: shares that add up to 1.
+    """Which tokens are chosen for prediction, and what takes their place.
 
-    The defaults are BERT's.
+    What takes a place is told by shares that add up to 1. The defaults are BERT's.
     """
 
     mask: float = 0.8
@@ -82,13 +82,53 @@ class MaskingConfig:
     """Share that becomes a token drawn from all but the special ones, 0 to 1."""
     keep: float = 0.1
     """Share that stays as it is, 0 to 1."""
+    unit: Literal["token", "word", "span"] = "token"
+    """What is chosen at a time. `token`: each token by itself. `word`: all tokens of a word (Cui et
+    al. 2021, arXiv 1906.08101). `span`: several words in a row, which become the same one of mask,
+    random and keep (Joshi et al. 2020, arXiv 1907.10529). `mlm_probability` counts tokens under
+    all."""
+    geometric_p: float = 0.2
+    """Parameter of the geometric distribution of a span's length in words, between 0 and 1. Only
+    under unit span."""
+    max_span: int = 10
+    """The most words of a span, 1 to 65,536: longer ones are not drawn. Only under unit span."""
 
     def __post_init__(self) -> None:
-        check_range(self, "data.masking.", 0, 1, "mask", "random", "keep")
+        where = "data.masking"
+        check_range(self, f"{where}.", 0, 1, "mask", "random", "keep")
         total = self.mask + self.random + self.keep
         shares = f"mask {self.mask:g}, random {self.random:g} and keep {self.keep:g}"
         adds_up = math.isclose(total, 1, abs_tol=1e-6)
-        expect(adds_up, "data.masking", f"{shares}, {total:g} together", "shares that add up to 1")
+        expect(adds_up, where, f"{shares}, {total:g} together", "shares that add up to 1")
+        units = ("token", "word", "span")
+        expect(self.unit in units, f"{where}.unit", repr(self.unit), "token, word or span")
+        check_range(self, f"{where}.", 1, 2**16, "max_span")
+        p = self.geometric_p
+        expect(0 < p < 1, f"{where}.geometric_p", p, "a number between 0 and 1")
+        # What would have no effect is a mistake.
+        for name, default in (("geometric_p", 0.2), ("max_span", 10)):
+            value = getattr(self, name)
+            is_used = self.unit == "span" or value == default
+            expect(is_used, f"{where}.{name}", f"{value} under unit {self.unit}", "unit span")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what masks depend on besides their number: nothing where it is BERT's.
+
+        What was stored before there was a choice is named as it was then.
+        """
+        if self == MaskingConfig():
+            return {}
+        return without_later_masking(asdict(self))
+
+
+def without_later_masking(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of `data.masking` without those that came later, under unit token.
+
+    Studies and stored outputs of earlier versions do not name them, and go on.
+    """
+    if settings["unit"] != "token":
+        return settings
+    return {name: settings[name] for name in ("mask", "random", "keep")}
 
 
 def predictions(seq_len: int, mlm_probability: float) -> int:
@@ -142,7 +182,7 @@ class DataConfig:
     """Share of a sequence's tokens that are masked, between 0 and 1; never special tokens or
     padding. The default is BERT's."""
     masking: MaskingConfig = MaskingConfig()
-    """What takes the place of the tokens that are masked."""
+    """Which tokens are masked, and what takes their place."""
     mask_copies: int = 0
     """Mask views of a sequence, the same for every seed: epoch e of seed s sees view (e + s) modulo
     this number, up to 1,000,000. 0: new masks in every epoch and for every seed."""

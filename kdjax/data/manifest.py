@@ -153,9 +153,12 @@ class Manifest(SignedManifest):
             equal sequences.
         text: figures of the text; None in manifests of earlier versions. They are not in the
             digest, as the sequences do not depend on them.
+        word_boundaries: which of the tokenizer's entries begin words, and which end them
+            (`WordBoundaries.to_json`); empty where they do not say, None in manifests of earlier
+            versions. They follow from the tokenizer, which is in the digest.
     """
 
-    UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest", "text")
+    UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest", "text", "word_boundaries")
 
     version: int
     length: int
@@ -175,6 +178,7 @@ class Manifest(SignedManifest):
     shards: tuple[Shard, ...]
     digest: str = ""
     text: TextFigures | None = None
+    word_boundaries: dict[str, Any] | None = None
 
     @property
     def unknown(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ import tokenizers
 
 from kdjax import special_tokens
 from kdjax.data.text.streams import sha256
+from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
 from kdjax.special_tokens import SpecialTokens, Template
 from kdjax.storage.files import read_json
@@ -164,6 +165,11 @@ class TextTokenizer:
         for encoding in self._encodings(texts, self._backend.encode_batch):
             words = [-1 if word is None else word for word in encoding.word_ids]
             yield TokenSpans(encoding.ids, words, [end for _, end in encoding.offsets])
+
+    def word_boundaries(self) -> WordBoundaries | None:
+        """Read which entries begin words, and which end them; None where they do not say."""
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        return WordBoundaries.of(read_json(self._path), vocabulary)
 
     def _encodings(
         self, texts: Sequence[str], encode: Callable[..., list[tokenizers.Encoding]]

@@ -165,7 +165,8 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
 
     Raises:
         InputError: its sequences have another length, its tokenizer is another or was trained in
-            another way, or is larger than the student's vocabulary.
+            another way, or is larger than the student's vocabulary; or masks shall be of words and
+            it does not say where these begin.
     """
     manifest = corpus.manifest
     if manifest.length != config.data.seq_len:
@@ -179,6 +180,9 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
         raise InputError(
             f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
         )
+    # Masks of words need to know where these begin: read now, before a step is spent.
+    if config.data.masking.unit != "token":
+        _ = corpus.word_boundaries
     # A student may have rows that no token has, not the other way round.
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:

@@ -298,6 +298,7 @@ def _manifest(
             f"other data.validation{hints and f' ({hints})'}"
         )
     record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
+    boundaries = tokenizer.word_boundaries()
     return Manifest(
         version=plan["version"],
         length=length,
@@ -316,4 +317,5 @@ def _manifest(
         fill={split: tokens[split] / max(sequences[split] * length, 1) for split in SPLITS},
         shards=tuple(shards),
         text=text,
+        word_boundaries=boundaries.to_json() if boundaries else {},
     ).signed()
