@@ -38,6 +38,7 @@ from kdjax.config import (
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
+from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.data.text import sources
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
@@ -295,7 +296,7 @@ def prepare(
     if isinstance(tokenizer, TokenizerConfig):
         local.prepare(settings, None, out)
         return PreparedText(Corpus.open(out), settings, out / TOKENIZER)
-    tokenizer_file = sources.locate_tokenizer(tokenizer)
+    tokenizer_file = locate_tokenizer(tokenizer)
     local.prepare(settings, tokenizer_file, out)
     return PreparedText(Corpus.open(out), settings, tokenizer_file)
 

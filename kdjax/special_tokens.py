@@ -90,15 +90,24 @@ def find_roles(content: Mapping[str, Any], path: Path, entries: Collection[str])
     for role, token in (("start", single[0]), ("end", single[-1])):
         if isinstance(token, str):
             roles.setdefault(role, token)
-    # Two usual names for one role say nothing.
-    for role, names in _USUAL_NAMES.items():
-        known = [name for name in names if name in entries]
-        if len(known) == 1:
-            roles.setdefault(role, known[0])
+    roles = {**_usual_roles(entries), **roles}
     unknown = _unknown_of_model(content)
     if unknown is not None:
         roles["unknown"] = unknown
     return roles
+
+
+def usual_role_names(path: Path, entries: Collection[str]) -> dict[str, str]:
+    """Find which entry has which role, by companions and usual names alone.
+
+    Args:
+        path: path of a tokenizer.json, which need not be there.
+        entries: the tokenizer's entries.
+
+    Raises:
+        InputError: a companion names a token that is no entry, or is damaged.
+    """
+    return {**_usual_roles(entries), **_from_companions(path, entries)}
 
 
 def special_tokens(
@@ -201,6 +210,16 @@ def _from_companions(path: Path, entries: Collection[str]) -> dict[str, str]:
                         f"{companion}: {key} is {token!r}, expected an entry of {path.name} beside "
                         "it"
                     )
+    return roles
+
+
+def _usual_roles(entries: Collection[str]) -> dict[str, str]:
+    """Return roles by the usual names of their tokens; two names for one role say nothing."""
+    roles = {}
+    for role, names in _USUAL_NAMES.items():
+        known = [name for name in names if name in entries]
+        if len(known) == 1:
+            roles[role] = known[0]
     return roles
 
 

@@ -17,6 +17,7 @@ from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text import sources
 from kdjax.data.text.shard_sets import missing_shards
 from kdjax.data.text.streams import optional, sha256
+from kdjax.data.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.data.text_figures import check_unknown, unknown_warning
 from kdjax.errors import InputError, InUse
 from kdjax.models import zoo
@@ -53,13 +54,14 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
         return path
     # One that is named goes before the teacher's.
     if config.data.tokenizer:
-        return sources.locate_tokenizer(config.data.tokenizer)
+        return locate_tokenizer(config.data.tokenizer)
     if not config.teacher.source:
         raise InputError(
             "data.tokenizer is empty and there is no teacher.source, expected the path of a "
             "tokenizer.json"
         )
-    path = source_directories(config)[0].path / "tokenizer.json"
+    directory = source_directories(config)[0].path
+    path = find_tokenizer(directory) if directory.is_dir() else directory / TOKENIZER
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a tokenizer.json with data.tokenizer")
     return path

@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
+import sentencepiece
 from transformers import AutoTokenizer
 
 from kdjax.config import ModelConfig, TokenizerConfig
 from kdjax.data.prepare import tokenizer_training
+from kdjax.data.tasks.encoding import frame
 from kdjax.data.tokenizer import TextTokenizer
+from kdjax.data.tokenizer_files import find_tokenizer
+from kdjax.errors import InputError
 from kdjax.models import init, save_pretrained
 from tests.corpora import DEMO_TEACHER, WORDS, make_tokenizer
 from tests.golden import record_token_kinds, record_tokens
@@ -88,3 +92,32 @@ def test_trained_tokenizer_gives_the_same_ids_to_hard_text(kind: str, tmp_path: 
     assert asked(f"dog {asked.mask_token}")["input_ids"].count(ours.special.mask) == 1
     decoded = theirs.decode(theirs("the dog")["input_ids"], skip_special_tokens=True)
     assert decoded.strip() == "the dog"
+
+
+def test_sentencepiece_model_is_converted_to_the_ids_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    directory = tmp_path / "camembert"
+    directory.mkdir()
+    lines = [f"the dog {number**5:x} walked {number**6:x} naïve café" for number in range(300)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(directory / "sentencepiece.bpe"),
+        vocab_size=200,
+        minloglevel=2,
+    )
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+    path = find_tokenizer(directory)
+    ours = TextTokenizer.read(path)
+    theirs = AutoTokenizer.from_pretrained(directory)
+    assert (theirs.mask_token_id, theirs.pad_token_id) == (ours.special.mask, ours.special.pad)
+    texts = [*lines[:20], "Überfluß, (the) dog."]
+    for text, ids in zip(texts, ours.ids(texts), strict=True):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+    (first, second) = ours.ids(texts[:2])
+    assert frame(first, second, ours.framing, 512)[0] == theirs(*texts[:2])["input_ids"]
+    # A model that is none is one line.
+    (directory / "sentencepiece.bpe.model").write_bytes(b"pieces")
+    with pytest.raises(InputError, match=r"transformers cannot read its tokenizer \("):
+        find_tokenizer(directory)

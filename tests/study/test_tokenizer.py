@@ -77,8 +77,8 @@ def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
     ("words", "message"),
     [
         (
-            ("--data.tokenizer.train", "unigram"),
-            "data.tokenizer.train is 'unigram', expected 'wordpiece'",
+            ("--data.tokenizer.train", "bpe"),
+            "data.tokenizer.alphabet is 12, expected none under bpe: its are bytes",
         ),
         (
             ("--data.tokenizer.size", "29"),
