@@ -30,8 +30,8 @@ from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, Optimize
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import fixed_batches
 from kdjax.data.prepare import local as prepare
-from kdjax.data.text import sources
 from kdjax.data.prepare.wordpiece import SPECIAL
+from kdjax.data.text import sources
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import FeatureRequest, forward, init
 from kdjax.models.starts import init_std

@@ -39,7 +39,6 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.tokenizer_files import locate_tokenizer
-from kdjax.data.text import sources
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, save_pretrained

@@ -19,7 +19,7 @@ from kdjax.errors import InputError
 from kdjax.storage.files import read_json
 
 COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json")
-"""Files beside a tokenizer.json that name special tokens; the first one that names a role counts."""
+"""Files beside a tokenizer.json that name special tokens; the first that names a role counts."""
 KEYS = {
     "pad": ("pad_token",),
     "unknown": ("unk_token",),
@@ -129,8 +129,8 @@ def special_tokens(
     if missing:
         keys = " and ".join(KEYS[role][0] for role in missing)
         raise InputError(
-            f"{path}: cannot tell which entry is its {' and '.join(missing)} token, expected {keys} "
-            f"in {COMPANIONS[0]} or {COMPANIONS[1]} beside a tokenizer.json"
+            f"{path}: cannot tell which entry is its {' and '.join(missing)} token, expected "
+            f"{keys} in {COMPANIONS[0]} or {COMPANIONS[1]} beside a tokenizer.json"
         )
     return SpecialTokens(**{role: ids.get(role) for role in KEYS})  # type: ignore[arg-type]
 

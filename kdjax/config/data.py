@@ -47,7 +47,9 @@ class TokenizerConfig:
         check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "alphabet")
         check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "size")
         has_alphabet = self.train == "bpe" and self.alphabet != 0
-        expect(not has_alphabet, f"{where}.alphabet", self.alphabet, "none under bpe: its are bytes")
+        expect(
+            not has_alphabet, f"{where}.alphabet", self.alphabet, "none under bpe, which has bytes"
+        )
         special = SPECIAL_TOKENS[self.train]
         least = special + self.characters + 1
         parts = f"{special} special tokens, {self.characters} "

@@ -67,7 +67,10 @@ class Framing:
 
     @classmethod
     def of(
-        cls, templates: Mapping[str, Template], vocabulary: Mapping[str, int], special: SpecialTokens
+        cls,
+        templates: Mapping[str, Template],
+        vocabulary: Mapping[str, int],
+        special: SpecialTokens,
     ) -> Framing:
         """Build the framing of a tokenizer.
 

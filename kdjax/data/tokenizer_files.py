@@ -31,7 +31,7 @@ _EXPECTED = (
 )
 _BERT = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "ElectraTokenizer")
 _ROBERTA = ("RobertaTokenizer", "RobertaTokenizerFast", "BartTokenizer", "LongformerTokenizer")
-"""Classes of transformers that are read without it, as their files are all that they are made of."""
+"""Classes of transformers that are read without it: their files are all that they are made of."""
 
 
 def locate_tokenizer(uri: str) -> Path:

@@ -21,7 +21,7 @@ _BUCKET = re.compile(r"gs://[^/]+(/.*)?")
 
 
 def user_cache() -> Path:
-    """Return where kdjax keeps what it can make again: `$XDG_CACHE_HOME/kdjax`, or `~/.cache/kdjax`.
+    """Return where what can be made again is kept: `$XDG_CACHE_HOME/kdjax`, or `~/.cache/kdjax`.
 
     Raises:
         RuntimeError: the user has no home.

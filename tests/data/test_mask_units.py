@@ -1,8 +1,9 @@
-"""Masks of whole words and of spans: whole, in a row, within the budget of tokens, and a function of
-nothing but the arguments."""
+"""Masks of whole words and of spans: whole, in a row, within the budget of tokens, and a function
+of nothing but the arguments."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_words_are_masked_whole_and_special_tokens_never(unit: str) -> None:
         result, chosen = masked(number, RULES[unit])
         words = words_by_hand(tokens, segments)
         assert chosen
-        assert chosen <= set(sum(words, []))
+        assert chosen <= set(itertools.chain.from_iterable(words))
         for word in words:
             assert len(chosen & set(word)) in (0, len(word))
         # What was there is the label, in the order of the sequence.
@@ -96,7 +97,7 @@ def test_budget_of_tokens_is_kept_and_nearly_used_up(unit: str, rate: float, mos
     for number in range(200):
         tokens, segments = sequence(number)
         _, chosen = masked(number, rule)
-        maskable = len(sum(words_by_hand(tokens, segments), []))
+        maskable = sum(map(len, words_by_hand(tokens, segments)))
         budget = min(most, max(1, round(rate * maskable)))
         assert len(chosen) <= budget
         shortfall.append(budget - len(chosen))
@@ -220,7 +221,7 @@ def test_segments_that_adjoin_part_words() -> None:
     assert found.starts.tolist() == [0, 2]
     assert found.sizes.tolist() == [2, 2]
     assert found.goes_on.tolist() == [False, False]
-    with pytest.raises(ValueError, match="expected rule.boundaries"):
+    with pytest.raises(ValueError, match=r"expected rule\.boundaries"):
         find_words(tokens, np.ones(4, int), np.ones(4, bool), None)
 
 

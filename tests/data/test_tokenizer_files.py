@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from pathlib import Path
 from types import ModuleType
@@ -72,7 +73,7 @@ def test_vocab_json_and_merges_give_the_ids_and_pairs_of_transformers(tmp_path: 
     recorded = KINDS["roberta"]
     ids = list(tokenizer.ids(record_tokens.TEXTS))
     assert ids == recorded["ids"]
-    framed = [frame(a, b, tokenizer.framing, 12)[0] for a, b in zip(ids, ids[1:], strict=False)]
+    framed = [frame(a, b, tokenizer.framing, 12)[0] for a, b in itertools.pairwise(ids)]
     assert framed[: len(recorded["pairs"])] == recorded["pairs"]
     assert tokenizer.special == SpecialTokens(pad=1, unknown=3, start=0, end=2, mask=265)
 

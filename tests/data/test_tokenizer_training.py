@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -15,14 +16,20 @@ import pytest
 import tokenizers
 
 from kdjax.config import DataConfig, TokenizerConfig
+from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import tokenizer_training
 from kdjax.data.prepare.local import prepare
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
+from kdjax.special_tokens import SpecialTokens
+from kdjax.storage.files import digest
+from tests.corpora import SPECIAL, make_corpus, make_tokenizer
 from tests.data.test_wordpiece import ROOT, config
 
 __all__ = ["config"]
 
+EARLIER_UNSIGNED = ("sources", "digest", "text")
+"""Fields of a manifest that its digest did not depend on in earlier versions."""
 SETTINGS = {
     "bpe": TokenizerConfig(train="bpe", size=300),
     "unigram": TokenizerConfig(train="unigram", size=120, alphabet=26),
@@ -136,9 +143,15 @@ def test_missing_sentencepiece_is_one_line_with_the_extra(monkeypatch: pytest.Mo
     ("settings", "message"),
     [
         ({"train": "char"}, r"train is 'char', expected wordpiece, bpe or unigram"),
-        ({"train": "bpe", "size": 260}, r"size is 260, expected at least 261: 4 special tokens, 256"),
+        (
+            {"train": "bpe", "size": 260},
+            r"size is 260, expected at least 261: 4 special tokens, 256",
+        ),
         ({"train": "bpe", "alphabet": 9}, r"alphabet is 9, expected none under bpe"),
-        ({"train": "unigram", "size": 69}, r"size is 69, expected at least 70: 5 special tokens, 64"),
+        (
+            {"train": "unigram", "size": 69},
+            r"size is 69, expected at least 70: 5 special tokens, 64",
+        ),
     ],
 )
 def test_impossible_settings_of_a_kind_are_refused(
@@ -146,3 +159,46 @@ def test_impossible_settings_of_a_kind_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         TokenizerConfig(**settings)
+
+
+def test_changed_companion_does_not_mix_frames_of_one_corpus(
+    config: DataConfig, tmp_path: Path
+) -> None:
+    path = make_tokenizer(tmp_path / "tokenizer.json", special=(*SPECIAL, "[END]"))
+    text = make_corpus(tmp_path / "words.jsonl", documents=40)
+    config = replace(config, files=str(text), tokenizer=str(path))
+    companion = tmp_path / "special_tokens_map.json"
+    manifest = prepare(config, path, tmp_path / "out")
+    assert manifest.special.end == SPECIAL.index("[SEP]")
+    companion.write_text('{"sep_token": "[END]"}')
+    with pytest.raises(InputError, match=r"prepared with the special tokens .*'end': 3.*'end': 5"):
+        prepare(config, path, tmp_path / "out")
+    # A corpus of an earlier version does not say, and goes on.
+    plan = tmp_path / "out" / "preparation.json"
+    begun = json.loads(plan.read_text(encoding="utf-8"))
+    del begun["special"]
+    plan.write_text(json.dumps(begun), encoding="utf-8")
+    companion.unlink()
+    assert prepare(config, path, tmp_path / "out") == manifest
+
+
+def test_manifest_of_an_earlier_version_is_read_with_its_digest(
+    config: DataConfig, tmp_path: Path
+) -> None:
+    manifest = prepare(replace(config, tokenizer=SETTINGS["bpe"]), None, tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert values["special"] == {"pad": 1, "unknown": None, "start": 0, "end": 2, "mask": 3}
+
+    # As it was written then: BERT's names, and its five tokens always.
+    del values["word_boundaries"]
+    values["special"] = {"[PAD]": 1, "[UNK]": 9, "[CLS]": 0, "[SEP]": 2, "[MASK]": 3}
+    unsigned = {name: value for name, value in values.items() if name not in EARLIER_UNSIGNED}
+    values["digest"] = digest(unsigned)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    earlier = Manifest.read(tmp_path / "out")
+    assert earlier.special == SpecialTokens(pad=1, unknown=9, start=0, end=2, mask=3)
+    assert earlier.digest == values["digest"]
+    assert earlier.signed() == earlier
+    assert earlier.word_boundaries is None
+    assert replace(earlier, special=manifest.special).signed().digest == manifest.digest

@@ -9,6 +9,7 @@ texts, cut to a length: hf_token_kinds.json.
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from collections.abc import Callable
@@ -104,8 +105,7 @@ def record_kind(directory: Path) -> dict[str, Any]:
     cut = {"truncation": "longest_first", "max_length": LENGTH}
     singles = [tokenizer(text, **cut)["input_ids"] for text in TEXTS]
     pairs = [
-        tokenizer(first, second, **cut)["input_ids"]
-        for first, second in zip(PAIRED, PAIRED[1:], strict=False)
+        tokenizer(first, second, **cut)["input_ids"] for first, second in itertools.pairwise(PAIRED)
     ]
     roles = ("pad", "unk", "cls", "sep", "mask")
     return {

@@ -118,6 +118,7 @@ class Preparation:
         return {
             "version": VERSION,
             "tokenizer_sha256": self.tokenizer.sha256 if self.tokenizer is not None else None,
+            "special": dataclasses.asdict(self.tokenizer.special) if self.tokenizer else None,
             "sources": dict(zip(map(str, self.sources), digests, strict=True)),
             "settings": settings,
         }
@@ -265,6 +266,12 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
                 f"{out}: was prepared with data.{setting} {before}, expected {value} or a new "
                 "directory"
             )
+    # Files beside a tokenizer.json say which tokens frame a text; earlier versions read none.
+    if begun.get("special", plan["special"]) != plan["special"]:
+        raise InputError(
+            f"{out}: was prepared with the special tokens {begun['special']}, expected "
+            f"{plan['special']} as the tokenizer's files say now, or a new directory"
+        )
 
 
 def _manifest(

@@ -5,12 +5,9 @@ What differs between kinds has a file each: `wordpiece`, `byte_level_bpe`, `unig
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import tokenizers
 
 from kdjax.config import DataConfig, ModelConfig, TokenizerConfig
 from kdjax.data.prepare import byte_level_bpe, unigram, wordpiece
