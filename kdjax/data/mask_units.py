@@ -129,4 +129,5 @@ def _span_lengths(draws: np.ndarray, masking: MaskingConfig) -> np.ndarray:
     p = masking.geometric_p
     longest = -np.expm1(masking.max_span * np.log1p(-p))  # P(length <= max_span)
     lengths = np.ceil(np.log1p(-draws * longest) / np.log1p(-p))
-    return np.clip(lengths, 1, masking.max_span).astype(int)
+    clipped: np.ndarray = np.clip(lengths, 1, masking.max_span).astype(int)
+    return clipped

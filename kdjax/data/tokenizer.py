@@ -84,8 +84,10 @@ class Framing:
             ValueError: a template lacks a text, has its texts in another order, or has a token that
                 is no entry.
         """
-        single = ((special.start,), (special.end,))
-        pair = ((special.start,), (special.end,), (special.end,))
+        start: tuple[int, ...] = (special.start,)
+        end: tuple[int, ...] = (special.end,)
+        single = (start, end)
+        pair = (start, end, end)
         if "single" in templates:
             before, behind = _parts(templates["single"], 1, vocabulary)
             single = (before, behind)

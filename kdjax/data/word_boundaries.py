@@ -87,7 +87,7 @@ class WordBoundaries:
 
     def starts(self, tokens: np.ndarray) -> Bools:
         """Return whether each of `[L]` tokens begins a word; the first one does."""
-        starts = self.begins[tokens]
+        starts: Bools = self.begins[tokens]
         starts[1:] |= self.ends[tokens[:-1]]
         starts[:1] = True
         return starts
