@@ -55,7 +55,7 @@ def tokenizer_config(content: Any, model: ModelConfig, path: Path) -> dict[str, 
     inputs = ["input_ids", "attention_mask"]
     if model.type_vocab_size > 1:
         inputs.insert(1, "token_type_ids")
-    roles = find_roles(content, path, _tokens(content))
+    roles = find_roles(content, path, _entries(content))
     special = {keys[0]: roles[role] for role, keys in KEYS.items() if role in roles}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -64,6 +64,20 @@ def tokenizer_config(content: Any, model: ModelConfig, path: Path) -> dict[str, 
         "model_input_names": inputs,
         **special,
     }
+
+
+def padding_token(content: Any, path: Path) -> int | None:
+    """Return the id of the entry that a tokenizer pads by; None where none can be told.
+
+    Args:
+        content: content of the tokenizer.json.
+        path: the tokenizer.json, whose companions name its special tokens.
+    """
+    if not isinstance(content, dict):
+        return None
+    entries = _entries(content)
+    token = entries.get(find_roles(content, path, entries).get("pad", ""))
+    return token if isinstance(token, int) else None
 
 
 def _normalization(content: Mapping[str, Any]) -> dict[str, bool | None]:
@@ -100,15 +114,19 @@ def _steps(normalizer: Any) -> Iterator[Mapping[str, Any]]:
         yield from _steps(step)
 
 
-def _tokens(content: Mapping[str, Any]) -> set[str]:
-    """Return a tokenizer's entries, those that were added included."""
+def _entries(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tokenizer's entries with their ids, those that were added included."""
     model = content.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    tokens = set(vocabulary) if isinstance(vocabulary, dict) else set()
-    # Unigram's are a list of entries with their scores.
-    if isinstance(vocabulary, list):
-        tokens = {str(entry[0]) for entry in vocabulary if isinstance(entry, list) and entry}
+    entries: dict[str, Any] = {}
+    if isinstance(vocabulary, dict):
+        entries |= vocabulary
+    elif isinstance(vocabulary, list):
+        # Unigram's are a list of entries with their scores.
+        for number, entry in enumerate(vocabulary):
+            if isinstance(entry, list) and entry:
+                entries[str(entry[0])] = number
     for added in content.get("added_tokens") or ():
         if isinstance(added, dict):
-            tokens.add(str(added.get("content")))
-    return tokens
+            entries[str(added.get("content"))] = added.get("id")
+    return entries

@@ -12,7 +12,7 @@ from kdjax.data.tasks.encoding import frame
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.special_tokens import SpecialTokens
-from kdjax.tokenizer_config import tokenizer_config
+from kdjax.tokenizer_config import padding_token, tokenizer_config
 from tests.corpora import make_tokenizer
 from tests.golden import record_token_kinds
 from tests.golden.record_tokens import TEXTS
@@ -71,6 +71,8 @@ def test_roles_equal_those_that_transformers_reads(
     assert RECORDED[name]["inputs"] == ["input_ids", "attention_mask"]
     content = json.loads(path.read_text(encoding="utf-8"))
     assert tokenizer_config(content, config_with(type_vocab_size=1), path)["mask_token"] == "<mask>"
+    assert padding_token(content, path) == special.pad
+    assert padding_token([], path) is None
 
 
 @pytest.mark.parametrize("name", record_token_kinds.KINDS)
