@@ -249,7 +249,8 @@ def prepare(
     Args:
         files: paths or globs, as `data.files` of a recipe.
         out: the corpus's directory: new, empty, or an earlier preparation of the same text.
-        tokenizer: a tokenizer.json, or how one is trained on this text.
+        tokenizer: a tokenizer.json, a directory that has a tokenizer, or how one is trained on this
+            text.
         seq_len: tokens of a sequence.
         max_predictions: masked positions of a sequence, at most; None: as many as
             `mlm_probability` may need.

@@ -169,10 +169,10 @@ class DataConfig:
     deduplicate: bool = False
     """Whether a document whose text an earlier one has, character for character, is left out."""
     tokenizer: TokenizerConfig | str = ""
-    """A Hugging Face tokenizer.json (path, package:NAME/PATH, hf://OWNER/NAME@REVISION/PATH, or
-    hf:OWNER/NAME@REVISION for that of a repository of the Hub), or settings to train one on this
-    text, for instance {train: wordpiece, size: 512}. Empty: the one beside the teacher's
-    weights."""
+    """A Hugging Face tokenizer.json or the directory of a tokenizer (path, package:NAME/PATH,
+    hf://OWNER/NAME@REVISION/PATH, or hf:OWNER/NAME@REVISION for that of a repository of the Hub),
+    or settings to train one on this text, for instance {train: wordpiece, size: 512}. Empty: the
+    one beside the teacher's weights."""
     seq_len: int = 128
     """Tokens of a sequence, [CLS] and [SEP] included, 8 to 65,536."""
     max_predictions: int = 0

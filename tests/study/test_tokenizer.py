@@ -206,6 +206,27 @@ def test_study_with_trained_tokenizer_ends_resumes_and_passes_audit(
     assert (tmp_path / "whole" / "data" / TOKENIZER_NAME).exists()
 
 
+def test_study_under_span_masks_keeps_its_unit_and_needs_word_boundaries(
+    recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    spans = ("--data.masking.unit", "span")
+    ended = kdjax("compare", recipe, "--out", out, *spans)
+    assert ended.status == 0, ended.err
+    assert kdjax("audit", out).status == 0
+    assert "data.masking" in refused(kdjax("compare", recipe, "--out", out))
+
+    # A corpus of an earlier version does not say where words begin: said before a step is spent.
+    manifest = out / "data" / "manifest.json"
+    values = json.loads(manifest.read_text(encoding="utf-8"))
+    del values["word_boundaries"]
+    manifest.write_text(json.dumps(values), encoding="utf-8")
+    prepared = ("--data.prepared", out / "data")
+    line = refused(kdjax("compare", recipe, "--out", tmp_path / "other", *spans, *prepared))
+    assert "was prepared by an earlier version, which did not look where words begin" in line
+    assert not list((tmp_path / "other").glob("runs/*"))
+
+
 def test_teacher_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     path = recipe_in(tmp_path / "recipe", tokenizer={**TOKENIZER, "size": 60})
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
