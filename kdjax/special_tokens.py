@@ -7,6 +7,7 @@ special_tokens_map.json and tokenizer.json, and from names only where it says no
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,26 +192,29 @@ def _from_companions(path: Path, entries: Collection[str]) -> dict[str, str]:
     roles: dict[str, str] = {}
     if path.name != "tokenizer.json":
         return roles
-    for name in COMPANIONS:
-        companion = path.with_name(name)
-        if not companion.is_file():
-            continue
-        settings = read_json(companion)
-        if not isinstance(settings, dict):
-            raise InputError(f"{companion}: expected an object, found {settings!r:.40}")
-        for role, keys in KEYS.items():
-            for key in keys:
-                token = _text_of(settings.get(key))
-                if token is None or role in roles:
-                    continue
-                if token in entries:
-                    roles[role] = token
-                elif role != "unknown":
-                    raise InputError(
-                        f"{companion}: {key} is {token!r}, expected an entry of {path.name} beside "
-                        "it"
-                    )
+    files = [path.with_name(name) for name in COMPANIONS]
+    settings = {file: _object_in(file) for file in files if file.is_file()}
+    for role, keys in KEYS.items():
+        # A key that says more, such as cls_token, goes before bos_token in either file.
+        for key, file in itertools.product(keys, settings):
+            token = _text_of(settings[file].get(key))
+            if token is None or role in roles:
+                continue
+            if token in entries:
+                roles[role] = token
+            elif role != "unknown":
+                raise InputError(
+                    f"{file}: {key} is {token!r}, expected an entry of {path.name} beside it"
+                )
     return roles
+
+
+def _object_in(file: Path) -> Mapping[str, Any]:
+    """Read a JSON file that holds an object."""
+    settings = read_json(file)
+    if not isinstance(settings, dict):
+        raise InputError(f"{file}: expected an object, found {settings!r:.40}")
+    return settings
 
 
 def _usual_roles(entries: Collection[str]) -> dict[str, str]:

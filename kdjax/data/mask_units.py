@@ -86,37 +86,42 @@ def choose(words: Words, count: int, masking: MaskingConfig, rng: np.random.Gene
         masking: whether words or spans are chosen, and the lengths of spans.
         rng: source of random numbers.
     """
-    order = np.argsort(rng.random(len(words.starts)), kind="stable")
-    lengths = np.ones(len(words.starts), int)
+    number_of_words = len(words.starts)
+    order = np.argsort(rng.random(number_of_words), kind="stable").tolist()
+    lengths = [1] * number_of_words
     if masking.unit == "span":
-        lengths = _span_lengths(rng.random(len(words.starts)), masking)
+        lengths = _span_lengths(rng.random(number_of_words), masking).tolist()
 
+    # Lists: a loop over single entries of arrays takes several times as long.
+    sizes = words.sizes.tolist()
+    goes_on = words.goes_on.tolist()
+    first_of = [-1] * number_of_words
     left = count
-    first_word = np.full(len(words.starts), -1)
     for first in order:
-        word = first
-        end = min(first + lengths[first], len(words.starts))
-        while word < end and first_word[word] < 0 and words.sizes[word] <= left:
-            if word > first and not words.goes_on[word]:
+        end = min(first + lengths[first], number_of_words)
+        for word in range(first, end):
+            in_row = word == first or goes_on[word]
+            if not in_row or first_of[word] >= 0 or sizes[word] > left:
                 break
-            first_word[word] = first
-            left -= int(words.sizes[word])
-            word += 1
+            first_of[word] = first
+            left -= sizes[word]
         if not left:
             break
 
+    # No word is within the count: something is to be predicted all the same.
     if left == count and count:
         positions = words.starts[order[0]] + np.arange(count)
         return Choice(positions, np.arange(count))
-    taken = np.flatnonzero(first_word >= 0)
-    sizes = words.sizes[taken]
     # The tokens of each word that is taken, one word behind the other.
-    ends = np.cumsum(sizes)
-    numbers = np.arange(int(sizes.sum()))
-    positions = np.repeat(words.starts[taken] - (ends - sizes), sizes) + numbers
+    first_word = np.array(first_of, int)
+    taken = np.flatnonzero(first_word >= 0)
+    taken_sizes = words.sizes[taken]
+    ends = np.cumsum(taken_sizes)
+    numbers = np.arange(count - left)
+    positions = np.repeat(words.starts[taken] - (ends - taken_sizes), taken_sizes) + numbers
     action_of = numbers
     if masking.unit == "span":
-        span = np.repeat(first_word[taken], sizes)
+        span = np.repeat(first_word[taken], taken_sizes)
         action_of = np.searchsorted(positions, words.starts[span])
     return Choice(positions, action_of)
 

@@ -98,6 +98,12 @@ def test_companions_name_roles_before_the_post_processor_and_usual_names(tmp_pat
     )
     special_tokens = TextTokenizer.read(path).special
     assert special_tokens == SpecialTokens(pad=6, unknown=1, start=2, end=3, mask=5)
+    # What stands in for a key of BERT's is asked after it, in whichever file that is.
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "[HIDE]"}')
+    (tmp_path / "special_tokens_map.json").write_text('{"cls_token": "[FILL]"}')
+    assert TextTokenizer.read(path).special.start == 6
+    (tmp_path / "special_tokens_map.json").unlink()
+    assert TextTokenizer.read(path).special.start == 5
     # Under another name the file has no companions.
     path.rename(tmp_path / "other.json")
     assert TextTokenizer.read(tmp_path / "other.json").special == alone
