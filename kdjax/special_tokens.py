@@ -91,7 +91,7 @@ def find_roles(content: Mapping[str, Any], path: Path, entries: Collection[str])
     for role, token in (("start", single[0]), ("end", single[-1])):
         if isinstance(token, str):
             roles.setdefault(role, token)
-    roles = {**_usual_roles(entries), **roles}
+    roles = {**_usual_roles(entries, _marked(content)), **roles}
     unknown = _unknown_of_model(content)
     if unknown is not None:
         roles["unknown"] = unknown
@@ -108,7 +108,7 @@ def usual_role_names(path: Path, entries: Collection[str]) -> dict[str, str]:
     Raises:
         InputError: a companion names a token that is no entry, or is damaged.
     """
-    return {**_usual_roles(entries), **_from_companions(path, entries)}
+    return {**_usual_roles(entries, ()), **_from_companions(path, entries)}
 
 
 def special_tokens(
@@ -217,11 +217,26 @@ def _object_in(file: Path) -> Mapping[str, Any]:
     return settings
 
 
-def _usual_roles(entries: Collection[str]) -> dict[str, str]:
-    """Return roles by the usual names of their tokens; two names for one role say nothing."""
+def _marked(content: Mapping[str, Any]) -> set[str]:
+    """Return the tokens that a tokenizer.json marks as special."""
+    marked = set()
+    for added in content.get("added_tokens") or ():
+        if isinstance(added, dict) and added.get("special"):
+            marked.add(str(added.get("content")))
+    return marked
+
+
+def _usual_roles(entries: Collection[str], marked: Collection[str]) -> dict[str, str]:
+    """Return roles by the usual names of their tokens.
+
+    Of two names for one role the one that is marked as special counts; two that are, or none, say
+    nothing.
+    """
     roles = {}
     for role, names in _USUAL_NAMES.items():
         known = [name for name in names if name in entries]
+        if len(known) > 1:
+            known = [name for name in known if name in marked]
         if len(known) == 1:
             roles[role] = known[0]
     return roles

@@ -116,6 +116,10 @@ def test_role_of_two_usual_names_cannot_be_told(tmp_path: Path) -> None:
         TextTokenizer.read(path)
     (tmp_path / "special_tokens_map.json").write_text('{"mask_token": "<mask>"}')
     assert TextTokenizer.read(path).special.mask == 5
+    # A word that looks like it is none where another is marked as special.
+    path = make_tokenizer(tmp_path / "tokenizer.json", words=("<mask>", "<pad>"))
+    (tmp_path / "special_tokens_map.json").unlink()
+    assert TextTokenizer.read(path).special.mask == 4
 
 
 @pytest.mark.parametrize(
