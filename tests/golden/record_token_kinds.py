@@ -93,6 +93,11 @@ def save(directory: Path, name: str) -> Path:
     return directory / "saved"
 
 
+def ends_of(offsets: list[tuple[int, int]]) -> list[int]:
+    """Return the character behind each token."""
+    return [end for _, end in offsets]
+
+
 def record_kind(directory: Path) -> dict[str, Any]:
     """Return what transformers makes of texts and pairs of them by a directory's tokenizer."""
     from transformers import AutoTokenizer
@@ -110,7 +115,7 @@ def record_kind(directory: Path) -> dict[str, Any]:
     roles = ("pad", "unk", "cls", "sep", "mask")
     return {
         "ids": [encoded["input_ids"] for encoded in plain],
-        "ends": [[end for _, end in encoded["offset_mapping"]] for encoded in plain],
+        "ends": [ends_of(encoded["offset_mapping"]) for encoded in plain],
         "singles": singles,
         "pairs": pairs,
         "inputs": tokenizer.model_input_names,
