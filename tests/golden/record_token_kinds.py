@@ -61,7 +61,7 @@ def roberta() -> tokenizers.Tokenizer:
 def pieces() -> tokenizers.Tokenizer:
     """Build a Unigram tokenizer as this package trains one, of made-up probabilities."""
     special = [(name, 0.0) for name in unigram.SPECIAL]
-    letters = sorted({character for word in (*WORDS, unigram.SPACE) for character in word})
+    letters = sorted(set("".join(WORDS) + unigram.SPACE))
     scores = [(letter, -9.0 - n / 100) for n, letter in enumerate(letters)]
     scores += [(unigram.SPACE + word, -6.0 - n / 100) for n, word in enumerate(WORDS)]
     scores += [("ing", -7.0), ("ed", -7.5), (f"{unigram.SPACE}walk", -6.5)]
