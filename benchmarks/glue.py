@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.config import EvaluationConfig, TokenizerConfig
-from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare import tokenizer_training
 from kdjax.data.tasks.load import load_tasks, raw_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.protocols import with_rows
@@ -38,7 +38,7 @@ def read(place: Path, names: tuple[str, ...], vocabulary: int, length: int) -> d
                 for row in source.rows():
                     yield from row.texts
 
-    trained = wordpiece.train(TokenizerConfig(size=vocabulary), texts, str(place))
+    trained = tokenizer_training.train(TokenizerConfig(size=vocabulary), texts, str(place))
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "tokenizer.json"
         path.write_text(trained.json, encoding="utf-8")

@@ -30,8 +30,8 @@ from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, Optimize
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import fixed_batches
 from kdjax.data.prepare import local as prepare
+from kdjax.data.prepare.wordpiece import SPECIAL
 from kdjax.data.text import sources
-from kdjax.data.tokenizer import SPECIAL_NAMES
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import FeatureRequest, forward, init
 from kdjax.models.starts import init_std
@@ -92,7 +92,7 @@ def tokenizer_in(directory: Path) -> Path:
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         trainer = trainers.WordPieceTrainer(
             vocab_size=VOCABULARY,
-            special_tokens=list(SPECIAL_NAMES),
+            special_tokens=list(SPECIAL),
             limit_alphabet=64,
             show_progress=False,
         )

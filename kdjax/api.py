@@ -38,7 +38,7 @@ from kdjax.config import (
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.text import sources
+from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, save_pretrained
@@ -249,7 +249,8 @@ def prepare(
     Args:
         files: paths or globs, as `data.files` of a recipe.
         out: the corpus's directory: new, empty, or an earlier preparation of the same text.
-        tokenizer: a tokenizer.json, or how one is trained on this text.
+        tokenizer: a tokenizer.json, a directory that has a tokenizer, or how one is trained on this
+            text.
         seq_len: tokens of a sequence.
         max_predictions: masked positions of a sequence, at most; None: as many as
             `mlm_probability` may need.
@@ -295,7 +296,7 @@ def prepare(
     if isinstance(tokenizer, TokenizerConfig):
         local.prepare(settings, None, out)
         return PreparedText(Corpus.open(out), settings, out / TOKENIZER)
-    tokenizer_file = sources.locate_tokenizer(tokenizer)
+    tokenizer_file = locate_tokenizer(tokenizer)
     local.prepare(settings, tokenizer_file, out)
     return PreparedText(Corpus.open(out), settings, tokenizer_file)
 

@@ -23,6 +23,7 @@ import jax
 
 from kdjax import process_logging
 from kdjax.storage.files import digest
+from kdjax.storage.paths import user_cache
 
 LIMIT = 2 * 2**30
 """Bytes that all entries together take at most, unless `JAX_COMPILATION_CACHE_MAX_SIZE` says
@@ -189,10 +190,7 @@ def cache_directory() -> Path:
         OSError: it cannot be used.
         RuntimeError: the user has no home.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():
-        base = Path.home() / ".cache"
-    parent = base / "kdjax" / "compiled"
+    parent = user_cache() / "compiled"
     directory = parent / digest(_machine())[:16]
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     directory.mkdir(exist_ok=True, mode=0o700)

@@ -14,12 +14,11 @@ from typing import Any
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
+from kdjax.special_tokens import KEYS, find_roles
 from kdjax.storage.files import read_json
 
 TOKENIZER = "tokenizer.json"
 NAME = "tokenizer_config.json"
-_ROLES = ("pad", "unk", "cls", "sep", "mask")
-"""Roles of special tokens in transformers; BERT's token of each is the role in capitals."""
 
 
 def write_tokenizer_config(directory: Path, tokenizer: Path, model: ModelConfig) -> None:
@@ -39,31 +38,46 @@ def write_tokenizer_config(directory: Path, tokenizer: Path, model: ModelConfig)
     (directory / NAME).write_text(text, encoding="utf-8")
 
 
-def tokenizer_config(content: Any, model: ModelConfig, where: object) -> dict[str, Any]:
+def tokenizer_config(content: Any, model: ModelConfig, path: Path) -> dict[str, Any]:
     """Build the content of tokenizer_config.json.
 
     Args:
-        content: content of the tokenizer.json beside it.
+        content: content of the tokenizer.json.
         model: model that reads the tokens, for the longest sequence and its inputs.
-        where: the tokenizer.json, for messages.
+        path: the tokenizer.json, there or where it was copied from, whose companions name its
+            special tokens.
 
     Raises:
         InputError: the tokenizer.json is no JSON object.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{where}: expected a Hugging Face tokenizer.json, found {content!r:.40}")
+        raise InputError(f"{path}: expected a Hugging Face tokenizer.json, found {content!r:.40}")
     inputs = ["input_ids", "attention_mask"]
     if model.type_vocab_size > 1:
         inputs.insert(1, "token_type_ids")
-    tokens = _tokens(content)
-    special = {f"{role}_token": f"[{role.upper()}]" for role in _ROLES}
+    roles = find_roles(content, path, _entries(content))
+    special = {keys[0]: roles[role] for role, keys in KEYS.items() if role in roles}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **_normalization(content),
         "model_max_length": model.max_positions,
         "model_input_names": inputs,
-        **{role: token for role, token in special.items() if token in tokens},
+        **special,
     }
+
+
+def padding_token(content: Any, path: Path) -> int | None:
+    """Return the id of the entry that a tokenizer pads by; None where none can be told.
+
+    Args:
+        content: content of the tokenizer.json.
+        path: the tokenizer.json, whose companions name its special tokens.
+    """
+    if not isinstance(content, dict):
+        return None
+    entries = _entries(content)
+    token = entries.get(find_roles(content, path, entries).get("pad", ""))
+    return token if isinstance(token, int) else None
 
 
 def _normalization(content: Mapping[str, Any]) -> dict[str, bool | None]:
@@ -100,12 +114,19 @@ def _steps(normalizer: Any) -> Iterator[Mapping[str, Any]]:
         yield from _steps(step)
 
 
-def _tokens(content: Mapping[str, Any]) -> set[str]:
-    """Return a tokenizer's entries, those that were added included."""
+def _entries(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tokenizer's entries with their ids, those that were added included."""
     model = content.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    tokens = set(vocabulary) if isinstance(vocabulary, dict) else set()
+    entries: dict[str, Any] = {}
+    if isinstance(vocabulary, dict):
+        entries |= vocabulary
+    elif isinstance(vocabulary, list):
+        # Unigram's are a list of entries with their scores.
+        for number, entry in enumerate(vocabulary):
+            if isinstance(entry, list) and entry:
+                entries[str(entry[0])] = number
     for added in content.get("added_tokens") or ():
         if isinstance(added, dict):
-            tokens.add(str(added.get("content")))
-    return tokens
+            entries[str(added.get("content"))] = added.get("id")
+    return entries

@@ -37,6 +37,7 @@ FLOORS = (
     "parallel",
     "models",
     "tokenizer_config",
+    "special_tokens",
     "recipes",
     "recipe_keys",
     "config",

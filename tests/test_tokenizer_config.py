@@ -83,7 +83,7 @@ def test_model_of_one_token_type_asks_for_none(config_with: ConfigWith, tmp_path
 def test_other_normalizers_are_described_as_far_as_bert_has_words(
     normalizer: Any, expected: tuple[bool, bool, bool], config_with: ConfigWith
 ) -> None:
-    settings = tokenizer_config({"normalizer": normalizer}, config_with(), "tokenizer.json")
+    settings = tokenizer_config({"normalizer": normalizer}, config_with(), Path("tokenizer.json"))
     names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
     assert tuple(settings[name] for name in names) == expected
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from kdjax.config.values import LARGEST_SEED, TOKENS_LIMIT, check_range, expect
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
 
-SPECIAL_TOKENS = 5
-"""[PAD], [UNK], [CLS], [SEP] and [MASK]."""
+SPECIAL_TOKENS = {"wordpiece": 5, "bpe": 4, "unigram": 5}
+"""Kind of a trained tokenizer -> its special tokens: [PAD], [UNK], [CLS], [SEP] and [MASK], or
+those that have their roles. Of byte-level BPE no text is unknown."""
+BYTES = 256
 LARGEST_VOCABULARY = 2**20
 """The most entries of a trained vocabulary: four times the largest of a published masked model
 (XLM-R's 250,002)."""
@@ -25,41 +27,55 @@ study, so that those go on."""
 class TokenizerConfig:
     """Training a tokenizer on the corpus's training part, without held-out documents."""
 
-    train: str = "wordpiece"
-    """Kind of tokenizer: wordpiece, BERT's kind, lowercase and without accents."""
+    train: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    """Kind of tokenizer. `wordpiece`: BERT's, lowercase and without accents. `bpe`: byte-level BPE,
+    RoBERTa's, cased, for which no text is unknown. `unigram`: XLM-R's, cased, normalized by NFKC;
+    needs the sentencepiece extra."""
     size: int = 8192
     """Entries of the vocabulary, exactly: the rows of the word embedding of student and teacher. At
-    most 1,048,576; at least the special tokens, twice the alphabet, and one more."""
+    most 1,048,576; at least the special tokens, the characters that have entries (twice under
+    wordpiece, where they stand within words and begin them), and one more."""
     alphabet: int = 0
-    """Number of characters that get entries of their own, the most frequent ones; a word with any
-    other is [UNK]. Up to 1,048,576; 0: an eighth of the size, at least 64."""
+    """Number of characters that get entries of their own, the most frequent ones; any other is
+    unknown, under wordpiece with the word that it stands in. Up to 1,048,576; 0: an eighth of the
+    size, at least 64. Not under bpe, whose characters are the 256 bytes."""
 
     def __post_init__(self) -> None:
         where = "data.tokenizer"
-        expect(self.train == "wordpiece", f"{where}.train", repr(self.train), "'wordpiece'")
+        known = "wordpiece, bpe or unigram"
+        expect(self.train in SPECIAL_TOKENS, f"{where}.train", repr(self.train), known)
         check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "alphabet")
         check_range(self, f"{where}.", 0, LARGEST_VOCABULARY, "size")
-        # Special tokens, and each character twice: where a word begins, and further on.
-        least = SPECIAL_TOKENS + 2 * self.characters + 1
+        has_alphabet = self.train == "bpe" and self.alphabet != 0
         expect(
-            self.size >= least,
-            f"{where}.size",
-            self.size,
-            f"at least {least}: {SPECIAL_TOKENS} special tokens, {self.characters} characters "
-            "(data.tokenizer.alphabet) twice, and a longer entry",
+            not has_alphabet, f"{where}.alphabet", self.alphabet, "none under bpe, which has bytes"
         )
+        special = SPECIAL_TOKENS[self.train]
+        least = special + self.characters + 1
+        parts = f"{special} special tokens, {self.characters} "
+        if self.train == "bpe":
+            parts += "bytes, and a longer entry"
+        elif self.train == "unigram":
+            parts += "characters (data.tokenizer.alphabet), and a longer entry"
+        else:
+            # Each character twice: where a word begins, and further on.
+            least += self.characters
+            parts += "characters (data.tokenizer.alphabet) twice, and a longer entry"
+        expect(self.size >= least, f"{where}.size", self.size, f"at least {least}: {parts}")
 
     @property
     def characters(self) -> int:
-        """Return the most characters that get entries of their own."""
+        """Return the most characters that get entries of their own; bytes under bpe."""
+        if self.train == "bpe":
+            return BYTES
         return self.alphabet or max(64, self.size // 8)
 
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """What takes the place of a token that is chosen for prediction: shares that add up to 1.
+    """Which tokens are chosen for prediction, and what takes their place.
 
-    The defaults are BERT's.
+    What takes a place is told by shares that add up to 1. The defaults are BERT's.
     """
 
     mask: float = 0.8
@@ -68,13 +84,53 @@ class MaskingConfig:
     """Share that becomes a token drawn from all but the special ones, 0 to 1."""
     keep: float = 0.1
     """Share that stays as it is, 0 to 1."""
+    unit: Literal["token", "word", "span"] = "token"
+    """What is chosen at a time. `token`: each token by itself. `word`: all tokens of a word (Cui et
+    al. 2021, arXiv 1906.08101). `span`: several words in a row, which become the same one of mask,
+    random and keep (Joshi et al. 2020, arXiv 1907.10529). `mlm_probability` counts tokens under
+    all."""
+    geometric_p: float = 0.2
+    """Parameter of the geometric distribution of a span's length in words, between 0 and 1. Only
+    under unit span."""
+    max_span: int = 10
+    """The most words of a span, 1 to 65,536: longer ones are not drawn. Only under unit span."""
 
     def __post_init__(self) -> None:
-        check_range(self, "data.masking.", 0, 1, "mask", "random", "keep")
+        where = "data.masking"
+        check_range(self, f"{where}.", 0, 1, "mask", "random", "keep")
         total = self.mask + self.random + self.keep
         shares = f"mask {self.mask:g}, random {self.random:g} and keep {self.keep:g}"
         adds_up = math.isclose(total, 1, abs_tol=1e-6)
-        expect(adds_up, "data.masking", f"{shares}, {total:g} together", "shares that add up to 1")
+        expect(adds_up, where, f"{shares}, {total:g} together", "shares that add up to 1")
+        units = ("token", "word", "span")
+        expect(self.unit in units, f"{where}.unit", repr(self.unit), "token, word or span")
+        check_range(self, f"{where}.", 1, 2**16, "max_span")
+        p = self.geometric_p
+        expect(0 < p < 1, f"{where}.geometric_p", p, "a number between 0 and 1")
+        # What would have no effect is a mistake.
+        for name, default in (("geometric_p", 0.2), ("max_span", 10)):
+            value = getattr(self, name)
+            is_used = self.unit == "span" or value == default
+            expect(is_used, f"{where}.{name}", f"{value} under unit {self.unit}", "unit span")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what masks depend on besides their number: nothing where it is BERT's.
+
+        What was stored before there was a choice is named as it was then.
+        """
+        if self == MaskingConfig():
+            return {}
+        return without_later_masking(asdict(self))
+
+
+def without_later_masking(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of `data.masking` without those that came later, under unit token.
+
+    Studies and stored outputs of earlier versions do not name them, and go on.
+    """
+    if settings["unit"] != "token":
+        return settings
+    return {name: settings[name] for name in ("mask", "random", "keep")}
 
 
 def predictions(seq_len: int, mlm_probability: float) -> int:
@@ -113,10 +169,10 @@ class DataConfig:
     deduplicate: bool = False
     """Whether a document whose text an earlier one has, character for character, is left out."""
     tokenizer: TokenizerConfig | str = ""
-    """A Hugging Face tokenizer.json (path, package:NAME/PATH, hf://OWNER/NAME@REVISION/PATH, or
-    hf:OWNER/NAME@REVISION for that of a repository of the Hub), or settings to train one on this
-    text, for instance {train: wordpiece, size: 512}. Empty: the one beside the teacher's
-    weights."""
+    """A Hugging Face tokenizer.json or the directory of a tokenizer (path, package:NAME/PATH,
+    hf://OWNER/NAME@REVISION/PATH, or hf:OWNER/NAME@REVISION for that of a repository of the Hub),
+    or settings to train one on this text, for instance {train: wordpiece, size: 512}. Empty: the
+    one beside the teacher's weights."""
     seq_len: int = 128
     """Tokens of a sequence, [CLS] and [SEP] included, 8 to 65,536."""
     max_predictions: int = 0
@@ -128,7 +184,7 @@ class DataConfig:
     """Share of a sequence's tokens that are masked, between 0 and 1; never special tokens or
     padding. The default is BERT's."""
     masking: MaskingConfig = MaskingConfig()
-    """What takes the place of the tokens that are masked."""
+    """Which tokens are masked, and what takes their place."""
     mask_copies: int = 0
     """Mask views of a sequence, the same for every seed: epoch e of seed s sees view (e + s) modulo
     this number, up to 1,000,000. 0: new masks in every epoch and for every seed."""

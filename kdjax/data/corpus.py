@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ from kdjax.data.masking import MaskedSequence, MaskRule, mask
 from kdjax.data.prepare.packing import position_ids
 from kdjax.data.shards import check_shard, damaged
 from kdjax.data.subset import Subset, take
+from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
 from kdjax.storage.files import digest
 
@@ -138,6 +140,25 @@ class Corpus:
             return self.manifest.tokens[split]
         return self.subset.tokens
 
+    @functools.cached_property
+    def word_boundaries(self) -> WordBoundaries:
+        """Return which of the tokenizer's entries begin words, and which end them.
+
+        Raises:
+            InputError: the corpus does not say.
+        """
+        stored = self.manifest.word_boundaries
+        if stored:
+            return WordBoundaries.from_json(stored)
+        if stored is None:
+            found = "was prepared by an earlier version, which did not look where words begin"
+        else:
+            found = "has a tokenizer whose entries do not say where words begin"
+        raise InputError(
+            f"{self.directory}: {found}, expected data.masking.unit 'token', or a corpus prepared "
+            "anew with a WordPiece, byte-level BPE or Unigram tokenizer"
+        )
+
     def missing_tokens(self, sequences: int) -> int:
         """Estimate how many tokens a budget lacks if none may be seen twice; 0: there are enough.
 
@@ -185,7 +206,7 @@ class Corpus:
             seed: seed of the masks.
             mlm_probability: share of a sequence's tokens that are masked.
             max_predictions: the most tokens of a sequence that are masked.
-            masking: what takes the place of a token that is masked.
+            masking: which tokens are masked, and what takes their place.
 
         Raises:
             InputError: a shard is damaged there.
@@ -199,8 +220,9 @@ class Corpus:
             max_predictions=max_predictions,
             vocab_size=self.manifest.vocab_size,
             special_ids=self.manifest.special_ids,
-            mask_id=self.manifest.special["[MASK]"],
-            replacement=masking,
+            mask_id=self.manifest.special.mask,
+            masking=masking,
+            boundaries=self.word_boundaries if masking.unit != "token" else None,
         )
         masked = []
         for row, number in enumerate(numbers):
@@ -243,7 +265,7 @@ class Corpus:
             views: `[n]`, number of each sequence's mask view, from 0.
             mlm_probability: share of a sequence's tokens that are masked.
             max_predictions: the most tokens of a sequence that are masked.
-            masking: what takes the place of a token that is masked.
+            masking: which tokens are masked, and what takes their place.
 
         Raises:
             InputError: a shard is damaged there.

@@ -101,7 +101,7 @@ class Batches:
             seed: seed of the order and the masks.
             mlm_probability: share of a sequence's tokens that are masked.
             max_predictions: the most tokens of a sequence that are masked.
-            masking: what takes the place of a token that is masked.
+            masking: which tokens are masked, and what takes their place.
             mask_copies: mask views of a sequence; 0: new masks in every epoch.
             cache: stored arrays that join each batch: those of its sequences under its views.
                 Whether they were made of this corpus and these masks is for the caller to check.
@@ -218,7 +218,7 @@ def fixed_batches(
         seed: seed of the masks.
         mlm_probability: share of a sequence's tokens that are masked.
         max_predictions: the most tokens of a sequence that are masked.
-        masking: what takes the place of a token that is masked.
+        masking: which tokens are masked, and what takes their place.
         excluding: limit of another call, whose sequences are left out; 0: none are.
     """
     chosen = evenly_spaced(corpus.sequences(split), limit, excluding)
@@ -234,7 +234,7 @@ def fixed_batches(
             max_predictions=max_predictions,
             masking=masking,
         )
-        batches.append(_pad_rows(batch, batch_size, corpus.manifest.special["[PAD]"]))
+        batches.append(_pad_rows(batch, batch_size, corpus.manifest.special.pad))
     return batches
 
 

@@ -12,11 +12,21 @@ from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.text.streams import sha256
 from kdjax.data.text_figures import TextFigures
 from kdjax.errors import InputError
+from kdjax.special_tokens import SpecialTokens
 from kdjax.storage.files import digest, read_json, write_json
 
 NAME = "manifest.json"
 VERSION = 1
 SPLITS = ("train", "validation")
+EARLIER_NAMES = {
+    "pad": "[PAD]",
+    "unknown": "[UNK]",
+    "start": "[CLS]",
+    "end": "[SEP]",
+    "mask": "[MASK]",
+}
+"""Role of a special token -> its name in manifests of earlier versions, which were of BERT's
+tokenizers alone. Digests are of these names, so that equal sequences have the digest they had."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +72,15 @@ class SignedManifest:
     def signed(self) -> Self:
         """Return the manifest with its digest filled in."""
         # The digest is of the content, not of itself.
-        content = dataclasses.asdict(self)
+        content = self._content()
         for name in self.UNSIGNED:
             del content[name]
         changes: dict[str, Any] = {"digest": digest(content)}
         return dataclasses.replace(self, **changes)
+
+    def _content(self) -> dict[str, Any]:
+        """Return all fields as plain values, as they are signed."""
+        return dataclasses.asdict(self)
 
     def write(self, directory: Path) -> None:
         """Write manifest.json, whole or not at all."""
@@ -122,7 +136,7 @@ class Manifest(SignedManifest):
         version: version of this format.
         length: tokens of a sequence.
         vocab_size: the tokenizer's highest id + 1.
-        special: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]` -> id.
+        special: ids of the special tokens, by role.
         special_ids: ids of all special tokens, ascending.
         token_dtype: type of a record's token ids.
         segment_dtype: type of a record's segment numbers.
@@ -139,14 +153,17 @@ class Manifest(SignedManifest):
             equal sequences.
         text: figures of the text; None in manifests of earlier versions. They are not in the
             digest, as the sequences do not depend on them.
+        word_boundaries: which of the tokenizer's entries begin words, and which end them
+            (`WordBoundaries.to_json`); empty where they do not say, None in manifests of earlier
+            versions. They follow from the tokenizer, which is in the digest.
     """
 
-    UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest", "text")
+    UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest", "text", "word_boundaries")
 
     version: int
     length: int
     vocab_size: int
-    special: dict[str, int]
+    special: SpecialTokens
     special_ids: tuple[int, ...]
     token_dtype: str
     segment_dtype: str
@@ -161,6 +178,7 @@ class Manifest(SignedManifest):
     shards: tuple[Shard, ...]
     digest: str = ""
     text: TextFigures | None = None
+    word_boundaries: dict[str, Any] | None = None
 
     @property
     def unknown(self) -> dict[str, float]:
@@ -208,13 +226,33 @@ class Manifest(SignedManifest):
             remedy="prepare the corpus again",
         )
 
+    def _content(self) -> dict[str, Any]:
+        """Return all fields as plain values, the special tokens by their earlier names."""
+        content = dataclasses.asdict(self)
+        special = {}
+        for role, index in content["special"].items():
+            if index is not None:
+                special[EARLIER_NAMES[role]] = index
+        return {**content, "special": special}
+
     @staticmethod
     def _from_json(values: dict[str, Any]) -> Manifest:
         shards = tuple(Shard(**shard) for shard in values["shards"])
         special_ids = tuple(values["special_ids"])
         text = values.get("text")
         figures = TextFigures(**text) if text is not None else None
-        changes = {"special_ids": special_ids, "shards": shards, "text": figures}
+        # By role; in manifests of earlier versions, by BERT's names.
+        stored = values["special"]
+        roles = {}
+        for role, name in EARLIER_NAMES.items():
+            roles[role] = stored[role] if role in stored else stored[name]
+        special = SpecialTokens(**roles)
+        changes = {
+            "special": special,
+            "special_ids": special_ids,
+            "shards": shards,
+            "text": figures,
+        }
         return Manifest(**{**values, **changes})
 
 

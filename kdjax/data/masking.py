@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax.config import MaskingConfig
+from kdjax.data.mask_units import choose, find_words
+from kdjax.data.word_boundaries import WordBoundaries
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class MaskRule:
         vocab_size: ids are below it.
         special_ids: distinct ids that are neither masked nor drawn.
         mask_id: id of [MASK].
-        replacement: what takes the place of a chosen token.
+        masking: which tokens are chosen, and what takes their place.
+        boundaries: where words begin; needed where words or spans are chosen.
     """
 
     mlm_probability: float
@@ -29,7 +32,8 @@ class MaskRule:
     vocab_size: int
     special_ids: Sequence[int]
     mask_id: int
-    replacement: MaskingConfig = MaskingConfig()
+    masking: MaskingConfig = MaskingConfig()
+    boundaries: WordBoundaries | None = None
 
 
 class MaskedSequence(NamedTuple):
@@ -60,11 +64,11 @@ def mask(
     """Mask a sequence for language modelling (Devlin et al. 2019, arXiv 1810.04805, section 3.1).
 
     Of m maskable tokens, `min(max_predictions, max(1, round(mlm_probability * m)))` are chosen
-    (none if m is 0); each is replaced by [MASK] with probability `replacement.mask`, by a token
-    drawn from all but the special ones with `replacement.random`, and stays with
-    `replacement.keep`: 0.8, 0.1 and 0.1 by default. The result depends on the arguments alone:
-    (seed, sequence, epoch) is the key and counter of a Philox stream, so no two triples share
-    random numbers.
+    (none if m is 0); each is replaced by [MASK] with probability `masking.mask`, by a token
+    drawn from all but the special ones with `masking.random`, and stays with `masking.keep`: 0.8,
+    0.1 and 0.1 by default. Words and spans are chosen in `kdjax.data.mask_units`: no more tokens
+    than these, and rarely fewer. The result depends on the arguments alone: (seed, sequence, epoch)
+    is the key and counter of a Philox stream, so no two triples share random numbers.
 
     Args:
         tokens: `[L]` token ids.
@@ -80,13 +84,23 @@ def mask(
     for special in rule.special_ids:
         maskable &= tokens != special
 
-    # Which tokens: those with the smallest random numbers, in their order in the sequence.
+    # Which tokens: those with the smallest random numbers, in their order in the sequence, or
+    # likewise words and spans.
     candidates = np.flatnonzero(maskable)
     wanted = max(1, round(rule.mlm_probability * len(candidates)))
     count = min(rule.max_predictions, wanted, len(candidates))
-    ranked = candidates[np.argsort(rng.random(len(candidates)), kind="stable")]
-    positions = np.sort(ranked[:count])
-    action, draw = rng.random((2, count))
+    if rule.masking.unit == "token":
+        ranked = candidates[np.argsort(rng.random(len(candidates)), kind="stable")]
+        positions = np.sort(ranked[:count])
+        action, draw = rng.random((2, count))
+    else:
+        # Whole words or spans, which may leave some of the count over.
+        words = find_words(tokens, segments, maskable, rule.boundaries)
+        choice = choose(words, count, rule.masking, rng)
+        positions = choice.positions
+        count = len(positions)
+        action, draw = rng.random((2, count))
+        action = action[choice.action_of]
 
     # A number below the count of ordinary tokens becomes the id of the ordinary token of that rank.
     drawn = (draw * (rule.vocab_size - len(rule.special_ids))).astype(np.int32)
@@ -96,8 +110,8 @@ def mask(
     masked = tokens.astype(np.int32)
     hidden = masked[positions]
     # From the end: 1 - 0.1 is exactly the double 0.9, where a sum of shares may miss it.
-    replaced = np.where(action < 1 - rule.replacement.keep, drawn, hidden)
-    masked[positions] = np.where(action < rule.replacement.mask, rule.mask_id, replaced)
+    replaced = np.where(action < 1 - rule.masking.keep, drawn, hidden)
+    masked[positions] = np.where(action < rule.masking.mask, rule.mask_id, replaced)
 
     # Padded to S, so that every batch has the same shapes.
     slots = np.zeros(rule.max_predictions, np.int32)

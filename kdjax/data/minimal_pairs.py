@@ -156,20 +156,21 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
         indices.append(numbers.setdefault(key, len(numbers)))
 
     # Two sentences of nothing but [UNK] have one score, whatever they say.
-    unknown_id = tokenizer.named["[UNK]"]
+    special = tokenizer.special
     text_tokens = sum(len(ids) for ids, _, _ in numbers)
-    unknown = sum(ids.count(unknown_id) for ids, _, _ in numbers) / text_tokens
+    unknown = sum(special.count_unknown(ids) for ids, _, _ in numbers) / text_tokens
     check_unknown({"all": unknown}, f"minimal pairs {name}, {sentences[0].where}")
 
-    # What is not text, [CLS] and [SEP] included, is of no word and not scored.
+    # What is not text, [CLS] and [SEP] included, is of no word and not scored. The frame is that of
+    # the training text's blocks.
     lengths = np.array([len(ids) + 2 for ids, _, _ in numbers], np.int32)
     width = min(-(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP, length)
-    tokens = np.full((len(numbers), width), tokenizer.named["[PAD]"], np.int32)
+    tokens = np.full((len(numbers), width), special.pad, np.int32)
     words = np.full((len(numbers), width), -1, np.int32)
     scored = np.zeros((len(numbers), width), bool)
     for row, (ids, word_numbers, first) in enumerate(numbers):
         end = len(ids) + 1
-        tokens[row, : end + 1] = [tokenizer.named["[CLS]"], *ids, tokenizer.named["[SEP]"]]
+        tokens[row, : end + 1] = [special.start, *ids, special.end]
         words[row, 1:end] = word_numbers
         scored[row, 1 + first[0] : end] = True
     phenomena = sorted({pair.phenomenon for pair in pairs})
@@ -183,7 +184,7 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
         lengths=lengths,
         words=words,
         scored=scored,
-        mask_id=tokenizer.named["[MASK]"],
+        mask_id=special.mask,
         digest=_digest(pairs),
         unknown=unknown,
     )

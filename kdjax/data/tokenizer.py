@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tokenizers
 
+from kdjax import special_tokens
 from kdjax.data.text.streams import sha256
+from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
+from kdjax.special_tokens import SpecialTokens, Template
+from kdjax.storage.files import read_json
 
-SPECIAL_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BATCH = 256
 """Texts tokenised in one call, at most."""
 BATCH_CHARACTERS = 2**18
@@ -33,7 +36,7 @@ def read_backend(path: Path) -> tokenizers.Tokenizer:
 
 @dataclass(frozen=True)
 class TokenSpans:
-    """The tokens of a text, without [CLS] and [SEP], and where they are in it.
+    """The tokens of a text, without special ones, and where they are in it.
 
     Attributes:
         ids: id of each token.
@@ -48,22 +51,71 @@ class TokenSpans:
 
 
 @dataclass(frozen=True)
+class Framing:
+    """The special tokens around a row's texts, as ids.
+
+    BERT's are `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, RoBERTa's `<s> a </s>` and `<s> a </s>
+    </s> b </s>`.
+
+    Attributes:
+        single: tokens before a single text, and behind it.
+        pair: tokens before a pair's first text, between the two, and behind the second one.
+    """
+
+    single: tuple[tuple[int, ...], tuple[int, ...]]
+    pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        templates: Mapping[str, Template],
+        vocabulary: Mapping[str, int],
+        special: SpecialTokens,
+    ) -> Framing:
+        """Build the framing of a tokenizer.
+
+        Args:
+            templates: `single` and `pair`, as the tokenizer's post-processor has them; where it has
+                none, texts are framed as by BERT.
+            vocabulary: entry -> id.
+            special: ids of the special tokens.
+
+        Raises:
+            ValueError: a template lacks a text, has its texts in another order, or has a token that
+                is no entry.
+        """
+        start: tuple[int, ...] = (special.start,)
+        end: tuple[int, ...] = (special.end,)
+        single = (start, end)
+        pair = (start, end, end)
+        if "single" in templates:
+            before, behind = _parts(templates["single"], 1, vocabulary)
+            single = (before, behind)
+        if "pair" in templates:
+            before, between, behind = _parts(templates["pair"], 2, vocabulary)
+            pair = (before, between, behind)
+        return cls(single, pair)
+
+
+@dataclass(frozen=True)
 class TextTokenizer:
     """A tokenizer that adds nothing, cuts nothing and takes text at its word.
 
-    A file's own truncation and padding are off, and `[MASK]` written in a text is four characters
-    and brackets, not the special token.
+    It may be of any kind: WordPiece, byte-level BPE, Unigram. A file's own truncation and padding
+    are off, and `[MASK]` written in a text is four characters and brackets, not the special token.
 
     Attributes:
         sha256: SHA-256 of the file.
         vocab_size: the highest id + 1.
-        named: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]` -> id.
+        special: ids of the special tokens, by role.
+        framing: special tokens around the texts of a row.
         special_ids: ids of these and of all other special tokens, ascending.
     """
 
     sha256: str
     vocab_size: int
-    named: dict[str, int]
+    special: SpecialTokens
+    framing: Framing
     special_ids: tuple[int, ...]
     _backend: tokenizers.Tokenizer = field(repr=False)
     _path: Path = field(repr=False)
@@ -73,7 +125,7 @@ class TextTokenizer:
         """Read a tokenizer.json.
 
         Raises:
-            InputError: not such a file, or it lacks one of the special tokens.
+            InputError: not such a file, or it has no special token for a role.
         """
         digest = sha256(path)
 
@@ -82,22 +134,25 @@ class TextTokenizer:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
-        # Special tokens are those that BERT names, and those that the file marks.
         vocabulary = backend.get_vocab(with_added_tokens=True)
-        named = {name: vocabulary[name] for name in SPECIAL_NAMES if name in vocabulary}
-        missing = [name for name in SPECIAL_NAMES if name not in named]
-        if missing:
-            raise InputError(
-                f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with "
-                f"{', '.join(SPECIAL_NAMES)}"
-            )
+
+        # Special tokens are those that have a role, and those that the file marks.
+        content = read_json(path)
+        special = special_tokens.special_tokens(content, path, vocabulary)
+        with_role = {index for index in vars(special).values() if index is not None}
         added = backend.get_added_tokens_decoder().items()
-        special = {index for index, token in added if token.special}
-        special_ids = tuple(sorted(special.union(named.values())))
-        return cls(digest, max(vocabulary.values()) + 1, named, special_ids, backend, path)
+        marked = {index for index, token in added if token.special}
+        special_ids = tuple(sorted(marked | with_role))
+        try:
+            templates = special_tokens.templates(content, path)
+            framing = Framing.of(templates, vocabulary, special)
+        except ValueError as e:
+            raise InputError(f"{path}: its post_processor {e}") from None
+        largest = max(vocabulary.values())
+        return cls(digest, largest + 1, special, framing, special_ids, backend, path)
 
     def ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Yield the token ids of each text, without [CLS] and [SEP].
+        """Yield the token ids of each text, without special ones.
 
         Raises:
             InputError: the tokenizer cannot take a text, for instance as its model names an unknown
@@ -116,10 +171,15 @@ class TextTokenizer:
             words = [-1 if word is None else word for word in encoding.word_ids]
             yield TokenSpans(encoding.ids, words, [end for _, end in encoding.offsets])
 
+    def word_boundaries(self) -> WordBoundaries | None:
+        """Read which entries begin words, and which end them; None where they do not say."""
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        return WordBoundaries.of(read_json(self._path), vocabulary)
+
     def _encodings(
         self, texts: Sequence[str], encode: Callable[..., list[tokenizers.Encoding]]
     ) -> Iterator[tokenizers.Encoding]:
-        """Yield what the library makes of each text, without [CLS] and [SEP]."""
+        """Yield what the library makes of each text, without special ones."""
         for batch in _batches(texts):
             try:
                 encodings = encode(batch, add_special_tokens=False)
@@ -130,6 +190,23 @@ class TextTokenizer:
             # Each is let go of before more is tokenised: it takes far more memory than its ids.
             while encodings:
                 yield encodings.pop(0)
+
+
+def _parts(
+    template: Template, texts: int, vocabulary: Mapping[str, int]
+) -> tuple[tuple[int, ...], ...]:
+    """Split a template at its texts; return the ids before, between and behind them."""
+    if [piece for piece in template if isinstance(piece, int)] != list(range(texts)):
+        raise ValueError(f"frames {template}, expected each of its texts once, in their order")
+    parts: list[list[int]] = [[]]
+    for piece in template:
+        if isinstance(piece, int):
+            parts.append([])
+        elif piece in vocabulary:
+            parts[-1].append(vocabulary[piece])
+        else:
+            raise ValueError(f"frames by {piece!r}, expected one of its entries")
+    return tuple(map(tuple, parts))
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

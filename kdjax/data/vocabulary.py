@@ -7,7 +7,9 @@ from pathlib import Path
 
 from kdjax.data.text.streams import lines
 from kdjax.data.tokenizer import read_backend
+from kdjax.data.tokenizer_files import find_tokenizer
 from kdjax.errors import InputError
+from kdjax.storage import hub
 
 _UNUSED = re.compile(r"\[(unused|pad)_?\d+\]|madeupword\d+", re.IGNORECASE)
 """Entries that vocabularies keep free or are padded with, such as [unused99]."""
@@ -18,8 +20,8 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
 
     Args:
         tokenizer: path of the tokenizer.json that the corpus was made with.
-        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is
-            compared.
+        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, else
+            what its other files are converted to (`kdjax.data.tokenizer_files`), is compared.
         vocab_size: entries of the model's word embedding, which are compared in any case.
 
     One may have entries that the other lacks where no text becomes them, such as `[unused99]`.
@@ -56,6 +58,8 @@ def _vocabulary_of(directory: Path) -> dict[int, str]:
     file = directory / "vocab.txt"
     if file.is_file():
         return {number - 1: line for number, line in lines(file)}
+    if any((directory / name).is_file() for name in hub.VOCABULARY_FILES):
+        return _entries(read_backend(find_tokenizer(directory)).get_vocab(with_added_tokens=True))
     return {}
 
 

@@ -11,6 +11,7 @@ from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.official_sizes import stand_ins
 from kdjax.data.tasks.task import Task
 from kdjax.data.text import tfds
+from kdjax.data.tokenizer_files import find_tokenizer
 from kdjax.dry_run.minimal_pairs import known_tokenizer
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
@@ -67,7 +68,7 @@ def _tokenizer(config: Config) -> Path | None:
         path = known_tokenizer(config)
         # A teacher's directory has one, too.
         if path is None and config.teacher.source and not config.data.tokenizer:
-            path = local_path(config.teacher.source, "teacher.source") / "tokenizer.json"
+            path = find_tokenizer(local_path(config.teacher.source, "teacher.source"))
     except InputError:
         return None
     return path if path is not None and path.is_file() else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdjax.config import Config
 from kdjax.data import minimal_pairs
 from kdjax.data.minimal_pairs import PairSet
-from kdjax.data.text.sources import locate
+from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.evaluation.minimal_pairs import pairs_flops
 from kdjax.storage.paths import local_path
 from kdjax.training.arm import Arm
@@ -46,7 +46,7 @@ def pairs_cost(config: Config, arm: Arm, pairs: tuple[PairSet, ...]) -> int:
 def known_tokenizer(config: Config) -> Path | None:
     """Return the tokenizer's file, if it is known before anything is made."""
     if isinstance(config.data.tokenizer, str) and config.data.tokenizer:
-        return locate(config.data.tokenizer)
+        return locate_tokenizer(config.data.tokenizer)
     # A prepared text has the tokenizer that was trained on it.
     if config.data.prepared:
         path = local_path(config.data.prepared, "data.prepared") / "tokenizer.json"

@@ -33,14 +33,19 @@ EXPECTED_REPOSITORY = "hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
 EXPECTED_FILE = "hf://datasets/OWNER/NAME@REVISION/PATH or hf://OWNER/NAME@REVISION/PATH"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Files that hold a model's weights, or say which files do."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""A tokenizer, and what names its special tokens."""
+SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model")
+"""Names of models of the sentencepiece library."""
+VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE)
+"""Files that hold a tokenizer's entries where there is no tokenizer.json."""
 MODEL_FILES = (
     *WEIGHTS,
     "model-?????-of-?????.safetensors",
     "config.json",
     "teacher.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
+    *TOKENIZER_FILES,
+    *VOCABULARY_FILES,
 )
 """What is downloaded of a model: no pickle, and nothing that could hold code."""
 
@@ -220,13 +225,24 @@ def model_directory(name: HubName) -> Path:
     return directory
 
 
-def tokenizer_file(name: HubName) -> Path:
-    """Download a repository's tokenizer.json to the cache, or find it there.
+def tokenizer_directory(name: HubName) -> Path:
+    """Download a repository's tokenizer to the cache, or find it there.
+
+    That is its tokenizer.json with what names its special tokens, or, where it has none, the files
+    that one can be made of.
 
     Raises:
         InputError: as `at_commit`; or there is none.
     """
-    return file(replace(name, path="tokenizer.json"))
+    directory = _snapshot(name, TOKENIZER_FILES)
+    if (directory / "tokenizer.json").is_file():
+        return directory
+    directory = _snapshot(name, (*TOKENIZER_FILES, *VOCABULARY_FILES, "config.json"))
+    if not any((directory / file).is_file() for file in VOCABULARY_FILES):
+        raise InputError(
+            f"{name}: has no tokenizer.json, expected one, or one of {', '.join(VOCABULARY_FILES)}"
+        )
+    return directory
 
 
 def file(name: HubName) -> Path:

@@ -20,6 +20,18 @@ LONGEST_PATH = 4095
 _BUCKET = re.compile(r"gs://[^/]+(/.*)?")
 
 
+def user_cache() -> Path:
+    """Return where what can be made again is kept: `$XDG_CACHE_HOME/kdjax`, or `~/.cache/kdjax`.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        base = Path.home() / ".cache"
+    return base / "kdjax"
+
+
 def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
     """Check a path and expand a leading `~`; whether it exists is not looked at.
 

@@ -14,10 +14,10 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
 from kdjax.data.prepare.ngram_losses import NgramLosses, ngram_losses
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.text import sources
 from kdjax.data.text.shard_sets import missing_shards
 from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
+from kdjax.data.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.errors import InputError, InUse
 from kdjax.models import zoo
 from kdjax.progress import Reporter
@@ -53,13 +53,14 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
         return path
     # One that is named goes before the teacher's.
     if config.data.tokenizer:
-        return sources.locate_tokenizer(config.data.tokenizer)
+        return locate_tokenizer(config.data.tokenizer)
     if not config.teacher.source:
         raise InputError(
             "data.tokenizer is empty and there is no teacher.source, expected the path of a "
             "tokenizer.json"
         )
-    path = source_directories(config)[0].path / "tokenizer.json"
+    directory = source_directories(config)[0].path
+    path = find_tokenizer(directory) if directory.is_dir() else directory / TOKENIZER
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a tokenizer.json with data.tokenizer")
     return path
@@ -165,7 +166,8 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
 
     Raises:
         InputError: its sequences have another length, its tokenizer is another or was trained in
-            another way, or is larger than the student's vocabulary.
+            another way, or is larger than the student's vocabulary; or masks shall be of words and
+            it does not say where these begin.
     """
     manifest = corpus.manifest
     if manifest.length != config.data.seq_len:
@@ -179,6 +181,9 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
         raise InputError(
             f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
         )
+    # Masks of words need to know where these begin: read now, before a step is spent.
+    if config.data.masking.unit != "token":
+        _ = corpus.word_boundaries
     # A student may have rows that no token has, not the other way round.
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:

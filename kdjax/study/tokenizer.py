@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdjax.config import Config
-from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare import tokenizer_training
 from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -37,11 +37,11 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         if entries(out):
             raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
         reporter.status("tokenizer: training")
-        trained = wordpiece.train_on_corpus(config.data)
+        trained = tokenizer_training.train_on_corpus(config.data)
 
         # A kill leaves no half of it under the name that was asked for.
         with whole_directory(out) as unfinished:
-            wordpiece.write_directory(trained, unfinished, model)
+            tokenizer_training.write_directory(trained, unfinished, model)
         path = out / "tokenizer.json"
         reporter.log(
             f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "

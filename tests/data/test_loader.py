@@ -176,7 +176,7 @@ def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus)
         **MASKS,
         vocab_size=manifest.vocab_size,
         special_ids=manifest.special_ids,
-        mask_id=manifest.special["[MASK]"],
+        mask_id=manifest.special.mask,
     )
     for step in (0, count // BATCH):  # the second straddles two epochs
         batch = stream[step]

@@ -193,7 +193,7 @@ def test_masking_shares_say_what_takes_a_tokens_place(
     seen = set()
     for epoch in range(40):
         changed, slots, labels, weights = masked(
-            tokens, segments, epoch=epoch, replacement=MaskingConfig(*shares)
+            tokens, segments, epoch=epoch, masking=MaskingConfig(*shares)
         )
         used = slots[weights > 0]
         # A drawn token may be the one that was there.

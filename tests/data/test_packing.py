@@ -55,7 +55,7 @@ def test_record_is_read_as_it_was_written(vocab_size: int) -> None:
     top = vocab_size - 1
     records = list(
         record_format.encode(
-            [[np.array([top, 7]), np.array([8])], [np.array([5] * 10)]], cls=1, sep=2, pad=0
+            [[np.array([top, 7]), np.array([8])], [np.array([5] * 10)]], start=1, end=2, pad=0
         )
     )
     assert {len(record) for record in records} == {record_format.size}
@@ -71,10 +71,10 @@ def test_records_do_not_depend_on_what_is_encoded_with_them() -> None:
     sizes = np.random.default_rng(0).integers(1, 5, 3000)
     pieces = [np.arange(5, 5 + size, dtype=np.uint16) for size in sizes]
     sequences = [pieces[n : n + 2] for n in range(0, len(pieces), 2)]
-    together = list(record_format.encode(sequences, cls=1, sep=2, pad=0))
+    together = list(record_format.encode(sequences, start=1, end=2, pad=0))
     alone: list[bytes] = []
     for sequence in sequences:
-        alone += record_format.encode([sequence], cls=1, sep=2, pad=0)
+        alone += record_format.encode([sequence], start=1, end=2, pad=0)
     assert len(sequences) > packing.AT_ONCE
     assert together == alone
 
@@ -86,7 +86,7 @@ def test_segment_numbers_fit_however_short_the_documents(length: int, dtype: str
     # As many segments as a sequence can have: [CLS], a token and [SEP] each.
     most = length // 3
     _, segments = record_format.decode(
-        list(record_format.encode([[np.array([9])] * most], cls=1, sep=2, pad=0))
+        list(record_format.encode([[np.array([9])] * most], start=1, end=2, pad=0))
     )
     assert segments.max() == most
 

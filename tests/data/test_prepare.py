@@ -109,7 +109,7 @@ def test_manifest_is_read_as_it_was_written(
     written = prepare(config, tokenizer, tmp_path / "out")
     assert Manifest.read(tmp_path / "out") == written
     assert written.vocab_size == 53
-    assert written.special["[MASK]"] == 4
+    assert written.special.mask == 4
     assert written.tokenizer_sha256 == hashlib.sha256(tokenizer.read_bytes()).hexdigest()
     assert written.sources == {
         str(config.files): hashlib.sha256(Path(str(config.files)).read_bytes()).hexdigest()

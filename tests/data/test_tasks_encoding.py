@@ -68,12 +68,12 @@ def test_frames_are_those_of_the_library(tmp_path: Path) -> None:
         pairs = list(zip(first, second, strict=True))
         ids = zip(ours.ids(first), ours.ids(second), strict=True)
         for (a, b), encoding in zip(ids, library.encode_batch(pairs), strict=True):
-            framed, begin = frame(a, b, ours.named, length)
+            framed, begin = frame(a, b, ours.framing, length)
             assert framed == encoding.ids
             types = [int(place >= begin) for place in range(len(framed))]
             assert types == encoding.type_ids
         for a, encoding in zip(ours.ids(first), library.encode_batch(first), strict=True):
-            assert frame(a, None, ours.named, length)[0] == encoding.ids
+            assert frame(a, None, ours.framing, length)[0] == encoding.ids
 
 
 def test_pairs_have_types_and_rows_come_in_chunks(
@@ -94,7 +94,7 @@ def test_pairs_have_types_and_rows_come_in_chunks(
     assert split.lengths.max() == 16
     for number, row in enumerate(rows):
         a, b = tokenizer.ids(row.texts)
-        expected, begin = frame(a, b, tokenizer.named, 16)
+        expected, begin = frame(a, b, tokenizer.framing, 16)
         batch = split.batch(np.array([number]), 20)
         assert batch["tokens"][0, : len(expected)].tolist() == expected
         assert batch["types"][0].tolist() == [

@@ -9,6 +9,7 @@ import pytest
 
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
+from kdjax.special_tokens import SpecialTokens
 from tests.corpora import SPECIAL, VOCABULARY, WORDS, make_tokenizer
 
 
@@ -19,7 +20,7 @@ def test_token_ids_have_no_special_tokens_padding_or_truncation(tokenizer: Path)
     assert list(read.ids([long, short, "w0 nothing"])) == [list(range(5, VOCABULARY)), [8], [5, 1]]
     assert list(read.ids([short] * 600)) == [[8]] * 600
     assert read.vocab_size == VOCABULARY
-    assert read.named == {name: n for n, name in enumerate(SPECIAL)}
+    assert read.special == SpecialTokens(pad=0, unknown=1, start=2, end=3, mask=4)
     assert read.special_ids == (0, 1, 2, 3, 4)
 
 
@@ -35,11 +36,13 @@ def test_other_special_tokens_count_as_special(tmp_path: Path) -> None:
     assert TextTokenizer.read(path).special_ids == (0, 1, 2, 3, 4, 5)
 
 
-def test_tokenizer_without_bert_s_special_tokens_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_whose_roles_cannot_be_told_is_refused_with_their_keys(tmp_path: Path) -> None:
     path = make_tokenizer(tmp_path / "tokenizer.json", special=("[PAD]", "[UNK]", "[CLS]"))
-    with pytest.raises(
-        InputError, match=r"tokenizer.json: has no \[SEP\], \[MASK\], expected a BERT tokenizer"
-    ):
+    expected = (
+        r"tokenizer.json: cannot tell which entry is its end and mask token, expected sep_token "
+        r"and mask_token in tokenizer_config.json or special_tokens_map.json beside"
+    )
+    with pytest.raises(InputError, match=expected):
         TextTokenizer.read(path)
 
 

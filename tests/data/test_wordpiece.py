@@ -17,11 +17,12 @@ import tokenizers
 
 from kdjax.config import DataConfig, TokenizerConfig
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare import tokenizer_training
 from kdjax.data.prepare.local import prepare
 from kdjax.data.prepare.preparation import TOKENIZER
+from kdjax.data.prepare.wordpiece import SPECIAL
 from kdjax.data.text.sources import split_fraction
-from kdjax.data.tokenizer import SPECIAL_NAMES, TextTokenizer
+from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from tests.corpora import make_corpus
@@ -64,24 +65,24 @@ def config(tmp_path: Path) -> DataConfig:
     )
 
 
-def vocabulary(trained: wordpiece.TrainedTokenizer) -> dict[str, int]:
+def vocabulary(trained: tokenizer_training.TrainedTokenizer) -> dict[str, int]:
     return dict(tokenizers.Tokenizer.from_str(trained.json).get_vocab(with_added_tokens=True))
 
 
 @pytest.mark.parametrize("size", [SIZE, SIZE + 1, 300])
 def test_vocabulary_has_exactly_the_size_asked_for(config: DataConfig, size: int) -> None:
     training = replace(TRAINING, size=size)
-    entries = vocabulary(wordpiece.train_on_corpus(replace(config, tokenizer=training)))
+    entries = vocabulary(tokenizer_training.train_on_corpus(replace(config, tokenizer=training)))
     assert sorted(entries.values()) == list(range(size))
-    assert [entries[name] for name in SPECIAL_NAMES] == [0, 1, 2, 3, 4]
+    assert [entries[name] for name in SPECIAL] == [0, 1, 2, 3, 4]
 
 
 def test_words_of_held_out_documents_have_no_entries(config: DataConfig) -> None:
-    entries = vocabulary(wordpiece.train_on_corpus(config))
+    entries = vocabulary(tokenizer_training.train_on_corpus(config))
     assert not set("qxz") & set("".join(entries))
 
     # They would have them, were those documents seen.
-    seen = vocabulary(wordpiece.train_on_corpus(replace(config, validation=1e-9)))
+    seen = vocabulary(tokenizer_training.train_on_corpus(replace(config, validation=1e-9)))
     assert HELD_OUT_WORD in seen
 
 
@@ -89,7 +90,7 @@ def test_text_is_lowercase_without_accents_and_rare_characters_are_unknown(
     config: DataConfig,
 ) -> None:
     training = replace(TRAINING, alphabet=10)
-    trained = wordpiece.train_on_corpus(replace(config, tokenizer=training))
+    trained = tokenizer_training.train_on_corpus(replace(config, tokenizer=training))
     tokenizer = tokenizers.Tokenizer.from_str(trained.json)
     assert (
         tokenizer.encode("ÉTÉ", add_special_tokens=False).tokens
@@ -105,14 +106,14 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from kdjax.config import DataConfig, TokenizerConfig
-from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare import tokenizer_training
 config = DataConfig(files=sys.argv[1], validation=0.2, tokenizer=TokenizerConfig(size=160, alphabet=30))
-sys.stdout.write(wordpiece.train_on_corpus(config).json)
+sys.stdout.write(tokenizer_training.train_on_corpus(config).json)
 """  # noqa: E501
 
 
 def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> None:
-    expected = wordpiece.train_on_corpus(config).json
+    expected = tokenizer_training.train_on_corpus(config).json
     for threads, parallel in (("1", "false"), ("3", "true"), ("2", "true")):
         # Each process has hash tables in an order of its own.
         environment = {
@@ -149,7 +150,7 @@ def test_prepared_corpus_has_its_tokenizer_and_its_digest(
     assert trained.tokenizer_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert trained.vocab_size == SIZE
     assert trained.settings["tokenizer"] == {"train": "wordpiece", "size": SIZE, "alphabet": 30}
-    assert path.read_text(encoding="utf-8") == wordpiece.train_on_corpus(config).json
+    assert path.read_text(encoding="utf-8") == tokenizer_training.train_on_corpus(config).json
 
     # Named by its path it makes the same tokens.
     supplied = prepare(config, path, tmp_path / "given")
@@ -190,13 +191,13 @@ def test_finished_corpus_is_not_trained_again_unless_its_tokenizer_is_gone(
     out = tmp_path / "out"
     manifest = prepare(config, None, out)
     trained: list[int] = []
-    train = wordpiece.train_on_corpus
+    train = tokenizer_training.train_on_corpus
 
-    def counted(config: DataConfig) -> wordpiece.TrainedTokenizer:
+    def counted(config: DataConfig) -> tokenizer_training.TrainedTokenizer:
         trained.append(1)
         return train(config)
 
-    monkeypatch.setattr(wordpiece, "train_on_corpus", counted)
+    monkeypatch.setattr(tokenizer_training, "train_on_corpus", counted)
     assert prepare(config, None, out) == manifest
     assert not trained
     (out / TOKENIZER).unlink()
@@ -212,7 +213,7 @@ def test_corpus_of_another_tokenizer_is_refused(config: DataConfig, tmp_path: Pa
         prepare(replace(config, tokenizer=replace(TRAINING, size=170)), None, trained)
     other = tmp_path / "other.json"
     other.write_text(
-        wordpiece.train_on_corpus(replace(config, validation=0.3)).json, encoding="utf-8"
+        tokenizer_training.train_on_corpus(replace(config, validation=0.3)).json, encoding="utf-8"
     )
     with pytest.raises(InputError, match="prepared with tokenizer_sha256"):
         prepare(replace(config, tokenizer=str(other)), other, trained)
@@ -236,9 +237,9 @@ def test_beam_prepares_the_same_bytes(config: DataConfig, tmp_path: Path) -> Non
 
 
 def test_transformers_gives_the_same_ids(config: DataConfig, tmp_path: Path) -> None:
-    trained = wordpiece.train_on_corpus(config)
+    trained = tokenizer_training.train_on_corpus(config)
     (tmp_path / "made").mkdir()
-    wordpiece.write_directory(trained, tmp_path / "made", zoo.get("mini"))
+    tokenizer_training.write_directory(trained, tmp_path / "made", zoo.get("mini"))
     settings = json.loads((tmp_path / "made" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert (settings["do_lower_case"], settings["model_max_length"]) == (True, 512)
     transformers = pytest.importorskip("transformers")
@@ -246,7 +247,7 @@ def test_transformers_gives_the_same_ids(config: DataConfig, tmp_path: Path) -> 
     ours = TextTokenizer.read(tmp_path / "made" / TOKENIZER)
     text = "The tea, 1984: in Café!"
     (ids,) = ours.ids([text])
-    assert theirs(text)["input_ids"] == [ours.named["[CLS]"], *ids, ours.named["[SEP]"]]
+    assert theirs(text)["input_ids"] == [ours.special.start, *ids, ours.special.end]
     assert (theirs.mask_token_id, theirs.pad_token_id, theirs.unk_token_id) == (4, 0, 1)
     assert len(theirs) == SIZE
 

@@ -131,10 +131,21 @@ def test_model_of_pickles_alone_is_refused_and_not_downloaded(server: Hub) -> No
     assert "pytorch_model.bin" not in server.downloads()
 
 
-def test_file_of_a_repository_is_downloaded_alone(server: Hub) -> None:
-    path = hub.tokenizer_file(hub.parse("hf:some/bert"))
-    assert path.read_bytes() == b"tokens"
+def test_tokenizer_of_a_repository_is_downloaded_alone(server: Hub) -> None:
+    path = hub.tokenizer_directory(hub.parse("hf:some/bert"))
+    assert (path / "tokenizer.json").read_bytes() == b"tokens"
     assert server.downloads() == {"tokenizer.json"}
+
+
+def test_tokenizer_without_its_json_comes_with_what_one_is_made_of(server: Hub) -> None:
+    old = {name: content for name, content in MODEL.items() if name != "tokenizer.json"}
+    server.repositories["models/some/old"] = Repository(commits={FIRST: old})
+    path = hub.tokenizer_directory(hub.parse("hf:some/old"))
+    assert (path / "vocab.txt").read_bytes() == b"[PAD]"
+    assert server.downloads() == {"vocab.txt", "config.json"}
+    server.repositories["models/some/none"] = Repository(commits={FIRST: {"config.json": b"{}"}})
+    with pytest.raises(InputError, match=r"hf:some/none@main: has no tokenizer.json, expected one"):
+        hub.tokenizer_directory(hub.parse("hf:some/none"))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +218,7 @@ def test_offline_mode_reads_what_the_cache_has(
     snapshot = hub_server.lay_out(tmp_path, "models--some--bert", MODEL)
     hub_server.use(Hub("http://127.0.0.1:9"), tmp_path, monkeypatch, offline=True)
     assert hub.model_directory(hub.parse("hf:some/bert")) == snapshot
-    assert hub.tokenizer_file(hub.parse("hf:some/bert")) == snapshot / "tokenizer.json"
+    assert hub.tokenizer_directory(hub.parse("hf:some/bert")) == snapshot
     assert hub.at_commit(hub.parse("hf:some/bert")).revision == FIRST
 
 

@@ -77,8 +77,8 @@ def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
     ("words", "message"),
     [
         (
-            ("--data.tokenizer.train", "unigram"),
-            "data.tokenizer.train is 'unigram', expected 'wordpiece'",
+            ("--data.tokenizer.train", "bpe"),
+            "data.tokenizer.alphabet is 12, expected none under bpe",
         ),
         (
             ("--data.tokenizer.size", "29"),
@@ -204,6 +204,27 @@ def test_study_with_trained_tokenizer_ends_resumes_and_passes_audit(
     assert kdjax("merge", part, out, "--out", tmp_path / "whole").status == 0
     assert Corpus.open(tmp_path / "whole" / "data").digest == corpus.digest
     assert (tmp_path / "whole" / "data" / TOKENIZER_NAME).exists()
+
+
+def test_study_under_span_masks_keeps_its_unit_and_needs_word_boundaries(
+    recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    spans = ("--data.masking.unit", "span")
+    ended = kdjax("compare", recipe, "--out", out, *spans)
+    assert ended.status == 0, ended.err
+    assert kdjax("audit", out).status == 0
+    assert "data.masking" in refused(kdjax("compare", recipe, "--out", out))
+
+    # A corpus of an earlier version does not say where words begin: said before a step is spent.
+    manifest = out / "data" / "manifest.json"
+    values = json.loads(manifest.read_text(encoding="utf-8"))
+    del values["word_boundaries"]
+    manifest.write_text(json.dumps(values), encoding="utf-8")
+    prepared = ("--data.prepared", out / "data")
+    line = refused(kdjax("compare", recipe, "--out", tmp_path / "other", *spans, *prepared))
+    assert "was prepared by an earlier version, which did not look where words begin" in line
+    assert not list((tmp_path / "other").glob("runs/*"))
 
 
 def test_teacher_with_another_vocabulary_is_refused(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def make_block(block: Block) -> FinishedBlock:
 
     tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
     record_format = RecordFormat.smallest(settings.length, tokenizer.vocab_size)
-    named = tokenizer.named
+    special = tokenizer.special
     tokens = {}
     text_tokens = {}
     unknown = {}
@@ -118,14 +118,14 @@ def make_block(block: Block) -> FinishedBlock:
             pieces += chunks(np.array(ids, record_format.token_dtype), settings.length - 2)
         text_tokens[split] = sum(map(len, pieces))
         tokens[split] = text_tokens[split] + 2 * len(pieces)
-        unknown[split] = sum(int(np.count_nonzero(piece == named["[UNK]"])) for piece in pieces)
+        unknown[split] = sum(map(special.count_unknown, pieces))
 
         # Pieces are packed into sequences.
         packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
         if packed:
             sequences = [[pieces[number] for number in numbers] for numbers in packed]
             records = record_format.encode(
-                sequences, cls=named["[CLS]"], sep=named["[SEP]"], pad=named["[PAD]"]
+                sequences, start=special.start, end=special.end, pad=special.pad
             )
             name = f"{split}-{block.index:05d}"
             shards.append(write_shard(settings.directory, name, split, records))

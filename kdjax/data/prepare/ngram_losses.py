@@ -192,7 +192,7 @@ def _read_neighborhoods(
     unknown = 0
     for start in range(0, len(sequences), CHUNK):
         tokens, segments = corpus.read(split, sequences[start : start + CHUNK])
-        unknown += int(np.count_nonzero(tokens == manifest.special["[UNK]"]))
+        unknown += manifest.special.count_unknown(tokens)
         chunk = neighborhoods(tokens, segments, special)
         columns.append(np.stack([chunk.tokens, chunk.left, chunk.right]).astype(dtype))
     return Neighborhoods(*np.concatenate(columns, axis=1)), unknown

@@ -95,18 +95,18 @@ class RecordFormat:
         return self.length * (token_bytes + np.dtype(self.segment_dtype).itemsize)
 
     def encode(
-        self, sequences: Sequence[Sequence[np.ndarray]], *, cls: int, sep: int, pad: int
+        self, sequences: Sequence[Sequence[np.ndarray]], *, start: int, end: int, pad: int
     ) -> Iterator[bytes]:
         """Encode sequences of pieces: each piece is framed by [CLS] and [SEP], and is a segment.
 
         Args:
             sequences: the pieces of each sequence, as token ids.
-            cls: id of [CLS].
-            sep: id of [SEP].
+            start: id of the token that begins a piece, [CLS].
+            end: id of the one that ends it, [SEP].
             pad: id of [PAD]; padding is segment 0, the others are numbered from 1.
         """
         for first in range(0, len(sequences), AT_ONCE):
-            yield from self._encode(sequences[first : first + AT_ONCE], cls, sep, pad)
+            yield from self._encode(sequences[first : first + AT_ONCE], start, end, pad)
 
     def decode(self, records: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Decode records to token ids and segment numbers, each `[len(records), length]` int32."""
@@ -117,7 +117,7 @@ class RecordFormat:
         return tokens.astype(np.int32), segments.astype(np.int32)
 
     def _encode(
-        self, sequences: Sequence[Sequence[np.ndarray]], cls: int, sep: int, pad: int
+        self, sequences: Sequence[Sequence[np.ndarray]], start: int, end: int, pad: int
     ) -> list[bytes]:
         """Encode some sequences together, without a loop over their tokens."""
         pieces = list(itertools.chain.from_iterable(sequences))
@@ -130,18 +130,18 @@ class RecordFormat:
 
         # Where a piece begins, were all pieces laid end to end, and where in the padded sequences.
         begin = np.cumsum(sizes) - sizes
-        start = sequence_of * self.length + begin - begin[first_of]
+        begin_in_row = sequence_of * self.length + begin - begin[first_of]
 
         # Where each token of the pieces lies in the padded sequences; the frame's are no text.
-        place = np.repeat(start - begin, sizes) + np.arange(sizes.sum())
+        place = np.repeat(begin_in_row - begin, sizes) + np.arange(sizes.sum())
         is_text = np.ones(len(place), bool)
         is_text[begin] = False
         is_text[begin + sizes - 1] = False
 
         tokens = np.full((len(sequences), self.length), pad, self.token_dtype)
         tokens.flat[place[is_text]] = np.concatenate(pieces)
-        tokens.flat[start] = cls
-        tokens.flat[start + sizes - 1] = sep
+        tokens.flat[begin_in_row] = start
+        tokens.flat[begin_in_row + sizes - 1] = end
         segments = np.zeros((len(sequences), self.length), self.segment_dtype)
         segments.flat[place] = np.repeat(np.arange(len(pieces)) - first_of + 1, sizes)
         records = np.concatenate([tokens.view(np.uint8), segments.view(np.uint8)], axis=1)

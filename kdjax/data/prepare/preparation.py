@@ -15,7 +15,7 @@ from typing import Any
 from kdjax.config import DataConfig, TokenizerConfig
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, total
-from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare import tokenizer_training
 from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock
 from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.prepare.repeats import RepeatFinder
@@ -118,6 +118,7 @@ class Preparation:
         return {
             "version": VERSION,
             "tokenizer_sha256": self.tokenizer.sha256 if self.tokenizer is not None else None,
+            "special": dataclasses.asdict(self.tokenizer.special) if self.tokenizer else None,
             "sources": dict(zip(map(str, self.sources), digests, strict=True)),
             "settings": settings,
         }
@@ -140,7 +141,7 @@ class Preparation:
         )
         expected = plan["tokenizer_sha256"]
         if expected is None or not path.is_file() or sha256(path) != expected:
-            write_text(path, wordpiece.train_on_corpus(self.config).json)
+            write_text(path, tokenizer_training.train_on_corpus(self.config).json)
         tokenizer = TextTokenizer.read(path)
         if expected is None:
             write_json(self.out / PLAN, {**plan, "tokenizer_sha256": tokenizer.sha256})
@@ -265,6 +266,12 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
                 f"{out}: was prepared with data.{setting} {before}, expected {value} or a new "
                 "directory"
             )
+    # Files beside a tokenizer.json say which tokens frame a text; earlier versions read none.
+    if begun.get("special", plan["special"]) != plan["special"]:
+        raise InputError(
+            f"{out}: was prepared with the special tokens {begun['special']}, expected "
+            f"{plan['special']} as the tokenizer's files say now, or a new directory"
+        )
 
 
 def _manifest(
@@ -298,11 +305,12 @@ def _manifest(
             f"other data.validation{hints and f' ({hints})'}"
         )
     record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
+    boundaries = tokenizer.word_boundaries()
     return Manifest(
         version=plan["version"],
         length=length,
         vocab_size=tokenizer.vocab_size,
-        special=tokenizer.named,
+        special=tokenizer.special,
         special_ids=tokenizer.special_ids,
         token_dtype=record_format.token_dtype,
         segment_dtype=record_format.segment_dtype,
@@ -316,4 +324,5 @@ def _manifest(
         fill={split: tokens[split] / max(sequences[split] * length, 1) for split in SPLITS},
         shards=tuple(shards),
         text=text,
+        word_boundaries=boundaries.to_json() if boundaries else {},
     ).signed()

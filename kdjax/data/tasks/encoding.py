@@ -13,38 +13,37 @@ from numpy.typing import NDArray
 from kdjax.data.tasks.raw import RawRow, RawTask, RowSource
 from kdjax.data.tasks.task import Split
 from kdjax.data.text.sources import split_fraction
-from kdjax.data.tokenizer import TextTokenizer
+from kdjax.data.tokenizer import Framing, TextTokenizer
 
 CHUNK = 2048
 """Rows whose texts are held while they are tokenised."""
 
 
 def frame(
-    first: Sequence[int], second: Sequence[int] | None, named: dict[str, int], length: int
+    first: Sequence[int], second: Sequence[int] | None, framing: Framing, length: int
 ) -> tuple[list[int], int]:
     """Frame the token ids of a row by special tokens, and cut it to a length.
-
-    `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` (Devlin et al. 2019, arXiv 1810.04805, figure 1).
 
     Args:
         first: token ids of the text, or of a pair's first one.
         second: token ids of a pair's second text; None: there is none.
-        named: `[CLS]` and `[SEP]` -> id.
+        framing: special tokens around the texts, as the tokenizer has them.
         length: most tokens of the row, those of the frame included.
 
     Returns:
         The ids, and where the second text begins; for a single text their number.
     """
-    start = named["[CLS]"]
-    end = named["[SEP]"]
     if second is None:
-        ids = [start, *first[: max(0, length - 2)], end]
+        before, behind = framing.single
+        room = max(0, length - len(before) - len(behind))
+        ids = [*before, *first[:room], *behind]
         return ids, len(ids)
-    first_length, second_length = cut_pair(len(first), len(second), max(0, length - 3))
-    ids = [start, *first[:first_length], end]
+    before, between, behind = framing.pair
+    room = max(0, length - len(before) - len(between) - len(behind))
+    first_length, second_length = cut_pair(len(first), len(second), room)
+    ids = [*before, *first[:first_length], *between]
     begin = len(ids)
-    ids += second[:second_length]
-    ids.append(end)
+    ids += [*second[:second_length], *behind]
     return ids, begin
 
 
@@ -117,7 +116,7 @@ def encode(
         InputError: a label is missing, or none of the task's.
     """
     labelled = source.split != "test" or not task.from_suite
-    unknown_id = tokenizer.named["[UNK]"]
+    framing = tokenizer.framing
     tokens = array("i")
     ends = array("q", [0])
     seconds = array("i")
@@ -125,7 +124,7 @@ def encode(
     fractions = array("d")
     unknown = 0
     text_tokens = 0
-    frame_tokens = 3 if task.pairs else 2
+    frame_tokens = sum(map(len, framing.pair if task.pairs else framing.single))
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
         # Of pairs the first and the second text in turn.
@@ -134,9 +133,9 @@ def encode(
         for row in chunk:
             first = next(ids)
             second = next(ids) if task.pairs else None
-            framed, begin = frame(first, second, tokenizer.named, length)
+            framed, begin = frame(first, second, framing, length)
             # Counted in what is kept: what is cut off says nothing of the task.
-            unknown += framed.count(unknown_id)
+            unknown += tokenizer.special.count_unknown(framed)
             text_tokens += len(framed) - frame_tokens
             tokens.extend(framed)
             ends.append(len(tokens))

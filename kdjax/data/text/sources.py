@@ -113,17 +113,6 @@ def locate(uri: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
 
-def locate_tokenizer(uri: str) -> Path:
-    """Find a tokenizer.json as `locate` does; of a repository of the Hub it is the one there.
-
-    Raises:
-        InputError: as `locate`.
-    """
-    if hub.is_repository(uri):
-        return hub.tokenizer_file(hub.parse(uri))
-    return locate(uri)
-
-
 def expand(files: str | Sequence[str]) -> list[Source]:
     """List the sources that paths, URLs, globs and `tfds:DIRECTORY:SPLIT` name: in order, each
     glob's matches sorted, none twice.

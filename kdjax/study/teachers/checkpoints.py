@@ -10,7 +10,7 @@ from typing import Any
 from kdjax import models
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
-from kdjax.config import Config, MaskingConfig, plain, to_dict
+from kdjax.config import Config, plain, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, zoo
@@ -38,8 +38,8 @@ def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str
     del settings["seeds"]  # a teacher is not another for those trained beside it
     data: dict[str, Any] = {name: getattr(config.data, name) for name in _MASKED_TEXT}
     # Named only where it is not BERT's, so that teachers from before there was a choice count.
-    if config.data.masking != MaskingConfig():
-        data["masking"] = asdict(config.data.masking)
+    if masking := config.data.masking.identity():
+        data["masking"] = masking
     return {
         "architecture": asdict(zoo.resolve(config.teacher.architecture)),
         "train": settings,

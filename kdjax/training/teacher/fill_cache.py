@@ -197,9 +197,9 @@ def identity(
         if isinstance(layers, frozenset):
             requested[name] = sorted(layers)
     # Named only where it is not BERT's, so that what was stored before there was a choice counts.
-    masking = {} if data.masking == MaskingConfig() else {"masking": asdict(data.masking)}
+    masking = data.masking.identity()
     return {
-        **masking,
+        **({"masking": masking} if masking else {}),
         "corpus": corpus.digest,
         "encoder": sha256({name: part for name, part in teacher.params.items() if name != "mlm"}),
         "head": sha256(teacher.params["mlm"]) if request.head else None,
@@ -235,11 +235,12 @@ def open_cache(
                 f"{directory}: stored for {name} {stored[name]!r}, expected {expected[name]!r}"
             )
 
-    default = asdict(MaskingConfig())
-    replaced = stored.get("masking", default)
-    if replaced != expected.get("masking", default):
+    # An identity leaves out what is BERT's.
+    masking = MaskingConfig(**stored.get("masking", {}))
+    if masking != data.masking:
         raise InputError(
-            f"{directory}: stored for masking {replaced!r}, expected {asdict(data.masking)!r}"
+            f"{directory}: stored for masking {asdict(masking)!r}, expected "
+            f"{asdict(data.masking)!r}"
         )
 
     # The fields do not show what entries of logits stand for.

@@ -1,0 +1,17 @@
+"""Settings that came later do not keep a study of an earlier version from going on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kdjax.config import Config, DataConfig, MaskingConfig
+from kdjax.study.manifest import shared_settings
+
+
+def test_unit_of_masks_is_named_only_where_it_is_not_the_token() -> None:
+    config = Config()
+    # What an earlier version wrote into study.json.
+    assert shared_settings(config)["data"]["masking"] == {"mask": 0.8, "random": 0.1, "keep": 0.1}
+    words = replace(config, data=DataConfig(masking=MaskingConfig(unit="word")))
+    assert shared_settings(words)["data"]["masking"]["unit"] == "word"
+    assert shared_settings(words) != shared_settings(config)
