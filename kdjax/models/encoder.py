@@ -1,8 +1,8 @@
 """BERT (Devlin et al. 2019, arXiv 1810.04805) as Flax NNX modules: embeddings, attention,
 feed-forward, layer, encoder, heads.
 
-Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key`
-is a dropout key (`kdjax.models.ops.dropout`); every layer and site folds its own number in.
+Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary.
+`dropout_key` is as in `kdjax.models.ops.dropout`; every layer and site folds its own number in.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         self.dropout = config.dropout
         self.dtype = compute.dtype
 
-    def __call__(self, batch: Batch, key: Key) -> jax.Array:
+    def __call__(self, batch: Batch, dropout_key: Key) -> jax.Array:
         """Return their sum, normalised where the model does that, `[B, L, D]`."""
         types = self.type.embedding[0]
         if "types" in batch:
@@ -102,7 +102,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         x = x.astype(self.dtype)
         if self.norm is not None:
             x = self.norm(x)
-        return ops.dropout(x, self.dropout, key, site=Site.EMBEDDINGS)
+        return ops.dropout(x, self.dropout, dropout_key, site=Site.EMBEDDINGS)
 
 
 class Attention(nnx.Module):  # type: ignore[misc]
@@ -141,17 +141,10 @@ class Attention(nnx.Module):  # type: ignore[misc]
         query, key, value = ops.linear_each(x, kernels, biases)
         query = self._rotated(query, rotation)
         key = self._rotated(key, rotation)
-        context, scores = ops.attention(
-            query,
-            key,
-            value,
-            mask=mask,
-            heads=self.heads,
-            rate=self.dropout,
-            dropout_key=dropout_key,
-            with_scores="scores" in requested,
-            kernels=self.kernels,
+        call = ops.AttentionCall(
+            mask, self.heads, self.dropout, dropout_key, with_scores="scores" in requested
         )
+        context, scores = ops.attention(query, key, value, call, kernels=self.kernels)
 
         # What is not asked for is not split into heads.
         features = {}
@@ -165,7 +158,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
     def first_token(
         self,
         x: jax.Array,
-        segments: jax.Array,
+        mask: ops.AttentionMask,
         rotation: ops.Rotation | None,
         dropout_key: Key,
     ) -> jax.Array:
@@ -177,10 +170,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
             self._rotated(self.query(x[:, :1]), first_rotation),
             self._rotated(self.key(x), rotation),
             self.value(x),
-            segments,
-            heads=self.heads,
-            rate=self.dropout,
-            dropout_key=dropout_key,
+            ops.AttentionCall(mask, self.heads, self.dropout, dropout_key),
         )
         return self.output(context)
 
@@ -248,7 +238,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
         x: jax.Array,
         mask: ops.AttentionMask,
         rotation: ops.Rotation | None,
-        key: Key,
+        dropout_key: Key,
         requested: frozenset[str],
     ) -> tuple[jax.Array, AttentionFeatures]:
         """Return the output `[B, L, D]`, and the requested features of the attention.
@@ -257,29 +247,33 @@ class Layer(nnx.Module):  # type: ignore[misc]
             x: output of the layer below, `[B, L, D]`.
             mask: positions that each position may look at.
             rotation: rotation of queries and keys; None where positions are learned.
-            key: dropout key of this layer alone; None: no dropout.
+            dropout_key: dropout key of this layer alone; None: no dropout.
             requested: names of features, of `ATTENTION_FEATURES`.
         """
         attended, features = self.attention(
-            self._attention_input(x), mask, rotation, key, requested
+            self._attention_input(x), mask, rotation, dropout_key, requested
         )
-        return self._after_attention(x, attended, key), features
+        return self._after_attention(x, attended, dropout_key), features
 
     def first_token(
-        self, x: jax.Array, segments: jax.Array, rotation: ops.Rotation | None, key: Key
+        self,
+        x: jax.Array,
+        mask: ops.AttentionMask,
+        rotation: ops.Rotation | None,
+        dropout_key: Key,
     ) -> jax.Array:
         """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
-        attended = self.attention.first_token(self._attention_input(x), segments, rotation, key)
-        return self._after_attention(x[:, :1], attended, key)
+        attended = self.attention.first_token(self._attention_input(x), mask, rotation, dropout_key)
+        return self._after_attention(x[:, :1], attended, dropout_key)
 
-    def _after_attention(self, x: jax.Array, attended: jax.Array, key: Key) -> jax.Array:
+    def _after_attention(self, x: jax.Array, attended: jax.Array, dropout_key: Key) -> jax.Array:
         """Return a layer's output from its input and what its attention makes of it."""
-        x = x + ops.dropout(attended, self.dropout, key, site=Site.ATTENTION_OUTPUT)
+        x = x + ops.dropout(attended, self.dropout, dropout_key, site=Site.ATTENTION_OUTPUT)
         if self.pre_norm:
             transformed = self.ffn(self.ffn_norm(x))
-            return x + ops.dropout(transformed, self.dropout, key, site=Site.FFN_OUTPUT)
+            return x + ops.dropout(transformed, self.dropout, dropout_key, site=Site.FFN_OUTPUT)
         x = self.attention_norm(x)
-        x = x + ops.dropout(self.ffn(x), self.dropout, key, site=Site.FFN_OUTPUT)
+        x = x + ops.dropout(self.ffn(x), self.dropout, dropout_key, site=Site.FFN_OUTPUT)
         return self.ffn_norm(x)
 
     def attention_features(
@@ -317,10 +311,10 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
         self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
         self.dropout = config.dropout
 
-    def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
+    def __call__(self, pooled: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
         x = jnp.tanh(self.pooler(pooled))
-        return self.output(ops.dropout(x, self.dropout, key, site=Site.TASK_POOLED))
+        return self.output(ops.dropout(x, self.dropout, dropout_key, site=Site.TASK_POOLED))
 
 
 class Encoder(nnx.Module):  # type: ignore[misc]
@@ -339,14 +333,14 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.config = config
         self.compute = compute
 
-    def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
+    def __call__(self, batch: Batch, request: FeatureRequest, dropout_key: Key) -> Features:
         """Return the requested features; nothing that they do not need is traced.
 
         Args:
             batch: `tokens`, `segments`, `positions` `[B, L]`, and `slots` `[B, S]` for their
                 logits.
             request: features that are asked for, and of which layers.
-            key: dropout key of the step; None: no dropout.
+            dropout_key: dropout key of the step; None: no dropout.
         """
         last_full_layer, last_layer = self._last_layers(request)
 
@@ -360,16 +354,16 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             mask = ops.segment_mask(batch["segments"])
 
         # The layers that run whole
-        x = self.embeddings(batch, fold(key, 0))
+        x = self.embeddings(batch, fold(dropout_key, 0))
         hidden = {0: x}
         attention: dict[int, AttentionFeatures] = {}
         for layer_range in self._layer_ranges(request, last_full_layer):
             last = layer_range[-1]
             if len(layer_range) > 1:
-                x = self._loop(layer_range, x, mask, rotation, key)
+                x = self._loop(layer_range, x, mask, rotation, dropout_key)
             else:
                 layer = self._rematerialised(self.layers[str(last)], request.attention(last))
-                x, attention[last] = layer(x, mask, rotation, fold(key, last))
+                x, attention[last] = layer(x, mask, rotation, fold(dropout_key, last))
             if self.final_norm is not None and last == len(self.layers):
                 x = self.final_norm(x)
             hidden[last] = x
@@ -383,20 +377,23 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         slot_logits, token_logits = self._logits(x, batch, request)
         return _collect(request, attention, hidden, slot_logits, token_logits)
 
-    def first_state(self, batch: Batch, key: Key) -> jax.Array:
+    def first_state(self, batch: Batch, dropout_key: Key) -> jax.Array:
         """Return the last layer's state of each sequence's first token, float32 `[B, D]`.
 
         Of that layer only what it needs is computed: keys and values of all tokens, and of the
         first one the rest.
         """
         last = len(self.layers)
-        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), key).hidden[last - 1]
+        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), dropout_key).hidden[
+            last - 1
+        ]
         rotation = None
         if self.config.positions == "rotary":
             rotation = ops.rotation_of(self.config, batch["positions"])
         layer = self.layers[str(last)]
         x = below.astype(self.compute.dtype)
-        first = layer.first_token(x, batch["segments"], rotation, fold(key, last))
+        mask = ops.segment_mask(batch["segments"], queries=1)
+        first = layer.first_token(x, mask, rotation, fold(dropout_key, last))
         if self.final_norm is not None:
             first = self.final_norm(first)
         state: jax.Array = first[:, 0].astype(jnp.float32)
@@ -439,7 +436,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         x: jax.Array,
         mask: ops.AttentionMask | None,
         rotation: ops.Rotation | None,
-        key: Key,
+        dropout_key: Key,
     ) -> jax.Array:
         """Return the output of consecutive layers of which nothing is requested, as one loop over
         their stacked parameters."""
@@ -451,7 +448,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         def body(x: jax.Array, scanned: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
             n, params = scanned
             layer = self._rematerialised(nnx.merge(graphs[0], params), frozenset(), looped=True)
-            return layer(x, mask, rotation, fold(key, n))[0], None
+            return layer(x, mask, rotation, fold(dropout_key, n))[0], None
 
         return jax.lax.scan(body, x, (jnp.arange(layer_range.start, layer_range.stop), stacked))[0]
 
