@@ -201,6 +201,13 @@ _READABLE = (
     (r"typing\.|Parser key ", ""),
     (r"\"([\w.]+)\": Problem with given class_path '[\w.]+': ", r"\1."),
     (r"- Problem with given class_path '[\w.]+': ", ""),
+    # A setting that may be left open
+    (
+        r"Does not validate against any of the Union subtypes Subtypes: .*, NoneType\] Errors: "
+        r"- (Expected a (?:int|float|bool|str|Literal\[[^\]]*\])) - Expected a NoneType "
+        r"Given value type: .*? Given value: ",
+        r"\1. Got value: ",
+    ),
     (
         r"Does not validate against any of the Union subtypes Subtypes: \[([\w, ]+)\] Errors:",
         r"expected one of \1:",
@@ -412,4 +419,4 @@ def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):
         for model in (values["student"], values["teacher"]["architecture"]):
-            model["vocab_size"] = ModelSpec().vocab_size
+            model["vocab_size"] = ModelSpec(family=model["family"]).vocab_size

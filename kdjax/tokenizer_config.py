@@ -66,6 +66,27 @@ def tokenizer_config(content: Any, model: ModelConfig, where: object) -> dict[st
     }
 
 
+def padding_token(content: Any) -> int | None:
+    """Return the id of a tokenizer.json's padding token, [PAD] or <pad>; None where it has none."""
+    if not isinstance(content, dict):
+        return None
+    model = content.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids: dict[str, Any] = {}
+    if isinstance(vocabulary, dict):
+        ids |= vocabulary
+    elif isinstance(vocabulary, list):
+        # A Unigram model: pairs of a token and its score
+        ids |= {str(pair[0]): n for n, pair in enumerate(vocabulary)}
+    for added in content.get("added_tokens") or ():
+        if isinstance(added, dict):
+            ids[str(added.get("content"))] = added.get("id")
+    for name in ("[PAD]", "<pad>"):
+        if isinstance(ids.get(name), int):
+            return int(ids[name])
+    return None
+
+
 def _normalization(content: Mapping[str, Any]) -> dict[str, bool | None]:
     """Return what a tokenizer does with capitals, accents and Chinese characters.
 

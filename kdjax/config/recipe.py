@@ -173,14 +173,14 @@ def _with_vocabulary(model: ModelSpec, size: int, name: str) -> ModelSpec:
     """Return a model with a vocabulary of `size` entries.
 
     Args:
-        model: a model with a vocabulary of that size, or of the default one, which nobody has set.
+        model: a model with a vocabulary of that size, or of its family's, which nobody has set.
         size: entries of the vocabulary.
         name: dotted name of the model's settings, for messages.
 
     Raises:
         InputError: the model has a vocabulary of another size.
     """
-    known = model.vocab_size in (size, ModelSpec().vocab_size)
+    known = model.vocab_size in (size, ModelSpec(family=model.family).vocab_size)
     expected = f"data.tokenizer.size, {size}, or none given"
     expect(known, f"{name}.vocab_size", model.vocab_size, expected)
     return replace(model, vocab_size=size)

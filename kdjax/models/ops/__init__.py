@@ -16,6 +16,7 @@ from kdjax.models.ops.cross_entropy import cross_entropy
 from kdjax.models.ops.dropout import dropout
 from kdjax.models.ops.dtypes import at_least_float32
 from kdjax.models.ops.embedding import embed, tied_logits
+from kdjax.models.ops.gated_gelu import gated_gelu
 from kdjax.models.ops.gelu import gelu
 from kdjax.models.ops.heads import split_heads
 from kdjax.models.ops.kl import kl, kl_of_log_probs, log_softmax
@@ -35,6 +36,7 @@ __all__ = [
     "dropout",
     "embed",
     "first_token_attention",
+    "gated_gelu",
     "gelu",
     "kl",
     "kl_of_log_probs",

@@ -35,6 +35,7 @@ class Site:
     ATTENTION_PROBS = 0
     ATTENTION_OUTPUT = 1
     FFN_OUTPUT = 2
+    FFN_HIDDEN = 3
 
     # Under the key of a task's head
     TASK_POOLED = 0
