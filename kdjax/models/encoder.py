@@ -315,6 +315,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
         rate = self.attention_dropout
         x = x + ops.dropout(attended, rate, dropout_key, site=Site.ATTENTION_OUTPUT)
         if not self.pre_norm:
+            assert self.attention_norm is not None  # of a post-LN model every layer has one
             x = self.attention_norm(x)
             return self.ffn_norm(x + self._transformed(x, dropout_key))
         return x + self._transformed(self.ffn_norm(x), dropout_key)

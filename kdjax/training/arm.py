@@ -196,7 +196,8 @@ def _changed_student(
         changed(student, {"family": family}, where)
         kept = ("size", "layers", "width", "heads", "ffn", "vocab_size")
         student = ModelSpec(family=family, **{name: getattr(student, name) for name in kept})
-    return changed(student, changes, where)
+    of_arm: ModelSpec | ModelConfig = changed(student, changes, where)
+    return of_arm
 
 
 def _phase(

@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {"vocab_size": 31, "max_positions": 20, "pad_token_id": 
 
 def _family(name: str, **changes: Any) -> ModelConfig:
     settings = {**SIZES, **SMALL, **changes}
-    return zoo.resolve(ModelSpec(family=name, size="tiny", **settings))  # type: ignore[arg-type]
+    return zoo.resolve(ModelSpec(family=name, size="tiny", **settings))
 
 
 def _relative(**changes: Any) -> ModelConfig:

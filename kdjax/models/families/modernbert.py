@@ -86,7 +86,8 @@ def _global_every(layer_types: Any, named: int | float, where: object) -> int | 
     """
     kinds = layer_types if isinstance(layer_types, list) and layer_types else [None]
     # Few layers fit several numbers, of which the one that is named comes first.
-    for every in (named, *range(1, len(kinds) + 1)):
+    numbers: tuple[int | float, ...] = (named, *range(1, len(kinds) + 1))
+    for every in numbers:
         expected = [_LOCAL if every and n % every else _GLOBAL for n in range(len(kinds))]
         if kinds == expected:
             return every
