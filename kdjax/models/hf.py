@@ -90,7 +90,12 @@ def from_pretrained(directory: str | Path) -> Model:
 
 
 def save_pretrained(
-    directory: str | Path, model: Model, *, tokenizer: Path | None = None, card: str | None = None
+    directory: str | Path,
+    model: Model,
+    *,
+    tokenizer: Path | None = None,
+    card: str | None = None,
+    for_transformers: bool = False,
 ) -> None:
     """Write a directory that `from_pretrained` reads again, bit for bit.
 
@@ -106,13 +111,17 @@ def save_pretrained(
         tokenizer: a tokenizer.json to put beside the weights, with a tokenizer_config.json by which
             transformers' AutoTokenizer gives the same ids; its padding token is the model's.
         card: the text of README.md.
+        for_transformers: whether a model that no class of transformers computes is refused.
 
     Raises:
-        InputError: a directory that holds other files or cannot be written.
+        InputError: a directory that holds other files or cannot be written, or a model that is
+            refused.
     """
     directory = local_path(directory, "the model's directory").resolve()
     config, params = model
     check_saveable(directory)
+    if for_transformers:
+        door.check_exportable(config)
     if tokenizer is not None:
         config = _padded_as(config, tokenizer)
     # Written beside its place, and moved there whole.

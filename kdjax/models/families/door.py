@@ -54,9 +54,29 @@ CLASSES: dict[str, StoredClass] = {stored.model_type: stored for stored in _ALL}
 def class_of(config: ModelConfig) -> StoredClass | None:
     """Return the class of transformers with a model's logits, or None where there is none."""
     for stored in CLASSES.values():
-        if config.family in stored.families and stored.difference(config) is None:
+        if config.family in stored.families and not stored.differences(config):
             return stored
     return None
+
+
+def check_exportable(config: ModelConfig) -> None:
+    """Check that a class of transformers computes a model.
+
+    Raises:
+        InputError: none does; what the nearest one would have in place of the model's settings.
+    """
+    if class_of(config) is not None:
+        return
+    candidates = [stored for stored in CLASSES.values() if config.family in stored.families]
+    nearest_class = min(candidates, key=lambda stored: len(stored.differences(config)))
+    wanted = []
+    for name, expected in nearest_class.differences(config).items():
+        wanted.append(f"{name} {expected} in place of {getattr(config, name)!r}")
+    raise InputError(
+        f"model: no class of transformers computes it; the nearest, {nearest_class.model_type}, "
+        f"has {', '.join(wanted)}; of family modernbert are pre-LN models with rotary positions of "
+        "any base"
+    )
 
 
 def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:

@@ -108,17 +108,16 @@ class StoredClass:
     offset_positions: bool = False
     further_tensors: Callable[[ModelConfig], dict[str, np.ndarray]] = _nothing
 
-    def difference(self, config: ModelConfig) -> tuple[str, Any, str] | None:
-        """Return the first setting that the class cannot have: name, value, what it could have."""
+    def differences(self, config: ModelConfig) -> dict[str, str]:
+        """Return the settings that the class cannot have -> what it would have, in words."""
+        differences = {}
         for name, expected in self.facts.items():
-            value = getattr(config, name)
-            if value != expected:
-                return name, value, repr(expected)
+            if getattr(config, name) != expected:
+                differences[name] = repr(expected)
         for name, least in self.least.items():
-            value = getattr(config, name)
-            if value < least:
-                return name, value, f"at least {least}"
-        return None
+            if getattr(config, name) < least:
+                differences[name] = f"at least {least}"
+        return differences
 
     def rows_before_positions(self, config: ModelConfig) -> int:
         """Return how many rows of the position table precede position 0's."""

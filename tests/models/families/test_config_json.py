@@ -166,3 +166,24 @@ def test_settings_of_no_class_are_of_bert_alone(changes: dict[str, Any]) -> None
     assert door.class_of(zoo.resolve(ModelSpec(size="2x64", **changes))) is None
     with pytest.raises(InputError, match="as every roberta has it; family bert takes any"):
         zoo.resolve(ModelSpec(family="roberta", size="2x64", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"norm": "pre", "positions": "rotary"},
+            "the nearest, esm, has type_vocab_size 0 in place of 2; of family modernbert",
+        ),
+        (
+            {"norm": "pre", "gelu": "tanh"},
+            "the nearest, roberta-prelayernorm, has gelu 'exact' in place of 'tanh'",
+        ),
+    ],
+)
+def test_model_of_no_class_is_refused_for_transformers_with_the_nearest(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        door.check_exportable(zoo.resolve(ModelSpec(size="2x64", **changes)))
+    door.check_exportable(zoo.resolve(ModelSpec(size="2x64")))
