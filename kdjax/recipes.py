@@ -34,6 +34,7 @@ from kdjax.config import (
     predictions,
     to_dict,
 )
+from kdjax.config.model import with_family_settings
 from kdjax.errors import InputError, nearest
 from kdjax.storage.paths import local_path
 
@@ -419,4 +420,5 @@ def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):
         for model in (values["student"], values["teacher"]["architecture"]):
-            model["vocab_size"] = ModelSpec(family=model["family"]).vocab_size
+            spec = ModelSpec(family=model["family"])
+            model["vocab_size"] = with_family_settings(spec).vocab_size

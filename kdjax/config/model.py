@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from kdjax.config.families import FAMILIES, FamilyName
@@ -175,7 +175,8 @@ class ModelConfig:
 class ModelSpec:
     """A model by its family and a named size, with the settings that shall differ from them.
 
-    What is None beside the sizes becomes the family's when the spec is made.
+    What is None beside the sizes is the family's, as `with_family_settings` has it; a recipe's
+    models (`Config`) have nothing else open.
     """
 
     family: FamilyName = "bert"
@@ -265,9 +266,6 @@ class ModelSpec:
     def __post_init__(self) -> None:
         _check_sizes(self)
         _check_options(self)
-        # The dataclass is frozen; this is still its construction.
-        for name, value in _open_options(self).items():
-            object.__setattr__(self, name, value)
         # A width that heads of BERT's width do not fill needs their number.
         written = WRITTEN_SIZE.fullmatch(self.size)
         expect(
@@ -290,6 +288,11 @@ def identity(model: ModelConfig) -> dict[str, Any]:
     settings = asdict(model)
     drop_later_settings(settings)
     return settings
+
+
+def with_family_settings(spec: ModelSpec) -> ModelSpec:
+    """Return a spec that leaves nothing open but sizes: its family's settings for all others."""
+    return replace(spec, **_open_options(spec))
 
 
 _NAMED: dict[str, tuple[str, ...]] = {

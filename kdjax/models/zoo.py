@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kdjax.config import ModelConfig, ModelSpec
 from kdjax.config.families import FAMILIES
-from kdjax.config.model import HEAD_WIDTH, WRITTEN_SIZE
+from kdjax.config.model import HEAD_WIDTH, WRITTEN_SIZE, with_family_settings
 from kdjax.errors import InputError, nearest
 
 
@@ -54,6 +54,7 @@ def resolve(spec: ModelSpec) -> ModelConfig:
         InputError: an unknown size, sizes that do not fit together, or a setting that contradicts
             the family.
     """
+    spec = with_family_settings(spec)
     ratio = FAMILIES[spec.family].ffn_ratio
     size = _size(spec.size, ratio)
     settings: dict[str, Any] = size._asdict()

@@ -23,6 +23,7 @@ from kdjax.config import (
     StartConfig,
     changed,
 )
+from kdjax.config.model import with_family_settings
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.features import FeatureRequest
@@ -190,12 +191,15 @@ def _changed_student(
     Of another family it has that family's settings, but for its size and the vocabulary, which is
     the text's.
     """
+    if isinstance(student, ModelSpec):
+        student = with_family_settings(student)
     family = changes.get("family", student.family)
     if isinstance(student, ModelSpec) and family != student.family:
         # Checks the family's name
         changed(student, {"family": family}, where)
         kept = ("size", "layers", "width", "heads", "ffn", "vocab_size")
-        student = ModelSpec(family=family, **{name: getattr(student, name) for name in kept})
+        settings = {name: getattr(student, name) for name in kept}
+        student = with_family_settings(ModelSpec(family=family, **settings))
     of_arm: ModelSpec | ModelConfig = changed(student, changes, where)
     return of_arm
 

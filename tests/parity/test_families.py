@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from transformers import (
+    BertConfig,
     CamembertConfig,
     DistilBertConfig,
     ModernBertConfig,
@@ -46,6 +47,7 @@ MODERN_SIZES: dict[str, Any] = {
     **dict.fromkeys(("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")),
 }
 CONFIGS: dict[str, Callable[[], Any]] = {
+    "bert": lambda: BertConfig(**BERT_SIZES),
     "roberta": lambda: RobertaConfig(**BERT_SIZES, type_vocab_size=1),
     "xlm-roberta": lambda: XLMRobertaConfig(**BERT_SIZES, pad_token_id=1),
     "camembert": lambda: CamembertConfig(**BERT_SIZES, type_vocab_size=1, pad_token_id=3),

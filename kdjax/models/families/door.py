@@ -68,7 +68,7 @@ def check_exportable(config: ModelConfig) -> None:
     if class_of(config) is not None:
         return
     candidates = [stored for stored in CLASSES.values() if config.family in stored.families]
-    nearest_class = min(candidates, key=lambda stored: len(stored.differences(config)))
+    nearest_class = min(candidates, key=lambda stored: _distance(stored.differences(config)))
     wanted = []
     for name, expected in nearest_class.differences(config).items():
         wanted.append(f"{name} {expected} in place of {getattr(config, name)!r}")
@@ -77,6 +77,11 @@ def check_exportable(config: ModelConfig) -> None:
         f"has {', '.join(wanted)}; of family modernbert are pre-LN models with rotary positions of "
         "any base"
     )
+
+
+def _distance(differences: dict[str, str]) -> tuple[bool, int]:
+    """Return how far a class is from a model: norms and positions first, which make the layer."""
+    return not differences.keys().isdisjoint({"norm", "positions"}), len(differences)
 
 
 def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
