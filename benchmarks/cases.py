@@ -49,6 +49,7 @@ class Pair:
         length: tokens of a sequence.
         slots: masked positions of a sequence.
         relation_heads: MiniLM's number of relation heads; 0: as many as its authors take.
+        arms: those of `ARMS` that the two models allow.
     """
 
     student: ModelConfig
@@ -56,6 +57,7 @@ class Pair:
     length: int = 128
     slots: int = 20
     relation_heads: int = 0
+    arms: tuple[str, ...] = ARMS
 
     def dropped(self, rate: float) -> Pair:
         """Return the pair with this dropout everywhere in the student."""
@@ -84,6 +86,14 @@ PAIRS = {
         replace(zoo.get("minilm-l6"), vocab_size=VOCABULARY),
     ),
     "large": Pair(zoo.get("6x768"), zoo.get("base")),
+    # TinyBERT learns from scores, which local layers have no use for beyond their window.
+    "modernbert": Pair(
+        zoo.resolve(ModelSpec(family="modernbert", size="6x384")),
+        zoo.resolve(ModelSpec(family="modernbert", size="modernbert-base")),
+        length=256,
+        slots=77,
+        arms=("scratch", "logit", "minilm"),
+    ),
 }
 
 

@@ -139,12 +139,11 @@ def operations(size: Size) -> dict[str, Operation]:
         return jnp.stack(ops.linear_each(x, kernels, [bias] * len(kernels)))
 
     def attention(*projected: jax.Array, rate: float = 0.0) -> jax.Array:
-        return ops.attention(
-            *projected, mask=mask, heads=model.heads, rate=rate, dropout_key=seeds
-        )[0]
+        return ops.attention(*projected, ops.AttentionCall(mask, model.heads, rate, seeds))[0]
 
     def scores(*projected: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        return ops.attention(*projected, mask=mask, heads=model.heads, with_scores=True)
+        call = ops.AttentionCall(mask, model.heads, with_scores=True)
+        return ops.attention(*projected, call)
 
     return {
         "linear": Operation(ops.linear, (hidden, drawn(width, model.ffn), drawn(model.ffn))),

@@ -45,8 +45,8 @@ from kdjax.errors import InputError
 from kdjax.training.phase import BatchShape
 
 SEQUENCES = {
-    "cpu": {"tiny": 32, "small": 16, "large": 8},
-    "gpu": {"tiny": 1024, "small": 256, "large": 128},
+    "cpu": {"tiny": 32, "small": 16, "large": 8, "modernbert": 4},
+    "gpu": {"tiny": 1024, "small": 256, "large": 128, "modernbert": 64},
 }
 """Sequences of a step by default."""
 DTYPES = {"cpu": "float32", "gpu": "bfloat16"}
@@ -399,6 +399,9 @@ def run(options: argparse.Namespace) -> None:
     for pair in options.pair:
         shape = shape_of(pair, options)
         for arm in options.arms:
+            if arm not in PAIRS[pair].arms:
+                console.print(f"{pair} {arm}: left out, as its models do not allow it")
+                continue
             # The first arm shows what dropout costs.
             rates = [0.0, 0.1] if arm == options.arms[0] else [0.0]
             rates = options.dropout or rates

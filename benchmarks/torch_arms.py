@@ -47,6 +47,11 @@ class Features:
     logits: Tensor | None = None
 
 
+def _norm(config: ModelConfig) -> nn.LayerNorm:
+    """Return a LayerNorm, with a bias where the model's have one."""
+    return nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.norm_bias)
+
+
 class Embeddings(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -54,15 +59,17 @@ class Embeddings(nn.Module):
         self.position = None
         if config.positions == "learned":
             self.position = nn.Embedding(config.max_positions, config.width)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.width)
-        self.norm = nn.Identity()
-        if config.embedding_norm:
-            self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.token_type = None
+        if config.type_vocab_size:
+            self.token_type = nn.Embedding(config.type_vocab_size, config.width)
+        self.norm = _norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         # Packed segments only bound attention: every token has type 0.
-        x = self.word(batch["tokens"]) + self.token_type.weight[0]
+        x = self.word(batch["tokens"])
+        if self.token_type is not None:
+            x = x + self.token_type.weight[0]
         if self.position is not None:
             x = x + self.position(batch["positions"])
         return self.dropout(self.norm(x))
@@ -80,11 +87,12 @@ class Rotary(NamedTuple):
         return x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
 
 
-def rotary_tables(config: ModelConfig, positions: Tensor) -> Rotary:
-    """Compute the tables for positions `[B, L]`, once for all layers."""
+def rotary_tables(config: ModelConfig, positions: Tensor, *, is_local: bool) -> Rotary:
+    """Compute the tables for positions `[B, L]`, once for all layers of a kind."""
     half = config.head_width // 2
+    base = config.local_rotary_base if is_local else config.rotary_base
     exponents = torch.arange(half, device=positions.device) / half
-    angles = positions[:, None, :, None] * config.rotary_base**-exponents
+    angles = positions[:, None, :, None] * base**-exponents
     # Both halves of a head turn by the same angles.
     angles = torch.cat((angles, angles), dim=-1)
     return Rotary(angles.cos(), angles.sin())
@@ -95,8 +103,8 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.joined = nn.Linear(config.width, 3 * config.width)
-        self.output = nn.Linear(config.width, config.width)
+        self.joined = nn.Linear(config.width, 3 * config.width, bias=config.linear_bias)
+        self.output = nn.Linear(config.width, config.width, bias=config.linear_bias)
         self.heads = config.heads
         self.drop = config.attention_dropout
         self.scale = 1 / math.sqrt(config.head_width)
@@ -135,32 +143,45 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, config.ffn)
-        self.down = nn.Linear(config.ffn, config.width)
+        # Of a gated block, up and gate from one product
+        self.gated = config.ffn_gated
+        units = config.ffn * (1 + config.ffn_gated)
+        self.up = nn.Linear(config.width, units, bias=config.linear_bias)
+        self.down = nn.Linear(config.ffn, config.width, bias=config.linear_bias)
+        self.dropout = nn.Identity()
+        if config.dropout_sites == "modernbert":
+            self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x)))
+        hidden = self.up(x)
+        if not self.gated:
+            return self.down(self.dropout(F.gelu(hidden)))
+        up, gate = hidden.chunk(2, dim=-1)
+        return self.down(self.dropout(F.gelu(up) * gate))
 
 
 class Layer(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, is_first: bool) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        has_norm = config.first_norm or not is_first
+        self.attention_norm = _norm(config) if has_norm else nn.Identity()
         self.ffn = FeedForward(config)
-        self.ffn_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.ffn_norm = _norm(config)
+        modern = config.dropout_sites == "modernbert"
+        self.attention_dropout = nn.Dropout(config.attention_dropout if modern else config.dropout)
+        self.ffn_dropout = nn.Identity() if modern else nn.Dropout(config.dropout)
         self.pre_norm = config.norm == "pre"
 
     def forward(
         self, x: Tensor, mask: Tensor, rotary: Rotary | None, *, scores: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         parts = self.attend(x, rotary, scores=scores)
-        x = x + self.dropout(self.attention.mix(parts, mask))
+        x = x + self.attention_dropout(self.attention.mix(parts, mask))
         if self.pre_norm:
-            return x + self.dropout(self.ffn(self.ffn_norm(x))), parts
+            return x + self.ffn_dropout(self.ffn(self.ffn_norm(x))), parts
         x = self.attention_norm(x)
-        return self.ffn_norm(x + self.dropout(self.ffn(x))), parts
+        return self.ffn_norm(x + self.ffn_dropout(self.ffn(x))), parts
 
     def attend(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
         """Return the attention's parts, and run nothing after them."""
@@ -171,8 +192,8 @@ class Layer(nn.Module):
 class MlmHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.width, config.width)
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.dense = nn.Linear(config.width, config.width, bias=config.linear_bias)
+        self.norm = _norm(config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, x: Tensor, word: nn.Embedding) -> Tensor:
@@ -180,16 +201,16 @@ class MlmHead(nn.Module):
 
 
 class Encoder(nn.Module):
-    """BERT with the exact GELU; post-LN or pre-LN, learned or rotary positions."""
+    """An encoder with the exact GELU: BERT, post-LN or pre-LN, with learned or rotary positions, or
+    ModernBERT."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleDict({str(n): Layer(config) for n in range(1, config.layers + 1)})
-        self.final_norm = None
-        if config.norm == "pre":
-            self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        numbers = range(1, config.layers + 1)
+        self.layers = nn.ModuleDict({str(n): Layer(config, is_first=n == 1) for n in numbers})
+        self.final_norm = _norm(config) if config.norm == "pre" else None
         self.mlm = MlmHead(config)
 
     def forward(self, batch: Batch, request: FeatureRequest) -> Features:
@@ -202,12 +223,12 @@ class Encoder(nn.Module):
         x = self.embeddings(batch)
         if 0 in request.hidden:
             features.hidden[0] = x
-        mask = _additive(_same_segment(batch["segments"]), x.dtype)
-        rotary = None
-        if self.config.positions == "rotary":
-            rotary = rotary_tables(self.config, batch["positions"])
+        views = {}
+        for is_local in {self.config.is_local(n) for n in range(1, top + 1)}:
+            views[is_local] = self._view(batch, x.dtype, is_local=is_local)
         for n in range(1, top + 1):
             layer = self.layers[str(n)]
+            mask, rotary = views[self.config.is_local(n)]
             requested = request.attention(n)
             if n <= whole:
                 x, parts = layer(x, mask, rotary, scores="scores" in requested)
@@ -227,6 +248,20 @@ class Encoder(nn.Module):
             at_slots = x[torch.arange(len(slots), device=slots.device)[:, None], slots]
             features.logits = self.mlm(at_slots.flatten(0, 1), self.embeddings.word)
         return features
+
+    def _view(
+        self, batch: Batch, dtype: torch.dtype, *, is_local: bool
+    ) -> tuple[Tensor, Rotary | None]:
+        """Return the mask and the rotary tables of layers of one kind."""
+        allowed = _same_segment(batch["segments"])
+        if is_local:
+            places = torch.arange(allowed.shape[-1], device=allowed.device)
+            distance = (places[:, None] - places).abs()
+            allowed = allowed & (distance <= self.config.attention_window // 2)
+        rotary = None
+        if self.config.positions == "rotary":
+            rotary = rotary_tables(self.config, batch["positions"], is_local=is_local)
+        return _additive(allowed, dtype), rotary
 
 
 def scratch(
@@ -475,12 +510,14 @@ def named(tree: Any) -> dict[str, np.ndarray]:
         module = ["token_type" if name == "type" else name for name in keys]
         arrays[".".join([*module, _LEAVES[last]])] = array.T if last == "kernel" else array
 
-    # Query, key and value are the rows of one product.
-    for name in [name for name in arrays if ".query." in name]:
-        parts = [name.replace(".query.", f".{kind}.") for kind in ("query", "key", "value")]
-        if all(part in arrays for part in parts):
-            joined = np.concatenate([arrays.pop(part) for part in parts])
-            arrays[name.replace(".query.", ".joined.")] = joined
+    # Query, key and value are the rows of one product, and so are up and gate.
+    for kinds, product in ((("query", "key", "value"), "joined"), (("up", "gate"), "up")):
+        first = f".{kinds[0]}."
+        for name in [name for name in arrays if first in name]:
+            parts = [name.replace(first, f".{kind}.") for kind in kinds]
+            if all(part in arrays for part in parts):
+                joined = np.concatenate([arrays.pop(part) for part in parts])
+                arrays[name.replace(first, f".{product}.")] = joined
     return arrays
 
 

@@ -436,7 +436,13 @@ def evaluate(
     return figures
 
 
-def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | None = None) -> None:
+def save(
+    run: TrainedRun | Model,
+    directory: str | Path,
+    data: PreparedText | None = None,
+    *,
+    for_transformers: bool = False,
+) -> None:
     """Write a directory that `kdjax.models.from_pretrained` reads.
 
     transformers reads it too, where it has a class of this architecture.
@@ -445,9 +451,12 @@ def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | No
         run: a trained run, or a model.
         directory: new, empty, or written by this function before.
         data: the text it was trained on, whose tokenizer is put beside the weights.
+        for_transformers: whether a model that no class of transformers computes is refused, with
+            the nearest class and what differs.
 
     Raises:
-        InputError: a directory that holds other files or cannot be written.
+        InputError: a directory that holds other files or cannot be written, or a model that is
+            refused.
 
     Example:
         >>> kdjax.save(run, "trained", data)
@@ -455,7 +464,8 @@ def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | No
         True
     """
     model = run if isinstance(run, Model) else run.model
-    save_pretrained(directory, model, tokenizer=data.tokenizer if data else None)
+    tokenizer = data.tokenizer if data else None
+    save_pretrained(directory, model, tokenizer=tokenizer, for_transformers=for_transformers)
 
 
 def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[str] = ()) -> Any:

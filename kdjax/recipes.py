@@ -30,6 +30,7 @@ from kdjax.config import (
     predictions,
     to_dict,
 )
+from kdjax.config.model import with_family_settings
 from kdjax.errors import InputError
 from kdjax.recipe_keys import (
     check_keys,
@@ -203,6 +204,13 @@ _READABLE = (
     (r"typing\.|Parser key ", ""),
     (r"\"([\w.]+)\": Problem with given class_path '[\w.]+': ", r"\1."),
     (r"- Problem with given class_path '[\w.]+': ", ""),
+    # A setting that may be left open
+    (
+        r"Does not validate against any of the Union subtypes Subtypes: .*, NoneType\] Errors: "
+        r"- (Expected a (?:int|float|bool|str|Literal\[[^\]]*\])) - Expected a NoneType "
+        r"Given value type: .*? Given value: ",
+        r"\1. Got value: ",
+    ),
     (
         r"Does not validate against any of the Union subtypes Subtypes: \[([\w, ]+)\] Errors:",
         r"expected one of \1:",
@@ -278,4 +286,5 @@ def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):
         for model in (values["student"], values["teacher"]["architecture"]):
-            model["vocab_size"] = ModelSpec().vocab_size
+            spec = ModelSpec(family=model["family"])
+            model["vocab_size"] = with_family_settings(spec).vocab_size

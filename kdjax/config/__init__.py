@@ -11,9 +11,10 @@ from kdjax.config.evaluation import (
     ProbeConfig,
     Protocol,
 )
+from kdjax.config.families import FamilyName
 from kdjax.config.finetune import FewShotConfig, FinetuneConfig
 from kdjax.config.minimal_pairs import MinimalPairsConfig
-from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
+from kdjax.config.model import ModelConfig, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
 from kdjax.config.tasks import TaskConfig
 from kdjax.config.teacher import CacheConfig, HeadConfig, PretrainingConfig, TeacherConfig
@@ -41,6 +42,7 @@ __all__ = [
     "DataConfig",
     "Dtype",
     "EvaluationConfig",
+    "FamilyName",
     "FewShotConfig",
     "FinetuneConfig",
     "HeadConfig",
@@ -50,7 +52,6 @@ __all__ = [
     "MinimalPairsConfig",
     "MlmProbeConfig",
     "ModelConfig",
-    "ModelOptions",
     "ModelSpec",
     "OptimizerConfig",
     "PhaseConfig",

@@ -9,7 +9,7 @@ from kdjax.config.arms import ArmConfig
 from kdjax.config.budget import BudgetConfig
 from kdjax.config.data import DataConfig, TokenizerConfig
 from kdjax.config.evaluation import EvaluationConfig
-from kdjax.config.model import ModelSpec
+from kdjax.config.model import ModelSpec, with_family_settings
 from kdjax.config.teacher import CacheConfig, TeacherConfig
 from kdjax.config.train import TrainConfig
 from kdjax.config.values import (
@@ -157,6 +157,7 @@ class Config:
         check_names(self.arms, "arms", reserved=("teacher",))
         check_mapping(self.sweep, "sweep")
         check_setting(self.tuning, "tuning")
+        self._fill_models()
         # A tokenizer that is trained sets the rows of both models' word embeddings, so that prices
         # need no data.
         tokenizer = self.data.tokenizer
@@ -168,19 +169,33 @@ class Config:
             object.__setattr__(self, "student", student)
             object.__setattr__(self, "teacher", replace(self.teacher, architecture=teacher))
 
+    def _fill_models(self) -> None:
+        """Set what both models leave open to their families' settings, so that a recipe that is
+        written out says all of it.
+
+        Raises:
+            InputError: a setting that contradicts itself.
+        """
+        student = with_family_settings(self.student)
+        architecture = with_family_settings(self.teacher.architecture)
+        # The dataclass is frozen; this is still its construction.
+        object.__setattr__(self, "student", student)
+        object.__setattr__(self, "teacher", replace(self.teacher, architecture=architecture))
+
 
 def _with_vocabulary(model: ModelSpec, size: int, name: str) -> ModelSpec:
     """Return a model with a vocabulary of `size` entries.
 
     Args:
-        model: a model with a vocabulary of that size, or of the default one, which nobody has set.
+        model: a model with a vocabulary of that size, or of its family's, which nobody has set.
         size: entries of the vocabulary.
         name: dotted name of the model's settings, for messages.
 
     Raises:
         InputError: the model has a vocabulary of another size.
     """
-    known = model.vocab_size in (size, ModelSpec().vocab_size)
+    by_family = with_family_settings(ModelSpec(family=model.family)).vocab_size
+    known = model.vocab_size in (size, by_family)
     expected = f"data.tokenizer.size, {size}, or none given"
     expect(known, f"{name}.vocab_size", model.vocab_size, expected)
     return replace(model, vocab_size=size)

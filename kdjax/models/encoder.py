@@ -1,15 +1,16 @@
-"""BERT (Devlin et al. 2019, arXiv 1810.04805) as Flax NNX modules: embeddings, attention,
-feed-forward, layer, encoder, heads.
+"""Encoders of BERT's kind (Devlin et al. 2019, arXiv 1810.04805) as Flax NNX modules: embeddings,
+attention, feed-forward, layer, encoder, heads. What families differ in are facts of the
+configuration, each by itself.
 
-Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key`
-is a dropout key (`kdjax.models.ops.dropout`); every layer and site folds its own number in.
+Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary.
+`dropout_key` is as in `kdjax.models.ops.dropout`; every layer and site folds its own number in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,22 +36,31 @@ _SAVED = {
 
 
 class Linear(nnx.Linear):  # type: ignore[misc]
-    """A linear layer with bias, whose kernel starts as BERT's."""
+    """A linear layer, whose kernel starts as the model's."""
 
     def __init__(
-        self, config: ModelConfig, width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig
+        self,
+        config: ModelConfig,
+        width: int,
+        out: int,
+        rngs: nnx.Rngs,
+        compute: ComputeConfig,
+        *,
+        bias: bool = True,
+        of_output: bool = False,
     ):
         super().__init__(
             width,
             out,
-            kernel_init=initializer(config),
+            use_bias=bias,
+            kernel_init=initializer(config, of_output=of_output),
             dtype=jnp.dtype(compute.dtype),
             rngs=rngs,
         )
 
     def __call__(self, x: jax.Array, *, activated: bool = False) -> jax.Array:
         """Return `[..., E]` of `[..., D]`; `activated`: an elementwise function follows."""
-        return ops.linear(x.astype(self.dtype), self.kernel[...], self.bias[...], activated)
+        return ops.linear(x.astype(self.dtype), self.kernel[...], _bias_of(self), activated)
 
 
 class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
@@ -58,12 +68,24 @@ class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         super().__init__(
-            config.width, epsilon=config.norm_eps, dtype=jnp.dtype(compute.dtype), rngs=rngs
+            config.width,
+            epsilon=config.norm_eps,
+            use_bias=config.norm_bias,
+            dtype=jnp.dtype(compute.dtype),
+            rngs=rngs,
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return `x` normalised over the last axis."""
-        return ops.layer_norm(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
+        return ops.layer_norm(x.astype(self.dtype), self.scale[...], _bias_of(self), self.epsilon)
+
+
+def _bias_of(module: nnx.Linear | nnx.LayerNorm) -> jax.Array | None:
+    """Return a module's bias; None where it has none."""
+    if module.bias is None:
+        return None
+    bias: jax.Array = module.bias[...]
+    return bias
 
 
 class Embedding(nnx.Module):  # type: ignore[misc]
@@ -79,40 +101,49 @@ class Embedding(nnx.Module):  # type: ignore[misc]
 
 
 class Embeddings(nnx.Module):  # type: ignore[misc]
-    """Word and token type embeddings, and those of positions where positions are learned."""
+    """Word embeddings, and those of token types and of positions where the model has them."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.word = Embedding(config, config.vocab_size, rngs)
         learned = config.positions == "learned"
         self.position = Embedding(config, config.max_positions, rngs) if learned else None
-        self.type = Embedding(config, config.type_vocab_size, rngs)
+        has_types = config.type_vocab_size > 0
+        self.type = Embedding(config, config.type_vocab_size, rngs) if has_types else None
         self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
         self.dropout = config.dropout
+        if config.embedding_dropout is not None:
+            self.dropout = config.embedding_dropout
+        # Of a single type all tokens are, whatever a batch of pairs says.
+        self.reads_types = config.type_vocab_size > 1
         self.dtype = compute.dtype
 
-    def __call__(self, batch: Batch, key: Key) -> jax.Array:
+    def __call__(self, batch: Batch, dropout_key: Key) -> jax.Array:
         """Return their sum, normalised where the model does that, `[B, L, D]`."""
-        types = self.type.embedding[0]
-        if "types" in batch:
-            types = self.type(batch["types"])
-        x = self.word(batch["tokens"]) + types
+        x = self.word(batch["tokens"])
+        if self.type is not None:
+            types = self.type.embedding[0]
+            if self.reads_types and "types" in batch:
+                types = self.type(batch["types"])
+            x = x + types
         if self.position is not None:
             x = x + self.position(batch["positions"])
         # After the sum: the gradient of a frequent token, a long sum, is summed in float32.
         x = x.astype(self.dtype)
         if self.norm is not None:
             x = self.norm(x)
-        return ops.dropout(x, self.dropout, key, site=Site.EMBEDDINGS)
+        return ops.dropout(x, self.dropout, dropout_key, site=Site.EMBEDDINGS)
 
 
 class Attention(nnx.Module):  # type: ignore[misc]
     """Self-attention of several heads, with the linear layers before and after it."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.query = Linear(config, config.width, config.width, rngs, compute)
-        self.key = Linear(config, config.width, config.width, rngs, compute)
-        self.value = Linear(config, config.width, config.width, rngs, compute)
-        self.output = Linear(config, config.width, config.width, rngs, compute)
+        width = config.width
+        bias = config.linear_bias
+        self.query = Linear(config, width, width, rngs, compute, bias=bias)
+        self.key = Linear(config, width, width, rngs, compute, bias=bias)
+        self.value = Linear(config, width, width, rngs, compute, bias=bias)
+        self.output = Linear(config, width, width, rngs, compute, bias=bias, of_output=True)
         self.heads = config.heads
         self.dropout = config.attention_dropout
         self.kernels = compute.attention == "auto"
@@ -120,8 +151,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
     def __call__(
         self,
         x: jax.Array,
-        mask: ops.AttentionMask,
-        rotation: ops.Rotation | None,
+        view: LayerView,
         dropout_key: Key,
         requested: frozenset[str],
     ) -> tuple[jax.Array, AttentionFeatures]:
@@ -129,29 +159,22 @@ class Attention(nnx.Module):  # type: ignore[misc]
 
         Args:
             x: input of the layer, `[B, L, D]`.
-            mask: positions that each position may look at.
-            rotation: rotation of queries and keys; None where positions are learned.
+            view: mask and rotation of layers of its kind.
             dropout_key: the layer's dropout key; None: no dropout.
             requested: names of features, of `ATTENTION_FEATURES`.
         """
         # One product, as they have the same input.
         layers = (self.query, self.key, self.value)
         kernels = [layer.kernel[...] for layer in layers]
-        biases = [layer.bias[...] for layer in layers]
+        biases = [_bias_of(layer) for layer in layers]
         query, key, value = ops.linear_each(x, kernels, biases)
-        query = self._rotated(query, rotation)
-        key = self._rotated(key, rotation)
-        context, scores = ops.attention(
-            query,
-            key,
-            value,
-            mask=mask,
-            heads=self.heads,
-            rate=self.dropout,
-            dropout_key=dropout_key,
-            with_scores="scores" in requested,
-            kernels=self.kernels,
+        query = self._rotated(query, view.rotation)
+        key = self._rotated(key, view.rotation)
+        assert view.mask is not None  # a layer that runs whole has one
+        call = ops.AttentionCall(
+            view.mask, self.heads, self.dropout, dropout_key, with_scores="scores" in requested
         )
+        context, scores = ops.attention(query, key, value, call, kernels=self.kernels)
 
         # What is not asked for is not split into heads.
         features = {}
@@ -162,25 +185,18 @@ class Attention(nnx.Module):  # type: ignore[misc]
             features["scores"] = scores
         return self.output(context), features
 
-    def first_token(
-        self,
-        x: jax.Array,
-        segments: jax.Array,
-        rotation: ops.Rotation | None,
-        dropout_key: Key,
-    ) -> jax.Array:
+    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
         """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
+        rotation = view.rotation
         first_rotation = None
         if rotation is not None:
             first_rotation = ops.Rotation(rotation.cos[:, :1], rotation.sin[:, :1])
+        assert view.mask is not None  # of the first position
         context = ops.first_token_attention(
             self._rotated(self.query(x[:, :1]), first_rotation),
             self._rotated(self.key(x), rotation),
             self.value(x),
-            segments,
-            heads=self.heads,
-            rate=self.dropout,
-            dropout_key=dropout_key,
+            ops.AttentionCall(view.mask, self.heads, self.dropout, dropout_key),
         )
         return self.output(context)
 
@@ -220,67 +236,94 @@ class Attention(nnx.Module):  # type: ignore[misc]
 
 
 class FeedForward(nnx.Module):  # type: ignore[misc]
-    """The feed-forward block."""
+    """The feed-forward block, gated or not."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.up = Linear(config, config.width, config.ffn, rngs, compute)
-        self.down = Linear(config, config.ffn, config.width, rngs, compute)
+        width = config.width
+        bias = config.linear_bias
+        self.up = Linear(config, width, config.ffn, rngs, compute, bias=bias)
+        gated = config.ffn_gated
+        self.gate = Linear(config, width, config.ffn, rngs, compute, bias=bias) if gated else None
+        self.down = Linear(config, config.ffn, width, rngs, compute, bias=bias, of_output=True)
         self.gelu = config.gelu
+        self.dropout_inside = config.dropout if config.dropout_sites == "modernbert" else 0.0
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, L, D]` of `[B, L, D]`."""
-        return self.down(ops.gelu(self.up(x, activated=True), self.gelu))
+        if self.gate is None:
+            hidden = ops.gelu(self.up(x, activated=True), self.gelu)
+        else:
+            # One product, as they have the same input.
+            kernels = [self.up.kernel[...], self.gate.kernel[...]]
+            biases = [_bias_of(self.up), _bias_of(self.gate)]
+            up, gate = ops.linear_each(x.astype(self.up.dtype), kernels, biases)
+            hidden = ops.gated_gelu(up, gate, self.gelu)
+        hidden = ops.dropout(hidden, self.dropout_inside, dropout_key, site=Site.FFN_HIDDEN)
+        return self.down(hidden)
+
+
+class LayerView(NamedTuple):
+    """What layers of one kind see, the same for all of them.
+
+    Attributes:
+        mask: positions that each position may look at; None where no layer runs whole.
+        rotation: rotation of queries and keys; None where positions are learned.
+    """
+
+    mask: ops.AttentionMask | None
+    rotation: ops.Rotation | None
 
 
 class Layer(nnx.Module):  # type: ignore[misc]
     """A transformer layer, post-LN or pre-LN (Xiong et al. 2020, arXiv 2002.04745)."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+    def __init__(
+        self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, is_first: bool
+    ):
         self.attention = Attention(config, rngs, compute)
-        self.attention_norm = LayerNorm(config, rngs, compute)
+        has_norm = config.first_norm or not is_first
+        self.attention_norm = LayerNorm(config, rngs, compute) if has_norm else None
         self.ffn = FeedForward(config, rngs, compute)
         self.ffn_norm = LayerNorm(config, rngs, compute)
         self.pre_norm = config.norm == "pre"
-        self.dropout = config.dropout
+        # By the places where the model of that name drops out
+        of_attention = {"bert": config.dropout, "modernbert": config.attention_dropout}
+        self.attention_dropout = of_attention.get(config.dropout_sites, 0.0)
+        self.ffn_dropout = 0.0 if config.dropout_sites == "modernbert" else config.dropout
 
     def __call__(
-        self,
-        x: jax.Array,
-        mask: ops.AttentionMask,
-        rotation: ops.Rotation | None,
-        key: Key,
-        requested: frozenset[str],
+        self, x: jax.Array, view: LayerView, dropout_key: Key, requested: frozenset[str]
     ) -> tuple[jax.Array, AttentionFeatures]:
         """Return the output `[B, L, D]`, and the requested features of the attention.
 
         Args:
             x: output of the layer below, `[B, L, D]`.
-            mask: positions that each position may look at.
-            rotation: rotation of queries and keys; None where positions are learned.
-            key: dropout key of this layer alone; None: no dropout.
+            view: mask and rotation of layers of its kind.
+            dropout_key: dropout key of this layer alone; None: no dropout.
             requested: names of features, of `ATTENTION_FEATURES`.
         """
-        attended, features = self.attention(
-            self._attention_input(x), mask, rotation, key, requested
-        )
-        return self._after_attention(x, attended, key), features
+        attended, features = self.attention(self._attention_input(x), view, dropout_key, requested)
+        return self._after_attention(x, attended, dropout_key), features
 
-    def first_token(
-        self, x: jax.Array, segments: jax.Array, rotation: ops.Rotation | None, key: Key
-    ) -> jax.Array:
+    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
         """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
-        attended = self.attention.first_token(self._attention_input(x), segments, rotation, key)
-        return self._after_attention(x[:, :1], attended, key)
+        attended = self.attention.first_token(self._attention_input(x), view, dropout_key)
+        return self._after_attention(x[:, :1], attended, dropout_key)
 
-    def _after_attention(self, x: jax.Array, attended: jax.Array, key: Key) -> jax.Array:
+    def _after_attention(self, x: jax.Array, attended: jax.Array, dropout_key: Key) -> jax.Array:
         """Return a layer's output from its input and what its attention makes of it."""
-        x = x + ops.dropout(attended, self.dropout, key, site=Site.ATTENTION_OUTPUT)
-        if self.pre_norm:
-            transformed = self.ffn(self.ffn_norm(x))
-            return x + ops.dropout(transformed, self.dropout, key, site=Site.FFN_OUTPUT)
-        x = self.attention_norm(x)
-        x = x + ops.dropout(self.ffn(x), self.dropout, key, site=Site.FFN_OUTPUT)
-        return self.ffn_norm(x)
+        rate = self.attention_dropout
+        x = x + ops.dropout(attended, rate, dropout_key, site=Site.ATTENTION_OUTPUT)
+        if not self.pre_norm:
+            assert self.attention_norm is not None  # of a post-LN model every layer has one
+            x = self.attention_norm(x)
+            return self.ffn_norm(x + self._transformed(x, dropout_key))
+        return x + self._transformed(self.ffn_norm(x), dropout_key)
+
+    def _transformed(self, x: jax.Array, dropout_key: Key) -> jax.Array:
+        """Return what the feed-forward block adds to the residual stream."""
+        transformed = self.ffn(x, dropout_key)
+        return ops.dropout(transformed, self.ffn_dropout, dropout_key, site=Site.FFN_OUTPUT)
 
     def attention_features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
@@ -289,7 +332,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
         return self.attention.features(self._attention_input(x), rotation, requested)
 
     def _attention_input(self, x: jax.Array) -> jax.Array:
-        if self.pre_norm:
+        if self.pre_norm and self.attention_norm is not None:
             return self.attention_norm(x)
         return x
 
@@ -298,7 +341,15 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
     """The MLM head; its decoder is the word embedding."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.dense = Linear(config, config.width, config.width, rngs, compute)
+        self.dense = Linear(
+            config,
+            config.width,
+            config.width,
+            rngs,
+            compute,
+            bias=config.linear_bias,
+            of_output=True,
+        )
         self.norm = LayerNorm(config, rngs, compute)
         self.bias = nnx.Param(jnp.zeros(config.vocab_size))
         self.gelu = config.gelu
@@ -317,10 +368,22 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
         self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
         self.dropout = config.dropout
 
-    def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
+    def __call__(self, pooled: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
         x = jnp.tanh(self.pooler(pooled))
-        return self.output(ops.dropout(x, self.dropout, key, site=Site.TASK_POOLED))
+        return self.output(ops.dropout(x, self.dropout, dropout_key, site=Site.TASK_POOLED))
+
+
+class LayerBlock(NamedTuple):
+    """Consecutive layers that are computed together: a single one, or several in a loop.
+
+    Attributes:
+        layers: numbers of the layers, from 1.
+        period: number of layers in a step of the loop.
+    """
+
+    layers: range
+    period: int = 1
 
 
 class Encoder(nnx.Module):  # type: ignore[misc]
@@ -331,7 +394,9 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, mlm: bool):
         self.embeddings = Embeddings(config, rngs, compute)
-        layers = {str(n): Layer(config, rngs, compute) for n in range(1, config.layers + 1)}
+        layers = {}
+        for n in range(1, config.layers + 1):
+            layers[str(n)] = Layer(config, rngs, compute, is_first=n == 1)
         self.layers = nnx.Dict(layers)
         self.final_norm = LayerNorm(config, rngs, compute) if config.norm == "pre" else None
         if mlm:
@@ -339,37 +404,32 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.config = config
         self.compute = compute
 
-    def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
+    def __call__(self, batch: Batch, request: FeatureRequest, dropout_key: Key) -> Features:
         """Return the requested features; nothing that they do not need is traced.
 
         Args:
             batch: `tokens`, `segments`, `positions` `[B, L]`, and `slots` `[B, S]` for their
                 logits.
             request: features that are asked for, and of which layers.
-            key: dropout key of the step; None: no dropout.
+            dropout_key: dropout key of the step; None: no dropout.
         """
         last_full_layer, last_layer = self._last_layers(request)
-
-        # Mask and rotation are the same for all layers. Positions start anew in each segment, so
-        # that packing changes nothing.
-        rotation = None
-        if self.config.positions == "rotary":
-            rotation = ops.rotation_of(self.config, batch["positions"])
-        mask = None
-        if last_full_layer > 0:
-            mask = ops.segment_mask(batch["segments"])
+        views = {}
+        for is_local in sorted({self.config.is_local(n) for n in range(1, last_layer + 1)}):
+            views[is_local] = self._view(batch, is_local, has_mask=last_full_layer > 0)
 
         # The layers that run whole
-        x = self.embeddings(batch, fold(key, 0))
+        x = self.embeddings(batch, fold(dropout_key, 0))
         hidden = {0: x}
         attention: dict[int, AttentionFeatures] = {}
-        for layer_range in self._layer_ranges(request, last_full_layer):
-            last = layer_range[-1]
-            if len(layer_range) > 1:
-                x = self._loop(layer_range, x, mask, rotation, key)
+        for block in self._blocks(request, last_full_layer):
+            last = block.layers[-1]
+            if len(block.layers) > 1:
+                x = self._loop(block, x, views, dropout_key)
             else:
                 layer = self._rematerialised(self.layers[str(last)], request.attention(last))
-                x, attention[last] = layer(x, mask, rotation, fold(key, last))
+                view = views[self.config.is_local(last)]
+                x, attention[last] = layer(x, view, fold(dropout_key, last))
             if self.final_norm is not None and last == len(self.layers):
                 x = self.final_norm(x)
             hidden[last] = x
@@ -377,26 +437,27 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         # Of the one above them, at most the attention's features
         if last_full_layer < last_layer:
             layer = self.layers[str(last_layer)]
+            rotation = views[self.config.is_local(last_layer)].rotation
             attention[last_layer] = layer.attention_features(
                 x, rotation, request.attention(last_layer)
             )
         slot_logits, token_logits = self._logits(x, batch, request)
         return _collect(request, attention, hidden, slot_logits, token_logits)
 
-    def first_state(self, batch: Batch, key: Key) -> jax.Array:
+    def first_state(self, batch: Batch, dropout_key: Key) -> jax.Array:
         """Return the last layer's state of each sequence's first token, float32 `[B, D]`.
 
         Of that layer only what it needs is computed: keys and values of all tokens, and of the
         first one the rest.
         """
         last = len(self.layers)
-        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), key).hidden[last - 1]
-        rotation = None
-        if self.config.positions == "rotary":
-            rotation = ops.rotation_of(self.config, batch["positions"])
+        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), dropout_key).hidden[
+            last - 1
+        ]
         layer = self.layers[str(last)]
         x = below.astype(self.compute.dtype)
-        first = layer.first_token(x, batch["segments"], rotation, fold(key, last))
+        view = self._view(batch, self.config.is_local(last), queries=1)
+        first = layer.first_token(x, view, fold(dropout_key, last))
         if self.final_norm is not None:
             first = self.final_norm(first)
         state: jax.Array = first[:, 0].astype(jnp.float32)
@@ -415,12 +476,53 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             return last_layer, last_layer
         return last_layer - 1, last_layer
 
-    def _layer_ranges(self, request: FeatureRequest, last_full_layer: int) -> list[range]:
+    def _view(
+        self, batch: Batch, is_local: bool, *, has_mask: bool = True, queries: int | None = None
+    ) -> LayerView:
+        """Return what layers of one kind see of a batch.
+
+        Args:
+            batch: `segments` and `positions`, `[B, L]`.
+            is_local: whether they see a window alone.
+            has_mask: whether a mask is needed.
+            queries: positions from the first on that look at others; None: all.
+        """
+        # Positions start anew in each segment, so that packing changes nothing.
+        rotation = None
+        if self.config.positions == "rotary":
+            rotation = ops.rotation_of(self.config, batch["positions"], is_local=is_local)
+        mask = None
+        if has_mask:
+            half_window = self.config.attention_window // 2 if is_local else None
+            mask = ops.segment_mask(batch["segments"], half_window, queries=queries)
+        return LayerView(mask, rotation)
+
+    def _blocks(self, request: FeatureRequest, last_full_layer: int) -> list[LayerBlock]:
         """Return layers 1 to `last_full_layer` as they are computed: one by one, or several in a
         loop."""
-        if self.compute.scan:
-            return request.ranges(last_full_layer)
-        return [range(n, n + 1) for n in range(1, last_full_layer + 1)]
+        if not self.compute.scan:
+            return [LayerBlock(range(n, n + 1)) for n in range(1, last_full_layer + 1)]
+        blocks: list[LayerBlock] = []
+        for layers in request.ranges(last_full_layer):
+            blocks += self._loops(layers)
+        return blocks
+
+    def _loops(self, layers: range) -> list[LayerBlock]:
+        """Split consecutive layers of which nothing is requested into loops and single layers.
+
+        A step of a loop takes as many layers as kinds of layers need to come again in the same
+        order. A first layer without a norm has other parameters than the others, and is by itself.
+        """
+        blocks = []
+        if layers.start == 1 and not self.config.first_norm:
+            blocks.append(LayerBlock(layers[:1]))
+            layers = layers[1:]
+        period = self.config.global_every
+        looped = len(layers) // period * period
+        if looped > period:
+            blocks.append(LayerBlock(layers[:looped], period))
+            layers = layers[looped:]
+        return blocks + [LayerBlock(range(n, n + 1)) for n in layers]
 
     def _rematerialised(
         self, layer: Layer, requested: frozenset[str], *, looped: bool = False
@@ -435,25 +537,37 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
     def _loop(
         self,
-        layer_range: range,
+        block: LayerBlock,
         x: jax.Array,
-        mask: ops.AttentionMask | None,
-        rotation: ops.Rotation | None,
-        key: Key,
+        views: Mapping[bool, LayerView],
+        dropout_key: Key,
     ) -> jax.Array:
         """Return the output of consecutive layers of which nothing is requested, as one loop over
         their stacked parameters."""
-        graphs, params = zip(*(nnx.split(self.layers[str(n)]) for n in layer_range), strict=True)
-        # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger
-        # than that.
-        stacked = jax.tree.map(lambda *layers: jnp.stack(layers, dtype=self.compute.dtype), *params)
+        # Of each place in a step of the loop: the layers that are there, one after another
+        first = block.layers.start
+        graphs = []
+        stacked = []
+        for place in range(block.period):
+            split = [nnx.split(self.layers[str(n)]) for n in block.layers[place :: block.period]]
+            graphs.append(split[0][0])
+            params = [layer_params for _, layer_params in split]
+            # Cast here as a layer casts its parameters anyway, so that the stacked copy is no
+            # larger than that.
+            stack = partial(_stack, dtype=self.compute.dtype)
+            stacked.append(jax.tree.map(stack, *params))
 
-        def body(x: jax.Array, scanned: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
-            n, params = scanned
-            layer = self._rematerialised(nnx.merge(graphs[0], params), frozenset(), looped=True)
-            return layer(x, mask, rotation, fold(key, n))[0], None
+        def body(x: jax.Array, scanned: tuple[jax.Array, list[nnx.State]]) -> Any:
+            n, all_params = scanned
+            for place, params in enumerate(all_params):
+                merged = nnx.merge(graphs[place], params)
+                layer = self._rematerialised(merged, frozenset(), looped=True)
+                view = views[self.config.is_local(first + place)]
+                x = layer(x, view, fold(dropout_key, n + place))[0]
+            return x, None
 
-        return jax.lax.scan(body, x, (jnp.arange(layer_range.start, layer_range.stop), stacked))[0]
+        numbers = jnp.arange(first, block.layers.stop, block.period)
+        return jax.lax.scan(body, x, (numbers, stacked))[0]
 
     def _logits(
         self, hidden: jax.Array, batch: Batch, request: FeatureRequest
@@ -496,6 +610,11 @@ def _collect(
     )
     wide: Features = jax.tree.map(lambda feature: feature.astype(jnp.float32), features)
     return wide
+
+
+def _stack(*arrays: jax.Array, dtype: str) -> jax.Array:
+    """Stack a parameter of several layers, in another type."""
+    return jnp.stack(arrays, dtype=dtype)
 
 
 def _at_slots(x: jax.Array, batch: Batch) -> jax.Array:

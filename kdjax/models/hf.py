@@ -6,27 +6,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models import formats
-from kdjax.models.bert import Model, Params, abstract_params
-from kdjax.models.naming import NAMINGS, Tensors
+from kdjax.models.bert import Model, abstract_params
+from kdjax.models.families import door
+from kdjax.models.families.naming import Tensors
 from kdjax.storage import hub, locks
 from kdjax.storage.files import entries, read_json
 from kdjax.storage.paths import local_path
-from kdjax.tokenizer_config import TOKENIZER, write_tokenizer_config
+from kdjax.tokenizer_config import TOKENIZER, padding_token, write_tokenizer_config
 
-_SINES = "encoder.embed_positions.weight"
-_POSITIONS = "embeddings.position_embeddings.weight"
 _WRITTEN = frozenset(
     {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
 )
@@ -43,7 +39,7 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
             has.
     """
     path = _readable(directory) / "config.json"
-    return formats.from_json(_read_config(path), path)
+    return door.from_json(_read_config(path), path)
 
 
 def _readable(directory: str | Path) -> Path:
@@ -55,17 +51,17 @@ def _readable(directory: str | Path) -> Path:
 
 def _read_config(path: Path) -> Any:
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a Hugging Face BERT directory")
+        raise InputError(f"{path}: no such file, expected a Hugging Face directory")
     return read_json(path)
 
 
 def from_pretrained(directory: str | Path) -> Model:
-    """Read a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own.
+    """Read a Hugging Face directory of a class in `kdjax.models.families`, or one of our own.
 
     The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed,
-    pytorch_model.bin. Names come with or without the prefix `bert.`, LayerNorms as weight/bias or
-    gamma/beta. Without an MLM head there is no "mlm" in the parameters; other heads are not read.
-    Parameters are float32.
+    pytorch_model.bin. Names come with or without the encoder's prefix (`bert.`), LayerNorms as
+    weight/bias or gamma/beta. Without an MLM head there is no "mlm" in the parameters; other heads
+    are not read. Parameters are float32.
 
     Args:
         directory: a directory, or `hf:OWNER/NAME@REVISION`: a repository of the Hugging Face Hub,
@@ -78,11 +74,8 @@ def from_pretrained(directory: str | Path) -> Model:
     """
     directory = _readable(directory)
     config = pretrained_config(directory)
-    config_path = directory / "config.json"
-    settings = _read_config(config_path)
-    rows_before = formats.rows_before_positions(settings, config_path)
-    stored_as = formats.FORMATS.get(settings["model_type"])
-    naming = NAMINGS[settings["model_type"]]
+    model_type = _read_config(directory / "config.json")["model_type"]
+    naming = door.naming_of(model_type)
     where = _weights(directory)
     tensors = naming.plain(_read(where), where)
     # Shapes are made layer by layer: a number that no file could hold would take for ever.
@@ -92,61 +85,23 @@ def from_pretrained(directory: str | Path) -> Model:
             "config.json says"
         )
 
-    def take(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> jax.Array:
-        """Remove a parameter's tensor from `tensors`; return it in the parameter's layout.
-
-        Raises:
-            InputError: it is missing, of another shape or not of finite floating point numbers.
-        """
-        name, transposed = naming.name_of(path)
-        if name not in tensors:
-            raise InputError(f"{where}: tensor {name!r} is missing")
-        tensor = tensors.pop(name)
-        shape = expected.shape
-        if transposed:
-            shape = shape[::-1]
-        if name == _POSITIONS:
-            shape = (shape[0] + rows_before, shape[1])
-        if tensor.shape != shape:
-            raise InputError(
-                f"{where}: tensor {name!r} has the shape {tensor.shape}, config.json says {shape}"
-            )
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise InputError(
-                f"{where}: tensor {name!r} holds {tensor.dtype}, expected floating point numbers"
-            )
-        # One that is not finite makes every loss NaN, and is a sign of a damaged file.
-        if not np.isfinite(tensor).all():
-            raise InputError(f"{where}: tensor {name!r} holds numbers that are not finite")
-        array = tensor
-        if transposed:
-            array = tensor.T
-        if name == _POSITIONS:
-            array = array[rows_before:]
-        if stored_as is not None and stored_as.turns_neighbours and _is_turned(path):
-            array = formats.halves_of_neighbours(array, config.heads)
-        return jnp.asarray(array, jnp.float32)
-
-    expected = abstract_params(config, mlm=naming.has_mlm_head(tensors))
-    params = jax.tree_util.tree_map_with_path(take, expected)
-    if tensors:
-        raise InputError(
-            f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as "
-            "config.json says"
-        )
-    return Model(config, params)
+    abstract = abstract_params(config, mlm=naming.has_mlm_head(tensors))
+    return Model(config, door.read_params(config, model_type, tensors, abstract, where))
 
 
 def save_pretrained(
-    directory: str | Path, model: Model, *, tokenizer: Path | None = None, card: str | None = None
+    directory: str | Path,
+    model: Model,
+    *,
+    tokenizer: Path | None = None,
+    card: str | None = None,
+    for_transformers: bool = False,
 ) -> None:
     """Write a directory that `from_pretrained` reads again, bit for bit.
 
-    Where transformers has a class with equal logits, it reads the directory as well:
-    `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head), `RoFormerForMaskedLM` or
-    `RobertaPreLayerNormForMaskedLM` for some others (`kdjax.models.formats`). Models that no class
-    computes, as pre-LN with rotary positions, have the `model_type` "kdjax", which transformers
-    refuses by name.
+    Where transformers has a class with equal logits, it reads the directory as well: that of the
+    model's family, of BERT's family also a relative of BERT (`kdjax.models.families.door`). Models
+    that no class computes have the `model_type` "kdjax", which transformers refuses by name.
 
     All or nothing: what was there before stays until the new directory is whole.
 
@@ -154,15 +109,21 @@ def save_pretrained(
         directory: new, empty, or holding nothing but what this function writes.
         model: an encoder, with or without an MLM head.
         tokenizer: a tokenizer.json to put beside the weights, with a tokenizer_config.json by which
-            transformers' AutoTokenizer gives the same ids.
+            transformers' AutoTokenizer gives the same ids; its padding token is the model's.
         card: the text of README.md.
+        for_transformers: whether a model that no class of transformers computes is refused.
 
     Raises:
-        InputError: a directory that holds other files or cannot be written.
+        InputError: a directory that holds other files or cannot be written, or a model that is
+            refused.
     """
     directory = local_path(directory, "the model's directory").resolve()
     config, params = model
     check_saveable(directory)
+    if for_transformers:
+        door.check_exportable(config)
+    if tokenizer is not None:
+        config = _padded_as(config, tokenizer)
     # Written beside its place, and moved there whole.
     beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
@@ -171,7 +132,11 @@ def save_pretrained(
         (beside / "config.json").write_text(
             _config_json(config, mlm="mlm" in params), encoding="utf-8"
         )
-        save_file(_tensors(config, params), beside / "model.safetensors", metadata={"format": "pt"})
+        save_file(
+            door.write_tensors(config, params),
+            beside / "model.safetensors",
+            metadata={"format": "pt"},
+        )
         # The library gives its file to its owner alone; whoever may read the config may read the
         # weights.
         shutil.copymode(beside / "config.json", beside / "model.safetensors")
@@ -261,35 +226,19 @@ def _read_pickle(path: Path) -> Tensors:
         ) from None
 
 
-def _tensors(config: ModelConfig, params: Params) -> Tensors:
-    """Return parameters as the tensors of a checkpoint."""
-    stored_as = formats.format_of(config)
-    naming = NAMINGS[formats.OWN if stored_as is None else stored_as.model_type]
-    mlm = "mlm" in params
-    tensors = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name, transposed = naming.name_of(path)
-        array = np.asarray(leaf, np.float32)
-        if stored_as is not None and stored_as.turns_neighbours and _is_turned(path):
-            array = formats.neighbours_of_halves(array, config.heads)
-        if stored_as is not None and stored_as.pad_token_id is not None and name == _POSITIONS:
-            array = np.concatenate([np.zeros((1, array.shape[1]), np.float32), array])
-        if transposed:
-            array = array.T
-        # safetensors does not look at strides.
-        tensors[naming.full_name(name, mlm=mlm)] = np.ascontiguousarray(array)
-    if stored_as is not None and stored_as.turns_neighbours:
-        tensors[naming.full_name(_SINES, mlm=mlm)] = formats.sine_table(config)
-    return tensors
+def _padded_as(config: ModelConfig, tokenizer: Path) -> ModelConfig:
+    """Return a configuration with the padding token of a tokenizer.json, where that has one.
 
-
-def _is_turned(path: tuple[Any, ...]) -> bool:
-    """Return whether a parameter is of queries or keys, which rotary positions turn."""
-    return path[-2].key in ("query", "key")
+    transformers takes it from config.json, and some classes count positions from it.
+    """
+    token = padding_token(read_json(tokenizer), tokenizer)
+    if token is None or token >= config.vocab_size:
+        return config
+    return replace(config, pad_token_id=token)
 
 
 def _config_json(config: ModelConfig, *, mlm: bool) -> str:
-    return json.dumps(formats.to_json(config, mlm=mlm), indent=2) + "\n"
+    return json.dumps(door.to_json(config, mlm=mlm), indent=2) + "\n"
 
 
 def _swap(new: Path, directory: Path) -> None:

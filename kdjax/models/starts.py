@@ -1,12 +1,15 @@
 """The standard deviation of a random start, by width.
 
-All matrices and tables share one standard deviation, as BERT's do: embeddings pass a LayerNorm, so
-does what the MLM head's dense layer makes, and output projections are not scaled by depth as
-GPT-2's are.
+All matrices and tables of BERT share one standard deviation: embeddings pass a LayerNorm, so does
+what the MLM head's dense layer makes. ModernBERT's projections into the residual stream are scaled
+by depth, as Megatron-LM's and GPT-2's (Shoeybi et al. 2019, arXiv 1909.08053; Warner et al. 2024,
+arXiv 2412.13663); RoBERTa's and DistilBERT's numbers are a normal's that is not cut, as in their
+code.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -34,12 +37,24 @@ def init_std(config: ModelConfig) -> float:
     return config.init_std * wider
 
 
-def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:
-    """Return the initializer of matrices and embeddings: BERT's normal, cut at two deviations.
+def initializer(config: ModelConfig, *, of_output: bool = False) -> jax.nn.initializers.Initializer:
+    """Return the initializer of matrices and embeddings: a normal, cut as the model says.
 
     Without a key, as with `ShapesOnly`, it draws nothing and gives zeros.
+
+    Args:
+        config: configuration of the model.
+        of_output: whether it is of a matrix whose results are added to the residual stream, or of
+            the MLM head's dense layer.
     """
-    draw = jax.nn.initializers.truncated_normal(stddev=init_std(config))
+    std = init_std(config)
+    if of_output and config.init_outputs == "by_depth":
+        std /= math.sqrt(2 * config.layers)
+    draw = jax.nn.initializers.normal(stddev=std)
+    if config.init_cut > 0:
+        draw = jax.nn.initializers.truncated_normal(
+            stddev=std, lower=-config.init_cut, upper=config.init_cut
+        )
 
     def start(
         key: jax.Array | None, shape: Any, dtype: Any | None = jnp.float32, out_sharding: Any = None

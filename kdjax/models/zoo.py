@@ -1,13 +1,15 @@
-"""Named model sizes: BERT's, the smaller ones of Turc et al. (2019, arXiv 1908.08962), and MiniLM's
-six layers."""
+"""Named model sizes: BERT's, the smaller ones of Turc et al. (2019, arXiv 1908.08962), MiniLM's six
+layers, ModernBERT's (Warner et al. 2024, arXiv 2412.13663) and Ettin's (Weller et al. 2025, arXiv
+2507.11412)."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from kdjax.config import ModelConfig, ModelOptions, ModelSpec
-from kdjax.config.model import HEAD_WIDTH, WRITTEN_SIZE
+from kdjax.config import ModelConfig, ModelSpec
+from kdjax.config.families import FAMILIES
+from kdjax.config.model import HEAD_WIDTH, WRITTEN_SIZE, with_family_settings
 from kdjax.errors import InputError, nearest
 
 
@@ -32,26 +34,38 @@ SIZES = {
     "base": _bert(12, 768),
     "large": _bert(24, 1024),
     "minilm-l6": Size(6, 384, 12, 1536),
+    "modernbert-base": Size(22, 768, 12, 1152),
+    "modernbert-large": Size(28, 1024, 16, 2624),
+    "ettin-17m": Size(7, 256, 4, 384),
+    "ettin-32m": Size(10, 384, 6, 576),
+    "ettin-68m": Size(19, 512, 8, 768),
+    "ettin-150m": Size(22, 768, 12, 1152),
+    "ettin-400m": Size(28, 1024, 16, 2624),
+    "ettin-1b": Size(28, 1792, 28, 3840),
 }
 """Sizes with a name of their own. Besides, LxW (as in 6x768) is L layers of width W with W/64 heads
-and ffn 4W; another W needs heads of its own."""
+and the family's feed-forward block, BERT's of 4W; another W needs heads of its own."""
 
 
 def resolve(spec: ModelSpec) -> ModelConfig:
-    """Return a model by name, with what the spec sets itself in place of the name's.
+    """Return a model by family and name, with what the spec sets itself in place of theirs.
 
     Raises:
-        InputError: an unknown size, or sizes that do not fit together.
+        InputError: an unknown size, sizes that do not fit together, or a setting that contradicts
+            the family.
     """
-    size = _size(spec.size)
-    sizes = size._asdict()
+    spec = with_family_settings(spec)
+    ratio = FAMILIES[spec.family].ffn_ratio
+    size = _size(spec.size, ratio)
+    settings: dict[str, Any] = size._asdict()
     if spec.width is not None:
-        sizes["ffn"] = 4 * spec.width  # BERT's ratio, not the named size's block
-    for name in Size._fields:
-        if getattr(spec, name) is not None:
-            sizes[name] = getattr(spec, name)
-    options = {field.name: getattr(spec, field.name) for field in dataclasses.fields(ModelOptions)}
-    return ModelConfig(**sizes, **options)
+        settings["ffn"] = int(ratio * spec.width)  # the family's ratio, not the named size's block
+    for field in dataclasses.fields(ModelConfig):
+        value = getattr(spec, field.name)
+        # Sizes may be open; nothing else is, but for what None says something of.
+        if field.name not in settings or value is not None:
+            settings[field.name] = value
+    return ModelConfig(**settings)
 
 
 def get(name: str) -> ModelConfig:
@@ -63,7 +77,8 @@ def get(name: str) -> ModelConfig:
     return resolve(ModelSpec(size=name))
 
 
-def _size(name: str) -> Size:
+def _size(name: str, ffn_ratio: float) -> Size:
+    """Return a size by its name, or as layers x width."""
     if name in SIZES:
         return SIZES[name]
     written = WRITTEN_SIZE.fullmatch(name)
@@ -74,4 +89,4 @@ def _size(name: str) -> Size:
         )
     layers = int(written[1])
     width = int(written[2])
-    return _bert(layers, width)
+    return _bert(layers, width)._replace(ffn=int(ffn_ratio * width))

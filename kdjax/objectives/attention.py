@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from kdjax.config import ModelConfig
+from kdjax.errors import InputError
 from kdjax.models import ops
 from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
@@ -32,14 +33,34 @@ def scores_needs(student: ModelConfig, teacher: ModelConfig, layers: Pairs) -> F
     """Return the scores of both models at some pairs of layers.
 
     Raises:
-        InputError: the models differ in their heads.
+        InputError: the models differ in their heads, or a layer sees a sliding window alone.
     """
     check_equal("heads", student.heads, teacher.heads)
+    for student_layer, teacher_layer in layers:
+        _check_global("student", student, student_layer)
+        _check_global("teacher", teacher, teacher_layer)
     student_layers = frozenset(pair[0] for pair in layers)
     teacher_layers = frozenset(pair[1] for pair in layers)
     return FeatureNeeds(
         FeatureRequest(scores=student_layers), FeatureRequest(scores=teacher_layers)
     )
+
+
+def _check_global(whose: str, model: ModelConfig, layer: int) -> None:
+    """Check that a layer's attention sees all positions.
+
+    The scores of a local layer beyond its window enter no softmax: nothing has taught the teacher
+    what they should be, and nothing in the student reads them.
+
+    Raises:
+        InputError: the layer sees a sliding window alone.
+    """
+    if model.is_local(layer):
+        raise InputError(
+            f"layer {layer} of the {whose} sees {model.half_window(layer)} positions to either "
+            "side, expected a layer whose attention sees all: scores beyond a window are not "
+            "learned"
+        )
 
 
 def masked_scores(features: Features, batch: Batch) -> jax.Array:

@@ -40,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     ("*.key.bias", ("tensor",)),
     ("*.value.bias", ("tensor",)),
     ("*.up.bias", ("tensor",)),
+    ("*.gate.bias", ("tensor",)),
     ("*mlm.dense.bias", ("tensor",)),
     ("*mlm.norm.*", ("tensor",)),
     ("*mlm.bias", ("tensor",)),  # [V]

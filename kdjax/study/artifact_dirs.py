@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.config import Config, plain, to_dict
+from kdjax.config.model import drop_later_settings
 from kdjax.storage.files import digest
 
 ARTIFACTS = ("data", "texts", "teacher", "cache", "references")
@@ -43,6 +44,8 @@ def _dependencies(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = plain(to_dict(config))
     data = settings["data"]
     teacher = settings["teacher"]
+    drop_later_settings(settings["student"])
+    drop_later_settings(teacher["architecture"])
     text = _without(data, *_REGIME, *_LOADING)
     # The teacher's directory has its tokenizer, unless the recipe names one.
     corpus = [text, teacher["source"]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
+from kdjax.config.model import identity
 from kdjax.results.runs import ReferenceModel
 from kdjax.storage.files import digest, read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain, to_plain
@@ -48,11 +49,11 @@ class ReferenceModels:
                 name += f" ({', '.join(arm.name for arm in arms)})"
             # The name follows from student and start, not from the first arm that has them: other
             # arms may join a study.
-            identity = [plain(to_dict(settings)) for settings in (arms[0].student, arms[0].start)]
+            follows_from = [identity(arms[0].student), plain(to_dict(arms[0].start))]
             for seed in self._plan.config.seeds:
                 rows.append(
                     self._reference(
-                        f"untrained-{digest(identity)[:8]}-seed{seed}",
+                        f"untrained-{digest(follows_from)[:8]}-seed{seed}",
                         name,
                         seed,
                         arms[0].student,

@@ -23,6 +23,7 @@ from kdjax.config import (
     StartConfig,
     changed,
 )
+from kdjax.config.model import with_family_settings
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.features import FeatureRequest
@@ -162,7 +163,7 @@ def resolve(
     # The recipe's settings with those of the arm, and nothing left open
     config = arm_of(name, config)
     objectives = objectives_of(name, config)
-    student = changed(student, config.student, f"arms.{name}.student")
+    student = _changed_student(student, config.student, f"arms.{name}.student")
     model = zoo.resolve(student) if isinstance(student, ModelSpec) else student
     optimizer = changed(optimizer, config.optimizer, f"arms.{name}.optimizer")
 
@@ -180,6 +181,27 @@ def resolve(
     except InputError as e:
         raise InputError(f"arms.{name}: {e}") from None
     return Arm(name, config, tuple(phases))
+
+
+def _changed_student(
+    student: ModelSpec | ModelConfig, changes: dict[str, Any], where: str
+) -> ModelSpec | ModelConfig:
+    """Return the recipe's student with an arm's own settings.
+
+    Of another family it has that family's settings, but for its size and the vocabulary, which is
+    the text's.
+    """
+    if isinstance(student, ModelSpec):
+        student = with_family_settings(student)
+    family = changes.get("family", student.family)
+    if isinstance(student, ModelSpec) and family != student.family:
+        # Checks the family's name
+        changed(student, {"family": family}, where)
+        kept = ("size", "layers", "width", "heads", "ffn", "vocab_size")
+        settings = {name: getattr(student, name) for name in kept}
+        student = with_family_settings(ModelSpec(family=family, **settings))
+    of_arm: ModelSpec | ModelConfig = changed(student, changes, where)
+    return of_arm
 
 
 def _phase(

@@ -159,7 +159,7 @@ class Phase:
     @property
     def uses_dropout(self) -> bool:
         """Return whether the student has dropout."""
-        return self.student.dropout > 0 or self.student.attention_dropout > 0
+        return self.student.drops_out
 
     def init_objective(self, seed: int) -> dict[str, Any]:
         """Make the first projections of all the arm's phases.

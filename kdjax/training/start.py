@@ -63,10 +63,11 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         raise InputError("start.source is 'teacher', expected a teacher")
     at_most = ["width", "heads", "ffn", "type_vocab_size"]
     equal = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
+    equal += ["first_norm", "norm_bias", "linear_bias", "ffn_gated"]
     if teacher.positions == "rotary":
         # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
         # width.
-        equal += ["rotary_base", "head_width"]
+        equal += ["rotary_base", "local_rotary_base", "head_width"]
     else:
         at_most += ["head_width", "max_positions"]
 
@@ -87,7 +88,57 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
                 f"start from the teacher: the student's {name} is {setting}, expected its "
                 f"{expected}"
             )
-    start_layers(config, student, teacher)
+    if student.type_vocab_size == 0 < teacher.type_vocab_size and student.positions == "rotary":
+        raise InputError(
+            "start from the teacher: the student's type_vocab_size is 0, expected at least 1: the "
+            "teacher's token types have nowhere to go"
+        )
+    chosen = start_layers(config, student, teacher)
+    _check_kinds(chosen, student, teacher)
+    _check_projection(student, teacher)
+
+
+def _check_kinds(chosen: tuple[int, ...], student: ModelConfig, teacher: ModelConfig) -> None:
+    """Check that each layer starts from one that computes the same.
+
+    Raises:
+        InputError: a layer sees another window than the teacher's, which has learned to see its
+            own; or one has a norm where the other has none.
+    """
+    for n, layer in enumerate(chosen, start=1):
+        half_windows = (student.half_window(n), teacher.half_window(layer))
+        if half_windows[0] != half_windows[1]:
+            raise InputError(
+                f"start.layers: layer {n} of the student sees {_seen(half_windows[0])}, the "
+                f"teacher's {layer} {_seen(half_windows[1])}, expected layers that see the same; "
+                "lower takes the teacher's first ones"
+            )
+        if not student.first_norm and (n == 1) != (layer == 1):
+            raise InputError(
+                f"start.layers: layer {n} of the student from the teacher's {layer}, expected "
+                "layer 1 from layer 1 and no other: it alone has no norm before its attention"
+            )
+
+
+def _seen(half_window: int | None) -> str:
+    """Return what a layer sees in words."""
+    return "all" if half_window is None else f"{half_window} positions to either side"
+
+
+def _check_projection(student: ModelConfig, teacher: ModelConfig) -> None:
+    """Check that a teacher need not be narrowed, or is one that can be.
+
+    Raises:
+        InputError: a narrower start from a teacher with gated blocks or without biases.
+    """
+    sizes = ("width", "heads", "ffn")
+    is_whole = all(getattr(student, name) == getattr(teacher, name) for name in sizes)
+    is_plain = teacher.linear_bias and teacher.norm_bias and not teacher.ffn_gated
+    if not is_whole and not is_plain:
+        raise InputError(
+            "start from the teacher: the student is narrower, expected its width, heads and ffn: "
+            "gated blocks and layers without biases are not projected"
+        )
 
 
 def start_params(
@@ -113,6 +164,11 @@ def start_params(
     chosen = start_layers(config, student, teacher.config)
     layers = {str(n): params["layers"][str(layer)] for n, layer in enumerate(chosen, start=1)}
     embeddings = dict(params["embeddings"])
+    if "type" in embeddings and student.type_vocab_size == 0:
+        # Every token was of the first type: its vector goes with the positions.
+        first_type = embeddings.pop("type")["embedding"][0]
+        positions = embeddings["position"]["embedding"]
+        embeddings["position"] = {"embedding": positions + first_type}
     for name, rows in (("position", student.max_positions), ("type", student.type_vocab_size)):
         if name in embeddings:
             embeddings[name] = {"embedding": embeddings[name]["embedding"][:rows]}

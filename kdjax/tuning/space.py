@@ -140,8 +140,11 @@ def _kinds(name: str) -> tuple[Any, ...]:
         )
     if name not in hints:
         raise InputError(f"tune.space: unknown setting {name!r}{nearest(name, hints)}")
-    hint = hints[name]
-    return get_args(hint) or (hint,)
+    # A setting that may be left open has alternatives, of which one may be a Literal.
+    kinds: list[Any] = []
+    for alternative in get_args(hints[name]) or (hints[name],):
+        kinds += get_args(alternative) or (alternative,)
+    return tuple(kinds)
 
 
 def _typed(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:

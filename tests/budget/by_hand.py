@@ -27,6 +27,7 @@ class Model(NamedTuple):
     head_width: int
     ffn: int
     vocabulary: int
+    gated: bool = False
 
     @property
     def width(self) -> int:
@@ -69,12 +70,12 @@ def attention_parts(model: Model, batch: Batch, parts: Iterable[str], gradients:
 
 def layer(model: Model, batch: Batch, gradients: int) -> int:
     """Count a whole layer: query, key, value, scores; their mixing of the values, the output; up
-    and down."""
+    and down, and a gate beside up where there is one."""
     return (
         attention_parts(model, batch, (*QKV, "scores"), gradients)
         + pairs_of_positions(model, batch, gradients)
         + matmul(batch.tokens, model.width, model.width, gradients)
-        + matmul(batch.tokens, model.width, model.ffn, gradients)
+        + (1 + model.gated) * matmul(batch.tokens, model.width, model.ffn, gradients)
         + matmul(batch.tokens, model.ffn, model.width, gradients)
     )
 

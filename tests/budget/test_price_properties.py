@@ -7,6 +7,7 @@ import dataclasses
 import resource
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount
 from kdjax.budget.price import PARTS, Count, Price, measure, reconcile
-from kdjax.config import ArmConfig, HeadConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.config import ArmConfig, HeadConfig, ModelConfig, ModelSpec, OptimizerConfig, TermConfig
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.training.arm import resolve
@@ -161,6 +162,36 @@ def test_matmuls_of_rotary_models_are_those_by_hand_too(preset: str) -> None:
     actual = price(phase, BatchShape(*batch))
     check_sound(actual)
     assert actual.jaxpr_matmul == by_hand.PRESETS[preset][0](student, teacher, batch)
+
+
+@pytest.mark.parametrize("preset", ["scratch", "minilm"])
+def test_matmuls_of_families_are_those_by_hand(preset: str) -> None:
+    """A ModernBERT learns from a RoBERTa: a gate is a matmul more, and a window none less, as
+    scores are computed whole and masked."""
+    student = Model(2, 2, 8, 16, 50, gated=True)
+    teacher = Model(1, 2, 8, 24, 50)
+    batch = Batch(3, 12, 2)
+    modern = sized(student, family="modernbert", attention_window=4, global_every=2)
+    (phase,) = resolve(
+        preset, ArmConfig(), modern, sized(teacher, family="roberta"), OptimizerConfig()
+    ).phases
+    actual = price(phase, BatchShape(*batch))
+    check_sound(actual)
+    assert actual.jaxpr_matmul == by_hand.PRESETS[preset][0](student, teacher, batch)
+
+
+def sized(model: Model, **settings: Any) -> ModelConfig:
+    """Return a model of a family in a size by hand."""
+    return zoo.resolve(
+        ModelSpec(
+            layers=model.layers,
+            width=model.width,
+            heads=model.heads,
+            ffn=model.ffn,
+            vocab_size=model.vocabulary,
+            **settings,
+        )
+    )
 
 
 def term(name: str, weight: float = 1.0, **options: object) -> TermConfig:

@@ -28,7 +28,7 @@ from kdjax.models import (
     pretrained_config,
     save_pretrained,
 )
-from kdjax.models.naming import Tensors
+from kdjax.models.families.naming import Tensors
 from tests import features
 from tests.golden import pytorch
 from tests.models.fixtures import BatchOf, ConfigWith, Scramble

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from kdjax.errors import InputError
-from kdjax.models import from_pretrained, hf, init, pretrained_config, save_pretrained
-from kdjax.models.naming import Tensors
+from kdjax.models import from_pretrained, init, pretrained_config, save_pretrained
+from kdjax.models.families.naming import Tensors
 from tests.models.fixtures import ConfigWith
 
 
@@ -147,7 +147,7 @@ def test_missing_directory_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "roberta"}, ("model_type", "'roberta'", "'bert'", "'roformer'", "'kdjax'")),
+        ({"model_type": "deberta"}, ("model_type", "'roberta'", "'bert'", "'roformer'", "'kdjax'")),
         ({"model_type": None}, ("model_type", "None")),
         ({"hidden_act": "relu"}, ("hidden_act", "'relu'", "gelu")),
         ({"hidden_act": ["gelu"]}, ("hidden_act", "['gelu']")),
@@ -313,7 +313,7 @@ def test_saving_again_replaces_everything(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["some-tokenizer.json", "teacher"]
 
 
-@pytest.mark.parametrize("step", ["_config_json", "_tensors", "save_file", "_swap"])
+@pytest.mark.parametrize("step", ["_config_json", "door.write_tensors", "save_file", "_swap"])
 def test_failed_save_leaves_the_directory_as_it_was(
     saved: Path, config_with: ConfigWith, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -323,7 +323,7 @@ def test_failed_save_leaves_the_directory_as_it_was(
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(hf, step, fail)
+    monkeypatch.setattr(f"kdjax.models.hf.{step}", fail)
     with pytest.raises(InputError, match=r"teacher: cannot be written: no space left"):
         save_pretrained(saved, init(config_with(), 1))
     # Same files, same bytes, and no temporary directory beside them.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kdjax.errors import InputError
 from kdjax.objectives import get
 from tests.objectives.examples import (
     STUDENT,
@@ -77,3 +79,18 @@ def test_attention_kl_is_a_mean_over_rows_inside_documents(
     assert len(divergences) == STUDENT.heads * batch["valid"].sum()
     loss = get("attention_kl", teacher_layer=teacher_layer)(student, teacher, batch, {})
     assert loss == pytest.approx(np.mean(divergences), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("attention_kl", {}), ("attention_mse", {"layers": [[2, 1]]})],
+)
+def test_scores_of_a_layer_with_a_window_are_refused_and_relations_are_not(
+    name: str, options: dict[str, Any]
+) -> None:
+    """What lies beyond the window enters no softmax; relations are of vectors, and need none."""
+    local = replace(STUDENT, attention_window=4, global_every=2)
+    assert local.is_local(STUDENT.layers)
+    with pytest.raises(InputError, match="layer 2 of the student sees 2 positions to either side"):
+        get(name, **options).needs(local, TEACHER)
+    assert get("relation").needs(local, TEACHER).student.query == frozenset({STUDENT.layers})

@@ -18,11 +18,13 @@ from kdjax.config import (
     ComputeConfig,
     MeshConfig,
     ModelConfig,
+    ModelSpec,
     OptimizerConfig,
     TermConfig,
 )
 from kdjax.errors import InputError
 from kdjax.hlo.collectives import Collective, collectives, total
+from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.phase import BatchShape, Phase
@@ -141,9 +143,29 @@ def test_scan_microbatches_and_remat_on_mesh_equal_one_device() -> None:
     check_same(stepped(looped), stepped(plain), started(plain))
 
 
-def test_rotary_student_on_mesh_equals_one_device() -> None:
-    """There is no position table, and heads are split over devices that each turn their own."""
-    student = dataclasses.replace(STUDENT, width=32, heads=4, ffn=32, positions="rotary")
+@pytest.mark.parametrize(
+    "student",
+    [
+        dataclasses.replace(STUDENT, width=32, heads=4, ffn=32, positions="rotary"),
+        zoo.resolve(
+            ModelSpec(
+                family="modernbert",
+                layers=2,
+                width=32,
+                heads=4,
+                ffn=32,
+                vocab_size=STUDENT.vocab_size,
+                max_positions=STUDENT.max_positions,
+                attention_window=4,
+                global_every=2,
+            )
+        ),
+    ],
+    ids=["bert", "modernbert"],
+)
+def test_rotary_student_on_mesh_equals_one_device(student: ModelConfig) -> None:
+    """There is no position table, and heads are split over devices that each turn their own; so are
+    a gated block's units."""
     (only,) = resolve(
         "scratch", ArmConfig(), student, TEACHER, OptimizerConfig(learning_rate=1e-2)
     ).phases

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.config import ModelConfig, StartConfig
+from kdjax.config import ModelConfig, ModelSpec, StartConfig
 from kdjax.errors import InputError
-from kdjax.models import Model, abstract_params, forward
+from kdjax.models import Model, abstract_params, forward, init, zoo
 from kdjax.models.features import FeatureRequest
 from kdjax.training.start import check_start, start_layers, start_params
 from tests import tiny
@@ -227,3 +227,63 @@ def test_start_without_teacher_is_refused() -> None:
         check_start(StartConfig("teacher"), tiny.STUDENT, None)
     with pytest.raises(InputError, match="expected a teacher"):
         start_params(StartConfig("teacher"), tiny.STUDENT, None, 0)
+
+
+MODERN = zoo.resolve(
+    ModelSpec(
+        family="modernbert",
+        layers=4,
+        width=16,
+        heads=2,
+        ffn=24,
+        vocab_size=40,
+        max_positions=16,
+        attention_window=4,
+        global_every=2,
+    )
+)
+
+
+def test_start_of_modernbert_takes_layers_of_its_own_kind_whole() -> None:
+    whole = init(MODERN, 3)
+    student = dataclasses.replace(MODERN, layers=2)
+    config = StartConfig(source="teacher", layers="lower")
+    params = start_params(config, student, whole, 0)
+    taken = {n: whole.params["layers"][n] for n in ("1", "2")}
+    jax.tree.map(np.testing.assert_array_equal, params["layers"], taken)
+    shapes = jax.tree.map(np.shape, params)
+    assert shapes == jax.tree.map(np.shape, init(student, 0).params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers", "complaint"),
+    [
+        ({"layers": 2}, (1, 3), "layer 2 of the student sees 2 positions to either side, the teac"),
+        ({"layers": 3}, (1, 2, 1), "layer 3 of the student from the teacher's 1, expected layer 1"),
+        ({"width": 8, "heads": 1}, (1, 2, 3, 4), "the student is narrower, expected its width"),
+        ({"linear_bias": True}, (1, 2, 3, 4), "linear_bias is True, expected its False"),
+    ],
+)
+def test_start_of_modernbert_from_layers_of_another_kind_is_refused(
+    changes: dict[str, Any], layers: tuple[int, ...], complaint: str
+) -> None:
+    student = dataclasses.replace(MODERN, **changes)
+    with pytest.raises(InputError, match=complaint):
+        check_start(StartConfig(source="teacher", layers=layers), student, MODERN)
+
+
+def test_start_without_token_types_computes_what_the_teacher_does_of_the_first_type() -> None:
+    whole = teacher()
+    settings = {"family": "distilbert", "type_vocab_size": 0, "dropout_sites": "distilbert"}
+    student = dataclasses.replace(whole.config, **settings)
+    params = start_params(StartConfig(source="teacher"), student, whole, 0)
+    batch = {
+        "tokens": np.array([[3, 1, 4, 1, 5]], np.int32),
+        "segments": np.ones((1, 5), np.int32),
+        "positions": np.arange(5, dtype=np.int32)[None],
+    }
+    request = FeatureRequest(hidden=frozenset({0, 1}))
+    want = forward(*whole, batch, request).hidden
+    got = forward(student, params, batch, request).hidden
+    for layer in (0, 1):
+        np.testing.assert_allclose(got[layer], want[layer], rtol=0, atol=1e-5)

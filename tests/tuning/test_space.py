@@ -95,7 +95,7 @@ REFUSED = [
     ("{student.norm: {low: 1, high: 4}}", r"student.norm: found a range, expected choices"),
     (
         "{student.norm: {choices: [pre, past]}}",
-        r"student.norm: found the choice 'past', expected 'post' or 'pre'",
+        r"student.norm: found the choice 'past', expected 'post' or 'pre' or null",
     ),
     (
         "{student.layers: {choices: [1, 2.5]}}",

@@ -5,6 +5,7 @@ kernels in `kernels/`. `dispatch` says which form is traced; callers do not ask.
 """
 
 from kdjax.models.ops.attention import (
+    AttentionCall,
     AttentionMask,
     attention,
     attention_scores,
@@ -15,6 +16,7 @@ from kdjax.models.ops.cross_entropy import cross_entropy
 from kdjax.models.ops.dropout import dropout
 from kdjax.models.ops.dtypes import at_least_float32
 from kdjax.models.ops.embedding import embed, tied_logits
+from kdjax.models.ops.gated_gelu import gated_gelu
 from kdjax.models.ops.gelu import gelu
 from kdjax.models.ops.heads import split_heads
 from kdjax.models.ops.kl import kl, kl_of_log_probs, log_softmax
@@ -24,6 +26,7 @@ from kdjax.models.ops.relations import relation_kl, relation_scores
 from kdjax.models.ops.rotary import Rotation, rotate, rotation_of
 
 __all__ = [
+    "AttentionCall",
     "AttentionMask",
     "Rotation",
     "at_least_float32",
@@ -33,6 +36,7 @@ __all__ = [
     "dropout",
     "embed",
     "first_token_attention",
+    "gated_gelu",
     "gelu",
     "kl",
     "kl_of_log_probs",

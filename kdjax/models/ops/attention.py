@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -23,44 +24,80 @@ Attended = tuple[jax.Array, jax.Array | None]
 """The context, and the scores where there are some."""
 
 
-class AttentionMask(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("segments", "allowed"),
+    meta_fields=("half_window",),
+)
+@dataclass(frozen=True)
+class AttentionMask:
     """The positions that each position may look at: those of its own segment, itself included.
 
     Attributes:
         segments: int32 `[B, L]`.
-        allowed: the same for pairs of positions, bool `[B, 1, L, L]`.
+        allowed: the same for pairs of positions, bool `[B, 1, L, L]`, or for the first positions
+            and all others.
+        half_window: positions that a position sees to either side, as in `allowed`; None: all of
+            its segment's.
     """
 
     segments: jax.Array
     allowed: jax.Array
+    half_window: int | None = None
 
 
-def segment_mask(segments: jax.Array) -> AttentionMask:
-    """Build the mask that keeps attention inside segments, int32 `[B, L]`."""
-    return AttentionMask(segments, segments[:, None, :, None] == segments[:, None, None, :])
+def segment_mask(
+    segments: jax.Array, half_window: int | None = None, *, queries: int | None = None
+) -> AttentionMask:
+    """Build the mask that keeps attention inside segments, and inside a sliding window.
+
+    A segment's tokens stand side by side, so that a distance in the row is one in the text.
+
+    Args:
+        segments: int32 `[B, L]`.
+        half_window: positions that a position sees to either side (Beltagy et al. 2020, arXiv
+            2004.05150); None: all of its segment's.
+        queries: positions from the first on that look at others; None: all.
+    """
+    allowed = segments[:, None, :queries, None] == segments[:, None, None, :]
+    if half_window is not None:
+        places = jnp.arange(segments.shape[1])
+        allowed = allowed & (jnp.abs(places[:queries, None] - places) <= half_window)
+    return AttentionMask(segments, allowed, half_window)
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What attention takes besides queries, keys and values, the same for each of its forms.
+
+    Attributes:
+        mask: positions that each position may look at.
+        heads: H.
+        rate: dropout probability of the attention probabilities.
+        dropout_key: the layer's dropout key; None: there is no dropout.
+        with_scores: whether the scores are wanted; the forms in plain JAX return them always.
+    """
+
+    mask: AttentionMask
+    heads: int
+    rate: float = 0.0
+    dropout_key: Key = None
+    with_scores: bool = False
 
 
 def attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    mask: AttentionMask,
+    call: AttentionCall,
     *,
-    heads: int,
-    rate: float = 0.0,
-    dropout_key: Key = None,
-    with_scores: bool = False,
     kernels: bool = True,
 ) -> Attended:
     """Compute dropout(softmax(q kᵀ/√d)) v of each head.
 
     Args:
         query, key, value: `[B, L, D]`, heads side by side.
-        mask: positions that each position may look at.
-        heads: H.
-        rate: dropout probability of the attention probabilities.
-        dropout_key: the layer's dropout key; None: there is no dropout.
-        with_scores: whether the scores are wanted.
+        call: mask, heads and dropout.
         kernels: whether a platform's kernel may compute it.
 
     Returns:
@@ -71,14 +108,14 @@ def attention(
     forms = {}
     length = query.shape[1]
     width = query.shape[2]
-    if kernels and attention_kernel.fits(length, width, heads, scores=with_scores):
+    if kernels and attention_kernel.fits(length, width, call.heads, scores=call.with_scores):
         forms["tpu"] = by_tpu_kernel
-    drops_out = dropout_key is not None and rate > 0
-    plain = query.dtype == jnp.bfloat16 and not with_scores and not drops_out
-    if kernels and plain and _cudnn_fits(length, width // heads):
+    drops_out = call.dropout_key is not None and call.rate > 0
+    plain = query.dtype == jnp.bfloat16 and not call.with_scores and not drops_out
+    if kernels and plain and _cudnn_fits(length, width // call.heads):
         forms["gpu"] = by_cudnn
     form = dispatch.choose(reference, optimized, **forms)
-    return form(query, key, value, mask, heads, rate, dropout_key, with_scores=with_scores)
+    return form(query, key, value, call)
 
 
 def attention_scores(query: jax.Array, key: jax.Array) -> jax.Array:
@@ -88,14 +125,7 @@ def attention_scores(query: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def first_token_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    segments: jax.Array,
-    *,
-    heads: int,
-    rate: float = 0.0,
-    dropout_key: Key = None,
+    query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall
 ) -> jax.Array:
     """Compute what `attention` gives for each sequence's first token alone, `[B, 1, D]`.
 
@@ -104,64 +134,29 @@ def first_token_attention(
     Args:
         query: that token's query, `[B, 1, D]`.
         key, value: `[B, L, D]`, heads side by side.
-        segments: int32 `[B, L]`.
-        heads: H.
-        rate: dropout probability of the attention probabilities.
-        dropout_key: the layer's dropout key; None: there is no dropout.
+        call: mask of the first position (`segment_mask` with `queries=1`), heads and dropout.
     """
-    mask = AttentionMask(segments, segments[:, None, :1, None] == segments[:, None, None, :])
-    context, _ = reference(query, key, value, mask, heads, rate, dropout_key, with_scores=False)
+    context, _ = reference(query, key, value, call)
     return context
 
 
-def reference(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: AttentionMask,
-    heads: int,
-    rate: float,
-    dropout_key: Key,
-    *,
-    with_scores: bool,
-) -> Attended:
-    """Compute `attention` in plain JAX, differentiated by JAX: the form that is priced.
-
-    Args:
-        query, key, value, mask, heads, rate, dropout_key: as in `attention`.
-        with_scores: of no effect: the scores are returned always.
-    """
-    scores = attention_scores(split_heads(query, heads), split_heads(key, heads))
-    masked_scores = jnp.where(mask.allowed, scores, -jnp.inf).astype(jnp.float32)
+def reference(query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall) -> Attended:
+    """Compute `attention` in plain JAX, differentiated by JAX: the form that is priced."""
+    scores = attention_scores(split_heads(query, call.heads), split_heads(key, call.heads))
+    masked_scores = jnp.where(call.mask.allowed, scores, -jnp.inf).astype(jnp.float32)
     probs = jax.nn.softmax(masked_scores).astype(query.dtype)
-    probs = dropout(probs, rate, dropout_key, site=Site.ATTENTION_PROBS)
-    context = jnp.einsum("BHLM,BHMd->BLHd", probs, split_heads(value, heads))
+    probs = dropout(probs, call.rate, call.dropout_key, site=Site.ATTENTION_PROBS)
+    context = jnp.einsum("BHLM,BHMd->BLHd", probs, split_heads(value, call.heads))
     return context.reshape(query.shape), scores
 
 
-def optimized(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: AttentionMask,
-    heads: int,
-    rate: float,
-    dropout_key: Key,
-    *,
-    with_scores: bool,
-) -> Attended:
-    """Compute `attention` by `attention_in_heads`, whose backward pass keeps less memory.
-
-    Args:
-        query, key, value, mask, heads, rate, dropout_key: as in `attention`.
-        with_scores: of no effect: the scores are returned always.
-    """
-    shape = (len(query), heads, query.shape[1], query.shape[1])
-    keep = keep_mask(shape, rate, dropout_key, site=Site.ATTENTION_PROBS)
-    if keep is None:
-        rate = 0.0
-    in_heads = [split_heads(x, heads) for x in (query, key, value)]
-    context, scores = attention_in_heads(*in_heads, mask.allowed, keep, rate)
+def optimized(query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall) -> Attended:
+    """Compute `attention` by `attention_in_heads`, whose backward pass keeps less memory."""
+    shape = (len(query), call.heads, query.shape[1], query.shape[1])
+    keep = keep_mask(shape, call.rate, call.dropout_key, site=Site.ATTENTION_PROBS)
+    rate = 0.0 if keep is None else call.rate
+    in_heads = [split_heads(x, call.heads) for x in (query, key, value)]
+    context, scores = attention_in_heads(*in_heads, call.mask.allowed, keep, rate)
     return merge_heads(context), scores
 
 
@@ -250,51 +245,49 @@ def _float32_product(formula: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def by_tpu_kernel(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: AttentionMask,
-    heads: int,
-    rate: float,
-    dropout_key: Key,
-    *,
-    with_scores: bool,
+    query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall
 ) -> Attended:
     """Compute `attention` by a kernel on each TPU."""
     seeds = None
-    if rate > 0:
-        seeds = fold(dropout_key, Site.ATTENTION_PROBS)
+    if call.rate > 0:
+        seeds = fold(call.dropout_key, Site.ATTENTION_PROBS)
     # Of parts of one product XLA makes that product again.
     joined = jnp.concatenate([query, key, value], axis=-1)
-    context, *scores = _by_kernel(joined, mask.segments, seeds, heads, rate, with_scores)
-    return context, scores[0] if with_scores else None
+    static = _KernelSettings(call.heads, call.rate, call.with_scores, call.mask.half_window)
+    context, *scores = _by_kernel(joined, call.mask.segments, seeds, static)
+    return context, scores[0] if call.with_scores else None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+class _KernelSettings(NamedTuple):
+    """What the kernels are compiled for, as `AttentionCall` has it."""
+
+    heads: int
+    rate: float
+    with_scores: bool
+    half_window: int | None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _by_kernel(
-    joined: jax.Array,
-    segments: jax.Array,
-    seeds: jax.Array | None,
-    heads: int,
-    rate: float,
-    with_scores: bool,
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, static: _KernelSettings
 ) -> tuple[jax.Array, ...]:
-    return _kernel_forward(joined, segments, seeds, heads, rate, with_scores)[0]
+    return _kernel_forward(joined, segments, seeds, static)[0]
 
 
 def _kernel_forward(
-    joined: jax.Array,
-    segments: jax.Array,
-    seeds: jax.Array | None,
-    heads: int,
-    rate: float,
-    with_scores: bool,
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, static: _KernelSettings
 ) -> tuple[tuple[jax.Array, ...], tuple[Any, ...]]:
     def kernel(
         joined: jax.Array, segments: jax.Array, seeds: jax.Array | None
     ) -> tuple[jax.Array, ...]:
         return attention_kernel.forward(
-            joined, segments, heads, seeds=seeds, rate=rate, scores=with_scores
+            joined,
+            segments,
+            static.heads,
+            seeds=seeds,
+            rate=static.rate,
+            scores=static.with_scores,
+            half_window=static.half_window,
         )
 
     inputs = (joined, segments, seeds)
@@ -302,11 +295,7 @@ def _kernel_forward(
 
 
 def _kernel_backward(
-    heads: int,
-    rate: float,
-    with_scores: bool,
-    residuals: tuple[Any, ...],
-    grads_out: tuple[jax.Array, ...],
+    static: _KernelSettings, residuals: tuple[Any, ...], grads_out: tuple[jax.Array, ...]
 ) -> tuple[Any, ...]:
     def kernel(
         joined: jax.Array,
@@ -315,7 +304,13 @@ def _kernel_backward(
         *grads_out: jax.Array,
     ) -> jax.Array:
         return attention_kernel.backward(
-            joined, segments, *grads_out, heads=heads, seeds=seeds, rate=rate
+            joined,
+            segments,
+            *grads_out,
+            heads=static.heads,
+            seeds=seeds,
+            rate=static.rate,
+            half_window=static.half_window,
         )
 
     sharded = on_each_device(kernel, BATCH_SHARDED, BATCH_SHARDED)
@@ -325,24 +320,14 @@ def _kernel_backward(
 _by_kernel.defvjp(_kernel_forward, _kernel_backward)
 
 
-def by_cudnn(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: AttentionMask,
-    heads: int,
-    rate: float,
-    dropout_key: Key,
-    *,
-    with_scores: bool,
-) -> Attended:
+def by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall) -> Attended:
     """Compute `attention` by cuDNN on GPUs, without dropout and scores."""
-    shape = (*query.shape[:2], heads, -1)
+    shape = (*query.shape[:2], call.heads, -1)
     context = jax.nn.dot_product_attention(
         query.reshape(shape),
         key.reshape(shape),
         value.reshape(shape),
-        mask=mask.allowed,
+        mask=call.mask.allowed,
         implementation="cudnn",
     )
     return context.reshape(query.shape), None

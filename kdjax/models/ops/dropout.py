@@ -35,30 +35,31 @@ class Site:
     ATTENTION_PROBS = 0
     ATTENTION_OUTPUT = 1
     FFN_OUTPUT = 2
+    FFN_HIDDEN = 3
 
     # Under the key of a task's head
     TASK_POOLED = 0
 
 
-def sequence_seeds(key: Key, sequences: int) -> Key:
+def sequence_seeds(dropout_key: Key, sequences: int) -> Key:
     """Return a seed for each sequence of a batch, int32 `[B, 2]`.
 
     Seeds stay as they are, and so does a key of JAX's generator `rbg`: what is priced draws from
     XLA's own generator, whose work counts as no FLOPs.
     """
-    if key is None or not _is_key(key) or jax.random.key_impl(key) == "rbg":
-        return key
-    return jax.lax.bitcast_convert_type(jax.random.bits(key, (sequences, 2)), jnp.int32)
+    if dropout_key is None or not _is_key(dropout_key) or jax.random.key_impl(dropout_key) == "rbg":
+        return dropout_key
+    return jax.lax.bitcast_convert_type(jax.random.bits(dropout_key, (sequences, 2)), jnp.int32)
 
 
-def fold(key: Key, number: int | jax.Array) -> Any:
+def fold(dropout_key: Key, number: int | jax.Array) -> Any:
     """Return the key of a layer or a site by its number."""
-    if key is None:
+    if dropout_key is None:
         return None
-    if _is_key(key):
-        return jax.random.fold_in(key, number)
-    first = key[:, 0]
-    second = key[:, 1]
+    if _is_key(dropout_key):
+        return jax.random.fold_in(dropout_key, number)
+    first = dropout_key[:, 0]
+    second = dropout_key[:, 1]
     offset = (jnp.asarray(number, jnp.int32) + 1) * stride(1)
     # The halves change places, so that either is mixed with the other.
     mixed_first = hash_counter(second + offset, first)
@@ -66,28 +67,30 @@ def fold(key: Key, number: int | jax.Array) -> Any:
     return jnp.stack([mixed_first, mixed_second], axis=1)
 
 
-def dropout(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
+def dropout(x: jax.Array, rate: float, dropout_key: Key, *, site: int) -> jax.Array:
     """Drop elements out and scale the others by 1/(1 − rate).
 
     Args:
         x: array of a batch, `[B, ...]`.
         rate: probability that an element becomes 0.
-        key: seeds of the sequences, a JAX key, or None where nothing is dropped.
+        dropout_key: seeds of the sequences, a JAX key, or None where nothing is dropped.
         site: a number that no other dropout under this key has.
     """
-    if key is None or rate == 0:
+    if dropout_key is None or rate == 0:
         return x
-    site_key: jax.Array = fold(key, site)
+    site_key: jax.Array = fold(dropout_key, site)
     if _is_key(site_key):
         return jnp.where(jax.random.bernoulli(site_key, 1 - rate, x.shape), x / (1 - rate), 0)
     return _by_seeds(x, site_key, rate)
 
 
-def keep_mask(shape: tuple[int, ...], rate: float, key: Key, *, site: int) -> jax.Array | None:
+def keep_mask(
+    shape: tuple[int, ...], rate: float, dropout_key: Key, *, site: int
+) -> jax.Array | None:
     """Return which elements of `[B, ...]` `dropout` with these arguments keeps; None: all."""
-    if key is None or rate == 0:
+    if dropout_key is None or rate == 0:
         return None
-    site_key: jax.Array = fold(key, site)
+    site_key: jax.Array = fold(dropout_key, site)
     if _is_key(site_key):
         return jax.random.bernoulli(site_key, 1 - rate, shape)
     return keep_mask_by_seeds(site_key, shape, rate)

@@ -18,48 +18,54 @@ from kdjax.models.ops.kernels import layer_norm as layer_norm_kernel
 from kdjax.models.ops.sharding import BATCH_SHARDED, REPLICATED, on_each_device
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: float) -> jax.Array:
     """Compute (x − mean)/√(variance + ε) · scale + bias in the type of `x`.
 
     Args:
         x: `[..., D]`.
         scale: `[D]`.
-        bias: `[D]`.
+        bias: `[D]`; None: there is none.
         epsilon: ε, what is added to the variance.
     """
     kernels = {}
+    # A kernel takes a bias: of one that is not there it adds zeros, which nobody learns.
     if x.ndim == 3 and layer_norm_kernel.fits(x.shape[1], x.shape[2]):
         kernels["tpu"] = by_tpu_kernel
-    return dispatch.choose(reference, optimized, **kernels)(x, scale, bias, epsilon)
+    form = dispatch.choose(reference, optimized, **kernels)
+    if bias is None and form is by_tpu_kernel:
+        bias = jnp.zeros_like(scale)
+    return form(x, scale, bias, epsilon)
 
 
-def reference(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+def reference(x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: float) -> jax.Array:
     """Compute `layer_norm` in plain JAX."""
     wide = at_least_float32(x)
     mean = jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
     factor = jax.lax.rsqrt(variance + epsilon) * scale
-    return ((wide - mean) * factor + bias).astype(x.dtype)
+    scaled = (wide - mean) * factor
+    return (scaled if bias is None else scaled + bias).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def optimized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+def optimized(x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: float) -> jax.Array:
     """Compute `layer_norm` with a backward pass that reads x and its statistics alone."""
     return _forward(x, scale, bias, epsilon)[0]
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: float
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     wide = x.astype(jnp.float32)
     mean = jnp.mean(wide, axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True) + epsilon)
-    out = ((wide - mean) * inverse * scale + bias).astype(x.dtype)
-    return out, (x, mean, inverse, scale)
+    scaled = (wide - mean) * inverse * scale
+    out = (scaled if bias is None else scaled + bias).astype(x.dtype)
+    return out, (x, mean, inverse, scale, bias)
 
 
 def _backward(epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
-    x, mean, inverse, scale = residuals
+    x, mean, inverse, scale, bias = residuals
     normalized = (x.astype(jnp.float32) - mean) * inverse
     wide_grad = grad_out.astype(jnp.float32)
     grad_normalized = wide_grad * scale
@@ -70,7 +76,8 @@ def _backward(epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array) -
     grad_x = inverse * (grad_normalized - grad_mean - normalized * along)
     rows = tuple(range(x.ndim - 1))
     grad_scale = jnp.sum(wide_grad * normalized, axis=rows)
-    return grad_x.astype(x.dtype), grad_scale, jnp.sum(wide_grad, axis=rows)
+    grad_bias = None if bias is None else jnp.sum(wide_grad, axis=rows)
+    return grad_x.astype(x.dtype), grad_scale, grad_bias
 
 
 optimized.defvjp(_forward, _backward)

@@ -1,4 +1,4 @@
-"""Linear layers, x W + b. B batch, L length, D width of the input, E width of the output."""
+"""Linear layers, x W + b or x W. B batch, L length, D width of the input, E width of the output."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ import jax.numpy as jnp
 from kdjax.models.ops import dispatch
 from kdjax.models.ops.dtypes import cast
 
+Biases = Sequence[jax.Array | None]
+"""The biases of several linear layers: of all of them, or of none."""
 
-def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = False) -> jax.Array:
+
+def linear(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool = False
+) -> jax.Array:
     """Compute x W + b in the type of `x`.
 
     Args:
         x: `[..., D]`.
         kernel: W, `[D, E]`.
-        bias: b, `[E]`.
+        bias: b, `[E]`; None: there is none.
         activated: whether an elementwise function follows.
 
     Returns:
@@ -28,15 +33,13 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = F
     return dispatch.choose(reference, optimized)(x, kernel, bias, activated)
 
 
-def linear_each(
-    x: jax.Array, kernels: Sequence[jax.Array], biases: Sequence[jax.Array]
-) -> list[jax.Array]:
+def linear_each(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
     """Compute x W + b for several linear layers of the same input and of equal widths.
 
     Args:
         x: `[..., D]`.
         kernels: matrix W of each layer, `[D, E]`.
-        biases: vector b of each layer, `[E]`.
+        biases: vector b of each layer, `[E]`; None for all: there are none.
 
     Returns:
         Of each layer `[..., E]`.
@@ -47,54 +50,63 @@ def linear_each(
     return dispatch.choose(linear_apart, linear_joined)(x, kernels, biases)
 
 
-def reference(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+def reference(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool
+) -> jax.Array:
     """Compute `linear` in plain JAX."""
-    return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+    product = x @ kernel.astype(x.dtype)
+    return product if bias is None else product + bias.astype(x.dtype)
 
 
-def optimized(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+def optimized(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool
+) -> jax.Array:
     """Compute `linear` with the bias's gradient summed in float32."""
     return _linear(x, cast(kernel, x.dtype), bias, activated)
 
 
-def linear_apart(
-    x: jax.Array, kernels: Sequence[jax.Array], biases: Sequence[jax.Array]
-) -> list[jax.Array]:
+def linear_apart(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
     """Compute `linear_each` by one product a layer."""
     return [linear(x, kernel, bias) for kernel, bias in zip(kernels, biases, strict=True)]
 
 
-def linear_joined(
-    x: jax.Array, kernels: Sequence[jax.Array], biases: Sequence[jax.Array]
-) -> list[jax.Array]:
+def linear_joined(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
     """Compute `linear_each` by one product."""
-    joined = linear(x, jnp.concatenate(kernels, axis=-1), jnp.concatenate(biases, axis=-1))
+    present = [bias for bias in biases if bias is not None]
+    joined_bias = jnp.concatenate(present, axis=-1) if present else None
+    joined = linear(x, jnp.concatenate(kernels, axis=-1), joined_bias)
     return jnp.split(joined, len(kernels), axis=-1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool) -> jax.Array:
     return _forward(x, kernel, bias, activated)[0]
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     # A plain product, which `compute.remat: dots` finds.
-    return x @ kernel + bias.astype(x.dtype), (x, kernel)
+    return reference(x, kernel, bias, activated), (x, kernel, bias)
 
 
 def _backward(activated: bool, residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
-    x, kernel = residuals
-    if activated and dispatch.on_tpu():
-        # The sums join the elementwise work that makes the gradient, and cost next to nothing.
-        grad_bias = jnp.sum(grad_out, axis=_leading_axes(x), dtype=jnp.float32)
-    else:
-        grad_bias = column_sums(grad_out)
+    x, kernel, bias = residuals
+    grad_bias = None
+    if bias is not None:
+        grad_bias = _bias_gradient(grad_out, activated)
     return grad_out @ kernel.T, weight_gradient(x, grad_out), grad_bias
 
 
 _linear.defvjp(_forward, _backward)
+
+
+def _bias_gradient(grad_out: jax.Array, activated: bool) -> jax.Array:
+    """Sum the gradient of a linear layer's result over its rows, in float32."""
+    if activated and dispatch.on_tpu():
+        # The sums join the elementwise work that makes the gradient, and cost next to nothing.
+        return jnp.sum(grad_out, axis=_leading_axes(grad_out), dtype=jnp.float32)
+    return column_sums(grad_out)
 
 
 def weight_gradient(x: jax.Array, grad_out: jax.Array) -> jax.Array:

@@ -34,15 +34,20 @@ class Rotation(NamedTuple):
     sin: jax.Array
 
 
-def rotation_of(config: ModelConfig, position_ids: jax.Array) -> Rotation:
+def rotation_of(
+    config: ModelConfig, position_ids: jax.Array, *, is_local: bool = False
+) -> Rotation:
     """Compute the rotation that a model gives to positions.
 
     Args:
         config: a model with rotary positions.
         position_ids: int32 `[B, L]`.
+        is_local: whether it is that of layers that see a window alone, which have a base of their
+            own.
     """
+    base = config.local_rotary_base if is_local else config.rotary_base
     planes = np.arange(config.head_width // 2)
-    frequencies = config.rotary_base ** (-2.0 * planes / config.head_width)
+    frequencies = base ** (-2.0 * planes / config.head_width)
     angles = position_ids.astype(jnp.float32)[..., None, None] * frequencies.astype(np.float32)
     return Rotation(jnp.cos(angles), jnp.sin(angles))
 

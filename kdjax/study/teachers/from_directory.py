@@ -82,11 +82,14 @@ def _check_architecture(source: Path, model: ModelConfig, expected: ModelConfig)
     Raises:
         InputError: the teacher has another architecture.
     """
-    # These say nothing of a trained model: its dropout, its start, and the base of a rotation that
-    # it does not have.
-    ignored = {"dropout", "attention_dropout", "init", "init_std"}
+    # These say nothing of a trained model: its dropout, its start, how it was padded, and bases of
+    # rotations that it does not have.
+    ignored = {"dropout", "embedding_dropout", "attention_dropout", "dropout_sites"}
+    ignored |= {"init", "init_std", "init_cut", "init_outputs", "pad_token_id"}
     if model.positions == expected.positions == "learned":
         ignored.add("rotary_base")
+    if model.attention_window == expected.attention_window == 0:
+        ignored.add("local_rotary_base")
     for field in fields(ModelConfig):
         value = getattr(model, field.name)
         expected_value = getattr(expected, field.name)

@@ -54,3 +54,21 @@ def test_bias_gradient_is_summed_in_float32() -> None:
     kernel = jnp.ones((1, 1))
     out, pull = jax.vjp(lambda bias: ops.linear(x, kernel, bias), jnp.zeros(1))
     np.testing.assert_array_equal(pull(jnp.ones_like(out))[0], [3000])
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_linear_without_a_bias_computes_the_product(dtype: Any) -> None:
+    out = assert_computes(
+        lambda x, kernel: ops.linear(x, kernel, None),
+        lambda x, kernel: x @ kernel,
+        drawn(3, 10, 12, dtype=dtype),
+        drawn(12, 20, seed=1),
+    )
+    assert out.dtype == dtype
+
+
+@pytest.mark.parametrize("form", [linear_apart, linear_joined])
+def test_linear_each_without_biases_computes_every_product(form: Any) -> None:
+    x = drawn(3, 10, 12)
+    kernels = [drawn(12, 20, seed=n) for n in range(2)]
+    assert_near(form(x, kernels, [None, None]), [x @ kernel for kernel in kernels], ROUNDING[F32])

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ from kdjax.models.ops.kernels.tiles import (
     X_Y,
     X_YT,
     XT_Y,
-    different_segment,
     dot,
     largest_block,
+    out_of_sight,
 )
 
 MAX_LENGTH = 512
@@ -68,6 +68,7 @@ def forward(
     seeds: jax.Array | None = None,
     rate: float = 0.0,
     scores: bool = False,
+    half_window: int | None = None,
     interpret: bool = False,
 ) -> tuple[jax.Array, ...]:
     """Compute (M ⊙ softmax(q kᵀ/√d)) v of each head, over the keys of a position's own segment.
@@ -82,6 +83,7 @@ def forward(
             (`ops.dropout.keep_mask_by_seeds`); None: there is no dropout.
         rate: probability that dropout zeroes a probability.
         scores: whether q kᵀ/√d is returned too.
+        half_window: positions that a position sees to either side; None: all of its segment's.
         interpret: whether it runs as plain JAX, on any device.
 
     Returns:
@@ -92,7 +94,8 @@ def forward(
     shapes: list[tuple[int, ...]] = [(batch, length, joined_width // 3)]
     if scores:
         shapes.append((batch, heads, length, length))
-    return _call(_forward, [joined], segments, shapes, heads, seeds, rate, interpret)
+    settings = _Settings(heads, rate if seeds is not None else None, half_window)
+    return _call(_forward, [joined], segments, shapes, settings, seeds, interpret)
 
 
 def backward(
@@ -104,6 +107,7 @@ def backward(
     heads: int,
     seeds: jax.Array | None = None,
     rate: float = 0.0,
+    half_window: int | None = None,
     interpret: bool = False,
 ) -> jax.Array:
     """Compute the gradient by `joined` from the gradients by `forward`'s results.
@@ -112,7 +116,7 @@ def backward(
     gradient by returned scores; dq = dS k/√d, dk = dSᵀ q/√d, dv = (M ⊙ P)ᵀ dO.
 
     Args:
-        joined, segments, heads, seeds, rate, interpret: as for `forward`.
+        joined, segments, heads, seeds, rate, half_window, interpret: as for `forward`.
         grad_context: gradient by the contexts, `[B, L, D]`.
         grad_scores: gradient by the scores, `[B, H, L, L]`, or None where `forward` returned none.
 
@@ -122,7 +126,22 @@ def backward(
     arrays = [joined, grad_context]
     if grad_scores is not None:
         arrays.append(grad_scores)
-    return _call(_backward, arrays, segments, [joined.shape], heads, seeds, rate, interpret)[0]
+    settings = _Settings(heads, rate if seeds is not None else None, half_window)
+    return _call(_backward, arrays, segments, [joined.shape], settings, seeds, interpret)[0]
+
+
+class _Settings(NamedTuple):
+    """What both kernels are compiled for.
+
+    Attributes:
+        heads: H.
+        rate: dropout probability; None: there is no dropout.
+        half_window: positions that a position sees to either side; None: all of its segment's.
+    """
+
+    heads: int
+    rate: float | None
+    half_window: int | None
 
 
 def _call(
@@ -130,9 +149,8 @@ def _call(
     arrays: list[jax.Array],
     segments: jax.Array,
     shapes: list[tuple[int, ...]],
-    heads: int,
+    settings: _Settings,
     seeds: jax.Array | None,
-    rate: float,
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
     """Run one of the two kernels over blocks of sequences.
@@ -142,9 +160,8 @@ def _call(
         arrays: arguments of the type of `joined`, which is the first; each begins with the axis B.
         segments: segment number of each position, int32 `[B, L]`.
         shapes: shapes of the results, each beginning with B.
-        heads: H.
+        settings: heads, dropout and window.
         seeds: seeds of the dropout, int32 `[B, 2]`; None: there is no dropout.
-        rate: dropout probability.
         interpret: whether it runs as plain JAX, on any device.
     """
     joined = arrays[0]
@@ -157,11 +174,9 @@ def _call(
         return pl.BlockSpec((block, *shape[1:]), lambda i: (i,) + (0,) * (len(shape) - 1))
 
     small = [segments[:, None]]
-    drop_rate = None
     if seeds is not None:
         # Spread over a row: what a vector unit takes.
         small.append(jnp.broadcast_to(seeds[..., None], (batch, 2, length)))
-        drop_rate = rate
     name = "attention_forward"
     products = 2
     if body is _backward:
@@ -170,7 +185,7 @@ def _call(
     large_shapes = [*(x.shape for x in arrays), *shapes]
     elements = sum(math.prod(shape) for shape in large_shapes)
     results: list[jax.Array] = pl.pallas_call(
-        functools.partial(body, heads=heads, rate=drop_rate),
+        functools.partial(body, settings=settings),
         grid=(batch // block,),
         in_specs=[sequences(x.shape) for x in (*small, *arrays)],
         out_specs=[sequences(shape) for shape in shapes],
@@ -178,7 +193,7 @@ def _call(
         cost_estimate=pl.CostEstimate(
             flops=products * 2 * batch * length * length * width // 3,
             bytes_accessed=elements * itemsize + sum(4 * x.size for x in small),
-            transcendentals=batch * heads * length * length,
+            transcendentals=batch * settings.heads * length * length,
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
         interpret=interpret,
@@ -187,13 +202,14 @@ def _call(
     return tuple(results)
 
 
-def _forward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None:
+def _forward(segments: Any, *refs: Any, settings: _Settings) -> None:
     """Write (M ⊙ P) v of a block's sequences and, where there is a reference for it, S."""
-    seeds, joined, out, *scores_out = _with_seeds(refs, rate)
+    seeds, joined, out, *scores_out = _with_seeds(refs, settings.rate)
+    heads = settings.heads
 
     def sequence(n: jax.Array, _: None) -> None:
-        masked = different_segment(segments[n])
-        drop = _dropout(seeds, n, joined.shape[1], rate)
+        masked = out_of_sight(segments[n], settings.half_window)
+        drop = _dropout(seeds, n, joined.shape[1], settings.rate)
         contexts = []
         for h in range(heads):
             query, key, value = _head(joined, n, h, heads)
@@ -208,16 +224,17 @@ def _forward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None:
     jax.lax.fori_loop(0, len(out), sequence, None)
 
 
-def _backward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None:
+def _backward(segments: Any, *refs: Any, settings: _Settings) -> None:
     """Write dq, dk and dv of a block's sequences, by the formulas of `backward`."""
-    seeds, joined, grad_context, *grad_scores_out, out = _with_seeds(refs, rate)
+    seeds, joined, grad_context, *grad_scores_out, out = _with_seeds(refs, settings.rate)
     block, length, width = grad_context.shape
+    heads = settings.heads
     d = width // heads
     scale = math.sqrt(heads / width)
 
     def sequence(n: jax.Array, _: None) -> None:
-        masked = different_segment(segments[n])
-        drop = _dropout(seeds, n, length, rate)
+        masked = out_of_sight(segments[n], settings.half_window)
+        drop = _dropout(seeds, n, length, settings.rate)
         grads_query = []
         grads_key = []
         grads_value = []

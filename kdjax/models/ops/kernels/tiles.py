@@ -17,14 +17,23 @@ XT_Y = (((0,), (0,)), ((), ()))
 """The axes of xᵀ y."""
 
 
-def different_segment(segments: jax.Array) -> jax.Array:
-    """Return where segments_i ≠ segments_j, the pairs that do not see each other, bool `[L, L]`.
+def out_of_sight(segments: jax.Array, half_window: int | None = None) -> jax.Array:
+    """Return the pairs of positions that do not see each other, bool `[L, L]`.
+
+    They are those with segments_i ≠ segments_j and, where there is a window, |i − j| above its
+    half.
 
     Args:
         segments: segment numbers of one sequence, int32 `[1, L]`.
+        half_window: positions that a position sees to either side; None: all of its segment's.
     """
     of_keys = jnp.broadcast_to(segments, (segments.shape[1],) * 2)
-    return of_keys != of_keys.T
+    hidden = of_keys != of_keys.T
+    if half_window is None:
+        return hidden
+    row = jax.lax.broadcasted_iota(jnp.int32, hidden.shape, 0)
+    column = jax.lax.broadcasted_iota(jnp.int32, hidden.shape, 1)
+    return hidden | (jnp.abs(row - column) > half_window)
 
 
 def dot(x: jax.Array, y: jax.Array, axes: Any) -> jax.Array:

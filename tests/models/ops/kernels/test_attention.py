@@ -29,7 +29,11 @@ WIDTH = 128
 
 
 def plain(
-    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None = None, rate: float = 0.0
+    joined: jax.Array,
+    segments: jax.Array,
+    seeds: jax.Array | None = None,
+    rate: float = 0.0,
+    half_window: int = LENGTH,
 ) -> tuple[jax.Array, jax.Array]:
     """Compute dropout(softmax(q kᵀ/√d)) v, and q kᵀ/√d."""
 
@@ -42,7 +46,9 @@ def plain(
     value = in_heads(parts[2])
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
     same_segment = segments[:, None, :, None] == segments[:, None, None]
-    probs = jax.nn.softmax(jnp.where(same_segment, scores, -jnp.inf))
+    places = jnp.arange(LENGTH)
+    seen = same_segment & (jnp.abs(places[:, None] - places) <= half_window)
+    probs = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf))
     # The same mask as the kernel draws, from the same seeds.
     if seeds is not None:
         probs = jnp.where(keep_mask_by_seeds(seeds, probs.shape, rate), probs / (1 - rate), 0)
@@ -149,3 +155,11 @@ def test_kernel_fits_short_sequences_of_whole_tiles(
     length: int, width: int, heads: int, scores: bool, fits: bool
 ) -> None:
     assert attention.fits(length, width, heads, scores=scores) is fits
+
+
+def test_kernel_with_a_sliding_window_computes_plain_attention_inside_it() -> None:
+    arrays = inputs(2, F32)
+    got = run(*arrays, half_window=3)
+    joined, segment_ids, *grads_out = arrays
+    out, pull = jax.vjp(lambda x: plain(x, segment_ids, half_window=3), joined)
+    assert_near(got, (out, pull(tuple(grads_out))[0]), KERNEL_ROUNDING[F32])

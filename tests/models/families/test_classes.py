@@ -19,26 +19,46 @@ from kdjax.models import (
     FeatureRequest,
     Model,
     abstract_params,
-    formats,
     forward,
     from_pretrained,
     save_pretrained,
     zoo,
 )
-from tests.golden.record_hf_classes import BATCH, CONFIGS, params_of
+from kdjax.models.families import door
+from kdjax.models.families.roformer import halves_of_neighbours, neighbours_of_halves
+from tests.golden import record_families
+from tests.golden.record_families import BATCH, FAMILIES, RELATIVES, params_of
 from tests.models.fixtures import ConfigWith
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "hf_classes.npz"
+CONFIGS = {**FAMILIES, **RELATIVES}
+MODERN = {
+    "family": "modernbert",
+    "norm": "pre",
+    "first_norm": False,
+    "positions": "rotary",
+    "type_vocab_size": 0,
+    "ffn_gated": True,
+    "dropout_sites": "modernbert",
+}
 
 SAVED_AS = {
     "bert": ({}, {"gelu": "tanh"}),
     "roformer": ({"positions": "rotary"}, {"positions": "rotary", "gelu": "tanh"}),
-    "roberta-prelayernorm": ({"norm": "pre"},),
+    "roberta-prelayernorm": ({"norm": "pre"}, {"norm": "pre", "pad_token_id": 3}),
+    "megatron-bert": ({"norm": "pre", "embedding_norm": False},),
+    "esm": ({"norm": "pre", "positions": "rotary", "type_vocab_size": 0},),
+    "roberta": ({"family": "roberta", "pad_token_id": 1, "init_cut": 0.0},),
+    "modernbert": (
+        {**MODERN, "init_outputs": "by_depth", "attention_window": 9, "global_every": 2},
+        {**MODERN, "init_outputs": "by_depth", "linear_bias": False, "norm_bias": False},
+        {**MODERN, "init_outputs": "by_depth", "embedding_dropout": 0.25, "gelu": "tanh"},
+    ),
     "kdjax": (
         {"norm": "pre", "positions": "rotary", "rotary_base": 100.0},
         {"positions": "rotary", "rotary_base": 100.0},
         {"norm": "pre", "gelu": "tanh"},
-        {"norm": "pre", "embedding_norm": False},
+        {"norm": "pre", "embedding_norm": False, "linear_bias": False},
+        {"type_vocab_size": 0},
         {"embedding_norm": False, "init": "by_width", "init_std": 0.05},
     ),
 }
@@ -73,19 +93,41 @@ def test_saved_model_reads_back_bit_for_bit(
     jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_model_saved_as_a_class_of_transformers_has_its_logits(model_type: str) -> None:
-    """The logits were recorded by `python -m tests.golden.record_hf_classes`: transformers reads
-    what was saved, in PyTorch."""
-    config = CONFIGS[model_type]
-    assert formats.to_json(config, mlm=True)["model_type"] == model_type
-    got = forward(config, params_of(config), BATCH, FeatureRequest(token_logits=True)).token_logits
-    want = np.load(GOLDEN)[model_type]
-    # Padded tokens have logits of no meaning, in either library.
+@pytest.mark.parametrize("name", CONFIGS)
+def test_model_saved_as_a_class_of_transformers_has_its_features(name: str) -> None:
+    """They were recorded by `python -m tests.golden.record_families`: transformers reads what was
+    saved, in PyTorch."""
+    config = CONFIGS[name]
+    assert door.to_json(config, mlm=True)["model_type"] == name.split(maxsplit=1)[0]
+    layers = frozenset(range(1, config.layers + 1))
+    request = FeatureRequest(layers, layers, layers, layers, hidden=layers | {0}, token_logits=True)
+    if name not in record_families.WITH_FEATURES:
+        request = FeatureRequest(token_logits=True)
+    got = forward(config, params_of(config), BATCH, request)
+
+    # Padded tokens have features of no meaning, in either library.
     valid = BATCH["segments"] > 0
-    np.testing.assert_allclose(
-        np.asarray(got)[valid], want[valid], rtol=0, atol=1e-5 * np.abs(want).max()
-    )
+    compared = set()
+    with np.load(record_families.GOLDEN) as recorded:
+        for entry in recorded.files:
+            of_name, kind, *layer = entry.split("/")
+            if of_name != name:
+                continue
+            want = recorded[entry]
+            actual = got.token_logits if kind == "logits" else getattr(got, kind)[int(layer[0])]
+            for row, size in enumerate(valid.sum(axis=1)):
+                inside = (slice(size),) if want.ndim == 3 else (slice(None), slice(size))
+                if kind == "scores":
+                    inside = (slice(None), slice(size), slice(size))
+                np.testing.assert_allclose(
+                    np.asarray(actual)[row][inside],
+                    want[row][inside],
+                    rtol=0,
+                    atol=1e-5 * np.abs(want).max(),
+                    err_msg=entry,
+                )
+            compared.add(kind)
+    assert "logits" in compared
 
 
 def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
@@ -141,7 +183,7 @@ def test_model_saved_under_the_former_name_of_a_setting_is_read(
 
 
 def test_demo_teacher_is_read_and_has_its_recipes_architecture() -> None:
-    configs = Path(__file__).parents[2] / "configs"
+    configs = Path(__file__).parents[3] / "configs"
     demo = recipes.load(configs / "demo.yaml")
     actual = from_pretrained(configs / "demo-teacher").config
     expected = zoo.resolve(demo.teacher.architecture)
@@ -202,9 +244,9 @@ def test_config_of_a_class_with_what_this_package_lacks_is_refused(
 def test_coordinates_that_turn_together_become_neighbours_and_back() -> None:
     # Halves of a head pair coordinate i with i + 3; neighbours pair 2i with 2i + 1.
     bias = np.arange(12)  # two heads of six
-    in_pairs = formats.neighbours_of_halves(bias, 2)
+    in_pairs = neighbours_of_halves(bias, 2)
     assert in_pairs.tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
-    np.testing.assert_array_equal(formats.halves_of_neighbours(in_pairs, 2), bias)
+    np.testing.assert_array_equal(halves_of_neighbours(in_pairs, 2), bias)
     # Kernels turn along their output axis.
     kernel = np.random.default_rng(0).normal(size=(5, 12))
-    np.testing.assert_array_equal(formats.neighbours_of_halves(kernel, 2)[:, 1], kernel[:, 3])
+    np.testing.assert_array_equal(neighbours_of_halves(kernel, 2)[:, 1], kernel[:, 3])

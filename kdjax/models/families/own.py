@@ -1,0 +1,62 @@
+"""Models that no class of transformers computes: config.json with `ModelConfig`'s own names, and
+tensors under their parameters' paths."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax.config import ModelConfig
+from kdjax.config.model import LATER_SETTINGS
+from kdjax.errors import InputError, nearest
+from kdjax.models.families.naming import DottedPaths
+from kdjax.models.families.stored_class import number
+
+MODEL_TYPE = "kdjax"
+"""Their `model_type`, which transformers refuses by name."""
+NAMING = DottedPaths(prefix="", layer="", heads=("mlm.",), modules={})
+
+
+def to_json(config: ModelConfig) -> dict[str, Any]:
+    """Build the content of a model's config.json: every setting, so that no default may change."""
+    return {"model_type": MODEL_TYPE, **dataclasses.asdict(config)}
+
+
+def from_json(raw: Mapping[str, Any], where: object) -> ModelConfig:
+    """Invert `to_json`.
+
+    Args:
+        raw: content of the file.
+        where: the file, for messages.
+
+    Raises:
+        InputError: a setting that is missing, unknown, of another kind or out of range.
+    """
+    settings = {name: value for name, value in raw.items() if name != "model_type"}
+    if "types" in settings:  # as models were saved before the setting had its present name
+        settings["type_vocab_size"] = settings.pop("types")
+    fields = {known.name: known for known in dataclasses.fields(ModelConfig)}
+    for name in settings:
+        if name not in fields:
+            raise InputError(f"{where}: unknown setting {name!r}{nearest(name, fields)}")
+    for name, known in fields.items():
+        # A model that an earlier version saved has the defaults of what is new.
+        if name not in settings and name in LATER_SETTINGS:
+            continue
+        if name not in settings:
+            raise InputError(f"{where}: {name} is missing")
+        value = settings[name]
+        # Sizes have no default and are integers; any other setting is of its default's kind.
+        default = 1 if known.default is dataclasses.MISSING else known.default
+        if default is None:
+            settings[name] = None if value is None else number(value, 0.0, f"{where}: {name}")
+        elif not isinstance(default, (str, bool)):
+            settings[name] = number(value, default, f"{where}: {name}")
+        elif type(value) is not type(default):
+            kind = type(default).__name__
+            raise InputError(f"{where}: {name} is {value!r:.80}, expected a {kind}")
+    try:
+        return ModelConfig(**settings)
+    except InputError as e:
+        raise InputError(f"{where}: {e}") from None

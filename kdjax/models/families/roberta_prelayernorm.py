@@ -1,0 +1,33 @@
+"""RoBERTa-PreLayerNorm (fairseq's pre-LN RoBERTa): pre-LN with a LayerNorm after the embeddings."""
+
+from __future__ import annotations
+
+from kdjax.models.families.bert import ENCODER, LAYER
+from kdjax.models.families.naming import Naming
+from kdjax.models.families.roberta import COPIES, HEAD, ROBERTA, UNSAID
+from kdjax.models.families.stored_class import StoredClass
+
+ROBERTA_PRELAYERNORM = StoredClass(
+    model_type="roberta-prelayernorm",
+    with_head="RobertaPreLayerNormForMaskedLM",
+    without_head="RobertaPreLayerNormModel",
+    families=("bert",),
+    naming=Naming(
+        "roberta_prelayernorm.",
+        LAYER,
+        ("lm_head.",),
+        {
+            **ENCODER,
+            **HEAD,
+            ("attention_norm",): "attention.LayerNorm",
+            ("ffn_norm",): "intermediate.LayerNorm",
+            ("final_norm",): "LayerNorm",
+        },
+        COPIES,
+    ),
+    facts={**ROBERTA.facts, "norm": "pre"},
+    least=ROBERTA.least,
+    unsaid=UNSAID,
+    only=ROBERTA.only,
+    offset_positions=True,
+)
