@@ -65,7 +65,7 @@ def _forecasts(fitted: FittedPlan) -> Table:
     table.add_column("FLOPs", justify="right", no_wrap=True)
     for arm in fitted.fits:
         table.add_column(Text(arm), justify="right", overflow="fold")
-    table.add_column("ahead", overflow="fold")
+    table.add_column("BEATS all others", overflow="fold")
 
     # A dash where a budget buys an arm no step.
     for flops in fitted.plan.budgets:

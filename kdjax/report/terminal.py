@@ -1,117 +1,139 @@
-"""A study in the terminal: scores by arm and endpoint, then what they say."""
+"""A study in the terminal: tables of scores by kind of endpoint, then what they say."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import (
-    mlm_probe,
-    ngram_losses,
-    numbers,
-    primary_endpoint,
-    sentences,
-    task_tables,
-    words,
-)
-from kdjax.report.averages import mean, or_dash, runs
+from kdjax.report import numbers, primary_endpoint, score_tables, sentences, task_tables, words
+from kdjax.report.averages import mean, runs
 from kdjax.report.phrases import say
-from kdjax.report.summary import Spread, by_seed, main_endpoints, references, spread, task_of, text
-from kdjax.report.task_tables import TaskTable
-from kdjax.results.runs import diverged_arms
+from kdjax.report.score_tables import ScoreCell, ScoreTable
 from kdjax.results.study import Results
+
+TITLE_WIDTH = 16
+"""Columns that a head takes at most; a longer one goes on in the next line."""
+GAP = 2
+"""Columns between two columns of a table."""
 
 
 def summary(results: Results) -> Group:
-    """Make the table of scores and steps, and under it the verdicts in sentences.
+    """Make the tables of scores and of what runs used, and under them the verdicts in sentences.
 
     Args:
         results: the content of results.json.
     """
-    endpoints = main_endpoints(results)
-    table = Table(
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        title=Text(f"{numbers.budget(results.budget)} a run, mean ± sd over seeds"),
-    )
-    table.add_column("arm", no_wrap=True)
-    for endpoint in endpoints:
-        better = numbers.ARROWS[endpoint.better]
-        table.add_column(
-            Text(f"{endpoint.label} ({endpoint.unit} {better})"),
-            justify="right",
-            overflow="fold",
-        )
-    for name in ("steps", "epochs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    with_words = words.counted(results)
-    if with_words:
-        table.add_column("words (+ teacher's)", justify="right", overflow="fold")
-    diverged = diverged_arms(results.runs)
-    for arm in results.arms:
-        cells = []
-        for endpoint in endpoints:
-            if arm in endpoint.arms and arm not in diverged:
-                cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
-            else:
-                cells.append(
-                    Text(numbers.no_score(endpoint, diverged=arm in diverged), style="dim")
-                )
-        arm_runs = runs(results, arm)
-        cells.append(Text(numbers.count(mean(run.steps for run in arm_runs))))
-        cells.append(Text(f"{mean(run.epochs for run in arm_runs):.2f}"))
-        if with_words:
-            cells.append(Text(words.in_terminal(results, arm)))
-        table.add_row(Text(arm), *cells)
-    table.add_section()
-    for name, metrics in references(results).items():
-        row = [_cell(metrics.get(endpoint.name)) for endpoint in endpoints]
-        table.add_row(Text(name), *row, style="dim")
-    for label, values in ngram_losses.rows(results.corpus.ngram_losses, endpoints).items():
-        # A column that is no loss has no such number.
-        scores = [or_dash(numbers.score, value) for value in values]
-        table.add_row(Text(label), *map(Text, scores), style="dim")
-    suites = [_suite_table(suite) for suite in task_tables.tables(results)]
+    baseline = results.baseline_arm
+    tables = [*score_tables.tables(results), *task_tables.tables(results)]
+    title = say("scores_title", budget=numbers.budget(results.budget))
+    explained = score_tables.explained(results, tables)
+    scores = [_Scores(table, baseline) for table in tables]
     # Text, not markup: a name may hold square brackets.
     headline = Text(sentences.headline(results), style="bold")
     answers = [Text(answer) for answer in sentences.answers(results).values()]
     tested = [Text(sentence) for sentence in primary_endpoint.sentences(results)]
-    order = [Text(sentence) for sentence in _order(results)]
-    return Group(table, *suites, *tested, headline, *answers, *order)
+    return Group(
+        Text(title, style="bold"),
+        *scores,
+        Text(explained, style="dim"),
+        Text("\n" + say("used_title"), style="bold"),
+        _used(results),
+        *tested,
+        headline,
+        *answers,
+    )
 
 
-def _suite_table(suite: TaskTable) -> Table:
-    """Make the table of a suite under one protocol: a row a result, a column a model."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(suite.caption))
-    table.add_column("task", no_wrap=True)
-    models = {**suite.arms, **suite.references}
-    for name in models:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    table.add_column("majority class", justify="right")
-    for number, column in enumerate(suite.columns):
-        cells = []
-        for model in models.values():
-            cell = model[number]
-            # Below and not beside, so that the numbers of a column stand below one another.
-            cells.append(Text("\n".join(filter(None, (cell.text, cell.note)))))
-        table.add_row(Text(column.title), *cells, column.baseline)
-    return table
+@dataclass(frozen=True)
+class _Scores:
+    """A table of scores, which is drawn as several where its columns do not fit beside one another.
+
+    Attributes:
+        table: the scores.
+        baseline: name of the baseline arm.
+    """
+
+    table: ScoreTable
+    baseline: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        """Draw as many tables as the terminal's width asks for, each with the models' names."""
+        table = self.table
+        caption = f"{table.caption} ({table.unit})" if table.unit else table.caption
+        yield Text(f"\n{caption}", style="bold")
+        names = [*table.arms, *table.references, *table.levels]
+        room = options.max_width - max(map(len, ["majority class", *names]))
+        # Columns are taken as long as they fit, at least one a table.
+        parts: list[list[int]] = []
+        width = 0
+        for number in range(len(table.columns)):
+            needed = self._width(number) + GAP
+            if not parts or width + needed > room:
+                parts.append([])
+                width = 0
+            parts[-1].append(number)
+            width += needed
+        for part in parts:
+            yield self._draw(part)
+
+    def _width(self, number: int) -> int:
+        """Return the columns of the terminal that a column of the table takes."""
+        column = self.table.columns[number]
+        texts = [column.title[:TITLE_WIDTH], column.unit[:TITLE_WIDTH]]
+        for cell in self.table.cells(number):
+            texts += [cell.text, *cell.notes]
+        return max(map(len, texts))
+
+    def _draw(self, part: Sequence[int]) -> Table:
+        """Draw some columns of the table."""
+        shown = self.table
+        drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+        drawn.add_column("arm", no_wrap=True)
+        for number in part:
+            column = shown.columns[number]
+            head = "\n".join(filter(None, (column.title, column.unit)))
+            drawn.add_column(
+                Text(head), justify="right", overflow="fold", width=self._width(number)
+            )
+        # The arms, the baseline arm first; below a line what is for reference.
+        for arm, cells in shown.arms.items():
+            name = f"{arm}\nbaseline" if arm == self.baseline else arm
+            drawn.add_row(Text(name), *_drawn(cells, part))
+        drawn.add_section()
+        for rows in (shown.references, shown.levels):
+            for name, cells in rows.items():
+                drawn.add_row(Text(name), *_drawn(cells, part), style="dim")
+        return drawn
 
 
-def _order(results: Results) -> list[str]:
-    """Return, for each loss on the study's own text, a line on the cost of shuffled words."""
-    statements = []
-    for endpoint, rows in mlm_probe.shuffled(results):
-        costs = [
-            f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference
+def _drawn(cells: Sequence[ScoreCell], part: Sequence[int]) -> list[Text]:
+    """Return cells as text; notes below the number, so that numbers stand below one another."""
+    return [Text("\n".join((cells[number].text, *cells[number].notes))) for number in part]
+
+
+def _used(results: Results) -> Table:
+    """Make the table of what the mean run of each arm read."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    heads = ["steps", "epochs"]
+    # Results of earlier versions have no count of words.
+    with_words = words.counted(results)
+    if with_words:
+        heads += ["words", "teacher's words"]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for arm in score_tables.ordered_arms(results):
+        arm_runs = runs(results, arm)
+        row = [
+            numbers.count(mean(run.steps for run in arm_runs)),
+            f"{mean(run.epochs for run in arm_runs):.2f}",
         ]
-        if not task_of(endpoint):
-            statements.append(say("shuffled", label=endpoint.label, costs=", ".join(costs)))
-    return statements
-
-
-def _cell(values: Spread | None) -> Text:
-    """Return a score with its spread."""
-    return Text(text(values))
+        if with_words:
+            row += words.in_terminal(results, arm)
+        table.add_row(Text(arm), *row)
+    return table

@@ -139,7 +139,7 @@ def test_crossing_is_written_with_its_interval() -> None:
         + ", ".join(f"{end:.2e}".replace("e+", "e") for end in (crossing.low, crossing.high))
         + "]"
     )
-    assert "logit ahead from " in head
+    assert "logit BEATS from " in head
     assert f"FLOPs {text}" in head
     assert "logit crosses" in report.html(results)
 
@@ -261,9 +261,9 @@ def test_arms_with_equal_laws_are_undecided() -> None:
     results = sweep(recipe(seeds=2), equal_laws, noise=0.1)
     assert (
         verdict.headline(results)
-        == "This sweep cannot tell logit and mlm+minilm from scratch at any of its budgets."
+        == "Against scratch, logit and mlm+minilm: INCONCLUSIVE at every budget."
     )
-    assert "logit against scratch: undecided at every budget" in Page(report.html(results)).text
+    assert "logit against scratch: INCONCLUSIVE at every budget" in Page(report.html(results)).text
 
 
 def of_size(results: SweepResults, layers: int) -> SweepResults:
