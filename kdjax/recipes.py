@@ -10,11 +10,12 @@ import copy
 import dataclasses
 import difflib
 import functools
+import itertools
 import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -124,17 +125,22 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: not a file, expected a YAML recipe")
     try:
         raw = strict_yaml.load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except OSError as e:
+        raise InputError(f"{path}: {e.strerror or e}, expected a YAML recipe") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as e:
         raise InputError(f"{path}: not a readable YAML recipe: {e}") from None
     except InputError as e:
         raise InputError(f"{path}: {e}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
     _check_keys(raw, Config, str(path), ())
+    dropped, overrides = _dropped_arms(overrides, raw.get("arms") or {})
     _check_overrides(_override_names(overrides))
     _check_override_values(overrides)
     with _one_line_errors(" ".join([str(path), *overrides])):
-        return _instantiate(parser().parse_args(["--config", str(path), *overrides]))
+        namespace = parser().parse_args(["--config", str(path), *overrides])
+        _drop_arms(namespace, dropped)
+        return _instantiate(namespace)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -355,6 +361,63 @@ def _check_override_values(overrides: Sequence[str]) -> None:
             continue
         except InputError as e:
             raise InputError(f"command line: {name} {value!r:.80}: {e}") from None
+
+
+def _dropped_arms(overrides: Sequence[str], arms: Collection[str]) -> tuple[list[str], list[str]]:
+    """Take overrides that drop an arm, `--arms.NAME null`, out of all overrides.
+
+    Args:
+        overrides: dotted overrides as on a command line.
+        arms: names of the recipe's arms, which may hold dots as settings do.
+
+    Returns:
+        The names of the arms, and the other overrides.
+
+    Raises:
+        InputError: an arm is dropped and changed.
+    """
+    names: list[str] = []
+    rest: list[str] = []
+    words = iter(overrides)
+    for word in words:
+        name, equals, value = word.partition("=")
+        following = [] if equals or not word.startswith("--") else list(itertools.islice(words, 1))
+        if following:
+            value = following[0]
+        arm = name.removeprefix("--arms.")
+        is_arm = arm != name and ("." not in arm or arm in arms)
+        if is_arm and value.strip() in ("null", "~", "Null", "NULL"):
+            names.append(arm)
+        else:
+            rest += [word, *following]
+    for arm in names:
+        changes = [word for word in rest if word.startswith(f"--arms.{arm}.")]
+        if changes or f"--arms.{arm}" in [word.partition("=")[0] for word in rest]:
+            raise InputError(
+                f"command line: --arms.{arm} null drops the arm and another override changes it, "
+                "expected one of them"
+            )
+    return names, rest
+
+
+def _drop_arms(namespace: Namespace, names: Iterable[str]) -> None:
+    """Drop arms from parsed settings.
+
+    Raises:
+        InputError: the recipe has no such arm, or none is left.
+    """
+    arms = namespace["arms"]
+    for name in names:
+        if name not in arms:
+            raise InputError(
+                f"command line: --arms.{name} null drops an arm, expected one of the recipe's"
+                f"{nearest(name, arms)}"
+            )
+        arms.pop(name)
+        if not arms:
+            raise InputError(
+                f"command line: --arms.{name} null drops the last arm, expected one to be left"
+            )
 
 
 def _override_names(overrides: Sequence[str]) -> Iterator[str]:

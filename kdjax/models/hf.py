@@ -22,7 +22,7 @@ from kdjax.models.bert import Model, Params, abstract_params
 from kdjax.models.naming import NAMINGS, Tensors
 from kdjax.storage import hub, locks
 from kdjax.storage.files import entries, read_json
-from kdjax.storage.paths import local_path
+from kdjax.storage.paths import local_path, path_text
 from kdjax.tokenizer_config import TOKENIZER, write_tokenizer_config
 
 _SINES = "encoder.embed_positions.weight"
@@ -48,9 +48,10 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
 
 def _readable(directory: str | Path) -> Path:
     """Return a model's directory, downloaded where it is a repository of the Hub."""
-    if hub.is_repository(str(directory)):
-        return hub.model_directory(hub.parse(str(directory)))
-    return local_path(directory, "the model's directory")
+    text = path_text(directory, "the model's directory")
+    if hub.is_repository(text):
+        return hub.model_directory(hub.parse(text))
+    return local_path(text, "the model's directory")
 
 
 def _read_config(path: Path) -> Any:
@@ -138,7 +139,11 @@ def from_pretrained(directory: str | Path) -> Model:
 
 
 def save_pretrained(
-    directory: str | Path, model: Model, *, tokenizer: Path | None = None, card: str | None = None
+    model: Model,
+    directory: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    card: str | None = None,
 ) -> None:
     """Write a directory that `from_pretrained` reads again, bit for bit.
 
@@ -151,16 +156,22 @@ def save_pretrained(
     All or nothing: what was there before stays until the new directory is whole.
 
     Args:
-        directory: new, empty, or holding nothing but what this function writes.
         model: an encoder, with or without an MLM head.
-        tokenizer: a tokenizer.json to put beside the weights, with a tokenizer_config.json by which
-            transformers' AutoTokenizer gives the same ids.
+        directory: new, empty, or holding nothing but what this function writes.
+        tokenizer: path of a tokenizer.json to put beside the weights, with a tokenizer_config.json
+            by which transformers' AutoTokenizer gives the same ids.
         card: the text of README.md.
 
     Raises:
-        InputError: a directory that holds other files or cannot be written.
+        InputError: no model, or a directory that holds other files or cannot be written.
     """
+    if not isinstance(model, Model):
+        raise InputError(
+            f"model is {model!r:.80}, expected a kdjax.models.Model, and the directory after it"
+        )
     directory = local_path(directory, "the model's directory").resolve()
+    if tokenizer is not None:
+        tokenizer = local_path(tokenizer, "tokenizer")
     config, params = model
     check_saveable(directory)
     # Written beside its place, and moved there whole.
@@ -187,12 +198,13 @@ def save_pretrained(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def check_saveable(directory: Path) -> None:
+def check_saveable(directory: str | Path) -> None:
     """Check that `save_pretrained` may write this directory.
 
     Raises:
         InputError: it holds other files.
     """
+    directory = local_path(directory, "the model's directory")
     if not directory.exists():
         return
     if not directory.is_dir() or not {file.name for file in entries(directory)} <= _WRITTEN:

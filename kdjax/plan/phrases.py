@@ -16,9 +16,7 @@ PHRASES = {
         "The fit to this pilot compares nothing: no two of these budgets buy every arm a step."
     ),
     "plan_headline": "By the fit to this pilot, on {measures}: {clauses}.",
-    "plan_undecided": (
-        "By the fit to this pilot, on {measures}: {arms} INCONCLUSIVE {span}."
-    ),
+    "plan_undecided": ("By the fit to this pilot, on {measures}: {arms} INCONCLUSIVE {span}."),
     "plan_extrapolated": "Beyond {flops} FLOPs, the pilot's largest budget, this is extrapolated.",
     "plan_unusable": "Of {arms} nothing is forecast: values get worse with more tokens.",
     "plan_wins": "{arms} BEATS {others} {span}",

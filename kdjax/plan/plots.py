@@ -160,7 +160,7 @@ def _budgets(ax: Axes, fitted: FittedPlan, drawn: Sequence[float]) -> None:
 
 
 def differences(fitted: FittedPlan) -> Markup | None:
-    """Draw each arm's forecast difference to the baseline arm, in the colour of the arm that BEATS the other."""
+    """Draw each arm's forecast difference to the baseline arm, in the colour of the better arm."""
     baseline = fitted.plan.baseline_arm
     comparisons = list(against_baseline(fitted).values())
     if not comparisons:

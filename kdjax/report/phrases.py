@@ -11,6 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from kdjax.errors import counted
+
+__all__ = [
+    "PHRASES",
+    "capitalized",
+    "counted",
+    "fill",
+    "listed",
+    "listed_settings",
+    "say",
+    "sentence",
+]
+
 PHRASES = {
     # A study: its verdicts.
     "nothing_compared": "nothing was compared: a verdict needs two arms with an endpoint in common",
@@ -38,9 +51,8 @@ PHRASES = {
     "scores_tasks": "Tasks: {protocol}",
     "scores_shuffled": "{name}, words shuffled",
     "scores_gap": "{name}, gap closed",
-    "scores_explained": (
-        "Mean ± standard deviation over seeds; below it the verdict against {baseline}."
-    ),
+    "scores_explained": "Mean ± standard deviation over seeds.",
+    "scores_verdict": "Below it the verdict against {baseline}.",
     "scores_failed": (
         "Failed: fine-tunings no better than the majority class on the rows that settings are "
         "chosen on, or diverged."
@@ -290,13 +302,6 @@ def fill(templates: Mapping[str, str], name: str, /, **fields: object) -> str:
 
 say = partial(fill, PHRASES)
 """`say(name, **fields)`: a phrase of a study, filled in."""
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a number and its noun: `1 seed`, `3 seeds`, `2 studies`."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {plural or noun + 's'}"
 
 
 def listed(things: Iterable[object]) -> str:

@@ -1,5 +1,4 @@
-"""Scores of a study as tables: one for each kind of endpoint, a row for each model, the baseline arm
-first."""
+"""Scores of a study as tables: one for each kind of endpoint, a row for each model."""
 
 from __future__ import annotations
 
@@ -161,12 +160,16 @@ def explained(results: Results, shown: Iterable[ScoreTable]) -> str:
         results: the content of results.json.
         shown: the tables.
     """
-    texts = [say("scores_explained", baseline=results.baseline_arm)]
+    texts = [say("scores_explained")]
     # What only some studies have is explained where it is.
+    shown = list(shown)
     cells = [cell for table in shown for cell in table.cells()]
+    if any(cell.verdict for cell in cells):
+        texts.append(say("scores_verdict", baseline=results.baseline_arm))
     if any(cell.failed for cell in cells):
         texts.append(say("scores_failed"))
-    if results.corpus.ngram_losses is not None:
+    columns = [column.title for table in shown for column in table.columns]
+    if any(title.endswith(say("scores_gap", name="")) for title in columns):
         texts.append(say("scores_gap_explained"))
     return " ".join(texts)
 
@@ -279,12 +282,12 @@ def _with_controls(
 
     shuffled = dict(mlm_probe.shuffled(results)).get(yardstick, [])
     if shuffled:
-        columns.insert(
-            place, ScoreColumn(say("scores_shuffled", name=yardstick.name), "", None, "–")
-        )
+        title = say("scores_shuffled", name=yardstick.name)
+        columns.insert(place, ScoreColumn(yardstick.name, title, "", None, "–"))
         _insert(rows, place, _shuffled_cells(shuffled))
     losses = results.corpus.ngram_losses
-    if losses is not None:
+    # Where neighbours tell nothing there is no gap.
+    if losses is not None and losses.both_neighbors < losses.unigram:
         title = say("scores_gap", name=yardstick.name)
         columns.insert(place, ScoreColumn(yardstick.name, title, "", None, "–"))
         _insert(rows, place, _gap_cells(results, yardstick))

@@ -18,8 +18,10 @@ from kdjax.results.study import Results
 
 TITLE_WIDTH = 16
 """Columns that a head takes at most; a longer one goes on in the next line."""
-GAP = 2
-"""Columns between two columns of a table."""
+GAP = 3
+"""Columns of the terminal between two columns of a table."""
+EDGES = 2
+"""Columns of the terminal beside a table."""
 
 
 def summary(results: Results) -> Group:
@@ -67,7 +69,7 @@ class _Scores:
         caption = f"{table.caption} ({table.unit})" if table.unit else table.caption
         yield Text(f"\n{caption}", style="bold")
         names = [*table.arms, *table.references, *table.levels]
-        room = options.max_width - max(map(len, ["majority class", *names]))
+        room = options.max_width - EDGES - max(len(name) for name in ("baseline", *names))
         # Columns are taken as long as they fit, at least one a table.
         parts: list[list[int]] = []
         width = 0

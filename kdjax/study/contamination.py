@@ -32,6 +32,7 @@ def study_contamination(config: Config, corpus: Corpus, reporter: Reporter) -> C
     groups = row_groups(config.evaluation)
     if not groups:
         return None
+    reporter.stage("contamination: looking for the tasks' rows in the text")
     found = check_contamination(corpus, config.data.files, groups, reporter.status)
     reporter.log(f"{corpus.directory}: {line(found)}")
     if settings.check == "refuse":

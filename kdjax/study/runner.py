@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
-from kdjax.errors import Diverged
+from kdjax.errors import Diverged, counted
 from kdjax.parallel import hosts
 from kdjax.results.runs import Details, Divergence, RunPhase, RunResult
 from kdjax.results.store import result_of
@@ -141,7 +141,7 @@ class StudyRunner:
         # Later groups of the arm find its programs compiled.
         if arm.name not in self._compiled_arms:
             self._compiled_arms.add(arm.name)
-            self._reporter.status(f"{arm.name}: compiling")
+            self._reporter.stage(f"{arm.name}: compiling")
         # All learn from the teacher of the first, unless the arm looks at none.
         seeds = list(backups)
         teacher = self._artifacts.teacher_for(seeds[0])
@@ -275,6 +275,7 @@ class StudyRunner:
         if diverged is not None:
             figures = f"diverged, {diverged}"
         self._reporter.log(
-            f"{arm.name}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}"
+            f"{arm.name}, seed {seed}: {counted(ledger.steps, 'step')}, "
+            f"{ledger.total:.4g} FLOPs; {figures}"
         )
         return row

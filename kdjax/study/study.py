@@ -10,12 +10,14 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.clock import CLOCK
 from kdjax.config import Config, plain, to_dict
+from kdjax.errors import counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.study.artifacts import Artifacts
 from kdjax.study.batches import train_batches
 from kdjax.study.commits import pinned, stored_commits
 from kdjax.study.corpus import check_regime
+from kdjax.study.inputs import check_inputs
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost, StudyManifest
 from kdjax.study.run_backup import RESULT
@@ -67,7 +69,7 @@ class Study:
         """Return what a step of each phase of an arm costs."""
         if arm.name in self._manifest.costs:
             return self._manifest.costs[arm.name].prices
-        self.reporter.status(f"{arm.name}: counting what a step costs")
+        self.reporter.stage(f"{arm.name}: counting what a step costs")
         return self.plan.prices(arm)
 
     @cached_property
@@ -99,8 +101,9 @@ class Study:
         plan = self.plan
         config = plan.config
         artifacts = self.artifacts
-        # What is wrong with small files is found before anything takes long.
+        # What is wrong with any input is found before anything takes long.
         tuning_of(config)
+        check_inputs(config, plan.artifact_dirs)
         # Before tasks and minimal pairs, which need the text where a tokenizer is trained on it.
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
@@ -150,7 +153,7 @@ class Study:
             self.reporter.log("all runs have a result")
         elif finished:
             self.reporter.log(
-                f"{finished} of {len(runs)} runs have a result; going on with the rest"
+                f"{finished:,} of {counted(len(runs), 'run')} have a result; going on with the rest"
             )
 
     def is_finished(self, arm: str, seed: int) -> bool:

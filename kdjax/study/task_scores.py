@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from kdjax.config import Dtype, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
+from kdjax.errors import counted
 from kdjax.evaluation.finetuning import (
     FinetunedTask,
     TunedEncoder,
@@ -92,7 +94,7 @@ class TaskScores:
             start = self._start(model, params, seed, finetuning, records)
         for protocol in self.config.protocols:
             if protocol == "probe":
-                scores, protocol_details = self._probe(model, params)
+                scores, protocol_details = self._probe(model, params, records)
             elif finetuning is not None:
                 measured = self._finetune(protocol, model, params, seed, finetuning, records, start)
                 scores = {}
@@ -109,11 +111,14 @@ class TaskScores:
             details |= {f"{protocol}.{name}": detail for name, detail in protocol_details.items()}
         return metrics, details
 
-    def _probe(self, model: ModelConfig, params: Any) -> tuple[dict[str, float], Details]:
+    def _probe(
+        self, model: ModelConfig, params: Any, records: FinetuningRecords
+    ) -> tuple[dict[str, float], Details]:
         """Fit linear probes on each task; return scores and details by result."""
         scores: dict[str, float] = {}
         details: Details = {}
         for task in self.tasks:
+            records.status(f"linear probes on {task.name}")
             probed = probe(model, params, task, self.config.probe)
             scores |= probed.scores
             for result in probed.scores:
@@ -133,7 +138,7 @@ class TaskScores:
         """Fine-tune a model on each task by a protocol; return what came of it by task."""
         measured = {}
         for task in self.tasks:
-            records.status(f"fine-tuning on {task.name}, {protocol}")
+            name = f"fine-tuning on {task.name}, {protocol}"
             needs_start = task.name in settings.intermediate_tasks
             measured[task.name] = finetune(
                 model,
@@ -146,6 +151,7 @@ class TaskScores:
                 dtype=self.dtype,
                 directory=records.directory,
                 start=start if needs_start else None,
+                show=functools.partial(_show_trials, records, name),
             )
             records.finished()
         return measured
@@ -177,6 +183,11 @@ class TaskScores:
             dtype=self.dtype,
             directory=records.directory,
         )
+
+
+def _show_trials(records: FinetuningRecords, name: str, done: int, count: int) -> None:
+    """Say how many trials of a task are done."""
+    records.status(f"{name}, {done:,} of {counted(count, 'trial')} done")
 
 
 def _probed_layers(probed: ProbeResult, result: str) -> ProbedLayers:

@@ -139,7 +139,7 @@ def _counted(compared: Sequence[_Compared], baseline: str) -> str:
 
 
 def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str]:
-    """Return a sentence a pair of arms: which one BEATS the other at which budgets, and where means cross.
+    """Return a sentence a pair of arms: who BEATS whom at which budgets, and where means cross.
 
     Pairs with the baseline arm come first and are read from the other arm's side.
 

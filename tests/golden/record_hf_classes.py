@@ -59,7 +59,7 @@ def main() -> None:
     recorded = {}
     for model_type, config in CONFIGS.items():
         with tempfile.TemporaryDirectory() as directory:
-            save_pretrained(directory, Model(config, params_of(config)))
+            save_pretrained(Model(config, params_of(config)), directory)
             model, report = AutoModelForMaskedLM.from_pretrained(
                 directory, output_loading_info=True
             )

@@ -396,7 +396,7 @@ def test_arm_that_gets_worse_with_tokens_is_not_forecast(tmp_path: Path) -> None
     )
     assert (
         verdict.answers(fitted(pilot_plan))["logit"]
-        == "logit cannot be told from scratch: nothing is forecast of scratch."
+        == "logit against scratch is INCONCLUSIVE: nothing is forecast of scratch."
     )
     assert Page(report.html(pilot_plan)).problems == []
 

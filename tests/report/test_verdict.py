@@ -165,9 +165,7 @@ def test_no_pair_is_claimed_that_is_open() -> None:
     study_results = results(
         ["mlm_loss: a > b", "mlm_loss: c > d", "mlm_loss: a ? d"], arms=("a", "b", "c", "d")
     )
-    assert verdict.headline(study_results).endswith(
-        "held-out MLM loss: a BEATS b; c BEATS d."
-    )
+    assert verdict.headline(study_results).endswith("held-out MLM loss: a BEATS b; c BEATS d.")
 
 
 @pytest.mark.parametrize(

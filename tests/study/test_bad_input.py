@@ -114,7 +114,7 @@ SETTINGS = [
     ),
     (
         "--arms {scratch:{}} --train.batch_size 512 --budget.flops 1e12",
-        r"too small to fill a batch of 512",
+        r"cannot fill a batch of 512",
     ),
     ("--data.files no/such/*.txt", r"no/such/\*.txt.*"),
     ("--teacher.source no/such/place", r"no/such/place.*"),

@@ -18,8 +18,8 @@ from kdjax.cli.main import main
 from kdjax.config.suites import SUITES, result_names
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.evaluation.finetuning import by_protocol
-from kdjax.report.study_page import html
 from kdjax.report.score_tables import ScoreTable
+from kdjax.report.study_page import html
 from kdjax.report.task_tables import tables
 from kdjax.report.terminal import summary
 from kdjax.results.runs import finetuned_task
