@@ -335,7 +335,7 @@ def _gap_cells(results: Results, endpoint: MeasuredEndpoint) -> dict[str, ScoreC
     whole = losses.unigram - losses.both_neighbors
     cells = {}
     for name, mean in means.items():
-        cells[name] = ScoreCell(
-            f"{(losses.unigram - mean) / whole:.0%}".replace("-", numbers.MINUS)
-        )
+        # A rounded whole number: 0 has no sign.
+        share = round(100 * (losses.unigram - mean) / whole)
+        cells[name] = ScoreCell(f"{share}%".replace("-", numbers.MINUS))
     return cells

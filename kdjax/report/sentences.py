@@ -81,7 +81,7 @@ def measures(endpoints: Iterable[Endpoint]) -> str:
 
 
 def _statements(results: Results) -> list[str]:
-    """Return a statement for each kind of endpoint; kinds that show the same share one."""
+    """Return a statement for each kind of endpoint; what shows nothing shares one."""
     pairs: dict[tuple[str, str], list[Endpoint]] = {}
     for endpoint in _ordered(summary.main_endpoints(results)):
         verdicts = [verdict for verdict in results.verdicts if verdict.endpoint == endpoint.name]
@@ -91,17 +91,24 @@ def _statements(results: Results) -> list[str]:
 
     # Arms that are told apart come before what shows nothing.
     separated: list[str] = []
-    undecided: list[str] = []
+    undecided: list[Endpoint] = []
     for (_, relations), endpoints in pairs.items():
-        text = measures(endpoints)
-        names = {endpoint.name for endpoint in endpoints}
-        outcomes = [v.verdict for v in results.verdicts if v.endpoint in names]
         if relations:
+            text = measures(endpoints)
             separated.append(say("separated", relations=relations, measures=text))
         else:
-            ties = outcomes.count("TIES")
-            undecided.append(say("not_separated", measures=text, count=len(outcomes), ties=ties))
-    return [*separated, *undecided]
+            undecided += endpoints
+    if not undecided:
+        return separated
+    names = {endpoint.name for endpoint in undecided}
+    outcomes = [verdict.verdict for verdict in results.verdicts if verdict.endpoint in names]
+    nothing = say(
+        "not_separated",
+        measures=measures(undecided),
+        count=len(outcomes),
+        ties=outcomes.count("TIES"),
+    )
+    return [*separated, nothing]
 
 
 def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
