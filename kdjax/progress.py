@@ -52,7 +52,8 @@ class Reporter:
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._waiting = ""
-        self._warned: set[str] = set()
+        self._stages: set[str] = set()
+        self._said: set[str] = set()
         # In a terminal the first line comes at once; elsewhere only what takes a while is shown.
         self._last_shown = time.monotonic()
         if self._console.is_terminal:
@@ -73,10 +74,18 @@ class Reporter:
                 self._timer.cancel()
         self._live.stop()
 
-    def log(self, text: str) -> None:
-        """Print a line that stays."""
+    def log(self, text: str, *, once: bool = False) -> None:
+        """Print a line that stays.
+
+        Args:
+            text: the line.
+            once: whether it is not printed again.
+        """
         if process_logging.is_main_process():
             with self._lock:
+                if once and text in self._said:
+                    return
+                self._said.add(text)
                 # What was to be shown later is older than this.
                 self._waiting = ""
                 self._print(text)
@@ -84,13 +93,19 @@ class Reporter:
     def warn(self, text: str) -> None:
         """Print a line that stays, from any process; the same one is printed once."""
         with self._lock:
-            if text not in self._warned:
-                self._warned.add(text)
+            if text not in self._said:
+                self._said.add(text)
                 self._print(f"kdjax: {text}")
 
     def stage(self, text: str) -> None:
-        """Say what begins now, as it may take a while: a line at once, also without a terminal."""
-        if process_logging.is_main_process():
+        """Say what begins now, as it may take a while: a line at once, also without a terminal.
+
+        What begins again, as in the next study of a sweep, is mostly done: it is a `status`.
+        """
+        if text in self._stages:
+            self.status(text)
+        elif process_logging.is_main_process():
+            self._stages.add(text)
             with self._lock:
                 self._show(text)
 

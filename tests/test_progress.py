@@ -123,6 +123,7 @@ def test_line_that_comes_too_soon_is_shown_when_nothing_newer_has_come(
 def test_stage_is_said_at_once_and_a_warning_once(capsys: Any) -> None:
     with Reporter() as reporter:
         reporter.stage("training the tokenizer")
+        reporter.stage("training the tokenizer")
         reporter.warn("the text repeats")
         reporter.warn("the text repeats")
     lines = capsys.readouterr().err.splitlines()

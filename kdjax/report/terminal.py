@@ -125,8 +125,9 @@ def _used(results: Results) -> Table:
     heads = ["steps", "epochs"]
     # Results of earlier versions have no count of words.
     with_words = words.counted(results)
+    with_teacher = any(arm.needs_teacher for arm in results.arms.values())
     if with_words:
-        heads += ["words", "teacher's words"]
+        heads += ["words", "teacher's words"] if with_teacher else ["words"]
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for arm in score_tables.ordered_arms(results):
@@ -136,6 +137,6 @@ def _used(results: Results) -> Table:
             f"{mean(run.epochs for run in arm_runs):.2f}",
         ]
         if with_words:
-            row += words.in_terminal(results, arm)
+            row += words.in_terminal(results, arm)[: len(heads) - len(row)]
         table.add_row(Text(arm), *row)
     return table

@@ -34,7 +34,7 @@ def study_contamination(config: Config, corpus: Corpus, reporter: Reporter) -> C
         return None
     reporter.stage("contamination: looking for the tasks' rows in the text")
     found = check_contamination(corpus, config.data.files, groups, reporter.status)
-    reporter.log(f"{corpus.directory}: {line(found)}")
+    reporter.log(f"{corpus.directory}: {line(found)}", once=True)
     if settings.check == "refuse":
         _check(found, settings.share)
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from kdjax.config import Config, DataConfig, TokenizerConfig, plain
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.corpus import Corpus, regime_of
+from kdjax.data.manifest import NAME as MANIFEST
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
 from kdjax.data.prepare.ngram_losses import NgramLosses, ngram_losses
@@ -152,9 +153,9 @@ def _prepare(
         prepare(config.data, tokenizer, directory, beam)
         return
 
-    # Where the text is prepared already this is short.
-    words = "prepare: training the tokenizer, then the text" if tokenizer is None else "prepare"
-    reporter.stage(f"{words}: reading {_shown(config.data.files)}")
+    if not (directory / MANIFEST).is_file():
+        words = "prepare: training the tokenizer, then the text" if tokenizer is None else "prepare"
+        reporter.stage(f"{words}: reading {_shown(config.data.files)}")
 
     def show(documents: int, tokens: int, seconds: float) -> None:
         reporter.status(

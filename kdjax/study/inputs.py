@@ -56,9 +56,10 @@ def check_inputs(
                 _check_text(config, files, only_here)
     minimal_pairs.check(config.evaluation.minimal_pairs)
     # The first row of each split; one's own files are read whole, as their splits ask for it.
-    for task in raw_tasks(config.evaluation):
-        for source in task.sources:
-            next(iter(source.rows()), None)
+    with _within("evaluation.tasks", unless="task "):
+        for task in raw_tasks(config.evaluation):
+            for source in task.sources:
+                next(iter(source.rows()), None)
 
 
 def missing_input(config: Config) -> str:
@@ -101,8 +102,12 @@ def _check_text(config: Config, files: str | tuple[str, ...], only_here: bool) -
 
 
 @contextmanager
-def _within(name: str) -> Iterator[None]:
-    """Put a setting's name before errors of the block, which do not say it.
+def _within(name: str, unless: str = "evaluation.") -> Iterator[None]:
+    """Put a setting's name before errors of the block that do not say what they are of.
+
+    Args:
+        name: name of the setting.
+        unless: beginning of errors that do.
 
     Raises:
         InputError: that of the block.
@@ -110,4 +115,6 @@ def _within(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as e:
+        if str(e).startswith(("evaluation.", unless)):
+            raise
         raise InputError(f"{name}: {e}") from None

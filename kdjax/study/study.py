@@ -47,8 +47,8 @@ class Study:
             shared: a directory for what other studies use too; None: all lies in `out`.
 
         Raises:
-            InputError: the recipe's settings contradict one another, or the directory holds another
-                study.
+            InputError: the recipe's settings contradict one another, an input that it names is not
+                as it must be, or the directory holds another study.
         """
         CLOCK.listen()
         # A branch of a repository may move: the study is of the commit that it was at first.
@@ -60,6 +60,8 @@ class Study:
         self.artifacts = Artifacts(self.plan, reporter)
         self.reporter = reporter
         self._manifest = StudyManifest(config, out, commits)
+        # What is wrong with any input is found before anything takes long: counting prices may.
+        check_inputs(config, self.plan.artifact_dirs)
         # A budget that is too small is found before anything is made.
         self._prices = {name: self._arm_prices(arm) for name, arm in self.plan.arms.items()}
         for name, arm in self.plan.arms.items():
@@ -101,9 +103,8 @@ class Study:
         plan = self.plan
         config = plan.config
         artifacts = self.artifacts
-        # What is wrong with any input is found before anything takes long.
+        # What is wrong with small files is found before anything takes long.
         tuning_of(config)
-        check_inputs(config, plan.artifact_dirs)
         # Before tasks and minimal pairs, which need the text where a tokenizer is trained on it.
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
