@@ -172,6 +172,8 @@ def save_pretrained(
     directory = local_path(directory, "the model's directory").resolve()
     if tokenizer is not None:
         tokenizer = local_path(tokenizer, "tokenizer")
+        if not tokenizer.is_file():
+            raise InputError(f"{tokenizer}: no such file, expected a tokenizer.json")
     config, params = model
     check_saveable(directory)
     # Written beside its place, and moved there whole.
