@@ -11,7 +11,8 @@ from kdjax.data import minimal_pairs
 from kdjax.data.manifest import NAME, Manifest
 from kdjax.data.tasks.load import raw_tasks
 from kdjax.data.text import sources
-from kdjax.data.text.sources import ReadingNotes, ReadSettings
+from kdjax.data.text.notes import ReadingNotes
+from kdjax.data.text.sources import ReadSettings
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.storage import hub, urls
