@@ -15,9 +15,10 @@ def run(options: Options) -> None:
 
     # The same rows either way.
     with Reporter() as reporter:
-        reporter.stage("counting what a step of each arm costs")
+        if not options.json:
+            reporter.stage("counting what a step of each arm costs")
         rows = prices(options.config)
-        if options.config.evaluation.task_results:
+        if options.config.evaluation.task_results and not options.json:
             reporter.stage("counting what measuring on tasks costs")
         add_task_costs(options.config, rows)
     if options.json:

@@ -71,7 +71,7 @@ class Study:
         """Return what a step of each phase of an arm costs."""
         if arm.name in self._manifest.costs:
             return self._manifest.costs[arm.name].prices
-        self.reporter.stage(f"{arm.name}: counting what a step costs")
+        self.reporter.status(f"{arm.name}: counting what a step costs")
         return self.plan.prices(arm)
 
     @cached_property
