@@ -38,7 +38,7 @@ def tensors_of(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, np.n
     """
     encoder = {name: part for name, part in params.items() if name != "task_head"}
     with tempfile.TemporaryDirectory() as directory:
-        models.save_pretrained(Path(directory) / "model", models.Model(config, encoder))
+        models.save_pretrained(models.Model(config, encoder), Path(directory) / "model")
         tensors = load_file(Path(directory) / "model" / "model.safetensors")
     # A bare encoder is stored without the name of what it is part of.
     named = {}

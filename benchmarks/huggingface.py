@@ -74,7 +74,7 @@ def _loaded(kind: Any, config: ModelConfig, params: Any, **settings: Any) -> Any
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as directory:
-        models.save_pretrained(Path(directory) / "model", models.Model(config, params))
+        models.save_pretrained(models.Model(config, params), Path(directory) / "model")
         return kind.from_pretrained(Path(directory) / "model", **settings).train()
 
 

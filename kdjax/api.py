@@ -10,6 +10,7 @@ In the examples `student` and `teacher` are models (`kdjax.models`), `arm` is on
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -45,7 +46,7 @@ from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.storage import locks
-from kdjax.storage.paths import local_path
+from kdjax.storage.paths import local_path, path_text
 from kdjax.study.batches import held_out_batches
 from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
@@ -226,7 +227,7 @@ def price(
 
 
 def prepare(
-    files: str | Sequence[str],
+    files: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     tokenizer: str | Path | TokenizerConfig,
@@ -274,12 +275,16 @@ def prepare(
         (32, 53)
     """
     out = local_path(out, "out")
-    if not isinstance(files, str):
-        files = tuple(files)
+    if isinstance(files, (str, os.PathLike)):
+        files = path_text(files, "files")
+    elif isinstance(files, Sequence):
+        files = tuple(path_text(path, "files") for path in files)
+    else:
+        raise InputError(f"files is {files!r:.80}, expected a path or a sequence of paths")
     if not isinstance(text_field, str):
         text_field = tuple(text_field)
-    if isinstance(tokenizer, Path):
-        tokenizer = str(tokenizer)
+    if not isinstance(tokenizer, TokenizerConfig):
+        tokenizer = path_text(tokenizer, "tokenizer", "a tokenizer.json or a TokenizerConfig")
     settings = DataConfig(
         files=files,
         tokenizer=tokenizer,
@@ -336,6 +341,8 @@ def train(
         >>> ledger.steps, ledger.padded_tokens  # a third step of 8 x 12 tokens would not fit
         (2, 192)
     """
+    if out is not None:
+        out = local_path(out, "out")
     settings = replace(settings, batch_size=batch_size)
     layout = Layout.of(settings.mesh)
     batch_shape = BatchShape(batch_size, data.settings.seq_len, data.settings.max_predictions)
@@ -375,7 +382,7 @@ def train(
             start=arm.student.params,
             seed=seed,
             config=settings,
-            directory=local_path(out, "out"),
+            directory=Path(out),
             evaluate=lambda params: evaluation.evaluate_during_training(
                 definition.student, params, mlm=definition.trains_mlm_head
             ),
@@ -465,7 +472,7 @@ def save(
     """
     model = run if isinstance(run, Model) else run.model
     tokenizer = data.tokenizer if data else None
-    save_pretrained(directory, model, tokenizer=tokenizer, for_transformers=for_transformers)
+    save_pretrained(model, directory, tokenizer=tokenizer, for_transformers=for_transformers)
 
 
 def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[str] = ()) -> Any:
@@ -484,7 +491,7 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
 
     Example:
         >>> results = kdjax.compare("recipe.yaml", "study", ["--seeds", "[0]"])
-        2.00e7 FLOPs a run, mean ± sd over seeds
+        2.00e7 FLOPs a run
         ...
         report: study/report.html
         >>> [(run.arm, run.seed) for run in results.runs]

@@ -52,9 +52,10 @@ def enable_compilation_cache() -> None:
     try:
         directory = cache_directory()
     except (OSError, RuntimeError) as e:
+        reason = getattr(e, "strerror", None) or e
         process_logging.warn(
-            f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another place, "
-            "or none"
+            f"compiled programs are not kept ({reason}); JAX_COMPILATION_CACHE_DIR names another "
+            "place, or none"
         )
         return
 

@@ -14,16 +14,35 @@ _USER = re.compile(r"//[^/@\s]+@")
 read (`kdjax.storage.secrets`)."""
 
 
+_ERROR_NUMBER = re.compile(r"\[Errno -?\d+\] ")
+"""What Python puts before the words of the operating system."""
+
+
 class InputError(Exception):
     """An input of kdjax that cannot be used.
 
     The message is one line: what was found, where, and what was expected. The command line prints
     it and ends with status 2; a library caller catches it. Where it repeats a URL, it does so
-    without the user and the password in it, whatever setting the URL stands in.
+    without the user and the password in it, whatever setting the URL stands in; of an error of the
+    operating system it has the words without the number.
     """
 
     def __init__(self, message: str):
-        super().__init__(_USER.sub("//", " ".join(message.split())))
+        line = _ERROR_NUMBER.sub("", " ".join(message.split()))
+        super().__init__(_USER.sub("//", line))
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun: `1 seed`, `3,000 seeds`, `2 studies`.
+
+    Args:
+        count: the number.
+        noun: the noun for one.
+        plural: the noun for several; empty: `noun` with an s.
+    """
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {plural or noun + 's'}"
 
 
 class Diverged(InputError):

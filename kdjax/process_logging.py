@@ -32,6 +32,12 @@ def warn(text: str) -> None:
     print(f"{prefix()}kdjax: {text}", file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a line on how the command goes on to standard error, from the main process."""
+    if is_main_process():
+        print(f"{prefix()}{text}", file=sys.stderr, flush=True)
+
+
 def claim_logging() -> None:
     """Print warnings of Python and of libraries (absl, Orbax, JAX) to standard error.
 

@@ -6,6 +6,7 @@ alone logs progress; all log warnings, and each line names its process.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class Reporter:
         self._started: float | None = None
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._waiting = ""
+        self._stages: set[str] = set()
+        self._said: set[str] = set()
         # In a terminal the first line comes at once; elsewhere only what takes a while is shown.
         self._last_shown = time.monotonic()
         if self._console.is_terminal:
@@ -62,34 +68,84 @@ class Reporter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with self._lock:
+            self._waiting = ""
+            if self._timer is not None:
+                self._timer.cancel()
         self._live.stop()
 
-    def log(self, text: str) -> None:
-        """Print a line that stays."""
+    def log(self, text: str, *, once: bool = False) -> None:
+        """Print a line that stays.
+
+        Args:
+            text: the line.
+            once: whether it is not printed again.
+        """
         if process_logging.is_main_process():
-            self._print(text)
+            with self._lock:
+                if once and text in self._said:
+                    return
+                self._said.add(text)
+                # What was to be shown later is older than this.
+                self._waiting = ""
+                self._print(text)
 
     def warn(self, text: str) -> None:
-        """Print a line that stays, from any process."""
-        self._print(f"kdjax: {text}")
+        """Print a line that stays, from any process; the same one is printed once."""
+        with self._lock:
+            if text not in self._said:
+                self._said.add(text)
+                self._print(f"kdjax: {text}")
+
+    def stage(self, text: str) -> None:
+        """Say what begins now, as it may take a while: a line at once, also without a terminal.
+
+        What begins again, as in the next study of a sweep, is mostly done: it is a `status`.
+        """
+        if text in self._stages:
+            self.status(text)
+        elif process_logging.is_main_process():
+            self._stages.add(text)
+            with self._lock:
+                self._show(text)
 
     def status(self, text: str) -> None:
-        """Show a line that the next one replaces; without a terminal, one every `INTERVAL`."""
+        """Show a line that the next one replaces; without a terminal, one every `INTERVAL`.
+
+        One that comes too soon is shown later, if nothing newer has come by then: what goes on for
+        long is said, however soon after another line it began.
+        """
         if not process_logging.is_main_process():
             return
-        interval = INTERVAL
-        if self._console.is_terminal:
-            interval = REFRESH
-        now = time.monotonic()
-        if now - self._last_shown < interval:
-            return
-        self._last_shown = now
+        interval = REFRESH if self._console.is_terminal else INTERVAL
+        with self._lock:
+            wait = self._last_shown + interval - time.monotonic()
+            if wait <= 0:
+                self._show(text)
+                return
+            self._waiting = text
+            if self._timer is None:
+                self._timer = threading.Timer(wait, self._show_waiting)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _show_waiting(self) -> None:
+        """Show the line that came too soon, unless a newer one was shown."""
+        with self._lock:
+            self._timer = None
+            if self._waiting:
+                self._show(self._waiting)
+
+    def _show(self, text: str) -> None:
+        """Show a line that the next one replaces; the caller holds the lock."""
+        self._waiting = ""
+        self._last_shown = time.monotonic()
         if self._console.is_terminal:
             line = Text(process_logging.prefix() + text, no_wrap=True, overflow="ellipsis")
             self._live.start()
             self._live.update(line, refresh=True)
         else:
-            self.log(text)
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self._console.print(process_logging.prefix() + text, markup=False, soft_wrap=True)
@@ -131,33 +187,52 @@ class Reporter:
             self._spent += ledger.used - last_used
             last_used = ledger.used
             seconds = now - begun
-            speed = (ledger.tokens - first.tokens) / seconds
-            time_left = self._time_left(ledger, (ledger.used - first.used) / seconds, begun)
-            self.status(
-                f"{name}: {ledger.share:4.0%} of {ledger.budget}, {time_left}, step "
-                f"{ledger.steps}, loss {progress.metrics['loss']:.3f}, {speed:,.0f} tokens/s"
+            line = (
+                f"{name}: {ledger.share:4.0%} of {ledger.budget}, step {ledger.steps:,}, loss "
+                f"{progress.metrics['loss']:.3f}"
             )
+            # The first steps are slow, and say nothing of the speed.
+            if seconds >= SETTLED:
+                if speed := _speed(first, ledger):
+                    line += f", {speed:,.0f} tokens/s"
+                line += self._time_left(ledger, (ledger.used - first.used) / seconds)
+            self.status(line)
 
         return show
 
-    def _time_left(self, ledger: Ledger, rate: float, begun: float) -> str:
-        """Return the time left for a run, and for all runs where it is known.
+    def _time_left(self, ledger: Ledger, rate: float) -> str:
+        """Return the time left for a run, and for all runs where it is known, as a line's end.
 
         Args:
             ledger: what the run has spent so far, and of what budget.
             rate: amount of its budget that it spends in a second; 0: nothing.
-            begun: time at which its first step ended.
         """
-        if not rate or time.monotonic() - begun < SETTLED:
-            return "? left"
+        if not rate:
+            return ""
         run_seconds = ledger.remaining / rate
-        words = f"{_duration(run_seconds)} left"
+        words = f", {_duration(run_seconds)} left"
         # Runs that are still to come are as fast as those that were seen.
         if self._budget and self._spent:
-            elapsed = time.monotonic() - (self._started or begun)
+            elapsed = time.monotonic() - (self._started or 0.0)
             all_seconds = (self._budget - self._spent) * elapsed / self._spent
             words += f", {_duration(max(run_seconds, all_seconds))} for all runs"
         return words
+
+
+def _speed(first: Ledger, ledger: Ledger) -> float:
+    """Return the tokens that a run sees in a second of its steps and of waiting for their input.
+
+    Args:
+        first: its ledger after the first step that was seen here.
+        ledger: its ledger now.
+    """
+    seconds = _step_seconds(ledger) - _step_seconds(first)
+    return (ledger.tokens - first.tokens) / seconds if seconds > 0 else 0.0
+
+
+def _step_seconds(ledger: Ledger) -> float:
+    """Return the seconds that a run's steps took, without compiling, evaluating and saving."""
+    return ledger.seconds.get("compute", 0.0) + ledger.seconds.get("input", 0.0)
 
 
 def _duration(seconds: float) -> str:

@@ -31,6 +31,7 @@ from kdjax.config import (
     to_dict,
 )
 from kdjax.config.model import with_family_settings
+from kdjax.dropped_arms import drop_arms, take_dropped_arms
 from kdjax.errors import InputError
 from kdjax.recipe_keys import (
     check_keys,
@@ -127,17 +128,22 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: not a file, expected a YAML recipe")
     try:
         raw = strict_yaml.load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except OSError as e:
+        raise InputError(f"{path}: {e.strerror or e}, expected a YAML recipe") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as e:
         raise InputError(f"{path}: not a readable YAML recipe: {e}") from None
     except InputError as e:
         raise InputError(f"{path}: {e}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
     check_keys(raw, Config, str(path), ())
+    dropped, overrides = take_dropped_arms(overrides, raw.get("arms") or {})
     check_override_names(override_names(overrides))
     check_override_values(overrides)
     with _one_line_errors(" ".join([str(path), *overrides])):
-        return _instantiate(parser().parse_args(["--config", str(path), *overrides]))
+        namespace = parser().parse_args(["--config", str(path), *overrides])
+        drop_arms(namespace, dropped)
+        return _instantiate(namespace)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

@@ -54,7 +54,7 @@ def make_teacher(
     stored = {name: part for name, part in params.items() if head or name != "mlm"}
     directory.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(directory.parent / "tokenizer.json")
-    models.save_pretrained(directory, Model(config, stored), tokenizer=tokenizer)
+    models.save_pretrained(Model(config, stored), directory, tokenizer=tokenizer)
     return directory
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,58 @@ def test_saved_student_reads_back_bit_for_bit(
     again = kdjax.models.from_pretrained(tmp_path / "student")
     assert sha256(again.params) == sha256(logit.student.params)
     assert (tmp_path / "student" / "tokenizer.json").is_file()
+
+
+def test_paths_are_text_or_path_objects_alike(
+    data: PreparedText, logit: ArmWithModels, tmp_path: Path
+) -> None:
+    for number, kind in enumerate((str, Path)):
+        out = tmp_path / str(number)
+        files = [kind(path) for path in sorted(data.tokenizer.parent.glob("*.jsonl"))]
+        assert files
+        prepared = kdjax.prepare(
+            files,
+            kind(out / "data"),
+            tokenizer=kind(data.tokenizer),
+            seq_len=data.settings.seq_len,
+            validation=data.settings.validation,
+        )
+        assert prepared.corpus.digest
+        kdjax.models.save_pretrained(
+            logit.student, kind(out / "student"), tokenizer=kind(data.tokenizer)
+        )
+        assert kdjax.models.from_pretrained(kind(out / "student")).config == logit.student.config
+        budget = kdjax.tokens(BATCH_SIZE * tiny.SHAPE.seq_len)
+        run = kdjax.train(logit, data, budget, batch_size=BATCH_SIZE, out=kind(out / "run"))
+        assert run.ledger.steps == 1
+
+
+@pytest.mark.parametrize("path", [None, 3, b"bytes", ["a list"]])
+def test_what_is_no_path_is_refused_in_one_line(
+    data: PreparedText, logit: ArmWithModels, tmp_path: Path, path: Any
+) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: kdjax.save(logit.student, path),
+        lambda: kdjax.models.save_pretrained(logit.student, path),
+        lambda: kdjax.models.from_pretrained(path),
+        lambda: kdjax.models.pretrained_config(path),
+        lambda: kdjax.models.check_saveable(path),
+        lambda: kdjax.compare(path, tmp_path / "out"),
+        lambda: kdjax.prepare("text.txt", path, tokenizer=data.tokenizer),
+        lambda: kdjax.prepare("text.txt", tmp_path / "out", tokenizer=path),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"expected a .*(str or a Path|TokenizerConfig)"):
+            call()
+    if path is not None and not isinstance(path, list):
+        with pytest.raises(InputError, match=r"files is .*, expected a path"):
+            kdjax.prepare(path, tmp_path / "out", tokenizer=data.tokenizer)
+
+
+def test_directory_before_the_model_is_refused(logit: ArmWithModels, tmp_path: Path) -> None:
+    swapped: Any = (tmp_path / "student", logit.student)
+    with pytest.raises(InputError, match=r"expected a kdjax\.models\.Model, and the"):
+        kdjax.models.save_pretrained(*swapped)
 
 
 def test_bad_input_is_refused_in_one_line(

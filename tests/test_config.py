@@ -54,6 +54,8 @@ def test_recipe_loads_into_dataclasses(recipe: Path) -> None:
         (["--arms.mine.preset", "logit"], lambda c: c.arms["mine"].preset == "logit"),
         (["--seeds", "[4, 5]"], lambda c: c.seeds == (4, 5)),
         (["--arms", "{minilm: {}}"], lambda c: list(c.arms) == ["minilm"]),
+        (["--arms.mine", "null"], lambda c: list(c.arms) == ["scratch"]),
+        (["--arms.mine=null"], lambda c: list(c.arms) == ["scratch"]),
         (
             ["--evaluation.tasks.topic.text", "body"],
             lambda c: c.evaluation.tasks["topic"].text == "body",
@@ -139,6 +141,21 @@ def test_dotted_overrides_change_the_recipe(recipe: Path, words: list[str], valu
         ("arms:", [], r"'arms' is null, expected values"),
         ("arms: {a: {optimizer: }}", [], r"'arms.a.optimizer' is null, expected values"),
         ("arms: {a: {preset: no}}", [], r"preset: Expected a str. Got value: False"),
+        (
+            "arms: {minilm: {}, scratch: {}}",
+            ["--arms.minlm", "null"],
+            r"--arms.minlm null drops an arm, expected one .* \(did you mean 'minilm'\?\)$",
+        ),
+        (
+            "arms: {scratch: {}}",
+            ["--arms.scratch", "null"],
+            r"--arms.scratch null drops the last arm, expected one to be left$",
+        ),
+        (
+            "arms: {a: {}, b: {}}",
+            ["--arms.a", "null", "--arms.a.preset", "logit"],
+            r"--arms.a null drops the arm and another override changes it",
+        ),
         ("{}", ["--arms", "null"], r"arms.*(expected|Expected)"),
         ("[1, 2]", [], r"expected a mapping of settings, found list"),
     ],

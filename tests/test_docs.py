@@ -39,6 +39,7 @@ from kdjax.errors import InputError
 from kdjax.models.features import Features
 from kdjax.objectives import custom
 from kdjax.objectives.presets import PRESETS
+from kdjax.study.study_plan import StudyPlan
 
 pytestmark = pytest.mark.system
 
@@ -182,6 +183,34 @@ def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
             assert arms_of(recipe(block, tmp_path))
             pages_with_recipes.add(page.stem)
     assert pages_with_recipes >= {"arms", "own-terms", "stored-outputs"}
+
+
+def test_each_recipe_in_the_docs_says_whether_it_is_whole(tmp_path: Path) -> None:
+    whole = 0
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            head, _, _ = block.partition("\n")
+            sections = ", ".join(yaml.safe_load(block))
+            assert head in ("# a whole recipe", f"# part of a recipe: {sections}"), page.stem
+            if head == "# a whole recipe":
+                whole += 1
+                config = recipe(block, tmp_path)
+                # Nothing that a study needs is left to a default: text, tokenizer, models, budget.
+                assert config.data.files and config.data.tokenizer
+                assert config.budget.flops
+                plan = StudyPlan(config, tmp_path / "out")
+                for arm in plan.arms.values():
+                    plan.check_budget(arm, plan.prices(arm))
+    assert whole
+
+
+def test_glossary_counts_the_words_of_this_project() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    section = text.partition("## Words of this project")[2].partition("\n## ")[0]
+    numbers = ("Seven", "Eight", "Nine", "Ten", "Eleven")
+    # Two lines of the table are its head.
+    words = sum(line.startswith("|") for line in section.splitlines()) - 2
+    assert section.strip().startswith(f"{numbers[words - 7]} words have a meaning")
 
 
 def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> None:

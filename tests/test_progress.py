@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -40,6 +41,23 @@ def after(steps: int) -> Progress:
     return Progress(ledger, {"loss": 1.0})
 
 
+class StoppedTimer:
+    """A timer that a test lets end."""
+
+    started: ClassVar[list[StoppedTimer]] = []
+
+    def __init__(self, seconds: float, ended: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self.ended = ended
+
+    def start(self) -> None:
+        """Take note of the timer."""
+        self.started.append(self)
+
+    def cancel(self) -> None:
+        """Do nothing: this timer ends when the test says so."""
+
+
 def lines_of(steps: list[int], seconds: float, clock: Time, capsys: Any) -> list[str]:
     """Return what a run shows that does these steps, so many seconds after one another."""
     with Reporter() as reporter:
@@ -62,8 +80,51 @@ def test_run_from_its_start_says_nothing_of_going_on(clock: Time, capsys: Any) -
 
 def test_time_left_follows_from_rate_once_steps_have_settled(clock: Time, capsys: Any) -> None:
     lines = lines_of([1, 2, 3, 4, 5], 2.0, clock, capsys)
-    # Two seconds after the first step nothing is said yet.
-    assert "? left" in lines[0]
+    # Two seconds after the first step nothing is said of speed or time yet.
+    assert lines[0] == "scratch, seed 0:   2% of 1000 tokens, step 2, loss 1.000"
     # Of 1,000 tokens 960 are left, at 5 tokens a second.
     assert "step 4" in lines[2]
     assert "3:12 left" in lines[2]
+
+
+def test_speed_is_of_steps_and_their_input_alone(clock: Time, capsys: Any) -> None:
+    with Reporter() as reporter:
+        watch = reporter.track("scratch, seed 0")
+        for step in (1, 2, 3):
+            progress = after(step)
+            # Most of the time goes into compiling and evaluating.
+            seconds = {"compute": 0.4 * step, "input": 0.1 * step, "compile": 60.0}
+            watch(Progress(replace(progress.ledger, seconds=seconds), progress.metrics))
+            clock.now += 30.0
+    # Ten tokens in half a second.
+    assert ", 20 tokens/s, " in capsys.readouterr().err
+
+
+def test_line_that_comes_too_soon_is_shown_when_nothing_newer_has_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    StoppedTimer.started.clear()
+    monkeypatch.setattr(module.threading, "Timer", StoppedTimer)
+    with Reporter() as reporter:
+        reporter.status("evaluating")
+        reporter.status("fine-tuning")
+        (timer,) = StoppedTimer.started
+        assert 0 < timer.seconds <= module.INTERVAL
+        assert capsys.readouterr().err == ""
+        timer.ended()
+        assert capsys.readouterr().err == "fine-tuning\n"
+        # A line that stays is newer than what was to be shown.
+        reporter.status("compiling")
+        reporter.log("done")
+        StoppedTimer.started[-1].ended()
+        assert capsys.readouterr().err == "done\n"
+
+
+def test_stage_is_said_at_once_and_a_warning_once(capsys: Any) -> None:
+    with Reporter() as reporter:
+        reporter.stage("training the tokenizer")
+        reporter.stage("training the tokenizer")
+        reporter.warn("the text repeats")
+        reporter.warn("the text repeats")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["training the tokenizer", "kdjax: the text repeats"]

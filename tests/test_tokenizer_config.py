@@ -64,7 +64,7 @@ def test_saved_directory_says_how_its_tokenizer_reads(
 
 def test_model_of_one_token_type_asks_for_none(config_with: ConfigWith, tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path / "tokenizer.json")
-    save_pretrained(tmp_path / "out", init(config_with(type_vocab_size=1), 0), tokenizer=tokenizer)
+    save_pretrained(init(config_with(type_vocab_size=1), 0), tmp_path / "out", tokenizer=tokenizer)
     assert read(tmp_path / "out" / NAME)["model_input_names"] == ["input_ids", "attention_mask"]
 
 
@@ -94,7 +94,7 @@ def test_tokenizer_that_is_no_object_is_refused(
 ) -> None:
     (tmp_path / "given.json").write_text(text)
     with pytest.raises(InputError, match=r"given\.json: expected a"):
-        save_pretrained(tmp_path / "out", init(config_with(), 0), tokenizer=tmp_path / "given.json")
+        save_pretrained(init(config_with(), 0), tmp_path / "out", tokenizer=tmp_path / "given.json")
     assert [path.name for path in tmp_path.iterdir()] == ["given.json"]
 
 

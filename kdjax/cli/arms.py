@@ -7,8 +7,8 @@ from kdjax.cli.command import Command, Options, add_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, which may be left out, and --json."""
-    parser.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file", nargs="?")
+    """Add RECIPE, which may be left out, and --json."""
+    parser.add_argument("config", metavar="RECIPE", help="the recipe, a YAML file", nargs="?")
     add_json(parser)
 
 
@@ -28,9 +28,9 @@ def run(options: Options) -> None:
 
 COMMAND = Command(
     "arms",
-    "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the paper's "
+    "The named arms: what each does, asks of the teacher and costs. Without RECIPE, at the paper's "
     "sizes.",
     run,
-    usage="[CONFIG] [--json] [--SETTING VALUE ...]",
+    usage="[RECIPE] [--json] [--SETTING VALUE ...]",
     add_arguments=add_arguments,
 )

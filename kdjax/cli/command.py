@@ -22,8 +22,8 @@ Options = argparse.Namespace
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG."""
-    parser.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file")
+    """Add RECIPE."""
+    parser.add_argument("config", metavar="RECIPE", help="the recipe, a YAML file")
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -39,13 +39,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_recipe_and_out(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG and --out DIR, as a command that writes takes them."""
+    """Add RECIPE and --out DIR, as a command that writes takes them."""
     add_recipe(parser)
     add_out(parser)
 
 
 def add_recipe_and_json(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG and --json, as a command that prints takes them."""
+    """Add RECIPE and --json, as a command that prints takes them."""
     add_recipe(parser)
     add_json(parser)
 
@@ -67,7 +67,7 @@ class Command:
     name: str
     summary: str
     run: Callable[[Options], None]
-    usage: str = "CONFIG --out DIR [--SETTING VALUE ...]"
+    usage: str = "RECIPE --out DIR [--SETTING VALUE ...]"
     add_arguments: Callable[[argparse.ArgumentParser], None] = add_recipe_and_out
     takes_recipe: bool = True
     multiprocess: bool = False

@@ -78,10 +78,10 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
             "alone"
         )
     if options.config == "":
-        raise InputError("command line: CONFIG is empty, expected the path of a recipe")
+        raise InputError("command line: RECIPE is empty, expected the path of a recipe")
     if overrides and options.config is None:
         raise InputError(
-            f"command line: {overrides[0]} changes a recipe, expected CONFIG before it"
+            f"command line: {overrides[0]} changes a recipe, expected RECIPE before it"
         )
     # Only now a recipe is read: mistakes on the command line come first.
     if options.config is not None:
@@ -139,7 +139,10 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog}: {message}")
+        # Every line begins with `kdjax:`; a mistake of a command's arguments names the command.
+        _, _, command = self.prog.partition(" ")
+        where = f"command line, {command}" if command else "command line"
+        raise InputError(f"{where}: {message}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from kdjax.cli.command import Command, Options, add_recipe_and_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, --json, and what is compiled for what."""
+    """Add RECIPE, --json, and what is compiled for what."""
     add_recipe_and_json(parser)
     parser.add_argument(
         "--topology",
@@ -50,6 +50,6 @@ COMMAND = Command(
     "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and "
     "utilisation.",
     run,
-    usage="CONFIG --topology CHIP:AxB [--arm NAME ...] [--top N] [--json] [--SETTING VALUE ...]",
+    usage="RECIPE --topology CHIP:AxB [--arm NAME ...] [--top N] [--json] [--SETTING VALUE ...]",
     add_arguments=add_arguments,
 )

@@ -114,6 +114,9 @@ def _set_up(command: Command, options: Options) -> bool:
         command: command to run.
         options: arguments of the command; its output directory becomes this process's own.
     """
+    # Work that takes long begins with this; what only prints is done soon.
+    if "jax" not in sys.modules and hasattr(options, "out"):
+        process_logging.note("loading JAX")
     from kdjax import compiled, memory  # JAX is loaded only now
 
     # Before JAX first uses a device.

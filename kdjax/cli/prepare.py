@@ -6,7 +6,7 @@ from kdjax.cli.command import Command, Options, add_recipe_and_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, --out and --beam."""
+    """Add RECIPE, --out and --beam."""
     add_recipe_and_out(parser)
     parser.add_argument(
         "--beam",

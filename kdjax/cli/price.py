@@ -10,14 +10,24 @@ def run(options: Options) -> None:
     from kdjax.dry_run.price_table import price_table
     from kdjax.dry_run.pricing import prices
     from kdjax.dry_run.task_costs import add_task_costs
+    from kdjax.progress import Reporter
+    from kdjax.study.inputs import missing_input
 
     # The same rows either way.
-    rows = prices(options.config)
-    add_task_costs(options.config, rows)
+    with Reporter() as reporter:
+        if not options.json:
+            reporter.stage("counting what a step of each arm costs")
+        rows = prices(options.config)
+        if options.config.evaluation.task_results and not options.json:
+            reporter.stage("counting what measuring on tasks costs")
+        add_task_costs(options.config, rows)
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
         price_table(options.config, rows)
+        # Prices need no inputs; a study does, and this is the time to hear of it.
+        if problem := missing_input(options.config):
+            print(f"a study of this recipe would be refused: {problem}")
 
 
 COMMAND = Command(
@@ -25,6 +35,6 @@ COMMAND = Command(
     "What one step of each arm costs, and how far the budget reaches. Needs no weights and no "
     "data.",
     run,
-    usage="CONFIG [--json] [--SETTING VALUE ...]",
+    usage="RECIPE [--json] [--SETTING VALUE ...]",
     add_arguments=add_recipe_and_json,
 )

@@ -7,7 +7,7 @@ from kdjax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, --out, and which runs are made."""
+    """Add RECIPE, --out, and which runs are made."""
     add_recipe_and_out(parser)
     parser.add_argument("--arm", help="which arm of the recipe")
     parser.add_argument("--seed", type=int, help="which seed")

@@ -14,7 +14,7 @@ import numpy as np
 from kdjax.config import MaskingConfig
 from kdjax.data.corpus import Batch, Corpus
 from kdjax.data.prepare.packing import position_ids
-from kdjax.errors import InputError
+from kdjax.errors import InputError, counted
 
 Rows = slice | np.ndarray
 """Which rows of a batch."""
@@ -123,8 +123,8 @@ class Batches:
         self._cache = cache
         if self.sequences < batch_size:
             raise InputError(
-                f"{corpus.directory}: {self.sequences} {split} sequences are too small to fill a "
-                f"batch of {batch_size}, expected more text or a smaller batch"
+                f"{corpus.directory}: {counted(self.sequences, f'{split} sequence')} cannot fill a "
+                f"batch of {batch_size:,}, expected more text or a smaller batch"
             )
         if cache is not None:
             self._check(cache)

@@ -102,6 +102,24 @@ def load(config: MinimalPairsConfig, tokenizer: Path, length: int) -> tuple[Pair
     )
 
 
+def check(config: MinimalPairsConfig) -> None:
+    """Check that all sets that a recipe names are there, and that their files begin with a pair.
+
+    Args:
+        config: the directory and its sets.
+
+    Raises:
+        InputError: see `load`.
+    """
+    if not config.directory:
+        return
+    directory = locate(config.directory)
+    for name in config.sets:
+        for path in _files(directory, name):
+            if not any(True for _ in _pairs(path, name)):
+                raise InputError(f"{path}: has no pairs, expected some, or no such file")
+
+
 def read_pairs(directory: Path, name: str) -> list[Pair]:
     """Read the pairs of a set.
 
@@ -112,6 +130,27 @@ def read_pairs(directory: Path, name: str) -> list[Pair]:
     Raises:
         InputError: see `load`.
     """
+    pairs = []
+    for path in _files(directory, name):
+        pairs_of_file = list(_pairs(path, name))
+        # Its phenomenon would be missing from the mean.
+        if not pairs_of_file:
+            raise InputError(f"{path}: has no pairs, expected some, or no such file")
+        pairs += pairs_of_file
+    return pairs
+
+
+def _files(directory: Path, name: str) -> list[Path]:
+    """Return the files of a set, in order.
+
+    Raises:
+        InputError: the directory of the set is missing, there twice or without files.
+    """
+    if not directory.is_dir():
+        raise InputError(
+            f"evaluation.minimal_pairs.directory is {str(directory)!r}: no such directory, "
+            "expected that of the sets"
+        )
     places = [directory / f"{name}_{ending}" for ending in ENDINGS]
     found = [place for place in places if place.is_dir()]
     if len(found) != 1:
@@ -120,17 +159,16 @@ def read_pairs(directory: Path, name: str) -> list[Pair]:
             f"{directory}: has {count} {' and '.join(place.name for place in places)}, expected "
             "one of them; evaluation.minimal_pairs.sets says which sets are read"
         )
-    pair_of = _ewok_pair if name == "ewok" else _blimp_pair
-    pairs = []
-    for path in sorted(found[0].glob("*.jsonl")):
-        pairs_of_file = [pair_of(record, path.stem) for record in records(path)]
-        # Its phenomenon would be missing from the mean.
-        if not pairs_of_file:
-            raise InputError(f"{path}: has no pairs, expected some, or no such file")
-        pairs += pairs_of_file
-    if not pairs:
+    files = sorted(found[0].glob("*.jsonl"))
+    if not files:
         raise InputError(f"{found[0]}: has no pairs, expected .jsonl files of them")
-    return pairs
+    return files
+
+
+def _pairs(path: Path, name: str) -> Iterator[Pair]:
+    """Yield the pairs of a file of a set."""
+    pair_of = _ewok_pair if name == "ewok" else _blimp_pair
+    return (pair_of(record, path.stem) for record in records(path))
 
 
 def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length: int) -> PairSet:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdjax.data.text.notes import layout_hints, unusable_in_words
 from kdjax.data.text.streams import TextError
+from kdjax.errors import counted
 
 DOUBTFUL_UNKNOWN = 0.02
 """Share of [UNK] that is warned of: far above the thousandths of a tokenizer that fits its text."""
@@ -89,9 +90,9 @@ class TextFigures:
             yield f"documents left out, as an earlier one has their text: {self.removed:,}"
         elif self.repeated and self.repeated >= REPEATED * documents:
             yield (
-                f"{self.repeated:,} documents have the text of an earlier one and are in its "
-                f"split, {self.moved:,} of them against their own identity; data.deduplicate "
-                "leaves them out"
+                f"{counted(self.repeated, 'document')} with the text of an earlier one, in the "
+                f"split of that one, {self.moved:,} of them against their own identity; "
+                "data.deduplicate leaves them out"
             )
         read = documents + self.removed
         if self.same_identity >= max(FEW_DOCUMENTS, SAME_IDENTITY * read):

@@ -13,6 +13,7 @@ from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import Budget
 from kdjax.budget.price import PARTS
 from kdjax.config import Config
+from kdjax.errors import counted
 
 WIDTH = 144
 """Columns that the table takes at least."""
@@ -153,7 +154,11 @@ def _task_lines(config: Config, rows: Rows) -> list[str]:
     some = next(iter(costs.values()))
     if some["rows"] == "official":
         basis = "an estimate by GLUE's official numbers of rows and mean lengths"
-    lines.append(f"tasks of all {runs} runs: {total:.4g} FLOPs, {basis}; references come on top")
+    of_runs = counted(runs, "run")
+    if some["unknown"] and not total:
+        # Nothing is known of any task: a 0 would pass for a figure.
+        return [f"FLOPs of measuring on tasks are not known: {some['unknown']}"]
+    lines.append(f"tasks of {of_runs}: {total:.4g} FLOPs, {basis}; references come on top")
     if some["unknown"]:
         lines.append(f"of some tasks the FLOPs are not known and not in these: {some['unknown']}")
     return lines
@@ -165,7 +170,7 @@ def _protocols_text(protocols: dict[str, dict[str, int]]) -> str:
     for name, cost in protocols.items():
         text = f"{name} {cost['flops']:.4g}"
         if cost["trials"]:
-            trials = "training" if cost["trials"] == 1 else "trainings"
-            text += f" ({cost['trials']:,} {trials}, {cost['steps']:,} steps)"
+            trials = counted(cost["trials"], "training")
+            text += f" ({trials}, {counted(cost['steps'], 'step')})"
         parts.append(text)
     return ", ".join(parts)

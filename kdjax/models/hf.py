@@ -20,7 +20,7 @@ from kdjax.models.families import door
 from kdjax.models.families.naming import Tensors
 from kdjax.storage import hub, locks
 from kdjax.storage.files import entries, read_json
-from kdjax.storage.paths import local_path
+from kdjax.storage.paths import local_path, path_text
 from kdjax.tokenizer_config import TOKENIZER, padding_token, write_tokenizer_config
 
 _WRITTEN = frozenset(
@@ -44,9 +44,10 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
 
 def _readable(directory: str | Path) -> Path:
     """Return a model's directory, downloaded where it is a repository of the Hub."""
-    if hub.is_repository(str(directory)):
-        return hub.model_directory(hub.parse(str(directory)))
-    return local_path(directory, "the model's directory")
+    text = path_text(directory, "the model's directory")
+    if hub.is_repository(text):
+        return hub.model_directory(hub.parse(text))
+    return local_path(text, "the model's directory")
 
 
 def _read_config(path: Path) -> Any:
@@ -90,10 +91,10 @@ def from_pretrained(directory: str | Path) -> Model:
 
 
 def save_pretrained(
-    directory: str | Path,
     model: Model,
+    directory: str | Path,
     *,
-    tokenizer: Path | None = None,
+    tokenizer: str | Path | None = None,
     card: str | None = None,
     for_transformers: bool = False,
 ) -> None:
@@ -106,18 +107,27 @@ def save_pretrained(
     All or nothing: what was there before stays until the new directory is whole.
 
     Args:
-        directory: new, empty, or holding nothing but what this function writes.
         model: an encoder, with or without an MLM head.
-        tokenizer: a tokenizer.json to put beside the weights, with a tokenizer_config.json by which
-            transformers' AutoTokenizer gives the same ids; its padding token is the model's.
+        directory: new, empty, or holding nothing but what this function writes.
+        tokenizer: path of a tokenizer.json to put beside the weights, with a tokenizer_config.json
+            by which transformers' AutoTokenizer gives the same ids; its padding token is the
+            model's.
         card: the text of README.md.
         for_transformers: whether a model that no class of transformers computes is refused.
 
     Raises:
-        InputError: a directory that holds other files or cannot be written, or a model that is
-            refused.
+        InputError: no model, a model that is refused, or a directory that holds other files or
+            cannot be written.
     """
+    if not isinstance(model, Model):
+        raise InputError(
+            f"model is {model!r:.80}, expected a kdjax.models.Model, and the directory after it"
+        )
     directory = local_path(directory, "the model's directory").resolve()
+    if tokenizer is not None:
+        tokenizer = local_path(tokenizer, "tokenizer")
+        if not tokenizer.is_file():
+            raise InputError(f"{tokenizer}: no such file, expected a tokenizer.json")
     config, params = model
     check_saveable(directory)
     if for_transformers:
@@ -152,12 +162,13 @@ def save_pretrained(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def check_saveable(directory: Path) -> None:
+def check_saveable(directory: str | Path) -> None:
     """Check that `save_pretrained` may write this directory.
 
     Raises:
         InputError: it holds other files.
     """
+    directory = local_path(directory, "the model's directory")
     if not directory.exists():
         return
     if not directory.is_dir() or not {file.name for file in entries(directory)} <= _WRITTEN:

@@ -160,7 +160,7 @@ def _budgets(ax: Axes, fitted: FittedPlan, drawn: Sequence[float]) -> None:
 
 
 def differences(fitted: FittedPlan) -> Markup | None:
-    """Draw each arm's forecast difference to the baseline arm, in the colour of the arm ahead."""
+    """Draw each arm's forecast difference to the baseline arm, in the colour of the better arm."""
     baseline = fitted.plan.baseline_arm
     comparisons = list(against_baseline(fitted).values())
     if not comparisons:
@@ -216,10 +216,10 @@ def _difference(ax: Axes, fitted: FittedPlan, comparison: ForecastComparison) ->
 
     # Verdicts come last: where they fit depends on the length of the axis.
     words = {
-        "a wins": f"{truncate(comparison.a, 14)} ahead",
-        "b wins": f"{truncate(comparison.b, 14)} ahead",
-        "ties": "ties",
-        "cannot tell": "cannot tell",
+        "a wins": f"{truncate(comparison.a, 14)} BEATS",
+        "b wins": f"{truncate(comparison.b, 14)} BEATS",
+        "ties": "TIES",
+        "cannot tell": "INCONCLUSIVE",
     }
     length = math.log(points[-1].flops / points[0].flops)
     for stretch in comparison.ranges:

@@ -125,17 +125,21 @@ def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
 def _verdicts(
     comparison: ForecastComparison, budgets: tuple[float, ...]
 ) -> tuple[str, list[tuple[str, str, str]]]:
-    """Return a pair of arms, and at each budget the arm ahead, the difference and its interval."""
-    words = {"a wins": f"{comparison.a} ahead", "b wins": f"{comparison.b} ahead"}
+    """Return a pair of arms, and at each budget the verdict, the difference and its interval."""
+    words = {
+        "a wins": f"{comparison.a} BEATS",
+        "b wins": f"{comparison.b} BEATS",
+        "ties": "TIES",
+        "cannot tell": "INCONCLUSIVE",
+    }
     # Dashes stay at budgets at which the arms were not compared.
     cells = []
     for flops in budgets:
         point = at(comparison, flops)
         cell = ("–", "", "")
         if point is not None:
-            ahead = words.get(point.verdict, point.verdict)
             interval = numbers.interval(point.low, point.high)
-            cell = (ahead, numbers.signed(point.mean), interval)
+            cell = (words[point.verdict], numbers.signed(point.mean), interval)
         cells.append(cell)
     return f"{comparison.a} {numbers.MINUS} {comparison.b}", cells
 

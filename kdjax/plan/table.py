@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdjax.plan.ranking import ranking
 from kdjax.plan.schema import Bought, FittedPlan, Plan
 from kdjax.plan.verdict import answers, headline, leader, sources
 from kdjax.report import numbers
+from kdjax.report.wide_table import Row, WideTable
 
 
 def summary(plan: Plan) -> Group:
@@ -20,7 +19,7 @@ def summary(plan: Plan) -> Group:
         plan: plan to show.
     """
     # Text, not markup: a name may hold square brackets.
-    parts: list[Table | Text] = [Text(headline(plan), style="bold"), _bought_table(plan)]
+    parts: list[WideTable | Text] = [Text(headline(plan), style="bold"), _bought_table(plan)]
     fitted = FittedPlan.of(plan)
     if fitted is not None:
         parts += [_forecasts(fitted), *map(Text, answers(fitted).values())]
@@ -29,17 +28,13 @@ def summary(plan: Plan) -> Group:
     return Group(*parts)
 
 
-def _bought_table(plan: Plan) -> Table:
+def _bought_table(plan: Plan) -> WideTable:
     """Return the table of what budgets buy."""
-    title = Text("What a budget buys: steps, tokens (epochs)")
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
-    table.add_column("FLOPs", justify="right", no_wrap=True)
-    for arm in plan.arms:
-        table.add_column(Text(arm), justify="right", overflow="fold")
+    rows = []
     for n, flops in enumerate(plan.budgets):
         cells = [_bought(planned.bought[n]) for planned in plan.arms.values()]
-        table.add_row(numbers.flops(flops), *cells)
-    return table
+        rows.append(Row(numbers.flops(flops), cells))
+    return WideTable("What a budget buys: steps, tokens (epochs)", "FLOPs", list(plan.arms), rows)
 
 
 def _bought(bought: Bought | None) -> str:
@@ -53,21 +48,15 @@ def _bought(bought: Bought | None) -> str:
     return f"{text} ({bought.epochs:.3g})"
 
 
-def _forecasts(fitted: FittedPlan) -> Table:
+def _forecasts(fitted: FittedPlan) -> WideTable:
     """Return the table of what each arm is forecast to reach."""
     endpoint = fitted.pilot.endpoint
-    better = numbers.ARROWS[endpoint.better]
-    title = (
-        f"Forecast {endpoint.label} ({endpoint.unit} {better}); extrapolated beyond "
-        f"{numbers.flops(fitted.largest_budget)} FLOPs"
+    caption = (
+        f"Forecast {endpoint.label} ({endpoint.unit}, {endpoint.better} is better); extrapolated "
+        f"beyond {numbers.flops(fitted.largest_budget)} FLOPs"
     )
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
-    table.add_column("FLOPs", justify="right", no_wrap=True)
-    for arm in fitted.fits:
-        table.add_column(Text(arm), justify="right", overflow="fold")
-    table.add_column("ahead", overflow="fold")
-
     # A dash where a budget buys an arm no step.
+    rows = []
     for flops in fitted.plan.budgets:
         cells = []
         for law in fitted.fits.values():
@@ -75,5 +64,6 @@ def _forecasts(fitted: FittedPlan) -> Table:
             if point := law.at(flops):
                 text = f"{numbers.score(point.mean)} {numbers.between(point.low, point.high)}"
             cells.append(text)
-        table.add_row(numbers.flops(flops), *cells, Text(leader(ranking(fitted, flops))))
-    return table
+        best = leader(ranking(fitted, flops))
+        rows.append(Row(numbers.flops(flops), [*cells, best]))
+    return WideTable(caption, "FLOPs", [*fitted.fits, "BEATS all others"], rows)

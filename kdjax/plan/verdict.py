@@ -76,7 +76,7 @@ def _clauses(fitted: FittedPlan, ranges: Sequence[RankedRange]) -> list[str]:
 
 
 def leader(ranking: Ranking | None) -> str:
-    """Return the arms ahead as text: an arm, `tie: a and b`, or `cannot tell: a and b`."""
+    """Return the best arms as text: an arm, `TIES: a and b`, or `INCONCLUSIVE: a and b`."""
     if ranking is None:
         return "–"
     return say(f"leader_{ranking.kind}", arms=listed(ranking.arms))

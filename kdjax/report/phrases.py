@@ -11,6 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from kdjax.errors import counted
+
+__all__ = [
+    "PHRASES",
+    "capitalized",
+    "counted",
+    "fill",
+    "listed",
+    "listed_settings",
+    "say",
+    "sentence",
+]
+
 PHRASES = {
     # A study: its verdicts.
     "nothing_compared": "nothing was compared: a verdict needs two arms with an endpoint in common",
@@ -18,22 +31,33 @@ PHRASES = {
         "this study cannot tell the arms apart: an interval needs at least two seeds that both "
         "arms share, and no pair has them"
     ),
-    "all_tie": "every pair of arms ties on every endpoint: each interval lies within the margin",
+    "all_tie": "every pair of arms TIES on every endpoint: each interval lies within the margin",
     "no_winner": (
-        "this study cannot tell which arm is better: of {count} comparisons {ties} tie, {open} "
-        "are inconclusive"
+        "this study cannot tell which arm is better: TIES in {ties} of {count} comparisons, "
+        "INCONCLUSIVE in {open}"
     ),
-    "ahead": "{arms} ahead of {others}",
+    "beats": "{arm} BEATS {others}",
     "separated": "{measures}: {relations}",
-    "not_separated": "{measures}: no pair separated, {ties} of {count} comparisons tie",
+    "not_separated": "{measures}: no arm BEATS another, TIES in {ties} of {count} comparisons",
     "answer": "{arm} against {baseline}: {outcomes}.",
-    "beats": "wins on {measures}",
-    "loses": "loses on {measures}",
-    "ties": "ties on {measures}",
-    "unclear": "undecided on {measures}",
+    "outcome": "{outcome} on {measures}",
     "distilling": "Does distilling beat pretraining from scratch?",
     "against": "Against {baseline}",
-    "shuffled": "{label}, where visible words are shuffled: {costs} nats.",
+    # A study's tables of scores.
+    "scores_title": "{budget} a run",
+    "used_title": "What the mean run read",
+    "scores_losses": "Held-out loss",
+    "scores_pairs": "Minimal pairs, how often the acceptable sentence is the more probable one",
+    "scores_tasks": "Tasks: {protocol}",
+    "scores_shuffled": "{name}, words shuffled",
+    "scores_gap": "{name}, gap closed",
+    "scores_explained": "Mean ± standard deviation over seeds.",
+    "scores_verdict": "Below it the verdict against {baseline}.",
+    "scores_failed": (
+        "Failed: fine-tunings no better than the majority class on the rows that settings are "
+        "chosen on, or diverged."
+    ),
+    "scores_gap_explained": "Gap closed: from the unigram loss (0%) to both neighbours' (100%).",
     # What the verdicts rest on; the last is a sweep's too.
     "basis_none": (
         "No pair of arms has an interval, which takes two seeds that both share: every verdict is "
@@ -41,8 +65,8 @@ PHRASES = {
     ),
     "basis": (
         "Paired {confidence} Student-t intervals over {seeds} seeds; {count} of them, not "
-        "adjusted for their number. TIES: the interval lies within ±{margin:g}. BEATS: "
-        "otherwise, it leaves out 0{holm}. INCONCLUSIVE: neither."
+        "adjusted for their number. TIES: the interval lies within ±{margin:g}. BEATS, "
+        "or LOSES from the other side: otherwise, it leaves out 0{holm}. INCONCLUSIVE: neither."
     ),
     "basis_holm": (
         " and, on the primary endpoint against {baseline}, p adjusted by Holm is at most {level}"
@@ -56,12 +80,12 @@ PHRASES = {
     ),
     "primary_untested": "{arm} and {baseline}: {seeds} shared, expected at least two for a test.",
     "primary_failed": (
-        "{arm} cannot be told from {baseline}: every fine-tuning of both failed, over {seeds}."
+        "{arm} against {baseline} is INCONCLUSIVE: every fine-tuning of both failed, over {seeds}."
     ),
     "primary_BEATS": "{arm} BEATS {baseline}",
     "primary_LOSES": "{baseline} BEATS {arm}",
-    "primary_TIES": "{arm} TIES with {baseline}, the interval lies within the margin",
-    "primary_INCONCLUSIVE": "{arm} cannot be told from {baseline}",
+    "primary_TIES": "{arm} TIES with {baseline}: the interval lies within the margin",
+    "primary_INCONCLUSIVE": "{arm} against {baseline} is INCONCLUSIVE",
     "primary_test": (
         "{outcome}: {difference} {unit}, {interval} over {seeds}, adjusted p {p_value}{reason}."
     ),
@@ -229,12 +253,12 @@ PHRASES = {
     ),
     "case_nothing": "Nothing was compared.",
     "case_same": "Every verdict is as above.",
-    "case_BEATS": "{a} beats {others} on {measures}",
-    "case_TIES": "{a} ties with {others} on {measures}",
-    "case_AT LEAST TIES": "{a} does at least as well as {others} on {measures}{cost}",
+    "case_BEATS": "{a} BEATS {others} on {measures}",
+    "case_TIES": "{a} TIES with {others} on {measures}",
+    "case_AT LEAST TIES": "{a} AT LEAST TIES with {others} on {measures}{cost}",
     "case_OPEN": "{a} does better than {others} on {measures}{cost}",
-    "case_OPEN_TIES": "{a} ties with {others} on {measures}{cost}",
-    "case_shared": "{a} beats {others} on {measures} with at least {students} students",
+    "case_OPEN_TIES": "{a} TIES with {others} on {measures}{cost}",
+    "case_shared": "{a} BEATS {others} on {measures} with at least {students} students",
     "case_cost": ", for {ratio} the cost",
     "group": "",
     "group_shared": "Open, unless enough students share the teacher's training: ",
@@ -244,8 +268,8 @@ PHRASES = {
     "terms": (
         "Costs are of these very runs. Assumed: no arm would have done worse for spending more."
     ),
-    "term_INCONCLUSIVE": "What is inconclusive above is so in every case.",
-    "term_AT LEAST TIES": "Does at least as well: ties above, and costs less here.",
+    "term_INCONCLUSIVE": "What is INCONCLUSIVE above is so in every case.",
+    "term_AT LEAST TIES": "AT LEAST TIES: TIES above, and costs less here.",
     "term_OPEN": (
         "Open: the arm that does better here also costs more, or may, so these runs do not say "
         "which is better at the same cost."
@@ -278,13 +302,6 @@ def fill(templates: Mapping[str, str], name: str, /, **fields: object) -> str:
 
 say = partial(fill, PHRASES)
 """`say(name, **fields)`: a phrase of a study, filled in."""
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a number and its noun: `1 seed`, `3 seeds`, `2 studies`."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {plural or noun + 's'}"
 
 
 def listed(things: Iterable[object]) -> str:

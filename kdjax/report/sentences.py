@@ -30,7 +30,7 @@ _KINDS = list(MEASURES)
 
 
 def headline(results: Results) -> str:
-    """Return the sentences on which arms are ahead of which by which measure, or that none is."""
+    """Return the sentences on which arm BEATS which by which measure, or that none is."""
     budget = capitalized(numbers.within(results.budget))
     # Tasks of a suite with a mean have tables of their own: what is said is of the mean.
     names = {endpoint.name for endpoint in summary.main_endpoints(results)}
@@ -81,7 +81,7 @@ def measures(endpoints: Iterable[Endpoint]) -> str:
 
 
 def _statements(results: Results) -> list[str]:
-    """Return a statement for each kind of endpoint; kinds that show the same share one."""
+    """Return a statement for each kind of endpoint; what shows nothing shares one."""
     pairs: dict[tuple[str, str], list[Endpoint]] = {}
     for endpoint in _ordered(summary.main_endpoints(results)):
         verdicts = [verdict for verdict in results.verdicts if verdict.endpoint == endpoint.name]
@@ -91,30 +91,36 @@ def _statements(results: Results) -> list[str]:
 
     # Arms that are told apart come before what shows nothing.
     separated: list[str] = []
-    undecided: list[str] = []
+    undecided: list[Endpoint] = []
     for (_, relations), endpoints in pairs.items():
-        text = measures(endpoints)
-        names = {endpoint.name for endpoint in endpoints}
-        outcomes = [v.verdict for v in results.verdicts if v.endpoint in names]
         if relations:
+            text = measures(endpoints)
             separated.append(say("separated", relations=relations, measures=text))
         else:
-            ties = outcomes.count("TIES")
-            undecided.append(say("not_separated", measures=text, count=len(outcomes), ties=ties))
-    return [*separated, *undecided]
+            undecided += endpoints
+    if not undecided:
+        return separated
+    names = {endpoint.name for endpoint in undecided}
+    outcomes = [verdict.verdict for verdict in results.verdicts if verdict.endpoint in names]
+    nothing = say(
+        "not_separated",
+        measures=measures(undecided),
+        count=len(outcomes),
+        ties=outcomes.count("TIES"),
+    )
+    return [*separated, nothing]
 
 
 def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
-    """Return pairs (winner, loser), best arms first: `a ahead of b and c; b ahead of c`."""
-    winners: dict[tuple[str, ...], list[str]] = {}
+    """Return pairs (winner, loser), best arms first: `a BEATS b and c; b BEATS c`."""
+    winners: dict[str, list[str]] = {}
     for arm in results.arms:
-        beaten = tuple(other for other in results.arms if (arm, other) in wins)
+        beaten = [other for other in results.arms if (arm, other) in wins]
         if beaten:
-            winners.setdefault(beaten, []).append(arm)
+            winners[arm] = beaten
     relations = []
-    for beaten, arms in sorted(winners.items(), key=lambda item: -len(item[0])):
-        others = listed(beaten)
-        relations.append(say("ahead", arms=listed(arms), others=others))
+    for arm, beaten in sorted(winners.items(), key=lambda item: -len(item[1])):
+        relations.append(say("beats", arm=arm, others=listed(beaten)))
     return "; ".join(relations)
 
 
@@ -122,10 +128,10 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
     """Return a clause for each outcome of an arm against another: endpoints and differences."""
     # In the order of sentences: what an arm wins comes before what it loses.
     grouped: dict[str, dict[str, list[str]]] = {
-        "beats": {},
-        "loses": {},
-        "ties": {},
-        "unclear": {},
+        "BEATS": {},
+        "LOSES": {},
+        "TIES": {},
+        "INCONCLUSIVE": {},
     }
     for endpoint in _ordered(summary.main_endpoints(results)):
         difference = summary.difference(results, endpoint, arm, baseline)
@@ -144,7 +150,7 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
     for outcome, by_kind in grouped.items():
         kinds = [f"{MEASURES[kind]} ({', '.join(texts)})" for kind, texts in by_kind.items()]
         if kinds:
-            outcomes.append(say(outcome, measures=listed(kinds)))
+            outcomes.append(say("outcome", outcome=outcome, measures=listed(kinds)))
     return outcomes
 
 

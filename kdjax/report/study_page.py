@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from kdjax.report import (
     page,
     pair_tables,
     primary_endpoint,
+    score_tables,
     sentences,
     summary,
     svg,
@@ -29,7 +29,7 @@ from kdjax.report import (
 )
 from kdjax.report.figures import differences, layers, learning, spending
 from kdjax.report.phrases import listed, say, sentence
-from kdjax.results.runs import diverged_arms, head_loss, probed_layers
+from kdjax.results.runs import head_loss, probed_layers
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, PairVerdict
 from kdjax.storage.files import write_text
@@ -51,7 +51,8 @@ def write(results: Results, path: Path) -> None:
 def html(results: Results) -> str:
     """Make the page."""
     baseline = results.baseline_arm
-    shown = summary.main_endpoints(results)
+    scores = score_tables.tables(results)
+    suites = task_tables.tables(results)
     return page.render(
         "report.html.j2",
         results.arms,
@@ -76,11 +77,10 @@ def html(results: Results) -> str:
         mlm_probe=mlm_probe.probes(results),
         minimal_pairs=pair_tables.tables(results),
         shuffled=mlm_probe.shuffled(results),
-        shown=shown,
-        scores=_scores(results, shown, baseline),
-        suites=task_tables.tables(results),
-        references=summary.references(results),
-        ngram_losses=ngram_losses.rows(results.corpus.ngram_losses, shown),
+        scores=scores,
+        suites=suites,
+        scores_explained=score_tables.explained(results, [*scores, *suites]),
+        ngram_losses=results.corpus.ngram_losses is not None,
         ngram_losses_meaning=ngram_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
@@ -129,36 +129,6 @@ def _basis(results: Results) -> str:
         holm=holm,
     )
     return sentence(basis, say("basis_scope"))
-
-
-def _scores(
-    results: Results, shown: Sequence[Endpoint], baseline: str
-) -> dict[str, list[dict[str, Any]]]:
-    """Return a row of cells for each arm, a cell for each endpoint that is shown."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for arm in results.arms:
-        rows[arm] = [_cell(results, arm, endpoint, baseline) for endpoint in shown]
-    return rows
-
-
-def _cell(results: Results, arm: str, endpoint: Endpoint, baseline: str) -> dict[str, Any]:
-    """Return an arm's score on an endpoint, and how it compares with another arm's."""
-    diverged = arm in diverged_arms(results.runs)
-    if diverged or arm not in endpoint.arms:
-        text = numbers.no_score(endpoint, diverged=diverged)
-        return {"text": text, "outcome": "", "faint": True}
-    outcomes = {
-        "beats": f"beats {baseline}",
-        "loses": f"loses to {baseline}",
-        "ties": f"ties with {baseline}",
-    }
-    # The verdict stands beside the score; an inconclusive one goes without words.
-    outcome = ""
-    difference = summary.difference(results, endpoint, arm, baseline)
-    if difference is not None:
-        outcome = outcomes.get(difference.outcome, "")
-    scores = summary.by_seed(results, arm, endpoint).values()
-    return {"text": summary.text(summary.spread(scores)), "outcome": outcome, "faint": False}
 
 
 def _beside_teacher(results: Results) -> list[dict[str, Any]]:

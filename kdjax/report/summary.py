@@ -13,7 +13,8 @@ from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 
-Outcome = Literal["beats", "loses", "ties", "unclear"]
+Outcome = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
+"""What a verdict on two arms says of the first one. LOSES: the other one BEATS it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Difference:
             without a shared seed.
         low, high: ends of the mean's confidence interval; None with fewer than two shared seeds.
         n: number of shared seeds.
-        outcome: phrase for what the verdict says about the first arm.
+        outcome: what the verdict says of the first arm.
     """
 
     mean: float | None
@@ -128,15 +129,14 @@ def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Di
     for verdict in results.verdicts:
         if verdict.endpoint != endpoint.name or {verdict.a, verdict.b} != {arm, other}:
             continue
-        outcomes: dict[str, Outcome] = {"TIES": "ties", "BEATS": "beats", "INCONCLUSIVE": "unclear"}
-        outcome = outcomes[verdict.verdict]
+        outcome: Outcome = verdict.verdict
         n = verdict.n
         if verdict.a == arm:
             return Difference(verdict.difference, verdict.low, verdict.high, n, outcome)
 
         # Seen from the other side differences change their sign, and a winner is a loser.
-        if outcome == "beats":
-            outcome = "loses"
+        if outcome == "BEATS":
+            outcome = "LOSES"
         low = _negated(verdict.high)
         high = _negated(verdict.low)
         return Difference(_negated(verdict.difference), low, high, n, outcome)

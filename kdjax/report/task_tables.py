@@ -3,67 +3,17 @@ the settings of fine-tuning came about."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from kdjax.config.finetune import grid_size
 from kdjax.config.suites import LEFT_OUT, SUITE_TITLES, result_names, title_of
 from kdjax.evaluation.finetuning.results import FinetunedTask
-from kdjax.report import numbers, summary
+from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, say, sentence
-from kdjax.results.runs import ReferenceModel, RunResult, diverged_arms, finetuned_task
+from kdjax.report.score_tables import ScoreTable, make_table
+from kdjax.results.runs import finetuned_task
 from kdjax.results.study import Results
-from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 
 
-@dataclass(frozen=True)
-class TaskColumn:
-    """The head of a column of scores.
-
-    Attributes:
-        endpoint: the endpoint.
-        title: the task's official name, or the suite's with its mean.
-        baseline: score of always saying the most frequent class, or a constant.
-    """
-
-    endpoint: MeasuredEndpoint
-    title: str
-    baseline: str
-
-
-@dataclass(frozen=True)
-class TaskCell:
-    """An arm's score on a task.
-
-    Attributes:
-        text: mean and standard deviation over seeds.
-        note: how many fine-tunings failed, and whether the arm beats the baseline arm.
-    """
-
-    text: str
-    note: str
-
-
-@dataclass(frozen=True)
-class TaskTable:
-    """A suite under one protocol.
-
-    Attributes:
-        caption: the suite and the protocol.
-        columns: the suite's mean, where all of its tasks are measured, then its results.
-        arms: arm -> a cell for each column.
-        references: model for reference -> a cell for each column.
-        remarks: what was tried, chosen and counted, in sentences.
-    """
-
-    caption: str
-    columns: tuple[TaskColumn, ...]
-    arms: dict[str, list[TaskCell]]
-    references: dict[str, list[TaskCell]]
-    remarks: list[str]
-
-
-def tables(results: Results) -> list[TaskTable]:
+def tables(results: Results) -> list[ScoreTable]:
     """Return a table for each protocol by which a suite was measured; none without a suite.
 
     Args:
@@ -75,72 +25,29 @@ def tables(results: Results) -> list[TaskTable]:
         return []
     made = []
     for protocol in evaluation["protocols"]:
-        columns = _columns(results, suite, protocol)
-        if columns:
-            made.append(_table(results, suite, protocol, columns))
+        table = _table(results, suite, protocol)
+        if table is not None:
+            made.append(table)
     return made
 
 
-def _columns(results: Results, suite: str, protocol: str) -> tuple[TaskColumn, ...]:
-    """Return the columns of a suite's table: its mean, then each result in the suite's order."""
+def _table(results: Results, suite: str, protocol: str) -> ScoreTable | None:
+    """Return a suite's table under one protocol; None where none of it was measured by that."""
+    # The suite's mean, where all of its tasks are measured, then each result in the suite's order.
     by_name = {endpoint.name: endpoint for endpoint in results.endpoints}
-    columns = []
+    endpoints = []
+    titles = []
     for result in (suite, *result_names(suite, ())):
         endpoint = by_name.get(f"{protocol}.{result}")
         if endpoint is None:
             continue
+        endpoints.append(endpoint)
         title = f"{SUITE_TITLES[suite]} mean" if result == suite else title_of(suite, result)
-        baseline = "–" if endpoint.baseline is None else numbers.score(endpoint.baseline)
-        columns.append(TaskColumn(endpoint, title, baseline))
-    return tuple(columns)
-
-
-def _table(
-    results: Results, suite: str, protocol: str, columns: tuple[TaskColumn, ...]
-) -> TaskTable:
-    """Return a suite's table under one protocol."""
-    arms = {}
-    for arm in results.arms:
-        arms[arm] = [_cell(results, arm, column.endpoint) for column in columns]
-    references = {}
-    for name, spreads in summary.references(results).items():
-        cells = [TaskCell(summary.text(spreads.get(c.endpoint.name)), "") for c in columns]
-        if any(cell.text != "–" for cell in cells):
-            references[name] = cells
+        titles.append(title)
+    if not endpoints:
+        return None
     caption = say(f"protocol_{protocol}", suite=SUITE_TITLES[suite], **_trial_counts(results))
-    return TaskTable(caption, columns, arms, references, _remarks(results, suite, protocol))
-
-
-def _cell(results: Results, arm: str, endpoint: Endpoint) -> TaskCell:
-    """Return an arm's score on a task, its failed fine-tunings, and its verdict."""
-    if arm in diverged_arms(results.runs):
-        return TaskCell(numbers.no_score(endpoint, diverged=True), "")
-    scores = summary.by_seed(results, arm, endpoint).values()
-    notes = []
-    failed, trials = failures([run for run in results.runs if run.arm == arm], endpoint.name)
-    if failed:
-        notes.append(f"{failed} of {trials} failed")
-    difference = summary.difference(results, endpoint, arm, results.baseline_arm)
-    if difference is not None and difference.outcome in ("beats", "loses"):
-        verb = "beats" if difference.outcome == "beats" else "loses to"
-        notes.append(f"{verb} {results.baseline_arm}")
-    return TaskCell(summary.text(summary.spread(scores)), ", ".join(notes))
-
-
-def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple[int, int]:
-    """Count the fine-tunings that a score is of: those that failed, and all.
-
-    Args:
-        rows: runs, or models for reference.
-        endpoint: name of the endpoint.
-    """
-    failed = 0
-    trials = 0
-    for row in rows:
-        if finetuned := finetuned_task(row, endpoint):
-            failed += finetuned.failed
-            trials += len(finetuned.chosen_trials)
-    return failed, trials
+    return make_table(results, caption, endpoints, titles, _remarks(results, suite, protocol))
 
 
 def _trial_counts(results: Results) -> dict[str, str]:

@@ -71,11 +71,14 @@ def epoch_cells(results: Results) -> Cells:
     return cells
 
 
-def in_terminal(results: Results, arm: str) -> str:
-    """Return the words of an arm's mean run as text, and what the teacher's add to them."""
+def in_terminal(results: Results, arm: str) -> tuple[str, str]:
+    """Return the words of an arm's mean run as text, and those that its teacher had seen before.
+
+    The second is empty where the arm needs no teacher.
+    """
     seen = known(run.words_seen for run in runs(results, arm))
     shown = or_dash(numbers.count, seen)
     if seen is None or not results.arms[arm].needs_teacher:
-        return shown
+        return shown, ""
     total = known(with_teacher(results, run) for run in runs(results, arm))
-    return f"{shown} + ?" if total is None else f"{shown} + {numbers.count(total - seen)}"
+    return shown, "not known" if total is None else numbers.count(total - seen)

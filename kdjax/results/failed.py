@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kdjax.config.suites import LEFT_OUT, suite_tasks
 from kdjax.evaluation.finetuning.results import FinetunedTask
-from kdjax.results.runs import RunResult, diverged_arms, finetuned_task
+from kdjax.results.runs import ReferenceModel, RunResult, diverged_arms, finetuned_task
 from kdjax.results.verdicts import Endpoint, PairVerdict
 
 
@@ -49,21 +49,26 @@ def after_failures(
 def _all_failed(endpoint: str, runs: Iterable[RunResult]) -> bool:
     """Return whether every scored trial of some runs failed."""
     for run in runs:
-        tasks = _finetuned(endpoint, run)
+        tasks = finetuned_tasks(endpoint, run)
         if not tasks or any(task.failed < len(task.chosen_trials) for task in tasks):
             return False
     return True
 
 
-def _finetuned(endpoint: str, run: RunResult) -> list[FinetunedTask]:
-    """Return how a run was fine-tuned on an endpoint's task, or on all tasks of a suite's mean."""
-    task = finetuned_task(run, endpoint)
+def finetuned_tasks(endpoint: str, row: RunResult | ReferenceModel) -> list[FinetunedTask]:
+    """Return how a model was fine-tuned on an endpoint's task, or on all tasks of a suite's mean.
+
+    Args:
+        endpoint: name of the endpoint.
+        row: row of a run, or of a model for reference.
+    """
+    task = finetuned_task(row, endpoint)
     if task is not None:
         return [task]
     protocol, _, suite = endpoint.partition(".")
     tasks = []
     for counted in suite_tasks(suite):
-        task = finetuned_task(run, f"{protocol}.{counted.name}")
+        task = finetuned_task(row, f"{protocol}.{counted.name}")
         if task is not None and counted.name not in LEFT_OUT[suite]:
             tasks.append(task)
     return tasks

@@ -41,12 +41,12 @@ def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
         bucket: whether gs://bucket/path is taken, too; it is returned as it is.
 
     Raises:
-        InputError: it is empty, has a user or a password as URLs have them, holds a NUL, is longer
-            than file systems allow, names a user who has no home, or is a URL where a path is
-            expected.
+        InputError: it is no path, is empty, has a user or a password as URLs have them, holds a
+            NUL, is longer than file systems allow, names a user who has no home, or is a URL where
+            a path is expected.
     """
-    path = str(text)
     expected = "a path or gs://bucket/path" if bucket else "a path on this machine"
+    path = path_text(text, name, expected)
     check_no_user(path, name, expected)
     if not path.strip():
         raise InputError(f"{name} is {path!r}, expected {expected}")
@@ -73,6 +73,23 @@ def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
             f"{LONGEST_PART} between two slashes"
         )
     return home
+
+
+def path_text(path: object, name: str, expected: str = "a path") -> str:
+    """Return a path as text; what is no path is refused.
+
+    Args:
+        path: text, or an object that stands for a path, such as `pathlib.Path`.
+        name: name of the setting or argument, for messages.
+        expected: what it should have been, for messages.
+
+    Raises:
+        InputError: it is neither.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise InputError(f"{name} is {path!r:.80}, expected {expected}: a str or a Path")
+    return text
 
 
 def check_no_user(text: str, name: str, expected: str) -> None:
@@ -133,6 +150,8 @@ def check_setting(
         InputError: as `expanded`; or it is an ill-formed URL or name of the Hub. What stands before
             an @, as a password does, is not repeated.
     """
+    if not isinstance(text, str):
+        raise InputError(f"{name} is {text!r:.80}, expected text")
     if hub.is_hub_name(text):
         _check_hub_name(text, name, file=hub_file, repository=hub_repository)
         return

@@ -9,7 +9,7 @@ from kdjax.arms.charges import stored_by
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
-from kdjax.errors import InputError
+from kdjax.errors import InputError, counted
 from kdjax.models import FeatureRequest, Model
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
@@ -17,6 +17,7 @@ from kdjax.storage import locks
 from kdjax.storage.files import remove_on_input_error
 from kdjax.storage.paths import local_path
 from kdjax.study.corpus import study_corpus
+from kdjax.study.inputs import check_inputs
 from kdjax.study.teachers.study_teachers import check_teacher, study_teachers
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.teacher_cache.store import Cache
@@ -77,6 +78,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     layout = Layout.of(config.train.mesh)
     with locks.hold(out), Reporter() as reporter, remove_on_input_error(out, data_dir, teacher_dir):
         check_teacher(config, layout)
+        check_inputs(config, {"data": data_dir})
         corpus = study_corpus(config, data_dir, reporter)
         teachers = study_teachers(config, corpus, teacher_dir, layout, reporter)
         teacher = teachers[0].model  # the only one: `arms_of` refuses more
@@ -85,7 +87,8 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
 
         manifest = cache.manifest
         line = (
-            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, "
+            f"{out}: {counted(manifest.views, 'view')} of "
+            f"{counted(manifest.sequences, 'sequence')}, "
             f"{manifest.bytes:,} bytes, {manifest.totals['flops']:.4g} FLOPs"
         )
         for name, value in bias(manifest).items():

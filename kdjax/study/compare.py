@@ -30,7 +30,7 @@ from kdjax.training.teacher.directories import CARD
 
 RESULTS = "results.json"
 """In the study's directory."""
-PLAIN_WIDTH = 120
+PLAIN_WIDTH = 80
 """Columns of the table where the output is no terminal."""
 
 

@@ -32,8 +32,9 @@ def study_contamination(config: Config, corpus: Corpus, reporter: Reporter) -> C
     groups = row_groups(config.evaluation)
     if not groups:
         return None
+    reporter.stage("contamination: looking for the tasks' rows in the text")
     contamination = check_contamination(corpus, config.data.files, groups, reporter.status)
-    reporter.log(f"{corpus.directory}: {line(contamination)}")
+    reporter.log(f"{corpus.directory}: {line(contamination)}", once=True)
     if settings.check == "refuse":
         _refuse_contaminated_text(contamination, settings.share)
     return contamination

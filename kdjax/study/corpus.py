@@ -10,6 +10,7 @@ from pathlib import Path
 from kdjax.config import Config, DataConfig, TokenizerConfig, plain
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.corpus import Corpus, regime_of
+from kdjax.data.manifest import NAME as MANIFEST
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
 from kdjax.data.prepare.ngram_losses import NgramLosses, ngram_losses
@@ -18,7 +19,7 @@ from kdjax.data.text.shard_sets import missing_shards
 from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
 from kdjax.data.tokenizer_files import find_tokenizer, locate_tokenizer
-from kdjax.errors import InputError, InUse
+from kdjax.errors import InputError, InUse, counted
 from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.storage import locks
@@ -97,7 +98,7 @@ def study_corpus(
     whole = corpus
     # From here on the text is what the regime leaves of it.
     corpus = regime_of(config.data, corpus)
-    reporter.status("prepare: the text's own cross-entropies")
+    reporter.stage("prepare: the text's own cross-entropies")
     losses = ngram_losses(corpus)
     check_unknown(unknown_of(whole, losses), str(whole.directory))
     for warning in text_warnings(whole, losses):
@@ -153,12 +154,24 @@ def _prepare(
         prepare(config.data, tokenizer, directory, beam)
         return
 
+    if not (directory / MANIFEST).is_file():
+        words = "prepare: training the tokenizer, then the text" if tokenizer is None else "prepare"
+        reporter.stage(f"{words}: reading {_shown(config.data.files)}")
+
     def show(documents: int, tokens: int, seconds: float) -> None:
         reporter.status(
-            f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s"
+            f"prepare: {counted(documents, 'document')}, {counted(tokens, 'token')}, "
+            f"{tokens / seconds:,.0f} tokens/s"
         )
 
     local.prepare(config.data, tokenizer, directory, show)
+
+
+def _shown(files: str | tuple[str, ...]) -> str:
+    """Return files as a line names them."""
+    patterns = [files] if isinstance(files, str) else list(files)
+    shown = ", ".join(patterns[:2])
+    return f"{shown} and {len(patterns) - 2:,} more" if len(patterns) > 2 else shown
 
 
 def _check_corpus(config: Config, corpus: Corpus) -> None:
@@ -188,8 +201,8 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
-            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, "
-            f"{student.vocab_size}"
+            f"{tokenizer}: has {manifest.vocab_size:,} entries, expected at most "
+            f"student.vocab_size, {student.vocab_size:,}"
         )
 
 
@@ -207,24 +220,30 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
     # Settings that came later stand in a manifest where they are not the default.
     made_with = {**LATER_SETTINGS, **manifest.settings}
     for name in ("validation", "text_field", *LATER_SETTINGS):
-        requested = plain(getattr(data, name))
-        if name == "text_field" and isinstance(requested, str):
-            requested = [requested]
-        if requested != made_with[name]:
-            sentences.append(
-                f"was prepared with data.{name} {made_with[name]!r}, which counts; the recipe's is "
-                f"{requested!r}"
-            )
+        asked = plain(getattr(data, name))
+        if name == "text_field" and isinstance(asked, str):
+            asked = [asked]
+        if asked != made_with[name]:
+            sentences.append(_other_setting(f"data.{name}", asked, made_with[name]))
 
     patterns = [data.files] if isinstance(data.files, str) else list(data.files)
     sources = [Path(source).name for source in manifest.sources]
     for pattern in patterns:
         if not fnmatch.filter(sources, Path(pattern).name):
-            sentences.append(
-                f"was prepared of {', '.join(sources[:3])}, which counts; the recipe's data.files "
-                f"is {pattern!r}"
-            )
+            shown = ", ".join(sources[:3])
+            if len(sources) > 3:
+                shown += f" and {len(sources) - 3:,} more"
+            sentences.append(_other_setting("data.files", pattern, shown))
     return sentences
+
+
+def _other_setting(name: str, asked: object, made_with: object) -> str:
+    """Return the sentence on a setting by which a named corpus was not prepared, and what to do."""
+    return (
+        f"{name} is {asked!r} in the recipe and was {made_with!r} when this corpus was prepared, "
+        "which counts; set the recipe's to that, or prepare a corpus of its own: `kdjax prepare`, "
+        "or no data.prepared"
+    )
 
 
 def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:
@@ -313,9 +332,10 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
         manifest = corpus.manifest
         reporter.log(
             f"{out}: {manifest.sequences['train']:,} training and "
-            f"{manifest.sequences['validation']:,} held-out sequences of {manifest.length} tokens, "
-            f"{sum(manifest.text_tokens.values()):,} tokens of "
-            f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
+            f"{counted(manifest.sequences['validation'], 'held-out sequence')} of "
+            f"{manifest.length:,} tokens, {counted(sum(manifest.text_tokens.values()), 'token')} "
+            f"of {counted(sum(manifest.documents.values()), 'document')}, "
+            f"{manifest.fill['train']:.1%} full"
         )
         losses = ngram_losses(corpus)
         unknown = unknown_of(corpus, losses)

@@ -105,6 +105,7 @@ class Evaluation:
         details: Details = {}
         # The model's own head: held-out loss on the study's text and on others, minimal pairs.
         if mlm:
+            records.status("held-out loss")
             for name, held_out in self._named("mlm_loss").items():
                 result = held_out.measure(model, params)
                 metrics[name] = result.loss
@@ -116,6 +117,7 @@ class Evaluation:
                 )
 
             for pairs in self.minimal_pairs:
+                records.status(f"minimal pairs, {pairs.name}")
                 scores = self._pair_scores(model, params, pairs)
                 endpoint = f"minimal_pairs.{pairs.name}"
                 metrics[endpoint] = next(iter(scores.scoring.values())).accuracy
@@ -123,6 +125,7 @@ class Evaluation:
 
         # The same of a fresh head that every model gets.
         if self.mlm_probe is not None:
+            records.status("fitting the MLM probe")
             fitted = self.mlm_probe.fit(model, params)
             for name, held_out in self._named("mlm_probe").items():
                 result = fitted.measure(held_out)

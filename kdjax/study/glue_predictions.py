@@ -21,7 +21,7 @@ from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.predictions import check_empty, file_name, missing_files, write_predictions
 from kdjax.data.tasks.task import Task
 from kdjax.data.tasks.test_rows import check_test_rows
-from kdjax.errors import InputError, nearest
+from kdjax.errors import InputError, counted, nearest
 from kdjax.evaluation.finetuning import (
     EncoderSetup,
     FinetunedTask,
@@ -239,7 +239,7 @@ def _layout(run: RecordedRun) -> Layout:
 def _line(recorded: FinetunedTask, trial: Trial) -> str:
     """Return what a task was predicted by, and whether its scores are those of the run."""
     setting = trial.setting
-    length = f"{setting.steps:,} steps"
+    length = counted(setting.steps, "step")
     if setting.epochs is not None:
         length = f"epochs {setting.epochs}, {length}"
     scores = ", ".join(f"{result} {trial.score(result):.4f}" for result in trial.metrics)

@@ -9,7 +9,7 @@ from typing import Any
 from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
-from kdjax.errors import Diverged
+from kdjax.errors import Diverged, counted
 from kdjax.parallel import hosts
 from kdjax.results.runs import RunResult
 from kdjax.results.store import result_of
@@ -141,7 +141,7 @@ class StudyRunner:
         # Later groups of the arm find its programs compiled.
         if arm.name not in self._compiled_arms:
             self._compiled_arms.add(arm.name)
-            self._reporter.status(f"{arm.name}: compiling")
+            self._reporter.stage(f"{arm.name}: compiling")
         # All learn from the teacher of the first, unless the arm looks at none.
         seeds = list(backups)
         teacher = self._artifacts.teacher_for(seeds[0])
@@ -260,6 +260,6 @@ class StudyRunner:
         if row.diverged is not None:
             figures = f"diverged, {row.diverged.reason}"
         self._reporter.log(
-            f"{row.arm}, seed {row.seed}: {row.steps} steps, {row.spent['charged']:.4g} FLOPs; "
+            f"{row.arm}, seed {row.seed}: {counted(row.steps, 'step')}, {row.spent['charged']:.4g} FLOPs; "
             f"{figures}"
         )

@@ -10,12 +10,14 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.clock import CLOCK
 from kdjax.config import Config, plain, to_dict
+from kdjax.errors import counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.study.artifacts import Artifacts
 from kdjax.study.batches import train_batches
 from kdjax.study.commits import pinned, stored_commits
 from kdjax.study.corpus import refuse_repeated_text
+from kdjax.study.inputs import check_inputs
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost, StudyManifest
 from kdjax.study.run_backup import RESULT
@@ -45,8 +47,8 @@ class Study:
             shared: a directory for what other studies use too; None: all lies in `out`.
 
         Raises:
-            InputError: the recipe's settings contradict one another, or the directory holds another
-                study.
+            InputError: the recipe's settings contradict one another, an input that it names is not
+                as it must be, or the directory holds another study.
         """
         CLOCK.listen()
         # A branch of a repository may move: the study is of the commit that it was at first.
@@ -58,6 +60,8 @@ class Study:
         self.artifacts = Artifacts(self.plan, reporter)
         self.reporter = reporter
         self._manifest = StudyManifest(config, out, commits)
+        # What is wrong with any input is found before anything takes long: counting prices may.
+        check_inputs(config, self.plan.artifact_dirs)
         # A budget that is too small is found before anything is made.
         self._prices = {name: self._arm_prices(arm) for name, arm in self.plan.arms.items()}
         for name, arm in self.plan.arms.items():
@@ -150,7 +154,7 @@ class Study:
             self.reporter.log("all runs have a result")
         elif finished:
             self.reporter.log(
-                f"{finished} of {len(runs)} runs have a result; going on with the rest"
+                f"{finished:,} of {counted(len(runs), 'run')} have a result; going on with the rest"
             )
 
     def is_finished(self, arm: str, seed: int) -> bool:

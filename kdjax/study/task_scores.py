@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kdjax.config import Dtype, EvaluationConfig, FinetuneConfig, ModelConfig
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
+from kdjax.errors import counted
 from kdjax.evaluation.finetuning import EncoderSetup, TunedEncoder, finetune, tuned_start
 from kdjax.evaluation.finetuning.protocols import FinetuningProtocol
 from kdjax.evaluation.finetuning.trial import one_device
@@ -89,7 +90,7 @@ class TaskScores:
             finetuner = _Finetuner(self.tasks, setup, params, seed, finetuning, records)
         for protocol in self.config.protocols:
             if protocol == "probe":
-                scores, protocol_details = self._probe(model, params)
+                scores, protocol_details = self._probe(model, params, records)
             elif finetuner is not None:
                 scores, protocol_details = finetuner.by_protocol(protocol)
             else:
@@ -102,11 +103,14 @@ class TaskScores:
             details |= {f"{protocol}.{name}": detail for name, detail in protocol_details.items()}
         return metrics, details
 
-    def _probe(self, model: ModelConfig, params: Any) -> tuple[dict[str, float], Details]:
+    def _probe(
+        self, model: ModelConfig, params: Any, records: FinetuningRecords
+    ) -> tuple[dict[str, float], Details]:
         """Fit linear probes on each task; return scores and details by result."""
         scores: dict[str, float] = {}
         details: Details = {}
         for task in self.tasks:
+            records.status(f"linear probes on {task.name}")
             probed = probe(model, params, task, self.config.probe)
             scores |= probed.scores
             for result in probed.scores:
@@ -142,7 +146,7 @@ class _Finetuner:
             start = None
             if task.name in self._settings.intermediate_tasks:
                 start = self._intermediate_start
-            self._records.status(f"fine-tuning on {task.name}, {protocol}")
+            name = f"fine-tuning on {task.name}, {protocol}"
             finetuned = finetune(
                 self._setup,
                 self._params,
@@ -152,13 +156,14 @@ class _Finetuner:
                 seed=self._seed,
                 directory=self._records.directory,
                 start=start,
+                show=functools.partial(_show_trials, self._records, name),
             )
             scores |= finetuned.scores
             details[task.name] = finetuned
             self._records.finished()
         return scores, details
 
-    @cached_property
+    @functools.cached_property
     def _intermediate_start(self) -> TunedEncoder | None:
         """Tune the encoder that some tasks start from, or read it where it was kept; None: all
         start from the model's own."""
@@ -174,6 +179,11 @@ class _Finetuner:
             seed=self._seed,
             directory=self._records.directory,
         )
+
+
+def _show_trials(records: FinetuningRecords, name: str, done: int, count: int) -> None:
+    """Say how many trials of a task are done."""
+    records.status(f"{name}, {done:,} of {counted(count, 'trial')} done")
 
 
 def _probed_layers(probed: ProbeResult, result: str) -> ProbedLayers:

@@ -36,7 +36,7 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
     with locks.hold(out), Reporter() as reporter:
         if entries(out):
             raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
-        reporter.status("tokenizer: training")
+        reporter.stage("tokenizer: training")
         trained = tokenizer_training.train_on_corpus(config.data)
 
         # A kill leaves no half of it under the name that was asked for.

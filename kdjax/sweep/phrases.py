@@ -11,8 +11,8 @@ PHRASES = {
     "basis_sweep": (
         "Paired {confidence} Student-t intervals over {seeds} seeds, budget by budget; {count} "
         "were looked at, not adjusted for their number: were no two arms different, about "
-        "{false:.1f} of them would leave out 0. Tied: the interval lies within ±{margin:g}. "
-        "Ahead or behind: otherwise, it leaves out 0."
+        "{false:.1f} of them would leave out 0. TIES: the interval lies within ±{margin:g}. BEATS, "
+        "or LOSES from the other side: otherwise, it leaves out 0. INCONCLUSIVE: neither."
     ),
     "sweep_nothing": (
         "Nothing was compared with {baseline}: a difference needs two arms with an endpoint in "
@@ -22,16 +22,16 @@ PHRASES = {
         "This sweep cannot tell the arms apart: an interval needs at least two seeds that both "
         "arms share, and no pair has them."
     ),
-    "sweep_undecided": "This sweep cannot tell {arms} from {baseline} at any of its budgets.",
+    "sweep_undecided": "Against {baseline}, {arms}: INCONCLUSIVE at every budget.",
     "sweep_endpoint": "Against {baseline} on {where}: {clauses}.",
     "sweep_counted": "Against {baseline}, over all budgets, settings and endpoints: {clauses}.",
-    "sweep_arms": "{arms} {outcome}",
+    "sweep_arm": "{arm} {outcome}",
     "sweep_pair": "{a} against {b}: {outcome}.",
-    "sweep_BEATS": "ahead",
-    "sweep_LOSES": "behind",
-    "sweep_TIES": "tied",
-    "sweep_INCONCLUSIVE": "undecided",
-    "sweep_otherwise": "otherwise undecided",
+    "sweep_BEATS": "BEATS",
+    "sweep_LOSES": "LOSES",
+    "sweep_TIES": "TIES",
+    "sweep_INCONCLUSIVE": "INCONCLUSIVE",
+    "sweep_otherwise": "otherwise INCONCLUSIVE",
     "sweep_count": "{outcome} in {count}",
     "sweep_counts": "{arm} {counts} of {total}",
     "crossed": "; the means cross at {crossings}",

@@ -19,7 +19,9 @@ from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.storage.files import check_writable, entries, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
+from kdjax.study.artifact_dirs import artifact_dirs
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
+from kdjax.study.inputs import check_inputs
 from kdjax.study.manifest import shared_settings
 from kdjax.study.run_backup import subdirectory
 from kdjax.study.writer import backup_of, sole_writer
@@ -51,6 +53,11 @@ def sweep(config: Config, out: Path) -> SweepResults:
     # Whatever is wrong with the recipe or the directory shows before anything is trained.
     cells = cells_of(config)
     with sole_writer(out, backup_of(config)), _registered(config, out), Reporter() as reporter:
+        # What is missing for the last study is found before the first.
+        for cell in cells:
+            check_inputs(
+                cell.config, artifact_dirs(cell.config, out / "cells" / cell.name, out / "shared")
+            )
         studies = []
         # What the studies from here on may still spend, in the budget's unit.
         ahead = sum(_budget(cell) for cell in cells)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from itertools import chain
 
 from rich import console
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import ngram_losses, numbers
 from kdjax.report.phrases import listed_settings
+from kdjax.report.wide_table import Row, WideTable
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
 from kdjax.sweep.verdict import amounts, headline, sentences
@@ -22,7 +21,7 @@ def summary(sweep: SweepResults) -> console.Group:
     Args:
         sweep: sweep to show.
     """
-    parts: list[Table | Text] = [Text(headline(sweep), style="bold")]
+    parts: list[WideTable | Text] = [Text(headline(sweep), style="bold")]
     for group in sweep.groups:
         for endpoint in sweep.endpoints:
             parts.append(_table(sweep, group, endpoint))
@@ -31,28 +30,23 @@ def summary(sweep: SweepResults) -> console.Group:
     return console.Group(*parts)
 
 
-def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:
+def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> WideTable:
     """Return the table of one endpoint: a row for each arm, a column for each budget."""
     curves = group.curves[endpoint.name]
     budgets = sorted({point.budget for point in chain.from_iterable(curves.values())})
-    better = numbers.ARROWS[endpoint.better]
-    title = f"{endpoint.label} ({endpoint.unit} {better}), mean ± sd over seeds"
+    caption = (
+        f"{endpoint.label} ({endpoint.unit}, {endpoint.better} is better), mean ± sd over seeds"
+    )
     if group.settings:
-        title += f"; {listed_settings(group.settings)}"
+        caption += f"; {listed_settings(group.settings)}"
 
     # A column for each budget that some arm has; a dash where an arm lacks it.
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
-    table.add_column("arm", no_wrap=True)
-    for budget in budgets:
-        table.add_column(Text(amounts([budget], sweep.kind)), justify="right", overflow="fold")
+    rows = []
     for arm in endpoint.arms:
         points = {point.budget: numbers.spread(point.mean, point.sd) for point in curves[arm]}
-        table.add_row(Text(arm), *(points.get(budget, "–") for budget in budgets))
-
+        rows.append(Row(arm, [points.get(budget, "–") for budget in budgets]))
     # Under the arms, what counts of the text alone reach.
     losses = ngram_losses.of_endpoint(group.ngram_losses, endpoint.name, endpoint.unit)
-    if losses:
-        table.add_section()
     for label, nats in losses.items():
-        table.add_row(Text(label), *([numbers.score(nats)] * len(budgets)), style="dim")
-    return table
+        rows.append(Row(label, [numbers.score(nats)] * len(budgets), reference=True))
+    return WideTable(caption, "arm", [amounts([budget], sweep.kind) for budget in budgets], rows)

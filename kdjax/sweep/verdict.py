@@ -109,14 +109,11 @@ def _compared(sweep: SweepResults) -> list[_Compared]:
 
 
 def _on(compared: _Compared, kind: str, baseline: str) -> str:
-    """Return the sentence on one endpoint; arms with the same outcome share a clause."""
-    arms_by_outcome: dict[str, list[str]] = {}
+    """Return the sentence on one endpoint, with a clause for each arm."""
+    clauses = []
     for arm, pair in compared.pairs.items():
         outcome = _outcome(pair, kind, fold_undecided=True) + _crossed(pair, kind)
-        arms_by_outcome.setdefault(outcome, []).append(arm)
-    clauses = []
-    for outcome, arms in arms_by_outcome.items():
-        clauses.append(say("sweep_arms", arms=listed(arms), outcome=outcome))
+        clauses.append(say("sweep_arm", arm=arm, outcome=outcome))
 
     # The endpoint is named, and the settings where other groups have other ones.
     settings = listed_settings(compared.group.settings)
@@ -142,7 +139,7 @@ def _counted(compared: Sequence[_Compared], baseline: str) -> str:
 
 
 def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str]:
-    """Return a sentence a pair of arms: who is ahead at which budgets, and where means cross.
+    """Return a sentence a pair of arms: who BEATS whom at which budgets, and where means cross.
 
     Pairs with the baseline arm come first and are read from the other arm's side.
 
@@ -164,7 +161,7 @@ def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str
 
 
 def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:
-    """Return where a pair is decided: `ahead up to 7.00e11 FLOPs, undecided at 1.70e12 FLOPs`.
+    """Return where a pair is decided: `BEATS up to 7.00e11 FLOPs, INCONCLUSIVE at 1.70e12 FLOPs`.
 
     Args:
         pair: pair of arms, read from the first arm's side.

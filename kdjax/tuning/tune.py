@@ -15,7 +15,7 @@ from kdjax import recipes
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
-from kdjax.errors import InputError, nearest
+from kdjax.errors import InputError, counted, nearest
 from kdjax.parallel import hosts
 from kdjax.results.text import CountedLosses
 from kdjax.results.tuning import ArmTrials, BestTrial, TrialRow, TuningResults
@@ -134,8 +134,8 @@ def _arm(
     best = best_of(trials, better)
     if best is None or best.outcome.value is None:
         raise InputError(
-            f"arms.{arm}: all {len(trials)} trials diverged, expected at least one that ends; "
-            "narrow tune.space in another --out"
+            f"arms.{arm}: {counted(len(trials), 'trial')}, all of them diverged, expected at least "
+            "one that ends; narrow tune.space in another --out"
         )
 
     # A best value at the end of its range says that the range was too narrow.

@@ -357,6 +357,6 @@ def test_batch_larger_than_the_split_is_refused(corpus: Corpus) -> None:
     count = corpus.sequences("train")
     assert batches(corpus, batch_size=count)[0]["tokens"].shape == (count, 24)
     with pytest.raises(
-        InputError, match=f"{count} train sequences are too small to fill a batch of {count + 1}"
+        InputError, match=f"{count} train sequences cannot fill a batch of {count + 1}"
     ):
         batches(corpus, batch_size=count + 1)

@@ -314,7 +314,7 @@ def test_text_too_small_for_two_splits_is_refused(
     make_corpus(Path(str(config.files)), documents)
     with pytest.raises(
         InputError,
-        match=rf"text\.jsonl: {documents} documents make \d+ training and \d+ validation seq",
+        match=rf"text\.jsonl: {documents} documents? give \d+ training and \d+ validation seq",
     ):
         prepare(replace(config, validation=validation), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()

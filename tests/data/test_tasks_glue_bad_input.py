@@ -66,7 +66,13 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "1",
             r"train\.tsv, line 2: has 3 columns, expected 4",
         ),
-        ("sst2", "SST-2/dev.tsv", "\t0\n", "\t1\n", r"all 20 rows of the dev split are 'positive'"),
+        (
+            "sst2",
+            "SST-2/dev.tsv",
+            "\t0\n",
+            "\t1\n",
+            r"the dev split has 20 rows, all of them 'positive'",
+        ),
     ],
 )
 def test_damaged_file_is_refused_with_its_line(

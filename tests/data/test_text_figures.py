@@ -214,7 +214,7 @@ def figures(**counts: object) -> TextFigures:
         ({}, None),
         ({"unusable": {"null": 2, "empty": 1}}, "3 records .* left out: 1 empty, 2 null"),
         ({"repeated": 9}, None),
-        ({"repeated": 10, "moved": 4}, "10 documents have the text .* 4 of them"),
+        ({"repeated": 10, "moved": 4}, "10 documents with the text .* 4 of them"),
         ({"repeated": 1, "removed": 1}, "documents left out, .* text: 1"),
         ({"same_identity": 99}, None),
         ({"same_identity": 500}, "at least 500 of 1,000 documents have the same key, id or title"),

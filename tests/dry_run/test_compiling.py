@@ -214,7 +214,7 @@ def test_unknown_topology_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPat
     assert ended.err.startswith("kdjax: --topology is 'v5e:3x3', expected of v5e 1x1")
     assert (
         kdjax("compile", recipe).err
-        == "kdjax: kdjax compile: the following arguments are required: --topology\n"
+        == "kdjax: command line, compile: the following arguments are required: --topology\n"
     )
 
 

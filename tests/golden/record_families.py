@@ -85,7 +85,7 @@ def main() -> None:
     recorded: dict[str, np.ndarray] = {}
     for name, config in {**FAMILIES, **RELATIVES}.items():
         with tempfile.TemporaryDirectory() as directory:
-            save_pretrained(directory, Model(config, params_of(config)))
+            save_pretrained(Model(config, params_of(config)), directory)
             model = read_by_transformers(Path(directory))
         computed = features(model, BATCH["tokens"], BATCH["segments"])
         recorded[f"{name}/logits"] = computed["logits"].astype(np.float32)

@@ -89,7 +89,7 @@ def save(directory: Path, name: str) -> Path:
         max_positions=20,
         type_vocab_size=1,
     )
-    save_pretrained(directory / "saved", init(config, 0), tokenizer=given)
+    save_pretrained(init(config, 0), directory / "saved", tokenizer=given)
     return directory / "saved"
 
 

@@ -97,7 +97,7 @@ def save(directory: Path, name: str, model_type: str) -> Path:
         **CLASSES[model_type],
     )
     tokenizer = write_tokenizer(directory / "given.json", name)
-    save_pretrained(directory / "saved", init(config, 0), tokenizer=tokenizer)
+    save_pretrained(init(config, 0), directory / "saved", tokenizer=tokenizer)
     return directory / "saved"
 
 

@@ -251,7 +251,7 @@ def test_saved_tensors_and_settings_are_those_transformers_writes(
     tmp_path: Path, kind: str
 ) -> None:
     theirs = pytorch.DIRECTORY / kind
-    save_pretrained(tmp_path / "out", from_pretrained(theirs))
+    save_pretrained(from_pretrained(theirs), tmp_path / "out")
     # The pooler belongs to sentence tasks, and kdjax has none.
     expected = load_file(theirs / "model.safetensors")
     expected = {n: t for n, t in expected.items() if not n.startswith("pooler.")}
@@ -271,7 +271,7 @@ def test_saved_model_reads_back_equal_with_its_card(
     tmp_path: Path, config_with: ConfigWith, scrambled: Scramble
 ) -> None:
     model = init(config_with(), 3)._replace(params=scrambled(init(config_with(), 3).params))
-    save_pretrained(tmp_path / "out", model, card="# A card\n")
+    save_pretrained(model, tmp_path / "out", card="# A card\n")
     back = from_pretrained(tmp_path / "out")
     assert back.config == model.config
     assert_same_params(back.params, model.params)
@@ -318,7 +318,7 @@ import sys
 from kdjax.config import ModelConfig
 from kdjax.models import from_pretrained, init, save_pretrained
 config = ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9)
-save_pretrained({str(tmp_path / "bert")!r}, init(config, 0))
+save_pretrained(init(config, 0), {str(tmp_path / "bert")!r})
 from_pretrained({str(tmp_path / "bert")!r})
 assert not {{"torch", "transformers"}} & sys.modules.keys()
 """

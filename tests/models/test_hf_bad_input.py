@@ -23,7 +23,7 @@ from tests.models.fixtures import ConfigWith
 @pytest.fixture
 def saved(tmp_path: Path, config_with: ConfigWith) -> Path:
     directory = tmp_path / "teacher"
-    save_pretrained(directory, init(config_with(), 0), card="first")
+    save_pretrained(init(config_with(), 0), directory, card="first")
     return directory
 
 
@@ -192,7 +192,7 @@ def test_more_layers_than_a_file_could_hold_are_refused_at_once(saved: Path) -> 
 def test_padding_token_that_is_no_id_is_refused(
     token: object, config_with: ConfigWith, tmp_path: Path
 ) -> None:
-    save_pretrained(tmp_path / "pre", init(config_with(norm="pre"), 0))
+    save_pretrained(init(config_with(norm="pre"), 0), tmp_path / "pre")
     change_settings(tmp_path / "pre", pad_token_id=token)
     assert_refused(tmp_path / "pre", "config.json: pad_token_id is", "expected an id, at least 0")
 
@@ -201,7 +201,7 @@ def test_setting_of_our_own_format_is_refused_by_name(
     config_with: ConfigWith, tmp_path: Path
 ) -> None:
     config = config_with(norm="pre", positions="rotary")
-    save_pretrained(tmp_path / "own", init(config, 0))
+    save_pretrained(init(config, 0), tmp_path / "own")
     before = (tmp_path / "own" / "config.json").read_text()
     for name, value in {
         "layers": 10**30,
@@ -300,7 +300,7 @@ def test_saving_again_replaces_everything(
     tokenizer = tmp_path / "some-tokenizer.json"
     tokenizer.write_text('{"version": "1.0"}')
     # Fewer layers, no card, and a tokenizer: nothing of the old model may stay.
-    save_pretrained(saved, init(config_with(layers=1), 1), tokenizer=tokenizer)
+    save_pretrained(init(config_with(layers=1), 1), saved, tokenizer=tokenizer)
     assert sorted(snapshot(saved)) == [
         "config.json",
         "model.safetensors",
@@ -325,7 +325,7 @@ def test_failed_save_leaves_the_directory_as_it_was(
 
     monkeypatch.setattr(f"kdjax.models.hf.{step}", fail)
     with pytest.raises(InputError, match=r"teacher: cannot be written: no space left"):
-        save_pretrained(saved, init(config_with(), 1))
+        save_pretrained(init(config_with(), 1), saved)
     # Same files, same bytes, and no temporary directory beside them.
     assert snapshot(saved) == before
     assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
@@ -345,7 +345,7 @@ def test_failed_rename_brings_the_old_directory_back(
 
     monkeypatch.setattr(type(saved), "rename", fail_for_the_new_directory)
     with pytest.raises(InputError, match="stale file handle"):
-        save_pretrained(saved, init(config_with(), 1))
+        save_pretrained(init(config_with(), 1), saved)
     assert snapshot(saved) == before
     assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
 
@@ -355,7 +355,7 @@ def test_missing_tokenizer_leaves_the_directory_as_it_was(
 ) -> None:
     before = snapshot(saved)
     with pytest.raises(InputError, match=r"nowhere\.json"):
-        save_pretrained(saved, init(config_with(), 1), tokenizer=saved / "nowhere.json")
+        save_pretrained(init(config_with(), 1), saved, tokenizer=saved / "nowhere.json")
     assert snapshot(saved) == before
 
 
@@ -364,7 +364,7 @@ def test_directory_with_other_files_is_not_replaced(saved: Path, config_with: Co
     (saved / "thesis.tex").write_text("years of work")
     before = snapshot(saved)
     with pytest.raises(InputError, match="holds other files"):
-        save_pretrained(saved, init(config_with(), 1))
+        save_pretrained(init(config_with(), 1), saved)
     assert snapshot(saved) == before
 
 
@@ -373,5 +373,5 @@ def test_file_in_the_place_of_the_directory_is_kept(
 ) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="out: "):
-        save_pretrained(tmp_path / "out", init(config_with(), 0))
+        save_pretrained(init(config_with(), 0), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"

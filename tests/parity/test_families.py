@@ -166,7 +166,7 @@ def test_directory_of_transformers_is_written_again_byte_for_byte(
     tmp_path: Path, name: str
 ) -> None:
     reference = written_model(tmp_path / "theirs", name)
-    save_pretrained(tmp_path / "ours", from_pretrained(tmp_path / "theirs"))
+    save_pretrained(from_pretrained(tmp_path / "theirs"), tmp_path / "ours")
     expected = load_file(tmp_path / "theirs" / "model.safetensors")
     actual = load_file(tmp_path / "ours" / "model.safetensors")
     assert actual.keys() == expected.keys()

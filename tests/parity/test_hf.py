@@ -107,7 +107,7 @@ def test_transformers_loads_a_saved_model_with_equal_logits(
 ) -> None:
     config = config_with(gelu=gelu, norm_eps=1e-6)
     model = init(config, 3)._replace(params=scrambled(init(config, 3).params))
-    save_pretrained(tmp_path / "out", model)
+    save_pretrained(model, tmp_path / "out")
     reference, report = BertForMaskedLM.from_pretrained(
         tmp_path / "out", output_loading_info=True, attn_implementation="eager"
     )
@@ -126,7 +126,7 @@ def test_transformers_loads_a_saved_bare_encoder(
     tmp_path: Path, config_with: ConfigWith, batch_of: BatchOf, scrambled: Scramble
 ) -> None:
     params = scrambled({k: v for k, v in init(config_with(), 3).params.items() if k != "mlm"})
-    save_pretrained(tmp_path / "out", init(config_with(), 3)._replace(params=params))
+    save_pretrained(init(config_with(), 3)._replace(params=params), tmp_path / "out")
     reference, report = BertModel.from_pretrained(
         tmp_path / "out", output_loading_info=True, add_pooling_layer=False
     )

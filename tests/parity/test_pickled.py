@@ -18,7 +18,7 @@ from tests.models.fixtures import ConfigWith
 def pickled(tmp_path: Path, config_with: ConfigWith) -> Path:
     """A directory whose weights are still to be written, as pytorch_model.bin."""
     directory = tmp_path / "teacher"
-    save_pretrained(directory, init(config_with(), 0))
+    save_pretrained(init(config_with(), 0), directory)
     (directory / "model.safetensors").unlink()
     return directory
 

@@ -61,7 +61,7 @@ def _saved_with(directory: Path) -> Path:
     """Save a model with the tokenizer `given.json` of a directory."""
 
     config = ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=60)
-    save_pretrained(directory / "saved", init(config, 0), tokenizer=directory / "given.json")
+    save_pretrained(init(config, 0), directory / "saved", tokenizer=directory / "given.json")
     return directory / "saved"
 
 

@@ -177,7 +177,7 @@ def test_page_has_its_answer_first_and_sections_in_order(page: Page, pilot_plan:
         *verdict.answers(fitted(pilot_plan)).values(),
         "dashed where it may not be extrapolated",
         "What a fit that had not seen a budget predicted for it",
-        "Who is forecast ahead",
+        "Which arm BEATS the others, by forecast",
         "What each arm buys, and is forecast to reach",
         "Who pays for the teacher",
         "Published laws: decoder language models, next-token loss, extrapolated",
@@ -207,11 +207,11 @@ def test_headline_names_leaders_by_range_and_where_extrapolation_begins(
     first, between, last = ranking.ranked_ranges(fitted(pilot_plan))
     assert first.ranking == Ranking("wins", ("logit",))
     assert last.ranking == Ranking("wins", ("scratch",))
-    assert f"logit ahead of scratch and mlm+minilm up to {flops(first.high)} FLOPs" in head
-    assert f"scratch ahead of logit and mlm+minilm from {flops(last.low)} FLOPs on" in head
+    assert f"logit BEATS scratch and mlm+minilm up to {flops(first.high)} FLOPs" in head
+    assert f"scratch BEATS logit and mlm+minilm from {flops(last.low)} FLOPs on" in head
     assert between.ranking == Ranking("open", ("scratch", "logit"))
     assert first.high < planted < last.low
-    assert head.index("scratch ahead of") < head.index("scratch and logit: undecided")
+    assert head.index("scratch BEATS") < head.index("scratch and logit: INCONCLUSIVE")
     assert "Beyond 1.00e13 FLOPs, the pilot's largest budget, this is extrapolated." in head
 
 
@@ -224,7 +224,7 @@ def test_answer_has_verdict_difference_and_crossing(pilot_plan: Plan) -> None:
     answer = verdict.answers(fitted(pilot_plan))["logit"]
     matching = [c for c in pilot_plan.contests["inference"] if {c.a, c.b} == {"scratch", "logit"}]
     (pair,) = matching
-    assert answer.startswith("logit against scratch: forecast ahead up to ")
+    assert answer.startswith("logit against scratch: forecast BEATS up to ")
     last = pair.points[-1]
     shown = f"{-last.mean:+.3f} [{-last.high:+.3f}, {-last.low:+.3f}] at 1.00e15 FLOPs".replace(
         "-", "−"
@@ -277,7 +277,7 @@ def test_table_of_budgets_has_what_arms_buy_and_their_forecasts(
 
 
 def test_table_of_verdicts_marks_extrapolated_budgets(page: Page) -> None:
-    head, leaders, *pairs = page.tables["Who is forecast ahead"]
+    head, leaders, *pairs = page.tables["Which arm BEATS the others, by forecast"]
     assert head == [
         "FLOPs",
         "1.00e13",
@@ -289,8 +289,8 @@ def test_table_of_verdicts_marks_extrapolated_budgets(page: Page) -> None:
         "scratch − mlm+minilm",
         "logit − mlm+minilm",
     ]
-    assert pairs[0][-1].startswith("scratch ahead−")
-    assert pairs[2][1].startswith("logit ahead−")
+    assert pairs[0][-1].startswith("scratch BEATS−")
+    assert pairs[2][1].startswith("logit BEATS−")
 
 
 def test_held_out_predictions_are_all_shown_with_errors(page: Page, pilot_plan: Plan) -> None:
@@ -396,7 +396,7 @@ def test_arm_that_gets_worse_with_tokens_is_not_forecast(tmp_path: Path) -> None
     )
     assert (
         verdict.answers(fitted(pilot_plan))["logit"]
-        == "logit cannot be told from scratch: nothing is forecast of scratch."
+        == "logit against scratch is INCONCLUSIVE: nothing is forecast of scratch."
     )
     assert Page(report.html(pilot_plan)).problems == []
 
@@ -410,7 +410,7 @@ def test_budgets_below_a_step_are_shown_as_such(pilot_plan: Plan, tmp_path: Path
     assert page.text.count("less than a step") == sum(
         arm.bought[0] is None for arm in small.arms.values()
     )
-    head, leaders, *_ = page.tables["Who is forecast ahead"]
+    head, leaders, *_ = page.tables["Which arm BEATS the others, by forecast"]
     assert head[1:] == ["1.00e10extrapolated", "1.00e14extrapolated"]
     assert leaders[1] == "–"
 
@@ -420,7 +420,7 @@ def test_plan_without_a_pilot_has_prices_budgets_and_prior(bare: Plan) -> None:
     assert page.problems == []
     assert page.tags["svg"] == 0
     assert "No pilot was fitted, so nothing is forecast" in page.text
-    assert "Who is forecast ahead" not in page.text
+    assert "Which arm BEATS the others, by forecast" not in page.text
     assert "Against scratch" not in page.text
     price = page.figures("FLOPs of a step", "scratch")
     assert price["total"] == flops(bare.arms["scratch"].prices[0].total)

@@ -84,16 +84,25 @@ class Page(HTMLParser):
 
     def row(self, heading: str, name: str) -> list[str]:
         """Return the cells of the row whose first cell ends with `name`."""
-        matching = [row for row in self.cells[heading] if row and row[0].strip().endswith(name)]
+        matching = [
+            row
+            for row in self.cells[heading]
+            if row and row[0].strip().removesuffix("baseline").endswith(name)
+        ]
         (cells,) = matching
         return [cell.strip() for cell in cells]
 
     def figures(self, caption: str, name: str) -> dict[str, str]:
         """Return the cells of an arm's row of the table with this caption, by column."""
         head, *rows = self.tables[caption]
-        matching = [row for row in rows if row[0].strip().endswith(name)]
+        matching = [row for row in rows if _is_named(row, name)]
         (cells,) = matching
         return {column.strip(): cell.strip() for column, cell in zip(head, cells, strict=True)}
+
+
+def _is_named(row: list[str], name: str) -> bool:
+    """Return whether a row is of a name, perhaps behind a marker and before `baseline`."""
+    return row[0].strip().removesuffix("baseline").endswith(name)
 
 
 def check_escaped(text: str, hostile: str) -> None:

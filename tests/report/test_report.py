@@ -27,6 +27,9 @@ from kdjax.storage.typed_json import to_plain
 from tests.report.page import Page
 from tests.report.results import parsed, study
 
+LOSSES = "Held-out loss (nats, lower is better)"
+PROBES = "Tasks: linear probe, best layer (accuracy, higher is better)"
+
 
 @pytest.fixture(scope="module")
 def results() -> Results:
@@ -90,31 +93,29 @@ def test_page_has_sections_in_order_after_verdict(page: Page, results: Results) 
 
 
 def test_score_cell_is_mean_and_sd_of_runs(page: Page, results: Results) -> None:
-    columns = [
-        n for n, endpoint in enumerate(results.endpoints) if endpoint.name == "probe.sentiment"
-    ]
-    (column,) = columns
     values = [run.metrics["probe.sentiment"] for run in results.runs if run.arm == "minilm"]
     # Mean and standard deviation of three seeds.
     mean = sum(values) / 3
     sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
-    cell = page.row("Scores", "minilm")[1 + column]
+    cell = page.figures(PROBES, "minilm")["sentimentn\xa0=\xa01,706"]
     assert cell.startswith(f"{mean:.3f} ± {sd:.3f}")
-    assert cell.endswith("beats scratch")
+    assert cell.endswith("BEATS")
 
 
 def test_scores_table_has_references_and_majority_class(page: Page) -> None:
-    assert page.row("Scores", "teacher")[1:3] == ["4.910", "0.882"]
-    assert page.row("Scores", "untrained start")[1] == "–"
-    assert page.row("Scores", "majority class")[1:3] == ["–", "0.268"]
+    assert list(page.figures(LOSSES, "teacher").values())[1] == "4.910"
+    assert list(page.figures(PROBES, "teacher").values())[1] == "0.882"
+    assert list(page.figures(PROBES, "majority class").values())[1:] == ["0.268", "0.503"]
+    # A model without such a score has no row of dashes.
+    assert "untrained start" not in {row[0] for row in page.tables[LOSSES]}
 
 
 def test_counted_losses_stand_under_losses_only(page: Page, results: Results) -> None:
     losses = results.corpus.ngram_losses
     for label, name in ngram_losses.LABELS.items():
-        row = page.row("Scores", name)
+        row = list(page.figures(LOSSES, name).values())
         assert row[1] == f"{getattr(losses, label):.3f}"
-        assert set(row[2:]) == {"–"}
+        assert name not in {row[0] for row in page.tables[PROBES]}
     # The same lines stand in the figure and in the terminal's table.
     figure = learning.draw(results)
     assert all(name in figure for name in ngram_losses.LABELS.values())
@@ -146,8 +147,8 @@ def test_lines_outside_zoomed_plot_are_not_drawn(results: Results) -> None:
 
 
 def test_arm_with_untrained_head_shows_no_mlm_loss(page: Page, results: Results) -> None:
-    assert page.row("Scores", "tinybert")[1] == "head untrained"
-    assert page.row("Scores", "logit")[1].startswith("7.")
+    assert list(page.figures(LOSSES, "tinybert").values())[1] == "head untrained"
+    assert list(page.figures(LOSSES, "logit").values())[1].startswith("7.")
     # Not even where the runs carry a number.
     runs = [replace(run, metrics={"mlm_loss": 10.321, **run.metrics}) for run in results.runs]
     assert "10.321" not in report.html(replace(results, runs=tuple(runs)))
@@ -278,7 +279,7 @@ def test_one_seed_shows_differences_without_intervals() -> None:
     assert rows
     assert {row[1] for row in rows} == {"INCONCLUSIVE"}
     assert {row[4] for row in rows} == {"–"}
-    assert "±" not in page.row("Scores", "scratch")[2]
+    assert "±" not in list(page.figures(PROBES, "scratch").values())[1]
 
 
 def test_study_of_one_arm_renders(results: Results) -> None:
@@ -331,14 +332,18 @@ def test_terminal_table_shows_scores_and_escapes_names(results: Results) -> None
     console = Console(file=io.StringIO(), width=140)
     console.print(table.summary(renamed(results, minilm="[red]minilm[/red]")))
     printed = console.file.getvalue()
-    lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
-    assert lines["tinybert"].split()[-2:] == ["23", "0.05"]
-    assert "head untrained" in lines["tinybert"]
-    assert "head untrained" not in lines["logit"]
+    # Every table has a line for each arm.
+    lines: dict[str, list[str]] = {}
+    for line in printed.splitlines():
+        lines.setdefault(line.split("  ")[0].strip(), []).append(line)
+    losses, probes, _, read = lines["tinybert"]
+    assert read.split()[-2:] == ["23", "0.05"]
+    assert "head untrained" in losses
+    assert "head untrained" not in lines["logit"][0]
     assert "[red]minilm[/red]" in lines, "a name is no markup"
     # Scores are the runs' means.
-    values = [run.metrics["probe.topic"] for run in results.runs if run.arm == "scratch"]
-    assert f"{sum(values) / 3:.3f} ± " in lines["scratch"]
+    values = [run.metrics["probe.topic"] for run in results.runs if run.arm == "tinybert"]
+    assert f"{sum(values) / 3:.3f} ± " in probes
     # The headline is wrapped, and has the name as it is.
     flowed = " ".join(printed.split())
     assert (

@@ -93,8 +93,8 @@ def test_headline_names_separated_kinds_before_undecided_ones() -> None:
         ]
     )
     statement, undecided = verdict.headline(study_results).split(". ")
-    assert statement.endswith("linear probes (topic, mood): minilm ahead of scratch")
-    assert undecided.startswith("Fine-tuning (topic, mood): no pair")
+    assert statement.endswith("linear probes (topic, mood): minilm BEATS scratch")
+    assert undecided.startswith("Fine-tuning (topic, mood): no arm BEATS another")
     assert "1 of 3" in undecided
 
 
@@ -130,12 +130,12 @@ def test_headline_names_budget_in_its_unit(kind: str, amount: float, sentence: s
 def test_tasks_that_disagree_have_statements_of_their_own() -> None:
     study_results = results(["probe.topic: minilm > scratch", "probe.mood: scratch > minilm"])
     head = verdict.headline(study_results)
-    assert "linear probes (topic): minilm ahead of scratch" in head
-    assert "Linear probes (mood): scratch ahead of minilm" in head
+    assert "linear probes (topic): minilm BEATS scratch" in head
+    assert "Linear probes (mood): scratch BEATS minilm" in head
     study_results = results(["fixed.topic: minilm > scratch", "fixed.mood: scratch ? minilm"])
     head = verdict.headline(study_results)
-    assert "fine-tuning (topic): minilm ahead of scratch" in head
-    assert "Fine-tuning (mood): no pair separated" in head
+    assert "fine-tuning (topic): minilm BEATS scratch" in head
+    assert "Fine-tuning (mood): no arm BEATS another" in head
 
 
 def test_win_on_one_task_only_is_claimed_for_that_task() -> None:
@@ -148,8 +148,8 @@ def test_win_on_one_task_only_is_claimed_for_that_task() -> None:
     )
     # The kind's two tasks have other winners, and a sentence each.
     topic, mood = verdict.headline(study_results).split(". ")
-    assert topic.endswith("linear probes (topic): logit and minilm ahead of scratch")
-    assert mood == "Linear probes (mood): minilm ahead of scratch."
+    assert topic.endswith("linear probes (topic): logit BEATS scratch; minilm BEATS scratch")
+    assert mood == "Linear probes (mood): minilm BEATS scratch."
 
 
 def test_best_arm_comes_first_in_a_ranking() -> None:
@@ -157,7 +157,7 @@ def test_best_arm_comes_first_in_a_ranking() -> None:
     study_results = results([f"probe.topic: {pair}" for pair in above], endpoints=("probe.topic",))
     # The arm that most others lose to comes first.
     relations = verdict.headline(study_results).partition("(topic): ")[2]
-    assert relations == "minilm ahead of scratch and logit; logit ahead of scratch."
+    assert relations == "minilm BEATS scratch and logit; logit BEATS scratch."
 
 
 def test_no_pair_is_claimed_that_is_open() -> None:
@@ -165,9 +165,7 @@ def test_no_pair_is_claimed_that_is_open() -> None:
     study_results = results(
         ["mlm_loss: a > b", "mlm_loss: c > d", "mlm_loss: a ? d"], arms=("a", "b", "c", "d")
     )
-    assert verdict.headline(study_results).endswith(
-        "held-out MLM loss: a ahead of b; c ahead of d."
-    )
+    assert verdict.headline(study_results).endswith("held-out MLM loss: a BEATS b; c BEATS d.")
 
 
 @pytest.mark.parametrize(
@@ -176,22 +174,22 @@ def test_no_pair_is_claimed_that_is_open() -> None:
         ([], "nothing was compared"),
         (
             ["probe.topic: scratch = minilm", "mlm_loss: scratch = logit"],
-            "every pair of arms ties on every endpoint",
+            "every pair of arms TIES on every endpoint",
         ),
         (
             ["probe.topic: scratch ? minilm", "mlm_loss: scratch ? logit"],
-            "2 comparisons 0 tie, 2 are inconclusive",
+            "TIES in 0 of 2 comparisons, INCONCLUSIVE in 2",
         ),
         (
             ["probe.topic: scratch ? minilm", "mlm_loss: scratch = logit"],
-            "2 comparisons 1 tie, 1 are inconclusive",
+            "TIES in 1 of 2 comparisons, INCONCLUSIVE in 1",
         ),
     ],
 )
 def test_headline_without_winner_names_none(verdicts: list[str], counts: str) -> None:
     sentence = verdict.headline(results(verdicts))
     assert counts in sentence
-    assert "ahead" not in sentence
+    assert "BEATS" not in sentence
 
 
 def test_headline_of_one_seed_cannot_tell() -> None:
@@ -204,7 +202,7 @@ def test_headline_of_one_seed_cannot_tell() -> None:
 def test_kind_without_winner_counts_ties(sign: str, ties: int) -> None:
     study_results = results(["probe.topic: minilm > scratch", f"mlm_loss: scratch {sign} logit"])
     undecided = verdict.headline(study_results).split(". ")[1]
-    assert undecided == f"Held-out MLM loss: no pair separated, {ties} of 1 comparisons tie."
+    assert undecided == f"Held-out MLM loss: no arm BEATS another, TIES in {ties} of 1 comparisons."
 
 
 def test_answers_have_every_outcome_with_interval() -> None:
@@ -224,12 +222,12 @@ def test_answers_have_every_outcome_with_interval() -> None:
     arms, _, outcomes = answers["minilm"].partition(": ")
     assert arms == "minilm against scratch"
     assert outcomes.rstrip(".").split("; ") == [
-        "wins on linear probes (topic +0.050 [+0.020, +0.080])",
-        "loses on linear probes (mood −0.050 [−0.080, −0.020])",
-        "ties on fine-tuning (mood −0.001 [−0.004, +0.002])",
-        "undecided on fine-tuning (topic −0.010 [−0.050, +0.030])",
+        "BEATS on linear probes (topic +0.050 [+0.020, +0.080])",
+        "LOSES on linear probes (mood −0.050 [−0.080, −0.020])",
+        "TIES on fine-tuning (mood −0.001 [−0.004, +0.002])",
+        "INCONCLUSIVE on fine-tuning (topic −0.010 [−0.050, +0.030])",
     ]
-    assert "wins on held-out MLM loss (−0.050 [−0.080, −0.020])" in answers["logit"].replace(
+    assert "BEATS on held-out MLM loss (−0.050 [−0.080, −0.020])" in answers["logit"].replace(
         "\N{NO-BREAK SPACE}", " "
     )
 
@@ -240,7 +238,7 @@ def test_answers_are_against_the_arm_without_a_teacher() -> None:
     )
     assert judged.baseline_arm == "plain"
     assert list(verdict.answers(judged)) == ["minilm"]
-    assert verdict.answers(judged)["minilm"].startswith("minilm against plain: wins on")
+    assert verdict.answers(judged)["minilm"].startswith("minilm against plain: BEATS on")
 
 
 def test_baseline_arm_is_the_first_without_a_teacher_or_the_first() -> None:
@@ -265,7 +263,7 @@ def test_headline_claims_exactly_the_separated_pairs(signs: list[str]) -> None:
     expected = {tuple(text.split(" > ")) for text in claims if ">" in text}
     claimed = set()
     for clause in sentence.rstrip(".").partition("loss: ")[2].split("; "):
-        winners, _, losers = clause.replace(" and ", ", ").partition(" ahead of ")
+        winners, _, losers = clause.replace(" and ", ", ").partition(" BEATS ")
         if losers:
             claimed |= set(itertools.product(winners.split(", "), losers.split(", ")))
     assert claimed == expected

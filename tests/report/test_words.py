@@ -85,9 +85,9 @@ def test_student_has_the_words_of_its_own_one_of_several_teachers(trained_here: 
 def test_terminal_shows_words_and_what_the_teacher_adds(
     trained_here: Results, from_elsewhere: Results
 ) -> None:
-    assert words.in_terminal(trained_here, "logit") == "71,000 + 400,000"
-    assert words.in_terminal(trained_here, "scratch") == "71,000"
-    assert words.in_terminal(from_elsewhere, "logit") == "71,000 + ?"
+    assert words.in_terminal(trained_here, "logit") == ("71,000", "400,000")
+    assert words.in_terminal(trained_here, "scratch") == ("71,000", "")
+    assert words.in_terminal(from_elsewhere, "logit") == ("71,000", "not known")
     assert terminal.summary(trained_here)
 
 

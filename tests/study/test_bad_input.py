@@ -114,7 +114,7 @@ SETTINGS = [
     ),
     (
         "--arms {scratch:{}} --train.batch_size 512 --budget.flops 1e12",
-        r"too small to fill a batch of 512",
+        r"cannot fill a batch of 512",
     ),
     ("--data.files no/such/*.txt", r"no/such/\*.txt.*"),
     ("--teacher.source no/such/place", r"no/such/place.*"),
@@ -215,7 +215,7 @@ def test_malformed_command_line_is_refused(recipe: Path, tmp_path: Path) -> None
     refused(r"not a readable YAML", "price", written(tmp_path / "bad.yaml", "a: b: c"))
     refused(r"has no value", "price", recipe, "--data.seq_len")
     refused(
-        r"--student.size changes a recipe, expected CONFIG before it",
+        r"--student.size changes a recipe, expected RECIPE before it",
         "arms",
         "--student.size",
         "6x384",
@@ -230,7 +230,7 @@ def test_malformed_command_line_is_refused(recipe: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "CONFIG is empty, expected the path of a recipe"),
+        ("", "RECIPE is empty, expected the path of a recipe"),
         ("/dev/null", "/dev/null: not a file"),
     ],
 )
@@ -253,7 +253,7 @@ def test_corrected_recipe_runs_in_the_directory_of_a_refused_one(
     out = tmp_path / "out"
     refused(r"no/such", "compare", recipe, "--out", out, "--data.files", "no/such/*.txt")
     refused(
-        r"too small",
+        r"cannot fill a batch",
         "compare",
         recipe,
         "--out",

@@ -195,11 +195,11 @@ def sentence(*verdicts: Judgement, case: str, **settings: Any) -> list[str]:
 def test_sentences_say_what_each_case_makes_of_the_verdicts() -> None:
     assert sentence(KD_WINS, case="inference") == ["Every verdict is as above."]
     assert sentence(KD_WINS, UNDECIDED, KD_WINS, TIE, case="nothing") == [
-        "kd beats scratch on linear probes (t0, t2); "
-        "kd does at least as well as scratch on linear probes (t3), for 0.50× the cost."
+        "kd BEATS scratch on linear probes (t0, t2); "
+        "kd AT LEAST TIES with scratch on linear probes (t3), for 0.50× the cost."
     ]
     assert sentence(KD_WINS, case="training") == [
-        "Open, unless enough students share the teacher's training: kd beats scratch on linear "
+        "Open, unless enough students share the teacher's training: kd BEATS scratch on linear "
         "probes (t0) "
         "with at least 7 students."
     ]
@@ -213,7 +213,7 @@ def test_sentences_say_what_each_case_makes_of_the_verdicts() -> None:
     ]
     assert sentence(KD_WINS, TIE, case="training", training=0) == [
         "Open, as costs are not known: kd does better than scratch on linear probes (t0); "
-        "scratch ties with kd on linear probes (t1)."
+        "scratch TIES with kd on linear probes (t1)."
     ]
     assert sentence(case="both") == ["Nothing was compared."]
 

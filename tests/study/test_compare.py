@@ -486,11 +486,15 @@ def test_prepared_corpus_of_other_settings_is_read_with_a_warning_for_each(study
     manifest = Manifest.read(study.out / "data")
     made_with = DataConfig(validation=0.15, files="elsewhere/text.jsonl")
     assert differences_from_prepared(made_with, manifest) == []
+    remedy = (
+        "when this corpus was prepared, which counts; set the recipe's to that, or prepare a "
+        "corpus of its own: `kdjax prepare`, or no data.prepared"
+    )
     other = DataConfig(validation=0.2, files=("*.jsonl", "news.txt"), documents="lines")
     assert differences_from_prepared(other, manifest) == [
-        "was prepared with data.validation 0.15, which counts; the recipe's is 0.2",
-        "was prepared with data.documents 'paragraphs', which counts; the recipe's is 'lines'",
-        "was prepared of text.jsonl, which counts; the recipe's data.files is 'news.txt'",
+        f"data.validation is 0.2 in the recipe and was 0.15 {remedy}",
+        f"data.documents is 'lines' in the recipe and was 'paragraphs' {remedy}",
+        f"data.files is 'news.txt' in the recipe and was 'text.jsonl' {remedy}",
     ]
 
 

@@ -18,8 +18,9 @@ from kdjax.cli.main import main
 from kdjax.config.suites import SUITES, result_names
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.evaluation.finetuning import by_protocol
+from kdjax.report.score_tables import ScoreTable
 from kdjax.report.study_page import html
-from kdjax.report.task_tables import TaskTable, tables
+from kdjax.report.task_tables import tables
 from kdjax.report.terminal import summary
 from kdjax.results.runs import finetuned_task
 from kdjax.results.store import read_results
@@ -126,7 +127,7 @@ def results(study: Path) -> Results:
 
 
 @pytest.fixture(scope="module")
-def suite_tables(results: Results) -> dict[str, TaskTable]:
+def suite_tables(results: Results) -> dict[str, ScoreTable]:
     return dict(zip(PROTOCOLS, tables(results), strict=True))
 
 
@@ -172,10 +173,10 @@ def test_finished_study_is_audited_without_a_difference(study: Path) -> None:
 
 
 def test_tables_have_the_mean_every_result_and_every_model(
-    suite_tables: dict[str, TaskTable],
+    suite_tables: dict[str, ScoreTable],
 ) -> None:
     for protocol, table in suite_tables.items():
-        names = [column.endpoint.name for column in table.columns]
+        names = [column.endpoint for column in table.columns]
         assert names == [f"{protocol}.{name}" for name in ("glue", *RESULTS)]
         assert list(table.arms) == ["scratch", "minilm"]
     assert list(suite_tables["probe"].references) == ["untrained start", "teacher"]
@@ -183,20 +184,20 @@ def test_tables_have_the_mean_every_result_and_every_model(
 
 
 def test_failed_fine_tunings_are_counted_in_cells_and_below_the_table(
-    results: Results, suite_tables: dict[str, TaskTable]
+    results: Results, suite_tables: dict[str, ScoreTable]
 ) -> None:
     failed = 0
     table = suite_tables["few_shot"]
     runs = [run for run in results.runs if run.arm == "scratch"]
     for number, column in enumerate(table.columns[1:], start=1):
-        task = column.endpoint.name.replace("mnli-mm", "mnli")
+        task = column.endpoint.replace("mnli-mm", "mnli")
         of_task = 0
         for run in runs:
             finetuned = finetuned_task(run, task)
             assert finetuned is not None
             of_task += finetuned.failed
         of_trials = len(runs) * TRIALS["few_shot"]
-        shown = f"{of_task} of {of_trials} failed" in table.arms["scratch"][number].note
+        shown = f"{of_task} of {of_trials} failed" in table.arms["scratch"][number].notes
         assert shown == (of_task > 0)
         failed += of_task
     # After so few steps most are no better than the majority class.
@@ -206,7 +207,7 @@ def test_failed_fine_tunings_are_counted_in_cells_and_below_the_table(
 
 
 def test_page_and_terminal_name_each_protocol_and_task(
-    results: Results, suite_tables: dict[str, TaskTable]
+    results: Results, suite_tables: dict[str, ScoreTable]
 ) -> None:
     console = Console(file=io.StringIO(), width=200)
     console.print(summary(results))

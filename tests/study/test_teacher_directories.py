@@ -22,7 +22,7 @@ from tests import tiny
 def teacher(tmp_path: Path) -> Path:
     """A teacher's directory whose card was written for its weights."""
     model = models.init(tiny.SHALLOW_STUDENT, seed=0)
-    models.save_pretrained(tmp_path / "teacher", model)
+    models.save_pretrained(model, tmp_path / "teacher")
     write_card(tmp_path / "teacher", {"params_sha256": sha256(model.params), "training_flops": 7})
     return tmp_path / "teacher"
 
@@ -37,7 +37,7 @@ def test_weights_that_match_the_card_are_read(teacher: Path) -> None:
 
 
 def test_weights_changed_after_the_card_are_refused(teacher: Path, tmp_path: Path) -> None:
-    models.save_pretrained(tmp_path / "other", models.init(tiny.SHALLOW_STUDENT, seed=1))
+    models.save_pretrained(models.init(tiny.SHALLOW_STUDENT, seed=1), tmp_path / "other")
     (tmp_path / "other" / "model.safetensors").replace(teacher / "model.safetensors")
     with pytest.raises(
         InputError,
@@ -49,7 +49,7 @@ def test_weights_changed_after_the_card_are_refused(teacher: Path, tmp_path: Pat
 def test_teacher_source_of_other_weights_than_its_card_s_is_refused(
     teacher: Path, tmp_path: Path
 ) -> None:
-    models.save_pretrained(tmp_path / "other", models.init(tiny.SHALLOW_STUDENT, seed=1))
+    models.save_pretrained(models.init(tiny.SHALLOW_STUDENT, seed=1), tmp_path / "other")
     (tmp_path / "other" / "model.safetensors").replace(teacher / "model.safetensors")
     architecture = ModelSpec(**asdict(tiny.SHALLOW_STUDENT))
     config = Config(teacher=TeacherConfig(source=str(teacher), architecture=architecture))

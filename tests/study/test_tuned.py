@@ -135,7 +135,7 @@ def test_file_without_a_tuning_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_arm_whose_trials_all_diverged_is_refused() -> None:
-    with pytest.raises(InputError, match=r"arms.logit: all 2 trials diverged"):
+    with pytest.raises(InputError, match=r"arms.logit: 2 trials, all of them diverged"):
         tuning_of_trials(CONFIG, {"logit": trials([(1e-3, None), (2e-3, None)])}, "lower")
 
 

@@ -114,7 +114,7 @@ def test_headline_names_arms_behind_at_every_budget(results: SweepResults) -> No
         signs = [ahead(results, arm, budget) for budget in BUDGETS]
         assert signs == [-1] * 5, "the laws are far enough apart"
     head = verdict.headline(results)
-    assert "logit and mlm+minilm behind at every budget" in head
+    assert "logit LOSES at every budget; mlm+minilm LOSES at every budget" in head
     assert head.startswith("Against scratch on held-out MLM loss")
 
 
@@ -139,7 +139,7 @@ def test_crossing_is_written_with_its_interval() -> None:
         + ", ".join(f"{end:.2e}".replace("e+", "e") for end in (crossing.low, crossing.high))
         + "]"
     )
-    assert "logit ahead from " in head
+    assert "logit BEATS from " in head
     assert f"FLOPs {text}" in head
     assert "logit crosses" in report.html(results)
 
@@ -261,9 +261,9 @@ def test_arms_with_equal_laws_are_undecided() -> None:
     results = sweep(recipe(seeds=2), equal_laws, noise=0.1)
     assert (
         verdict.headline(results)
-        == "This sweep cannot tell logit and mlm+minilm from scratch at any of its budgets."
+        == "Against scratch, logit and mlm+minilm: INCONCLUSIVE at every budget."
     )
-    assert "logit against scratch: undecided at every budget" in Page(report.html(results)).text
+    assert "logit against scratch: INCONCLUSIVE at every budget" in Page(report.html(results)).text
 
 
 def of_size(results: SweepResults, layers: int) -> SweepResults:
@@ -281,7 +281,7 @@ def test_headline_of_many_comparisons_counts_verdicts() -> None:
     # Two endpoints: the six losses are behind, the scores of the probe may be anything.
     head = verdict.headline(results)
     assert head.startswith("Against scratch, over all budgets, settings and endpoints: logit ")
-    assert re.search(r"logit [^;]*behind in [6-9][^;]* of 12", head)
+    assert re.search(r"logit [^;]*LOSES in [6-9][^;]* of 12", head)
 
 
 @pytest.mark.parametrize(("kind", "amounts", "shown"), [
@@ -341,7 +341,7 @@ def test_terminal_summary_has_headline_and_scores_of_every_budget(results: Sweep
     console.print(table.summary(renamed(results, **{"mlm+minilm": "[red]minilm[/red]"})))
     printed = console.file.getvalue()
     flowed = " ".join(printed.split())
-    assert "logit and [red]minilm[/red] behind at every budget" in flowed
+    assert "[red]minilm[/red] LOSES at every budget" in flowed
     # The last column is the largest budget, with every seed in its mean.
     losses = values(results, "scratch", 1e13)
     line = next(line for line in printed.splitlines() if line.strip().startswith("scratch"))

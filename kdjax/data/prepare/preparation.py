@@ -26,7 +26,7 @@ from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.data.text.streams import TextError, sha256
 from kdjax.data.text_figures import TextFigures, check_unknown
 from kdjax.data.tokenizer import TextTokenizer
-from kdjax.errors import InputError
+from kdjax.errors import InputError, counted
 from kdjax.storage.files import entries, read_json, write_json, write_text
 from kdjax.storage.typed_json import check_fields
 
@@ -300,9 +300,10 @@ def _manifest(
     if plan["settings"]["validation"] != 1 and not all(sequences.values()):
         hints = "; ".join(text.warnings(sum(documents.values())))
         raise TextError(
-            f"{names}: {sum(documents.values())} documents make {sequences['train']} training and "
-            f"{sequences['validation']} validation sequences, expected some of each: more text or "
-            f"other data.validation{hints and f' ({hints})'}"
+            f"{names}: {counted(sum(documents.values()), 'document')} give "
+            f"{sequences['train']:,} training and "
+            f"{counted(sequences['validation'], 'validation sequence')}, expected some of each: "
+            f"more text or other data.validation{hints and f' ({hints})'}"
         )
     record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
     boundaries = tokenizer.word_boundaries()

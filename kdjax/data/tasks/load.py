@@ -17,7 +17,7 @@ from kdjax.data.tasks.raw import RawTask, RowSource
 from kdjax.data.tasks.task import Split, Task
 from kdjax.data.text_figures import check_unknown
 from kdjax.data.tokenizer import TextTokenizer
-from kdjax.errors import InputError
+from kdjax.errors import InputError, counted
 
 
 def raw_tasks(config: EvaluationConfig) -> Iterator[RawTask]:
@@ -140,7 +140,7 @@ def _check_rows(task: RawTask, source: RowSource, split: Split) -> None:
         present = np.unique(split.labels)
         if len(present) == 1:
             raise InputError(
-                f"{where}: all {len(split)} rows of the {source.split} split are "
+                f"{where}: the {source.split} split has {counted(len(split), 'row')}, all of them "
                 f"{task.classes[present[0]]!r}, expected rows of 2 classes or more"
             )
 

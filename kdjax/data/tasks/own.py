@@ -21,7 +21,7 @@ from kdjax.data.tasks.raw import (
 from kdjax.data.tasks.tables import field, table_rows
 from kdjax.data.text.records import Record
 from kdjax.data.text.sources import locate, split_fraction
-from kdjax.errors import InputError, nearest
+from kdjax.errors import InputError, counted, nearest
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
@@ -81,8 +81,8 @@ def own_task(name: str, config: TaskConfig) -> RawTask:
             )
         if not rows_of_split:
             raise InputError(
-                f"{where}: its {len(used)} rows leave the {split} split empty, expected a row in "
-                "each split"
+                f"{where}: {counted(len(used), 'used row')} and none in the {split} "
+                "split, expected a row in each split"
             )
         read = functools.partial(_again, rows_of_split)
         sources.append(RowSource(split, name, places[split], read))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def finetune(
     seed: int,
     directory: Path | None = None,
     start: TunedEncoder | None = None,
+    show: Callable[[int, int], None] = lambda done, count: None,
 ) -> FinetunedTask:
     """Fine-tune a model on a task by a protocol, and score it on the reported rows.
 
@@ -82,6 +83,7 @@ def finetune(
         seed: seed of the model, from which fine-tuning seeds follow.
         directory: its PROTOCOL/TASK holds the trials; None: they are kept nowhere.
         start: encoder to start from in place of `params`; None: `params`.
+        show: function called before trials begin, with how many are done and how many there are.
 
     Raises:
         InputError: training rows of one class, rows longer than the model's positions, more
@@ -107,6 +109,7 @@ def finetune(
     lanes = lanes_of(settings.lanes, setup.config, setup.layout)
     trials: dict[TrialSpec, Trial] = {}
     for group in groups(specs, lanes):
+        show(len(trials), len(specs))
         trials |= runner.run(group)
     ordered = [trials[spec] for spec in specs]
     return _summarised(task, protocol, ordered, intermediate)

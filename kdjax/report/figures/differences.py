@@ -108,7 +108,7 @@ def _forest_row(
     # A winner's marker is filled and its outcome bold.
     face = svg.PAGE
     weight = "normal"
-    if difference.outcome in ("beats", "loses"):
+    if difference.outcome in ("BEATS", "LOSES"):
         face = colour
         weight = "bold"
     ax.plot(
@@ -121,4 +121,4 @@ def _forest_row(
         markerfacecolor=face,
     )
     margin_text(ax, y, text, 8)
-    margin_text(ax, y, difference.outcome.replace("unclear", "inconclusive"), 158, weight=weight)
+    margin_text(ax, y, difference.outcome, 158, weight=weight)

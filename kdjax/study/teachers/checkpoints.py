@@ -104,7 +104,7 @@ class TeacherCheckpoints:
             facts = self._facts(self._settings.checkpoints[number], model, ledger, step_price)
             tokenizer = tokenizer_of(self._config, self._corpus)
             card = trained_card(facts, self._corpus)
-            models.save_pretrained(target, model, tokenizer=tokenizer, card=card)
+            models.save_pretrained(model, target, tokenizer=tokenizer, card=card)
             write_json(target / CARD, facts)
         self._backup.upload_folder(target.name, CARD)
 

@@ -176,6 +176,7 @@ def single_teacher(
     if (directory / CARD).exists():  # another process has none: all fit it again
         shutil.rmtree(directory)
     source = config.teacher.source
+    reporter.stage(f"teacher: reading {source}, and evaluating where it has an MLM head")
     encoder = read_as_is(config, corpus, sources.locate(source), source)
     if not config.teacher.head.budget:
         return encoder
@@ -196,6 +197,7 @@ def _fit(
     model_config = encoder.model.config
     held_out = held_out_batches(config, corpus)
     fit_dir = directory.with_name(directory.name + ".fit")
+    reporter.stage("teacher head: compiling")
     model, ledger = fit_head(
         encoder.model,
         head,
@@ -207,6 +209,7 @@ def _fit(
         watch=reporter.track("teacher head"),
     )
 
+    reporter.stage("teacher: evaluating with its fitted head")
     # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with
     # logits alone.
     account = "tuning_flops" if head.encoder == "tuned" else "head_flops"
@@ -222,7 +225,7 @@ def _fit(
 
     # The facts are written last: a directory that has them is whole.
     tokenizer = tokenizer_of(config, corpus)
-    models.save_pretrained(directory, model, tokenizer=tokenizer, card=fitted_card(facts, corpus))
+    models.save_pretrained(model, directory, tokenizer=tokenizer, card=fitted_card(facts, corpus))
     write_json(directory / CARD, facts)
     hosts.all_processes(True)  # have saved it
     shutil.rmtree(fit_dir)

@@ -15,6 +15,7 @@ from kdjax.progress import Reporter
 from kdjax.storage.files import entries, remove_on_input_error
 from kdjax.study.commits import pinned
 from kdjax.study.corpus import study_corpus
+from kdjax.study.inputs import check_inputs
 from kdjax.study.teachers.from_directory import Teacher, read_as_is, read_checked, single_teacher
 from kdjax.study.teachers.trained import check_trained_teacher, trained_teacher
 from kdjax.study.writer import sole_writer
@@ -125,6 +126,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
         else:
             models.check_saveable(out)
         check_teacher(config, layout)
+        check_inputs(config, {"data": data_dir})
         corpus = study_corpus(config, data_dir, reporter)
         teachers = study_teachers(config, corpus, out, layout, reporter)
         for teacher in teachers:

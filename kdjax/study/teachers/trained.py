@@ -12,6 +12,7 @@ from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import peak
+from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
@@ -221,7 +222,7 @@ class _Training:
 
     def _compiled_phases(self) -> list[CompiledPhase]:
         """Return the training's phases, one up to each checkpoint; they share one compiled step."""
-        self._reporter.status(f"{self._name}: compiling")
+        self._reporter.stage(f"{self._name}: compiling")
         settings = self._config.train
         stream = train_batches(
             self._config, self._corpus, self._settings.batch_size, stream_seed(self._seed)
@@ -258,9 +259,7 @@ class _Training:
             repeats=self._config.data.regime != "unlimited",
             evaluate=lambda params: {"mlm_loss": held_out.measure(self._architecture, params).loss},
             watch=self._reporter.track(self._name),
-            phase_ended=lambda number, params, ledger: self._checkpoints.save(
-                number, params, ledger, self._price
-            ),
+            phase_ended=self._save,
             checkpoints=self.backup.checkpoints,
             warn=self._reporter.warn,
             about=About(
@@ -271,6 +270,13 @@ class _Training:
             ),
             peak=peak(self._layout.mesh.local_devices[0]),
         )
+
+    def _save(self, number: int, params: Any, ledger: Ledger) -> None:
+        """Evaluate and save the teacher at the end of a phase of its training."""
+        self._reporter.stage(
+            f"{self._name}: evaluating and saving, {ledger.share:.0%} of its budget"
+        )
+        self._checkpoints.save(number, params, ledger, self._price)
 
     def _result(self, compiled_phases: Sequence[CompiledPhase], outcome: Outcome) -> dict[str, Any]:
         """Return what the whole training came to."""

@@ -84,7 +84,7 @@ def test_saved_model_reads_back_bit_for_bit(
     tmp_path: Path, config_with: ConfigWith, model_type: str, changes: dict[str, Any], mlm: bool
 ) -> None:
     model = Model(config_with(**changes), random_params(config_with(**changes), mlm=mlm))
-    save_pretrained(tmp_path / "out", model)
+    save_pretrained(model, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == model_type
     back = from_pretrained(tmp_path / "out")
     # The tree's structure too: a head that was not there must not appear.
@@ -134,7 +134,7 @@ def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
     tmp_path: Path, config_with: ConfigWith
 ) -> None:
     custom = config_with(norm="pre", positions="rotary")
-    save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
+    save_pretrained(Model(custom, random_params(custom)), tmp_path / "out")
     # A path through the tree is a tensor's name.
     names = set(load_file(tmp_path / "out" / "model.safetensors"))
     assert {
@@ -164,7 +164,7 @@ def test_config_of_our_own_type_that_cannot_be_used_is_refused(
     tmp_path: Path, config_with: ConfigWith, changes: dict[str, Any], words: str
 ) -> None:
     custom = config_with(norm="pre", positions="rotary")
-    save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
+    save_pretrained(Model(custom, random_params(custom)), tmp_path / "out")
     change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):
         from_pretrained(tmp_path / "out")
@@ -175,7 +175,7 @@ def test_model_saved_under_the_former_name_of_a_setting_is_read(
 ) -> None:
     model = Model(config_with(norm="pre", positions="rotary"), None)
     model = model._replace(params=random_params(model.config))
-    save_pretrained(tmp_path / "out", model)
+    save_pretrained(model, tmp_path / "out")
     # The file as a version before the renaming wrote it.
     path = tmp_path / "out" / "config.json"
     path.write_text(path.read_text().replace('"type_vocab_size"', '"types"'))
@@ -196,7 +196,7 @@ def test_config_of_our_own_type_without_a_setting_is_refused_by_its_name(
     tmp_path: Path, config_with: ConfigWith
 ) -> None:
     custom = config_with(norm="pre", positions="rotary")
-    save_pretrained(tmp_path / "out", Model(custom, random_params(custom)))
+    save_pretrained(Model(custom, random_params(custom)), tmp_path / "out")
     path = tmp_path / "out" / "config.json"
     settings = json.loads(path.read_text())
     del settings["rotary_base"]
@@ -210,7 +210,7 @@ def test_position_table_of_another_padding_token_is_read_from_its_first_position
 ) -> None:
     """RoBERTa's own [PAD] is 1, so that its table begins with two rows of no position."""
     model = Model(config_with(norm="pre"), random_params(config_with(norm="pre")))
-    save_pretrained(tmp_path / "out", model)
+    save_pretrained(model, tmp_path / "out")
     change_settings(tmp_path / "out", {"pad_token_id": 1})
     back = from_pretrained(tmp_path / "out")
     # The config counts the rows behind the padding token's.
@@ -235,7 +235,7 @@ def test_config_of_a_class_with_what_this_package_lacks_is_refused(
     tmp_path: Path, config_with: ConfigWith, model_type: str, changes: dict[str, Any], words: str
 ) -> None:
     class_config = config_with(**SAVED_AS[model_type][0])
-    save_pretrained(tmp_path / "out", Model(class_config, random_params(class_config)))
+    save_pretrained(Model(class_config, random_params(class_config)), tmp_path / "out")
     change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):
         from_pretrained(tmp_path / "out")
