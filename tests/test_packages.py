@@ -40,6 +40,7 @@ FLOORS = (
     "special_tokens",
     "recipes",
     "recipe_keys",
+    "dropped_arms",
     "config",
     "strict_yaml",
     "compiled",

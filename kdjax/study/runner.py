@@ -260,6 +260,6 @@ class StudyRunner:
         if row.diverged is not None:
             figures = f"diverged, {row.diverged.reason}"
         self._reporter.log(
-            f"{row.arm}, seed {row.seed}: {counted(row.steps, 'step')}, {row.spent['charged']:.4g} FLOPs; "
-            f"{figures}"
+            f"{row.arm}, seed {row.seed}: {counted(row.steps, 'step')}, "
+            f"{row.spent['charged']:.4g} FLOPs; {figures}"
         )
