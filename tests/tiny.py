@@ -57,6 +57,7 @@ def params(config: ModelConfig, seed: int) -> Any:
 
 def arm(
     name: str = "scratch",
+    /,
     student: ModelConfig = STUDENT,
     teacher: ModelConfig = TEACHER,
     **optimizer: Any,
@@ -69,6 +70,7 @@ def arm(
 
 def phase(
     name: str = "scratch",
+    /,
     student: ModelConfig = STUDENT,
     teacher: ModelConfig = TEACHER,
     **optimizer: Any,

@@ -7,6 +7,7 @@ from kdjax.config import Config, FinetuneConfig, ModelConfig, changed
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.mask_rate import check_mask_rate
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher.directories import teacher_seeds
 
@@ -26,7 +27,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
 
     Raises:
         InputError: no arms, an unknown arm, an objective these models do not allow, sequences
-            longer than the models' positions, or stored outputs without mask views.
+            longer than the models' positions, stored outputs without mask views, or a masking
+            rate that changes under a budget of hours.
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
@@ -38,6 +40,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
         arm = resolve(name, settings, config.student, teacher, optimizer, config.cache)
         arms[name] = arm.ramped(config.train.batch_ramp)
     # Against the recipe, which all arms share.
+    check_mask_rate(config.data, config.budget.kind)
     for arm in arms.values():
         _check_models(config, arm, teacher)
         _check_finetuning(config, arm)
@@ -87,7 +90,8 @@ def _check_cached(config: Config, arm: Arm) -> None:
     """Check that the recipe allows an arm that reads stored teacher outputs.
 
     Raises:
-        InputError: a budget of hours, several teachers, or no fixed masks.
+        InputError: a budget of hours, several teachers, no fixed masks, or a rate of masking that
+            changes.
     """
     # A run under a clock would read for free what took time to store.
     if config.budget.kind == "hours":
@@ -100,6 +104,13 @@ def _check_cached(config: Config, arm: Arm) -> None:
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' and there are {len(teachers)} teachers, of the "
             f"seeds {list(teachers)}, expected 'online': outputs are stored of one teacher"
+        )
+    # Stored outputs belong to masks of one rate.
+    if config.data.mlm_probability_start:
+        raise InputError(
+            f"arms.{arm.name}: teacher is 'cached' and data.mlm_probability_start "
+            f"{config.data.mlm_probability_start:g}, expected 'online': a sequence's masks change "
+            "with the rate, and stored outputs belong to fixed masks"
         )
     # New masks in each epoch would need outputs that are not stored.
     if config.data.mask_copies < 1:

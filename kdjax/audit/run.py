@@ -19,6 +19,7 @@ from kdjax.config import plain, to_dict
 from kdjax.study.manifest import Cost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
+from kdjax.training.mask_rate import mask_rate
 from kdjax.training.params_file import load_params
 from kdjax.training.records.metrics_log import CURVE
 
@@ -54,6 +55,9 @@ class RunAudit:
             self._spans = arm.schedule_phases(
                 self._budget, self._cost.prices, study.shape, self._cost.upfront
             )
+        self._mask_rate = mask_rate(
+            study.config.data, self._budget, self._spans, self._cost.upfront
+        )
 
     def audit(self) -> dict[str, Any]:
         """Audit manifest, journal, result, metrics and parameters.
@@ -142,7 +146,7 @@ class RunAudit:
             account["cache_bytes"] = self._artifacts.cache.bytes
 
         # Steps beyond the budget would read text that no run reads.
-        counts = self._artifacts.counts(self._seed)
+        counts = self._artifacts.counts(self._seed, self._mask_rate)
         if counts and (not self._spans or steps <= self._spans[-1].stop):
             account |= counts.at(sequences)
         return account

@@ -7,6 +7,7 @@ import numpy as np
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
+from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.shuffle import shuffle_visible
@@ -20,7 +21,12 @@ run."""
 
 
 def train_batches(
-    config: Config, corpus: Corpus, batch_size: int, seed: int, cache: Cache | None = None
+    config: Config,
+    corpus: Corpus,
+    batch_size: int,
+    seed: int,
+    cache: Cache | None = None,
+    mask_rate: MaskRate | None = None,
 ) -> Batches:
     """Open the training batches of a seed: the same order and masks for every arm.
 
@@ -30,6 +36,8 @@ def train_batches(
         batch_size: sequences of a batch.
         seed: random seed of order and masks.
         cache: stored teacher outputs, which then come with the batches.
+        mask_rate: masking rate of a run in which it changes over the budget; None: the recipe's
+            `mlm_probability` throughout.
     """
     return Batches(
         corpus,
@@ -40,6 +48,7 @@ def train_batches(
         max_predictions=config.data.max_predictions,
         masking=config.data.masking,
         mask_copies=config.data.mask_copies,
+        mask_rate=mask_rate,
         cache=cache,
     )
 

@@ -10,6 +10,7 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.clock import CLOCK
 from kdjax.config import Config, plain, to_dict
+from kdjax.data.mask_rate import MaskRate
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.study.artifacts import Artifacts
@@ -23,6 +24,7 @@ from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
 from kdjax.study.tuned import tuning_of
 from kdjax.training.arm import Arm
+from kdjax.training.mask_rate import mask_rate
 from kdjax.training.records.metrics_log import check_log
 
 
@@ -87,6 +89,11 @@ class Study:
         """Map each arm to its phases as they lie in the budget; empty where a clock decides."""
         arms = self.plan.arms.items()
         return {name: self.plan.schedule(arm, self.costs[name]) for name, arm in arms}
+
+    def mask_rate(self, arm: Arm) -> MaskRate | None:
+        """Return the masking rate of an arm's runs; None where it is the same throughout."""
+        upfront = self.costs[arm.name].upfront
+        return mask_rate(self.plan.config.data, self.plan.budget, self.spans[arm.name], upfront)
 
     def prepare(self) -> None:
         """Make all that runs need, then take the directory for this recipe.
