@@ -27,8 +27,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
 
     Raises:
         InputError: no arms, an unknown arm, an objective these models do not allow, sequences
-            longer than the models' positions, stored outputs without mask views, or a masking
-            rate that changes under a budget of hours.
+            longer than the models' positions, stored outputs without mask views; or under a budget
+            of hours a pruned start or a masking rate that changes.
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
@@ -47,6 +47,11 @@ def arms_of(config: Config) -> dict[str, Arm]:
         if config.train.grad_accum_steps > 1:
             for phase in arm.phases:
                 phase.check_splits()
+        if arm.start.prunes and config.budget.kind == "hours":
+            raise InputError(
+                f"arms.{arm.name}: start.cut is 'prune' under budget.hours, expected 'project': "
+                "the time of calibrating is not on a run's clock"
+            )
         if arm.stored_features:
             _check_cached(config, arm)
     check_primary(config, arms)
@@ -73,7 +78,7 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
     ]
     # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
     # not fine-tuned.
-    if arm.uses_teacher:
+    if arm.uses_teacher or arm.start.prunes:
         lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
         if "probe" in evaluation.protocols:
             row = ("evaluation.seq_len", evaluation.seq_len, "teacher.architecture", teacher)

@@ -11,7 +11,7 @@ from typing import Any
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.findings import NOTHING, shared_part
 from kdjax.budget import journal
-from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.budget.hardware import Peak, utilisation
 from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
@@ -127,7 +127,7 @@ class RunAudit:
         # Every step of a phase costs the same and sees as many sequences.
         steps = sum(phases)
         sequences = 0
-        spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
+        spent = {**dict.fromkeys(EVERY_LEDGER, 0), **self._cost.upfront}
         for done, shape, price in zip(phases, self._shapes, self._cost.prices, strict=True):
             sequences += done * shape.batch_size
             for part, flops in price.parts().items():

@@ -234,7 +234,42 @@ def fixed_batches(
         masking: what takes the place of a token that is masked.
         excluding: limit of another call, whose sequences are left out; 0: none are.
     """
-    chosen = evenly_spaced(corpus.sequences(split), limit, excluding)
+    return masked_batches(
+        corpus,
+        split,
+        evenly_spaced(corpus.sequences(split), limit, excluding),
+        batch_size=batch_size,
+        seed=seed,
+        mlm_probability=mlm_probability,
+        max_predictions=max_predictions,
+        masking=masking,
+    )
+
+
+def masked_batches(
+    corpus: Corpus,
+    split: str,
+    chosen: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    mlm_probability: float,
+    max_predictions: int,
+    masking: MaskingConfig = MaskingConfig(),
+) -> list[Batch]:
+    """Read some sequences of a split in the order given, with fixed masks.
+
+    Args:
+        corpus: prepared corpus to read from.
+        split: `train` or `validation`.
+        chosen: `[n]`, numbers of the sequences.
+        batch_size: rows of a batch. The last one is filled up with rows of padding whose
+            `label_weights` are 0.
+        seed: seed of the masks.
+        mlm_probability: share of a sequence's tokens that are masked.
+        max_predictions: the most tokens of a sequence that are masked.
+        masking: what takes the place of a token that is masked.
+    """
     batches = []
     for start in range(0, len(chosen), batch_size):
         sequences = chosen[start : start + batch_size]

@@ -11,10 +11,11 @@ from kdjax.budget.price import Price
 from kdjax.clock import CLOCK
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.mask_rate import MaskRate
+from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.study.artifacts import Artifacts
-from kdjax.study.batches import train_batches
+from kdjax.study.batches import check_calibration, train_batches
 from kdjax.study.commits import pinned, stored_commits
 from kdjax.study.corpus import check_regime
 from kdjax.study.machine import versions
@@ -122,6 +123,14 @@ class Study:
             tokens = sum(span.steps * span.tokens_per_step for span in spans)
             sequences = tokens // plan.shape.seq_len
             check_regime(config, artifacts.corpus, f"arms.{name}", sequences)
+
+        # What a pruned student keeps is measured on text that is there.
+        for name, arm in plan.arms.items():
+            if arm.start.prunes:
+                try:
+                    check_calibration(artifacts.corpus, arm.start.calibration_sequences)
+                except InputError as e:
+                    raise InputError(f"arms.{name}: {e}") from None
 
         # The teacher has what every objective asks of it.
         for arm in plan.arms.values():
