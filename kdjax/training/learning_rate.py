@@ -39,7 +39,7 @@ def falling_factor(config: OptimizerConfig, budget_fraction: float) -> float:
     ahead = min((1 - budget_fraction) / way, 1.0)
     ahead = max(0.0, ahead)
     floor = config.min_lr_ratio
-    shape = config.schedule
+    shape: str = config.schedule
     if config.schedule == "wsd":
         shape = config.decay_shape
     if shape == "exponential":

@@ -277,7 +277,7 @@ def test_pruned_start_that_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"start\.cut is 'prune' and start\.source 'random'"):
         StartConfig(cut="prune")
     with pytest.raises(InputError, match=r"start\.cut is 'shrink', expected project or prune"):
-        StartConfig("teacher", cut="shrink")  # type: ignore[arg-type]
+        StartConfig("teacher", cut="shrink")
     with pytest.raises(InputError, match=r"start\.calibration_sequences is 0"):
         StartConfig("teacher", cut="prune", calibration_sequences=0)
     with pytest.raises(InputError, match="no importances are given"):
