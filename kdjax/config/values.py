@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from kdjax.errors import InputError, nearest
+from kdjax.storage import typed_json
 
 
 def expect(holds: bool, name: str, value: object, expected: str) -> None:
@@ -176,7 +177,7 @@ def check_mapping(value: object, name: str) -> None:
             )
 
 
-LATER = {"later": True}
+LATER = {typed_json.LATER: True}
 """Metadata of a setting that came later than what may have been made without it. Where it has its
 default, which is what was so before, `to_dict` leaves it out, so that studies, teachers and other
 artifacts of earlier versions go on."""
@@ -198,7 +199,7 @@ def _copied(value: Any) -> Any:
         copied = {}
         for field in dataclasses.fields(value):
             content = getattr(value, field.name)
-            if "later" not in field.metadata or content != field.default:
+            if typed_json.LATER not in field.metadata or content != field.default:
                 copied[field.name] = _copied(content)
         return copied
     if isinstance(value, dict):

@@ -162,11 +162,10 @@ def start_params(
     elif importance is None:
         raise InputError("start.cut is 'prune' and no importances are given, expected some")
     else:
-        of_chosen = Importance(
-            {n: importance.heads[layer] for n, layer in enumerate(chosen, start=1)},
-            {n: importance.units[layer] for n, layer in enumerate(chosen, start=1)},
-            importance.channels,
-        )
+        # By the student's numbers of layers, as its parameters are by now
+        heads = {n: importance.heads[layer] for n, layer in enumerate(chosen, start=1)}
+        units = {n: importance.units[layer] for n, layer in enumerate(chosen, start=1)}
+        of_chosen = Importance(heads, units, importance.channels)
         params = prune(params, teacher.config, student, of_chosen)
     if "mlm" not in params:
         params["mlm"] = init(student, seed).params["mlm"]

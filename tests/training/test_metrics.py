@@ -119,6 +119,7 @@ def test_figures_and_their_descriptions_in_docs_match(
         assert any(pattern.fullmatch(name) for pattern in patterns.values()), name
     only_sometimes = {
         "weight/TERM",
+        "mlm_probability",
         "grad_norm/head",
         "seconds/profile",
         "mlm_probe",

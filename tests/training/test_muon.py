@@ -233,3 +233,16 @@ def test_state_of_frozen_matrices_stays_as_it_is() -> None:
     for name, momentum in merged.muon.mu.items():
         assert np.all(momentum == (name == trained[1]))
     assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_parameters_without_matrices_of_layers_are_all_adams() -> None:
+    head = {"model.mlm.dense.kernel": jnp.ones((4, 4)), "model.mlm.bias": jnp.ones(5)}
+    gradients = jax.tree.map(lambda x: 0.5 * x, head)
+    updates = []
+    for config in (OptimizerConfig(name="muon"), OptimizerConfig()):
+        optimizer = transformation(config)
+        direction, _ = optimizer.update(gradients, optimizer.init(head), head)
+        updates.append(direction)
+    muon, adamw = updates
+    for name in head:
+        np.testing.assert_array_equal(muon[name], adamw[name])

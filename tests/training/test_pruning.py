@@ -63,7 +63,9 @@ def in_numpy(model: Model, arrays: dict[str, np.ndarray], depth: int) -> Importa
     x = tables["word"]["embedding"][arrays["tokens"]] + tables["type"]["embedding"][0]
     x = norm(tables["norm"], x + tables["position"]["embedding"][arrays["positions"]])
     same = arrays["segments"][:, :, None] == arrays["segments"][:, None, :]
-    heads, units, outputs = {}, {}, [x]
+    heads = {}
+    units = {}
+    outputs = [x]
     for n in range(1, depth + 1):
         layer = params["layers"][str(n)]
         contexts = []
@@ -253,7 +255,8 @@ def test_calibration_is_priced_by_its_passes() -> None:
     assert flops == 2 * one
     # By hand: a layer's matmuls, 2 FLOPs a multiply-add, and little besides
     tokens = BATCH_SIZE * 12
-    width, ffn = tiny.TEACHER.width, tiny.TEACHER.ffn
+    width = tiny.TEACHER.width
+    ffn = tiny.TEACHER.ffn
     layer = 2 * tokens * (4 * width * width + 2 * width * ffn + 2 * 12 * width)
     assert 2 * layer < one < 2.5 * layer
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch().items()}
