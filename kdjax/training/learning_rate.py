@@ -43,7 +43,7 @@ def falling_factor(config: OptimizerConfig, budget_fraction: float) -> float:
     if config.schedule == "wsd":
         shape = config.decay_shape
     if shape == "exponential":
-        return floor ** (1 - ahead)
+        return math.pow(floor, 1 - ahead)
     return floor + (1 - floor) * _fall(shape, ahead)
 
 
