@@ -61,6 +61,11 @@ def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
     return {"calibration": flops} if flops else {}
 
 
+def own_charges(config: Config, arm: Arm) -> dict[str, int]:
+    """Compute what a run of an arm pays for itself alone before its first step, by account."""
+    return probe_charge(config, arm) | calibration_charge(config, arm)
+
+
 def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
     """Return all that a study's arms read of stored teacher outputs."""
     request = FeatureRequest()
@@ -130,7 +135,7 @@ def upfront_charges(
     Raises:
         InputError: the teacher's training is charged and its cost is not known.
     """
-    charges = probe_charge(config, arm) | calibration_charge(config, arm)
+    charges = own_charges(config, arm)
     if arm.stored_features:
         flops = cache_flops(config, stored_by(arms), train_sequences)
         charges["teacher_cache"] = share(flops, sharing(config, arms))

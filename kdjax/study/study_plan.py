@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-from kdjax.arms.charges import calibration_charge, probe_charge, upfront_charges
+from kdjax.arms.charges import own_charges, upfront_charges
 from kdjax.arms.recipe_arms import arms_of, shape_of
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.budget.accounting import Budget
@@ -88,8 +88,7 @@ class StudyPlan:
         Raises:
             InputError: a phase without a single step.
         """
-        upfront = probe_charge(self.config, arm) | calibration_charge(self.config, arm)
-        self.schedule(arm, Cost(prices, upfront))
+        self.schedule(arm, Cost(prices, own_charges(self.config, arm)))
 
     def cost(
         self, arm: Arm, prices: tuple[Price, ...], train_sequences: int, teacher: TeacherCost | None
