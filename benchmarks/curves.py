@@ -42,7 +42,7 @@ from kdjax.config import OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
-from kdjax.training.optimizer import learning_rate
+from kdjax.training.learning_rate import learning_rate
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs

@@ -52,6 +52,7 @@ from kdjax.study.compiled_arm import compile_arm
 from kdjax.study.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.task_scores import TaskScores
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.mask_rate import mask_rate
 from kdjax.training.phase import BatchShape
 from kdjax.training.run_spec import RunSpec
 
@@ -170,7 +171,7 @@ def arm(
         teacher: the teacher; may be left out where the arm looks at none.
         settings: terms, phases and what else differs from the named arm. The student is as given:
             settings of `start` and `student` are refused.
-        optimizer: AdamW's settings and the schedule of the learning rate.
+        optimizer: the optimiser, its settings and the schedule of the learning rate.
 
     Raises:
         InputError: an unknown arm, an objective that these two models do not allow, or a missing
@@ -234,6 +235,7 @@ def prepare(
     seq_len: int = 128,
     max_predictions: int | None = None,
     mlm_probability: float = 0.15,
+    mlm_probability_start: float = 0.0,
     validation: float = 0.05,
     text_field: str | Sequence[str] = DataConfig.text_field,
     documents: Literal["paragraphs", "lines", "files"] = "paragraphs",
@@ -256,6 +258,8 @@ def prepare(
         max_predictions: masked positions of a sequence, at most; None: as many as
             `mlm_probability` may need.
         mlm_probability: share of the tokens that are masked.
+        mlm_probability_start: share of them when a run's budget begins, from which it goes on a
+            line to `mlm_probability`; 0: the same throughout.
         validation: share of documents held out.
         text_field: name of the field, column or feature that holds the text; of several names, the
             first one present in a record counts.
@@ -291,6 +295,7 @@ def prepare(
         seq_len=seq_len,
         max_predictions=max_predictions or 0,
         mlm_probability=mlm_probability,
+        mlm_probability_start=mlm_probability_start,
         validation=validation,
         text_field=text_field,
         documents=documents,
@@ -348,12 +353,16 @@ def train(
     batch_shape = BatchShape(batch_size, data.settings.seq_len, data.settings.max_predictions)
     _check_vocabulary(arm, data)
 
-    # Compile each phase, and place the teacher on the devices.
     definition = arm.definition.ramped(settings.batch_ramp)
     prices = []
     for phase in definition.phases:
         phase_shape = phase.batch_shape(batch_shape)
         prices.append(kdjax.training.phase_price.price(phase, phase_shape))
+    # A budget that does not afford one step of each phase is refused before anything is written.
+    spans = definition.schedule_phases(budget, prices, batch_shape) if budget.countable else ()
+    rate = mask_rate(data.settings, budget, spans)
+
+    # Compile each phase, and place the teacher on the devices.
     compiled_phases = compile_arm(
         definition,
         prices,
@@ -363,11 +372,8 @@ def train(
         corpus=data.corpus,
         layout=layout,
         teacher_params=arm.teacher.params if arm.teacher else None,
+        mask_rate=rate,
     )
-
-    # A budget that does not afford one step of each phase is refused before anything is written.
-    if budget.countable:
-        definition.schedule_phases(budget, prices, batch_shape)
 
     with ExitStack() as stack:
         if out is None:
@@ -383,6 +389,7 @@ def train(
             seed=seed,
             config=settings,
             directory=Path(out),
+            mask_rate=rate,
             evaluate=lambda params: evaluation.evaluate_during_training(
                 definition.student, params, mlm=definition.trains_mlm_head
             ),

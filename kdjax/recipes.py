@@ -202,7 +202,7 @@ def _one_line_errors(source: str) -> Iterator[None]:
 
 def dump(config: Config) -> str:
     """Return the resolved config as YAML, which `load` reads back to an equal one."""
-    return yaml.safe_dump(plain(to_dict(config)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
 
 
 _READABLE = (
@@ -277,8 +277,9 @@ def _free_predictions(config: Config, values: dict[str, Any], settings: Mapping[
         settings: what is replaced, by dotted names.
     """
     data = config.data
-    following = predictions(data.seq_len, data.mlm_probability)
-    replaced = {"data.seq_len", "data.mlm_probability"} & settings.keys()
+    following = predictions(data.seq_len, data.highest_mlm_probability)
+    decisive = {"data.seq_len", "data.mlm_probability", "data.mlm_probability_start"}
+    replaced = decisive & settings.keys()
     if replaced and data.max_predictions == following:
         values["data"]["max_predictions"] = 0
 

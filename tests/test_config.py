@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from kdjax import recipes
-from kdjax.config import ArmConfig, Config, EvaluationConfig, TermConfig, to_dict
+from kdjax.config import (
+    ArmConfig,
+    Config,
+    EvaluationConfig,
+    StartConfig,
+    TermConfig,
+    plain,
+    to_dict,
+)
 from kdjax.errors import InputError
 
 RECIPE = """
@@ -217,3 +225,32 @@ def test_confidence_or_margin_out_of_range_is_refused(settings: dict[str, float]
     name, value = next(iter(settings.items()))
     with pytest.raises(InputError, match=rf"evaluation.{name} is {value}"):
         EvaluationConfig(**settings)
+
+
+def test_later_settings_at_their_defaults_identify_nothing() -> None:
+    config = Config(arms={"mine": ArmConfig(preset="scratch", start=StartConfig("teacher"))})
+    values = to_dict(config)
+    optimizer = values["train"]["optimizer"]
+    # A study from before there was a choice has these settings alone.
+    assert set(optimizer) == {
+        "learning_rate",
+        "warmup",
+        "weight_decay",
+        "b1",
+        "b2",
+        "eps",
+        "clip",
+    }
+    assert "mlm_probability_start" not in values["data"]
+    assert values["arms"]["mine"]["start"] == {"source": "teacher", "layers": "uniform"}
+    # What is chosen is named, and both are read back.
+    chosen = recipes.changed(
+        config, {"train.optimizer.name": "muon", "data.mlm_probability_start": 0.3}
+    )
+    named = to_dict(chosen)
+    assert named["train"]["optimizer"]["name"] == "muon"
+    assert named["data"]["mlm_probability_start"] == 0.3
+    for one in (config, chosen):
+        assert recipes.from_dict(plain(to_dict(one))) == one
+    # The recipe that is printed has every setting.
+    assert "schedule: linear" in recipes.dump(config)

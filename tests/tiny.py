@@ -58,6 +58,7 @@ def params(config: ModelConfig, seed: int) -> Any:
 
 def arm(
     name: str = "scratch",
+    /,
     student: ModelConfig = STUDENT,
     teacher: ModelConfig = TEACHER,
     **optimizer: Any,
@@ -70,6 +71,7 @@ def arm(
 
 def phase(
     name: str = "scratch",
+    /,
     student: ModelConfig = STUDENT,
     teacher: ModelConfig = TEACHER,
     **optimizer: Any,

@@ -1,4 +1,5 @@
-"""Charges of a run before its first step: an MLM probe, stored outputs, the teacher."""
+"""Charges of a run before its first step: an MLM probe, a pruned start, stored outputs, the
+teacher."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from kdjax.storage.paths import local_path
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
+from kdjax.training.start import start_flops
 from kdjax.training.teacher.fill_cache import cache_price, passes
 
 
@@ -47,6 +49,21 @@ def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
     if cost is None or not config.evaluation.mlm_probe.charged:
         return {}
     return {"mlm_probe": cost.total}
+
+
+def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
+    """Compute what a run of an arm is charged for its start, by account; nothing for most starts.
+
+    Each run pays for all of it, as if it were alone.
+    """
+    teacher = zoo.resolve(config.teacher.architecture)
+    flops = start_flops(arm.start, arm.student, teacher, config.data.seq_len)
+    return {"calibration": flops} if flops else {}
+
+
+def own_charges(config: Config, arm: Arm) -> dict[str, int]:
+    """Compute what a run of an arm pays for itself alone before its first step, by account."""
+    return probe_charge(config, arm) | calibration_charge(config, arm)
 
 
 def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
@@ -112,13 +129,13 @@ def upfront_charges(
         teacher: cost of the teacher; None where the run owes nothing for it.
 
     Returns:
-        FLOPs by account: `mlm_probe`, where the recipe charges it, `teacher_cache` and
-        `teacher_training`; without the accounts that the arm has no use for.
+        FLOPs by account: `mlm_probe`, where the recipe charges it, `calibration`,
+        `teacher_cache` and `teacher_training`; without the accounts that the arm has no use for.
 
     Raises:
         InputError: the teacher's training is charged and its cost is not known.
     """
-    charges = probe_charge(config, arm)
+    charges = own_charges(config, arm)
     if arm.stored_features:
         flops = cache_flops(config, stored_by(arms), train_sequences)
         charges["teacher_cache"] = share(flops, sharing(config, arms))

@@ -7,6 +7,7 @@ from kdjax.config import Config, FinetuneConfig, ModelConfig, changed
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.mask_rate import check_mask_rate
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher.directories import teacher_seeds
 
@@ -27,7 +28,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
 
     Raises:
         InputError: no arms, an unknown arm, an objective these models do not allow, sequences
-            longer than the models' positions, or stored outputs without mask views.
+            longer than the models' positions, stored outputs without mask views; or under a budget
+            of hours a pruned start or a masking rate that changes.
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
@@ -39,12 +41,18 @@ def arms_of(config: Config) -> dict[str, Arm]:
         arm = resolve(name, settings, config.student, teacher, optimizer, config.cache)
         arms[name] = arm.ramped(config.train.batch_ramp)
     # Against the recipe, which all arms share.
+    check_mask_rate(config.data, config.budget.kind)
     for arm in arms.values():
         _check_models(config, arm, teacher)
         _check_finetuning(config, arm)
         if config.train.grad_accum_steps > 1:
             for phase in arm.phases:
                 phase.check_splits()
+        if arm.start.prunes and config.budget.kind == "hours":
+            raise InputError(
+                f"arms.{arm.name}: start.cut is 'prune' under budget.hours, expected 'project': "
+                "the time of calibrating is not on a run's clock"
+            )
         if arm.stored_features:
             _check_cached(config, arm)
     check_primary(config, arms)
@@ -71,7 +79,7 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
     ]
     # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
     # not fine-tuned.
-    if arm.uses_teacher:
+    if arm.uses_teacher or arm.start.prunes:
         lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
         if "probe" in evaluation.protocols:
             row = ("evaluation.seq_len", evaluation.seq_len, "teacher.architecture", teacher)
@@ -88,7 +96,8 @@ def _check_cached(config: Config, arm: Arm) -> None:
     """Check that the recipe allows an arm that reads stored teacher outputs.
 
     Raises:
-        InputError: a budget of hours, several teachers, or no fixed masks.
+        InputError: a budget of hours, several teachers, no fixed masks, or a rate of masking that
+            changes.
     """
     # A run under a clock would read for free what took time to store.
     if config.budget.kind == "hours":
@@ -101,6 +110,13 @@ def _check_cached(config: Config, arm: Arm) -> None:
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' and there are {len(teachers)} teachers, of the "
             f"seeds {list(teachers)}, expected 'online': outputs are stored of one teacher"
+        )
+    # Stored outputs belong to masks of one rate.
+    if config.data.mlm_probability_start:
+        raise InputError(
+            f"arms.{arm.name}: teacher is 'cached' and data.mlm_probability_start "
+            f"{config.data.mlm_probability_start:g}, expected 'online': a sequence's masks change "
+            "with the rate, and stored outputs belong to fixed masks"
         )
     # New masks in each epoch would need outputs that are not stored.
     if config.data.mask_copies < 1:

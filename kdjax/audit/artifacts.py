@@ -16,6 +16,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import schedule_phases
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
+from kdjax.data.mask_rate import MaskRate
 from kdjax.data.text import sources
 from kdjax.models import zoo
 from kdjax.storage import hub
@@ -72,9 +73,14 @@ class AuditedArtifacts:
         teachers: list[Facts | None] = facts.get("teachers") or [self.teacher]
         return teachers[seed % len(teachers)]
 
-    def counts(self, seed: int) -> Counts | None:
-        """Return the tokens of the text in a seed's order; None where the text is not there."""
-        return self.study.findings.counts(self.study.config, self.corpus, seed)
+    def counts(self, seed: int, mask_rate: MaskRate | None = None) -> Counts | None:
+        """Return the tokens of the text in a seed's order; None where the text is not there.
+
+        Args:
+            seed: seed of the order and the masks.
+            mask_rate: masking rate of a run in which it changes over the budget.
+        """
+        return self.study.findings.counts(self.study.config, self.corpus, seed, mask_rate)
 
 
 def audited_artifacts(study: RecordedStudy) -> AuditedArtifacts:

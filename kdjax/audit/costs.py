@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kdjax.arms.charges import probe_charge, share, sharing
+from kdjax.arms.charges import own_charges, share, sharing
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.audit.artifacts import AuditedArtifacts
@@ -45,7 +45,7 @@ def _cost(artifacts: AuditedArtifacts, arm: Arm) -> Cost:
 def _upfront(artifacts: AuditedArtifacts, arm: Arm, stored: Mapping[str, int]) -> dict[str, int]:
     """Sum the FLOPs charged before the first step: probe, stored outputs and teacher."""
     study = artifacts.study
-    upfront = probe_charge(study.config, arm)
+    upfront = own_charges(study.config, arm)
     if arm.stored_features:
         # Arms and seeds may have joined since the share was fixed: any share that follows from the
         # recipe of one of the runs is right.

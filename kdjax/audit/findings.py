@@ -13,6 +13,7 @@ from kdjax.audit.counts import Counts
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Shard
+from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
 from kdjax.storage.files import read_json
 from kdjax.study.batches import train_batches
@@ -144,13 +145,20 @@ class AuditFindings:
         self.add(path, f"JSON that is no object: {value!r:.40}", WRITTEN)
         return {}
 
-    def counts(self, config: Config, corpus: Corpus | None, seed: int) -> Counts | None:
+    def counts(
+        self,
+        config: Config,
+        corpus: Corpus | None,
+        seed: int,
+        mask_rate: MaskRate | None = None,
+    ) -> Counts | None:
         """Return the tokens of a text in a seed's order; studies of a sweep share them.
 
         Args:
             config: the recipe.
             corpus: the text; None: it is not there any more, and nothing is counted.
             seed: random seed of order and masks.
+            mask_rate: masking rate of a run in which it changes over the budget.
         """
         if corpus is None:
             return None
@@ -162,10 +170,12 @@ class AuditFindings:
             data.mlm_probability,
             data.max_predictions,
             data.mask_copies,
+            mask_rate,
         )
         if key not in self._counts:
             batch_size = min(COUNTED, corpus.sequences("train"))
-            self._counts[key] = Counts(train_batches(config, corpus, batch_size, seed))
+            batches = train_batches(config, corpus, batch_size, seed, mask_rate=mask_rate)
+            self._counts[key] = Counts(batches)
         return self._counts[key]
 
     def intact(self, directory: Path, shards: Sequence[Shard]) -> bool:

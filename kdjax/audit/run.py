@@ -11,7 +11,7 @@ from typing import Any
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.findings import NOTHING, shared_part
 from kdjax.budget import journal
-from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.budget.hardware import Peak, utilisation
 from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
@@ -19,6 +19,7 @@ from kdjax.config import plain, to_dict
 from kdjax.study.manifest import Cost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
+from kdjax.training.mask_rate import mask_rate
 from kdjax.training.params_file import load_params
 from kdjax.training.records.metrics_log import CURVE
 
@@ -54,6 +55,9 @@ class RunAudit:
             self._spans = arm.schedule_phases(
                 self._budget, self._cost.prices, study.batch_shape, self._cost.upfront
             )
+        self._mask_rate = mask_rate(
+            study.config.data, self._budget, self._spans, self._cost.upfront
+        )
 
     def audit(self) -> dict[str, Any]:
         """Audit manifest, journal, result, metrics and parameters.
@@ -123,7 +127,7 @@ class RunAudit:
         # Every step of a phase costs the same and sees as many sequences.
         steps = sum(phases)
         sequences = 0
-        spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
+        spent = {**dict.fromkeys(EVERY_LEDGER, 0), **self._cost.upfront}
         prices = self._cost.prices
         for phase_steps, batch_shape, price in zip(phases, self._batch_shapes, prices, strict=True):
             sequences += phase_steps * batch_shape.batch_size
@@ -143,7 +147,7 @@ class RunAudit:
             account["cache_bytes"] = self._artifacts.cache.bytes
 
         # Steps beyond the budget would read text that no run reads.
-        counts = self._artifacts.counts(self._seed)
+        counts = self._artifacts.counts(self._seed, self._mask_rate)
         if counts and (not self._spans or steps <= self._spans[-1].stop):
             account |= counts.at(sequences)
         return account

@@ -11,7 +11,7 @@ from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.budget import journal
-from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.models import zoo
@@ -95,7 +95,7 @@ class TeacherAudit:
         steps = sum(phases)
         parts = price.parts()
         account: dict[str, Any] = {
-            "spent": {name: steps * parts.get(name, 0) for name in ACCOUNTS},
+            "spent": {name: steps * parts.get(name, 0) for name in EVERY_LEDGER},
             "positions": steps * self._batch_shape.tokens_per_step,
         }
         if counts is not None:

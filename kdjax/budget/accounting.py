@@ -15,13 +15,16 @@ from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
 from kdjax.errors import InputError
 
-ACCOUNTS = (*PARTS, "teacher_cache", "teacher_training", "mlm_probe")
-"""What a run's FLOPs are booked under: the parts of its steps, its shares of stored teacher outputs
-and of the teacher's training, and the probe it ends with, where the recipe has that charged
+EVERY_LEDGER = (*PARTS, "teacher_cache", "teacher_training", "mlm_probe")
+"""Accounts that every ledger names: the parts of a run's steps, its shares of stored teacher
+outputs and of the teacher's training, and the probe it ends with, where the recipe has that charged
 (`evaluation.mlm_probe.charged`)."""
+ACCOUNTS = (*EVERY_LEDGER, "calibration")
+"""What a run's FLOPs are booked under. A ledger names `calibration`, the teacher's forward passes
+that say what a pruned student keeps, only where there were some."""
 
 _STUDENT = ("student_forward", "student_backward", "objective", "optimizer", "mlm_probe")
-_INFERENCE = ("teacher_forward", "teacher_cache")
+_INFERENCE = ("teacher_forward", "teacher_cache", "calibration")
 _TRAINING = ("teacher_training",)
 CASES: dict[str, tuple[str, ...]] = {
     "nothing": _STUDENT,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from kdjax.budget.accounting import ACCOUNTS, Budget
+from kdjax.budget.accounting import EVERY_LEDGER, Budget
 from kdjax.budget.price import Price
 from kdjax.errors import InputError
 
@@ -108,7 +108,7 @@ class Ledger:
     # `positions` there.
 
     budget: Budget
-    spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
+    spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVERY_LEDGER, 0))
     phases: tuple[int, ...] = (0,)
     padded_tokens: int = 0
     tokens: int = 0
@@ -126,7 +126,7 @@ class Ledger:
         cache_bytes: int = 0,
     ) -> Ledger:
         """Open a ledger on which FLOPs spent before the first step, by account, stand already."""
-        spent = {**dict.fromkeys(ACCOUNTS, 0), **(upfront or {})}
+        spent = {**dict.fromkeys(EVERY_LEDGER, 0), **(upfront or {})}
         return Ledger(budget, spent, (0,) * phases, cache_bytes=cache_bytes)
 
     @property

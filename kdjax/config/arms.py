@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from kdjax.config.values import check_number
+from kdjax.config.values import LATER, check_number, check_range
 from kdjax.errors import InputError
 
 WEIGHT_LIMIT = 1e30
@@ -89,14 +89,35 @@ class StartConfig:
     """The teacher's layers that the student's start from: uniform (every k-th), spread (evenly from
     the first to the last, as DistilBERT), lower, upper, or a number for each student layer.
     Only with `source: teacher`."""
+    cut: Literal["project", "prune"] = field(default="project", metadata=LATER)
+    """How a smaller student is cut out of the teacher. `project`: by truncated SVDs. `prune`: the
+    heads, feed-forward units and channels that are used most on `calibration_sequences` are kept as
+    they are, the others left out (Muralidharan et al. 2024, arXiv 2407.14679); heads are then as
+    wide as the teacher's. Only with `source: teacher`."""
+    calibration_sequences: int = field(default=1024, metadata=LATER)
+    """Number of training sequences, the first ones, on which `prune` measures what the teacher
+    uses, 1 to 16,777,216. Its forward passes are on the arm's ledger."""
 
     def __post_init__(self) -> None:
+        check_range(self, "start.", 1, 2**24, "calibration_sequences")
+        if self.cut not in ("project", "prune"):
+            raise InputError(f"start.cut is {self.cut!r}, expected project or prune")
+        if self.source == "random" and self.cut != "project":
+            raise InputError(
+                f"start.cut is {self.cut!r} and start.source 'random', expected start.source "
+                "'teacher'"
+            )
         # A start at random copies no layer, whichever are named.
         if self.source == "random" and self.layers != "uniform":
             raise InputError(
                 f"start.layers is {self.layers!r} and start.source 'random', expected start.source "
                 "'teacher', or no layers"
             )
+
+    @property
+    def prunes(self) -> bool:
+        """Return whether the teacher is pruned, which takes calibration."""
+        return self.cut == "prune"
 
 
 @dataclass(frozen=True)

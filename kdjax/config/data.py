@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from kdjax.config.values import LARGEST_SEED, TOKENS_LIMIT, check_range, expect
+from kdjax.config.values import LARGEST_SEED, LATER, TOKENS_LIMIT, check_range, expect
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
 
@@ -179,10 +179,15 @@ class DataConfig:
     """The most masked positions of a sequence. Every sequence has so many slots, so that shapes are
     fixed; unused ones get weight 0. Unset, or 0: `mlm_probability` of `seq_len`, rounded up, 20 of
     128. Else at least as many as `mlm_probability` asks for of a full sequence, less than
-    `seq_len`."""
+    `seq_len`. Where `mlm_probability_start` is higher, it counts."""
     mlm_probability: float = 0.15
     """Share of a sequence's tokens that are masked, between 0 and 1; never special tokens or
     padding. The default is BERT's."""
+    mlm_probability_start: float = field(default=0.0, metadata=LATER)
+    """Masking rate at the start of a run's budget, from which it goes on a line to
+    `mlm_probability` at the end (Ankner et al. 2023, arXiv 2305.15096), say from 0.3 to 0.15;
+    between 0 and 1, or 0: the same throughout. Of runs' steps alone: teachers that are trained
+    here, held-out text and probes have `mlm_probability`. Not under a budget of hours."""
     masking: MaskingConfig = MaskingConfig()
     """Which tokens are masked, and what takes their place."""
     mask_copies: int = 0
@@ -224,6 +229,9 @@ class DataConfig:
             share = getattr(self, name)
             is_share = not isinstance(share, bool) and 0 < share < 1
             expect(is_share, f"data.{name}", share, "a share between 0 and 1")
+        start = self.mlm_probability_start
+        is_rate = not isinstance(start, bool) and 0 <= start < 1
+        expect(is_rate, "data.mlm_probability_start", start, "a share between 0 and 1, or 0")
         self._settle_predictions()
         # 0 mask copies: new masks in every epoch.
         check_range(self, "data.", 0, 10**6, "mask_copies")
@@ -246,23 +254,32 @@ class DataConfig:
             "more than 0 with 'limited' and 0 without",
         )
 
+    @property
+    def highest_mlm_probability(self) -> float:
+        """Return the highest masking rate of any step, which shapes follow from."""
+        return max(self.mlm_probability, self.mlm_probability_start)
+
     def _settle_predictions(self) -> None:
         """Set `max_predictions` where nobody has.
 
         Raises:
-            InputError: it is out of range, or fewer than `mlm_probability` asks for.
+            InputError: it is out of range, or fewer than the masking rate asks for.
         """
         check_range(self, "data.", 0, self.seq_len - 1, "max_predictions")
         if not self.max_predictions:
             # The dataclass is frozen; this is still its construction.
-            following = predictions(self.seq_len, self.mlm_probability)
+            following = predictions(self.seq_len, self.highest_mlm_probability)
             object.__setattr__(self, "max_predictions", following)
             return
         # As many as masking would choose in a sequence that one document fills.
-        asked = max(1, round(self.mlm_probability * (self.seq_len - 2)))
+        highest = self.highest_mlm_probability
+        asked = max(1, round(highest * (self.seq_len - 2)))
         if self.max_predictions < asked:
+            name = "mlm_probability"
+            if highest > self.mlm_probability:
+                name = "mlm_probability_start"
             raise InputError(
-                f"data.max_predictions is {self.max_predictions} and data.mlm_probability "
-                f"{self.mlm_probability:g} of data.seq_len {self.seq_len}, expected at least "
-                f"{asked}, or no data.max_predictions: it follows from the others then"
+                f"data.max_predictions is {self.max_predictions} and data.{name} {highest:g} of "
+                f"data.seq_len {self.seq_len}, expected at least {asked}, or no "
+                "data.max_predictions: it follows from the others then"
             )

@@ -5,22 +5,54 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kdjax.config.values import FLOAT32_LIMIT, check_mapping, check_number, check_range, expect
+from kdjax.config.values import (
+    FLOAT32_LIMIT,
+    LATER,
+    check_mapping,
+    check_number,
+    check_range,
+    expect,
+)
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
 
 Dtype = Literal["float32", "bfloat16"]
 """Types that models compute in."""
 
+_OPTIMIZER_WORDS = {
+    "name": ("adamw", "muon"),
+    "schedule": ("linear", "cosine", "wsd"),
+    "decay_shape": ("linear", "sqrt", "cosine", "exponential"),
+}
+"""Words that settings of an optimiser may be; an arm's own settings are checked by them alone."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and linear decay to 0, sized to the budget."""
+    """The optimiser, and the schedule of its learning rate, sized to the budget."""
 
+    name: Literal["adamw", "muon"] = field(default="adamw", metadata=LATER)
+    """`adamw`: AdamW for all parameters. `muon`: Muon for the matrices of the encoder's layers,
+    AdamW for all others: embeddings, LayerNorms, biases, heads and projections."""
     learning_rate: float = 5e-4
     """Peak learning rate, above 0."""
     warmup: float = 0.06
-    """Share of the steps that warm up, from 0, below 1."""
+    """Share of the budget over which the learning rate rises linearly, from 0, below 1."""
+    schedule: Literal["linear", "cosine", "wsd"] = field(default="linear", metadata=LATER)
+    """How the learning rate falls after the warm-up, until the budget ends. `linear`: on a line.
+    `cosine`: on half a cosine wave (Loshchilov & Hutter 2017, arXiv 1608.03983). `wsd`: it stays at
+    the peak and falls in the last part alone: warm-up, stable, decay (Hu et al. 2024, arXiv
+    2404.06395)."""
+    decay: float = field(default=0.1, metadata=LATER)
+    """Share of the budget, at its end, over which `wsd` falls; above 0, and with `warmup` at most
+    1."""
+    decay_shape: Literal["linear", "sqrt", "cosine", "exponential"] = field(
+        default="linear", metadata=LATER
+    )
+    """How `wsd` falls. `sqrt`: as 1 - sqrt(t) with t = 0 … 1 of the decay behind (Hägele et al.
+    2024, arXiv 2405.18392). `exponential`: as min_lr_ratio^t, which must be above 0."""
+    min_lr_ratio: float = field(default=0.0, metadata=LATER)
+    """Learning rate at the budget's end as a share of the peak, from 0, below 1."""
     weight_decay: float = 0.01
     """Decoupled weight decay, from 0; not on biases and LayerNorms, nor on what gets no gradient.
     The default is BERT's."""
@@ -33,16 +65,65 @@ class OptimizerConfig:
     """Adam's epsilon, above 0. The default is BERT's."""
     clip: float = 0.0
     """Largest global gradient norm, from 0; 0: no clipping."""
+    momentum: float = field(default=0.95, metadata=LATER)
+    """Muon's momentum, from 0, below 1."""
+    nesterov: bool = field(default=True, metadata=LATER)
+    """Whether Muon's momentum is Nesterov's."""
+    ns_steps: int = field(default=5, metadata=LATER)
+    """Newton-Schulz iterations in which Muon makes a matrix about orthogonal, 1 to 20."""
+    muon_lr_scale: float = field(default=1.0, metadata=LATER)
+    """Muon's learning rate as a multiple of AdamW's, above 0; of both the schedule is the same."""
+    consistent_rms: float = field(default=0.2, metadata=LATER)
+    """Muon's updates of an m x n matrix are multiplied by this times sqrt(max(m, n)), which gives
+    them the root mean square that AdamW's usually have, so that one learning rate suits both (Liu
+    et al. 2025, arXiv 2502.16982). 0: by sqrt(max(1, n / m)) with m inputs and n outputs (Jordan et
+    al. 2024), which wants a learning rate of its own, some 0.02. From 0."""
 
     def __post_init__(self) -> None:
         # The caller says which optimiser it is: there are several in a recipe.
         # What gets no gradient is divided by eps.
-        check_range(self, "", 0, FLOAT32_LIMIT, "learning_rate", "eps", above=True)
-        check_range(self, "", 0, FLOAT32_LIMIT, "weight_decay", "clip")
-        for name in ("warmup", "b1", "b2"):
+        positive = ("learning_rate", "eps", "muon_lr_scale")
+        check_range(self, "", 0, FLOAT32_LIMIT, *positive, above=True)
+        check_range(self, "", 0, FLOAT32_LIMIT, "weight_decay", "clip", "consistent_rms")
+        check_range(self, "", 1, 20, "ns_steps")
+        for name in ("warmup", "b1", "b2", "momentum", "min_lr_ratio"):
             share = getattr(self, name)
             is_share = not isinstance(share, bool) and 0 <= share < 1
             expect(is_share, name, share, "a share in [0, 1)")
+        for name, known in _OPTIMIZER_WORDS.items():
+            word = getattr(self, name)
+            expect(word in known, name, repr(word), " or ".join(known))
+        self._check_decay()
+
+    def _check_decay(self) -> None:
+        """Check the decay of `wsd`; with another schedule nobody reads it.
+
+        Raises:
+            InputError: it is no share of what the warm-up leaves, or goes to 0 exponentially.
+        """
+        check_range(self, "", 0, 1, "decay", above=True)
+        if self.schedule != "wsd":
+            return
+        if self.warmup + self.decay > 1:
+            raise InputError(
+                f"warmup is {self.warmup:g} and decay {self.decay:g}, expected at most 1 together"
+            )
+        if self.decay_shape == "exponential" and not self.min_lr_ratio:
+            raise InputError(
+                "min_lr_ratio is 0 and decay_shape 'exponential', expected a ratio above 0, say "
+                "0.1: nothing falls to 0 exponentially"
+            )
+
+    @property
+    def decay_start(self) -> float:
+        """Return the share of the budget at which the learning rate leaves its peak.
+
+        Of `wsd` that is where the stable part ends. Up to there the learning rate depends on the
+        warm-up alone, so budgets of any length may share what is trained before.
+        """
+        if self.schedule == "wsd":
+            return 1 - self.decay
+        return self.warmup
 
 
 @dataclass(frozen=True)

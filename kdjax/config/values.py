@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from kdjax.errors import InputError, nearest
+from kdjax.storage import typed_json
 
 
 def expect(holds: bool, name: str, value: object, expected: str) -> None:
@@ -176,9 +177,36 @@ def check_mapping(value: object, name: str) -> None:
             )
 
 
+LATER = {typed_json.LATER: True}
+"""Metadata of a setting that came later than what may have been made without it. Where it has its
+default, which is what was so before, `to_dict` leaves it out, so that studies, teachers and other
+artifacts of earlier versions go on."""
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as plain values, for JSON and YAML."""
-    return dataclasses.asdict(config)
+    """Return a config as plain values, for JSON and YAML, without later settings at their defaults.
+
+    What it returns identifies a study or an artifact; `kdjax.recipes.from_dict` inverts it.
+    """
+    values: dict[str, Any] = _copied(config)
+    return values
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of a tree of dataclasses, mappings and sequences, with mappings for the
+    first."""
+    if dataclasses.is_dataclass(value):
+        copied = {}
+        for field in dataclasses.fields(value):
+            content = getattr(value, field.name)
+            if typed_json.LATER not in field.metadata or content != field.default:
+                copied[field.name] = _copied(content)
+        return copied
+    if isinstance(value, dict):
+        return {key: _copied(content) for key, content in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(content) for content in value)
+    return value
 
 
 def plain(value: Any) -> Any:

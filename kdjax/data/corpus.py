@@ -193,7 +193,7 @@ class Corpus:
         epochs: np.ndarray,
         *,
         seed: int,
-        mlm_probability: float,
+        mlm_probability: float | np.ndarray,
         max_predictions: int,
         masking: MaskingConfig = MaskingConfig(),
     ) -> Batch:
@@ -204,7 +204,7 @@ class Corpus:
             sequences: `[n]`, numbers of the sequences.
             epochs: `[n]`, number of times that each was seen before.
             seed: seed of the masks.
-            mlm_probability: share of a sequence's tokens that are masked.
+            mlm_probability: share of a sequence's tokens that are masked: one, or `[n]`.
             max_predictions: the most tokens of a sequence that are masked.
             masking: which tokens are masked, and what takes their place.
 
@@ -215,8 +215,8 @@ class Corpus:
         # A sequence's masks follow from its number in the whole split, so that they are the same in
         # every subset.
         numbers = self._numbers(split, sequences)
-        rule = MaskRule(
-            mlm_probability=mlm_probability,
+        rule = functools.partial(
+            MaskRule,
             max_predictions=max_predictions,
             vocab_size=self.manifest.vocab_size,
             special_ids=self.manifest.special_ids,
@@ -224,13 +224,14 @@ class Corpus:
             masking=masking,
             boundaries=self.word_boundaries if masking.unit != "token" else None,
         )
+        rates = np.broadcast_to(mlm_probability, len(numbers))
         masked = []
         for row, number in enumerate(numbers):
             masked.append(
                 mask(
                     tokens[row],
                     segments[row],
-                    rule,
+                    rule(mlm_probability=float(rates[row])),
                     seed=seed,
                     sequence=int(number),
                     epoch=int(epochs[row]),
@@ -251,7 +252,7 @@ class Corpus:
         sequences: np.ndarray,
         views: np.ndarray,
         *,
-        mlm_probability: float,
+        mlm_probability: float | np.ndarray,
         max_predictions: int,
         masking: MaskingConfig = MaskingConfig(),
     ) -> Batch:
@@ -263,7 +264,7 @@ class Corpus:
             split: `train` or `validation`.
             sequences: `[n]`, numbers of the sequences.
             views: `[n]`, number of each sequence's mask view, from 0.
-            mlm_probability: share of a sequence's tokens that are masked.
+            mlm_probability: share of a sequence's tokens that are masked: one, or `[n]`.
             max_predictions: the most tokens of a sequence that are masked.
             masking: which tokens are masked, and what takes their place.
 

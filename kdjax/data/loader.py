@@ -13,6 +13,7 @@ import numpy as np
 
 from kdjax.config import MaskingConfig
 from kdjax.data.corpus import Batch, Corpus
+from kdjax.data.mask_rate import MaskRate
 from kdjax.data.prepare.packing import position_ids
 from kdjax.errors import InputError, counted
 
@@ -90,6 +91,7 @@ class Batches:
         max_predictions: int,
         masking: MaskingConfig = MaskingConfig(),
         mask_copies: int = 0,
+        mask_rate: MaskRate | None = None,
         cache: StoredArrays | None = None,
     ):
         """Open a stream of batches.
@@ -103,12 +105,14 @@ class Batches:
             max_predictions: the most tokens of a sequence that are masked.
             masking: which tokens are masked, and what takes their place.
             mask_copies: mask views of a sequence; 0: new masks in every epoch.
+            mask_rate: masking rate that changes over a run, in place of `mlm_probability`; not with
+                stored arrays, which belong to masks of one rate.
             cache: stored arrays that join each batch: those of its sequences under its views.
                 Whether they were made of this corpus and these masks is for the caller to check.
 
         Raises:
             InputError: the split has fewer sequences than a batch, or the cache has other sequences
-                or fewer views.
+                or fewer views, or comes with a masking rate that changes.
         """
         self._corpus = corpus
         self._split = split
@@ -120,6 +124,7 @@ class Batches:
             "masking": masking,
         }
         self._mask_copies = mask_copies
+        self._mask_rate = mask_rate
         self._cache = cache
         if self.sequences < batch_size:
             raise InputError(
@@ -168,10 +173,13 @@ class Batches:
         seen_before = seen + number * self._batch_size + np.arange(self._batch_size)[rows]
         epochs = seen_before // self.sequences
         corpus = self._corpus
+        masks = self._masks
+        if self._mask_rate is not None:
+            masks = {**masks, "mlm_probability": self._mask_rate.at(seen_before)}
         if not self._mask_copies:
-            return corpus.batch(self._split, sequences, epochs, seed=self._seed, **self._masks)
+            return corpus.batch(self._split, sequences, epochs, seed=self._seed, **masks)
         views = view_of(epochs, self._seed, self._mask_copies)
-        batch = corpus.viewed(self._split, sequences, views, **self._masks)
+        batch = corpus.viewed(self._split, sequences, views, **masks)
         if self._cache is not None:
             batch.update(self._cache.read(sequences, views))
         return batch
@@ -179,6 +187,11 @@ class Batches:
     def _check(self, cache: StoredArrays) -> None:
         """Raise an InputError unless stored arrays are of these sequences and views."""
         stored = cache.manifest
+        if self._mask_rate is not None:
+            raise InputError(
+                f"{cache.directory}: stored outputs belong to masks of one rate, found one that "
+                "changes, expected no data.mlm_probability_start"
+            )
         if not self._mask_copies:
             raise InputError(
                 f"{cache.directory}: stored outputs belong to mask views, found data.mask_copies "
@@ -221,7 +234,42 @@ def fixed_batches(
         masking: which tokens are masked, and what takes their place.
         excluding: limit of another call, whose sequences are left out; 0: none are.
     """
-    chosen = evenly_spaced(corpus.sequences(split), limit, excluding)
+    return masked_batches(
+        corpus,
+        split,
+        evenly_spaced(corpus.sequences(split), limit, excluding),
+        batch_size=batch_size,
+        seed=seed,
+        mlm_probability=mlm_probability,
+        max_predictions=max_predictions,
+        masking=masking,
+    )
+
+
+def masked_batches(
+    corpus: Corpus,
+    split: str,
+    chosen: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    mlm_probability: float,
+    max_predictions: int,
+    masking: MaskingConfig = MaskingConfig(),
+) -> list[Batch]:
+    """Read some sequences of a split in the order given, with fixed masks.
+
+    Args:
+        corpus: prepared corpus to read from.
+        split: `train` or `validation`.
+        chosen: `[n]`, numbers of the sequences.
+        batch_size: rows of a batch. The last one is filled up with rows of padding whose
+            `label_weights` are 0.
+        seed: seed of the masks.
+        mlm_probability: share of a sequence's tokens that are masked.
+        max_predictions: the most tokens of a sequence that are masked.
+        masking: what takes the place of a token that is masked.
+    """
     batches = []
     for start in range(0, len(chosen), batch_size):
         sequences = chosen[start : start + batch_size]

@@ -36,6 +36,8 @@ def price_table(config: Config, rows: Rows) -> None:
     for name, phases in rows.items():
         if "cache" in phases[0]:
             lines.append(f"{name}: {_cache_line(phases[0]['cache'])}")
+        if "calibration" in phases[0]:
+            lines.append(f"{name}: {_calibration_line(phases[0]['calibration'])}")
     if config.evaluation.mlm_probe.tokens:
         lines.append(_probe_line(config, rows))
     if config.evaluation.minimal_pairs.directory:
@@ -118,6 +120,14 @@ def _cache_line(cache: dict[str, Any]) -> str:
         pays_off = f"pay off after {cache['pays_off_after_epochs']:.2f} epochs"
     return (
         f"stored teacher outputs take {takes}; shared by {cache['shared_by']} runs they {pays_off}"
+    )
+
+
+def _calibration_line(calibration: dict[str, int]) -> str:
+    """Return what the calibration of a pruned start takes of each run."""
+    return (
+        f"calibration on {calibration['sequences']:,} sequences takes {calibration['flops']:.4g} "
+        "FLOPs of each run"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdjax.arms.charges import (
     cache_flops,
+    calibration_charge,
     probe_cost,
     share,
     sharing,
@@ -38,7 +39,8 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     of hours all of these are None. An arm that reads stored outputs also has `cache`: what they
     cost, and after how many epochs that is less than running the teacher in every step. Without a
     prepared corpus that cost is not known, nor are its steps. With an MLM probe there is
-    `mlm_probe`: what it costs a run, and whether that is `charged`; with minimal pairs
+    `mlm_probe`: what it costs a run, and whether that is `charged`; an arm whose start prunes the
+    teacher has `calibration`: its FLOPs, and the sequences that it takes; with minimal pairs
     `minimal_pairs`: their FLOPs, which no budget is charged, None without a tokenizer.
     """
     corpus = None
@@ -74,6 +76,12 @@ def _arm_rows(
     if probe is not None:
         charged = config.evaluation.mlm_probe.charged
         extras["mlm_probe"] = {"flops": probe.total, "charged": charged}
+
+    if calibration := calibration_charge(config, arm):
+        extras["calibration"] = {
+            "flops": calibration["calibration"],
+            "sequences": arm.start.calibration_sequences,
+        }
 
     # Without the corpus nobody knows a run's share of stored outputs, nor what it leaves for steps.
     reach = [dict.fromkeys(("steps", "tokens", "epochs", "words")) for _ in step_prices]

@@ -27,7 +27,7 @@ from kdjax.evaluation.mlm_probe_head import (
     take_step,
 )
 from kdjax.models import abstract_params
-from kdjax.training.optimizer import learning_rate
+from kdjax.training.learning_rate import learning_rate
 from kdjax.training.phase import BatchShape
 
 CURVE_POINTS = 20

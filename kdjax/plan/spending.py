@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax import forecast
-from kdjax.arms.charges import probe_charge, share, teacher_flops
+from kdjax.arms.charges import own_charges, share, teacher_flops
 from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import PhaseSpan
@@ -55,8 +55,9 @@ class Spending:
         Raises:
             InputError: a phase without a single step.
         """
-        # A charged MLM probe and a share of the teacher's training leave less for steps.
-        before = probe_charge(self.config, self.arm)
+        # A charged MLM probe, calibration and a share of the teacher's training leave less for
+        # steps.
+        before = own_charges(self.config, self.arm)
         if self.arm.needs_teacher and "teacher_training" in CASES[case]:
             before["teacher_training"] = share(
                 teacher_flops(self.config, self.arm), self.config.budget.students

@@ -99,7 +99,7 @@ def of_arms(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[
         # Such arms differ in more than one thing, so a verdict is on all of them together.
         settings = [key for key in ("student", "optimizer", "finetune") if getattr(arm, key)]
         if arm.start.source == "teacher":
-            settings.append(say("own_start"))
+            settings.append(say("own_pruned_start" if arm.start.prunes else "own_start"))
         if settings:
             notes.append(say("own_settings", arm=name, settings=", ".join(settings)))
     if cache is not None:

@@ -148,6 +148,7 @@ PHRASES = {
     ),
     "own_settings": "{arm} has its own {settings}: more than the objective is compared.",
     "own_start": "start (the teacher's layers, copied at no cost)",
+    "own_pruned_start": "start (the teacher, pruned; the calibration is on its ledger)",
     "stored": (
         "The teacher's outputs were stored once for {flops:.3g} FLOPs and {bytes:,} bytes, of "
         "which every run that reads them has its share before its first step."

@@ -202,7 +202,7 @@ def _parts(results: Results) -> list[tuple[str, str, str, bool, bool]]:
     # In the order of accounts everywhere, so that an account keeps its colour.
     parts = []
     for account in ACCOUNTS:
-        is_used = any(run.spent[account] for run in results.runs)
+        is_used = any(run.spent.get(account, 0) for run in results.runs)
         is_paid = account in usage.paid_for(results)
         name = account.replace("_", " ")
         parts.append((name, *svg.PART_COLOURS[account], is_used, is_paid))

@@ -37,6 +37,7 @@ PART_COLOURS = {
     "teacher_cache": ("#9a6b2f", "#e8b877"),
     "teacher_training": ("#c98f8f", "#b87878"),
     "mlm_probe": ("#5f8a6b", "#9cc7a6"),
+    "calibration": ("#7f8f3f", "#c3d17a"),
 }
 """Colour of each account, light and dark: none of the arms' colours."""
 FAINT = 0.35

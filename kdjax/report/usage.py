@@ -102,7 +102,7 @@ def parts(results: Results) -> Table:
     columns: list[tuple[Column, Cells]] = [(Column("a step", f"relative to {baseline}"), steps)]
 
     # What is charged is the whole that shares are of; other accounts stand back.
-    total = averages(results, lambda run: math.fsum(run.spent[account] for account in paid))
+    total = averages(results, lambda run: math.fsum(run.spent.get(account, 0) for account in paid))
     for account in ACCOUNTS:
         spent = averages_of(results, "spent", account)
         if not any(spent.values()):

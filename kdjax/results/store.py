@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.arms.baseline import first_without_teacher
-from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.errors import InputError
 from kdjax.results.runs import RunResult
 from kdjax.results.study import VERSION, Results
@@ -57,7 +57,7 @@ def run_result(content: Any, path: Path) -> RunResult:
     """
     row = from_plain(RunResult, content, f"{path}:")
     # Mappings whose keys are known, though their type does not say them.
-    check_fields(row.spent, dict.fromkeys((*ACCOUNTS, "total"), int), f"{path}: spent")
+    check_fields(row.spent, dict.fromkeys((*EVERY_LEDGER, "total"), int), f"{path}: spent")
     check_fields(row.metrics, dict.fromkeys(row.details, float), f"{path}: metrics")
     return row
 

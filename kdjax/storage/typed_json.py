@@ -24,6 +24,11 @@ OPTIONAL = "optional"
 """In a field's metadata: it is written only where there is a value."""
 
 
+LATER = "later"
+"""In a field's metadata: files of earlier versions do not have it, and it is written only where it
+is not its default, which is what was so before."""
+
+
 REST = "rest"
 """In a field's metadata: it takes every key that no other field has."""
 
@@ -60,6 +65,8 @@ def to_plain(value: Any) -> Any:
         plain: dict[str, Any] = {}
         for field in fields(value):
             content = getattr(value, field.name)
+            if LATER in field.metadata and content == field.default:
+                continue
             # Keys that no field has a name for lie beside those of the fields.
             if REST in field.metadata:
                 plain |= to_plain(content)

@@ -16,6 +16,7 @@ and the models measured for reference."""
 _REGIME = ("regime", "unique_tokens", "subset_seed")
 _LOADING = (
     "mlm_probability",
+    "mlm_probability_start",
     "max_predictions",
     "masking",
     "mask_copies",

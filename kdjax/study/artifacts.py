@@ -26,7 +26,7 @@ from kdjax.objectives.logits import same_but_for_padding
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
-from kdjax.study.batches import held_out
+from kdjax.study.batches import calibration_batches, held_out
 from kdjax.study.cache import study_cache
 from kdjax.study.contamination import study_contamination
 from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
@@ -37,7 +37,8 @@ from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.teachers.study_teachers import study_teachers
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
-from kdjax.training.start import start_params
+from kdjax.training.importance import Importance, measured_importance
+from kdjax.training.start import calibration_depth, start_params
 
 ArtifactName = Literal[
     "task_scores", "minimal_pairs", "contamination", "teacher_cache", "evaluations"
@@ -58,6 +59,7 @@ class Artifacts:
         self._plan = plan
         self._config = plan.config
         self._reporter = reporter
+        self._importances: dict[tuple[int, int, int], Importance] = {}
 
     def make(self, *names: ArtifactName) -> None:
         """Make or find artifacts now, in the order given.
@@ -205,7 +207,30 @@ class Artifacts:
 
     def start_params(self, arm: Arm, seed: int) -> Any:
         """Return the parameters of an arm's student before its first step."""
-        return start_params(arm.start, arm.student, self.teacher_for(seed), seed)
+        teacher = self.teacher_for(seed)
+        importance = None
+        if arm.start.prunes and teacher is not None:
+            depth = calibration_depth(arm.start, arm.student, teacher.config)
+            importance = self._importance(
+                self.teacher_number(seed), depth, arm.start.calibration_sequences
+            )
+        return start_params(arm.start, arm.student, teacher, seed, importance)
+
+    def _importance(self, number: int, depth: int, sequences: int) -> Importance:
+        """Measure how much the parts of a teacher are used; once for all runs of a process.
+
+        Args:
+            number: number of the teacher.
+            depth: number of its layers that are run.
+            sequences: number of training sequences that it reads.
+        """
+        key = (number, depth, sequences)
+        if key not in self._importances:
+            self._reporter.status(f"calibrating on {sequences:,} sequences")
+            batches = calibration_batches(self._config, self.corpus, sequences)
+            teacher = self.teachers[number].model
+            self._importances[key] = measured_importance(teacher, depth, batches)
+        return self._importances[key]
 
     # What every model is measured by.
 

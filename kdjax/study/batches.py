@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from kdjax.config import Config
-from kdjax.data.corpus import Corpus
-from kdjax.data.loader import Batches, fixed_batches
+from kdjax.data.corpus import Batch, Corpus
+from kdjax.data.loader import Batches, fixed_batches, masked_batches
+from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.shuffle import shuffle_visible
 from kdjax.teacher_cache.store import Cache
+from kdjax.training.importance import BATCH_SIZE
 
 HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study, and of the shuffled control."""
@@ -19,8 +21,18 @@ PROBE_SEED = 0x6B646A61785F7072
 run."""
 
 
+CALIBRATION_SEED = 0x6B646A61785F6361
+"""Seed of the masks in which a teacher that is pruned reads the training text: no likely seed of a
+run."""
+
+
 def train_batches(
-    config: Config, corpus: Corpus, batch_size: int, seed: int, cache: Cache | None = None
+    config: Config,
+    corpus: Corpus,
+    batch_size: int,
+    seed: int,
+    cache: Cache | None = None,
+    mask_rate: MaskRate | None = None,
 ) -> Batches:
     """Open the training batches of a seed: the same order and masks for every arm.
 
@@ -30,6 +42,8 @@ def train_batches(
         batch_size: sequences of a batch.
         seed: random seed of order and masks.
         cache: stored teacher outputs, which then come with the batches.
+        mask_rate: masking rate of a run in which it changes over the budget; None: the recipe's
+            `mlm_probability` throughout.
     """
     return Batches(
         corpus,
@@ -40,6 +54,7 @@ def train_batches(
         max_predictions=config.data.max_predictions,
         masking=config.data.masking,
         mask_copies=config.data.mask_copies,
+        mask_rate=mask_rate,
         cache=cache,
     )
 
@@ -66,6 +81,41 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
         )
     except InputError as e:
         raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
+
+
+def calibration_batches(config: Config, corpus: Corpus, sequences: int) -> list[Batch]:
+    """Read the first training sequences with fixed masks, for what a pruned student keeps.
+
+    The masks are the same for every seed, and of the recipe's `mlm_probability`.
+
+    Raises:
+        InputError: there are fewer training sequences.
+    """
+    check_calibration(corpus, sequences)
+    return masked_batches(
+        corpus,
+        "train",
+        np.arange(sequences),
+        batch_size=BATCH_SIZE,
+        seed=CALIBRATION_SEED,
+        mlm_probability=config.data.mlm_probability,
+        max_predictions=config.data.max_predictions,
+        masking=config.data.masking,
+    )
+
+
+def check_calibration(corpus: Corpus, sequences: int) -> None:
+    """Check that a corpus has the training sequences of a calibration.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    available = corpus.sequences("train")
+    if sequences > available:
+        raise InputError(
+            f"start.calibration_sequences is {sequences:,}, expected at most the {available:,} "
+            f"training sequences of {corpus.directory}"
+        )
 
 
 def held_out(config: Config, corpus: Corpus) -> HeldOut:

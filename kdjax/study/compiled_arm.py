@@ -8,6 +8,7 @@ from typing import Any
 from kdjax.budget.price import Price
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
+from kdjax.data.mask_rate import MaskRate
 from kdjax.parallel.layout import Layout
 from kdjax.study.batches import train_batches
 from kdjax.teacher_cache.store import Cache
@@ -28,6 +29,7 @@ def compile_arm(
     layout: Layout,
     teacher_params: Any,
     cache: Cache | None = None,
+    mask_rate: MaskRate | None = None,
 ) -> dict[int, list[CompiledPhase]]:
     """Compile an arm's phases for the runs of some seeds together, and open their batches.
 
@@ -43,6 +45,7 @@ def compile_arm(
         layout: layout of the devices.
         teacher_params: parameters of the teacher; None where the arm looks at none.
         cache: stored teacher outputs, for phases that read them.
+        mask_rate: masking rate of the runs, where it changes over the budget.
 
     Returns:
         Seed -> the phases of its run.
@@ -52,9 +55,10 @@ def compile_arm(
         phase_shape = phase.batch_shape(batch_shape)
         # Order and masks are a seed's own, stored outputs or not.
         stored = cache if isinstance(phase.teacher_source, CachedTeacher) else None
-        streams = [
-            train_batches(config, corpus, phase_shape.batch_size, seed, stored) for seed in seeds
-        ]
+        streams = []
+        for seed in seeds:
+            stream = train_batches(config, corpus, phase_shape.batch_size, seed, stored, mask_rate)
+            streams.append(stream)
         phase_of_seeds = compile_phase(
             phase, price, phase_shape, streams, layout, config.train, teacher_params
         )

@@ -109,7 +109,7 @@ def _share_of_teacher_forward(arm: ArmResult) -> str:
     """Return the share of a run's FLOPs spent on the teacher's forward passes."""
     # Stored outputs are forward passes as well; the teacher's training is none of the run's work.
     spent = arm.spent
-    forward = spent["teacher_forward"] + spent["teacher_cache"]
+    forward = spent["teacher_forward"] + spent["teacher_cache"] + spent.get("calibration", 0)
     return f"{forward / (spent['total'] - spent['teacher_training']):.0%}"
 
 
@@ -117,7 +117,10 @@ def _start(arm: ArmResult) -> str:
     """Return where an arm's student starts."""
     if arm.start.source == "random":
         return "random"
-    return f"teacher layers: {to_plain(arm.start.layers)}"
+    layers = f"teacher layers: {to_plain(arm.start.layers)}"
+    if arm.start.prunes:
+        return f"{layers}, pruned by use on {arm.start.calibration_sequences:,} sequences"
+    return layers
 
 
 def _settings(changes: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from kdjax.arms.recipe_arms import finetuning_of
@@ -144,6 +145,7 @@ class StudyRunner:
             self._reporter.stage(f"{arm.name}: compiling")
         # All learn from the teacher of the first, unless the arm looks at none.
         seeds = list(backups)
+        rate = self._study.mask_rate(arm)
         teacher = self._artifacts.teacher_for(seeds[0])
         compiled_phases = compile_arm(
             arm,
@@ -155,10 +157,12 @@ class StudyRunner:
             layout=self._plan.layout,
             teacher_params=teacher.params if teacher else None,
             cache=self._artifacts.teacher_cache,
+            mask_rate=rate,
         )
         specs = []
         for seed, backup in backups.items():
-            specs.append(self._run_spec(arm, seed, compiled_phases[seed], backup))
+            spec = self._run_spec(arm, seed, compiled_phases[seed], backup)
+            specs.append(replace(spec, mask_rate=rate))
         # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
         for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):

@@ -10,11 +10,12 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.clock import CLOCK
 from kdjax.config import Config, plain, to_dict
-from kdjax.errors import counted
+from kdjax.data.mask_rate import MaskRate
+from kdjax.errors import InputError, counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.study.artifacts import Artifacts
-from kdjax.study.batches import train_batches
+from kdjax.study.batches import check_calibration, train_batches
 from kdjax.study.commits import pinned, stored_commits
 from kdjax.study.corpus import refuse_repeated_text
 from kdjax.study.inputs import check_inputs
@@ -25,6 +26,7 @@ from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
 from kdjax.study.tuned import tuning_of
 from kdjax.training.arm import Arm
+from kdjax.training.mask_rate import mask_rate
 from kdjax.training.records.metrics_log import check_log
 
 
@@ -92,6 +94,11 @@ class Study:
         arms = self.plan.arms.items()
         return {name: self.plan.schedule(arm, self.costs[name]) for name, arm in arms}
 
+    def mask_rate(self, arm: Arm) -> MaskRate | None:
+        """Return the masking rate of an arm's runs; None where it is the same throughout."""
+        upfront = self.costs[arm.name].upfront
+        return mask_rate(self.plan.config.data, self.plan.budget, self.spans[arm.name], upfront)
+
     def prepare(self) -> None:
         """Make all that runs need, then take the directory for this recipe.
 
@@ -119,6 +126,14 @@ class Study:
             tokens = sum(span.steps * span.tokens_per_step for span in spans)
             sequences = tokens // plan.batch_shape.seq_len
             refuse_repeated_text(config, artifacts.corpus, f"arms.{name}", sequences)
+
+        # What a pruned student keeps is measured on text that is there.
+        for name, arm in plan.arms.items():
+            if arm.start.prunes:
+                try:
+                    check_calibration(artifacts.corpus, arm.start.calibration_sequences)
+                except InputError as e:
+                    raise InputError(f"arms.{name}: {e}") from None
 
         # The teacher has what every objective asks of it.
         for arm in plan.arms.values():

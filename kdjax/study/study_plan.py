@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-from kdjax.arms.charges import probe_charge, upfront_charges
+from kdjax.arms.charges import own_charges, upfront_charges
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.budget.accounting import Budget
@@ -83,12 +83,12 @@ class StudyPlan:
         return tuple(price(phase, phase.batch_shape(self.batch_shape)) for phase in arm.phases)
 
     def check_budget(self, arm: Arm, prices: tuple[Price, ...]) -> None:
-        """Check that the budget buys each phase of an arm a step, its MLM probe being paid.
+        """Check that the budget buys each phase of an arm a step, probe and start being paid.
 
         Raises:
             InputError: a phase without a single step.
         """
-        self.schedule(arm, Cost(prices, probe_charge(self.config, arm)))
+        self.schedule(arm, Cost(prices, own_charges(self.config, arm)))
 
     def cost(
         self, arm: Arm, prices: tuple[Price, ...], train_sequences: int, teacher: TeacherCost | None

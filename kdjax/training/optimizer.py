@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and linear decay over the budget."""
+"""Optimisers without their learning rate: AdamW, and Muon beside it; the update of a step."""
 
 from __future__ import annotations
 
@@ -8,24 +8,20 @@ import jax
 import optax
 
 from kdjax.config import OptimizerConfig
+from kdjax.training.muon import muon_with_adam
 
 
-def learning_rate(config: OptimizerConfig, before: float, after: float) -> float:
-    """Compute a step's learning rate: linear up to the peak, then linear down to 0 at the end.
+def transformation(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Build a recipe's optimiser, for parameters as one flat mapping.
 
-    Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, (n - i) /
-    (n - w)).
-
-    Args:
-        config: the peak and the warm-up.
-        before: share of the budget spent before the step.
-        after: share of it spent after the step.
+    What it returns is still to be multiplied by the step's learning rate (`apply`): the direction
+    and the weight decay alike, so a step takes `learning_rate * weight_decay` of a parameter off
+    it.
     """
-    # The line that falls, and where it is lower the one that rises
-    factor = min((1 - before) / (1 - config.warmup), 1.0)
-    if config.warmup:
-        factor = min(after / config.warmup, factor)
-    return config.learning_rate * max(0.0, factor)
+    if config.name == "adamw":
+        return adamw(config)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+    return _clipped(config, muon_with_adam(config, decay))
 
 
 def decays(params: Any) -> Any:
@@ -46,9 +42,16 @@ def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
     """
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+    return _clipped(config, adam, decay)
+
+
+def _clipped(
+    config: OptimizerConfig, *parts: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Chain the parts of an optimiser, behind the clipping of gradients where there is one."""
     if config.clip:
-        return optax.chain(optax.clip_by_global_norm(config.clip), adam, decay)
-    return optax.chain(adam, decay)
+        return optax.chain(optax.clip_by_global_norm(config.clip), *parts)
+    return optax.chain(*parts)
 
 
 def apply(

@@ -51,12 +51,16 @@ def combine(trainable: Flat, frozen: Flat, like: Any) -> Any:
 
 
 def select_optimizer_state(opt: Any, names: Flat) -> Any:
-    """Return the part of an optimiser's state that belongs to some of its flat parameters."""
+    """Return the part of an optimiser's state that belongs to some of its flat parameters.
+
+    A mapping in the state may be over some of the parameters alone, where an optimiser treats kinds
+    of them differently.
+    """
 
     def select(node: Any) -> Any:
         if not _is_flat(node):
             return node
-        return {name: node[name] for name in names}
+        return {name: node[name] for name in names if name in node}
 
     return jax.tree.map(select, opt, is_leaf=_is_flat)
 

@@ -17,7 +17,8 @@ from kdjax.models import abstract_params, forward
 from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
-from kdjax.training.optimizer import adamw, learning_rate
+from kdjax.training.learning_rate import learning_rate
+from kdjax.training.optimizer import transformation
 from kdjax.training.partition import parameters_in_use, partition
 from kdjax.training.step import (
     Forward,
@@ -229,16 +230,20 @@ class Phase:
     @property
     def transformation(self) -> optax.GradientTransformation:
         """Build the optimiser, but for the learning rate."""
-        return adamw(self.optimizer)
+        return transformation(self.optimizer)
 
     @property
     def compile_key(self) -> Phase:
         """Return the phase without what neither its compiled step nor its price depends on."""
-        # Learning rate and warm-up reach the step as its schedule inputs.
+        # The learning rate and its schedule reach the step as its schedule inputs.
         optimizer = replace(
             self.optimizer,
             learning_rate=OptimizerConfig.learning_rate,
             warmup=OptimizerConfig.warmup,
+            schedule=OptimizerConfig.schedule,
+            decay=OptimizerConfig.decay,
+            decay_shape=OptimizerConfig.decay_shape,
+            min_lr_ratio=OptimizerConfig.min_lr_ratio,
         )
         return replace(self, name="", optimizer=optimizer, until=1.0, batch_size=None)
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.config import ModelConfig
+from kdjax.training.importance import largest
 
 Array = np.ndarray
 Params = dict[str, Any]
@@ -141,7 +142,7 @@ def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConf
     # Scores are divided by sqrt(d): the student's by less.
     score_scale = (student.head_width / teacher.head_width) ** 0.25
     parts: dict[str, list[Array]] = {name: [] for name in ("query", "key", "value", "output")}
-    for head in _largest(weights, student.heads):
+    for head in largest(weights, student.heads):
         query = heads["query"][head]
         key = heads["key"][head]
         if teacher.positions == "learned":
@@ -165,16 +166,11 @@ def _feed_forward(p: Params, basis: Array, width: int) -> Params:
     """Project a feed-forward block to the new basis, with the neurons that weigh most."""
     up = basis.T @ p["up"]["kernel"]
     down = p["down"]["kernel"] @ basis
-    chosen = _largest(np.linalg.norm(up, axis=0) * np.linalg.norm(down, axis=1), width)
+    chosen = largest(np.linalg.norm(up, axis=0) * np.linalg.norm(down, axis=1), width)
     return {
         "up": {"kernel": up[:, chosen], "bias": p["up"]["bias"][chosen]},
         "down": {"kernel": down[chosen], "bias": p["down"]["bias"] @ basis},
     }
-
-
-def _largest(weights: Any, count: int) -> list[int]:
-    """Return where the largest weights are, ascending; of equal ones the first."""
-    return sorted(int(i) for i in np.argsort(-np.asarray(weights), kind="stable")[:count])
 
 
 def _signs(columns: Array) -> Array:

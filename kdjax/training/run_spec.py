@@ -13,6 +13,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
 from kdjax.config import TrainConfig
+from kdjax.data.mask_rate import MaskRate
 from kdjax.parallel import hosts
 from kdjax.progress import Progress
 from kdjax.training.checkpoints.storage import CheckpointStorage
@@ -36,6 +37,7 @@ class RunSpec:
             else `config.log` asks for.
         upfront: FLOPs spent before the first step, by account: the run's share of what the teacher
             cost.
+        mask_rate: masking rate of the run, where it changes over the budget, for its records.
         cache_bytes: size of the stored teacher outputs that it reads.
         repeats: whether text may be seen again once all of it was.
         evaluate: function that measures the student's parameters on held-out text.
@@ -57,6 +59,7 @@ class RunSpec:
     config: TrainConfig
     directory: Path
     upfront: Mapping[str, int] | None = None
+    mask_rate: MaskRate | None = None
     cache_bytes: int = 0
     repeats: bool = True
     evaluate: Callable[[Any], Mapping[str, float]] | None = None

@@ -11,7 +11,9 @@ from kdjax.config import ModelConfig, StartConfig
 from kdjax.errors import InputError, nearest
 from kdjax.models import Model, init
 from kdjax.objectives.layers import RULES, pairs
+from kdjax.training.importance import Importance, calibration_flops, has_known_layers
 from kdjax.training.projection import project
+from kdjax.training.pruning import prune
 
 START_RULES = tuple(rule for rule in RULES if rule != "last")
 
@@ -61,6 +63,10 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         return
     if teacher is None:
         raise InputError("start.source is 'teacher', expected a teacher")
+    if config.prunes and not has_known_layers(teacher):
+        raise InputError(
+            "start.cut is 'prune' and the teacher's layers are not BERT's, expected 'project'"
+        )
     at_most = ["width", "heads", "ffn", "type_vocab_size"]
     equal = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
     equal += ["first_norm", "norm_bias", "linear_bias", "ffn_gated"]
@@ -68,6 +74,10 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
         # width.
         equal += ["rotary_base", "local_rotary_base", "head_width"]
+    elif config.prunes:
+        # Heads are kept whole or not at all.
+        equal.append("head_width")
+        at_most.append("max_positions")
     else:
         at_most += ["head_width", "max_positions"]
 
@@ -141,8 +151,34 @@ def _check_projection(student: ModelConfig, teacher: ModelConfig) -> None:
         )
 
 
+def calibration_depth(config: StartConfig, student: ModelConfig, teacher: ModelConfig) -> int:
+    """Return how many of the teacher's layers calibration runs: up to the last that is kept."""
+    return max(start_layers(config, student, teacher))
+
+
+def start_flops(
+    config: StartConfig, student: ModelConfig, teacher: ModelConfig | None, seq_len: int
+) -> int:
+    """Count the FLOPs of making a start: the calibration of one that prunes; others cost none.
+
+    Args:
+        config: where the student starts.
+        student: configuration of the student.
+        teacher: configuration of the teacher.
+        seq_len: tokens of a sequence.
+    """
+    if not config.prunes or teacher is None:
+        return 0
+    depth = calibration_depth(config, student, teacher)
+    return calibration_flops(teacher, depth, config.calibration_sequences, seq_len)
+
+
 def start_params(
-    config: StartConfig, student: ModelConfig, teacher: Model | None, seed: int
+    config: StartConfig,
+    student: ModelConfig,
+    teacher: Model | None,
+    seed: int,
+    importance: Importance | None = None,
 ) -> dict[str, Any]:
     """Build the student's parameters before the first step, float32.
 
@@ -151,9 +187,11 @@ def start_params(
         student: configuration of the student.
         teacher: the teacher; needed where the start is from it.
         seed: seed of what is random: everything, or an MLM head that the teacher does not have.
+        importance: importances of the teacher's parts, for a start that prunes it.
 
     Raises:
-        InputError: the two models do not allow the start, as in `check_start`.
+        InputError: the two models do not allow the start, as in `check_start`, or it prunes and
+            nobody has measured importances.
     """
     check_start(config, student, teacher.config if teacher else None)
     if config.source == "random" or teacher is None:
@@ -175,7 +213,16 @@ def start_params(
     params = {**params, "layers": layers, "embeddings": embeddings}
 
     # As narrow as the student, with a head
-    params = project(params, teacher.config, student)
+    if not config.prunes:
+        params = project(params, teacher.config, student)
+    elif importance is None:
+        raise InputError("start.cut is 'prune' and no importances are given, expected some")
+    else:
+        # By the student's numbers of layers, as its parameters are by now
+        heads = {n: importance.heads[layer] for n, layer in enumerate(chosen, start=1)}
+        units = {n: importance.units[layer] for n, layer in enumerate(chosen, start=1)}
+        of_chosen = Importance(heads, units, importance.channels)
+        params = prune(params, teacher.config, student, of_chosen)
     if "mlm" not in params:
         params["mlm"] = init(student, seed).params["mlm"]
     return jax.tree.map(lambda x: np.asarray(x, np.float32), params)  # type: ignore[no-any-return]

@@ -50,7 +50,9 @@ class StepReporter:
         self._log = log
         phases = [compiled.phase for compiled in spec.compiled_phases]
         devices = spec.compiled_phases[0].program.layout.devices
-        self._recorder = MetricsRecorder(phases, devices, ledger, stopwatch, spec.peak, stopwatches)
+        self._recorder = MetricsRecorder(
+            phases, devices, ledger, stopwatch, spec.peak, stopwatches, mask_rate=spec.mask_rate
+        )
         self._pending: list[PendingStep] = []
 
     @property

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdjax.budget.accounting import ACCOUNTS, CASES, Budget, charged
+from kdjax.budget.accounting import ACCOUNTS, CASES, EVERY_LEDGER, Budget, charged
 from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
@@ -42,7 +42,7 @@ def test_ledger_spends_to_the_budget_and_never_over(
     assert span.steps == ledger.steps == steps
     assert 0 <= ledger.remaining < a_step
     assert ledger.total == ledger.used == steps * a_step
-    assert ledger.spent == {name: steps * price.parts().get(name, 0) for name in ACCOUNTS}
+    assert ledger.spent == {name: steps * price.parts().get(name, 0) for name in EVERY_LEDGER}
     assert (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens) == (
         7 * steps,
         3 * steps,
@@ -109,7 +109,7 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
         # A phase's steps at once: charging each takes too long.
         spent = {
             name: ledger.spent[name] + span.steps * span.price.parts().get(name, 0)
-            for name in ACCOUNTS
+            for name in EVERY_LEDGER
         }
         phases = (*ledger.phases[:number], span.steps, *ledger.phases[number + 1 :])
         ledger = dataclasses.replace(ledger, spent=spent, phases=phases)
@@ -155,11 +155,11 @@ def test_budget_below_one_step_is_refused() -> None:
 
 def test_four_cases_charge_what_their_name_says() -> None:
     spent = {account: 10**place for place, account in enumerate(ACCOUNTS)}
-    assert list(spent) == [*PARTS, "teacher_cache", "teacher_training", "mlm_probe"]
+    assert list(spent) == [*PARTS, "teacher_cache", "teacher_training", "mlm_probe", "calibration"]
     assert charged(spent, "nothing") == 10_011_011
-    assert charged(spent, "inference") == 10_111_111
+    assert charged(spent, "inference") == 110_111_111
     assert charged(spent, "training") == 11_011_011
-    assert charged(spent, "both") == 11_111_111
+    assert charged(spent, "both") == 111_111_111
 
 
 def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.arms.charges import calibration_charge
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.budget.price import Price
+from kdjax.config import StartConfig
 from kdjax.plan.spending import Spending
 from tests.sweep.sweeps import recipe
 
@@ -37,6 +40,20 @@ def test_budget_buys_the_whole_steps_that_it_pays_for(flops: int, case: str) -> 
     assert bought is not None
     assert bought.steps == steps
     assert bought.tokens == steps * batch_shape_of(CONFIG).tokens_per_step * FILL
+
+
+def test_calibration_of_a_pruned_start_leaves_less_where_the_teacher_is_paid_for() -> None:
+    start = StartConfig("teacher", "lower", cut="prune", calibration_sequences=1)
+    pruned = replace(ARM, config=replace(ARM.config, start=start))
+    (flops,) = calibration_charge(CONFIG, pruned).values()
+    arm = Spending(pruned, (PRICE,), CONFIG, FILL, math.inf)
+    budget = flops + 7 * STEP["inference"]
+    paid = arm.bought(budget, "inference")
+    assert paid is not None
+    assert paid.steps == 7
+    free = arm.bought(budget, "nothing")
+    assert free is not None
+    assert free.steps == budget // STUDENT
 
 
 @given(st.integers(100, 10**6), st.integers(0, 10**6), st.sampled_from(sorted(STEP)))

@@ -11,6 +11,7 @@ import yaml
 
 from kdjax import recipes
 from kdjax.config import Config, DataConfig, ModelSpec, TokenizerConfig
+from kdjax.config.model import with_family_settings
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
@@ -46,11 +47,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(ended: Ended) -> str:
-    """Return what a command said of bad input, in one line, after those of the text's
-    preparation."""
+    """Return what a command said of bad input, in one line, after those of its stages."""
     assert ended.status == 2
     *before, line = ended.err.strip().splitlines()
-    assert all(line.startswith("prepare: ") for line in before)
+    assert not any(stage.startswith("kdjax: ") for stage in before)
+    assert line.startswith("kdjax: ")
     return line
 
 
@@ -62,7 +63,7 @@ def test_models_take_the_vocabulary_size_of_a_trained_tokenizer(recipe: Path) ->
     assert again == config
     from_file = recipes.load(recipe, ["--data.tokenizer", "some.json"])
     assert from_file.data.tokenizer == "some.json"
-    assert from_file.student.vocab_size == ModelSpec().vocab_size
+    assert from_file.student.vocab_size == with_family_settings(ModelSpec()).vocab_size
 
 
 def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from typing import Any
 
@@ -21,7 +20,7 @@ from kdjax.models.features import FeatureRequest
 from kdjax.models.ops.dispatch import trace_reference
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.optimizer import decays, learning_rate
+from kdjax.training.optimizer import decays
 from kdjax.training.partition import flatten, partition
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.phase_price import REFERENCE_BITS, price
@@ -260,19 +259,6 @@ def test_params_without_gradient_cost_no_update() -> None:
     frozen_size = sum(leaf.size for leaf in frozen.values())
     of_all = price(tiny.phase("scratch"), tiny.SHAPE).optimizer / (trained_size + frozen_size)
     assert price(minilm, tiny.SHAPE).optimizer / trained_size == pytest.approx(of_all, rel=0.02)
-
-
-def test_schedule_warms_up_and_ends_with_budget() -> None:
-    config = OptimizerConfig(learning_rate=2.0, warmup=0.1)
-    rates = [learning_rate(config, step / 100, (step + 1) / 100) for step in range(101)]
-    # The rate climbs over a tenth of the budget.
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) == pytest.approx(rates[9]) == pytest.approx(rates[10]) == pytest.approx(2.0)
-    assert rates[99] == pytest.approx(2.0 / 90)
-    assert rates[100] == 0.0
-    # It only rises, then only falls.
-    assert all(a < b for a, b in itertools.pairwise(rates[:10]))
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_term_of_weight_zero_costs_nothing() -> None:

@@ -68,6 +68,24 @@ def test_choices_have_the_type_of_their_setting() -> None:
     assert [type(choice) for choice in choices] == [float, float]
 
 
+def test_optimiser_its_schedule_and_regularisers_can_be_tuned_by_arm() -> None:
+    distributions = space(
+        "{optimizer.name: {choices: [adamw, muon]}, optimizer.schedule: {choices: [linear, "
+        "cosine, wsd]}, optimizer.weight_decay: {low: 0.001, high: 1, log: true}, "
+        "optimizer.min_lr_ratio: {low: 0, high: 0.2}, student.attention_dropout: {choices: [0, "
+        "0.1]}, optimizer.ns_steps: {low: 3, high: 6}}"
+    )
+    assert distributions["optimizer.name"] == CategoricalDistribution(("adamw", "muon"))
+    assert distributions["optimizer.weight_decay"] == FloatDistribution(0.001, 1.0, log=True)
+    assert distributions["optimizer.ns_steps"] == IntDistribution(3, 6)
+    # What a trial tries is the arm's own, and reaches its phases.
+    settings = {"optimizer.name": "muon", "optimizer.weight_decay": 0.3, "student.dropout": 0.2}
+    tuned = with_settings(CONFIG.arms["own"], settings)
+    (phase,) = arms_of(replace(CONFIG, arms={"own": tuned}))["own"].phases
+    assert (phase.optimizer.name, phase.optimizer.weight_decay) == ("muon", 0.3)
+    assert (phase.optimizer.b1, phase.student.dropout) == (0.8, 0.2)
+
+
 def test_order_of_settings_in_the_recipe_does_not_matter() -> None:
     dropout = "student.dropout: {low: 0, high: 0.5}"
     decay = "optimizer.weight_decay: {low: 0, high: 1}"
@@ -114,6 +132,10 @@ REFUSED = [
         r"learning_rate: arms.scratch.optimizer: learning_rate is 0.0",
     ),
     ("{student.dropout: {low: 0, high: 1}}", r"student.dropout: .*dropout is 1.0, expected a rate"),
+    (
+        "{optimizer.schedule: {choices: [linear, wds]}}",
+        r"schedule: found the choice 'wds', expected 'linear' or 'cosine' or 'wsd'",
+    ),
     ("{student.heads: {choices: [2, 3]}}", r"student.heads: .*3 heads do not divide the width 16"),
 ]
 

@@ -29,7 +29,7 @@ from kdjax.evaluation.finetuning.step import (
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.training.lanes import BATCH_AXIS, stack, unstack
-from kdjax.training.optimizer import learning_rate
+from kdjax.training.learning_rate import learning_rate
 
 AHEAD = 8
 """Steps that the host prepares before the device has done them."""

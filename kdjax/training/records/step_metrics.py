@@ -19,6 +19,7 @@ from kdjax.budget.hardware import Peak, peak_memory, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.config import Schedule
+from kdjax.data.mask_rate import MaskRate
 from kdjax.objectives.schedule import value
 from kdjax.training.phase import Phase
 from kdjax.training.step import ScheduleInputs
@@ -74,6 +75,7 @@ class MetricsRecorder:
         peak: Peak | None,
         stopwatches: Sequence[Stopwatch] = (),
         *,
+        mask_rate: MaskRate | None = None,
         perf_counter: Callable[[], float] = time.perf_counter,
     ):
         """Begin to measure.
@@ -86,6 +88,7 @@ class MetricsRecorder:
             peak: peak of a device; None: not known, and records have no utilisation.
             stopwatches: stopwatches of all runs that share the devices, its own included; time that
                 passes is shared evenly among them. Empty: its own alone.
+            mask_rate: masking rate that changes over the budget; None: records have none.
             perf_counter: function that returns the seconds since some moment.
         """
         self._phases = phases
@@ -94,6 +97,7 @@ class MetricsRecorder:
         self._peak = peak
         self._stopwatches = stopwatches or (stopwatch,)
         self._perf_counter = perf_counter
+        self._mask_rate = mask_rate
         self._last = self._now(ledger)
 
     def record(self, step: PendingStep, figures: Mapping[str, float]) -> dict[str, Any]:
@@ -114,6 +118,9 @@ class MetricsRecorder:
         for key, figure in figures.items():
             record[_name(key)] = figure
         record |= self._weights(step)
+        if self._mask_rate is not None:
+            fraction = float(step.schedule_inputs.budget_fraction)
+            record["mlm_probability"] = self._mask_rate.of(fraction)
         record["tokens/seen"] = ledger.tokens
         record["tokens/unique"] = ledger.unique_tokens
         record["tokens/masked"] = ledger.masked_tokens

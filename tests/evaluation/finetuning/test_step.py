@@ -15,7 +15,7 @@ from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.step import compiled_step, init_state
 from kdjax.evaluation.finetuning.trial import EncoderSetup, schedule_of, step_key_of
 from kdjax.models import classify, init
-from kdjax.training.optimizer import learning_rate
+from kdjax.training.learning_rate import learning_rate
 from tests.evaluation import handmade
 
 SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3)

@@ -1,0 +1,56 @@
+"""The learning rate of a step, from the shares of the budget spent before and after it."""
+
+from __future__ import annotations
+
+import math
+
+from kdjax.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, before: float, after: float) -> float:
+    """Compute a step's learning rate: a linear warm-up to the peak, then the schedule's way down.
+
+    Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, f), where
+    f falls from 1 to `min_lr_ratio`, which the step after the last one would have: with `linear` on
+    the line (n - i) / (n - w), with `cosine` on (1 + cos(pi t)) / 2 with t = (i - w) / (n - w)
+    (Loshchilov & Hutter 2017, arXiv 1608.03983). `wsd` has f = 1 until the last d steps, and there
+    t = (i - (n - d)) / d and f = 1 - t, 1 - sqrt(t) (Hägele et al. 2024, arXiv 2405.18392), the
+    cosine's, or min_lr_ratio^t, the exponential of Hu et al. 2024 (arXiv 2404.06395).
+
+    Args:
+        config: the peak, the warm-up and the schedule.
+        before: share of the budget spent before the step.
+        after: share of it spent after the step.
+    """
+    factor = falling_factor(config, before)
+    # Where the line that rises is lower, the step warms up.
+    if config.warmup:
+        factor = min(after / config.warmup, factor)
+    return config.learning_rate * max(0.0, factor)
+
+
+def falling_factor(config: OptimizerConfig, budget_fraction: float) -> float:
+    """Compute the schedule's share of the peak, warm-up aside: 1 until `config.decay_start`, at the
+    budget's end `min_lr_ratio`."""
+    # How much of the way down is still ahead: 1 until the peak is left, 0 at the end
+    way = 1 - config.decay_start
+    if config.schedule == "wsd":
+        way = config.decay
+    ahead = min((1 - budget_fraction) / way, 1.0)
+    ahead = max(0.0, ahead)
+    floor = config.min_lr_ratio
+    shape: str = config.schedule
+    if config.schedule == "wsd":
+        shape = config.decay_shape
+    if shape == "exponential":
+        return math.pow(floor, 1 - ahead)
+    return floor + (1 - floor) * _fall(shape, ahead)
+
+
+def _fall(shape: str, ahead: float) -> float:
+    """Compute a fall from 1 to 0, where `ahead` falls so on a line."""
+    if shape == "cosine":
+        return (1 - math.cos(math.pi * ahead)) / 2
+    if shape == "sqrt":
+        return 1 - math.sqrt(1 - ahead)
+    return ahead
