@@ -62,7 +62,7 @@ def test_models_take_the_vocabulary_size_of_a_trained_tokenizer(recipe: Path) ->
     assert again == config
     from_file = recipes.load(recipe, ["--data.tokenizer", "some.json"])
     assert from_file.data.tokenizer == "some.json"
-    assert from_file.student.vocab_size == ModelSpec().vocab_size
+    assert from_file.student.vocab_size == Config().student.vocab_size
 
 
 def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
