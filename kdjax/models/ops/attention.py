@@ -108,7 +108,10 @@ def attention(
     forms = {}
     length = query.shape[1]
     width = query.shape[2]
-    if kernels and attention_kernel.fits(length, width, call.heads, scores=call.with_scores):
+    window = call.mask.half_window
+    if kernels and attention_kernel.fits(
+        length, width, call.heads, scores=call.with_scores, half_window=window
+    ):
         forms["tpu"] = by_tpu_kernel
     drops_out = call.dropout_key is not None and call.rate > 0
     plain = query.dtype == jnp.bfloat16 and not call.with_scores and not drops_out

@@ -37,6 +37,9 @@ from kdjax.models.ops.kernels.tiles import (
 
 MAX_LENGTH = 512
 """Tokens of a sequence that the kernel takes."""
+MAX_WINDOWED_LENGTH = 256
+"""Tokens of a sequence with a sliding window, whose mask takes more arrays [L, L]: at 512 those of
+a base size's backward pass do not fit on a v5e chip."""
 MAX_SCORES = 12 * 256**2
 """Entries of a sequence's scores, where they are handed out."""
 
@@ -45,7 +48,9 @@ BLOCK_BYTES = 1 << 20
 enough for VMEM."""
 
 
-def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
+def fits(
+    length: int, width: int, heads: int, *, scores: bool = False, half_window: int | None = None
+) -> bool:
     """Return whether the kernel takes such sequences: whole tiles that fit into on-chip memory.
 
     Args:
@@ -53,11 +58,13 @@ def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
         width: D.
         heads: H.
         scores: whether the scores are returned too.
+        half_window: positions that a position sees to either side; None: all of its segment's.
     """
     whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
     if scores and heads * length**2 > MAX_SCORES:
         return False
-    return whole_tiles and length <= MAX_LENGTH
+    longest = MAX_LENGTH if half_window is None else MAX_WINDOWED_LENGTH
+    return whole_tiles and length <= longest
 
 
 def forward(

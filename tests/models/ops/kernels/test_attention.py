@@ -163,3 +163,9 @@ def test_kernel_with_a_sliding_window_computes_plain_attention_inside_it() -> No
     joined, segment_ids, *grads_out = arrays
     out, pull = jax.vjp(lambda x: plain(x, segment_ids, half_window=3), joined)
     assert_near(got, (out, pull(tuple(grads_out))[0]), KERNEL_ROUNDING[F32])
+
+
+@pytest.mark.parametrize(("length", "fits"), [(256, True), (512, False)])
+def test_kernel_with_a_sliding_window_fits_shorter_sequences(length: int, fits: bool) -> None:
+    assert attention.fits(length, 768, 12, half_window=64) is fits
+    assert attention.fits(length, 768, 12)
