@@ -108,10 +108,7 @@ def attention(
     forms = {}
     length = query.shape[1]
     width = query.shape[2]
-    window = call.mask.half_window
-    if kernels and attention_kernel.fits(
-        length, width, call.heads, scores=call.with_scores, half_window=window
-    ):
+    if kernels and attention_kernel.fits(length, width, call.heads, scores=call.with_scores):
         forms["tpu"] = by_tpu_kernel
     drops_out = call.dropout_key is not None and call.rate > 0
     plain = query.dtype == jnp.bfloat16 and not call.with_scores and not drops_out

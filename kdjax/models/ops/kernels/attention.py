@@ -37,9 +37,9 @@ from kdjax.models.ops.kernels.tiles import (
 
 MAX_LENGTH = 512
 """Tokens of a sequence that the kernel takes."""
-MAX_WINDOWED_LENGTH = 256
-"""Tokens of a sequence with a sliding window, whose mask takes more arrays [L, L]: at 512 those of
-a base size's backward pass do not fit on a v5e chip."""
+MAX_SIZE = 256 * 1024
+"""Length times width of a sequence that the kernel takes: what is above it, as 384 x 768, runs out
+of a v5e chip's 16 MiB in the backward pass (by the TPU compiler, with a window and without)."""
 MAX_SCORES = 12 * 256**2
 """Entries of a sequence's scores, where they are handed out."""
 
@@ -48,9 +48,7 @@ BLOCK_BYTES = 1 << 20
 enough for VMEM."""
 
 
-def fits(
-    length: int, width: int, heads: int, *, scores: bool = False, half_window: int | None = None
-) -> bool:
+def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
     """Return whether the kernel takes such sequences: whole tiles that fit into on-chip memory.
 
     Args:
@@ -58,13 +56,16 @@ def fits(
         width: D.
         heads: H.
         scores: whether the scores are returned too.
-        half_window: positions that a position sees to either side; None: all of its segment's.
     """
-    whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
     if scores and heads * length**2 > MAX_SCORES:
         return False
-    longest = MAX_LENGTH if half_window is None else MAX_WINDOWED_LENGTH
-    return whole_tiles and length <= longest
+    return has_whole_tiles(length, width, heads) and length * width <= MAX_SIZE
+
+
+def has_whole_tiles(length: int, width: int, heads: int) -> bool:
+    """Return whether sequences are of whole tiles, and no longer than kernels take at all."""
+    whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
+    return whole_tiles and length <= MAX_LENGTH
 
 
 def forward(
