@@ -156,6 +156,10 @@ def operations(size: Size) -> dict[str, Operation]:
             lambda *arrays: ops.layer_norm(*arrays, 1e-12), (hidden, drawn(width), bias)
         ),
         "gelu": Operation(lambda x: ops.gelu(x, "exact"), (drawn(*tokens, model.ffn),)),
+        "gated_gelu": Operation(
+            lambda x, gate: ops.gated_gelu(x, gate, "exact"),
+            (drawn(*tokens, model.ffn), drawn(*tokens, model.ffn)),
+        ),
         "attention": Operation(attention, tuple(drawn(*tokens, width) for _ in range(3))),
         "attention, scores read": Operation(scores, tuple(drawn(*tokens, width) for _ in range(3))),
         "attention, dropout 0.1": Operation(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdjax import recipes
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import (
     ArmConfig,
     Config,
@@ -254,3 +255,32 @@ def test_later_settings_at_their_defaults_identify_nothing() -> None:
         assert recipes.from_dict(plain(to_dict(one))) == one
     # The recipe that is printed has every setting.
     assert "schedule: linear" in recipes.dump(config)
+
+
+def test_models_of_a_recipe_leave_nothing_open_and_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("student: {family: distilbert, size: 2x64, dropout: 0.2}\n", encoding="utf-8")
+    config = recipes.load(path, ["--teacher.architecture.family", "roberta"])
+    assert (config.student.type_vocab_size, config.student.dropout) == (0, 0.2)
+    assert config.teacher.architecture.vocab_size == 50265
+    # Written out, a recipe says all of it.
+    path.write_text(recipes.dump(config), encoding="utf-8")
+    assert "type_vocab_size: 0" in path.read_text(encoding="utf-8")
+    assert recipes.load(path) == config
+
+
+def test_arm_of_another_family_keeps_size_and_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    text = "student: {size: 2x64, dropout: 0.3}\narms: {scratch: {student: {family: modernbert}}}\n"
+    path.write_text(text, encoding="utf-8")
+    student = arms_of(recipes.load(path))["scratch"].student
+    assert (student.layers, student.vocab_size, student.ffn) == (2, 30522, 96)
+    assert (student.family, student.dropout) == ("modernbert", 0.0)
+
+
+def test_family_that_a_recipe_contradicts_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    text = "student: {family: modernbert, type_vocab_size: 2}\narms: {scratch: {}}\n"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="type_vocab_size is 2, expected 0, as every modernbert"):
+        arms_of(recipes.load(path))

@@ -1,4 +1,4 @@
-"""BERT encoders: building, running, and reading and writing Hugging Face directories."""
+"""Encoders: building, running, and reading and writing Hugging Face directories."""
 
 from kdjax.models.bert import (
     Model,

@@ -1,4 +1,4 @@
-"""BERT encoders as functions over plain nested dictionaries of parameters.
+"""Encoders as functions over plain nested dictionaries of parameters.
 
 Letters in shapes: B batch, L length, D width, S slots.
 """
@@ -16,8 +16,9 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.models.encoder import Encoder, MlmHead, TaskHead
+from kdjax.models.encoder import Encoder
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
+from kdjax.models.layers import MlmHead, TaskHead
 from kdjax.models.ops.dropout import fold, sequence_seeds
 from kdjax.models.starts import ShapesOnly
 

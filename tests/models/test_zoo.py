@@ -88,3 +88,37 @@ def test_resolve_of_a_width_alone_gives_a_feed_forward_block_four_times_as_wide(
     assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4)).ffn == 128
     assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4, ffn=40)).ffn == 40
     assert zoo.resolve(ModelSpec(size="minilm-l6")).ffn == 1536
+
+
+def test_family_sets_what_the_spec_leaves_open() -> None:
+    config = zoo.resolve(ModelSpec(family="modernbert", size="6x384", dropout=0.2))
+    assert (config.layers, config.heads, config.ffn) == (6, 6, 576)
+    assert (config.rotary_base, config.local_rotary_base) == (160000.0, 10000.0)
+    assert (config.dropout, config.attention_dropout, config.norm_eps) == (0.2, 0.0, 1e-5)
+    assert [config.half_window(n) for n in range(1, 7)] == [None, 64, 64, None, 64, 64]
+
+
+@pytest.mark.parametrize("changes", [{"attention_window": 0}, {"global_every": 1}], ids=str)
+def test_without_a_window_every_layer_sees_all(changes: dict[str, int]) -> None:
+    config = zoo.resolve(ModelSpec(family="modernbert", size="6x384", **changes))
+    assert (config.attention_window, config.global_every) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("modernbert-base", 149),
+        ("modernbert-large", 395),
+        ("ettin-17m", 17),
+        ("ettin-32m", 32),
+        ("ettin-68m", 68),
+        ("ettin-150m", 149),
+        ("ettin-400m", 395),
+        ("ettin-1b", 1028),
+    ],
+)
+def test_parameters_of_modernberts_sizes_are_those_of_their_papers(
+    name: str, millions: float
+) -> None:
+    config = zoo.resolve(ModelSpec(family="modernbert", size=name))
+    assert sum(count_params(abstract_params(config))) == pytest.approx(1e6 * millions, rel=0.01)

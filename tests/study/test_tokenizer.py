@@ -11,7 +11,6 @@ import yaml
 
 from kdjax import recipes
 from kdjax.config import Config, DataConfig, ModelSpec, TokenizerConfig
-from kdjax.config.model import with_family_settings
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
@@ -63,7 +62,7 @@ def test_models_take_the_vocabulary_size_of_a_trained_tokenizer(recipe: Path) ->
     assert again == config
     from_file = recipes.load(recipe, ["--data.tokenizer", "some.json"])
     assert from_file.data.tokenizer == "some.json"
-    assert from_file.student.vocab_size == with_family_settings(ModelSpec()).vocab_size
+    assert from_file.student.vocab_size == Config().student.vocab_size
 
 
 def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:

@@ -250,3 +250,29 @@ def test_coordinates_that_turn_together_become_neighbours_and_back() -> None:
     # Kernels turn along their output axis.
     kernel = np.random.default_rng(0).normal(size=(5, 12))
     np.testing.assert_array_equal(neighbours_of_halves(kernel, 2)[:, 1], kernel[:, 3])
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        {"model": {"vocab": {"<s>": 0, "<pad>": 3}}},
+        {"model": {"vocab": [["<s>", 0.0], ["</s>", 0.0], ["a", -1.0], ["<pad>", 0.0]]}},
+        {"model": {"vocab": {"a": 0}}, "added_tokens": [{"content": "[PAD]", "id": 3}]},
+    ],
+    ids=["by name", "Unigram", "added"],
+)
+def test_model_saved_with_a_tokenizer_counts_positions_from_its_padding_token(
+    tmp_path: Path, config_with: ConfigWith, vocabulary: dict[str, Any]
+) -> None:
+    """transformers counts RoBERTa's positions from it, whatever the student was configured with."""
+    config = config_with(family="roberta", pad_token_id=1)
+    model = Model(config, random_params(config))
+    tokenizer = tmp_path / "some.json"
+    tokenizer.write_text(json.dumps(vocabulary), encoding="utf-8")
+    save_pretrained(tmp_path / "out", model, tokenizer=tokenizer)
+    settings = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert settings["pad_token_id"] == 3
+    assert settings["max_position_embeddings"] == config.max_positions + 4
+    back = from_pretrained(tmp_path / "out")
+    assert back.config.max_positions == config.max_positions
+    jax.tree.map(np.testing.assert_array_equal, back.params, model.params)

@@ -37,6 +37,9 @@ from kdjax.models.ops.kernels.tiles import (
 
 MAX_LENGTH = 512
 """Tokens of a sequence that the kernel takes."""
+MAX_SIZE = 256 * 1024
+"""Length times width of a sequence that the kernel takes: what is above it, as 384 x 768, runs out
+of a v5e chip's 16 MiB in the backward pass (by the TPU compiler, with a window and without)."""
 MAX_SCORES = 12 * 256**2
 """Entries of a sequence's scores, where they are handed out."""
 
@@ -54,9 +57,14 @@ def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
         heads: H.
         scores: whether the scores are returned too.
     """
-    whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
     if scores and heads * length**2 > MAX_SCORES:
         return False
+    return has_whole_tiles(length, width, heads) and length * width <= MAX_SIZE
+
+
+def has_whole_tiles(length: int, width: int, heads: int) -> bool:
+    """Return whether sequences are of whole tiles, and no longer than kernels take at all."""
+    whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
     return whole_tiles and length <= MAX_LENGTH
 
 

@@ -37,7 +37,7 @@ def fits(length: int, widths: tuple[int, int], heads: int) -> bool:
         widths: D_s and D_t.
         heads: A.
     """
-    return all(attention.fits(length, width, heads) for width in widths)
+    return all(attention.has_whole_tiles(length, width, heads) for width in widths)
 
 
 def forward(

@@ -141,12 +141,14 @@ def test_kernel_takes_large_scores() -> None:
     ("length", "width", "heads", "scores", "fits"),
     [
         (128, 768, 12, False, True),
-        (512, 768, 12, False, True),
+        (512, 384, 6, False, True),
+        (256, 1024, 16, False, True),
+        (384, 768, 12, False, False),  # more than a chip's memory takes
         (256, 768, 12, True, True),
         (128, 128, 16, False, True),
         (120, 768, 12, False, False),  # not whole tiles
         (640, 768, 12, False, False),  # too long
-        (512, 768, 12, True, False),  # too many scores
+        (512, 384, 6, True, False),  # too many scores
         (128, 192, 3, False, False),  # columns that are not whole tiles
         (128, 128, 32, False, False),  # heads narrower than a tile's rows
     ],

@@ -1,0 +1,363 @@
+"""The parts of an encoder as Flax NNX modules: linear layers, LayerNorms, embeddings, attention,
+feed-forward blocks, transformer layers and heads. What families differ in are facts of the
+configuration, each by itself.
+
+Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary.
+`dropout_key` is as in `kdjax.models.ops.dropout`; every site folds its own number in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from kdjax.config import ComputeConfig, ModelConfig
+from kdjax.models import ops
+from kdjax.models.features import Batch
+from kdjax.models.ops.dropout import Key, Site
+from kdjax.models.starts import initializer
+
+AttentionFeatures = dict[str, jax.Array]
+"""What a layer's attention computes on its way, by the names in `ATTENTION_FEATURES`."""
+
+
+class Linear(nnx.Linear):  # type: ignore[misc]
+    """A linear layer, whose kernel starts as the model's."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        width: int,
+        out: int,
+        rngs: nnx.Rngs,
+        compute: ComputeConfig,
+        *,
+        bias: bool = True,
+        of_output: bool = False,
+    ):
+        super().__init__(
+            width,
+            out,
+            use_bias=bias,
+            kernel_init=initializer(config, of_output=of_output),
+            dtype=jnp.dtype(compute.dtype),
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array, *, activated: bool = False) -> jax.Array:
+        """Return `[..., E]` of `[..., D]`; `activated`: an elementwise function follows."""
+        return ops.linear(x.astype(self.dtype), self.kernel[...], _bias_of(self), activated)
+
+
+class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
+    """A LayerNorm over the width."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        super().__init__(
+            config.width,
+            epsilon=config.norm_eps,
+            use_bias=config.norm_bias,
+            dtype=jnp.dtype(compute.dtype),
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return `x` normalised over the last axis."""
+        return ops.layer_norm(x.astype(self.dtype), self.scale[...], _bias_of(self), self.epsilon)
+
+
+def _bias_of(module: nnx.Linear | nnx.LayerNorm) -> jax.Array | None:
+    """Return a module's bias; None where it has none."""
+    if module.bias is None:
+        return None
+    bias: jax.Array = module.bias[...]
+    return bias
+
+
+class Embedding(nnx.Module):  # type: ignore[misc]
+    """A table of vectors."""
+
+    def __init__(self, config: ModelConfig, entries: int, rngs: nnx.Rngs):
+        start = initializer(config)
+        self.embedding = nnx.Param(start(rngs.params(), (entries, config.width), jnp.float32))
+
+    def __call__(self, index: jax.Array) -> jax.Array:
+        """Return the vectors at `index`; NaN where it is out of range."""
+        return ops.embed(self.embedding[...], index)
+
+
+class Embeddings(nnx.Module):  # type: ignore[misc]
+    """Word embeddings, and those of token types and of positions where the model has them."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        self.word = Embedding(config, config.vocab_size, rngs)
+        learned = config.positions == "learned"
+        self.position = Embedding(config, config.max_positions, rngs) if learned else None
+        has_types = config.type_vocab_size > 0
+        self.type = Embedding(config, config.type_vocab_size, rngs) if has_types else None
+        self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
+        self.dropout = config.dropout
+        if config.embedding_dropout is not None:
+            self.dropout = config.embedding_dropout
+        # Of a single type all tokens are, whatever a batch of pairs says.
+        self.reads_types = config.type_vocab_size > 1
+        self.dtype = compute.dtype
+
+    def __call__(self, batch: Batch, dropout_key: Key) -> jax.Array:
+        """Return their sum, normalised where the model does that, `[B, L, D]`."""
+        x = self.word(batch["tokens"])
+        if self.type is not None:
+            types = self.type.embedding[0]
+            if self.reads_types and "types" in batch:
+                types = self.type(batch["types"])
+            x = x + types
+        if self.position is not None:
+            x = x + self.position(batch["positions"])
+        # After the sum: the gradient of a frequent token, a long sum, is summed in float32.
+        x = x.astype(self.dtype)
+        if self.norm is not None:
+            x = self.norm(x)
+        return ops.dropout(x, self.dropout, dropout_key, site=Site.EMBEDDINGS)
+
+
+class Attention(nnx.Module):  # type: ignore[misc]
+    """Self-attention of several heads, with the linear layers before and after it."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        width = config.width
+        bias = config.linear_bias
+        self.query = Linear(config, width, width, rngs, compute, bias=bias)
+        self.key = Linear(config, width, width, rngs, compute, bias=bias)
+        self.value = Linear(config, width, width, rngs, compute, bias=bias)
+        self.output = Linear(config, width, width, rngs, compute, bias=bias, of_output=True)
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
+        self.kernels = compute.attention == "auto"
+
+    def __call__(
+        self,
+        x: jax.Array,
+        view: LayerView,
+        dropout_key: Key,
+        requested: frozenset[str],
+    ) -> tuple[jax.Array, AttentionFeatures]:
+        """Return the output `[B, L, D]` and the requested features.
+
+        Args:
+            x: input of the layer, `[B, L, D]`.
+            view: mask and rotation of layers of its kind.
+            dropout_key: the layer's dropout key; None: no dropout.
+            requested: names of features, of `ATTENTION_FEATURES`.
+        """
+        # One product, as they have the same input.
+        layers = (self.query, self.key, self.value)
+        kernels = [layer.kernel[...] for layer in layers]
+        biases = [_bias_of(layer) for layer in layers]
+        query, key, value = ops.linear_each(x, kernels, biases)
+        query = self._rotated(query, view.rotation)
+        key = self._rotated(key, view.rotation)
+        assert view.mask is not None  # a layer that runs whole has one
+        call = ops.AttentionCall(
+            view.mask, self.heads, self.dropout, dropout_key, with_scores="scores" in requested
+        )
+        context, scores = ops.attention(query, key, value, call, kernels=self.kernels)
+
+        # What is not asked for is not split into heads.
+        features = {}
+        for name, projected in (("query", query), ("key", key), ("value", value)):
+            if name in requested:
+                features[name] = ops.split_heads(projected, self.heads)
+        if scores is not None and "scores" in requested:
+            features["scores"] = scores
+        return self.output(context), features
+
+    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
+        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
+        rotation = view.rotation
+        first_rotation = None
+        if rotation is not None:
+            first_rotation = ops.Rotation(rotation.cos[:, :1], rotation.sin[:, :1])
+        assert view.mask is not None  # of the first position
+        context = ops.first_token_attention(
+            self._rotated(self.query(x[:, :1]), first_rotation),
+            self._rotated(self.key(x), rotation),
+            self.value(x),
+            ops.AttentionCall(view.mask, self.heads, self.dropout, dropout_key),
+        )
+        return self.output(context)
+
+    def features(
+        self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
+    ) -> AttentionFeatures:
+        """Compute the requested features, and nothing that they do not need.
+
+        Queries and keys are those that are compared: where positions are rotary, after the
+        rotation. Each is a product of its own here: `__call__` needs all three, and has one for
+        them together, which would compute what is not asked for.
+
+        Args:
+            x: input of the layer, `[B, L, D]`.
+            rotation: rotation of queries and keys; None where positions are learned.
+            requested: names of features, of `ATTENTION_FEATURES`.
+        """
+        needed = requested
+        if "scores" in requested:
+            needed = requested | {"query", "key"}
+        features = {}
+        if "query" in needed:
+            features["query"] = ops.split_heads(self._rotated(self.query(x), rotation), self.heads)
+        if "key" in needed:
+            features["key"] = ops.split_heads(self._rotated(self.key(x), rotation), self.heads)
+        if "value" in needed:
+            features["value"] = ops.split_heads(self.value(x), self.heads)
+        if "scores" in requested:
+            features["scores"] = ops.attention_scores(features["query"], features["key"])
+        return {name: features[name] for name in requested}
+
+    def _rotated(self, x: jax.Array, rotation: ops.Rotation | None) -> jax.Array:
+        """Return queries or keys `[B, L, D]`, rotated where positions are rotary."""
+        if rotation is None:
+            return x
+        return ops.rotate(x, rotation, self.heads)
+
+
+class FeedForward(nnx.Module):  # type: ignore[misc]
+    """The feed-forward block, gated or not."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        width = config.width
+        bias = config.linear_bias
+        self.up = Linear(config, width, config.ffn, rngs, compute, bias=bias)
+        gated = config.ffn_gated
+        self.gate = Linear(config, width, config.ffn, rngs, compute, bias=bias) if gated else None
+        self.down = Linear(config, config.ffn, width, rngs, compute, bias=bias, of_output=True)
+        self.gelu = config.gelu
+        self.dropout_inside = config.dropout if config.dropout_sites == "modernbert" else 0.0
+
+    def __call__(self, x: jax.Array, dropout_key: Key) -> jax.Array:
+        """Return `[B, L, D]` of `[B, L, D]`."""
+        if self.gate is None:
+            hidden = ops.gelu(self.up(x, activated=True), self.gelu)
+        else:
+            # One product, as they have the same input.
+            kernels = [self.up.kernel[...], self.gate.kernel[...]]
+            biases = [_bias_of(self.up), _bias_of(self.gate)]
+            up, gate = ops.linear_each(x.astype(self.up.dtype), kernels, biases)
+            hidden = ops.gated_gelu(up, gate, self.gelu)
+        hidden = ops.dropout(hidden, self.dropout_inside, dropout_key, site=Site.FFN_HIDDEN)
+        return self.down(hidden)
+
+
+class LayerView(NamedTuple):
+    """What layers of one kind see, the same for all of them.
+
+    Attributes:
+        mask: positions that each position may look at; None where no layer runs whole.
+        rotation: rotation of queries and keys; None where positions are learned.
+    """
+
+    mask: ops.AttentionMask | None
+    rotation: ops.Rotation | None
+
+
+class Layer(nnx.Module):  # type: ignore[misc]
+    """A transformer layer, post-LN or pre-LN (Xiong et al. 2020, arXiv 2002.04745)."""
+
+    def __init__(
+        self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, is_first: bool
+    ):
+        self.attention = Attention(config, rngs, compute)
+        has_norm = config.first_norm or not is_first
+        self.attention_norm = LayerNorm(config, rngs, compute) if has_norm else None
+        self.ffn = FeedForward(config, rngs, compute)
+        self.ffn_norm = LayerNorm(config, rngs, compute)
+        self.pre_norm = config.norm == "pre"
+        # By the places where the model of that name drops out
+        of_attention = {"bert": config.dropout, "modernbert": config.attention_dropout}
+        self.attention_dropout = of_attention.get(config.dropout_sites, 0.0)
+        self.ffn_dropout = 0.0 if config.dropout_sites == "modernbert" else config.dropout
+
+    def __call__(
+        self, x: jax.Array, view: LayerView, dropout_key: Key, requested: frozenset[str]
+    ) -> tuple[jax.Array, AttentionFeatures]:
+        """Return the output `[B, L, D]`, and the requested features of the attention.
+
+        Args:
+            x: output of the layer below, `[B, L, D]`.
+            view: mask and rotation of layers of its kind.
+            dropout_key: dropout key of this layer alone; None: no dropout.
+            requested: names of features, of `ATTENTION_FEATURES`.
+        """
+        attended, features = self.attention(self._attention_input(x), view, dropout_key, requested)
+        return self._after_attention(x, attended, dropout_key), features
+
+    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
+        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
+        attended = self.attention.first_token(self._attention_input(x), view, dropout_key)
+        return self._after_attention(x[:, :1], attended, dropout_key)
+
+    def _after_attention(self, x: jax.Array, attended: jax.Array, dropout_key: Key) -> jax.Array:
+        """Return a layer's output from its input and what its attention makes of it."""
+        rate = self.attention_dropout
+        x = x + ops.dropout(attended, rate, dropout_key, site=Site.ATTENTION_OUTPUT)
+        if not self.pre_norm:
+            assert self.attention_norm is not None  # of a post-LN model every layer has one
+            x = self.attention_norm(x)
+            return self.ffn_norm(x + self._transformed(x, dropout_key))
+        return x + self._transformed(self.ffn_norm(x), dropout_key)
+
+    def _transformed(self, x: jax.Array, dropout_key: Key) -> jax.Array:
+        """Return what the feed-forward block adds to the residual stream."""
+        transformed = self.ffn(x, dropout_key)
+        return ops.dropout(transformed, self.ffn_dropout, dropout_key, site=Site.FFN_OUTPUT)
+
+    def attention_features(
+        self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
+    ) -> AttentionFeatures:
+        """Compute the requested features of the attention, and nothing after them."""
+        return self.attention.features(self._attention_input(x), rotation, requested)
+
+    def _attention_input(self, x: jax.Array) -> jax.Array:
+        if self.pre_norm and self.attention_norm is not None:
+            return self.attention_norm(x)
+        return x
+
+
+class MlmHead(nnx.Module):  # type: ignore[misc]
+    """The MLM head; its decoder is the word embedding."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        self.dense = Linear(
+            config,
+            config.width,
+            config.width,
+            rngs,
+            compute,
+            bias=config.linear_bias,
+            of_output=True,
+        )
+        self.norm = LayerNorm(config, rngs, compute)
+        self.bias = nnx.Param(jnp.zeros(config.vocab_size))
+        self.gelu = config.gelu
+
+    def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
+        """Return logits `[B, S, V]` of hidden states `[B, S, D]`."""
+        x = self.norm(ops.gelu(self.dense(hidden, activated=True), self.gelu))
+        return ops.tied_logits(x, word.embedding[...], self.bias[...])
+
+
+class TaskHead(nnx.Module):  # type: ignore[misc]
+    """BERT's head for classification or regression: a pooler, then a linear layer."""
+
+    def __init__(self, config: ModelConfig, outputs: int, rngs: nnx.Rngs):
+        self.pooler = Linear(config, config.width, config.width, rngs, ComputeConfig())
+        self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
+        self.dropout = config.dropout
+
+    def __call__(self, pooled: jax.Array, dropout_key: Key) -> jax.Array:
+        """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
+        x = jnp.tanh(self.pooler(pooled))
+        return self.output(ops.dropout(x, self.dropout, dropout_key, site=Site.TASK_POOLED))
