@@ -20,6 +20,14 @@ class Ended:
     out: str
     err: str
 
+    @property
+    def complaint(self) -> str:
+        """Return the one line on what is wrong: the last, after those of the command's stages."""
+        *stages, line = self.err.splitlines()
+        assert line.startswith("kdjax: "), self.err
+        assert not any(stage.startswith("kdjax: ") for stage in stages), self.err
+        return line
+
 
 def kdjax(*words: str | Path) -> Ended:
     """Run a command line in this process."""
