@@ -51,8 +51,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from
 
 MEMORY_LIMIT = 2**31
 """Bytes of memory above which a worker forgets its compiled programs after a file of tests."""
-COLLECTED_EVERY = 2**28
-"""Bytes by which a worker's memory grows before it looks for garbage: that takes half a second each
+COLLECTED_EVERY = 2**29
+"""Bytes by which a worker's memory grows before it looks for garbage: that takes some seconds each
 time."""
 
 

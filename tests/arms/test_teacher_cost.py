@@ -39,7 +39,9 @@ def recipe(directory: Path, encoder: str) -> Path:
     return small_study.write(directory, teacher=teacher, **CHANGES)
 
 
-@pytest.mark.parametrize("encoder", ["tuned", "frozen"])
+@pytest.mark.parametrize(
+    "encoder", ["tuned", pytest.param("frozen", marks=pytest.mark.exhaustive)]
+)
 def test_tuned_encoder_is_charged_to_all_arms_and_a_head_to_arms_that_use_it(
     encoder: str, tmp_path: Path
 ) -> None:

@@ -88,7 +88,13 @@ def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: P
     assert audited.status == 0, audited.out + audited.err
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in ("nothing", "both") else pytest.param(case, marks=pytest.mark.exhaustive)
+        for case in CASES
+    ],
+)
 def test_each_teacher_accounting_charges_its_parts(recipe: Path, tmp_path: Path, case: str) -> None:
     changes = ("--budget.teacher", case, "--teacher.training_flops", "4e7", "--budget.students", 2)
     results = compared(recipe, tmp_path / "out", *changes)

@@ -221,6 +221,7 @@ def test_page_and_terminal_name_each_protocol_and_task(
         assert title in printed
 
 
+@pytest.mark.exhaustive
 def test_study_killed_in_fine_tuning_and_made_in_parts_ends_with_the_same_results(
     recipe: Path, study: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

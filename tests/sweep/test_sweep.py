@@ -127,6 +127,7 @@ def test_directory_of_another_recipe_is_refused_naming_the_setting(swept: Swept)
     )
 
 
+@pytest.mark.exhaustive
 def test_audit_of_a_changed_sweep_names_the_changed_metric(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax("audit", swept.out)
     assert ended.status == 0, ended.out + ended.err
