@@ -89,6 +89,18 @@ def undrawn() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Show studies one device, where meshes are not looked at: programs for eight take longer to
+    compile and to run."""
+    import jax
+
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: devices)
+        yield
+
+
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Collect what files of tests left behind; what stays then stays to the end, unless memory
     grows too large."""

@@ -63,9 +63,7 @@ LINES = {
         *(pytest.param(part, marks=pytest.mark.exhaustive) for part in ("real", "host")),
     ],
 )
-def test_part_prints_a_line_for_each_of_its_figures(
-    part: str, tmp_path: Path
-) -> None:
+def test_part_prints_a_line_for_each_of_its_figures(part: str, tmp_path: Path) -> None:
     lines = LINES[part]
     printed = list(benchmark.PARTS[part](tmp_path, OPTIONS))
     assert len(printed) == len(lines)

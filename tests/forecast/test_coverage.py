@@ -76,10 +76,7 @@ def hits_of_design(design: tuple[int, int, float]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "design",
-    [
-        design if design in SOME else pytest.param(design, marks=EXHAUSTIVE)
-        for design in DESIGNS
-    ],
+    [design if design in SOME else pytest.param(design, marks=EXHAUSTIVE) for design in DESIGNS],
 )
 def test_intervals_of_one_design_cover_at_nominal_rate(design: tuple[int, int, float]) -> None:
     low, high = SINGLE

@@ -31,7 +31,6 @@ from kdjax.models import (
 from tests.models.fixtures import BatchOf, ConfigWith, Scramble
 from tests.tolerance import assert_sums_equal
 
-
 EXHAUSTIVE = pytest.mark.exhaustive
 HELD_IN_PAIRS = [
     ["post", True, "tanh"],

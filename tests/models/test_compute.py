@@ -122,7 +122,7 @@ def run(
             total += jnp.mean(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape))
         return total, features
 
-    gradient, features = jax.jit(jax.grad(loss, has_aux=True))(params_of(config))
+    gradient, features = jax.grad(loss, has_aux=True)(params_of(config))
     return features, gradient
 
 

@@ -14,7 +14,7 @@ from kdjax.budget.accounting import CASES, charged
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
@@ -59,6 +59,7 @@ def test_token_budget_gives_every_arm_the_same_steps(recipe: Path, tmp_path: Pat
     assert audited.status == 0, audited.out + audited.err
 
 
+@pytest.mark.exhaustive
 def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: Path) -> None:
     seconds = 2.0
     results = compared(

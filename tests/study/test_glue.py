@@ -28,7 +28,7 @@ from kdjax.study import runner
 from tests import glue, small_study
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 PROTOCOLS = ("probe", "fixed", "grid", "few_shot")
 TRIALS = {"fixed": 1, "grid": 2, "few_shot": 2}

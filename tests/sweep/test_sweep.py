@@ -26,7 +26,7 @@ from tests.study.conftest import kdjax
 from tests.sweep.sweeps import recipe as made_up_recipe
 from tests.sweep.sweeps import sweep
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 BUDGETS = [1.0e7, 2.0e7, 4.0e7, 8.0e7]
 BARE = {

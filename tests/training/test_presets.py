@@ -51,8 +51,8 @@ ALSO = {
     "tinybert",
     "minilm",
 }
-"""Objectives that others hold: the first is a phase of `two_stage`, the next three have no terms but
-those of `two_stage` and `paper_as_run_tinybert`, and the last four are trained in studies
+"""Objectives that others hold: the first is a phase of `two_stage`, the next three have no terms
+but those of `two_stage` and `paper_as_run_tinybert`, and the last four are trained in studies
 (tests/study/test_compare.py)."""
 
 

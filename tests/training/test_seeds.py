@@ -193,7 +193,9 @@ def test_vmapped_runs_share_time_evenly(together: dict[int, Outcome]) -> None:
         )
 
 
-@pytest.mark.parametrize(("seed", "step"), [(0, 2), pytest.param(2, STEPS, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    ("seed", "step"), [(0, 2), pytest.param(2, STEPS, marks=pytest.mark.exhaustive)]
+)
 def test_vmapped_resume_keeps_params_bitwise(
     here: Path, together: dict[int, Outcome], tmp_path: Path, seed: int, step: int
 ) -> None:
