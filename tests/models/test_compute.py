@@ -227,9 +227,9 @@ def test_scanned_forward_equals_reference_dropout_included(config: ModelConfig, 
 @pytest.mark.parametrize(
     ("name", "compute"),
     [
-        ("a middle layer", {}),
         ("a middle layer", {"remat": "dots"}),
         ("a middle layer", {"scan": True, "remat": "full"}),
+        also("a middle layer", {}),
         also("all of the last layer", {}),
         also("scores of the last layer", {"scan": True, "remat": "full"}),
     ],

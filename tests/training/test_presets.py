@@ -46,6 +46,7 @@ ALSO = {
     "paper_as_run_scratch",
     "paper_as_run_logit",
     "paper_as_run_minilm",
+    "distilbert",
     "scratch",
     "logit",
     "tinybert",
@@ -53,7 +54,7 @@ ALSO = {
 }
 """Objectives that others hold: the first is a phase of `two_stage`, the next three have no terms
 but those of `two_stage` and `paper_as_run_tinybert`, and the last four are trained in studies
-(tests/study/test_compare.py)."""
+(tests/study/test_compare.py). `distilbert` has its prices below."""
 
 
 @functools.cache
