@@ -51,8 +51,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from
 
 MEMORY_LIMIT = 2**31
 """Bytes of memory above which a worker forgets its compiled programs after a file of tests."""
-COLLECTED_EVERY = 2**28
-"""Bytes by which a worker's memory grows before it looks for garbage: that takes half a second each
+COLLECTED_EVERY = 2**29
+"""Bytes by which a worker's memory grows before it looks for garbage: that takes some seconds each
 time."""
 
 
@@ -86,6 +86,19 @@ def undrawn() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "render", lambda figure, name, description: "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Show studies one device, where meshes are not looked at: programs for eight take longer to
+    compile and to run."""
+    import jax
+
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: devices)
+        patch.setattr(jax, "local_devices", lambda backend=None: devices)
         yield
 
 

@@ -75,9 +75,11 @@ def train_three_steps() -> dict[str, Any]:
     """Return what a program says of itself, and the parameters after three steps."""
     compilation_cache.reset_cache()
     # A small program: what it says of itself comes from the compiler, too.
-    program = Program(tiny.phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    program = Program(
+        tiny.phase(student=tiny.SHALLOW_STUDENT), tiny.SHAPE, Layout.of(devices=jax.devices()[:1])
+    )
     teacher = program.place_teacher(None)
-    state = program.start(models.init(tiny.STUDENT, 0).params, seed=0)
+    state = program.start(models.init(tiny.SHALLOW_STUDENT, 0).params, seed=0)
     for step in range(3):
         state, metrics = program(
             state, teacher, tiny.batch(step), tiny.schedule_inputs(program.phase, step, 3)

@@ -4,6 +4,7 @@ becomes a path is one that a path can have."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,11 +119,22 @@ def test_task_that_cannot_be_is_refused_by_its_name(task: dict[str, Any]) -> Non
 
 
 PATHS = ("mlm/plain", "../../x", "..", ".", "", " ", ".hidden", "-rf", "a\\b")
+SECTIONS = ("evaluation.tasks", "evaluation.texts")
+"""Sections with names of the user's besides `arms`."""
 OTHERS = ("a b", "a\n", "ä", "a" * 65, "<i>", "a:b", 1, False, None)
 
 
-@pytest.mark.parametrize("name", PATHS + OTHERS)
-@pytest.mark.parametrize("section", ["arms", "evaluation.tasks", "evaluation.texts"])
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        *(pytest.param("arms", name) for name in PATHS + OTHERS),
+        *(pytest.param(section, name) for section in SECTIONS for name in ("../../x", 1)),
+        *(
+            pytest.param(section, name, marks=pytest.mark.exhaustive)
+            for section, name in itertools.product(SECTIONS, PATHS + OTHERS)
+        ),
+    ],
+)
 def test_name_that_no_path_can_have_is_refused(section: str, name: Any) -> None:
     values = {"arms": {}, "evaluation.tasks": {"file": "a.csv"}, "evaluation.texts": "a.txt"}
     with pytest.raises(InputError, match=rf"^{section} has .*expected"):

@@ -16,7 +16,7 @@ from kdjax.training.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 TRAINING = 4.0e6
 HEAD = {"budget": 1.0e7, "batch_size": 8}
@@ -39,7 +39,7 @@ def recipe(directory: Path, encoder: str) -> Path:
     return small_study.write(directory, teacher=teacher, **CHANGES)
 
 
-@pytest.mark.parametrize("encoder", ["tuned", "frozen"])
+@pytest.mark.parametrize("encoder", ["tuned", pytest.param("frozen", marks=pytest.mark.exhaustive)])
 def test_tuned_encoder_is_charged_to_all_arms_and_a_head_to_arms_that_use_it(
     encoder: str, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from kdjax.sweep.sweep import sweep
 from kdjax.training.checkpoints.storage import CheckpointStorage
 from tests import small_study
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 SCRATCH = "runs/scratch-seed0"
 KD = "runs/kd-seed0"

@@ -146,6 +146,7 @@ FULL = """
 """
 
 
+@pytest.mark.exhaustive
 def test_run_on_a_full_file_system_stops_and_resumes(tmp_path: Path) -> None:
     """The file system has 2 MiB, and is mounted where only this test's process sees it."""
     disk = tmp_path / "disk"

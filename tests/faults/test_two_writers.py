@@ -105,6 +105,7 @@ def test_second_command_is_refused_and_the_first_ends_as_if_alone(
     assert not list(out.rglob(f"{LOCK}*")) and not list(kept.rglob(f"{LOCK}*"))
 
 
+@pytest.mark.exhaustive
 def test_parts_in_one_directory_go_on_at_once(tmp_path: Path, forks: Forks, recipe: Path) -> None:
     out = tmp_path / "first" / "out"
     out.parent.mkdir()

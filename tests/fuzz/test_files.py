@@ -26,7 +26,7 @@ from tests.corpora import make_tokenizer
 from tests.fuzz.mutations import changed_bytes, numbered
 
 pytestmark = pytest.mark.system
-SECONDS = 8.0
+SECONDS = 7.0
 """Time for each kind of file in the suite; `make test-all` takes ten times as long."""
 DURATIONS = [SECONDS, pytest.param(10 * SECONDS, marks=pytest.mark.exhaustive)]
 TEXTS = [f"The {n}th text, über naïve 漢字 and \U0001f600.\nSecond line." for n in range(40)]

@@ -18,7 +18,7 @@ from tests import small_study
 from tests.fuzz.mutations import changed_recipe, changed_text, numbered
 
 pytestmark = pytest.mark.system
-SECONDS = 14.0
+SECONDS = 12.0
 """Time for each kind of change in the suite; `make test-all` takes ten times as long."""
 
 

@@ -77,7 +77,7 @@ def split(
     weights=st.lists(st.integers(0, 4), min_size=4 * SLOTS - 1, max_size=4 * SLOTS - 1),
     order=st.permutations(range(4)),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_losses_of_parts_weighed_by_normalizers_make_the_whole(
     label: str, lengths: list[tuple[int, int]], weights: list[int], order: list[int]
 ) -> None:

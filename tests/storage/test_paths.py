@@ -3,6 +3,7 @@ stand."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -63,18 +64,28 @@ def test_paths_on_the_command_line_are_expanded(home: Path, words: list[str]) ->
     assert paths and all(path.is_relative_to(home) for path in paths)
 
 
+IMPOSSIBLE = [
+    (" ", r"expected a path"),
+    ("a\0b", r"without NUL"),
+    ("s3:/bucket/a", r"expected a path"),
+    ("~no-such-user-here/a", r"~no-such-user-here has no home"),
+    ("a" * 300, r"at most 4,095 bytes, and 255 between two slashes"),
+    ("a/" * 3000, r"at most 4,095 bytes"),
+]
+"""Paths that no system has, and what is said of each."""
+
+
 @pytest.mark.parametrize(
-    ("path", "message"),
+    ("setting", "path", "message"),
     [
-        (" ", r"expected a path"),
-        ("a\0b", r"without NUL"),
-        ("s3:/bucket/a", r"expected a path"),
-        ("~no-such-user-here/a", r"~no-such-user-here has no home"),
-        ("a" * 300, r"at most 4,095 bytes, and 255 between two slashes"),
-        ("a/" * 3000, r"at most 4,095 bytes"),
+        *((SETTINGS[0], *case) for case in IMPOSSIBLE),
+        *((setting, *IMPOSSIBLE[1]) for setting in SETTINGS[1:]),
+        *(
+            pytest.param(setting, *case, marks=pytest.mark.exhaustive)
+            for setting, case in itertools.product(SETTINGS[1:], IMPOSSIBLE)
+        ),
     ],
 )
-@pytest.mark.parametrize("setting", SETTINGS)
 def test_impossible_path_is_refused_when_the_recipe_is_read(
     setting: str, path: str, message: str
 ) -> None:

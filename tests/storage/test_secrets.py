@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,17 @@ SETTINGS = (
 )
 
 
-@pytest.mark.parametrize("text", WITH_USER)
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        *(pytest.param("data.files", text) for text in WITH_USER),
+        *(pytest.param(setting, WITH_USER[0]) for setting in SETTINGS[1:]),
+        *(
+            pytest.param(setting, text, marks=pytest.mark.exhaustive)
+            for setting, text in itertools.product(SETTINGS[1:], WITH_USER[1:])
+        ),
+    ],
+)
 def test_secret_is_refused_by_every_setting_and_not_repeated(setting: str, text: str) -> None:
     with pytest.raises(InputError) as refusal:
         recipes.changed(Config(), {setting: text})

@@ -16,7 +16,7 @@ from kdjax.dry_run import named_arms
 from tests import small_study
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 ARMS: dict[str, Any] = {
     "logit": {},

@@ -14,7 +14,7 @@ from kdjax.budget.accounting import CASES, charged
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
@@ -58,6 +58,7 @@ def test_token_budget_gives_every_arm_the_same_steps(recipe: Path, tmp_path: Pat
     assert audited.status == 0, audited.out + audited.err
 
 
+@pytest.mark.exhaustive
 def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: Path) -> None:
     seconds = 2.0
     results = compared(
@@ -87,7 +88,13 @@ def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: P
     assert audited.status == 0, audited.out + audited.err
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in ("nothing", "both") else pytest.param(case, marks=pytest.mark.exhaustive)
+        for case in CASES
+    ],
+)
 def test_each_teacher_accounting_charges_its_parts(recipe: Path, tmp_path: Path, case: str) -> None:
     changes = ("--budget.teacher", case, "--teacher.training_flops", "4e7", "--budget.students", 2)
     results = compared(recipe, tmp_path / "out", *changes)

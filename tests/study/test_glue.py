@@ -29,7 +29,7 @@ from kdjax.study import runner
 from tests import glue, small_study
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 PROTOCOLS = ("probe", "fixed", "grid", "few_shot")
 TRIALS = {"fixed": 1, "grid": 2, "few_shot": 2}
@@ -222,6 +222,7 @@ def test_page_and_terminal_name_each_protocol_and_task(
         assert title in printed
 
 
+@pytest.mark.exhaustive
 def test_study_killed_in_fine_tuning_and_made_in_parts_ends_with_the_same_results(
     recipe: Path, study: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

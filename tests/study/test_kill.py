@@ -1,8 +1,7 @@
 """A study killed at moments of its life, one after another, or told to stop, ends as if nothing had
 happened.
 
-By SIGKILL at four moments; at thirty, of all that a study does, in `make test-all`. By SIGTERM at
-two.
+By SIGKILL at thirty moments, of all that a study does, and by SIGTERM at two.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.exhaustive]
 
 WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
     --train.evaluations 9 --evaluation.tasks {}"""
@@ -132,12 +131,6 @@ MOMENTS = [
     Moment("references", there("references"), 0.03),
 ]
 assert len(MOMENTS) == 30
-FEW = [
-    Moment("save of the head", new("/teacher.fit/checkpoints/"), 0.03),
-    Moment("save", A_SAVE, 0.02),
-    Moment("evaluation", evaluating, 0.05),
-    Moment("final write", there(RUN / "params.safetensors"), 0.0),
-]
 
 
 def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: float) -> None:
@@ -210,18 +203,14 @@ def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
     return new_study
 
 
-@pytest.mark.parametrize(
-    "moments",
-    [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)],
-)
 def test_study_killed_repeatedly_ends_with_the_same_results(
-    tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]
+    tmp_path: Path, forks: Forks, study: Study
 ) -> None:
     killed = tmp_path / "killed" / "out"
     killed.parent.mkdir()
     words = study.words(killed, 0)
     rng = random.Random(SEED)
-    for moment in moments:
+    for moment in MOMENTS:
         kill_at(moment, killed, forks, words, rng.uniform(0, moment.within))
     # Left alone, it ends.
     forks.start(words, tmp_path / "errors")

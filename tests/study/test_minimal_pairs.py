@@ -21,7 +21,7 @@ from tests import small_study
 from tests.corpora import WORDS, make_tokenizer
 from tests.pairs import ewok_row, write_set
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("one_device")]
 
 Study = tuple[Path, dict[str, Any]]
 """A study's directory and its results."""

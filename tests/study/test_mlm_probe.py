@@ -27,7 +27,7 @@ from tests import small_study
 from tests.corpora import WORDS
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("one_device")]
 
 ARMS = ("scratch", "minilm")
 PROBE = {"tokens": 2000, "batch_size": 8}

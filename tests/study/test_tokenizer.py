@@ -17,7 +17,7 @@ from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 SIZE = tiny.VOCABULARY
 """As in other tests, so that prices and programs are shared with them."""

@@ -25,7 +25,7 @@ from tests import metrics, small_study
 from tests.corpora import make_tokenizer
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 TRAIN = {
     "budget": 8.0e7,

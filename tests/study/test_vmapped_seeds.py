@@ -52,6 +52,7 @@ def compared(recipe: Path, out: Path, *words: str) -> dict[str, Any]:
     return results
 
 
+@pytest.mark.exhaustive
 def test_vmapped_seeds_end_with_the_results_of_seeds_one_by_one(
     recipe: Path, tmp_path: Path
 ) -> None:

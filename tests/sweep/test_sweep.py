@@ -26,7 +26,7 @@ from tests.study.conftest import kdjax
 from tests.sweep.sweeps import recipe as made_up_recipe
 from tests.sweep.sweeps import sweep
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 BUDGETS = [1.0e7, 2.0e7, 4.0e7, 8.0e7]
 BARE = {
@@ -127,6 +127,7 @@ def test_directory_of_another_recipe_is_refused_naming_the_setting(swept: Swept)
     )
 
 
+@pytest.mark.exhaustive
 def test_audit_of_a_changed_sweep_names_the_changed_metric(swept: Swept, tmp_path: Path) -> None:
     ended = kdjax("audit", swept.out)
     assert ended.status == 0, ended.out + ended.err

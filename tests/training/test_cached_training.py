@@ -42,7 +42,16 @@ from tests.stored import (
 Array = np.ndarray
 STUDENT = dataclasses.replace(tiny.STUDENT, layers=1)
 STEPS = 10
-ARMS = {"logit": ArmConfig(), "hidden": ArmConfig(terms=(TermConfig("hidden_mse"),))}
+BOTH_TERMS = (TermConfig("mlm"), TermConfig("logit"), TermConfig("hidden_mse"))
+ARMS = {
+    "both": ArmConfig(terms=BOTH_TERMS),
+    "logit": ArmConfig(),
+    "hidden": ArmConfig(terms=(TermConfig("hidden_mse"),)),
+}
+EACH = [
+    "both",
+    *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("logit", "hidden")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +117,7 @@ def trained(
     return jax.device_get(state.params), losses, placed_teacher
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", EACH)
 def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, exact: Path) -> None:
     stored = cache.open_cache(
         exact, teacher(), arm(name, "cached").stored_features, EXACT, text.data, text.corpus
@@ -133,7 +142,7 @@ def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, ex
     assert np.abs(params["model"]["layers"]["1"]["ffn"]["up"]["kernel"] - before).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", EACH)
 def test_step_on_stored_outputs_has_no_teacher_forward(name: str) -> None:
     online = priced(name, "online")
     stored = priced(name, "cached")

@@ -69,7 +69,16 @@ def trained(version: str) -> tuple[Any, list[float]]:
     return jax.device_get(state.params), losses
 
 
-@pytest.mark.parametrize("version", list(VERSIONS)[1:])
+@pytest.mark.parametrize(
+    "version",
+    [
+        "scanned and rematerialised",
+        pytest.param(
+            "accumulated, sharded, some of it rematerialised", marks=pytest.mark.exhaustive
+        ),
+        "bfloat16, all at once",
+    ],
+)
 def test_every_way_to_compute_trains_the_same_params(version: str) -> None:
     params, losses = trained(version)
     plain, expected = trained("plain")
@@ -90,9 +99,10 @@ def test_every_way_to_compute_trains_the_same_params(version: str) -> None:
 
 
 def test_every_way_to_compute_has_same_price_and_own_hardware_flops() -> None:
-    prices = {price(program(version).phase, tiny.SHAPE) for version in VERSIONS}
+    some = ("plain", "scanned and rematerialised", "bfloat16, all at once")
+    prices = {price(program(version).phase, tiny.SHAPE) for version in some}
     assert prices == {price(phase(), tiny.SHAPE)}
-    done = {version: program(version).hardware_flops for version in VERSIONS}
+    done = {version: program(version).hardware_flops for version in some}
     assert all(flops is not None and flops > 0 for flops in done.values())
     # What is computed again costs the hardware, and not the budget.
     assert done["scanned and rematerialised"] > 1.1 * done["plain"]

@@ -72,7 +72,9 @@ def stepped(
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 
-@pytest.mark.parametrize(("devices", "microbatches"), [(1, 8), (2, 2)])
+@pytest.mark.parametrize(
+    ("devices", "microbatches"), [(1, 8), pytest.param(2, 2, marks=pytest.mark.exhaustive)]
+)
 def test_microbatches_give_step_of_whole_batch(devices: int, microbatches: int) -> None:
     check_same(stepped(devices, microbatches))
 

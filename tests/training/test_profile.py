@@ -37,7 +37,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-@pytest.mark.parametrize(("first", "last", "steps"), [(3, 4, {3, 4}), (5, 99, {5, 6})])
+@pytest.mark.parametrize(
+    ("first", "last", "steps"),
+    [(3, 4, {3, 4}), pytest.param(5, 99, {5, 6}, marks=pytest.mark.exhaustive)],
+)
 def test_profile_captures_steps_in_range_and_changes_nothing(
     tmp_path: Path, plain: Path, first: int, last: int, steps: set[int]
 ) -> None:

@@ -104,15 +104,16 @@ def go(
     return dict(zip(seeds, train(*specs), strict=True))
 
 
-def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:
-    """Return a watcher that ends all runs when a seed has done a step; by then all have begun the
+def stop(directory: Path, seeds: Sequence[int], seed: int, step: int) -> None:
+    """Train runs side by side, and end all when a seed has done a step; by then all have begun the
     next one."""
 
     def watch(of: int, progress: Progress) -> None:
         if (of, progress.ledger.steps) == (seed, step):
             raise trainers.Interrupted
 
-    return watch
+    with trainers.saving_last_before(step), pytest.raises(trainers.Interrupted):
+        go(directory, seeds, watch=watch)
 
 
 def check_figures(actual: Mapping[str, float], expected: Mapping[str, float]) -> None:
@@ -192,12 +193,13 @@ def test_vmapped_runs_share_time_evenly(together: dict[int, Outcome]) -> None:
         )
 
 
-@pytest.mark.parametrize(("seed", "step"), [(0, 2), (2, STEPS)])
+@pytest.mark.parametrize(
+    ("seed", "step"), [(0, 2), pytest.param(2, STEPS, marks=pytest.mark.exhaustive)]
+)
 def test_vmapped_resume_keeps_params_bitwise(
     here: Path, together: dict[int, Outcome], tmp_path: Path, seed: int, step: int
 ) -> None:
-    with pytest.raises(trainers.Interrupted):
-        go(tmp_path, SEEDS, watch=stopping(seed, step), saves=tiny.EVERY_STEP)
+    stop(tmp_path, SEEDS, seed, step)
     # The second call finds checkpoints of all three and goes on from them.
     again = go(tmp_path, SEEDS)
     for each in SEEDS:
@@ -213,8 +215,7 @@ def test_vmapped_resume_at_different_steps_keeps_params_bitwise(
 ) -> None:
     """The process was killed, as it were, while the checkpoints were being written: one of three
     was not."""
-    with pytest.raises(trainers.Interrupted):
-        go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
+    stop(tmp_path, SEEDS, 0, 4)
     # One seed falls back to its checkpoint before, and trains by itself until it has caught up.
     newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
@@ -230,8 +231,7 @@ def test_vmapped_resume_beside_finished_runs_keeps_params_bitwise(
 ) -> None:
     """The process was killed, as it were, while the last checkpoints were being written: one of
     three was not."""
-    with pytest.raises(trainers.Interrupted):
-        go(tmp_path, SEEDS, watch=stopping(0, STEPS), saves=tiny.EVERY_STEP)
+    stop(tmp_path, SEEDS, 0, STEPS)
     # Two have finished; only the third lost its last checkpoint.
     for seed in (0, 2):
         shutil.rmtree(tmp_path / str(seed))
@@ -247,10 +247,8 @@ def test_vmapped_resume_with_other_lanes_equals_run_alone(
 ) -> None:
     """One runs alone from the start; then all together; then one of them alone and the others
     together."""
-    with pytest.raises(trainers.Interrupted):
-        go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
-    with pytest.raises(trainers.Interrupted):
-        go(tmp_path, SEEDS, watch=stopping(2, 2), saves=tiny.EVERY_STEP)  # 1 and 2 are behind
+    stop(tmp_path, [0], 0, 3)
+    stop(tmp_path, SEEDS, 2, 2)  # 1 and 2 are behind
     # Each goes on from a step of its own.
     ended = go(tmp_path, [1]) | go(tmp_path, [0]) | go(tmp_path, [2])
     for seed in SEEDS:
@@ -350,7 +348,7 @@ def test_vmapped_step_equals_step_alone(name: str, devices: int, microbatches: i
 def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -> None:
     """Wrong lanes are given each other's batches, or share one normaliser."""
     # The tolerance must refuse what a real fault would do: lanes exchanged, or a figure halved.
-    params, figures = stepped("logit", 2, 0, 1, 1)
+    params, figures = stepped("logit", 2, 0, 2, 2)
     with pytest.raises(AssertionError, match="logit"):
         check_figures(figures[0], figures[1])
     with pytest.raises(AssertionError, match="of their norm"):

@@ -71,6 +71,7 @@ def test_lane_equals_the_same_trial_alone(one: FinetunedModel) -> None:
         assert_same_model(lanes[0], one)
 
 
+@pytest.mark.exhaustive
 def test_mesh_gives_the_result_of_one_device(one: FinetunedModel) -> None:
     # A batch of 16 rows over 8 devices.
     assert_same_model(train(specs(4), Layout.of(MeshConfig(data=8)))[0], one)

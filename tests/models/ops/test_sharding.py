@@ -117,7 +117,7 @@ def without_kernels() -> tuple[Any, float]:
 @pytest.mark.parametrize(
     ("mesh", "devices", "options"),
     [
-        pytest.param(MeshConfig(fsdp=2), 8, {}, id="over eight devices"),
+        also(MeshConfig(fsdp=2), 8, {}, id="over eight devices"),
         pytest.param(
             MeshConfig(),
             2,

@@ -16,7 +16,9 @@ from tests.models.ops.plain_layer_norm import EPSILON, plain
 WIDTH = 128
 
 
-@pytest.mark.parametrize(("rows", "blocks"), [(16, 1), (2048, 1), (2064, 3)])
+@pytest.mark.parametrize(
+    ("rows", "blocks"), [(16, 1), pytest.param(2048, 1, marks=pytest.mark.exhaustive), (2064, 3)]
+)
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_kernel_computes_plain_layer_norm_whatever_the_blocks(
     monkeypatch: pytest.MonkeyPatch, dtype: Any, rows: int, blocks: int

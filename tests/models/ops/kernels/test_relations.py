@@ -41,7 +41,9 @@ def plain(student: jax.Array, teacher: jax.Array, segments: jax.Array) -> jax.Ar
     return jnp.sum(jnp.exp(teacher_logs) * (teacher_logs - student_logs), axis=(1, 3))
 
 
-@pytest.mark.parametrize(("dtype", "batch"), [(F32, 1), (F32, 4), (BF16, 3)])
+@pytest.mark.parametrize(
+    ("dtype", "batch"), [pytest.param(F32, 1, marks=pytest.mark.exhaustive), (F32, 4), (BF16, 3)]
+)
 def test_kernel_computes_the_plain_divergence(dtype: Any, batch: int) -> None:
     """A step of its grid takes one or two sequences."""
     student = drawn(batch, LENGTH, STUDENT_WIDTH, dtype=dtype)
