@@ -1,7 +1,8 @@
 """A study killed at moments of its life, one after another, or told to stop, ends as if nothing had
 happened.
 
-By SIGKILL at thirty moments, of all that a study does, and by SIGTERM at two.
+By SIGKILL at two moments; at thirty, of all that a study does, in `make test-all`, and there by
+SIGTERM at two.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.exhaustive]
+pytestmark = pytest.mark.system
 
 WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
     --train.evaluations 9 --evaluation.tasks {}"""
@@ -131,6 +132,10 @@ MOMENTS = [
     Moment("references", there("references"), 0.03),
 ]
 assert len(MOMENTS) == 30
+FEW = [
+    Moment("save", A_SAVE, 0.02),
+    Moment("final write", there(RUN / "params.safetensors"), 0.0),
+]
 
 
 def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: float) -> None:
@@ -203,14 +208,18 @@ def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
     return new_study
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)],
+)
 def test_study_killed_repeatedly_ends_with_the_same_results(
-    tmp_path: Path, forks: Forks, study: Study
+    tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]
 ) -> None:
     killed = tmp_path / "killed" / "out"
     killed.parent.mkdir()
     words = study.words(killed, 0)
     rng = random.Random(SEED)
-    for moment in MOMENTS:
+    for moment in moments:
         kill_at(moment, killed, forks, words, rng.uniform(0, moment.within))
     # Left alone, it ends.
     forks.start(words, tmp_path / "errors")
@@ -218,6 +227,7 @@ def test_study_killed_repeatedly_ends_with_the_same_results(
     study.check_same(killed)
 
 
+@pytest.mark.exhaustive
 def test_compare_on_sigterm_exits_75_and_resumes(
     tmp_path: Path, forks: Forks, study: Study
 ) -> None:
