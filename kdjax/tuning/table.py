@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
+from collections.abc import Sequence
+
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import ngram_losses, numbers
+from kdjax.report.wide_table import Row, WideTable
 from kdjax.results.tuning import ArmTrials, TuningResults
 from kdjax.study import tuned
 
@@ -19,40 +20,39 @@ def summary(tuning: TuningResults) -> Group:
         tuning: the content of tuning.json.
     """
     better = numbers.ARROWS[tuning.better]
-    title = f"{tuning.trials} trials an arm, {numbers.budget(tuning.budget)} a run"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
-    table.add_column("arm", no_wrap=True)
-    table.add_column("trials", justify="right")
+    caption = f"{tuning.trials} trials an arm, {numbers.budget(tuning.budget)} a run"
     # A column for each setting, by name as in the search.
-    for name in sorted(tuning.space):
-        table.add_column(Text(f"best {name}"), justify="right", overflow="fold")
-    table.add_column(Text(f"{tuning.endpoint} {better}"), justify="right", overflow="fold")
-    for head in ("all trials", "FLOPs"):
-        table.add_column(head, justify="right")
-    for name, arm in tuning.arms.items():
-        # The spread of all trials shows how much tuning matters; diverged ones have no value.
-        values = [trial.value for trial in arm.trials if trial.value is not None]
-        count = f"{len(arm.trials)}"
-        if arm.diverged:
-            count += f" ({arm.diverged} diverged)"
-        best = [_best(arm, setting) for setting in sorted(tuning.space)]
-        spread = f"{numbers.score(min(values))} to {numbers.score(max(values))}"
-        value = numbers.score(arm.best.value)
-        table.add_row(Text(name), count, *best, value, spread, numbers.flops(arm.charged))
+    settings = sorted(tuning.space)
+    best_settings = [f"best {name}" for name in settings]
+    heads = ["trials", *best_settings, f"{tuning.endpoint} {better}", "all trials", "FLOPs"]
+    rows = [_arm_row(name, arm, settings) for name, arm in tuning.arms.items()]
 
     # A loss stands beside what counts of the text alone reach.
     unit = "nats" if tuning.better == "lower" else ""
     levels = ngram_losses.of_endpoint(tuning.ngram_losses, tuning.endpoint, unit)
-    empty = [""] * (1 + len(tuning.space))
-    table.add_section()
+    empty = [""] * (1 + len(settings))
     for label, loss in levels.items():
-        table.add_row(Text(label), *empty, numbers.score(loss), "", "", style="dim")
+        rows.append(Row(label, [*empty, numbers.score(loss), "", ""], reference=True))
+    table = WideTable(caption, "arm", heads, rows)
     # Text, not markup: a name may hold square brackets.
     return Group(table, *map(Text, tuned.notes(tuning)))
 
 
-def _best(arm: ArmTrials, setting: str) -> Text:
+def _arm_row(name: str, arm: ArmTrials, settings: Sequence[str]) -> Row:
+    """Return an arm's row: its trials, its best settings, and how far its trials are apart."""
+    # The spread of all trials shows how much tuning matters; diverged ones have no value.
+    values = [trial.value for trial in arm.trials if trial.value is not None]
+    count = f"{len(arm.trials)}"
+    if arm.diverged:
+        count += f" ({arm.diverged} diverged)"
+    best = [_best(arm, setting) for setting in settings]
+    spread = f"{numbers.score(min(values))} to {numbers.score(max(values))}"
+    value = numbers.score(arm.best.value)
+    return Row(name, [count, *best, value, spread, numbers.flops(arm.charged)])
+
+
+def _best(arm: ArmTrials, setting: str) -> str:
     """Return the best value of a setting, marked where it lies at an end of its range."""
     marks = {"low": " (lowest)", "high": " (highest)"}
     value = tuned.format_value(arm.best.settings[setting])
-    return Text(f"{value}{marks.get(arm.edges.get(setting, ''), '')}")
+    return f"{value}{marks.get(arm.edges.get(setting, ''), '')}"
