@@ -242,4 +242,4 @@ def test_price_tells_protocols_and_study(tmp_path: Path) -> None:
         f"FLOPs of measuring a run on tasks, not charged: scratch: grid {flops:.4g} (8 trainings, "
         "6,220 steps)"
     ) in out
-    assert f"tasks of all 3 runs: {3 * flops:.4g} FLOPs, an estimate by GLUE's official" in out
+    assert f"tasks of 3 runs: {3 * flops:.4g} FLOPs, an estimate by GLUE's official" in out

@@ -8,7 +8,7 @@ from kdjax.config import FinetuneConfig, MinimalPairsConfig
 from kdjax.data.contamination.check import compare
 from kdjax.data.contamination.rows import RowGroup
 from kdjax.data.minimal_pairs import load
-from kdjax.evaluation.finetuning import finetune
+from kdjax.evaluation.finetuning import EncoderSetup, finetune
 from kdjax.evaluation.minimal_pairs import score_pairs
 from kdjax.evaluation.statistics import compare_all
 from kdjax.models import init
@@ -24,6 +24,7 @@ def test_example_of_compare_all_prints_what_it_says() -> None:
 
 def test_example_of_finetune_prints_what_it_says() -> None:
     names = {
+        "EncoderSetup": EncoderSetup,
         "FinetuneConfig": FinetuneConfig,
         "finetune": finetune,
         "model": handmade.MODEL,

@@ -1,4 +1,5 @@
-"""The recipes of configs/tpu: one study on every kind of slice, and what they say of it."""
+"""The recipes of configs/tpu: the paper's study on every kind of slice and one of ModernBERTs, and
+what they say of it."""
 
 from __future__ import annotations
 
@@ -24,6 +25,9 @@ HEADERS = {
     path.stem: path.read_text(encoding="utf-8").partition("\n\n")[0]
     for path in (CONFIGS / "tpu").glob("*.yaml")
 }
+MODERNBERT = "modernbert-v5e-8"
+PAPERS = sorted(HEADERS.keys() - {MODERNBERT})
+"""The recipes of the paper's study."""
 
 
 def header_values(name: str, pattern: str) -> tuple[str, ...]:
@@ -33,11 +37,17 @@ def header_values(name: str, pattern: str) -> tuple[str, ...]:
     return match.groups()
 
 
+def header_counts(name: str) -> dict[str, str]:
+    """Find the steps of a run of each arm that a recipe's header says."""
+    (listed,) = header_values(name, r"Steps of a run: ([^.]*)\.")
+    return dict(count.split(" ") for count in listed.split(", "))
+
+
 def recipe(name: str) -> Config:
     return recipes.load(CONFIGS / f"{name}.yaml")
 
 
-@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("name", PAPERS)
 def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
     paper = recipe("paper/unlimited-24h")
     config = recipe(f"tpu/{name}")
@@ -70,12 +80,20 @@ def test_steps_are_what_the_budget_buys(arms: list[str]) -> None:
     priced = prices(replace(config, arms={arm: config.arms[arm] for arm in arms}))
     steps = {arm: phase["steps"] for arm, (phase,) in priced.items()}
     # Every header lists all arms, with the same counts.
-    headers = {header_values(name, r"Steps of a run: ([^.]*)\.") for name in HEADERS}
-    assert len(headers) == 1
-    ((listed,),) = headers
-    counts = dict(count.split(" ") for count in listed.split(", "))
+    headers = [header_counts(name) for name in PAPERS]
+    counts = headers[0]
+    assert all(header == counts for header in headers)
     assert counts.keys() == config.arms.keys()
     assert {arm: counts[arm] for arm in arms} == {arm: f"{n:,}" for arm, n in steps.items()}
+
+
+def test_steps_of_modernbert_are_what_the_budget_buys() -> None:
+    config = recipe(f"tpu/{MODERNBERT}")
+    priced = prices(replace(config, arms={"scratch": config.arms["scratch"]}))
+    (phase,) = priced["scratch"]
+    counts = header_counts(MODERNBERT)
+    assert counts.keys() == config.arms.keys()
+    assert counts["scratch"] == f"{phase['steps']:,}"
 
 
 @pytest.mark.parametrize("name", HEADERS)
