@@ -127,6 +127,11 @@ def _one_line(name: HubName) -> Iterator[None]:
             ) from None
         if isinstance(e, OSError) and e.filename:
             raise InputError(f"{e.filename}: cannot be read ({e.strerror})") from None
+        if isinstance(e, ValueError):
+            raise InputError(
+                f"{name}: huggingface_hub stops ({type(e).__name__}), expected a commit that it "
+                "sends and whose answer it can read"
+            ) from None
         raise InputError(
             f"{name}: {constants.ENDPOINT} cannot be reached ({type(e).__name__}), expected a "
             "network; nothing of the commit is there"
