@@ -14,6 +14,7 @@ from kdjax.models import Model, count_params
 from kdjax.models.families import door
 from kdjax.models.families.task_heads import TASK_HEADS
 from kdjax.report import numbers
+from kdjax.report.phrases import counted
 from kdjax.study.export import names
 from kdjax.study.export.comparison import comparison_section
 from kdjax.study.export.directory import Format
@@ -140,8 +141,8 @@ def _what_it_is(exported: ExportedModel) -> str:
         )
         tuned = f"\n\n{of_head}"
     return (
-        f"An encoder of {config.layers} layers, width {config.width}, {config.heads} heads, "
-        f"{total:,} parameters, of them {parameters.embeddings:,} in embeddings. kdjax "
+        f"An encoder of {counted(config.layers, 'layer')}, width {config.width}, {config.heads} "
+        f"heads, {total:,} parameters, of them {parameters.embeddings:,} in embeddings. kdjax "
         f"{kdjax.__version__} trained it as the arm `{run.result.arm}` of a study that compares "
         f"distillation and pretraining under one budget: {numbers.budget(run.result.budget)} a "
         f"run.{teacher} Objective: {_objective(run)}.{moment}{tuned}"
@@ -191,7 +192,7 @@ def _limits(exported: ExportedModel) -> str:
     seq_len = exported.run.config.data.seq_len
     lines = [
         f"It takes {config.max_positions:,} positions and was trained on sequences of "
-        f"{seq_len:,} tokens; longer texts are cut or come as a surprise to it."
+        f"{seq_len:,} tokens; of longer texts it has seen none."
     ]
     if config.max_positions < USABLE_POSITIONS:
         lines.append(

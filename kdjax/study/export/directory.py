@@ -13,7 +13,7 @@ from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.models.families.task_heads import TaskHead
 from kdjax.models.hf import WRITTEN, write_files
-from kdjax.study.export.tokenizer import write_framing
+from kdjax.study.export.tokenizer import adapt_tokenizer
 
 Format = Literal["transformers", "sentence-transformers"]
 """Libraries that an exported directory is for."""
@@ -64,7 +64,7 @@ def write_directory(
         write_files(directory, model, tokenizer=tokenizer, card=card, head=head)
     except SafetensorError as e:
         raise InputError(f"{directory}: the weights cannot be written: {e}") from None
-    write_framing(directory, tokenizer, model.config)
+    adapt_tokenizer(directory, tokenizer, model.config)
     if library == "sentence-transformers":
         _write_sentence_files(directory, model, seq_len)
 

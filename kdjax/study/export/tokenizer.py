@@ -1,4 +1,5 @@
-"""The tokenizer of an exported model: it frames texts as the model saw them framed."""
+"""The tokenizer of an exported model: it frames texts as the model saw them framed, and neither
+cuts nor pads them."""
 
 from __future__ import annotations
 
@@ -14,11 +15,12 @@ from kdjax.storage.files import read_json
 from kdjax.tokenizer_config import TOKENIZER
 
 
-def write_framing(directory: Path, source: Path, model: ModelConfig) -> None:
-    """Have a directory's tokenizer.json frame rows as kdjax does, where it does not already.
+def adapt_tokenizer(directory: Path, source: Path, model: ModelConfig) -> None:
+    """Have a directory's tokenizer.json take text as kdjax does, where it does not already.
 
     A tokenizer without a frame gets BERT's, by which its texts were read here. One that says that
     all of a pair is of the first token type gets the types that a model with several was given.
+    Lengths to cut and to pad to, which some files hold, are left out.
 
     Args:
         directory: directory that holds a copy of the tokenizer.
@@ -32,10 +34,13 @@ def write_framing(directory: Path, source: Path, model: ModelConfig) -> None:
     content = read_json(source)
     processor = content.get("post_processor")
     has_frame = {"single", "pair"} <= templates(content, source).keys()
-    if has_frame and (model.type_vocab_size < 2 or _tells_types(processor)):
+    is_framed = has_frame and (model.type_vocab_size < 2 or _tells_types(processor))
+    if is_framed and not content.get("truncation") and not content.get("padding"):
         return
-    frame = _template(TextTokenizer.read(source), _texts(content))
-    content["post_processor"] = _with_frame(processor, frame)
+    if not is_framed:
+        frame = _template(TextTokenizer.read(source), _texts(content))
+        content["post_processor"] = _with_frame(processor, frame)
+    content |= {"truncation": None, "padding": None}
     path = directory / TOKENIZER
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
