@@ -197,8 +197,17 @@ def write_tasks(directory: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("task", ["pairs", "lengths"])
-@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("bert", "pairs"),
+        ("roberta", "pairs"),
+        ("distilbert", "pairs"),
+        ("modernbert", "pairs"),
+        ("modernbert", "lengths"),
+        ("bert, pre-LN and rotary", "lengths"),
+    ],
+)
 def test_fine_tuned_student_has_our_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, task: str
 ) -> None:

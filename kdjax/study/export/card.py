@@ -44,7 +44,6 @@ class ExportedModel:
         library: library that its directory is for.
         license: licence that its user names, or that it is unknown.
         tuned: how it was fine-tuned on a task; None: it was not.
-        words: words that it had seen, of a snapshot along the run; None: it is the run's last.
     """
 
     run: RecordedRun
@@ -52,7 +51,6 @@ class ExportedModel:
     library: Format
     license: str
     tuned: TunedStudent | None = None
-    words: int | None = None
 
     @property
     def has_mlm_head(self) -> bool:
@@ -126,12 +124,6 @@ def _what_it_is(exported: ExportedModel) -> str:
         named = f"`{names.public_name(source)}`" if source else "one that kdjax pretrained"
         uses = "It learned from a teacher" if run.arm.uses_teacher else "It started from a teacher"
         teacher = f" {uses}, {named}."
-    moment = ""
-    if exported.words is not None:
-        moment = (
-            f"\n\nThis is a snapshot along the run, after {exported.words:,} words; the learning "
-            "rate was still on its way down to 0."
-        )
     tuned = ""
     if exported.tuned is not None:
         of_head = (
@@ -145,7 +137,7 @@ def _what_it_is(exported: ExportedModel) -> str:
         f"heads, {total:,} parameters, of them {parameters.embeddings:,} in embeddings. kdjax "
         f"{kdjax.__version__} trained it as the arm `{run.result.arm}` of a study that compares "
         f"distillation and pretraining under one budget: {numbers.budget(run.result.budget)} a "
-        f"run.{teacher} Objective: {_objective(run)}.{moment}{tuned}"
+        f"run.{teacher} Objective: {_objective(run)}.{tuned}"
     )
 
 
@@ -243,9 +235,6 @@ def _ledger(exported: ExportedModel) -> str:
     table = ["| | |", "|---|---|"]
     table += [f"| {name} | {value} |" for name, value in rows.items()]
     note = "FLOPs are XLA's count of the reference form of each step."
-    if exported.words is not None:
-        note += f" They are of the whole run, of which this snapshot has seen {exported.words:,} "
-        note += "words."
     return "\n".join([*table, "", note])
 
 
@@ -269,8 +258,6 @@ def _scores(exported: ExportedModel) -> str:
     if exported.tuned is not None:
         trial = exported.tuned.trial
         lines += [f"Of this model: {scores_in_words(trial)}; {exported.tuned.as_recorded}.", ""]
-    if exported.words is not None:
-        lines += ["Of the run's last model, not of this snapshot:", ""]
     lines += ["| measure | value |", "|---|---|"]
     for endpoint, value in run.result.metrics.items():
         detail = run.result.details.get(endpoint)
