@@ -86,7 +86,11 @@ def _write_sentence_files(directory: Path, model: Model, seq_len: int) -> None:
     }
     # Capitals are the tokenizer's business.
     transformer = {"max_seq_length": seq_len, "do_lower_case": False}
-    general = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    general: dict[str, Any] = {
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
     (directory / _POOLING).mkdir()
     _write(directory / _POOLING / "config.json", pooling)
     for name, content in zip(SENTENCE_FILES, (modules, transformer, general), strict=True):

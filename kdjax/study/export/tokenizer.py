@@ -65,7 +65,7 @@ def _tells_types(processor: Any) -> bool:
 
 def _texts(content: Mapping[str, Any]) -> dict[int, str]:
     """Return the special entries of a tokenizer.json by their ids."""
-    texts = {}
+    texts: dict[int, str] = {}
     vocabulary = content["model"].get("vocab")
     if isinstance(vocabulary, dict):
         texts |= {number: entry for entry, number in vocabulary.items()}
