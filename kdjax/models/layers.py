@@ -350,14 +350,36 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
 
 
 class TaskHead(nnx.Module):  # type: ignore[misc]
-    """BERT's head for classification or regression: a pooler, then a linear layer."""
+    """The head of a model's family for classification or regression, in transformers' form: a dense
+    layer of the pooled state, an activation, a linear layer.
+
+    BERT's dense layer is its pooler. Its activation is tanh, and that of all families but two:
+    DistilBERT's is ReLU, and ModernBERT's GELU, with a LayerNorm behind it.
+    """
 
     def __init__(self, config: ModelConfig, outputs: int, rngs: nnx.Rngs):
-        self.pooler = Linear(config, config.width, config.width, rngs, ComputeConfig())
+        is_modernbert = config.family == "modernbert"
+        self.pooler = Linear(
+            config,
+            config.width,
+            config.width,
+            rngs,
+            ComputeConfig(),
+            bias=config.linear_bias or not is_modernbert,
+        )
         self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
+        self.norm = LayerNorm(config, rngs, ComputeConfig()) if is_modernbert else None
         self.dropout = config.dropout
+        self.family = config.family
+        self.gelu = config.gelu
 
     def __call__(self, pooled: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
-        x = jnp.tanh(self.pooler(pooled))
+        dense = self.pooler(pooled)
+        if self.norm is not None:
+            x = self.norm(ops.gelu(dense, self.gelu))
+        elif self.family == "distilbert":
+            x = jax.nn.relu(dense)
+        else:
+            x = jnp.tanh(dense)
         return self.output(ops.dropout(x, self.dropout, dropout_key, site=Site.TASK_POOLED))

@@ -11,38 +11,40 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from numpy.typing import NDArray
 
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import SUITE_TITLES, suite_tasks
-from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.predictions import check_empty, file_name, missing_files, write_predictions
 from kdjax.data.tasks.task import Task
 from kdjax.data.tasks.test_rows import check_test_rows
-from kdjax.errors import InputError, counted, nearest
+from kdjax.errors import InputError, nearest
 from kdjax.evaluation.finetuning import (
-    EncoderSetup,
     FinetunedTask,
     PredictedTask,
     Trial,
     TunedEncoder,
     predict_unlabelled,
-    tuned_start,
 )
-from kdjax.evaluation.finetuning.trial import one_device
-from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.storage import locks
 from kdjax.study.recorded_run import RecordedRun, recorded_run
-from kdjax.study.run_backup import FINETUNING
+from kdjax.study.retuning import (
+    comparison,
+    intermediate_encoder,
+    load_run_tasks,
+    recorded_tuning,
+    retuned_protocol,
+    scores_in_words,
+    setting_in_words,
+    setup_of,
+    trial_directory,
+)
 
 PREDICTIONS = "predictions"
 """Folder of a run's fine-tuning that holds what was predicted, a folder a protocol."""
-PredictingProtocol = Literal["grid", "fixed"]
-"""The protocols whose setting a model is tuned by again; the first that a run has is the default.
-"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def glue_predictions(
         params = run.params()
         reporter.status("reading GLUE")
         check_test_rows(evaluation, tuple(recorded))
-        loaded = _load(run, evaluation, tuple(recorded))
+        loaded = load_run_tasks(run, evaluation, recorded, with_unlabelled=True)
 
         predicted = _Predictor(run, params, loaded, reporter).predict(recorded)
         predictions: dict[str, NDArray[Any]] = {}
@@ -128,17 +130,7 @@ def _recorded_tasks(
         InputError: it was not, or a task is none of the run's.
     """
     evaluation = run.config.evaluation
-    valid = get_args(PredictingProtocol)
-    if protocol and protocol not in valid:
-        raise InputError(f"--protocol is {protocol!r:.80}, expected {' or '.join(valid)}")
-    measured_by = [name for name in valid if name in evaluation.protocols]
-    if not measured_by or (protocol and protocol not in measured_by):
-        raise InputError(
-            f"{run.directory}: the run was measured by {', '.join(evaluation.protocols)}, expected "
-            f"{protocol or ' or '.join(valid)} among evaluation.protocols"
-        )
-    protocol = protocol or measured_by[0]
-
+    protocol = retuned_protocol(run, protocol)
     names = [task.name for task in suite_tasks("glue", evaluation.suite_tasks)]
     for name in tasks:
         if name not in names:
@@ -150,30 +142,8 @@ def _recorded_tasks(
     for name in names:
         if tasks and name not in tasks:
             continue
-        finetuned = run.result.details.get(f"{protocol}.{name}")
-        if not isinstance(finetuned, FinetunedTask):
-            raise InputError(
-                f"{run.directory}: its result has no details of {protocol}.{name}, expected how "
-                "the setting was chosen"
-            )
-        recorded[name] = finetuned
+        recorded[name] = recorded_tuning(run, protocol, name)
     return recorded
-
-
-def _load(
-    run: RecordedRun, evaluation: EvaluationConfig, names: tuple[str, ...]
-) -> dict[str, Task]:
-    """Read and tokenise the tasks to predict, and the one that some of them start from."""
-    settings = run.finetuning
-    needed = set(names)
-    if settings.intermediate and needed.intersection(settings.intermediate_tasks):
-        needed.add(settings.intermediate)
-    own_tasks = {name: task for name, task in evaluation.tasks.items() if name in needed}
-    chosen = [task.name for task in suite_tasks("glue") if task.name in needed]
-    needed_only = dataclasses.replace(evaluation, tasks=own_tasks, suite_tasks=tuple(chosen))
-    seq_len = evaluation.seq_len or run.config.data.seq_len
-    loaded = load_tasks(needed_only, run.tokenizer(), seq_len, with_unlabelled=True)
-    return {task.name: task for task in loaded}
 
 
 class _Predictor:
@@ -190,18 +160,17 @@ class _Predictor:
         self._params = params
         self._tasks = tasks
         self._reporter = reporter
-        self._setup = EncoderSetup(run.arm.student, _layout(run), run.config.train.compute.dtype)
+        self._setup = setup_of(run)
 
     def predict(self, recorded: Mapping[str, FinetunedTask]) -> dict[str, PredictedTask]:
         """Predict tasks, by the settings that are recorded of them."""
         run = self._run
-        directory = run.directory / FINETUNING
         start: TunedEncoder | None = None
         predicted = {}
         for name, finetuned in recorded.items():
             # The encoder that some tasks start from lies where the run kept it.
             if finetuned.intermediate and start is None:
-                start = self._start(finetuned.intermediate, directory)
+                start = self._start(finetuned.intermediate)
             self._reporter.status(f"fine-tuning on {name}, {finetuned.protocol}")
             predicted[name] = predict_unlabelled(
                 self._setup,
@@ -210,58 +179,23 @@ class _Predictor:
                 run.finetuning,
                 finetuned.chosen,
                 seed=run.result.seed,
-                directory=directory / PREDICTIONS / finetuned.protocol,
+                directory=trial_directory(run, PREDICTIONS, finetuned.protocol),
                 start=start if finetuned.intermediate else None,
             )
         return predicted
 
-    def _start(self, name: str, directory: Path) -> TunedEncoder:
+    def _start(self, name: str) -> TunedEncoder:
         """Read the encoder that was tuned on a task first, or tune it again."""
         self._reporter.status(f"fine-tuning on {name}, for other tasks to start from")
-        return tuned_start(
-            self._setup,
-            self._params,
-            self._tasks[name],
-            self._run.finetuning,
-            seed=self._run.result.seed,
-            directory=directory,
-        )
-
-
-def _layout(run: RecordedRun) -> Layout:
-    """Return the run's layout of devices; one device where this machine has not the run's."""
-    try:
-        return Layout.of(run.config.train.mesh)
-    except InputError:
-        return one_device()
+        return intermediate_encoder(self._run, self._setup, self._params, self._tasks[name])
 
 
 def _line(recorded: FinetunedTask, trial: Trial) -> str:
     """Return what a task was predicted by, and whether its scores are those of the run."""
-    setting = trial.setting
-    length = counted(setting.steps, "step")
-    if setting.epochs is not None:
-        length = f"epochs {setting.epochs}, {length}"
-    scores = ", ".join(f"{result} {trial.score(result):.4f}" for result in trial.metrics)
     line = (
-        f"{', '.join(map(file_name, trial.metrics))}: {recorded.protocol}, learning rate "
-        f"{setting.learning_rate:g}, batch {setting.batch_size}, {length}, seed {trial.seed}; dev "
-        f"rows {scores}"
+        f"{', '.join(map(file_name, trial.metrics))}: {recorded.protocol}, "
+        f"{setting_in_words(trial.setting, trial.seed)}; dev rows {scores_in_words(trial)}"
     )
     if trial.diverged:
         line += " (diverged: a constant is predicted)"
-    return f"{line}; {_comparison(recorded, trial)}"
-
-
-def _comparison(recorded: FinetunedTask, trial: Trial) -> str:
-    """Say whether a trial scores what the same trial scored in the run."""
-    for before in recorded.chosen_trials:
-        if before.seed == trial.seed:
-            if (before.metrics, before.selection) == (trial.metrics, trial.selection):
-                return "as the run recorded"
-            scores = ", ".join(f"{before.score(result):.4f}" for result in before.metrics)
-            return (
-                f"not the same numbers as the run recorded, {scores}: another device, version or "
-                "number of lanes, or other rows"
-            )
-    return "the run recorded no trial of this seed"
+    return f"{line}; {comparison(recorded, trial)}"

@@ -36,12 +36,19 @@ class RecordedRun:
         config: recipe that the run was made by.
         arm: the run's arm.
         result: content of its result.json.
+        manifest: content of its manifest.json.
     """
 
     directory: Path
     config: Config
     arm: Arm
     result: RunResult
+    manifest: RunManifest
+
+    @property
+    def study(self) -> Path:
+        """Return the directory of the run's study."""
+        return self.directory.absolute().parent.parent
 
     @property
     def finetuning(self) -> FinetuneConfig:
@@ -79,7 +86,7 @@ class RecordedRun:
         """Return the directory of the study's prepared text."""
         if self.config.data.prepared:
             return local_path(self.config.data.prepared, "data.prepared")
-        study = self.directory.absolute().parent.parent
+        study = self.study
         # The studies of a sweep share their text.
         shared = None
         if study.parent.name == "cells":
@@ -126,7 +133,7 @@ def recorded_run(directory: Path) -> RecordedRun:
             f"{directory}: the run diverged at step {result.diverged.step}, expected one that did "
             "not"
         )
-    return RecordedRun(directory, config, arms[manifest.arm], result)
+    return RecordedRun(directory, config, arms[manifest.arm], result, manifest)
 
 
 def _run_within(directory: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import recipes
-from kdjax.budget.accounting import ACCOUNTS, Budget
-from kdjax.budget.hardware import Peak
-from kdjax.config import Config, plain, to_dict
+from kdjax.config import Config
 from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.load import load_tasks
 from kdjax.evaluation.finetuning import (
@@ -28,18 +24,15 @@ from kdjax.evaluation.finetuning import (
     saved,
     tuned_start,
 )
-from kdjax.results.runs import Divergence, HardwareUse, RunResult
+from kdjax.results.runs import Divergence, RunResult
 from kdjax.storage import locks
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import from_plain, to_plain
-from kdjax.study.manifest import Cost
 from kdjax.study.recorded_run import PARAMS, recorded_run
-from kdjax.study.run_manifest import RunManifest
-from kdjax.training.checksum import sha256
 from kdjax.training.params_file import load_params, save_params
-from tests import glue, small_study, tiny
-from tests.corpora import make_tokenizer
+from tests import glue, tiny
 from tests.evaluation import handmade
+from tests.finished_run import recipe_in, write_run
 from tests.study.conftest import Ended, kdjax
 
 SEED = 3
@@ -62,23 +55,8 @@ EVALUATION = {
 
 def config_in(directory: Path, **evaluation: Any) -> Config:
     """Make a recipe that is measured on two tasks of GLUE."""
-    settings = {
-        "data": {
-            "tokenizer": str(make_tokenizer(directory / "tokenizer.json")),
-            "seq_len": 16,
-            "max_predictions": 3,
-        },
-        "student": small_study.STUDENT,
-        "arms": {"scratch": {}},
-        # Not this machine's eight devices: one is taken then, which compiles faster.
-        "train": {"mesh": {"data": 1}},
-        "budget": {"flops": 1e8},
-        "seeds": [SEED],
-        "evaluation": {**EVALUATION, "glue": str(directory / "glue"), **evaluation},
-    }
-    path = directory / "recipe.yaml"
-    path.write_text(json.dumps(settings), encoding="utf-8")
-    return recipes.load(path)
+    measured = {**EVALUATION, "glue": str(directory / "glue"), **evaluation}
+    return recipe_in(directory, seed=SEED, evaluation=measured)
 
 
 def finetuned(config: Config, params: Any) -> dict[str, FinetunedTask]:
@@ -101,43 +79,6 @@ def finetuned(config: Config, params: Any) -> dict[str, FinetunedTask]:
                 start=start if task.name in settings.intermediate_tasks else None,
             )
     return details
-
-
-def write_run(directory: Path, config: Config, params: Any, details: dict[str, Any]) -> Path:
-    """Write the files of a finished run."""
-    directory.mkdir(parents=True)
-    budget = Budget.of(config.budget)
-    versions = dict.fromkeys(("kdjax", "jax", "python", "device"), "made up")
-    settings = plain(to_dict(config))
-    manifest = RunManifest(
-        "scratch", SEED, {}, Cost(()), budget, "", {}, None, settings, **versions
-    )
-    result = RunResult(
-        arm="scratch",
-        seed=SEED,
-        budget=budget,
-        used=0,
-        spent=dict.fromkeys((*ACCOUNTS, "total"), 0),
-        cache_bytes=0,
-        steps=0,
-        phases=(),
-        padded_tokens=0,
-        tokens_seen=0,
-        tokens_unique=0,
-        tokens_masked=0,
-        epochs=0,
-        wall_clock={},
-        hardware=HardwareUse(0, None, 1, Peak(1.0, "float32", ""), None, None, None, 0, ""),
-        metrics={name: detail.selection for name, detail in details.items()},
-        details=details,
-        curve=(),
-        params_sha256=sha256(params),
-        ledger_sha256="",
-    )
-    write_json(directory / "manifest.json", to_plain(manifest))
-    write_json(directory / "result.json", to_plain(result))
-    save_params(directory / PARAMS, params)
-    return directory
 
 
 @pytest.fixture(scope="module")
