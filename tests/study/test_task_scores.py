@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,15 @@ def measure(
 def score(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every task score a tenth of the number of letters of its name, without a model."""
 
-    def finetuned(*args: Any, protocol: str, start: TunedEncoder | None, **_: Any) -> FinetunedTask:
+    def finetuned(
+        *args: Any,
+        protocol: str,
+        start: TunedEncoder | None,
+        show: Callable[[int, int], None],
+        **_: Any,
+    ) -> FinetunedTask:
         task = args[2]
+        show(0, 3)
         scores = {result: len(result) / 10 for result in task.reported}
         return FinetunedTask(
             task=task.name,
@@ -133,9 +141,11 @@ def test_records_hear_of_each_task_before_and_after_it(tmp_path: Path) -> None:
     scores = TaskScores(config, suite("sst2", "rte"))
     scores.measure(handmade.MODEL, MODEL.params, 0, SETTINGS, records)
     assert heard == [
-        "fine-tuning on sst2, fixed",
+        "linear probes on sst2",
+        "linear probes on rte",
+        "fine-tuning on sst2, fixed, 0 of 3 trials done",
         "finished",
-        "fine-tuning on rte, fixed",
+        "fine-tuning on rte, fixed, 0 of 3 trials done",
         "finished",
     ]
 

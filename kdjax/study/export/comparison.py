@@ -9,13 +9,6 @@ from kdjax.results.study import Results
 from kdjax.study.recorded_run import RecordedRun
 
 RESULTS = "results.json"
-_OUTCOMES = {
-    "beats": "better",
-    "loses": "worse",
-    "ties": "a tie",
-    "unclear": "cannot be told",
-}
-"""Outcome of a comparison -> what the table calls it, of the arm itself."""
 
 
 def comparison_section(run: RecordedRun) -> str:
@@ -46,7 +39,7 @@ def comparison_section(run: RecordedRun) -> str:
     if rows:
         lines += [
             "",
-            f"| measure | `{run.result.arm}` against | difference | interval | seeds | it is |",
+            f"| measure | `{run.result.arm}` against | difference | interval | seeds | verdict |",
             "|---|---|---|---|---|---|",
             *rows,
         ]
@@ -69,6 +62,6 @@ def _rows(results: Results, arm: str) -> list[str]:
             rows.append(
                 f"| {endpoint.name} ({endpoint.unit}, {endpoint.better} is better) | `{other}` | "
                 f"{numbers.signed(difference.mean)} | {interval} | {difference.n} | "
-                f"{_OUTCOMES[difference.outcome]} |"
+                f"{difference.outcome} |"
             )
     return rows

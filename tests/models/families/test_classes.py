@@ -269,7 +269,7 @@ def test_model_saved_with_a_tokenizer_counts_positions_from_its_padding_token(
     model = Model(config, random_params(config))
     tokenizer = tmp_path / "some.json"
     tokenizer.write_text(json.dumps(vocabulary), encoding="utf-8")
-    save_pretrained(tmp_path / "out", model, tokenizer=tokenizer)
+    save_pretrained(model, tmp_path / "out", tokenizer=tokenizer)
     settings = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
     assert settings["pad_token_id"] == 3
     assert settings["max_position_embeddings"] == config.max_positions + 4
