@@ -48,9 +48,9 @@ from kdjax.progress import Progress
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path, path_text
 from kdjax.study.batches import held_out_batches
-from kdjax.study.compiled_arm import compile_arm
-from kdjax.study.evaluation import Evaluation, mlm_probe_of
-from kdjax.study.task_scores import TaskScores
+from kdjax.study.measures.evaluation import Evaluation, mlm_probe_of
+from kdjax.study.measures.task_scores import TaskScores
+from kdjax.study.runs.compiled_arm import compile_arm
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.mask_rate import mask_rate
 from kdjax.training.phase import BatchShape

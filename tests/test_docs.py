@@ -34,7 +34,7 @@ from kdjax.config import (
 )
 from kdjax.config.values import RENAMED
 from kdjax.dry_run import named_arms
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.errors import InputError
 from kdjax.models.features import Features
 from kdjax.objectives import custom

@@ -22,7 +22,7 @@ from kdjax.models import zoo
 from kdjax.storage import hub
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.facts import teacher_facts
+from kdjax.study.judgement.facts import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape

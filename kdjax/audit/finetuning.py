@@ -18,7 +18,7 @@ from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial_files import read_finished, trial_path
 from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.run_backup import FINETUNING
+from kdjax.study.runs.run_backup import FINETUNING
 
 
 def audit_finetuning(

@@ -23,8 +23,8 @@ from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import from_plain, to_plain
-from kdjax.study.facts import corpus_facts
-from kdjax.study.judge import Measured, judge
+from kdjax.study.judgement.facts import corpus_facts
+from kdjax.study.judgement.judge import Measured, judge
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
 from kdjax.study.tuned import tuning_of

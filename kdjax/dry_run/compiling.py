@@ -16,7 +16,7 @@ import jax
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.budget.hardware import utilisation
 from kdjax.config import Config
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.errors import InputError, nearest
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.collectives import KINDS

@@ -91,7 +91,7 @@ def add_task_costs(config: Config, rows: dict[str, list[dict[str, Any]]]) -> Non
 
     Args:
         config: resolved recipe.
-        rows: rows from `kdjax.dry_run.pricing.prices`.
+        rows: rows from `kdjax.dry_run.recipe_prices.prices`.
     """
     for name, cost in task_costs(config).items():
         for row in rows[name]:

@@ -19,11 +19,11 @@ from kdjax.results.store import write_results
 from kdjax.results.study import Results
 from kdjax.storage.files import remove_on_input_error
 from kdjax.study import manifest
-from kdjax.study.judge import collect
+from kdjax.study.judgement.judge import collect
+from kdjax.study.measures.reference_models import ReferenceModels
 from kdjax.study.parts import Part
-from kdjax.study.reference_models import ReferenceModels
-from kdjax.study.run_backup import run_name
-from kdjax.study.runner import StudyRunner
+from kdjax.study.runs.run_backup import run_name
+from kdjax.study.runs.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.training.teacher.directories import CARD

@@ -18,8 +18,8 @@ from kdjax.storage import locks
 from kdjax.storage.files import LOCK, check_writable, entries, read_json, write_json
 from kdjax.storage.typed_json import read_typed
 from kdjax.study.manifest import BEFORE, NAME, read_manifest
-from kdjax.study.run_backup import MANIFEST, RESULT, run_name
-from kdjax.study.run_manifest import RunManifest
+from kdjax.study.runs.run_backup import MANIFEST, RESULT, run_name
+from kdjax.study.runs.run_manifest import RunManifest
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.config import Config
 from kdjax.parallel.layout import Layout
-from kdjax.study.artifact_dirs import artifact_dirs
+from kdjax.study.artifacts.artifact_dirs import artifact_dirs
 from kdjax.study.manifest import Cost
-from kdjax.study.run_backup import run_name
+from kdjax.study.runs.run_backup import run_name
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
 

@@ -24,11 +24,11 @@ from kdjax.results.text import CountedLosses
 from kdjax.storage.files import read_json, remove_on_input_error, write_json
 from kdjax.storage.typed_json import check_fields
 from kdjax.study.batches import tuning_batches
-from kdjax.study.evaluation import Evaluation, Metrics
-from kdjax.study.run_backup import run_name, subdirectory
-from kdjax.study.runner import StudyRunner
+from kdjax.study.measures.evaluation import Evaluation, Metrics
+from kdjax.study.measures.task_scores import FinetuningRecords
+from kdjax.study.runs.run_backup import run_name, subdirectory
+from kdjax.study.runs.runner import StudyRunner
 from kdjax.study.study import Study
-from kdjax.study.task_scores import FinetuningRecords
 from kdjax.study.tuned import format_settings
 from kdjax.study.writer import sole_writer
 from kdjax.tuning.search import Outcome

@@ -19,7 +19,7 @@ import yaml
 from kdjax import recipes
 from kdjax.dry_run import compiling
 from kdjax.dry_run.compiling import compiled
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
 from kdjax.hlo.chips import Chip, chip

@@ -13,7 +13,7 @@ from kdjax.report import notes, primary_endpoint
 from kdjax.results.failed import after_failures, failed_arms
 from kdjax.results.runs import Divergence, RunResult
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
-from kdjax.study import primary
+from kdjax.study.judgement import primary
 from tests.report import results as made_up
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")

@@ -15,8 +15,8 @@ import pytest
 
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
-from kdjax.study import runner
 from kdjax.study.parts import Part
+from kdjax.study.runs import runner
 from tests import small_study
 from tests.study.conftest import kdjax
 

@@ -20,7 +20,8 @@ from kdjax.training.checksum import sha256
 from kdjax.training.muon import is_muon_matrix, update_scale
 from kdjax.training.optimizer import transformation
 from kdjax.training.partition import flatten, merge_optimizer_state, select_optimizer_state
-from kdjax.training.phase import Phase, price
+from kdjax.training.phase import Phase
+from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from tests import tiny, trainers
 from tests.tolerance import assert_metrics_equal, assert_updates_equal

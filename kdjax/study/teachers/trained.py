@@ -23,10 +23,10 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import check_fields, to_plain
+from kdjax.study.artifacts.corpus import refuse_repeated_text
 from kdjax.study.batches import train_batches
-from kdjax.study.corpus import refuse_repeated_text
 from kdjax.study.machine import hardware_use, versions
-from kdjax.study.run_backup import RESULT, RunBackup
+from kdjax.study.runs.run_backup import RESULT, RunBackup
 from kdjax.study.teachers.checkpoints import TeacherCheckpoints, training_identity
 from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.writer import sole_writer
