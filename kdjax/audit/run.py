@@ -16,7 +16,7 @@ from kdjax.budget.hardware import Peak, utilisation
 from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
 from kdjax.config import plain, to_dict
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
 from kdjax.training.mask_rate import mask_rate
@@ -28,7 +28,7 @@ class RunAudit:
     """A run's directory, held against its study."""
 
     def __init__(
-        self, artifacts: AuditedArtifacts, arm: Arm, cost: Cost, seed: int, directory: Path
+        self, artifacts: AuditedArtifacts, arm: Arm, cost: ArmCost, seed: int, directory: Path
     ):
         """Take the run; nothing is read yet.
 

@@ -101,7 +101,7 @@ def compiled(
     return {
         "topology": target.name,
         "chips": target.chips,
-        "devices": layout.devices,
+        "devices": layout.device_count,
         "kind": target.chip.kind,
         "peak_flops": target.chip.peak.flops_per_second,
         "hbm": target.chip.hbm,
@@ -137,7 +137,7 @@ def _phase_row(
         "compile_seconds": program.compile_seconds,
         "collectives": _collectives(module),
         "attention": _attention(config, module, layout, phase, batch_shape),
-        "estimated": _estimated(program, target, layout.devices, price, top),
+        "estimated": _estimated(program, target, layout.device_count, price, top),
     }
 
 

@@ -18,11 +18,11 @@ from kdjax.errors import counted
 WIDTH = 144
 """Columns that the table takes at least."""
 
-Rows = dict[str, list[dict[str, Any]]]
+PriceRows = dict[str, list[dict[str, Any]]]
 """Arm -> a row for each phase (`kdjax.dry_run.recipe_prices.prices`)."""
 
 
-def price_table(config: Config, rows: Rows) -> None:
+def price_table(config: Config, rows: PriceRows) -> None:
     """Print prices as a table, an arm's phase per row, and what stands beside them as lines."""
     # Where a terminal is narrower, its own wrapping keeps every number whole.
     console = Console(width=max(WIDTH, Console().width))
@@ -48,7 +48,7 @@ def price_table(config: Config, rows: Rows) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _table(config: Config, rows: Rows) -> Table:
+def _table(config: Config, rows: PriceRows) -> Table:
     """Build the table: FLOPs of a step by part, and what the budget buys."""
     batch_shape = batch_shape_of(config)
     first_arm, first_phases = next(iter(rows.items()))
@@ -92,7 +92,7 @@ def _known(value: Any, form: str) -> str:
     return format(value, form)
 
 
-def _charged_line(config: Config, rows: Rows) -> str:
+def _charged_line(config: Config, rows: PriceRows) -> str:
     """Return what a step of each arm is charged."""
     charges = []
     for name, phases in rows.items():
@@ -131,14 +131,14 @@ def _calibration_line(calibration: dict[str, int]) -> str:
     )
 
 
-def _probe_line(config: Config, rows: Rows) -> str:
+def _probe_line(config: Config, rows: PriceRows) -> str:
     """Return what an MLM probe costs a run of each arm, and whether the run is charged for it."""
     flops = [f"{name} {phases[0]['mlm_probe']['flops']:.4g}" for name, phases in rows.items()]
     charged = "charged" if config.evaluation.mlm_probe.charged else "not charged"
     return f"FLOPs of a run's MLM probe, {charged} to its budget: {', '.join(flops)}"
 
 
-def _pairs_line(rows: Rows) -> str:
+def _pairs_line(rows: PriceRows) -> str:
     """Return what minimal pairs cost."""
     costs = {name: phases[0]["minimal_pairs"]["flops"] for name, phases in rows.items()}
     if None in costs.values():
@@ -148,7 +148,7 @@ def _pairs_line(rows: Rows) -> str:
     return f"minimal pairs of a run take FLOPs, not charged: {'; '.join(flops) or 'of no arm'}"
 
 
-def _task_lines(config: Config, rows: Rows) -> list[str]:
+def _task_lines(config: Config, rows: PriceRows) -> list[str]:
     """Return what measuring on tasks costs a run by protocol, and the study."""
     costs = {name: phases[0]["tasks"] for name, phases in rows.items()}
     lines = []

@@ -20,7 +20,7 @@ from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.price import Price
 from kdjax.config import Config
-from kdjax.data.corpus import Corpus, regime_of
+from kdjax.data.corpus import Corpus, apply_regime
 from kdjax.dry_run.minimal_pairs import known_pairs, pairs_cost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
@@ -46,7 +46,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     corpus = None
     if config.data.prepared:
         prepared = local_path(config.data.prepared, "data.prepared")
-        corpus = regime_of(config.data, Corpus.open(prepared))
+        corpus = apply_regime(config.data, Corpus.open(prepared))
     arms = arms_of(config)
     rows = {name: _arm_rows(config, arms, arm, corpus) for name, arm in arms.items()}
     if config.evaluation.minimal_pairs.directory:

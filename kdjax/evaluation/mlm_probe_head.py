@@ -35,7 +35,7 @@ EPSILON = 1e-5
 """Added to a variance before its root is taken."""
 
 Params = dict[str, Any]
-State = tuple[Params, Any]
+ProbeState = tuple[Params, Any]
 """A head's parameters and its optimiser's state."""
 
 OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.98, eps=1e-8)
@@ -84,7 +84,7 @@ class ProbeHead:
             head["decoder"] = jnp.zeros((vocabulary, width))
         return head
 
-    def start(self) -> State:
+    def start(self) -> ProbeState:
         """Make a new head and its optimiser's state, which the first step donates."""
         head = self.init()
         return head, OPTIMIZER.init(head)
@@ -118,12 +118,12 @@ class ProbeHead:
 
     def update(
         self,
-        state: State,
+        state: ProbeState,
         states: jax.Array,
         word: jax.Array,
         batch: Mapping[str, jax.Array],
         rate: jax.Array,
-    ) -> tuple[State, jax.Array]:
+    ) -> tuple[ProbeState, jax.Array]:
         """Take one step of the head.
 
         Args:

@@ -38,7 +38,7 @@ def hardware_use(
         side_by_side: number of runs that took their steps together, this one included.
     """
     programs = [compiled_phase.program for compiled_phase in compiled_phases]
-    devices = programs[0].layout.devices
+    devices = programs[0].layout.device_count
     device_peak = peak(jax.local_devices()[0])
     seconds = ledger.seconds.get("compute", 0.0)
     model_flops = sum(ledger.spent[part] for part in PARTS)

@@ -23,7 +23,7 @@ from kdjax.study.runs.run_manifest import RunManifest
 
 
 @dataclass(frozen=True)
-class Part:
+class StudyPart:
     """A share of a study's runs.
 
     Attributes:
@@ -35,7 +35,7 @@ class Part:
     count: int
 
     @staticmethod
-    def parse(text: str) -> Part:
+    def parse(text: str) -> StudyPart:
         """Read `I/N`.
 
         Raises:
@@ -46,7 +46,7 @@ class Part:
             raise InputError(
                 f"--part is {text!r}, expected I/N with I from 1 to N, for instance 1/3"
             )
-        return Part(int(match[1]), int(match[2]))
+        return StudyPart(int(match[1]), int(match[2]))
 
     def of(
         self, spans: Mapping[str, Sequence[PhaseSpan]], seeds: Sequence[int]

@@ -20,7 +20,7 @@ from kdjax.study.artifacts.inputs import check_inputs
 from kdjax.study.artifacts.study_artifacts import Artifacts
 from kdjax.study.batches import check_calibration, train_batches
 from kdjax.study.machine import versions
-from kdjax.study.manifest import Cost, StudyManifest
+from kdjax.study.manifest import ArmCost, StudyManifest
 from kdjax.study.runs.run_backup import RESULT
 from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
@@ -77,7 +77,7 @@ class Study:
         return self.plan.prices(arm)
 
     @cached_property
-    def costs(self) -> dict[str, Cost]:
+    def costs(self) -> dict[str, ArmCost]:
         """Map each arm to what its runs cost, as counted when the study first started."""
         # Stored costs hold: another XLA may count otherwise, and a teacher's card may change.
         costs = dict(self._manifest.costs)

@@ -10,9 +10,9 @@ from kdjax.report.phrases import listed, listed_settings
 from kdjax.report.sentences import measures
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.phrases import say
-from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
+from kdjax.sweep.schema import ArmPair, ArmVerdict, Group, PairPoint, SweepResults
 
-_VERDICTS: tuple[Verdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
+_VERDICTS: tuple[ArmVerdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
 """Verdicts in the order in which sentences have them."""
 _UNITS = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}
 """Words behind budgets, by their kind."""

@@ -130,7 +130,7 @@ def make_loss_fn(
         student_features = student_forward(model, batch, dropout_key=dropout_seeds)
 
         # Projections are stored split; the objective needs them whole.
-        projections = layout.all_gather(params["objective"])
+        projections = layout.constrain_gathered(params["objective"])
         return objective(
             student_features, teacher_features, batch, projections, budget_fraction, shares
         )
@@ -197,7 +197,7 @@ def make_step(
                 (loss, terms), grads = accumulate_gradients(
                     grad_fn, objective, microbatches, batch, dropout_seeds
                 )
-        grads = layout.reduce_scatter(grads)
+        grads = layout.constrain_as_stored(grads)
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
         opt = select_optimizer_state(state.opt, trainable)

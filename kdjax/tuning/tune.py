@@ -25,7 +25,7 @@ from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.tuning import table
-from kdjax.tuning.search import Better, Trial, best_of, search
+from kdjax.tuning.search import Better, TuningTrial, best_of, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from kdjax.tuning.trial import TrialReporter, Trials, recipe_of
 
@@ -88,7 +88,7 @@ def _tune(
 
 def tuning_of_trials(
     config: Config,
-    trials: Mapping[str, Sequence[Trial]],
+    trials: Mapping[str, Sequence[TuningTrial]],
     better: Better,
     losses: CountedLosses | None = None,
 ) -> TuningResults:
@@ -124,7 +124,7 @@ def tuning_of_trials(
 
 
 def _arm(
-    arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better
+    arm: str, trials: Sequence[TuningTrial], space: Mapping[str, RangeConfig], better: Better
 ) -> ArmTrials:
     """Return an arm's trials, the best of them, and what all cost.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from kdjax.data.text.notes import GROUPED_LINES, MAC_LINES, ONE_DOCUMENT, ReadingNotes
 from kdjax.data.text.streams import OLD_MAC, TextError, TextFile, lines, mebibytes
 
-Layout = Callable[[TextFile, int, ReadingNotes], Iterator[tuple[int, str]]]
+TextLayout = Callable[[TextFile, int, ReadingNotes], Iterator[tuple[int, str]]]
 """Yields a file's documents, each with the number of its first line. Takes the file, the most bytes
 of a document, and the notes that what looks like another layout goes into."""
 
@@ -71,7 +71,7 @@ def whole(path: TextFile, limit: int, _: ReadingNotes) -> Iterator[tuple[int, st
         yield 1, text
 
 
-LAYOUTS: dict[str, Layout] = {"paragraphs": paragraphs, "lines": each_line, "files": whole}
+LAYOUTS: dict[str, TextLayout] = {"paragraphs": paragraphs, "lines": each_line, "files": whole}
 """By the values of `data.documents`."""
 
 

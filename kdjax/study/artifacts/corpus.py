@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdjax.config import Config, DataConfig, TokenizerConfig, plain
 from kdjax.config.data import LATER_SETTINGS
-from kdjax.data.corpus import Corpus, regime_of
+from kdjax.data.corpus import Corpus, apply_regime
 from kdjax.data.manifest import NAME as MANIFEST
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
@@ -97,7 +97,7 @@ def study_corpus(
     check_unknown(corpus.manifest.unknown, str(corpus.directory))
     whole = corpus
     # From here on the text is what the regime leaves of it.
-    corpus = regime_of(config.data, corpus)
+    corpus = apply_regime(config.data, corpus)
     reporter.stage("prepare: the text's own cross-entropies")
     losses = ngram_losses(corpus)
     check_unknown(unknown_of(whole, losses), str(whole.directory))

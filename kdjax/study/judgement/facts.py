@@ -20,7 +20,7 @@ from kdjax.results.teacher_facts import StoredOutputs, TeacherFacts
 from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, TokenRates, WholeText
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.artifacts.corpus import text_warnings
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.training.arm import Arm
 
@@ -115,7 +115,7 @@ def student_facts(model: ModelConfig) -> StudentFacts:
     )
 
 
-def arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
+def arm_result(arm: Arm, cost: ArmCost, runs: Sequence[RunResult]) -> ArmResult:
     """Return an arm as it ran; under a budget of hours, as its first run did."""
     # Only a clock makes runs of an arm differ in steps, and a loss that is not finite.
     arm_runs = [run for run in runs if run.arm == arm.name]

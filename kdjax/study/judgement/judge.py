@@ -37,7 +37,7 @@ from kdjax.study.judgement.facts import (
     teacher_facts,
 )
 from kdjax.study.machine import versions
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.study.runs.run_backup import RESULT
 from kdjax.study.study import Study
 from kdjax.teacher_cache.manifest import CacheManifest
@@ -113,7 +113,7 @@ def collect(
 
 
 def judge(
-    config: Config, arms: Mapping[str, Arm], costs: Mapping[str, Cost], measured: Measured
+    config: Config, arms: Mapping[str, Arm], costs: Mapping[str, ArmCost], measured: Measured
 ) -> Results:
     """Join what was measured with its verdicts: the content of results.json.
 

@@ -25,8 +25,8 @@ from kdjax.errors import InputError, counted, nearest
 from kdjax.evaluation.finetuning import (
     EncoderSetup,
     FinetunedTask,
+    FinetuningTrial,
     PredictedTask,
-    Trial,
     TunedEncoder,
     predict_unlabelled,
     tuned_start,
@@ -236,7 +236,7 @@ def _layout(run: RecordedRun) -> Layout:
         return one_device()
 
 
-def _line(recorded: FinetunedTask, trial: Trial) -> str:
+def _line(recorded: FinetunedTask, trial: FinetuningTrial) -> str:
     """Return what a task was predicted by, and whether its scores are those of the run."""
     setting = trial.setting
     length = counted(setting.steps, "step")
@@ -253,7 +253,7 @@ def _line(recorded: FinetunedTask, trial: Trial) -> str:
     return f"{line}; {_comparison(recorded, trial)}"
 
 
-def _comparison(recorded: FinetunedTask, trial: Trial) -> str:
+def _comparison(recorded: FinetunedTask, trial: FinetuningTrial) -> str:
     """Say whether a trial scores what the same trial scored in the run."""
     for before in recorded.chosen_trials:
         if before.seed == trial.seed:

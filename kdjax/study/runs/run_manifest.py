@@ -10,7 +10,7 @@ from kdjax.config import first_difference, plain, to_dict
 from kdjax.errors import InputError
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.machine import versions
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.study.runs.run_backup import RunBackup
 from kdjax.study.study import Study
 
@@ -35,7 +35,7 @@ class RunManifest:
     arm: str
     seed: int
     arm_settings: dict[str, Any]
-    cost: Cost
+    cost: ArmCost
     budget: Budget
     corpus: str
     texts: dict[str, str]

@@ -32,7 +32,7 @@ from kdjax.results.runs import Divergence, HardwareUse, RunResult
 from kdjax.storage import locks
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import from_plain, to_plain
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.study.runs.recorded_run import PARAMS, recorded_run
 from kdjax.study.runs.run_manifest import RunManifest
 from kdjax.training.checksum import sha256
@@ -110,7 +110,7 @@ def write_run(directory: Path, config: Config, params: Any, details: dict[str, A
     versions = dict.fromkeys(("kdjax", "jax", "python", "device"), "made up")
     settings = plain(to_dict(config))
     manifest = RunManifest(
-        "scratch", SEED, {}, Cost(()), budget, "", {}, None, settings, **versions
+        "scratch", SEED, {}, ArmCost(()), budget, "", {}, None, settings, **versions
     )
     result = RunResult(
         arm="scratch",
