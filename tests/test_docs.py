@@ -204,15 +204,6 @@ def test_each_recipe_in_the_docs_says_whether_it_is_whole(tmp_path: Path) -> Non
     assert whole
 
 
-def test_glossary_counts_the_words_of_this_project() -> None:
-    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    section = text.partition("## Words of this project")[2].partition("\n## ")[0]
-    numbers = ("Seven", "Eight", "Nine", "Ten", "Eleven")
-    # Two lines of the table are its head.
-    words = sum(line.startswith("|") for line in section.splitlines()) - 2
-    assert section.strip().startswith(f"{numbers[words - 7]} words have a meaning")
-
-
 def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> None:
     (block,) = blocks(OWN, "yaml")
     config = recipe(block, tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ class RunAudit:
             "seed": self._seed,
             "arm_settings": plain(to_dict(self._arm.config)),
             "cost": self._cost.to_json(),
-            "budget": plain(asdict(self._budget)),
+            "budget": plain(self._budget.to_json()),
             "teacher": self._artifacts.teacher_of(self._seed) if self._arm.needs_teacher else None,
             "config": study.run_config(),
         }
@@ -134,7 +133,7 @@ class RunAudit:
             for part, flops in price.parts().items():
                 spent[part] += phase_steps * flops
         account: dict[str, Any] = {
-            "budget": plain(asdict(self._budget)),
+            "budget": plain(self._budget.to_json()),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
             "positions": sequences * self._study.batch_shape.seq_len,
@@ -208,7 +207,7 @@ class RunAudit:
         phases = []
         prices = self._cost.prices
         for steps, batch_shape, price in zip(
-            ledger.phases, self._batch_shapes, prices, strict=True
+            ledger.steps_by_phase, self._batch_shapes, prices, strict=True
         ):
             flops = steps * price.total
             phases.append({"steps": steps, "batch": batch_shape.batch_size, "flops": flops})
@@ -220,9 +219,9 @@ class RunAudit:
         expected = {
             "arm": self._arm.name,
             "seed": self._seed,
-            "budget": plain(asdict(self._budget)),
+            "budget": plain(self._budget.to_json()),
             "used": ledger.used,
-            "spent": {**ledger.spent, "total": total, "charged": ledger.total},
+            "spent": {**ledger.spent, "total": total, "charged": ledger.charged_flops},
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
             "phases": phases,

@@ -27,7 +27,7 @@ from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 from kdjax.models.ops import cross_entropy, gelu, log_softmax
 from kdjax.objectives.reductions import weighted_mean
-from kdjax.training.optimizer import apply
+from kdjax.training.optimizer import apply_update
 
 HEAD_SEED = 20240420
 """Seed of the head's start in every study."""
@@ -143,7 +143,7 @@ class ProbeHead:
             return weighted_mean(losses, batch["label_weights"])
 
         loss, grads = jax.value_and_grad(loss_of)(head)
-        return apply(OPTIMIZER, grads, moments, head, rate), loss
+        return apply_update(OPTIMIZER, grads, moments, head, rate), loss
 
     def sums(
         self, head: Params, encoder: Params, batch: Mapping[str, jax.Array]

@@ -217,7 +217,7 @@ def unspent(results: Results, run: RunResult) -> str:
     step: float = run.padded_tokens / run.steps
     if budget.kind == "flops":
         last_price = results.arms[run.arm].phases[-1].price
-        step = charged(last_price.parts(), budget.teacher)
+        step = charged(last_price.parts(), budget.teacher_case)
     return f"{rest / step:.3f} steps"
 
 
@@ -234,7 +234,7 @@ def used_of(results: Results, run: RunResult, kind: str) -> float:
 
 def paid_for(results: Results) -> tuple[str, ...]:
     """Return the accounts that a budget of FLOPs charges, or would."""
-    return CASES[results.budget.teacher]
+    return CASES[results.budget.teacher_case]
 
 
 def _column(results: Results, name: str, show: Callable[[float], str]) -> Cells:

@@ -44,7 +44,7 @@ def hardware_use(
     model_flops = sum(ledger.spent[part] for part in PARTS)
     # Where XLA does not say it of one phase, nothing is known of the whole.
     hardware_flops: int | None = 0
-    for steps, program in zip(ledger.phases, programs, strict=True):
+    for steps, program in zip(ledger.steps_by_phase, programs, strict=True):
         if hardware_flops is None or program.hardware_flops is None:
             hardware_flops = None
         else:

@@ -16,7 +16,7 @@ from kdjax.models.features import Batch, Features
 from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
-from kdjax.training.optimizer import apply
+from kdjax.training.optimizer import apply_update
 from kdjax.training.partition import (
     Flat,
     combine,
@@ -138,11 +138,11 @@ def make_loss_fn(
     return loss_fn
 
 
-def student_params(in_state: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
+def student_params(state_params: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
     """Return the student's whole parameters: those in the state, with a frozen encoder."""
     if frozen_encoder:
-        return {**jax.lax.stop_gradient(teacher_params), **in_state}
-    return in_state
+        return {**jax.lax.stop_gradient(teacher_params), **state_params}
+    return state_params
 
 
 def make_step(
@@ -201,7 +201,9 @@ def make_step(
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
         opt = select_optimizer_state(state.opt, trainable)
-        trainable, opt = apply(optimizer, grads, opt, trainable, schedule_inputs.learning_rate)
+        trainable, opt = apply_update(
+            optimizer, grads, opt, trainable, schedule_inputs.learning_rate
+        )
         params = combine(trainable, frozen, gradient_mask)
         opt = merge_optimizer_state(state.opt, opt)
 

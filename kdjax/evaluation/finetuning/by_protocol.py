@@ -166,7 +166,14 @@ class _Runner:
         self._key = ""
 
     def run(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, FinetuningTrial]:
-        """Return the trials of a group, trained together where not all of them are finished."""
+        """Read the group's trials; if any is missing, train the whole group and write all of them.
+
+        Args:
+            group: trials that are trained side by side, as the lanes of one program.
+
+        Returns:
+            Trial's settings -> its scores, for every trial of the group.
+        """
         finished = self._read(group)
         if len(finished) == len(group):
             return finished

@@ -20,7 +20,7 @@ from kdjax.models.features import Batch
 from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.parallel.layout import Layout, Unsharded
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
-from kdjax.training.optimizer import adamw, apply
+from kdjax.training.optimizer import adamw, apply_update
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,9 @@ def make_step(
         with layout.mesh_context():
             loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, dropout_seeds)
         grads = layout.constrain_as_stored(grads)
-        params, opt = apply(step_key.optimizer, grads, state.opt, state.params, learning_rate)
+        params, opt = apply_update(
+            step_key.optimizer, grads, state.opt, state.params, learning_rate
+        )
 
         # The first step that went wrong is kept, so that the host need not look at every loss.
         number = state.step + 1

@@ -84,6 +84,9 @@ def collect(
         runs: all runs.
         references: all models that were not trained here.
         wall_clock: seconds by kind, of the study's commands.
+
+    Raises:
+        InputError: a finished run lacks a value of an endpoint.
     """
     config = study.plan.config
     artifacts = study.artifacts
@@ -140,7 +143,7 @@ def judge(
         verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tests)
 
     # Costs under each way to pay for the teacher are in FLOPs.
-    enforced = budget.teacher if budget.kind == "flops" else None
+    enforced = budget.teacher_case if budget.kind == "flops" else None
 
     return Results(
         **versions(),

@@ -52,7 +52,7 @@ def run_row(
     arm, seed = run
     ledger = outcome.ledger
     phases = []
-    for steps, compiled_phase in zip(ledger.phases, compiled_phases, strict=True):
+    for steps, compiled_phase in zip(ledger.steps_by_phase, compiled_phases, strict=True):
         flops = steps * compiled_phase.price.total
         batch_size = compiled_phase.program.batch_shape.batch_size
         phases.append(RunPhase(steps, batch_size, flops))
@@ -64,7 +64,11 @@ def run_row(
         seed=seed,
         budget=plan.budget,
         used=ledger.used,
-        spent={**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
+        spent={
+            **ledger.spent,
+            "total": sum(ledger.spent.values()),
+            "charged": ledger.charged_flops,
+        },
         cache_bytes=ledger.cache_bytes,
         steps=ledger.steps,
         phases=tuple(phases),

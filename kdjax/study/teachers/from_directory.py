@@ -216,7 +216,7 @@ def _fit(
     facts = {
         **encoder.facts,
         "encoder": head.encoder,
-        account: encoder.facts[account] + ledger.total,
+        account: encoder.facts[account] + ledger.charged_flops,
         "head_steps": ledger.steps,
         "head_tokens": ledger.tokens,
         **_quality(model, corpus, config),

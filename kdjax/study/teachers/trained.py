@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +201,13 @@ class _Training:
         self._checkpoints.download()
 
     def run(self) -> None:
-        """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
+        """Train until the budget is spent, saving a teacher at each checkpoint's share of it.
+
+        Raises:
+            Diverged: the loss is not finite.
+            InputError: the text would be repeated where it must not.
+            Unfinished: training cannot go on, and what it came to so far stays.
+        """
         spans = pretraining_spans(self._settings, self._price, self._batch_shape)
         sequences = spans[-1].stop * self._batch_shape.batch_size
         refuse_repeated_text(self._config, self._corpus, "teacher.train", sequences)
@@ -283,10 +288,14 @@ class _Training:
         ledger = outcome.ledger
         return {
             "seed": self._seed,
-            "budget": asdict(ledger.budget),
-            "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
+            "budget": ledger.budget.to_json(),
+            "spent": {
+                **ledger.spent,
+                "total": sum(ledger.spent.values()),
+                "charged": ledger.charged_flops,
+            },
             "steps": ledger.steps,
-            "phases": list(ledger.phases),
+            "phases": list(ledger.steps_by_phase),
             "positions": ledger.padded_tokens,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
