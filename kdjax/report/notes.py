@@ -80,14 +80,14 @@ def _budget(config: Config, teacher: TeacherFacts | None) -> str:
         return sentence(say("budget_flops"), say("not_in_budget", excluded=excluded[0]))
 
     # Where the teacher's training is paid for, these parts of it are too.
-    if budget.teacher_case in ("nothing", "inference"):
+    if budget.teacher in ("nothing", "inference"):
         if teacher.head_flops:
             excluded.append(say("head_fitting", flops=numbers.flops(teacher.head_flops)))
         if teacher.tuning_flops:
             excluded.append(say("encoder_tuning", flops=numbers.flops(teacher.tuning_flops)))
     return sentence(
         say("budget_flops"),
-        say("budget_pays", meaning=say(f"pays_{budget.teacher_case}")),
+        say("budget_pays", meaning=say(f"pays_{budget.teacher}")),
         say("not_in_budget", excluded="; ".join(excluded)),
     )
 
