@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.errors import InputError
 from kdjax.evaluation.statistics import ArmVerdict
 from kdjax.plan.ranking import Verdicts, _ranking, at, from_side
-from kdjax.plan.schema import ComparedAt, CrossingForecast, ForecastComparison
+from kdjax.plan.schema import ComparedAt, CrossingForecast, ForecastComparison, ForecastRange
+from kdjax.storage.typed_json import from_plain, to_plain
 
 ARMS = ("w", "x", "y", "z")
 PAIRS = tuple(combinations(ARMS, 2))
@@ -107,3 +110,14 @@ def test_nothing_is_said_beyond_the_budgets_compared(means: list[float], factor:
     compared = comparison(means)
     assert at(compared, compared.points[-1].flops * factor) is None
     assert at(compared, compared.points[0].flops / factor) is None
+
+
+def test_verdicts_of_plan_json_keep_the_words_that_files_have() -> None:
+    words = {"BEATS": "a wins", "LOSES": "b wins", "TIES": "ties", "INCONCLUSIVE": "cannot tell"}
+    for verdict, word in words.items():
+        stretch = ForecastRange(verdict, 1.0, 2.0)
+        stored = to_plain(stretch)
+        assert stored == {"verdict": word, "low": 1.0, "high": 2.0}
+        assert from_plain(ForecastRange, stored, "plan.json: ranges[0]") == stretch
+    with pytest.raises(InputError, match="verdict is 'BEATS', expected a wins, b wins"):
+        from_plain(ForecastRange, {"verdict": "BEATS", "low": 1.0, "high": 2.0}, "plan.json:")
