@@ -19,7 +19,7 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks import tables
 from kdjax.hlo import aot
-from kdjax.hlo.estimate import Estimate, estimate
+from kdjax.hlo.estimate import TimeEstimate, estimate
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
 BF16 = jnp.bfloat16
@@ -131,7 +131,7 @@ def ideal(operation: Operation, on: aot.Slice) -> float:
     return max(operation.flops / on.chip.peak.flops_per_second, moved / on.chip.hbm_bandwidth)
 
 
-def estimated(operation: Operation, on: aot.Slice) -> Estimate:
+def estimated(operation: Operation, on: aot.Slice) -> TimeEstimate:
     """Return the estimated time of what the compiler makes of an operation."""
     # An abstract device of the slice stands in for a chip: nothing is run.
     device = SingleDeviceSharding(on.devices[0])

@@ -44,7 +44,7 @@ def main() -> None:
         loss = kdjax.evaluate(run, data)["mlm_loss"]
         print(
             f"{name}: {run.ledger.steps} steps of {price.total:.3e} FLOPs, "
-            f"{run.ledger.total:.3e} spent, held-out loss {loss:.3f}"
+            f"{run.ledger.charged_flops:.3e} spent, held-out loss {loss:.3f}"
         )
         kdjax.save(run, options.out / f"{name}-student", data)
 

@@ -18,9 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import kdjax.study.compare
-import kdjax.training.phase_price
-import kdjax.training.train
 from kdjax import recipes, standard_streams
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
@@ -48,13 +45,16 @@ from kdjax.progress import Progress
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path, path_text
 from kdjax.study.batches import held_out_batches
-from kdjax.study.compiled_arm import compile_arm
-from kdjax.study.evaluation import Evaluation, mlm_probe_of
-from kdjax.study.task_scores import TaskScores
+from kdjax.study.compare import compare as run_study
+from kdjax.study.measures.evaluation import Evaluation, mlm_probe_of
+from kdjax.study.measures.task_scores import TaskScores
+from kdjax.study.runs.compiled_arm import compile_arm
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.mask_rate import mask_rate
 from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price as phase_price
 from kdjax.training.run_spec import RunSpec
+from kdjax.training.train import train as train_runs
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def price(
     if max_predictions is None:
         max_predictions = predictions(seq_len, DataConfig.mlm_probability)
     batch_shape = BatchShape(batch_size, seq_len, max_predictions)
-    return kdjax.training.phase_price.price(arm.definition.phases[phase], batch_shape)
+    return phase_price(arm.definition.phases[phase], batch_shape)
 
 
 def prepare(
@@ -357,7 +357,7 @@ def train(
     prices = []
     for phase in definition.phases:
         phase_shape = phase.batch_shape(batch_shape)
-        prices.append(kdjax.training.phase_price.price(phase, phase_shape))
+        prices.append(phase_price(phase, phase_shape))
     # A budget that does not afford one step of each phase is refused before anything is written.
     spans = definition.schedule_phases(budget, prices, batch_shape) if budget.countable else ()
     rate = mask_rate(data.settings, budget, spans)
@@ -395,7 +395,7 @@ def train(
             ),
             watch=watch,
         )
-        (outcome,) = kdjax.training.train.train(spec)
+        (outcome,) = train_runs(spec)
         outcome.require_finite()
     return TrainedRun(arm, outcome.params, outcome.ledger, outcome.curve)
 
@@ -507,7 +507,7 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
     config = recipe if isinstance(recipe, Config) else recipes.load(recipe, overrides)
     # What the program's terminal cannot show does not lose what was computed.
     with standard_streams.protected():
-        return kdjax.study.compare.compare(config, local_path(out, "out"))
+        return run_study(config, local_path(out, "out"))
 
 
 def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:

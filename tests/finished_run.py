@@ -14,8 +14,8 @@ from kdjax.results.runs import HardwareUse, RunResult
 from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.manifest import Cost
-from kdjax.study.recorded_run import PARAMS
-from kdjax.study.run_manifest import RunManifest
+from kdjax.study.runs.recorded_run import PARAMS
+from kdjax.study.runs.run_manifest import RunManifest
 from kdjax.training.checksum import sha256
 from kdjax.training.params_file import save_params
 from tests import small_study

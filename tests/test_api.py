@@ -123,7 +123,7 @@ def test_training_spends_the_budget_to_less_than_one_step(
     budget = 3.5 * price.total
     run = kdjax.train(logit, data, kdjax.flops(budget), batch_size=BATCH_SIZE)
     assert run.ledger.steps == 3
-    assert run.ledger.total == 3 * price.total
+    assert run.ledger.charged_flops == 3 * price.total
     figures = kdjax.evaluate(run, data, mlm_probe=MlmProbeConfig(tokens=2000.0))
     assert set(figures) == {"mlm_loss", "mlm_accuracy", "mlm_probe"}
     # The run can be measured on the text's held-out part.

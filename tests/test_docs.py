@@ -34,7 +34,7 @@ from kdjax.config import (
 )
 from kdjax.config.values import RENAMED
 from kdjax.dry_run import named_arms
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.errors import InputError
 from kdjax.models.features import Features
 from kdjax.objectives import custom
@@ -210,15 +210,6 @@ def test_each_recipe_in_the_docs_says_whether_it_is_whole(tmp_path: Path) -> Non
                 for arm in plan.arms.values():
                     plan.check_budget(arm, plan.prices(arm))
     assert whole
-
-
-def test_glossary_counts_the_words_of_this_project() -> None:
-    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    section = text.partition("## Words of this project")[2].partition("\n## ")[0]
-    numbers = ("Seven", "Eight", "Nine", "Ten", "Eleven")
-    # Two lines of the table are its head.
-    words = sum(line.startswith("|") for line in section.splitlines()) - 2
-    assert section.strip().startswith(f"{numbers[words - 7]} words have a meaning")
 
 
 def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> None:

@@ -132,14 +132,6 @@ def test_readme_lists_packages_in_the_order_of_their_floors() -> None:
     assert names == [name for name in FLOORS if name in names]
 
 
-def test_contributing_names_packages_in_the_order_of_their_floors() -> None:
-    contributing = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    sentence = contributing.split("holds it:")[1].split("bottom")[0]
-    names = re.findall(r"`(\w+)`", sentence)
-    assert len(names) > 1
-    assert names == [name for name in FLOORS if name in names]
-
-
 def test_readme_and_the_picture_name_each_package() -> None:
     repository = ROOT.parent
     readme = (repository / "README.md").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 def after(steps: int) -> Progress:
     """Return a run's state after some of its 100 steps, ten tokens each."""
     ledger = Ledger.open(Budget("tokens", 1000.0))
-    ledger = replace(ledger, phases=(steps,), padded_tokens=10 * steps, tokens=10 * steps)
+    ledger = replace(ledger, steps_by_phase=(steps,), padded_tokens=10 * steps, tokens=10 * steps)
     return Progress(ledger, {"loss": 1.0})
 
 

@@ -14,7 +14,7 @@ from kdjax.audit.recorded import RecordedStudy
 from kdjax.audit.teacher import TeacherAudit
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import schedule_phases
-from kdjax.data.corpus import Corpus, regime_of
+from kdjax.data.corpus import Corpus, apply_regime
 from kdjax.data.manifest import Manifest
 from kdjax.data.mask_rate import MaskRate
 from kdjax.data.text import sources
@@ -22,7 +22,7 @@ from kdjax.models import zoo
 from kdjax.storage import hub
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.facts import teacher_facts
+from kdjax.study.judgement.facts import teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape
@@ -104,7 +104,7 @@ def _corpus(study: RecordedStudy) -> Corpus | None:
         return None
     with study.findings.record_errors(directory):
         if study.findings.intact(directory, Manifest.read(directory).shards):
-            return regime_of(study.config.data, Corpus.open(directory))
+            return apply_regime(study.config.data, Corpus.open(directory))
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdjax.audit.findings import AuditFindings, Difference
+from kdjax.audit.findings import AuditFindings, Mismatch
 from kdjax.audit.recorded import RESULTS
 from kdjax.audit.results import without_versions
 from kdjax.audit.study import audit_study
@@ -30,7 +30,7 @@ OF_A_STUDY = (study_manifest.NAME, RESULTS, "runs")
 """A directory with one of these is a study's."""
 
 
-def audit(directory: Path) -> list[Difference]:
+def audit(directory: Path) -> list[Mismatch]:
     """Find all that does not fit together in the directory of a study or a sweep; empty: nothing.
 
     Raises:

@@ -11,12 +11,12 @@ from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.config import plain, to_dict
 from kdjax.recipes import from_dict
 from kdjax.storage.files import digest
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
 
 
-def audited_costs(artifacts: AuditedArtifacts) -> dict[str, Cost]:
+def audited_costs(artifacts: AuditedArtifacts) -> dict[str, ArmCost]:
     """Compute what a run of each arm costs; an arm whose costs cannot be told is left out."""
     study = artifacts.study
     costs = {}
@@ -26,19 +26,19 @@ def audited_costs(artifacts: AuditedArtifacts) -> dict[str, Cost]:
     return costs
 
 
-def _cost(artifacts: AuditedArtifacts, arm: Arm) -> Cost:
+def _cost(artifacts: AuditedArtifacts, arm: Arm) -> ArmCost:
     """Compute what a run of an arm costs; under another JAX than the study's, as recorded."""
     study = artifacts.study
     counted = [price(phase, phase.batch_shape(study.batch_shape)) for phase in arm.phases]
     study.tally["prices"] += len(counted)
     recorded = study.manifest["costs"][arm.name] if study.manifest else {}
-    cost = Cost(tuple(counted), _upfront(artifacts, arm, recorded.get("upfront", {})))
+    cost = ArmCost(tuple(counted), _upfront(artifacts, arm, recorded.get("upfront", {})))
     if recorded:
         study.findings.expect_equal(
             study.manifest_path, recorded, cost.to_json(), f"costs.{arm.name}", study.note
         )
         if study.note:
-            return Cost.from_json(recorded)
+            return ArmCost.from_json(recorded)
     return cost
 
 

@@ -13,8 +13,10 @@ from kdjax.report import wall_clock
 from kdjax.results.store import run_result
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import read_typed
-from kdjax.study import manifest, reference_models, run_backup
-from kdjax.study.run_manifest import RunManifest
+from kdjax.study import manifest
+from kdjax.study.measures import reference_models
+from kdjax.study.runs import run_backup
+from kdjax.study.runs.run_manifest import RunManifest
 from kdjax.training.teacher.directories import CARD, read_card
 
 

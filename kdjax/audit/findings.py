@@ -28,7 +28,7 @@ WRITTEN = "the file as kdjax wrote it"
 
 
 @dataclass(frozen=True)
-class Difference:
+class Mismatch:
     """Something that a study's files say and that does not follow.
 
     Attributes:
@@ -54,14 +54,14 @@ class AuditFindings:
     """
 
     def __init__(self) -> None:
-        self.differences: list[Difference] = []
+        self.differences: list[Mismatch] = []
         self.lines: list[str] = []
         self._counts: dict[Any, Counts] = {}
         self._intact: dict[Path, bool] = {}
 
     def add(self, where: object, found: object, expected: object) -> None:
         """Add a difference, unless it is known; studies of a sweep share files."""
-        difference = Difference(str(where), str(found), str(expected))
+        difference = Mismatch(str(where), str(found), str(expected))
         if difference not in self.differences:
             self.differences.append(difference)
 

@@ -12,13 +12,13 @@ from kdjax.audit.findings import AuditFindings
 from kdjax.config import FinetuneConfig
 from kdjax.evaluation.finetuning.intermediate import DIRECTORY
 from kdjax.evaluation.finetuning.protocols import seeds_of
-from kdjax.evaluation.finetuning.results import FinetunedTask, Trial
+from kdjax.evaluation.finetuning.results import FinetunedTask, FinetuningTrial
 from kdjax.evaluation.finetuning.saved import check_state
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial_files import read_finished, trial_path
 from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.run_backup import FINETUNING
+from kdjax.study.runs.run_backup import FINETUNING
 
 
 def audit_finetuning(
@@ -117,7 +117,7 @@ def _audit_files(
             )
 
 
-def _as_kept(trial: Trial, *, is_chosen: bool) -> Trial:
+def _as_kept(trial: FinetuningTrial, *, is_chosen: bool) -> FinetuningTrial:
     """Return a trial as results have it: outcomes of rows are kept of what is scored alone."""
     if is_chosen:
         return trial

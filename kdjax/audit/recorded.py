@@ -17,7 +17,7 @@ from kdjax.config import Config, plain, to_dict
 from kdjax.recipes import from_dict
 from kdjax.storage.files import digest
 from kdjax.study import manifest as study_manifest
-from kdjax.study.artifact_dirs import artifact_dirs
+from kdjax.study.artifacts.artifact_dirs import artifact_dirs
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
 

@@ -23,17 +23,17 @@ from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import from_plain, to_plain
-from kdjax.study.facts import corpus_facts
-from kdjax.study.judge import Measured, judge
+from kdjax.study.judgement.facts import corpus_facts
+from kdjax.study.judgement.judge import Measured, judge
 from kdjax.study.machine import versions
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.study.tuned import tuning_of
 
 RunRows = Mapping[tuple[str, int], Mapping[str, Any]]
 """Arm and seed of a run -> content of its result.json."""
 
 
-def audit_results(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], rows: RunRows) -> None:
+def audit_results(artifacts: AuditedArtifacts, costs: Mapping[str, ArmCost], rows: RunRows) -> None:
     """Audit results.json; where there is none, that is a difference already.
 
     Args:
@@ -81,7 +81,9 @@ def _audit_rows(study: RecordedStudy, rows: RunRows) -> None:
     findings.expect_equal(path, endpoints, _endpoints(study), "endpoints")
 
 
-def _rebuilt(artifacts: AuditedArtifacts, costs: Mapping[str, Cost], recorded: Results) -> Results:
+def _rebuilt(
+    artifacts: AuditedArtifacts, costs: Mapping[str, ArmCost], recorded: Results
+) -> Results:
     """Judge the recorded rows again."""
     study = artifacts.study
     teacher = None

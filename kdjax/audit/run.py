@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from kdjax.budget.hardware import Peak, utilisation
 from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
 from kdjax.config import plain, to_dict
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
 from kdjax.training.mask_rate import mask_rate
@@ -28,7 +27,7 @@ class RunAudit:
     """A run's directory, held against its study."""
 
     def __init__(
-        self, artifacts: AuditedArtifacts, arm: Arm, cost: Cost, seed: int, directory: Path
+        self, artifacts: AuditedArtifacts, arm: Arm, cost: ArmCost, seed: int, directory: Path
     ):
         """Take the run; nothing is read yet.
 
@@ -112,7 +111,7 @@ class RunAudit:
             "seed": self._seed,
             "arm_settings": plain(to_dict(self._arm.config)),
             "cost": self._cost.to_json(),
-            "budget": plain(asdict(self._budget)),
+            "budget": plain(self._budget.to_json()),
             "teacher": self._artifacts.teacher_of(self._seed) if self._arm.needs_teacher else None,
             "config": study.run_config(),
         }
@@ -134,7 +133,7 @@ class RunAudit:
             for part, flops in price.parts().items():
                 spent[part] += phase_steps * flops
         account: dict[str, Any] = {
-            "budget": plain(asdict(self._budget)),
+            "budget": plain(self._budget.to_json()),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
             "positions": sequences * self._study.batch_shape.seq_len,
@@ -208,7 +207,7 @@ class RunAudit:
         phases = []
         prices = self._cost.prices
         for steps, batch_shape, price in zip(
-            ledger.phases, self._batch_shapes, prices, strict=True
+            ledger.steps_by_phase, self._batch_shapes, prices, strict=True
         ):
             flops = steps * price.total
             phases.append({"steps": steps, "batch": batch_shape.batch_size, "flops": flops})
@@ -220,9 +219,9 @@ class RunAudit:
         expected = {
             "arm": self._arm.name,
             "seed": self._seed,
-            "budget": plain(asdict(self._budget)),
+            "budget": plain(self._budget.to_json()),
             "used": ledger.used,
-            "spent": {**ledger.spent, "total": total, "charged": ledger.total},
+            "spent": {**ledger.spent, "total": total, "charged": ledger.charged_flops},
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
             "phases": phases,

@@ -18,8 +18,8 @@ from kdjax.audit.run import RunAudit
 from kdjax.audit.scores import audit_scores
 from kdjax.results.store import run_result
 from kdjax.storage.files import read_json
-from kdjax.study.reference_models import read_measured
-from kdjax.study.run_backup import RESULT, run_name
+from kdjax.study.measures.reference_models import read_measured
+from kdjax.study.runs.run_backup import RESULT, run_name
 
 
 def audit_study(out: Path, shared: Path | None, findings: AuditFindings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.models import zoo
-from kdjax.study.run_backup import MANIFEST, RESULT
+from kdjax.study.runs.run_backup import MANIFEST, RESULT
 from kdjax.study.teachers.checkpoints import training_identity
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher.directories import CARD, checkpoint_name

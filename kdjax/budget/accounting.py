@@ -8,12 +8,13 @@ stored), or both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
 from kdjax.errors import InputError
+from kdjax.storage.typed_json import stored_as
 
 EVERY_LEDGER = (*PARTS, "teacher_cache", "teacher_training", "mlm_probe")
 """Accounts that every ledger names: the parts of a run's steps, its shares of stored teacher
@@ -42,13 +43,13 @@ class Budget:
     Attributes:
         kind: flops, tokens or hours.
         amount: size of the budget in its unit; FLOPs and tokens are whole numbers.
-        teacher: case of teacher accounting that is enforced, a key of `CASES`.
+        teacher_case: case of teacher accounting that is enforced, a key of `CASES`.
         clock: the kinds of wall-clock that a budget of hours counts.
     """
 
     kind: str
     amount: float
-    teacher: str = "inference"
+    teacher_case: str = field(default="inference", metadata=stored_as("teacher"))
     clock: tuple[str, ...] = ("compute", "input")
 
     @staticmethod
@@ -75,8 +76,16 @@ class Budget:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Budget:
-        """Restore a budget from what `dataclasses.asdict` made of it."""
-        return Budget(**{**values, "clock": tuple(values["clock"])})
+        """Restore a budget from what `to_json` made of it."""
+        fields = {**values, "clock": tuple(values["clock"])}
+        fields["teacher_case"] = fields.pop("teacher")
+        return Budget(**fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the budget as plain values."""
+        # In the order of the fields: a journal's hashes are of its text.
+        names = {"teacher_case": "teacher"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
 
     @property
     def countable(self) -> bool:
@@ -85,7 +94,7 @@ class Budget:
 
     def charges(self, spent: Mapping[str, int]) -> int:
         """Return the part of FLOPs by account that is charged in this budget's case."""
-        return charged(spent, self.teacher)
+        return charged(spent, self.teacher_case)
 
     def step_cost(self, price: Price, tokens_per_step: int) -> int:
         """Return how much a step takes of a budget in FLOPs or tokens."""

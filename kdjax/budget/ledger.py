@@ -82,7 +82,7 @@ def schedule_phases(
     return tuple(spans)
 
 
-_STORED_AS = {"padded_tokens": "positions"}
+_STORED_AS = {"steps_by_phase": "phases", "padded_tokens": "positions"}
 """Field of a ledger -> its key in files, where the two differ."""
 
 
@@ -93,7 +93,7 @@ class Ledger:
     Attributes:
         budget: budget of the run.
         spent: FLOPs that the run has caused, by account (`ACCOUNTS`), charged or not.
-        phases: optimiser steps done in each phase.
+        steps_by_phase: optimiser steps done in each phase.
         padded_tokens: batch x length, summed over the steps: tokens seen, padding counted.
         tokens: tokens seen, padding not counted.
         unique_tokens: tokens seen for the first time, padding not counted.
@@ -104,12 +104,11 @@ class Ledger:
         step_seconds: seconds of the last step, of the kinds that the budget's clock counts.
     """
 
-    # The names are keys of stored ledgers, in checkpoints and ledger.jsonl; but `padded_tokens` is
-    # `positions` there.
+    # The names are keys of stored ledgers, in checkpoints and ledger.jsonl, but for `_STORED_AS`.
 
     budget: Budget
     spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVERY_LEDGER, 0))
-    phases: tuple[int, ...] = (0,)
+    steps_by_phase: tuple[int, ...] = (0,)
     padded_tokens: int = 0
     tokens: int = 0
     unique_tokens: int = 0
@@ -132,10 +131,10 @@ class Ledger:
     @property
     def steps(self) -> int:
         """Count the optimiser steps done."""
-        return sum(self.phases)
+        return sum(self.steps_by_phase)
 
     @property
-    def total(self) -> int:
+    def charged_flops(self) -> int:
         """Sum the FLOPs charged, in the budget's case of teacher accounting."""
         return self.budget.charges(self.spent)
 
@@ -146,7 +145,7 @@ class Ledger:
             return self.counted_seconds / 3600
         if self.budget.kind == "tokens":
             return self.padded_tokens
-        return self.total
+        return self.charged_flops
 
     @property
     def counted_seconds(self) -> float:
@@ -221,7 +220,9 @@ class Ledger:
         return replace(
             self,
             spent={name: before + parts.get(name, 0) for name, before in self.spent.items()},
-            phases=tuple(steps + (n == phase) for n, steps in enumerate(self.phases)),
+            steps_by_phase=tuple(
+                steps + (n == phase) for n, steps in enumerate(self.steps_by_phase)
+            ),
             padded_tokens=self.padded_tokens + tokens_per_step,
             tokens=self.tokens + tokens,
             unique_tokens=self.unique_tokens + unique,
@@ -230,17 +231,17 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as plain values; FLOPs stay integers."""
-        values = asdict(self)
+        values = {**asdict(self), "budget": self.budget.to_json()}
         # In the order of the fields: a journal's hashes are of its text.
         return {_STORED_AS.get(name, name): value for name, value in values.items()}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Ledger:
         """Restore a ledger from what `to_json` made of it."""
-        budget = Budget.from_json(values["budget"])
-        phases = tuple(values["phases"])
-        others = dict(values)
+        fields = dict(values)
         for name, key in _STORED_AS.items():
-            if key in others:
-                others[name] = others.pop(key)
-        return Ledger(**{**others, "budget": budget, "phases": phases})
+            if key in fields:
+                fields[name] = fields.pop(key)
+        fields["budget"] = Budget.from_json(fields["budget"])
+        fields["steps_by_phase"] = tuple(fields["steps_by_phase"])
+        return Ledger(**fields)

@@ -5,7 +5,7 @@ from kdjax.cli.command import Command, Options
 
 def run(options: Options) -> None:
     """Store the outputs."""
-    from kdjax.study.cache import prepare_cache
+    from kdjax.study.artifacts.cache import prepare_cache
 
     prepare_cache(options.config, options.out)
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> None:
     """Predict, and print by what, and which files the server still needs."""
-    from kdjax.study.glue_predictions import glue_predictions
+    from kdjax.study.runs.glue_predictions import glue_predictions
 
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
     written = glue_predictions(

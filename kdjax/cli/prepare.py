@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> None:
     """Prepare the corpus."""
-    from kdjax.study.corpus import prepare_corpus
+    from kdjax.study.artifacts.corpus import prepare_corpus
 
     prepare_corpus(options.config, options.out, options.beam_options if options.beam else None)
 

@@ -7,11 +7,11 @@ from kdjax.cli.command import Command, Options, add_recipe_and_json
 
 def run(options: Options) -> None:
     """Print the prices."""
-    from kdjax.dry_run.price_table import price_table
-    from kdjax.dry_run.pricing import prices
+    from kdjax.dry_run.price_report import price_table
+    from kdjax.dry_run.recipe_prices import prices
     from kdjax.dry_run.task_costs import add_task_costs
     from kdjax.progress import Reporter
-    from kdjax.study.inputs import missing_input
+    from kdjax.study.artifacts.inputs import missing_input
 
     # The same rows either way.
     with Reporter() as reporter:

@@ -23,13 +23,13 @@ def run(options: Options) -> None:
         InputError: neither one run is named nor a part.
     """
     from kdjax.study.compare import train_one, train_part
-    from kdjax.study.parts import Part
+    from kdjax.study.parts import StudyPart
 
     # Either one run by arm and seed, or a part; nothing in between.
     names_run = options.arm is not None and options.seed is not None
     names_part = options.part is not None
     if names_part and options.arm is None and options.seed is None:
-        train_part(options.config, options.out, Part.parse(options.part))
+        train_part(options.config, options.out, StudyPart.parse(options.part))
     elif names_run and not names_part:
         train_one(options.config, options.out, options.arm, options.seed)
     else:

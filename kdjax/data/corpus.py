@@ -22,7 +22,7 @@ from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
 from kdjax.storage.files import digest
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 """`tokens`, `segments`, `positions` `[B, L]` int32, `valid` `[B, L]` bool; `slots`, `labels` `[B,
 S]` int32 and `label_weights` `[B, S]` float32; with a cache its fields, too, each `[B, *shape]`."""
 
@@ -196,7 +196,7 @@ class Corpus:
         mlm_probability: float | np.ndarray,
         max_predictions: int,
         masking: MaskingConfig = MaskingConfig(),
-    ) -> Batch:
+    ) -> HostBatch:
         """Read a batch of sequences, each masked for its epoch.
 
         Args:
@@ -255,7 +255,7 @@ class Corpus:
         mlm_probability: float | np.ndarray,
         max_predictions: int,
         masking: MaskingConfig = MaskingConfig(),
-    ) -> Batch:
+    ) -> HostBatch:
         """Read a batch of sequences, each masked for its view.
 
         A view has the same masks for every run and for the teacher's stored outputs.
@@ -301,7 +301,7 @@ class Corpus:
         return counts
 
 
-def regime_of(config: DataConfig, corpus: Corpus) -> Corpus:
+def apply_regime(config: DataConfig, corpus: Corpus) -> Corpus:
     """Return the corpus as its regime has it: in the limited regime, a subset.
 
     Raises:

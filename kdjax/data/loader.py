@@ -12,12 +12,12 @@ import grain
 import numpy as np
 
 from kdjax.config import MaskingConfig
-from kdjax.data.corpus import Batch, Corpus
+from kdjax.data.corpus import Corpus, HostBatch
 from kdjax.data.mask_rate import MaskRate
 from kdjax.data.prepare.packing import position_ids
 from kdjax.errors import InputError, counted
 
-Rows = slice | np.ndarray
+BatchRows = slice | np.ndarray
 """Which rows of a batch."""
 
 # Threads: reading waits for the disk, the rest holds the interpreter; two overlap the one with the
@@ -141,11 +141,11 @@ class Batches:
         """Return the number of sequences before they repeat."""
         return self._corpus.sequences(self._split)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> HostBatch:
         """Return the batch of this number, where all before it have as many sequences."""
         return self._from(number * self._batch_size, slice(None))[0]  # type: ignore[no-any-return]
 
-    def iterate(self, seen: int, rows: Rows = slice(None)) -> Iterator[tuple[int, Batch]]:
+    def iterate(self, seen: int, rows: BatchRows = slice(None)) -> Iterator[tuple[int, HostBatch]]:
         """Yield the batches that follow on `seen` sequences, without end.
 
         Each comes with the number of sequences seen before it. They are read ahead in the
@@ -163,11 +163,11 @@ class Batches:
         finally:
             ahead.close()
 
-    def _from(self, seen: int, rows: Rows) -> grain.MapDataset:
+    def _from(self, seen: int, rows: BatchRows) -> grain.MapDataset:
         batches = self._order[seen:].batch(self._batch_size, drop_remainder=True)
         return batches.map_with_index(functools.partial(self._read, seen, rows))
 
-    def _read(self, seen: int, rows: Rows, number: int, sequences: np.ndarray) -> Batch:
+    def _read(self, seen: int, rows: BatchRows, number: int, sequences: np.ndarray) -> HostBatch:
         """Read the batch of a number: the sequences that Grain has chosen, masked."""
         sequences = sequences[rows]
         seen_before = seen + number * self._batch_size + np.arange(self._batch_size)[rows]
@@ -216,7 +216,7 @@ def fixed_batches(
     max_predictions: int,
     masking: MaskingConfig = MaskingConfig(),
     excluding: int = 0,
-) -> list[Batch]:
+) -> list[HostBatch]:
     """Read sequences of a split in order with fixed masks, for evaluation.
 
     Where there are more than `limit`, evenly spaced ones are read, since documents and so sequences
@@ -256,7 +256,7 @@ def masked_batches(
     mlm_probability: float,
     max_predictions: int,
     masking: MaskingConfig = MaskingConfig(),
-) -> list[Batch]:
+) -> list[HostBatch]:
     """Read some sequences of a split in the order given, with fixed masks.
 
     Args:
@@ -298,7 +298,7 @@ def evenly_spaced(available: int, limit: int, excluding: int = 0) -> np.ndarray:
     return numbers[np.arange(count) * len(numbers) // max(count, 1)]
 
 
-def _pad_rows(batch: Batch, rows: int, pad: int) -> Batch:
+def _pad_rows(batch: HostBatch, rows: int, pad: int) -> HostBatch:
     """Fill a batch up with rows of padding."""
     missing = rows - len(batch["tokens"])
     filled = {name: np.pad(values, ((0, missing), (0, 0))) for name, values in batch.items()}

@@ -10,7 +10,7 @@ from kdjax.config import MaskingConfig
 from kdjax.data.word_boundaries import WordBoundaries
 
 
-class Words(NamedTuple):
+class WordSpans(NamedTuple):
     """The W words of a sequence that may be masked, in their order.
 
     Attributes:
@@ -42,7 +42,7 @@ def find_words(
     segments: np.ndarray,
     maskable: np.ndarray,
     boundaries: WordBoundaries | None,
-) -> Words:
+) -> WordSpans:
     """Find the words of a sequence.
 
     A special token parts words, and so does the end of a segment. A word that a text's pieces were
@@ -66,10 +66,12 @@ def find_words(
     # A word's tokens are those up to the next one's, without special tokens between.
     number = np.cumsum(begins)[maskable] - 1
     sizes = np.bincount(number, minlength=len(starts))
-    return Words(starts, sizes, follows[starts])
+    return WordSpans(starts, sizes, follows[starts])
 
 
-def choose(words: Words, count: int, masking: MaskingConfig, rng: np.random.Generator) -> Choice:
+def choose(
+    words: WordSpans, count: int, masking: MaskingConfig, rng: np.random.Generator
+) -> Choice:
     """Choose words or spans of words at random, at most `count` tokens of them.
 
     Words are taken in a random order, each where all its tokens are still within the count (Devlin

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdjax.dry_run.compiling import gib
-from kdjax.dry_run.price_table import WIDTH
+from kdjax.dry_run.price_report import WIDTH
 from kdjax.hlo.estimate import SOURCES
 
 _MEANING = (

@@ -16,7 +16,7 @@ import jax
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.budget.hardware import utilisation
 from kdjax.config import Config
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.errors import InputError, nearest
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.collectives import KINDS
@@ -101,7 +101,7 @@ def compiled(
     return {
         "topology": target.name,
         "chips": target.chips,
-        "devices": layout.devices,
+        "devices": layout.device_count,
         "kind": target.chip.kind,
         "peak_flops": target.chip.peak.flops_per_second,
         "hbm": target.chip.hbm,
@@ -137,7 +137,7 @@ def _phase_row(
         "compile_seconds": program.compile_seconds,
         "collectives": _collectives(module),
         "attention": _attention(config, module, layout, phase, batch_shape),
-        "estimated": _estimated(program, target, layout.devices, price, top),
+        "estimated": _estimated(program, target, layout.device_count, price, top),
     }
 
 

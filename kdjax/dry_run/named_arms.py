@@ -12,7 +12,7 @@ from rich.table import Table
 from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, Config, ModelSpec
-from kdjax.dry_run.price_table import WIDTH
+from kdjax.dry_run.price_report import WIDTH
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS

@@ -30,7 +30,7 @@ from kdjax.evaluation.finetuning.step import (
     compiled_outputs,
     compiled_step,
 )
-from kdjax.evaluation.finetuning.work import BatchOf, Machine, Work
+from kdjax.evaluation.finetuning.work import BatchLimits, TaskBatchShape, Work
 from kdjax.evaluation.rows import ACCELERATOR_TOKENS
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.estimate import estimate
@@ -43,7 +43,7 @@ from kdjax.training.lanes import BATCH_AXIS, stack
 MOST_LENGTHS = 3
 """Lengths of rows that are compiled of each batch size: the shortest, the longest, and one between
 them."""
-Part = Literal["step", "scoring"]
+ProgramPart = Literal["step", "scoring"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CompiledShape:
         fits: whether the devices have so much.
     """
 
-    shape: BatchOf
+    shape: TaskBatchShape
     seconds: float | None
     hbm: int
     fits: bool
@@ -107,15 +107,15 @@ def _compiled_arm(
     settings = finetuning_of(config, arm)
     layout = devices_of(config, target)
     lanes = lanes_of(settings.lanes, arm.student, layout)
-    machine = Machine(arm.student.max_positions, lanes, layout.batch_parts, ACCELERATOR_TOKENS)
+    limits = BatchLimits(arm.student.max_positions, lanes, layout.batch_parts, ACCELERATOR_TOKENS)
     work = Work()
-    for protocol, of_protocol in protocol_work(config, arm, known, machine).items():
+    for protocol, of_protocol in protocol_work(config, arm, known, limits).items():
         if protocol != "probe":
             work += of_protocol
 
     step_key = _step_key(config, arm, settings, layout)
 
-    def compile_part(part: Part, shape: BatchOf) -> CompiledShape:
+    def compile_part(part: ProgramPart, shape: TaskBatchShape) -> CompiledShape:
         reporter.status(
             f"{arm.name}: compiling fine-tuning for {target.name}, {part} {shape.rows} x "
             f"{shape.length}"
@@ -170,9 +170,9 @@ def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout
 
 
 def timed(
-    batches: Counter[BatchOf],
-    compile_shape: Callable[[BatchOf], CompiledShape],
-    line_of: Callable[[BatchOf], Any],
+    batches: Counter[TaskBatchShape],
+    compile_shape: Callable[[TaskBatchShape], CompiledShape],
+    line_of: Callable[[TaskBatchShape], Any],
 ) -> tuple[list[CompiledShape], float | None]:
     """Compile a few shapes; return them, and the seconds of all batches, by estimate.
 
@@ -181,7 +181,7 @@ def timed(
         compile_shape: compiles the program of a shape.
         line_of: maps a shape to what those have in common whose times lie on a line by length.
     """
-    lines: dict[Any, list[BatchOf]] = {}
+    lines: dict[Any, list[TaskBatchShape]] = {}
     for shape in batches:
         lines.setdefault(line_of(shape), []).append(shape)
 
@@ -212,7 +212,9 @@ def _lengths(lengths: Iterable[int]) -> list[int]:
     return [ascending[0], between, ascending[-1]]
 
 
-def _compiled(step_key: StepKey, target: Slice, part: Part, shape: BatchOf) -> CompiledShape:
+def _compiled(
+    step_key: StepKey, target: Slice, part: ProgramPart, shape: TaskBatchShape
+) -> CompiledShape:
     """Compile a training step, or a scoring pass, of a shape for a slice."""
     state = abstract_state(step_key)
     batch = abstract_batch(step_key, shape.rows, shape.length)

@@ -9,7 +9,13 @@ from kdjax.config import Config
 from kdjax.dry_run.known_tasks import KnownTasks, known_tasks
 from kdjax.evaluation.finetuning.flops import probe_flops, task_flops
 from kdjax.evaluation.finetuning.protocols import FinetuningProtocol
-from kdjax.evaluation.finetuning.work import Machine, Work, work_of, work_of_probe, work_of_start
+from kdjax.evaluation.finetuning.work import (
+    BatchLimits,
+    Work,
+    work_of,
+    work_of_probe,
+    work_of_start,
+)
 from kdjax.evaluation.rows import ACCELERATOR_TOKENS
 from kdjax.training.arm import Arm
 
@@ -35,9 +41,9 @@ def task_costs(config: Config) -> dict[str, dict[str, Any]]:
 def _arm_cost(config: Config, arm: Arm, known: KnownTasks) -> dict[str, Any]:
     """Return what a run of an arm costs."""
     settings = finetuning_of(config, arm)
-    machine = Machine(arm.student.max_positions, 1, 1, ACCELERATOR_TOKENS)
+    limits = BatchLimits(arm.student.max_positions, 1, 1, ACCELERATOR_TOKENS)
     protocols: dict[str, dict[str, int]] = {}
-    for name, work in protocol_work(config, arm, known, machine).items():
+    for name, work in protocol_work(config, arm, known, limits).items():
         if name == "probe":
             flops = probe_flops(arm.student).total(work.passes)
         else:
@@ -57,14 +63,16 @@ def _arm_cost(config: Config, arm: Arm, known: KnownTasks) -> dict[str, Any]:
     }
 
 
-def protocol_work(config: Config, arm: Arm, known: KnownTasks, machine: Machine) -> dict[str, Work]:
+def protocol_work(
+    config: Config, arm: Arm, known: KnownTasks, limits: BatchLimits
+) -> dict[str, Work]:
     """Count what each protocol takes for a run of an arm, and `intermediate`, where it is used.
 
     Args:
         config: resolved recipe.
         arm: arm of the run.
         known: the recipe's tasks.
-        machine: what of the devices shapes depend on.
+        limits: how large the batches may be.
     """
     evaluation = config.evaluation
     settings = finetuning_of(config, arm)
@@ -73,16 +81,16 @@ def protocol_work(config: Config, arm: Arm, known: KnownTasks, machine: Machine)
         works[protocol] = Work()
         for task in known.tasks:
             if protocol == "probe":
-                works[protocol] += work_of_probe(task, evaluation.probe.examples, machine)
+                works[protocol] += work_of_probe(task, evaluation.probe.examples, limits)
             else:
-                works[protocol] += work_of(task, settings, protocol, machine)
+                works[protocol] += work_of(task, settings, protocol, limits)
 
     # The encoder that some tasks start from is tuned once for all protocols.
     is_tuned = bool(set(evaluation.protocols) & set(get_args(FinetuningProtocol)))
     by_name = {task.name: task for task in known.tasks}
     is_used = settings.intermediate in by_name and by_name.keys() & settings.intermediate_tasks
     if is_tuned and is_used:
-        works["intermediate"] = work_of_start(by_name[settings.intermediate], settings, machine)
+        works["intermediate"] = work_of_start(by_name[settings.intermediate], settings, limits)
     return works
 
 
@@ -91,7 +99,7 @@ def add_task_costs(config: Config, rows: dict[str, list[dict[str, Any]]]) -> Non
 
     Args:
         config: resolved recipe.
-        rows: rows from `kdjax.dry_run.pricing.prices`.
+        rows: rows from `kdjax.dry_run.recipe_prices.prices`.
     """
     for name, cost in task_costs(config).items():
         for row in rows[name]:

@@ -76,11 +76,12 @@ def crossings(
             continue
         start = before or 0
         stop = len(x) - 1 if after is None else after
-        changes = [
-            n
-            for n in range(start, stop)
-            if means[n] * means[n + 1] < 0 or means[n] != 0 == means[n + 1]
-        ]
+        changes = []
+        for n in range(start, stop):
+            changes_sign = means[n] * means[n + 1] < 0
+            comes_to_zero = means[n] != 0 and means[n + 1] == 0
+            if changes_sign or comes_to_zero:
+                changes.append(n)
         if not changes:
             continue
 

@@ -29,7 +29,7 @@ from kdjax.models.features import FeatureRequest
 from kdjax.models.ops import log_softmax
 from kdjax.objectives.reductions import require_logits
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 """`[R, 2]`: a sentence, and the position of the token that is masked and scored in it."""
 
 
@@ -111,7 +111,7 @@ def _order(scoring: Sequence[str]) -> list[str]:
     return sorted(scoring)
 
 
-def _passes(pairs: PairSet, scoring: Sequence[str]) -> Iterator[tuple[Rows, bool]]:
+def _passes(pairs: PairSet, scoring: Sequence[str]) -> Iterator[tuple[RowNumbers, bool]]:
     """Yield, for each way to score, the rows it takes and whether later tokens are masked.
 
     After `pll`, `within_word_l2r` takes only tokens that have later ones in their word: for the
@@ -138,7 +138,7 @@ def token_log_probs(
     model: ModelConfig,
     params: Any,
     pairs: PairSet,
-    rows: Rows,
+    rows: RowNumbers,
     *,
     later: bool,
     batch_tokens: int,
@@ -177,7 +177,7 @@ def token_log_probs(
 
 
 def _batches(
-    pairs: PairSet, rows: Rows, batch_tokens: int
+    pairs: PairSet, rows: RowNumbers, batch_tokens: int
 ) -> Iterator[tuple[NDArray[np.int64], int]]:
     """Yield indices of rows of like length, as many as a batch has, and the length."""
     steps = -(-pairs.lengths // LENGTH_STEP) * LENGTH_STEP
@@ -195,7 +195,7 @@ def _batch_size(batch_tokens: int, length: int) -> int:
 
 
 def _masked(
-    pairs: PairSet, rows: Rows, length: int, *, later: bool
+    pairs: PairSet, rows: RowNumbers, length: int, *, later: bool
 ) -> dict[str, NDArray[np.int32]]:
     """Make a batch of rows, each with its token masked, and perhaps later ones of its word."""
     sentences = rows[:, 0]

@@ -27,7 +27,7 @@ from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 from kdjax.models.ops import cross_entropy, gelu, log_softmax
 from kdjax.objectives.reductions import weighted_mean
-from kdjax.training.optimizer import apply
+from kdjax.training.optimizer import apply_update
 
 HEAD_SEED = 20240420
 """Seed of the head's start in every study."""
@@ -35,7 +35,7 @@ EPSILON = 1e-5
 """Added to a variance before its root is taken."""
 
 Params = dict[str, Any]
-State = tuple[Params, Any]
+ProbeState = tuple[Params, Any]
 """A head's parameters and its optimiser's state."""
 
 OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.98, eps=1e-8)
@@ -84,7 +84,7 @@ class ProbeHead:
             head["decoder"] = jnp.zeros((vocabulary, width))
         return head
 
-    def start(self) -> State:
+    def start(self) -> ProbeState:
         """Make a new head and its optimiser's state, which the first step donates."""
         head = self.init()
         return head, OPTIMIZER.init(head)
@@ -118,12 +118,12 @@ class ProbeHead:
 
     def update(
         self,
-        state: State,
+        state: ProbeState,
         states: jax.Array,
         word: jax.Array,
         batch: Mapping[str, jax.Array],
         rate: jax.Array,
-    ) -> tuple[State, jax.Array]:
+    ) -> tuple[ProbeState, jax.Array]:
         """Take one step of the head.
 
         Args:
@@ -143,7 +143,7 @@ class ProbeHead:
             return weighted_mean(losses, batch["label_weights"])
 
         loss, grads = jax.value_and_grad(loss_of)(head)
-        return apply(OPTIMIZER, grads, moments, head, rate), loss
+        return apply_update(OPTIMIZER, grads, moments, head, rate), loss
 
     def sums(
         self, head: Params, encoder: Params, batch: Mapping[str, jax.Array]

@@ -16,6 +16,13 @@ from kdjax.errors import InputError
 Verdict = Literal["BEATS", "TIES", "INCONCLUSIVE"]
 ArmVerdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
 """A verdict on a pair, read from the side of one of its arms."""
+OTHER_SIDE: dict[ArmVerdict, ArmVerdict] = {
+    "BEATS": "LOSES",
+    "LOSES": "BEATS",
+    "TIES": "TIES",
+    "INCONCLUSIVE": "INCONCLUSIVE",
+}
+"""Verdict from the side of one arm of a pair -> from that of the other."""
 Better = Literal["higher", "lower"]
 
 ROUNDINGS = 8

@@ -1,14 +1,14 @@
 """Forecasts of each arm at budgets nobody has spent: published laws, and fits to pilot runs."""
 
 from kdjax.forecast.crossvalidate import CrossValidation, HeldOutPrediction, hold_out
-from kdjax.forecast.fit import Estimate, Fit, Fits, Point, Prediction, fit
+from kdjax.forecast.fit import Fit, Fits, ParameterEstimate, Point, Prediction, fit
 from kdjax.forecast.laws import (
     DISTILLATION,
     REPEATED_DATA,
     SUPERVISED,
     DistillationLaw,
+    Publication,
     RepeatedDataLaw,
-    Source,
     SupervisedLaw,
     distilled_loss,
     effective_parameters,
@@ -26,17 +26,17 @@ __all__ = [
     "CrossValidation",
     "Crossover",
     "DistillationLaw",
-    "Estimate",
     "Fit",
     "Fits",
     "HeldOutPrediction",
     "PairwiseComparison",
+    "ParameterEstimate",
     "PilotRun",
     "Point",
     "Prediction",
+    "Publication",
     "Range",
     "RepeatedDataLaw",
-    "Source",
     "SupervisedLaw",
     "compare_arms",
     "distilled_loss",

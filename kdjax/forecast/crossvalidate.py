@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax.errors import InputError
-from kdjax.forecast.fit import Better, Fits, fit
+from kdjax.evaluation.statistics import Better
+from kdjax.forecast.fit import Fits, fit
 from kdjax.forecast.runs import PilotRun
 
 Array = NDArray[np.float64]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdjax.errors import InputError
+from kdjax.evaluation.statistics import Better
 from kdjax.forecast import bootstrap, forms, robust
 from kdjax.forecast.laws import effective_tokens
 from kdjax.forecast.runs import PilotRun, tabulate
 
 Array = NDArray[np.float64]
-Better = Literal["lower", "higher"]
 
 _DIRECTIONS = {"lower": (1.0, "above", 0.0), "higher": (-1.0, "below", 1.0)}
 """Sign that makes losses of values, on which side of the best value they lie, and that value."""
@@ -37,7 +36,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ParameterEstimate:
     """A parameter of a law, its interval, and its bootstrap draws `[draws]`."""
 
     value: float
@@ -91,7 +90,7 @@ class Fit:
     arm: str
     formula: str
     reason: str
-    parameters: Mapping[str, Estimate]
+    parameters: Mapping[str, ParameterEstimate]
     residual_sd: float
     shift_sd: float
     cautions: tuple[str, ...]
@@ -281,7 +280,7 @@ def _check_values(runs: Sequence[PilotRun], better: Better, floor: float) -> Non
 
 def _estimates(
     law: robust.Law, theta: Array, draws: Array, sign: float, confidence: float
-) -> dict[str, Estimate]:
+) -> dict[str, ParameterEstimate]:
     """Return the law's parameters by symbol, each with its interval.
 
     Args:
@@ -297,7 +296,7 @@ def _estimates(
         flip = sign if name == "E" else 1.0
         values = flip * sampled[name]
         interval = _interval(flip * np.atleast_1d(value), values[:, None], confidence)
-        estimates[name] = Estimate(
+        estimates[name] = ParameterEstimate(
             value=float(interval.mean[0]),
             low=float(interval.low[0]),
             high=float(interval.high[0]),

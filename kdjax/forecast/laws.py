@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Source:
+class Publication:
     """Where a law's coefficients come from; outside the ranges of the fit the law extrapolates.
 
     Attributes:
@@ -48,7 +48,7 @@ class SupervisedLaw:
     alpha: float
     beta: float
     gamma: float
-    source: Source
+    source: Publication
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class DistillationLaw:
     d1: float
     f1: float
     supervised: SupervisedLaw
-    source: Source
+    source: Publication
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class RepeatedDataLaw:
     beta: float
     token_decay: float
     parameter_decay: float
-    source: Source
+    source: Publication
 
 
 SUPERVISED = SupervisedLaw(
@@ -103,7 +103,7 @@ SUPERVISED = SupervisedLaw(
     alpha=0.408,
     beta=0.431,
     gamma=0.452,
-    source=Source(
+    source=Publication(
         citation="Busbridge et al. 2025, arXiv 2502.08606, Table 6 (supervised)",
         fitted_on="decoder language models, English C4",
         parameters=(143e6, 12.6e9),
@@ -122,7 +122,7 @@ DISTILLATION = DistillationLaw(
     d1=1.315,
     f1=0.090,
     supervised=SUPERVISED,
-    source=Source(
+    source=Publication(
         citation="Busbridge et al. 2025, arXiv 2502.08606, equation 8 and Table 6 (distillation)",
         fitted_on=(
             "decoder language models, logits of a teacher as the only target, temperature 1, "
@@ -141,7 +141,7 @@ REPEATED_DATA = RepeatedDataLaw(
     beta=0.3526596,
     token_decay=15.387756,
     parameter_decay=5.309743,
-    source=Source(
+    source=Publication(
         citation="Muennighoff et al. 2023, arXiv 2305.16264, equations 13 to 17 (Appendix A)",
         fitted_on="182 decoder language models, 1 to 500 epochs of subsets of C4",
         parameters=(7e6, 9e9),

@@ -5,23 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdjax.errors import InputError
+from kdjax.evaluation.statistics import ArmVerdict
 from kdjax.forecast.fit import Fits, Point
 
 Array = NDArray[np.float64]
-Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
 
 
 @dataclass(frozen=True)
 class Range:
-    """Neighbouring budgets with one verdict, from `low` to `high` FLOPs."""
+    """Neighbouring budgets with one verdict on the first arm, from `low` to `high` FLOPs."""
 
-    verdict: Verdict
+    verdict: ArmVerdict
     low: float
     high: float
 
@@ -56,7 +55,7 @@ class PairwiseComparison:
         flops: `[m]`: budgets, rising.
         mean, low, high: `[m]`: expected value of a less that of b, in the endpoint's unit, with its
             pointwise interval.
-        verdicts: a verdict for each budget.
+        verdicts: a verdict for each budget, on `a` against `b`.
         ranges: neighbouring budgets with the same verdict, merged.
         crossing: budget at which the two arms change places.
     """
@@ -67,7 +66,7 @@ class PairwiseComparison:
     mean: Array
     low: Array
     high: Array
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ArmVerdict, ...]
     ranges: tuple[Range, ...]
     crossing: Crossover
 
@@ -82,10 +81,10 @@ def compare_arms(
 ) -> tuple[PairwiseComparison, ...]:
     """Compare every pair of arms at every budget.
 
-    The verdict at a budget: `ties` where the whole interval of the difference lies within -margin
-    to +margin; otherwise the better arm wins where the interval leaves out 0; otherwise, and
-    wherever one of the fits is not usable, `cannot tell`. Intervals hold one by one, not all at
-    once.
+    The verdict at a budget, on the first arm against the second: `TIES` where the whole interval of
+    the difference lies within -margin to +margin; otherwise `BEATS` or `LOSES` where the interval
+    leaves out 0; otherwise, and wherever one of the fits is not usable, `INCONCLUSIVE`. Intervals
+    hold one by one, not all at once.
 
     Args:
         fits: laws of the arms.
@@ -131,7 +130,7 @@ def _compare(
     low = np.broadcast_to(difference.low, budgets.shape)
     high = np.broadcast_to(difference.high, budgets.shape)
     draws = np.broadcast_to(difference.draws, (len(difference.draws), len(budgets)))
-    verdicts: list[Verdict] = ["cannot tell"] * len(budgets)
+    verdicts: list[ArmVerdict] = ["INCONCLUSIVE"] * len(budgets)
     if fits.arms[a].usable and fits.arms[b].usable:
         ends = zip(low.tolist(), high.tolist(), strict=True)
         verdicts = [_verdict(*interval, margin, fits.better) for interval in ends]
@@ -150,16 +149,16 @@ def _compare(
     )
 
 
-def _verdict(low: float, high: float, margin: float, better: str) -> Verdict:
+def _verdict(low: float, high: float, margin: float, better: str) -> ArmVerdict:
     """Return the verdict on an interval of a less b; see `compare_arms`."""
     if -margin <= low and high <= margin:
-        return "ties"
+        return "TIES"
     if low <= 0 <= high:
-        return "cannot tell"
-    return "a wins" if (low > 0) == (better == "higher") else "b wins"
+        return "INCONCLUSIVE"
+    return "BEATS" if (low > 0) == (better == "higher") else "LOSES"
 
 
-def _merge(budgets: Array, verdicts: Sequence[Verdict]) -> tuple[Range, ...]:
+def _merge(budgets: Array, verdicts: Sequence[ArmVerdict]) -> tuple[Range, ...]:
     """Merge neighbouring budgets with the same verdict."""
     ranges = []
     for verdict, group in itertools.groupby(zip(verdicts, budgets, strict=True), lambda x: x[0]):

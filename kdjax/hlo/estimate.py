@@ -87,7 +87,7 @@ _RING = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1}
 
 
 @dataclass(frozen=True)
-class Cost:
+class OperationCost:
     """The time of an operation, all its turns together.
 
     Attributes:
@@ -110,7 +110,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """The time of one run of a program.
 
     Attributes:
@@ -119,7 +119,7 @@ class Estimate:
             whole.
     """
 
-    costs: tuple[Cost, ...]
+    costs: tuple[OperationCost, ...]
     unknown: tuple[str, ...]
 
     @cached_property
@@ -145,12 +145,12 @@ class Estimate:
     def _seconds_of(self, source: str) -> float:
         return math.fsum(cost.seconds for cost in self.costs if cost.source == source)
 
-    def top(self, count: int) -> list[Cost]:
+    def top(self, count: int) -> list[OperationCost]:
         """Return the operations that take longest."""
         return sorted(self.costs, key=lambda cost: cost.seconds, reverse=True)[:count]
 
 
-def estimate(text: str, chip: Chip, kernels: Kernels | None = None) -> Estimate:
+def estimate(text: str, chip: Chip, kernels: Kernels | None = None) -> TimeEstimate:
     """Estimate the time of one run of a program on one of its devices.
 
     Args:
@@ -163,7 +163,7 @@ def estimate(text: str, chip: Chip, kernels: Kernels | None = None) -> Estimate:
     """
     pricing = _Pricing(parse(text), chip, kernels or {})
     costs = tuple(pricing.computation(pricing.module.entry, 1))
-    return Estimate(costs, tuple(dict.fromkeys(pricing.unknown)))
+    return TimeEstimate(costs, tuple(dict.fromkeys(pricing.unknown)))
 
 
 class _Pricing:
@@ -178,12 +178,12 @@ class _Pricing:
         for executed in executed_collectives(module):
             self._collectives.setdefault(executed.name, []).append(executed.collective)
 
-    def computation(self, name: str, turns: int) -> Iterator[Cost]:
+    def computation(self, name: str, turns: int) -> Iterator[OperationCost]:
         """Yield the costs of a computation that is executed so often."""
         for instruction in self.module.computations[name]:
             yield from self._instruction(instruction, turns)
 
-    def _instruction(self, instruction: Instruction, turns: int) -> Iterator[Cost]:
+    def _instruction(self, instruction: Instruction, turns: int) -> Iterator[OperationCost]:
         if instruction.opcode == "while" and trip_count(self.module, instruction) is None:
             self._note_unknown(instruction, "a loop of unknown length")
 
@@ -197,7 +197,7 @@ class _Pricing:
         for inner in costs:
             yield from inner
 
-    def _operation(self, instruction: Instruction, turns: int) -> Iterator[Cost]:
+    def _operation(self, instruction: Instruction, turns: int) -> Iterator[OperationCost]:
         """Yield the cost of an operation, and beside it that of a collective it starts."""
         collectives = self._collectives.get(instruction.name)
         if collectives:
@@ -219,11 +219,13 @@ class _Pricing:
             seconds = moved_bytes(self.module, instruction) / self.chip.hbm_bandwidth
             yield self._cost(instruction, source, turns, seconds)
 
-    def _cost(self, instruction: Instruction, source: str, turns: int, seconds: float) -> Cost:
+    def _cost(
+        self, instruction: Instruction, source: str, turns: int, seconds: float
+    ) -> OperationCost:
         # metadata={op_name="jit(f)/while/body/dot_general"}; a quote in it is escaped
         op_name = instruction.attribute(r'op_name="((?:[^"\\]|\\.)*)"') or ""
         place = self.module.place(instruction)
-        return Cost(
+        return OperationCost(
             instruction.name, instruction.opcode, source, turns, turns * seconds, op_name, place
         )
 
@@ -263,7 +265,7 @@ class _Pricing:
         self.unknown.append(f"{instruction.name}: {reason}{where}")
 
 
-def _total_seconds(costs: list[Cost]) -> float:
+def _total_seconds(costs: list[OperationCost]) -> float:
     return math.fsum(cost.seconds for cost in costs)
 
 

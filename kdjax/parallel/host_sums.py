@@ -100,4 +100,4 @@ def place_signals(layout: Layout, signals: HostSignals) -> jax.Array:
         if device in sharding.addressable_devices:
             rows.append(jax.device_put(row, device))
             row = np.zeros_like(row)
-    return jax.make_array_from_single_device_arrays((layout.devices, 2), sharding, rows)
+    return jax.make_array_from_single_device_arrays((layout.device_count, 2), sharding, rows)

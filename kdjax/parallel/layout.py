@@ -99,7 +99,7 @@ class Layout:
         return Layout(mesh, recipe_rules + RULES, config.teacher == "split")
 
     @property
-    def devices(self) -> int:
+    def device_count(self) -> int:
         """Return how many devices there are, on all hosts."""
         return self.mesh.size
 
@@ -176,7 +176,7 @@ class Layout:
         shardings = self.param_sharding(tree)
         if self.splits_teacher:
             return shardings
-        return _unsharded(shardings)
+        return _without_fsdp(shardings)
 
     def shard_forward(
         self, forward: Callable[..., Any], dtype: str, *, of_teacher: bool = False
@@ -215,7 +215,7 @@ class Layout:
             else:
                 shardings = self.param_sharding({"model": params})["model"]
             if not layers_are_whole:
-                shardings = _unsharded(shardings)
+                shardings = _without_fsdp(shardings)
                 params = jax.lax.with_sharding_constraint(params, shardings)
             specs = jax.tree.map(self._over_fsdp, shardings)
 
@@ -233,11 +233,11 @@ class Layout:
 
         return sharded_forward
 
-    def all_gather(self, tree: Any) -> Any:
+    def constrain_gathered(self, tree: Any) -> Any:
         """Return parameters no longer split over `fsdp`, inside a compiled function."""
-        return jax.lax.with_sharding_constraint(tree, _unsharded(self.param_sharding(tree)))
+        return jax.lax.with_sharding_constraint(tree, _without_fsdp(self.param_sharding(tree)))
 
-    def reduce_scatter(self, gradients: Any) -> Any:
+    def constrain_as_stored(self, gradients: Any) -> Any:
         """Return gradients split as their parameters are stored, inside a compiled function."""
         return jax.lax.with_sharding_constraint(gradients, self.param_sharding(gradients))
 
@@ -325,11 +325,11 @@ class Unsharded:
         """Return the forward pass as it is."""
         return forward
 
-    def all_gather(self, tree: Any) -> Any:
+    def constrain_gathered(self, tree: Any) -> Any:
         """Return the parameters as they are."""
         return tree
 
-    def reduce_scatter(self, gradients: Any) -> Any:
+    def constrain_as_stored(self, gradients: Any) -> Any:
         """Return the gradients as they are."""
         return gradients
 
@@ -346,13 +346,13 @@ def local() -> Layout:
     return Layout.of(devices=jax.local_devices())
 
 
-def _unsharded(shardings: Any) -> Any:
+def _without_fsdp(shardings: Any) -> Any:
     """Return the same shardings, but not split over `fsdp`."""
 
-    def unsharded(sharding: NamedSharding) -> NamedSharding:
+    def without_fsdp(sharding: NamedSharding) -> NamedSharding:
         return NamedSharding(sharding.mesh, _keep_axes(sharding.spec, "tensor"))
 
-    return jax.tree.map(unsharded, shardings)
+    return jax.tree.map(without_fsdp, shardings)
 
 
 def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:

@@ -28,6 +28,7 @@ from kdjax.plan.schema import (
     FittedLaw,
     Forecast,
     ForecastComparison,
+    ForecastRange,
     HeldOutCheck,
     HeldOutRow,
     LawParameter,
@@ -307,7 +308,7 @@ def _comparison(pair: forecast.PairwiseComparison) -> ForecastComparison:
         pair.a,
         pair.b,
         points=tuple(ComparedAt(*row) for row in rows),
-        ranges=pair.ranges,
+        ranges=tuple(ForecastRange(r.verdict, r.low, r.high) for r in pair.ranges),
         crossing=CrossingForecast(
             value=crossing.value,
             low=_finite(crossing.low) or None,

@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdjax.forecast import Range
 from kdjax.plan.ranking import against_baseline
 from kdjax.plan.schema import (
     CrossingForecast,
     FittedLaw,
     FittedPlan,
     ForecastComparison,
+    ForecastRange,
     HeldOutRow,
 )
 from kdjax.report import ngram_losses, numbers, summary, svg
@@ -44,17 +44,17 @@ def curves(fitted: FittedPlan) -> Markup | None:
         figure = Figure(figsize=(WIDTH, 4.4))
         ax = figure.subplots()
         for arm, law in laws.items():
-            _law(ax, fitted, arm, law)
-            _runs(ax, fitted, arm)
+            _draw_law(ax, fitted, arm, law)
+            _draw_runs(ax, fitted, arm)
             for point in law.curve:
                 heights.append(point.mean)
                 ends += [point.low, point.high]
                 drawn.append(point.flops)
-        heights += _held_out_largest(ax, fitted)
+        heights += _draw_largest_held_out(ax, fitted)
 
         # Means and runs are shown whole; intervals are cut where they leave them far behind.
         limit_height(ax, heights, ends, beyond=0.5, room=0.05)
-        _budgets(ax, fitted, drawn)
+        _set_budget_axis(ax, fitted, drawn)
 
         # From the pilot's largest budget on, laws are extrapolated.
         ax.axvline(fitted.largest_budget, color=svg.INK, linewidth=1.1, linestyle=(0, (4, 2)))
@@ -88,7 +88,7 @@ def _marker(fitted: FittedPlan, arm: str) -> str:
     return svg.arm_marker(list(fitted.plan.arms).index(arm))
 
 
-def _law(ax: Axes, fitted: FittedPlan, arm: str, law: FittedLaw) -> None:
+def _draw_law(ax: Axes, fitted: FittedPlan, arm: str, law: FittedLaw) -> None:
     """Draw an arm's law with its interval; dashed where it may not be extrapolated."""
     colour = _colour(fitted, arm)
     at = [point.flops for point in law.curve]
@@ -102,7 +102,7 @@ def _law(ax: Axes, fitted: FittedPlan, arm: str, law: FittedLaw) -> None:
     ax.plot(at, means, color=colour, linewidth=1.9, linestyle=line_style)
 
 
-def _runs(ax: Axes, fitted: FittedPlan, arm: str) -> None:
+def _draw_runs(ax: Axes, fitted: FittedPlan, arm: str) -> None:
     """Draw the pilot's runs of an arm light, and the mean of those of the recipe's size bold."""
     runs = [run for run in fitted.pilot.runs if run.arm == arm]
     colour = _colour(fitted, arm)
@@ -125,7 +125,7 @@ def _runs(ax: Axes, fitted: FittedPlan, arm: str) -> None:
             ax.plot(flops, spread.mean, _marker(fitted, arm), color=colour, markersize=6)
 
 
-def _held_out_largest(ax: Axes, fitted: FittedPlan) -> list[float]:
+def _draw_largest_held_out(ax: Axes, fitted: FittedPlan) -> list[float]:
     """Draw predictions of the fit without the largest budget; return their heights."""
     arms = list(fitted.plan.arms)
     heights = []
@@ -152,7 +152,7 @@ def _held_out_largest(ax: Axes, fitted: FittedPlan) -> list[float]:
     return heights
 
 
-def _budgets(ax: Axes, fitted: FittedPlan, drawn: Sequence[float]) -> None:
+def _set_budget_axis(ax: Axes, fitted: FittedPlan, drawn: Sequence[float]) -> None:
     """Set the axis of budgets, marked at those of the plan and of the pilot."""
     marked = {*fitted.plan.budgets, *fitted.pilot.budgets}
     within = {budget for budget in marked if min(drawn) <= budget <= max(drawn)}
@@ -174,22 +174,22 @@ def differences(fitted: FittedPlan) -> Markup | None:
         for ax in axes[len(comparisons) :]:
             ax.set_visible(False)
         for ax, comparison in zip(axes, comparisons, strict=False):
-            _difference(ax, fitted, comparison)
+            _draw_difference(ax, fitted, comparison)
             ax.set_title(f"{truncate(comparison.a, 24)} less {truncate(baseline, 24)}")
         description = f"Forecast differences to {baseline} over the budget, with intervals."
         return svg.render(figure, "differences", description)
 
 
-def _difference(ax: Axes, fitted: FittedPlan, comparison: ForecastComparison) -> None:
+def _draw_difference(ax: Axes, fitted: FittedPlan, comparison: ForecastComparison) -> None:
     """Draw one arm's forecast difference with its interval, turned so that better is up."""
     endpoint = fitted.pilot.endpoint
     margin = fitted.plan.config["evaluation"]["margin"]
     points = comparison.points
     colours = {
-        "a wins": _colour(fitted, comparison.a),
-        "b wins": _colour(fitted, comparison.b),
-        "ties": svg.INK,
-        "cannot tell": svg.MUTED,
+        "BEATS": _colour(fitted, comparison.a),
+        "LOSES": _colour(fitted, comparison.b),
+        "TIES": svg.INK,
+        "INCONCLUSIVE": svg.MUTED,
     }
     ax.axhspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axhline(0, color=svg.MUTED, linewidth=1)
@@ -203,7 +203,7 @@ def _difference(ax: Axes, fitted: FittedPlan, comparison: ForecastComparison) ->
         colour = colours[stretch.verdict]
         ax.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
         ax.plot(at, [point.mean for point in in_range], color=colour, linewidth=2)
-    _crossing(ax, comparison.crossing, points[0].flops, points[-1].flops)
+    _draw_crossing(ax, comparison.crossing, points[0].flops, points[-1].flops)
 
     # The margin is always in sight, so that a tie can be seen as one.
     heights = [0.0, -margin, margin, *(point.mean for point in points)]
@@ -211,23 +211,23 @@ def _difference(ax: Axes, fitted: FittedPlan, comparison: ForecastComparison) ->
     limit_height(ax, heights, ends, beyond=1.0, room=0.14)
     if endpoint.better == "lower":
         ax.invert_yaxis()
-    _budgets(ax, fitted, [point.flops for point in points])
+    _set_budget_axis(ax, fitted, [point.flops for point in points])
     ax.axvline(fitted.largest_budget, color=svg.INK, linewidth=1.1, linestyle=(0, (4, 2)))
 
     # Verdicts come last: where they fit depends on the length of the axis.
     words = {
-        "a wins": f"{truncate(comparison.a, 14)} BEATS",
-        "b wins": f"{truncate(comparison.b, 14)} BEATS",
-        "ties": "TIES",
-        "cannot tell": "INCONCLUSIVE",
+        "BEATS": f"{truncate(comparison.a, 14)} BEATS",
+        "LOSES": f"{truncate(comparison.b, 14)} BEATS",
+        "TIES": "TIES",
+        "INCONCLUSIVE": "INCONCLUSIVE",
     }
     length = math.log(points[-1].flops / points[0].flops)
     for stretch in comparison.ranges:
-        _verdict(ax, stretch, words[stretch.verdict], colours[stretch.verdict], length)
+        _draw_verdict(ax, stretch, words[stretch.verdict], colours[stretch.verdict], length)
     ax.set_ylabel(f"{endpoint.unit}; better →")
 
 
-def _crossing(ax: Axes, crossing: CrossingForecast, smallest: float, largest: float) -> None:
+def _draw_crossing(ax: Axes, crossing: CrossingForecast, smallest: float, largest: float) -> None:
     """Draw where two laws cross, with its interval; an arrow where that goes on."""
     if crossing.value is None:
         return
@@ -241,7 +241,7 @@ def _crossing(ax: Axes, crossing: CrossingForecast, smallest: float, largest: fl
     ax.plot(crossing.value, 0, "|", color=svg.INK, markersize=13, markeredgewidth=2)
 
 
-def _verdict(ax: Axes, stretch: Range, words: str, colour: str, length: float) -> None:
+def _draw_verdict(ax: Axes, stretch: ForecastRange, words: str, colour: str, length: float) -> None:
     """Draw the verdict on a range along the top; without words where there is no room.
 
     Args:
@@ -283,7 +283,7 @@ def held_out(fitted: FittedPlan) -> Markup | None:
         grid = {"height_ratios": heights}
         axes = figure.subplots(len(checks), squeeze=False, gridspec_kw=grid, sharex=True)[:, 0]
         for ax, check, of_check in zip(axes, checks, rows, strict=True):
-            _errors(ax, fitted, of_check)
+            _draw_errors(ax, fitted, of_check)
             ax.tick_params(axis="x", labelbottom=True)
             title = f"Without the {check.budgets} largest budgets"
             if check.budgets == 1:
@@ -294,7 +294,7 @@ def held_out(fitted: FittedPlan) -> Markup | None:
         return svg.render(figure, "held-out", description)
 
 
-def _errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> None:
+def _draw_errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> None:
     """Draw a row for each prediction; open markers where its interval holds what was reached."""
     ax.axvline(0, color=svg.INK, linewidth=1.1)
     several_sizes = len({row.parameters for row in rows}) > 1

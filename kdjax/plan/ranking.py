@@ -8,18 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
-from kdjax.plan.schema import ComparedAt, FittedPlan, ForecastComparison, Verdict
+from kdjax.evaluation.statistics import OTHER_SIDE, ArmVerdict
+from kdjax.plan.schema import ComparedAt, FittedPlan, ForecastComparison
 
 _SAME = 1e-9
 """Share of a budget within which another one counts as the same."""
-_OTHER_WAY: dict[Verdict, Verdict] = {
-    "a wins": "b wins",
-    "b wins": "a wins",
-    "ties": "ties",
-    "cannot tell": "cannot tell",
-}
 
-Verdicts = Mapping[tuple[str, str], Verdict]
+Verdicts = Mapping[tuple[str, str], ArmVerdict]
 """Pair of arms -> the verdict on them."""
 
 
@@ -54,9 +49,9 @@ def from_side(comparison: ForecastComparison, arm: str) -> ForecastComparison:
     # Differences change their signs, and so the ends of intervals their places.
     points = []
     for point in comparison.points:
-        verdict = _OTHER_WAY[point.verdict]
+        verdict = OTHER_SIDE[point.verdict]
         points.append(ComparedAt(point.flops, -point.mean, -point.high, -point.low, verdict))
-    ranges = tuple(replace(r, verdict=_OTHER_WAY[r.verdict]) for r in comparison.ranges)
+    ranges = tuple(replace(r, verdict=OTHER_SIDE[r.verdict]) for r in comparison.ranges)
     return replace(comparison, a=comparison.b, b=comparison.a, points=tuple(points), ranges=ranges)
 
 
@@ -80,7 +75,7 @@ def at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
         flops: budget in FLOPs.
 
     Returns:
-        The verdict is that of both points, or `cannot tell` where these differ. None outside the
+        The verdict is that of both points, or `INCONCLUSIVE` where these differ. None outside the
         budgets compared.
     """
     points = comparison.points
@@ -95,7 +90,7 @@ def at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
     share = 0.0
     if upper.flops > lower.flops:
         share = math.log(flops / lower.flops) / math.log(upper.flops / lower.flops)
-    verdict: Verdict = "cannot tell"
+    verdict: ArmVerdict = "INCONCLUSIVE"
     if lower.verdict == upper.verdict:
         verdict = lower.verdict
     return ComparedAt(
@@ -115,7 +110,7 @@ def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
         flops: budget in FLOPs.
         case: way to pay for the teacher; empty: the one that the budget enforces.
     """
-    verdicts: dict[tuple[str, str], Verdict] = {}
+    verdicts: dict[tuple[str, str], ArmVerdict] = {}
     for comparison in fitted.of_case(case):
         point = at(comparison, flops)
         if point is not None:
@@ -160,9 +155,9 @@ def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:
     """Rank the arms by the verdicts on pairs of them."""
     beaten_by: dict[str, set[str]] = {arm: set() for arm in chain.from_iterable(verdicts)}
     for (a, b), verdict in verdicts.items():
-        if verdict == "a wins":
+        if verdict == "BEATS":
             beaten_by[b].add(a)
-        elif verdict == "b wins":
+        elif verdict == "LOSES":
             beaten_by[a].add(b)
 
     # An arm that only beaten ones beat may still be better than those that nobody beats.
@@ -174,6 +169,6 @@ def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:
     if len(best) == 1:
         return Ranking("wins", best)
     among_best = [verdict for pair, verdict in verdicts.items() if set(pair) <= set(best)]
-    if set(among_best) <= {"ties"}:
+    if set(among_best) <= {"TIES"}:
         return Ranking("ties", best)
     return Ranking("open", best)

@@ -14,7 +14,7 @@ from kdjax.plan.ranking import at, ranking
 from kdjax.plan.schema import FittedLaw, FittedPlan, ForecastComparison, Plan
 from kdjax.report import numbers, page
 from kdjax.report.teacher_accounting import MEANINGS
-from kdjax.report.usage import Cell, Column, Table
+from kdjax.report.usage import Column, Table, TableCell
 from kdjax.storage.files import write_text
 
 
@@ -127,10 +127,10 @@ def _verdicts(
 ) -> tuple[str, list[tuple[str, str, str]]]:
     """Return a pair of arms, and at each budget the verdict, the difference and its interval."""
     words = {
-        "a wins": f"{comparison.a} BEATS",
-        "b wins": f"{comparison.b} BEATS",
-        "ties": "TIES",
-        "cannot tell": "INCONCLUSIVE",
+        "BEATS": f"{comparison.a} BEATS",
+        "LOSES": f"{comparison.b} BEATS",
+        "TIES": "TIES",
+        "INCONCLUSIVE": "INCONCLUSIVE",
     }
     # Dashes stay at budgets at which the arms were not compared.
     cells = []
@@ -199,7 +199,7 @@ def _cases(fitted: FittedPlan) -> list[dict[str, Any]]:
 def _prices(plan: Plan) -> Table:
     """Return the table of a step's FLOPs by part; an arm of several phases has one for each."""
     parts = ("total", *PARTS)
-    rows: dict[str, list[Cell]] = {}
+    rows: dict[str, list[TableCell]] = {}
     for name, arm in plan.arms.items():
         rows[name] = []
         for part in parts:
@@ -215,7 +215,7 @@ def _prior(plan: Plan) -> dict[str, Any]:
     baseline_losses = plan.prior.arms[baseline].losses
     rows = {}
     for name, arm in plan.prior.arms.items():
-        cells: list[Cell] = [(arm.law or "none", "")]
+        cells: list[TableCell] = [(arm.law or "none", "")]
         # The gap to the baseline arm takes a loss of each; a budget may buy neither a step.
         for loss, baseline_loss in zip(arm.losses, baseline_losses, strict=True):
             gap = ""

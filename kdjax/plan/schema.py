@@ -6,12 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdjax.budget.price import Price
-from kdjax.forecast import PilotRun, Range, Source
+from kdjax.evaluation.statistics import ArmVerdict
+from kdjax.forecast import PilotRun, Publication
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
-from kdjax.storage.typed_json import stored_as
+from kdjax.storage.typed_json import stored_as, stored_words
 
-Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
+_VERDICT_WORDS = {
+    "BEATS": "a wins",
+    "LOSES": "b wins",
+    "TIES": "ties",
+    "INCONCLUSIVE": "cannot tell",
+}
+"""Verdict on `a` against `b` -> its word in plan.json."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Prior:
         outside: sentences on how far the recipe is from where the laws were fitted.
     """
 
-    sources: dict[str, Source]
+    sources: dict[str, Publication]
     teacher_loss: float
     assumption: str
     arms: dict[str, PriorArm]
@@ -177,7 +184,16 @@ class ComparedAt:
     mean: float
     low: float
     high: float
-    verdict: Verdict
+    verdict: ArmVerdict = field(metadata=stored_words(_VERDICT_WORDS))
+
+
+@dataclass(frozen=True)
+class ForecastRange:
+    """Neighbouring budgets with one verdict on the first arm, from `low` to `high` FLOPs."""
+
+    verdict: ArmVerdict = field(metadata=stored_words(_VERDICT_WORDS))
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -208,7 +224,7 @@ class ForecastComparison:
     a: str
     b: str
     points: tuple[ComparedAt, ...]
-    ranges: tuple[Range, ...]
+    ranges: tuple[ForecastRange, ...]
     crossing: CrossingForecast
 
 

@@ -64,7 +64,7 @@ class Spending:
             )
 
         # The budget itself is in FLOPs, whatever kind the recipe enforces.
-        budget = replace(Budget.flops(flops), teacher=case)
+        budget = replace(Budget.flops(flops), teacher_case=case)
         return self.arm.schedule_phases(budget, self.prices, batch_shape_of(self.config), before)
 
     def affords(self, flops: float, case: str) -> bool:

@@ -9,7 +9,7 @@ from kdjax.plan.ranking import ranking
 from kdjax.plan.schema import Bought, FittedPlan, Plan
 from kdjax.plan.verdict import answers, headline, leader, sources
 from kdjax.report import numbers
-from kdjax.report.wide_table import Row, WideTable
+from kdjax.report.wide_table import TableRow, WideTable
 
 
 def summary(plan: Plan) -> Group:
@@ -33,7 +33,7 @@ def _bought_table(plan: Plan) -> WideTable:
     rows = []
     for n, flops in enumerate(plan.budgets):
         cells = [_bought(planned.bought[n]) for planned in plan.arms.values()]
-        rows.append(Row(numbers.flops(flops), cells))
+        rows.append(TableRow(numbers.flops(flops), cells))
     return WideTable("What a budget buys: steps, tokens (epochs)", "FLOPs", list(plan.arms), rows)
 
 
@@ -65,5 +65,5 @@ def _forecasts(fitted: FittedPlan) -> WideTable:
                 text = f"{numbers.score(point.mean)} {numbers.between(point.low, point.high)}"
             cells.append(text)
         best = leader(ranking(fitted, flops))
-        rows.append(Row(numbers.flops(flops), [*cells, best]))
+        rows.append(TableRow(numbers.flops(flops), [*cells, best]))
     return WideTable(caption, "FLOPs", [*fitted.fits, "BEATS all others"], rows)

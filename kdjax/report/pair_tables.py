@@ -10,7 +10,7 @@ from kdjax.results.runs import PairScores, ReferenceModel, RunResult, pair_score
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 
-Row = tuple[str, bool, list[PairScores]]
+PairRow = tuple[str, bool, list[PairScores]]
 """An arm, or a model for reference; which of the two; and its scores, seed by seed."""
 
 
@@ -55,7 +55,7 @@ def tables(results: Results) -> list[PairTable]:
     return made
 
 
-def _rows(results: Results, endpoint: Endpoint) -> list[Row]:
+def _rows(results: Results, endpoint: Endpoint) -> list[PairRow]:
     """Return the arms, then the models for reference, that were measured on a set."""
     # The key tells an arm from a reference of the same name.
     named: dict[tuple[str, bool], list[PairScores]] = {}
@@ -68,7 +68,7 @@ def _rows(results: Results, endpoint: Endpoint) -> list[Row]:
     return [(name, reference, scores) for (name, reference), scores in named.items()]
 
 
-def _table(endpoint: Endpoint, rows: list[Row]) -> PairTable:
+def _table(endpoint: Endpoint, rows: list[PairRow]) -> PairTable:
     """Make the table of a set."""
     first = rows[0][2][0]
     ways = tuple(first.scoring)

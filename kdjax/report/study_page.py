@@ -150,7 +150,7 @@ def _enforced(results: Results) -> str:
     budget = results.budget
     paid = say("student_steps")
     if any(arm.needs_teacher for arm in results.arms.values()):
-        paid = teacher_accounting.MEANINGS[budget.teacher]
+        paid = teacher_accounting.MEANINGS[budget.teacher_case]
     return say(
         f"enforced_{budget.kind}",
         budget=numbers.budget(budget),

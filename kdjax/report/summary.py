@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from kdjax.config.suites import result_names
+from kdjax.evaluation.statistics import ArmVerdict
 from kdjax.report import numbers
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 
-Outcome = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
 """What a verdict on two arms says of the first one. LOSES: the other one BEATS it."""
 
 
@@ -48,7 +47,7 @@ class Difference:
     low: float | None
     high: float | None
     n: int
-    outcome: Outcome
+    outcome: ArmVerdict
 
 
 def spread(values: Iterable[float]) -> Spread | None:
@@ -129,7 +128,7 @@ def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Di
     for verdict in results.verdicts:
         if verdict.endpoint != endpoint.name or {verdict.a, verdict.b} != {arm, other}:
             continue
-        outcome: Outcome = verdict.verdict
+        outcome: ArmVerdict = verdict.verdict
         n = verdict.n
         if verdict.a == arm:
             return Difference(verdict.difference, verdict.low, verdict.high, n, outcome)

@@ -8,7 +8,7 @@ from kdjax.budget.accounting import CASES
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, say
 from kdjax.report.sentences import measures
-from kdjax.report.usage import Cell, Column, Table
+from kdjax.report.usage import Column, Table, TableCell
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Case, CaseVerdict, SharedCaseVerdict
 
@@ -32,7 +32,7 @@ def costs(results: Results) -> Table:
     return Table(caption, tuple(columns), rows)
 
 
-def _cost(results: Results, case: Case, arm: str) -> Cell:
+def _cost(results: Results, case: Case, arm: str) -> TableCell:
     """Return an arm's cost in one case, relative to the baseline arm where that is known."""
     baseline = results.baseline_arm
     # An unknown teacher's training adds to what is known, so that is a lower bound.

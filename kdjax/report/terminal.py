@@ -11,7 +11,7 @@ from kdjax.report import numbers, primary_endpoint, score_tables, sentences, tas
 from kdjax.report.averages import mean, runs
 from kdjax.report.phrases import say
 from kdjax.report.score_tables import ScoreCell, ScoreTable
-from kdjax.report.wide_table import Row, WideTable
+from kdjax.report.wide_table import TableRow, WideTable
 from kdjax.results.study import Results
 
 
@@ -48,9 +48,9 @@ def _scores(table: ScoreTable, baseline: str) -> WideTable:
     rows = []
     for arm, cells in table.arms.items():
         name = f"{arm}\nbaseline" if arm == baseline else arm
-        rows.append(Row(name, _texts(cells)))
+        rows.append(TableRow(name, _texts(cells)))
     for others in (table.references, table.levels):
-        rows += [Row(name, _texts(cells), reference=True) for name, cells in others.items()]
+        rows += [TableRow(name, _texts(cells), reference=True) for name, cells in others.items()]
     return WideTable(caption, "arm", heads, rows)
 
 
@@ -76,5 +76,5 @@ def _used(results: Results) -> WideTable:
         ]
         if with_words:
             cells += words.in_terminal(results, arm)
-        rows.append(Row(arm, cells[: len(heads)]))
+        rows.append(TableRow(arm, cells[: len(heads)]))
     return WideTable(say("used_title"), "arm", heads, rows)

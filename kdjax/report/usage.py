@@ -17,11 +17,11 @@ from kdjax.results.study import Results
 
 _CLOCKS = ("compute", "input", "compile", "evaluation", "checkpoint")
 
-Cell = tuple[str, str]
+TableCell = tuple[str, str]
 """A figure, and below it what it is relative to something."""
 
 
-Cells = Mapping[str, Cell]
+Cells = Mapping[str, TableCell]
 """A column of a table: arm -> its cell."""
 
 
@@ -52,7 +52,7 @@ class Table:
 
     caption: str
     columns: tuple[Column, ...]
-    rows: Mapping[str, Sequence[Cell]]
+    rows: Mapping[str, Sequence[TableCell]]
 
 
 def measures(results: Results) -> Table:
@@ -217,7 +217,7 @@ def unspent(results: Results, run: RunResult) -> str:
     step: float = run.padded_tokens / run.steps
     if budget.kind == "flops":
         last_price = results.arms[run.arm].phases[-1].price
-        step = charged(last_price.parts(), budget.teacher)
+        step = charged(last_price.parts(), budget.teacher_case)
     return f"{rest / step:.3f} steps"
 
 
@@ -234,7 +234,7 @@ def used_of(results: Results, run: RunResult, kind: str) -> float:
 
 def paid_for(results: Results) -> tuple[str, ...]:
     """Return the accounts that a budget of FLOPs charges, or would."""
-    return CASES[results.budget.teacher]
+    return CASES[results.budget.teacher_case]
 
 
 def _column(results: Results, name: str, show: Callable[[float], str]) -> Cells:
@@ -247,7 +247,7 @@ def _table(caption: str, columns: Sequence[tuple[Column, Cells]]) -> Table:
     """Make a table of its columns."""
     # Columns are made one by one, and pages draw tables row by row.
     arms = list(columns[0][1])
-    rows: dict[str, list[Cell]] = {arm: [] for arm in arms}
+    rows: dict[str, list[TableCell]] = {arm: [] for arm in arms}
     for _, cells in columns:
         for arm, row in rows.items():
             row.append(cells[arm])

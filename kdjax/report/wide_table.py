@@ -20,7 +20,7 @@ EDGES = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -48,7 +48,7 @@ class WideTable:
     caption: str
     name_head: str
     heads: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         """Draw as many tables as the terminal's width asks for, each with the rows' names."""

@@ -8,7 +8,7 @@ from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import PretrainingFacts
 
-Cells = dict[str, tuple[str, str]]
+WordCells = dict[str, tuple[str, str]]
 """Arm -> a figure, and what stands below it."""
 
 
@@ -40,10 +40,10 @@ def pretraining_of(results: Results, seed: int) -> PretrainingFacts | None:
     return members[seed % len(members)].pretraining
 
 
-def word_cells(results: Results) -> Cells:
+def word_cells(results: Results) -> WordCells:
     """Return for each arm the words of the mean run, below them those with the teacher's."""
     seen = averages(results, lambda run: run.words_seen or 0)
-    cells: Cells = {}
+    cells: WordCells = {}
     for arm, words in seen.items():
         note = ""
         if results.arms[arm].needs_teacher:
@@ -55,10 +55,10 @@ def word_cells(results: Results) -> Cells:
     return cells
 
 
-def epoch_cells(results: Results) -> Cells:
+def epoch_cells(results: Results) -> WordCells:
     """Return for each arm the epochs of the mean run, below them its teacher's of its own text."""
     seen = averages(results, lambda run: run.epochs)
-    cells: Cells = {}
+    cells: WordCells = {}
     for arm, epochs in seen.items():
         note = ""
         if results.arms[arm].needs_teacher:

@@ -25,9 +25,9 @@ from urllib.parse import quote, unquote
 from kdjax.errors import InputError
 from kdjax.storage.secrets import without_user
 
-REPOSITORY = "hf:"
+REPOSITORY_PREFIX = "hf:"
 """Begins the name of a repository."""
-FILE = "hf://"
+FILE_PREFIX = "hf://"
 """Begins the name of a file, or of several by a glob."""
 EXPECTED_REPOSITORY = "hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
 EXPECTED_FILE = "hf://datasets/OWNER/NAME@REVISION/PATH or hf://OWNER/NAME@REVISION/PATH"
@@ -93,8 +93,8 @@ class HubName:
         if self.kind == "dataset":
             name = f"datasets/{name}"
         elif not self.path:
-            return f"{REPOSITORY}{name}"
-        return f"{FILE}{name}/{self.path}".rstrip("/")
+            return f"{REPOSITORY_PREFIX}{name}"
+        return f"{FILE_PREFIX}{name}/{self.path}".rstrip("/")
 
     @property
     def has_commit(self) -> bool:
@@ -104,12 +104,12 @@ class HubName:
 
 def is_hub_name(text: str) -> bool:
     """Return whether a setting names something on the Hub, well-formed or not."""
-    return text.startswith(REPOSITORY)
+    return text.startswith(REPOSITORY_PREFIX)
 
 
 def is_repository(text: str) -> bool:
     """Return whether a setting names a repository of the Hub, not a file, well-formed or not."""
-    return text.startswith(REPOSITORY) and not text.startswith(FILE)
+    return text.startswith(REPOSITORY_PREFIX) and not text.startswith(FILE_PREFIX)
 
 
 def parse(text: str, name: str = "") -> HubName:
@@ -245,7 +245,7 @@ def tokenizer_directory(name: HubName) -> Path:
     return directory
 
 
-def file(name: HubName) -> Path:
+def download_file(name: HubName) -> Path:
     """Download one file to the cache, or find it there.
 
     Raises:

@@ -29,9 +29,11 @@ def target(repository: str, revision: str = "") -> HubName:
     """
     from huggingface_hub import constants, get_token  # noqa: PLC0415 - other commands start sooner
 
-    if "@" in repository or repository.startswith(hub.REPOSITORY):
+    if "@" in repository or repository.startswith(hub.REPOSITORY_PREFIX):
         raise InputError(f"--push is {repository!r:.200}, expected OWNER/NAME")
-    name = hub.parse(f"{hub.REPOSITORY}{repository}@{quote(revision or 'main', safe='')}", "--push")
+    name = hub.parse(
+        f"{hub.REPOSITORY_PREFIX}{repository}@{quote(revision or 'main', safe='')}", "--push"
+    )
     if constants.is_offline_mode():
         raise InputError(f"{name}: HF_HUB_OFFLINE is set, expected a network to push over")
     with _one_line(name):

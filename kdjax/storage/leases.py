@@ -42,12 +42,12 @@ _TRIES = 3
 """Tries to take a lease that changes while it is looked at."""
 
 
-class Changed(Exception):
+class GenerationChanged(Exception):
     """An object is not, or no longer, of the generation that a write named."""
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredLease:
     """A lease as it lies in the bucket.
 
     Attributes:
@@ -61,24 +61,24 @@ class Found:
     age: float
 
 
-class Objects(Protocol):
+class ObjectStore(Protocol):
     """Objects of one place, with writes that name what they replace."""
 
-    def read(self, name: str) -> Found | None:
+    def read(self, name: str) -> StoredLease | None:
         """Read an object; None: there is none."""
 
     def write(self, name: str, content: Any, generation: int) -> int:
         """Write an object in place of one generation of it, 0 for none; return the new generation.
 
         Raises:
-            Changed: the object is of another generation.
+            GenerationChanged: the object is of another generation.
         """
 
     def delete(self, name: str, generation: int) -> None:
         """Delete one generation of an object.
 
         Raises:
-            Changed: the object is of another generation.
+            GenerationChanged: the object is of another generation.
         """
 
     def names(self, prefix: str) -> list[str]:
@@ -89,7 +89,11 @@ class Lease:
     """A lease on a place; `acquire`, then `renew` in time, then `release`."""
 
     def __init__(
-        self, objects: Objects, place: str, name: str, clock: Callable[[], float] = time.monotonic
+        self,
+        objects: ObjectStore,
+        place: str,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
     ):
         """Name the lease; nothing is read or written yet.
 
@@ -117,7 +121,7 @@ class Lease:
             found = self._objects.read(self._name)
             check_lapsed(found, self._place)
             begun = self._clock()
-            with suppress(Changed):  # another came first: looked at again
+            with suppress(GenerationChanged):  # another came first: looked at again
                 self._generation = self._objects.write(
                     self._name, self._content, found.generation if found else 0
                 )
@@ -135,7 +139,7 @@ class Lease:
             try:
                 self._generation = self._objects.write(self._name, self._content, self._generation)
                 self._renewed = begun
-            except Changed:
+            except GenerationChanged:
                 return self._is_written(begun)
             except Exception:  # of many kinds: the network's, the cloud's
                 pass
@@ -161,7 +165,7 @@ class Lease:
             self._objects.delete(self._name, self._generation)
 
 
-def check_lapsed(found: Found | None, place: str) -> None:
+def check_lapsed(found: StoredLease | None, place: str) -> None:
     """Check that a lease is not there, or has lapsed.
 
     Raises:
@@ -244,7 +248,7 @@ def _end_process(place: Any) -> None:
     os._exit(Stopped.STATUS)
 
 
-def _objects(place: Any) -> Objects | None:
+def _objects(place: Any) -> ObjectStore | None:
     """Return the objects of a place; None where the packages for them are missing."""
     try:
         return GcsObjects(str(place))
@@ -272,7 +276,7 @@ class GcsObjects:
         self._bucket, _, path = place.removeprefix("gs://").rstrip("/").partition("/")
         self._prefix = f"{path}/" if path else ""
 
-    def read(self, name: str) -> Found | None:
+    def read(self, name: str) -> StoredLease | None:
         """Read an object; None: there is none."""
         key = self._prefix + name
         try:
@@ -286,13 +290,13 @@ class GcsObjects:
             values = json.loads(content)
         except ValueError:
             values = {}
-        return Found(values, int(facts["generation"]), max(0.0, age.total_seconds()))
+        return StoredLease(values, int(facts["generation"]), max(0.0, age.total_seconds()))
 
     def write(self, name: str, content: Any, generation: int) -> int:
         """Write an object in place of one generation of it, 0 for none; return the new generation.
 
         Raises:
-            Changed: the object is of another generation.
+            GenerationChanged: the object is of another generation.
         """
         try:
             _, metadata = self._call(
@@ -304,20 +308,20 @@ class GcsObjects:
                 data=json.dumps(content).encode(),
             )
         except FileExistsError:
-            raise Changed from None
+            raise GenerationChanged from None
         return int(json.loads(metadata)["generation"])
 
     def delete(self, name: str, generation: int) -> None:
         """Delete one generation of an object.
 
         Raises:
-            Changed: the object is of another generation.
+            GenerationChanged: the object is of another generation.
         """
         key = self._prefix + name
         try:
             self._call("DELETE", "b/{}/o/{}", self._bucket, key, ifGenerationMatch=str(generation))
         except FileExistsError:
-            raise Changed from None
+            raise GenerationChanged from None
 
     def names(self, prefix: str) -> list[str]:
         """List the objects whose name begins in some way."""

@@ -37,6 +37,19 @@ STORED_AS = "stored_as"
 """In a field's metadata: its key in files, where that is another than its name in the code."""
 
 
+STORED_WORDS = "stored_words"
+"""In a field's metadata: value -> the word that files have for it."""
+
+
+def stored_words(words: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of a field whose values files have under other words.
+
+    Args:
+        words: value in the code -> its word in files, for every value that the field may have.
+    """
+    return {STORED_WORDS: words}
+
+
 def stored_as(key: str) -> dict[str, str]:
     """Return the metadata of a field that files have under another key."""
     return {STORED_AS: key}
@@ -65,6 +78,8 @@ def to_plain(value: Any) -> Any:
         plain: dict[str, Any] = {}
         for field in fields(value):
             content = getattr(value, field.name)
+            if STORED_WORDS in field.metadata:
+                content = field.metadata[STORED_WORDS][content]
             if LATER in field.metadata and content == field.default:
                 continue
             # Keys that no field has a name for lie beside those of the fields.
@@ -184,8 +199,11 @@ def _read_dataclass(kind: Any, values: dict[str, Any], where: str) -> Any:
     unknown: dict[str, Any] = {}
     for name, value in values.items():
         if name in by_name:
-            field_name = by_name[name].name
-            known[field_name] = _read(hints[field_name], value, _below(where, name))
+            field = by_name[name]
+            content = value
+            if STORED_WORDS in field.metadata:
+                content = _value_of_word(field.metadata[STORED_WORDS], value, _below(where, name))
+            known[field.name] = _read(hints[field.name], content, _below(where, name))
         else:
             unknown[name] = value
     # What is missing is said first: a field under another name is both.
@@ -200,6 +218,14 @@ def _read_dataclass(kind: Any, values: dict[str, Any], where: str) -> Any:
         name = next(iter(unknown))
         raise InputError(f"{_below(where, name)} is unknown, expected {', '.join(by_name)}")
     return kind(**known)
+
+
+def _value_of_word(words: Mapping[str, str], word: Any, where: str) -> str:
+    """Return the value that a file has a word for."""
+    for value, stored in words.items():
+        if stored == word:
+            return value
+    raise InputError(f"{where} is {_shortened(word)}, expected {', '.join(words.values())}")
 
 
 def _fits(kind: Any, value: Any) -> bool:

@@ -30,7 +30,7 @@ def check_url(text: str, name: str) -> None:
         InputError: it has no server or path, or has a user, a password, a query or a fragment; or
             it is of the Hub and ill-formed.
     """
-    if text.lower().startswith(hub.FILE):
+    if text.lower().startswith(hub.FILE_PREFIX):
         hub.parse(text, name)
         return
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdjax.config import Config
-from kdjax.data.corpus import Batch, Corpus
+from kdjax.data.corpus import Corpus, HostBatch
 from kdjax.data.loader import Batches, fixed_batches, masked_batches
 from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
@@ -83,7 +83,7 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
         raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
 
 
-def calibration_batches(config: Config, corpus: Corpus, sequences: int) -> list[Batch]:
+def calibration_batches(config: Config, corpus: Corpus, sequences: int) -> list[HostBatch]:
     """Read the first training sequences with fixed masks, for what a pruned student keeps.
 
     The masks are the same for every seed, and of the recipe's `mlm_probability`.

@@ -19,11 +19,11 @@ from kdjax.results.store import write_results
 from kdjax.results.study import Results
 from kdjax.storage.files import remove_on_input_error
 from kdjax.study import manifest
-from kdjax.study.judge import collect
-from kdjax.study.parts import Part
-from kdjax.study.reference_models import ReferenceModels
-from kdjax.study.run_backup import run_name
-from kdjax.study.runner import StudyRunner
+from kdjax.study.judgement.judge import collect
+from kdjax.study.measures.reference_models import ReferenceModels
+from kdjax.study.parts import StudyPart
+from kdjax.study.runs.run_backup import run_name
+from kdjax.study.runs.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.training.teacher.directories import CARD
@@ -92,7 +92,7 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> RunResult:
         return StudyRunner(study).run_all([(arm, seed)])[0]
 
 
-def train_part(config: Config, out: Path, part: Part) -> list[RunResult]:
+def train_part(config: Config, out: Path, part: StudyPart) -> list[RunResult]:
     """Make one part of a study's runs, and with the first part the references.
 
     `kdjax.study.parts.merge` puts parts together.

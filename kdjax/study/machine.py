@@ -38,13 +38,13 @@ def hardware_use(
         side_by_side: number of runs that took their steps together, this one included.
     """
     programs = [compiled_phase.program for compiled_phase in compiled_phases]
-    devices = programs[0].layout.devices
+    devices = programs[0].layout.device_count
     device_peak = peak(jax.local_devices()[0])
     seconds = ledger.seconds.get("compute", 0.0)
     model_flops = sum(ledger.spent[part] for part in PARTS)
     # Where XLA does not say it of one phase, nothing is known of the whole.
     hardware_flops: int | None = 0
-    for steps, program in zip(ledger.phases, programs, strict=True):
+    for steps, program in zip(ledger.steps_by_phase, programs, strict=True):
         if hardware_flops is None or program.hardware_flops is None:
             hardware_flops = None
         else:

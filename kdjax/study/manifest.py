@@ -22,7 +22,7 @@ BEFORE = ("data", "texts", "teacher", "teacher.fit", "cache")
 
 
 @dataclass(frozen=True)
-class Cost:
+class ArmCost:
     """The cost of a run of an arm, as first counted; later starts hold on to it.
 
     Attributes:
@@ -39,9 +39,9 @@ class Cost:
         return {"prices": [price.to_json() for price in self.prices], "upfront": self.upfront}
 
     @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Cost:
+    def from_json(values: Mapping[str, Any]) -> ArmCost:
         """Invert `to_json`."""
-        return Cost(tuple(Price(**price) for price in values["prices"]), values["upfront"])
+        return ArmCost(tuple(Price(**price) for price in values["prices"]), values["upfront"])
 
 
 class StudyManifest:
@@ -68,7 +68,7 @@ class StudyManifest:
         self._path = out / NAME
         self._settings = shared_settings(config)
         self.is_new = not self._path.exists()
-        self.costs: dict[str, Cost] = {}
+        self.costs: dict[str, ArmCost] = {}
         if self.is_new:
             check_writable(out)
             # What was made before study.json may stay: another recipe is refused by its own checks.
@@ -87,9 +87,9 @@ class StudyManifest:
                 f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another "
                 "--out"
             )
-        self.costs = {name: Cost.from_json(cost) for name, cost in stored["costs"].items()}
+        self.costs = {name: ArmCost.from_json(cost) for name, cost in stored["costs"].items()}
 
-    def write(self, costs: Mapping[str, Cost]) -> None:
+    def write(self, costs: Mapping[str, ArmCost]) -> None:
         """Write the recipe's settings, and the costs beside those stored before.
 
         Args:
@@ -114,7 +114,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not whole, or a field is missing or mistyped.
     """
-    kinds = {"config": dict[str, Any], "costs": dict[str, Cost]}
+    kinds = {"config": dict[str, Any], "costs": dict[str, ArmCost]}
     manifest = check_fields(read_json(path), kinds, f"{path}:")
     if "commits" in manifest:
         check_fields(manifest, {"commits": dict[str, str]}, f"{path}:")

@@ -18,12 +18,12 @@ from kdjax.storage import locks
 from kdjax.storage.files import LOCK, check_writable, entries, read_json, write_json
 from kdjax.storage.typed_json import read_typed
 from kdjax.study.manifest import BEFORE, NAME, read_manifest
-from kdjax.study.run_backup import MANIFEST, RESULT, run_name
-from kdjax.study.run_manifest import RunManifest
+from kdjax.study.runs.run_backup import MANIFEST, RESULT, run_name
+from kdjax.study.runs.run_manifest import RunManifest
 
 
 @dataclass(frozen=True)
-class Part:
+class StudyPart:
     """A share of a study's runs.
 
     Attributes:
@@ -35,7 +35,7 @@ class Part:
     count: int
 
     @staticmethod
-    def parse(text: str) -> Part:
+    def parse(text: str) -> StudyPart:
         """Read `I/N`.
 
         Raises:
@@ -46,7 +46,7 @@ class Part:
             raise InputError(
                 f"--part is {text!r}, expected I/N with I from 1 to N, for instance 1/3"
             )
-        return Part(int(match[1]), int(match[2]))
+        return StudyPart(int(match[1]), int(match[2]))
 
     def of(
         self, spans: Mapping[str, Sequence[PhaseSpan]], seeds: Sequence[int]

@@ -14,14 +14,14 @@ from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError, counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
-from kdjax.study.artifacts import Artifacts
+from kdjax.study.artifacts.commits import pinned, stored_commits
+from kdjax.study.artifacts.corpus import refuse_repeated_text
+from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.study_artifacts import Artifacts
 from kdjax.study.batches import check_calibration, train_batches
-from kdjax.study.commits import pinned, stored_commits
-from kdjax.study.corpus import refuse_repeated_text
-from kdjax.study.inputs import check_inputs
 from kdjax.study.machine import versions
-from kdjax.study.manifest import Cost, StudyManifest
-from kdjax.study.run_backup import RESULT
+from kdjax.study.manifest import ArmCost, StudyManifest
+from kdjax.study.runs.run_backup import RESULT
 from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
 from kdjax.study.tuned import tuning_of
@@ -77,7 +77,7 @@ class Study:
         return self.plan.prices(arm)
 
     @cached_property
-    def costs(self) -> dict[str, Cost]:
+    def costs(self) -> dict[str, ArmCost]:
         """Map each arm to what its runs cost, as counted when the study first started."""
         # Stored costs hold: another XLA may count otherwise, and a teacher's card may change.
         costs = dict(self._manifest.costs)

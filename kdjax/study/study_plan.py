@@ -13,9 +13,9 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.config import Config
 from kdjax.parallel.layout import Layout
-from kdjax.study.artifact_dirs import artifact_dirs
-from kdjax.study.manifest import Cost
-from kdjax.study.run_backup import run_name
+from kdjax.study.artifacts.artifact_dirs import artifact_dirs
+from kdjax.study.manifest import ArmCost
+from kdjax.study.runs.run_backup import run_name
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
 
@@ -88,11 +88,11 @@ class StudyPlan:
         Raises:
             InputError: a phase without a single step.
         """
-        self.schedule(arm, Cost(prices, own_charges(self.config, arm)))
+        self.schedule(arm, ArmCost(prices, own_charges(self.config, arm)))
 
     def cost(
         self, arm: Arm, prices: tuple[Price, ...], train_sequences: int, teacher: TeacherCost | None
-    ) -> Cost:
+    ) -> ArmCost:
         """Compute what a run of an arm costs, its shares of what the study makes before included.
 
         Args:
@@ -105,9 +105,9 @@ class StudyPlan:
             InputError: the teacher's training is charged and its cost is not known.
         """
         upfront = upfront_charges(self.config, self.arms, arm, train_sequences, teacher)
-        return Cost(prices, upfront)
+        return ArmCost(prices, upfront)
 
-    def schedule(self, arm: Arm, cost: Cost) -> tuple[PhaseSpan, ...]:
+    def schedule(self, arm: Arm, cost: ArmCost) -> tuple[PhaseSpan, ...]:
         """Return an arm's phases as they lie in the budget; none where a clock decides.
 
         Raises:

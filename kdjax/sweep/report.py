@@ -10,7 +10,7 @@ from kdjax.evaluation.statistics import expected_false
 from kdjax.report import ngram_losses, numbers, page, phrases, summary
 from kdjax.report.averages import known, mean, or_dash
 from kdjax.report.phrases import counted, listed, listed_settings, sentence
-from kdjax.report.usage import Cell, Column, Table
+from kdjax.report.usage import Column, Table, TableCell
 from kdjax.results.runs import diverged_arms
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import write_text
@@ -171,7 +171,7 @@ def _profiles(
     }
 
 
-def _optimum(profile: Profile | None) -> Cell:
+def _optimum(profile: Profile | None) -> TableCell:
     """Return the best size and its interval, as a cell of a table."""
     if profile is None or profile.optimum is None:
         return "–", ""

@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdjax.budget.accounting import Budget
 from kdjax.errors import InputError
 from kdjax.evaluation.crossing import Crossing
+from kdjax.evaluation.statistics import OTHER_SIDE, ArmVerdict
 from kdjax.results.runs import Divergence
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import from_plain, optional, stored_as
-
-Verdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
-"""What an interval says, read from the first arm's side."""
-_OTHER_WAY: dict[Verdict, Verdict] = {
-    "BEATS": "LOSES",
-    "LOSES": "BEATS",
-    "TIES": "TIES",
-    "INCONCLUSIVE": "INCONCLUSIVE",
-}
 
 
 @dataclass(frozen=True)
@@ -96,11 +88,11 @@ class PairPoint:
     low: float | None
     high: float | None
     n: int
-    verdict: Verdict
+    verdict: ArmVerdict
 
     def turned(self) -> PairPoint:
         """Return the same difference, read from the other arm's side."""
-        verdict = _OTHER_WAY[self.verdict]
+        verdict = OTHER_SIDE[self.verdict]
         if self.difference is None:
             return replace(self, verdict=verdict)
         if self.low is None or self.high is None:

@@ -19,11 +19,11 @@ from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.storage.files import check_writable, entries, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
-from kdjax.study.artifact_dirs import artifact_dirs
+from kdjax.study.artifacts.artifact_dirs import artifact_dirs
+from kdjax.study.artifacts.inputs import check_inputs
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
-from kdjax.study.inputs import check_inputs
 from kdjax.study.manifest import shared_settings
-from kdjax.study.run_backup import subdirectory
+from kdjax.study.runs.run_backup import subdirectory
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kdjax.report import ngram_losses, numbers
 from kdjax.report.phrases import listed_settings
-from kdjax.report.wide_table import Row, WideTable
+from kdjax.report.wide_table import TableRow, WideTable
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
 from kdjax.sweep.verdict import amounts, headline, sentences
@@ -44,9 +44,9 @@ def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> WideTable:
     rows = []
     for arm in endpoint.arms:
         points = {point.budget: numbers.spread(point.mean, point.sd) for point in curves[arm]}
-        rows.append(Row(arm, [points.get(budget, "–") for budget in budgets]))
+        rows.append(TableRow(arm, [points.get(budget, "–") for budget in budgets]))
     # Under the arms, what counts of the text alone reach.
     losses = ngram_losses.of_endpoint(group.ngram_losses, endpoint.name, endpoint.unit)
     for label, nats in losses.items():
-        rows.append(Row(label, [numbers.score(nats)] * len(budgets), reference=True))
+        rows.append(TableRow(label, [numbers.score(nats)] * len(budgets), reference=True))
     return WideTable(caption, "arm", [amounts([budget], sweep.kind) for budget in budgets], rows)

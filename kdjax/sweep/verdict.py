@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kdjax.evaluation.statistics import ArmVerdict
 from kdjax.report import notes, numbers
 from kdjax.report.phrases import listed, listed_settings
 from kdjax.report.sentences import measures
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.phrases import say
-from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
+from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults
 
-_VERDICTS: tuple[Verdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
+_VERDICTS: tuple[ArmVerdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
 """Verdicts in the order in which sentences have them."""
 _UNITS = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}
 """Words behind budgets, by their kind."""

@@ -31,7 +31,7 @@ from kdjax.teacher_cache.manifest import (
 Make = Callable[[np.ndarray, np.ndarray], tuple[dict[str, np.ndarray], Totals]]
 """(sequence numbers `[n]`, views `[n]`) -> the fields' arrays, each `[n, *shape]`, and numbers to
 be added up."""
-Progress = Callable[[int, int], None]
+ReportSequences = Callable[[int, int], None]
 """Takes the number of records that are done, and of all."""
 
 _REMEDY = "delete it and build the cache again"
@@ -128,7 +128,7 @@ def build(
     views: int,
     block: int,
     make: Make,
-    progress: Progress | None = None,
+    progress: ReportSequences | None = None,
 ) -> CacheManifest:
     """Build a cache in a directory, or go on with an interrupted one, or find it done.
 
@@ -232,7 +232,7 @@ def _difference(begun: Any, expected: Any, name: str) -> tuple[str, Any, Any] | 
 
 
 def _make_missing(
-    directory: Path, empty: CacheManifest, make: Make, progress: Progress | None
+    directory: Path, empty: CacheManifest, make: Make, progress: ReportSequences | None
 ) -> list[StoredBlock]:
     """Make the blocks that are not finished; return all in order."""
     size = empty.records_per_shard

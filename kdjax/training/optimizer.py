@@ -14,9 +14,9 @@ from kdjax.training.muon import muon_with_adam
 def transformation(config: OptimizerConfig) -> optax.GradientTransformation:
     """Build a recipe's optimiser, for parameters as one flat mapping.
 
-    What it returns is still to be multiplied by the step's learning rate (`apply`): the direction
-    and the weight decay alike, so a step takes `learning_rate * weight_decay` of a parameter off
-    it.
+    What it returns is still to be multiplied by the step's learning rate (`apply_update`): the
+    direction and the weight decay alike, so a step takes `learning_rate * weight_decay` of a
+    parameter off it.
     """
     if config.name == "adamw":
         return adamw(config)
@@ -36,7 +36,7 @@ def decays(params: Any) -> Any:
 def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
     """Build AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
 
-    What it returns is still to be multiplied by the step's learning rate (`apply`): Adam's
+    What it returns is still to be multiplied by the step's learning rate (`apply_update`): Adam's
     direction and the weight decay alike, so a step takes `learning_rate * weight_decay` of a
     parameter off it.
     """
@@ -54,7 +54,7 @@ def _clipped(
     return optax.chain(*parts)
 
 
-def apply(
+def apply_update(
     optimizer: optax.GradientTransformation, grads: Any, opt: Any, params: Any, rate: jax.Array
 ) -> tuple[Any, Any]:
     """Update the parameters and the optimiser's state once.

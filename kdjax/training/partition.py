@@ -93,4 +93,10 @@ def parameters_in_use(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
 
 
 def _is_flat(node: Any) -> bool:
+    """Return whether a node of an optimiser's state has an entry for each of some parameters.
+
+    Optax's states are named tuples, whose only mappings are those that an optimiser made like the
+    parameters it was given, and these are flat. A state kept by parameter path instead would have
+    to know every optimiser's fields, and would change what stored checkpoints look like.
+    """
     return isinstance(node, dict)

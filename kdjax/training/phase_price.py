@@ -10,7 +10,7 @@ import jax
 from kdjax.budget.jaxpr_count import FlopCountError
 from kdjax.budget.price import Price, measure, reconcile
 from kdjax.models.features import Features
-from kdjax.training.optimizer import apply
+from kdjax.training.optimizer import apply_update
 from kdjax.training.partition import partition, select_optimizer_state
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.step import ScheduleInputs, global_norm, init_state, student_params
@@ -126,5 +126,5 @@ class _StepParts:
 
     def update(self, grads: Any, optimizer_state: Any, params: Any, rate: Any) -> Any:
         """Update the parameters, and compute the norm of their gradients."""
-        updated = apply(self._phase.transformation, grads, optimizer_state, params, rate)
+        updated = apply_update(self._phase.transformation, grads, optimizer_state, params, rate)
         return updated, global_norm(grads)

@@ -91,7 +91,7 @@ class Program:
         self.compile_seconds = time.perf_counter() - started
 
         repeated = repeated_flops(self.text)
-        flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices, repeated=repeated)
+        flops = hardware_flops(self._compiled, traced.jaxpr, layout.device_count, repeated=repeated)
         self.hardware_flops = None if flops is None else round(flops / lanes)
         self.memory = memory(self._compiled)
 

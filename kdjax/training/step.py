@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from kdjax.models.features import Batch, Features
 from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
-from kdjax.training.optimizer import apply
+from kdjax.training.optimizer import apply_update
 from kdjax.training.partition import (
     Flat,
     combine,
@@ -27,8 +27,6 @@ from kdjax.training.partition import (
 )
 
 Forward = Callable[..., Features]
-LossFn = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[["State", Any, Batch, "ScheduleInputs"], tuple["State", dict[str, jax.Array]]]
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +67,60 @@ class State:
     opt: Any
 
 
+class LossFn(Protocol):
+    """The loss of a batch as a function of the parameters that are trained; pure."""
+
+    def __call__(
+        self,
+        trainable: Flat,
+        batch: Batch,
+        dropout_seeds: jax.Array | None,
+        shares: Mapping[str, jax.Array] | None = None,
+        *,
+        frozen: Flat,
+        teacher_params: Any,
+        budget_fraction: float | jax.Array,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Compute the loss and each term by itself, float32 scalars.
+
+        Args:
+            trainable: parameters of a state that are differentiated, dotted path -> array
+                (`kdjax.training.partition.partition`).
+            batch: a batch, or a part of one.
+            dropout_seeds: seeds of the batch's sequences `[B, 2]`, or a JAX key; None: no dropout.
+            shares: term -> the share of its normalizer that lies in this part of a batch; None: a
+                whole batch.
+            frozen: the state's other parameters, dotted path -> array.
+            teacher_params: the teacher's parameters, or its own frozen encoder; None: neither.
+            budget_fraction: share of the budget spent before the step, from 0 to 1.
+        """
+
+
+class Step(Protocol):
+    """One step of training; pure."""
+
+    def __call__(
+        self,
+        state: State,
+        teacher_params: Any,
+        batch: Batch,
+        schedule_inputs: ScheduleInputs,
+        /,
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """Compute the state after a step, and the step's metrics.
+
+        Args:
+            state: state before the step.
+            teacher_params: the teacher's parameters, or its own frozen encoder; None: neither.
+            batch: arrays of the whole batch, `[B, ...]`.
+            schedule_inputs: place of the step in its run.
+
+        Returns:
+            The new state, and float32 scalars: `loss`, each term by its key, `grad_norm` and
+            `grad_norm/GROUP`.
+        """
+
+
 def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> State:
     """Return the state before the first step."""
     return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flatten(params)))
@@ -98,12 +150,7 @@ def make_loss_fn(
         layout: layout of the parameters; changes results by rounding alone.
 
     Returns:
-        A pure function `(trainable, batch, dropout_seeds, shares=None, *, frozen, teacher_params,
-        budget_fraction) -> (loss, terms)`: the loss and each term by itself, float32 scalars.
-        `trainable` and `frozen` are the two parts of a state's parameters
-        (`kdjax.training.partition.partition`), `batch` is a batch or a part of one, `dropout_seeds`
-        are seeds of its sequences (or a JAX key; None: no dropout), and `shares` the share of each
-        term's normalizer that lies in a part of a batch (None: a whole batch).
+        A pure function; `LossFn` says what it takes.
     """
     student_forward = layout.shard_forward(student, dtype)
     teacher_forward = None
@@ -130,7 +177,7 @@ def make_loss_fn(
         student_features = student_forward(model, batch, dropout_key=dropout_seeds)
 
         # Projections are stored split; the objective needs them whole.
-        projections = layout.all_gather(params["objective"])
+        projections = layout.constrain_gathered(params["objective"])
         return objective(
             student_features, teacher_features, batch, projections, budget_fraction, shares
         )
@@ -138,11 +185,11 @@ def make_loss_fn(
     return loss_fn
 
 
-def student_params(in_state: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
+def student_params(state_params: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
     """Return the student's whole parameters: those in the state, with a frozen encoder."""
     if frozen_encoder:
-        return {**jax.lax.stop_gradient(teacher_params), **in_state}
-    return in_state
+        return {**jax.lax.stop_gradient(teacher_params), **state_params}
+    return state_params
 
 
 def make_step(
@@ -173,8 +220,7 @@ def make_step(
         layout: layout of the parameters; changes results by rounding alone.
 
     Returns:
-        A pure function, whose metrics are float32 scalars: `loss`, each term by its key,
-        `grad_norm` and `grad_norm/GROUP`.
+        A pure function; `Step` says what it takes and returns.
     """
 
     def step(
@@ -197,11 +243,13 @@ def make_step(
                 (loss, terms), grads = accumulate_gradients(
                     grad_fn, objective, microbatches, batch, dropout_seeds
                 )
-        grads = layout.reduce_scatter(grads)
+        grads = layout.constrain_as_stored(grads)
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
         opt = select_optimizer_state(state.opt, trainable)
-        trainable, opt = apply(optimizer, grads, opt, trainable, schedule_inputs.learning_rate)
+        trainable, opt = apply_update(
+            optimizer, grads, opt, trainable, schedule_inputs.learning_rate
+        )
         params = combine(trainable, frozen, gradient_mask)
         opt = merge_optimizer_state(state.opt, opt)
 

@@ -49,7 +49,7 @@ class StepReporter:
         self._spec = spec
         self._log = log
         phases = [compiled.phase for compiled in spec.compiled_phases]
-        devices = spec.compiled_phases[0].program.layout.devices
+        devices = spec.compiled_phases[0].program.layout.device_count
         self._recorder = MetricsRecorder(
             phases, devices, ledger, stopwatch, spec.peak, stopwatches, mask_rate=spec.mask_rate
         )

@@ -165,7 +165,7 @@ class Trainer(TrainingLoop):
             state, metrics = compiled.program.step(
                 state, compiled.teacher, step_input.batch, schedule_inputs
             )
-            self.charge(phase_number, step_input.counts, schedule_inputs, metrics)
+            self.charge_and_queue(phase_number, step_input.counts, schedule_inputs, metrics)
             self.report()
         self.read_stopwatch_of_step()
         return state
@@ -187,7 +187,7 @@ class Trainer(TrainingLoop):
         after = before + cost / self.ledger.training_amount
         return ScheduleInputs(before, compiled.phase.learning_rate(before, after))
 
-    def charge(
+    def charge_and_queue(
         self,
         phase_number: int,
         counts: BatchCounts,
@@ -195,7 +195,7 @@ class Trainer(TrainingLoop):
         metrics: Mapping[str, jax.Array],
         fetch: Callable[[Mapping[str, jax.Array]], Mapping[str, Any]] = jax.device_get,
     ) -> None:
-        """Charge a step to the ledger, once the devices are at it.
+        """Charge a step to the ledger, once the devices are at it, and queue it to be reported.
 
         Args:
             phase_number: number of its phase.
@@ -271,27 +271,30 @@ class Trainer(TrainingLoop):
             return
         with self.stopwatch("evaluation"):
             figures = self.spec.evaluate(hosts.to_host(state.params["model"]))
-        point = {"flops": self.ledger.total, "share": self.ledger.share, **figures}
+        point = {"flops": self.ledger.charged_flops, "share": self.ledger.share, **figures}
         self._records.log.write(self.steps, point)
         self._evaluated_step = self.steps
         self.read_stopwatch()
 
     @override
     def save(self, state: State) -> None:
-        self.finish_pending()
-        with self.stopwatch("checkpoint"):
-            self._saver.save(state, self.ledger, self._records)
-        self.read_stopwatch()
+        self._save(state)
 
     @override
     def save_now(self, state: State) -> None:
-        self._saver.patience = 0.0
-        self.save(state)
-        self._saver.wait_until_saved(self.ledger)
+        self._save(state, patience=0.0)
+        self._saver.wait_until_saved(self.ledger, patience=0.0)
+
+    def _save(self, state: State, patience: float | None = None) -> None:
+        """Begin a checkpoint, with the patience of `CheckpointRetry.save`."""
+        self.finish_pending()
+        with self.stopwatch("checkpoint"):
+            self._saver.save(state, self.ledger, self._records, patience)
+        self.read_stopwatch()
 
     @override
     def end_phase(self, phase_number: int, state: State) -> None:
-        if self.spec.phase_ended is None or any(self.ledger.phases[phase_number + 1 :]):
+        if self.spec.phase_ended is None or any(self.ledger.steps_by_phase[phase_number + 1 :]):
             return
         self.finish_pending()
         params = hosts.to_host(state.params["model"])

@@ -178,7 +178,9 @@ class VmappedTrainer(TrainingLoop):
             )
             for lane, trainer in self._lanes.items():
                 fetch = functools.partial(fetch_lane, lane)
-                trainer.charge(phase_number, counts[lane], schedule_inputs, metrics, fetch)
+                trainer.charge_and_queue(
+                    phase_number, counts[lane], schedule_inputs, metrics, fetch
+                )
             self._report()
         for trainer in self._lanes.values():
             trainer.read_stopwatch_of_step()

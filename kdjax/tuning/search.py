@@ -14,8 +14,8 @@ from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from kdjax.config import TuneConfig
+from kdjax.evaluation.statistics import Better
 
-Better = Literal["lower", "higher"]
 _DIRECTIONS: Mapping[Better, Literal["minimize", "maximize"]] = {
     "lower": "minimize",
     "higher": "maximize",
@@ -23,7 +23,7 @@ _DIRECTIONS: Mapping[Better, Literal["minimize", "maximize"]] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """The outcome of a trial: the endpoint's value, and what reaching it cost.
 
     Attributes:
@@ -42,12 +42,12 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuningTrial:
     """A trial of an arm: its number from 0, the settings tried and their outcome."""
 
     number: int
     settings: dict[str, Any]
-    outcome: Outcome
+    outcome: TrialOutcome
 
 
 def search(
@@ -55,8 +55,8 @@ def search(
     space: Mapping[str, BaseDistribution],
     tune: TuneConfig,
     better: Better,
-    run: Callable[[str, int, dict[str, Any]], Outcome],
-) -> dict[str, list[Trial]]:
+    run: Callable[[str, int, dict[str, Any]], TrialOutcome],
+) -> dict[str, list[TuningTrial]]:
     """Run the same number of trials for every arm; return arm -> its trials, in order.
 
     What is tried next follows from the sampler's seed and the arm's trials so far, and from nothing
@@ -79,7 +79,7 @@ def search(
         }
 
     # All arms get a trial before one gets the next: a search cut short is still an equal one.
-    trials: dict[str, list[Trial]] = {arm: [] for arm in arms}
+    trials: dict[str, list[TuningTrial]] = {arm: [] for arm in arms}
     for number in range(tune.trials):
         for arm, study in studies.items():
             proposal = study.ask(dict(space))
@@ -91,11 +91,11 @@ def search(
                 study.tell(proposal, state=TrialState.PRUNED)
             else:
                 study.tell(proposal, outcome.value)
-            trials[arm].append(Trial(number, settings, outcome))
+            trials[arm].append(TuningTrial(number, settings, outcome))
     return trials
 
 
-def best_of(trials: Sequence[Trial], better: Better) -> Trial | None:
+def best_of(trials: Sequence[TuningTrial], better: Better) -> TuningTrial | None:
     """Choose the best trial, the first of equals; None where all diverged."""
     ended = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
     if not ended:

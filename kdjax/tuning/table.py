@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from kdjax.report import ngram_losses, numbers
-from kdjax.report.wide_table import Row, WideTable
+from kdjax.report.wide_table import TableRow, WideTable
 from kdjax.results.tuning import ArmTrials, TuningResults
 from kdjax.study import tuned
 
@@ -32,13 +32,13 @@ def summary(tuning: TuningResults) -> Group:
     levels = ngram_losses.of_endpoint(tuning.ngram_losses, tuning.endpoint, unit)
     empty = [""] * (1 + len(settings))
     for label, loss in levels.items():
-        rows.append(Row(label, [*empty, numbers.score(loss), "", ""], reference=True))
+        rows.append(TableRow(label, [*empty, numbers.score(loss), "", ""], reference=True))
     table = WideTable(caption, "arm", heads, rows)
     # Text, not markup: a name may hold square brackets.
     return Group(table, *map(Text, tuned.notes(tuning)))
 
 
-def _arm_row(name: str, arm: ArmTrials, settings: Sequence[str]) -> Row:
+def _arm_row(name: str, arm: ArmTrials, settings: Sequence[str]) -> TableRow:
     """Return an arm's row: its trials, its best settings, and how far its trials are apart."""
     # The spread of all trials shows how much tuning matters; diverged ones have no value.
     values = [trial.value for trial in arm.trials if trial.value is not None]
@@ -48,7 +48,7 @@ def _arm_row(name: str, arm: ArmTrials, settings: Sequence[str]) -> Row:
     best = [_best(arm, setting) for setting in settings]
     spread = f"{numbers.score(min(values))} to {numbers.score(max(values))}"
     value = numbers.score(arm.best.value)
-    return Row(name, [count, *best, value, spread, numbers.flops(arm.charged)])
+    return TableRow(name, [count, *best, value, spread, numbers.flops(arm.charged)])
 
 
 def _best(arm: ArmTrials, setting: str) -> str:

@@ -24,14 +24,14 @@ from kdjax.results.text import CountedLosses
 from kdjax.storage.files import read_json, remove_on_input_error, write_json
 from kdjax.storage.typed_json import check_fields
 from kdjax.study.batches import tuning_batches
-from kdjax.study.evaluation import Evaluation, Metrics
-from kdjax.study.run_backup import run_name, subdirectory
-from kdjax.study.runner import StudyRunner
+from kdjax.study.measures.evaluation import Evaluation, Metrics
+from kdjax.study.measures.task_scores import FinetuningRecords
+from kdjax.study.runs.run_backup import run_name, subdirectory
+from kdjax.study.runs.runner import StudyRunner
 from kdjax.study.study import Study
-from kdjax.study.task_scores import FinetuningRecords
 from kdjax.study.tuned import format_settings
 from kdjax.study.writer import sole_writer
-from kdjax.tuning.search import Outcome
+from kdjax.tuning.search import TrialOutcome
 from kdjax.tuning.space import with_settings
 
 NAME = "trial.json"
@@ -116,7 +116,7 @@ class Trials:
             return None
         return CountedLosses(**ngram_losses(self._first.artifacts.corpus).figures())
 
-    def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
+    def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> TrialOutcome:
         """Run a trial, or the rest of one that was interrupted; return its outcome.
 
         Raises:
@@ -128,7 +128,7 @@ class Trials:
         with sole_writer(directory):
             return self._trial(arm, directory, settings)
 
-    def _trial(self, arm: str, directory: Path, settings: dict[str, Any]) -> Outcome:
+    def _trial(self, arm: str, directory: Path, settings: dict[str, Any]) -> TrialOutcome:
         """Run a trial in a directory that no other process writes to."""
         study = self._prepared_study(arm, directory, settings)
 
@@ -146,7 +146,7 @@ class Trials:
         self._reporter.log(f"{arm}, {self._reporter.trial}: {format_settings(settings)}: {result}")
         return outcome
 
-    def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
+    def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> TrialOutcome:
         """Make the runs that are still to be made, and return what the trial came to."""
         rows: list[RunResult] = []
         runner = StudyRunner(study)
@@ -161,9 +161,9 @@ class Trials:
                 record["diverged"] = {"seed": seed, "found": row.diverged.reason, **cost}
                 write_json(path, record)
         if record["diverged"] is not None:
-            return Outcome(None, **{name: record["diverged"][name] for name in _COSTS})
+            return TrialOutcome(None, **{name: record["diverged"][name] for name in _COSTS})
         value = fmean(_value(self._config.tune.endpoint, row) for row in rows)
-        return Outcome(value, **_sum([*map(_cost, rows)]))
+        return TrialOutcome(value, **_sum([*map(_cost, rows)]))
 
     def _prepared_study(self, arm: str, directory: Path, settings: dict[str, Any]) -> Study:
         """Prepare a trial's study, with the artifacts of the first trial."""

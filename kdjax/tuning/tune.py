@@ -16,6 +16,7 @@ from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
 from kdjax.errors import InputError, counted, nearest
+from kdjax.evaluation.statistics import Better
 from kdjax.parallel import hosts
 from kdjax.results.text import CountedLosses
 from kdjax.results.tuning import ArmTrials, BestTrial, TrialRow, TuningResults
@@ -25,7 +26,7 @@ from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.tuning import table
-from kdjax.tuning.search import Better, Trial, best_of, search
+from kdjax.tuning.search import TuningTrial, best_of, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from kdjax.tuning.trial import TrialReporter, Trials, recipe_of
 
@@ -88,7 +89,7 @@ def _tune(
 
 def tuning_of_trials(
     config: Config,
-    trials: Mapping[str, Sequence[Trial]],
+    trials: Mapping[str, Sequence[TuningTrial]],
     better: Better,
     losses: CountedLosses | None = None,
 ) -> TuningResults:
@@ -124,7 +125,7 @@ def tuning_of_trials(
 
 
 def _arm(
-    arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better
+    arm: str, trials: Sequence[TuningTrial], space: Mapping[str, RangeConfig], better: Better
 ) -> ArmTrials:
     """Return an arm's trials, the best of them, and what all cost.
 

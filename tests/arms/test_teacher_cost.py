@@ -11,7 +11,7 @@ import pytest
 from kdjax import recipes
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.audit.audit import audit
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.training.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax

@@ -39,7 +39,7 @@ def test_added_entries_are_read_back_in_order_and_linked(tmp_path: Path) -> None
         *(entry["sha256"] for entry in entries[:-1]),
     ]
     # The ledger after two steps of 15 FLOPs.
-    assert Ledger.from_json(entries[2]["ledger"]).total == 30
+    assert Ledger.from_json(entries[2]["ledger"]).charged_flops == 30
 
 
 def test_reopened_journal_adds_after_its_last_entry(tmp_path: Path) -> None:

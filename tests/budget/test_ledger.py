@@ -34,14 +34,14 @@ def test_ledger_spends_to_the_budget_and_never_over(
     price: Price, steps: int, rest: int, case: str
 ) -> None:
     a_step = charged(price.parts(), case)
-    budget = Budget("flops", steps * a_step + rest % a_step, teacher=case)
+    budget = Budget("flops", steps * a_step + rest % a_step, teacher_case=case)
     (span,) = schedule_phases(budget, [(1.0, price)], POSITIONS)
     ledger = Ledger.open(budget)
     while ledger.affords(price, POSITIONS):
         ledger = charge(ledger, price)
     assert span.steps == ledger.steps == steps
     assert 0 <= ledger.remaining < a_step
-    assert ledger.total == ledger.used == steps * a_step
+    assert ledger.charged_flops == ledger.used == steps * a_step
     assert ledger.spent == {name: steps * price.parts().get(name, 0) for name in EVERY_LEDGER}
     assert (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens) == (
         7 * steps,
@@ -65,7 +65,7 @@ def test_budget_of_tokens_buys_every_arm_the_same_steps(
         ledger = charge(ledger, price)
     assert span.steps == ledger.steps == steps
     assert ledger.used == steps * POSITIONS <= budget.amount
-    assert ledger.total == steps * price.total + 10**18
+    assert ledger.charged_flops == steps * price.total + 10**18
 
 
 def test_budget_of_hours_counts_what_its_clock_names() -> None:
@@ -97,11 +97,11 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
     before = {"teacher_cache": upfront // 3, "teacher_training": upfront - upfront // 3}
     # What was spent before is charged in some cases only.
     paid = charged(before, case)
-    budget = Budget("flops", n * upfront + n * 10 * largest + large, teacher=case)
+    budget = Budget("flops", n * upfront + n * 10 * largest + large, teacher_case=case)
     shares = [(k + 1) / n for k in range(n)]
     spans = schedule_phases(budget, list(zip(shares, prices, strict=True)), POSITIONS, before)
     ledger = Ledger.open(budget, n, before)
-    assert ledger.total == paid
+    assert ledger.charged_flops == paid
     for number, (span, share) in enumerate(zip(spans, shares, strict=True)):
         assert ledger.steps == span.first
         assert ledger.affords(span.price, POSITIONS, share)
@@ -111,15 +111,17 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
             name: ledger.spent[name] + span.steps * span.price.parts().get(name, 0)
             for name in EVERY_LEDGER
         }
-        phases = (*ledger.phases[:number], span.steps, *ledger.phases[number + 1 :])
-        ledger = dataclasses.replace(ledger, spent=spent, phases=phases)
+        phases = (*ledger.steps_by_phase[:number], span.steps, *ledger.steps_by_phase[number + 1 :])
+        ledger = dataclasses.replace(ledger, spent=spent, steps_by_phase=phases)
         assert not ledger.affords(span.price, POSITIONS, share)
         assert ledger.steps == span.stop
         # Less than a step is left at the end of each phase.
-        remainder = share * budget.amount - ledger.total
+        remainder = share * budget.amount - ledger.charged_flops
         assert remainder + 1 >= 0
         assert remainder - 1 < span.price.total
-    assert ledger.total == paid + sum(s.steps * s.price.total for s in spans) <= budget.amount
+    assert (
+        ledger.charged_flops == paid + sum(s.steps * s.price.total for s in spans) <= budget.amount
+    )
     assert ledger.remaining < prices[-1].total
     # On the account, charged or not
     assert ledger.spent["teacher_training"] == before["teacher_training"]
@@ -132,9 +134,9 @@ def test_ledger_survives_json_with_integers_beyond_64_bits() -> None:
     )
     ledger = charge(opened, a_price(10**22, 1, 2, 3, 4), phase=1)
     assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
-    assert ledger.total == 10**22 + 10**21 + 10**20 + 10
+    assert ledger.charged_flops == 10**22 + 10**21 + 10**20 + 10
     assert ledger.cache_bytes == 10**15
-    assert ledger.phases == (0, 1)
+    assert ledger.steps_by_phase == (0, 1)
 
 
 def test_budget_below_one_step_is_refused() -> None:

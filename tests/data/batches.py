@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kdjax.data.corpus import Batch
+from kdjax.data.corpus import HostBatch
 
 MASKS: dict[str, Any] = {"mlm_probability": 0.15, "max_predictions": 4}
 """Masks of the shared corpus's sequences of 24 tokens."""
 
 
-def originals(batch: Batch) -> list[bytes]:
+def originals(batch: HostBatch) -> list[bytes]:
     """Return each row's tokens with the masked ones put back, without rows that are padding."""
     tokens = batch["tokens"].copy()
     for row, slots in enumerate(batch["slots"]):
@@ -20,7 +20,7 @@ def originals(batch: Batch) -> list[bytes]:
     return [row.tobytes() for row in tokens[batch["valid"].any(axis=1)]]
 
 
-def all_originals(batches: Iterable[Batch]) -> list[bytes]:
+def all_originals(batches: Iterable[HostBatch]) -> list[bytes]:
     """Return the rows of `originals` of several batches, one after another."""
     rows: list[bytes] = []
     for batch in batches:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdjax.data.corpus import Batch, Corpus
+from kdjax.data.corpus import Corpus, HostBatch
 from kdjax.data.loader import Batches, fixed_batches, view_of
 from kdjax.data.masking import MaskRule, mask
 from kdjax.errors import InputError
@@ -36,7 +36,7 @@ def batches(corpus: Corpus, seed: int = 0, **changes: Any) -> Batches:
     return Batches(corpus, **{"batch_size": BATCH, "seed": seed, **MASKS, **changes})
 
 
-def same(a: Batch, b: Batch) -> bool:
+def same(a: HostBatch, b: HostBatch) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 

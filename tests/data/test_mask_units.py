@@ -14,7 +14,7 @@ import pytest
 
 from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.mask_units import Words, choose, find_words
+from kdjax.data.mask_units import WordSpans, choose, find_words
 from kdjax.data.masking import MaskedSequence, MaskRule, mask
 from kdjax.data.prepare.local import prepare
 from kdjax.data.word_boundaries import WordBoundaries
@@ -146,11 +146,11 @@ def test_seed_sequence_and_epoch_alone_decide_masks_of_units(unit: str) -> None:
     assert len({masked(0, RULES[unit], **other)[0].slots.tobytes() for other in others}) == 4
 
 
-def words(sizes: list[int], parted_at: tuple[int, ...] = ()) -> Words:
+def words(sizes: list[int], parted_at: tuple[int, ...] = ()) -> WordSpans:
     """Lay words of these sizes in a row, with a gap of a token before some."""
     gaps = np.isin(np.arange(len(sizes)), parted_at)
     starts = np.cumsum([0, *sizes[:-1]]) + np.cumsum(gaps)
-    return Words(starts, np.array(sizes, int), (np.arange(len(sizes)) > 0) & ~gaps)
+    return WordSpans(starts, np.array(sizes, int), (np.arange(len(sizes)) > 0) & ~gaps)
 
 
 def test_first_span_has_the_lengths_of_a_truncated_geometric_distribution() -> None:
@@ -204,7 +204,7 @@ def test_spans_stand_in_a_row_within_a_text_and_share_an_action() -> None:
 def test_short_sequences_have_something_to_predict(
     unit: str, sizes: list[int], count: int, expected: int
 ) -> None:
-    laid = words(sizes) if sizes else Words(*(np.zeros(0, int) for _ in range(3)))
+    laid = words(sizes) if sizes else WordSpans(*(np.zeros(0, int) for _ in range(3)))
     for seed in range(20):
         settings = MaskingConfig(unit=unit)
         choice = choose(laid, count, settings, np.random.default_rng(seed))

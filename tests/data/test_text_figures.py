@@ -17,7 +17,7 @@ from kdjax.data.prepare.blocks import read_block
 from kdjax.data.text.streams import TextError
 from kdjax.data.text_figures import TextFigures, check_unknown, unknown_warning
 from kdjax.errors import InputError
-from kdjax.study.corpus import manifest_warnings
+from kdjax.study.artifacts.corpus import manifest_warnings
 from tests.corpora import WORDS, make_corpus
 from tests.data.directories import contents
 

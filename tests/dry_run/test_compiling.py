@@ -19,11 +19,11 @@ import yaml
 from kdjax import recipes
 from kdjax.dry_run import compiling
 from kdjax.dry_run.compiling import compiled
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
 from kdjax.hlo.chips import Chip, chip
-from kdjax.hlo.estimate import SOURCES, Estimate
+from kdjax.hlo.estimate import SOURCES, TimeEstimate
 from tests import small_study
 from tests.study.conftest import kdjax
 
@@ -172,7 +172,7 @@ def test_unknown_operation_leaves_no_estimate(
     recipe: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        compiling, "estimate", lambda *_: Estimate((), ("mine.1: a kernel of unknown FLOPs",))
+        compiling, "estimate", lambda *_: TimeEstimate((), ("mine.1: a kernel of unknown FLOPs",))
     )
     (phase,) = json.loads(command(recipe, "--arm", "scratch", "--json").out)["arms"]["scratch"]
     assert [phase["estimated"][name] for name in ("step_seconds", "utilisation", "hours")] == [

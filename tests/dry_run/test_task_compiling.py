@@ -14,7 +14,7 @@ import yaml
 from kdjax import recipes
 from kdjax.dry_run import task_compiling
 from kdjax.dry_run.task_compiling import CompiledShape, compiled_tasks
-from kdjax.evaluation.finetuning.work import BatchOf
+from kdjax.evaluation.finetuning.work import TaskBatchShape
 from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
 from kdjax.hlo.chips import Chip, chip
@@ -71,7 +71,7 @@ def test_hours_are_those_of_all_steps_and_scoring_batches(recipe: Path) -> None:
 def test_fine_tuning_that_does_not_fit_is_printed_and_refused(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_large(recipe: object, target: Slice, part: str, shape: BatchOf) -> CompiledShape:
+    def too_large(recipe: object, target: Slice, part: str, shape: TaskBatchShape) -> CompiledShape:
         return CompiledShape(shape, None, 2 * target.chip.hbm, fits=False)
 
     monkeypatch.setattr(task_compiling, "_compiled", too_large)
@@ -85,12 +85,12 @@ def test_fine_tuning_that_does_not_fit_is_printed_and_refused(
 def test_times_between_compiled_lengths_lie_on_a_line() -> None:
     compiled_lengths: list[int] = []
 
-    def compile_shape(shape: BatchOf) -> CompiledShape:
+    def compile_shape(shape: TaskBatchShape) -> CompiledShape:
         compiled_lengths.append(shape.length)
         return CompiledShape(shape, 0.5 + 0.01 * shape.length, 1, fits=True)
 
     lengths = (8, 24, 40, 56, 80)
-    batches = Counter({BatchOf(32, length): 10 + length for length in lengths})
+    batches = Counter({TaskBatchShape(32, length): 10 + length for length in lengths})
     programs, seconds = task_compiling.timed(batches, compile_shape, lambda shape: shape.rows)
     assert compiled_lengths == [8, 40, 80]
     assert len(programs) == 3

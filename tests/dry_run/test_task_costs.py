@@ -23,8 +23,8 @@ from kdjax.evaluation.finetuning import EncoderSetup, finetune, trial
 from kdjax.evaluation.finetuning.flops import REFERENCE_BITS, probe_flops, task_flops
 from kdjax.evaluation.finetuning.step import StepKey, abstract_batch, abstract_state, make_step
 from kdjax.evaluation.finetuning.work import (
-    BatchOf,
-    Machine,
+    BatchLimits,
+    TaskBatchShape,
     work_of,
     work_of_probe,
     work_of_start,
@@ -38,7 +38,7 @@ from tests.evaluation import handmade
 from tests.study.conftest import kdjax
 
 MODEL = ModelConfig(layers=2, width=16, heads=2, ffn=32, vocab_size=53, max_positions=64)
-MACHINE = Machine(longest=80, lanes=1, batch_parts=1, tokens=64)
+MACHINE = BatchLimits(longest=80, lanes=1, batch_parts=1, tokens=64)
 SETTINGS = FinetuneConfig(
     steps=7,
     batch_size=16,
@@ -75,12 +75,12 @@ def test_steps_are_those_that_fine_tuning_does(
     protocol: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = handmade.task()
-    done: Counter[BatchOf] = Counter()
+    done: Counter[TaskBatchShape] = Counter()
     make_batch = trial.make_batch
 
     def count_batch(*arguments: Any) -> Any:
         batch = make_batch(*arguments)
-        done[BatchOf(*batch["tokens"].shape)] += 1
+        done[TaskBatchShape(*batch["tokens"].shape)] += 1
         return batch
 
     # Steps are counted, and change nothing.
@@ -104,10 +104,10 @@ def test_steps_are_those_that_fine_tuning_does(
 def test_scoring_batches_are_those_that_scoring_reads() -> None:
     task = handmade.task(train=40, selection=900, reported=700)
     machine = dataclasses.replace(MACHINE, tokens=tokens_per_batch(), batch_parts=2)
-    read: Counter[BatchOf] = Counter()
+    read: Counter[TaskBatchShape] = Counter()
 
     def count_batch(batch: Any) -> jax.Array:
-        read[BatchOf(*batch["tokens"].shape)] += 1
+        read[TaskBatchShape(*batch["tokens"].shape)] += 1
         return jnp.zeros(len(batch["tokens"]))
 
     for split in (task.selection, task.reported["handmade"]):

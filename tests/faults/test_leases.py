@@ -10,7 +10,7 @@ import pytest
 
 from kdjax.errors import InUse
 from kdjax.storage import leases, locks
-from kdjax.storage.leases import Changed, GcsObjects
+from kdjax.storage.leases import GcsObjects, GenerationChanged
 
 HOLDER = """
 import sys, time
@@ -48,12 +48,12 @@ def test_second_process_is_refused_until_the_lease_of_the_killed_first_one_lapse
 def test_write_that_names_another_generation_changes_nothing(bucket: str) -> None:
     objects = GcsObjects(f"{bucket}/written")
     first = objects.write(".lock", {"n": 1}, 0)
-    with pytest.raises(Changed):
+    with pytest.raises(GenerationChanged):
         objects.write(".lock", {"n": 2}, 0)
     second = objects.write(".lock", {"n": 3}, first)
-    with pytest.raises(Changed):
+    with pytest.raises(GenerationChanged):
         objects.write(".lock", {"n": 4}, first)
-    with pytest.raises(Changed):
+    with pytest.raises(GenerationChanged):
         objects.delete(".lock", first)
     found = objects.read(".lock")
     assert found is not None and found.content == {"n": 3} and found.age < 60

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from etils import epath
 
-from kdjax.study import runner
+from kdjax.study.runs import runner
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 

@@ -56,16 +56,16 @@ def test_crossing_separates_the_two_winners() -> None:
     assert comparison.crossing.low < where < comparison.crossing.high
     assert comparison.crossing.later == "scratch"
     assert comparison.crossing.within > 0.95
-    assert [span.verdict for span in comparison.ranges] == ["b wins", "cannot tell", "a wins"]
+    assert [span.verdict for span in comparison.ranges] == ["LOSES", "INCONCLUSIVE", "BEATS"]
     # Ranges are the verdicts merged, without gaps.
     assert comparison.ranges[0].low == BUDGETS[0]
     assert comparison.ranges[-1].high == BUDGETS[-1]
     ends = [(span.low, span.high) for span in comparison.ranges]
     for (_, high), (low, _) in itertools.pairwise(ends):
         assert list(BUDGETS).index(low) == list(BUDGETS).index(high) + 1
-    sure = np.array([verdict == "a wins" for verdict in comparison.verdicts])
+    sure = np.array([verdict == "BEATS" for verdict in comparison.verdicts])
     assert (comparison.high[sure] < 0).all()
-    np.testing.assert_array_equal(np.array(comparison.verdicts) == "b wins", comparison.low > 0)
+    np.testing.assert_array_equal(np.array(comparison.verdicts) == "LOSES", comparison.low > 0)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ def test_equal_arms_win_no_more_often_than_nominal(studies: int, most: float) ->
     wrong = []
     for study in range(studies):
         comparison = compare(np.random.default_rng(2000 + study), TWINS, draws=200)
-        wrong.append([comparison.verdicts[i] in ("a wins", "b wins") for i in (0, 30, last)])
+        wrong.append([comparison.verdicts[i] in ("BEATS", "LOSES") for i in (0, 30, last)])
     assert (np.mean(wrong, axis=0) <= most).all()
 
 
 def test_equal_arms_tie_within_wide_margin() -> None:
     comparison = compare(np.random.default_rng(3), TWINS, noise=0.002, shift=0.002, margin=0.05)
-    assert comparison.verdicts[0] == "ties"
-    tied = np.array([verdict == "ties" for verdict in comparison.verdicts])
+    assert comparison.verdicts[0] == "TIES"
+    tied = np.array([verdict == "TIES" for verdict in comparison.verdicts])
     np.testing.assert_array_equal(tied, (comparison.low >= -0.05) & (comparison.high <= 0.05))
 
 
@@ -112,13 +112,13 @@ def test_laws_that_never_cross_have_unbounded_end() -> None:
     assert comparison.crossing.within < 0.05
     assert comparison.crossing.low == 0
     assert comparison.crossing.later == "scratch"
-    assert [span.verdict for span in comparison.ranges] == ["a wins"]
+    assert [span.verdict for span in comparison.ranges] == ["BEATS"]
 
 
 def test_crossing_in_large_noise_has_unbounded_end() -> None:
     comparison = compare(np.random.default_rng(5), CROSSING, noise=0.05, shift=0.05, draws=500)
     assert comparison.crossing.high == math.inf or comparison.crossing.low == 0
-    assert "cannot tell" in comparison.verdicts
+    assert "INCONCLUSIVE" in comparison.verdicts
 
 
 def test_scores_give_same_verdicts_with_opposite_sign() -> None:
@@ -139,7 +139,7 @@ def test_arm_that_gets_worse_with_tokens_wins_nothing() -> None:
     straight = [run for run in runs if run.arm == "scratch"]
     turned = [dataclasses.replace(run, value=9 - run.value) for run in runs if run.arm == "logit"]
     (comparison,) = compare_arms(fit([*straight, *turned], draws=200), BUDGETS, pilots.spend)
-    assert {span.verdict for span in comparison.ranges} == {"cannot tell"}
+    assert {span.verdict for span in comparison.ranges} == {"INCONCLUSIVE"}
 
 
 def test_three_arms_give_three_comparisons() -> None:
@@ -179,6 +179,6 @@ def test_widened_interval_gives_fewer_verdicts() -> None:
     np.testing.assert_allclose(wide.mean, plain.mean)
     np.testing.assert_allclose(wide.high - wide.mean, 3 * (plain.high - plain.mean))
     np.testing.assert_allclose(wide.mean - wide.low, 3 * (plain.mean - plain.low))
-    assert wide.verdicts.count("cannot tell") > plain.verdicts.count("cannot tell")
+    assert wide.verdicts.count("INCONCLUSIVE") > plain.verdicts.count("INCONCLUSIVE")
     assert wide.crossing.low <= plain.crossing.low
     assert wide.crossing.high >= plain.crossing.high

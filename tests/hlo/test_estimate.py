@@ -10,7 +10,7 @@ import pytest
 
 from kdjax.errors import InputError
 from kdjax.hlo.chips import CHIPS, chip
-from kdjax.hlo.estimate import SOURCES, Estimate, estimate
+from kdjax.hlo.estimate import SOURCES, TimeEstimate, estimate
 from kdjax.hlo.execution import executed, executed_collectives
 from kdjax.hlo.text import parse
 from tests.hlo.tpu_programs import read
@@ -22,7 +22,7 @@ LINK = 50e9
 PEAK = 197e12
 
 
-def of(text: str) -> Estimate:
+def of(text: str) -> TimeEstimate:
     return estimate(text, V5E)
 
 

@@ -29,7 +29,7 @@ from kdjax.evaluation.finetuning import FinetunedTask, Setting
 from kdjax.models import FeatureRequest, Model, abstract_params, classify, forward
 from kdjax.study.export import export
 from kdjax.study.export.export import ExportOptions, export_run
-from kdjax.study.recorded_run import recorded_run
+from kdjax.study.runs.recorded_run import recorded_run
 from tests import small_study
 from tests.corpora import WORDS
 from tests.finished_run import recipe_in, write_run

@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy.optimize import brentq
 
 from kdjax.errors import InputError
-from kdjax.forecast import Range
+from kdjax.evaluation.statistics import ArmVerdict
 from kdjax.plan import ranking, report, table, verdict
 from kdjax.plan.plan import forecasts
 from kdjax.plan.ranking import Ranking
@@ -23,10 +23,10 @@ from kdjax.plan.schema import (
     CrossingForecast,
     FittedPlan,
     ForecastComparison,
+    ForecastRange,
     HeldOutCheck,
     LawParameter,
     Plan,
-    Verdict,
 )
 from kdjax.storage.typed_json import from_plain, to_plain
 from tests.report.page import Page, check_escaped
@@ -58,7 +58,7 @@ def page(html: str) -> Page:
 
 
 def comparison(
-    a: str, b: str, *verdicts: Verdict, means: Sequence[float] = ()
+    a: str, b: str, *verdicts: ArmVerdict, means: Sequence[float] = ()
 ) -> ForecastComparison:
     """Compare two arms at budgets 1, 10, 100, ..."""
     points = []
@@ -94,19 +94,19 @@ def fitted(pilot_plan: Plan) -> FittedPlan:
 @pytest.mark.parametrize(
     ("xy", "xz", "yz", "expected"),
     [
-        ("a wins", "a wins", "cannot tell", Ranking("wins", ("x",))),
-        ("b wins", "cannot tell", "a wins", Ranking("wins", ("y",))),
-        ("ties", "a wins", "a wins", Ranking("ties", ("x", "y"))),
-        ("ties", "ties", "ties", Ranking("ties", ("x", "y", "z"))),
-        ("cannot tell", "a wins", "a wins", Ranking("open", ("x", "y"))),
-        ("cannot tell", "cannot tell", "cannot tell", Ranking("open", ("x", "y", "z"))),
+        ("BEATS", "BEATS", "INCONCLUSIVE", Ranking("wins", ("x",))),
+        ("LOSES", "INCONCLUSIVE", "BEATS", Ranking("wins", ("y",))),
+        ("TIES", "BEATS", "BEATS", Ranking("ties", ("x", "y"))),
+        ("TIES", "TIES", "TIES", Ranking("ties", ("x", "y", "z"))),
+        ("INCONCLUSIVE", "BEATS", "BEATS", Ranking("open", ("x", "y"))),
+        ("INCONCLUSIVE", "INCONCLUSIVE", "INCONCLUSIVE", Ranking("open", ("x", "y", "z"))),
         # z is beaten by y only, which is itself beaten: it may still be better than x.
-        ("a wins", "cannot tell", "a wins", Ranking("open", ("x", "z"))),
-        ("ties", "cannot tell", "ties", Ranking("open", ("x", "y", "z"))),
+        ("BEATS", "INCONCLUSIVE", "BEATS", Ranking("open", ("x", "z"))),
+        ("TIES", "INCONCLUSIVE", "TIES", Ranking("open", ("x", "y", "z"))),
     ],
 )
 def test_ranking_follows_from_the_verdicts_on_pairs(
-    pilot_plan: Plan, xy: Verdict, xz: Verdict, yz: Verdict, expected: Ranking
+    pilot_plan: Plan, xy: ArmVerdict, xz: ArmVerdict, yz: ArmVerdict, expected: Ranking
 ) -> None:
     pairs = with_comparisons(
         pilot_plan, comparison("x", "y", xy), comparison("x", "z", xz), comparison("y", "z", yz)
@@ -119,9 +119,9 @@ def test_ranking_follows_from_the_verdicts_on_pairs(
 def test_ranked_ranges_join_equal_neighbours_and_open_ones(pilot_plan: Plan) -> None:
     pairs = with_comparisons(
         pilot_plan,
-        comparison("x", "y", "cannot tell", "cannot tell", "a wins", "a wins"),
-        comparison("x", "z", "cannot tell", "a wins", "a wins", "a wins"),
-        comparison("y", "z", "cannot tell", "a wins", "a wins", "a wins"),
+        comparison("x", "y", "INCONCLUSIVE", "INCONCLUSIVE", "BEATS", "BEATS"),
+        comparison("x", "z", "INCONCLUSIVE", "BEATS", "BEATS", "BEATS"),
+        comparison("y", "z", "INCONCLUSIVE", "BEATS", "BEATS", "BEATS"),
     )
     assert [(r.ranking, r.low, r.high) for r in ranking.ranked_ranges(pairs)] == [
         (Ranking("open", ("x", "y", "z")), 1.0, 10.0),
@@ -130,21 +130,21 @@ def test_ranked_ranges_join_equal_neighbours_and_open_ones(pilot_plan: Plan) -> 
 
 
 def test_comparison_between_two_points_is_interpolated() -> None:
-    pair = comparison("x", "y", "a wins", "a wins", "cannot tell", means=[1.0, 3.0, 7.0])
+    pair = comparison("x", "y", "BEATS", "BEATS", "INCONCLUSIVE", means=[1.0, 3.0, 7.0])
     between = ranking.at(pair, 10**0.25)
     assert between.mean == pytest.approx(1.5)
     assert between.low == pytest.approx(0.5)
-    assert between.verdict == "a wins"
-    assert ranking.at(pair, 10**1.5).verdict == "cannot tell", "the two sides differ"
+    assert between.verdict == "BEATS"
+    assert ranking.at(pair, 10**1.5).verdict == "INCONCLUSIVE", "the two sides differ"
     assert ranking.at(pair, 10.0 * (1 + 1e-12)).mean == pytest.approx(3.0)
-    assert ranking.at(pair, 100.0 * (1 + 1e-12)).verdict == "cannot tell"
+    assert ranking.at(pair, 100.0 * (1 + 1e-12)).verdict == "INCONCLUSIVE"
     assert ranking.at(pair, 0.5) is None
     assert ranking.at(pair, 200.0) is None
 
 
 def test_comparison_from_the_other_side_has_signs_and_verdicts_turned() -> None:
-    ranges = (Range("a wins", 1.0, 1.0), Range("ties", 10.0, 10.0))
-    from_x = replace(comparison("x", "y", "a wins", "ties", means=[2.0, 0.25]), ranges=ranges)
+    ranges = (ForecastRange("BEATS", 1.0, 1.0), ForecastRange("TIES", 10.0, 10.0))
+    from_x = replace(comparison("x", "y", "BEATS", "TIES", means=[2.0, 0.25]), ranges=ranges)
     from_y = ranking.from_side(from_x, "y")
     assert (from_y.a, from_y.b) == ("y", "x")
     assert [(p.mean, p.low, p.high) for p in from_y.points] == [
@@ -154,7 +154,7 @@ def test_comparison_from_the_other_side_has_signs_and_verdicts_turned() -> None:
     assert (
         [p.verdict for p in from_y.points]
         == [r.verdict for r in from_y.ranges]
-        == ["b wins", "ties"]
+        == ["LOSES", "TIES"]
     )
     assert ranking.from_side(from_x, "x") is from_x
 

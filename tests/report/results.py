@@ -17,7 +17,7 @@ from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.verdicts import PairVerdict
 from kdjax.storage.typed_json import from_plain, to_plain
-from kdjax.study.cases import cases
+from kdjax.study.judgement.cases import cases
 
 BUDGETS = {"flops": 1_500_000_000_000, "tokens": 64_000, "hours": 0.005}
 RATE = 6.1e10  # FLOPs done in a second

@@ -13,7 +13,7 @@ from kdjax.report import notes
 from kdjax.results.runs import Divergence
 from kdjax.results.teacher_facts import PretrainingFacts, TeacherFacts
 from kdjax.results.text import CountedLosses
-from kdjax.study import differences
+from kdjax.study.judgement import differences
 from tests.report.results import study
 
 TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_accuracy=None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from kdjax.evaluation.finetuning import FinetunedTask, Setting, Trial
+from kdjax.evaluation.finetuning import FinetunedTask, FinetuningTrial, Setting
 from kdjax.report import score_tables, study_page, terminal
 from kdjax.report.score_tables import ScoreTable
 from kdjax.results.runs import HeadLoss, ReferenceModel, RunResult
@@ -23,7 +23,9 @@ VERDICTS = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
 
 def failed_task(task: str, failed: int) -> FinetunedTask:
     """Return a task with two scored trials, of which some failed."""
-    trials = tuple(Trial(SETTING, seed, None, 0.5, {}, seed < failed, None) for seed in (0, 1))
+    trials = tuple(
+        FinetuningTrial(SETTING, seed, None, 0.5, {}, seed < failed, None) for seed in (0, 1)
+    )
     scores = {task: 0.5}
     return FinetunedTask(task, "fixed", "", SETTING, 0.5, {}, scores, scores, trials, failed, 0)
 

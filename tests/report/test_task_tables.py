@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from kdjax.config.suites import result_names
-from kdjax.evaluation.finetuning import FinetunedTask, Setting, Trial
+from kdjax.evaluation.finetuning import FinetunedTask, FinetuningTrial, Setting
 from kdjax.report import sentences, summary, terminal
 from kdjax.report.score_tables import ScoreTable, failures
 from kdjax.report.task_tables import tables
@@ -32,9 +32,9 @@ FINETUNE = {
 }
 
 
-def trial(setting: Setting, seed: int, failed: bool) -> Trial:
+def trial(setting: Setting, seed: int, failed: bool) -> FinetuningTrial:
     """Return a trial that failed or not."""
-    return Trial(setting, seed, None, 0.5, {}, failed, None)
+    return FinetuningTrial(setting, seed, None, 0.5, {}, failed, None)
 
 
 def finetuned(task: str, protocol: str, failed: int, intermediate: str = "") -> FinetunedTask:

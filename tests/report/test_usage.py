@@ -12,7 +12,7 @@ import pytest
 
 from kdjax.report import teacher_accounting, usage
 from kdjax.report.figures import spending
-from kdjax.report.usage import Cell, Table
+from kdjax.report.usage import Table, TableCell
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 from kdjax.storage.typed_json import to_plain
@@ -34,7 +34,7 @@ def results() -> Results:
     return study(training=5 * 10**12)
 
 
-def cells(table: Table, arm: str) -> dict[str, Cell]:
+def cells(table: Table, arm: str) -> dict[str, TableCell]:
     """Return column -> the cell of an arm, its figure and what stands below."""
     return {column.name: cell for column, cell in zip(table.columns, table.rows[arm], strict=True)}
 

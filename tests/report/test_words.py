@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kdjax.report import terminal, usage, words
-from kdjax.report.usage import Cell
+from kdjax.report.usage import TableCell
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import PretrainingFacts
 from tests.report.results import study
@@ -39,7 +39,7 @@ def from_elsewhere(plain: Results) -> Results:
     return with_words(plain, None)
 
 
-def cell(results: Results, arm: str, name: str) -> Cell:
+def cell(results: Results, arm: str, name: str) -> TableCell:
     table = usage.measures(results)
     names = [column.name for column in table.columns]
     return table.rows[arm][names.index(name)]

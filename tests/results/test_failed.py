@@ -8,12 +8,12 @@ import pytest
 
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
-from kdjax.evaluation.finetuning.results import FinetunedTask, Setting, Trial
+from kdjax.evaluation.finetuning.results import FinetunedTask, FinetuningTrial, Setting
 from kdjax.report import notes, primary_endpoint
 from kdjax.results.failed import after_failures, failed_arms
 from kdjax.results.runs import Divergence, RunResult
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
-from kdjax.study import primary
+from kdjax.study.judgement import primary
 from tests.report import results as made_up
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
@@ -25,9 +25,11 @@ VALUES = {"scratch": 0.5, "logit": 0.7, "tinybert": 0.6, "minilm": 0.8}
 
 def finetuned(task: str, failed: int) -> FinetunedTask:
     """Return a task with two scored trials, of which some failed."""
-    trials = [Trial(SETTING, seed, None, 0.5, {}, seed < failed, None) for seed in range(2)]
+    trials = [
+        FinetuningTrial(SETTING, seed, None, 0.5, {}, seed < failed, None) for seed in range(2)
+    ]
     # A trial that was not chosen counts for nothing.
-    other = Trial(dataclasses.replace(SETTING, steps=4), 0, None, 0.5, {}, False, None)
+    other = FinetuningTrial(dataclasses.replace(SETTING, steps=4), 0, None, 0.5, {}, False, None)
     return FinetunedTask(
         task, "fixed", "", SETTING, 0.5, {}, {task: 0.5}, {}, (*trials, other), failed, 0
     )

@@ -17,8 +17,8 @@ from kdjax.report import wall_clock
 from kdjax.results.store import read_results, run_result
 from kdjax.storage.typed_json import check_fields, from_plain
 from kdjax.study.manifest import read_manifest
-from kdjax.study.reference_models import read_measured
-from kdjax.study.run_backup import RunBackup
+from kdjax.study.measures.reference_models import read_measured
+from kdjax.study.runs.run_backup import RunBackup
 from kdjax.study.tuned import read_tuning
 from kdjax.sweep.schema import read_sweep
 from kdjax.training.teacher.directories import read_card, read_own_card

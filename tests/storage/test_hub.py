@@ -161,7 +161,7 @@ def test_tokenizer_without_its_json_comes_with_what_one_is_made_of(server: Hub) 
 def test_what_the_hub_does_not_give_is_one_line(server: Hub, name: str, message: str) -> None:
     server.repositories["models/some/gated"] = Repository(commits={FIRST: MODEL}, gated=True)
     parsed = hub.parse(name)
-    read = hub.file if parsed.path else hub.model_directory
+    read = hub.download_file if parsed.path else hub.model_directory
     with pytest.raises(InputError, match=message):
         read(parsed)
 
@@ -244,6 +244,6 @@ def test_offline_miss_is_one_line(
     hub_server.lay_out(tmp_path, "models--some--bert", MODEL)
     hub_server.use(Hub("http://127.0.0.1:9"), tmp_path, monkeypatch, offline=True)
     parsed = hub.parse(name)
-    read = hub.file if parsed.path else hub.model_directory
+    read = hub.download_file if parsed.path else hub.model_directory
     with pytest.raises(InputError, match=r"is not in the cache of huggingface_hub and HF_HUB_OFF"):
         read(parsed)

@@ -9,7 +9,7 @@ import pytest
 
 from kdjax.errors import InUse
 from kdjax.storage import leases
-from kdjax.storage.leases import Changed, Found, Lease
+from kdjax.storage.leases import GenerationChanged, Lease, StoredLease
 
 
 @dataclass
@@ -22,17 +22,17 @@ class Bucket:
     objects: dict[str, tuple[Any, int, float]] = field(default_factory=dict)
     writes: int = 0
 
-    def read(self, name: str) -> Found | None:
+    def read(self, name: str) -> StoredLease | None:
         if name not in self.objects:
             return None
         content, generation, written = self.objects[name]
-        return Found(content, generation, self.now - written)
+        return StoredLease(content, generation, self.now - written)
 
     def write(self, name: str, content: Any, generation: int) -> int:
         if self.fails:
             raise OSError("unreachable")
         if generation != self.objects.get(name, (None, 0, 0.0))[1]:
-            raise Changed
+            raise GenerationChanged
         self.writes += 1
         self.objects[name] = (content, self.writes, self.now)
         if not self.answers:
@@ -41,7 +41,7 @@ class Bucket:
 
     def delete(self, name: str, generation: int) -> None:
         if generation != self.objects[name][1]:
-            raise Changed
+            raise GenerationChanged
         del self.objects[name]
 
     def names(self, prefix: str) -> list[str]:
@@ -94,7 +94,7 @@ def test_of_two_that_take_over_one_lapsed_lease_one_gets_it(
     bucket.now += leases.LIFETIME_SECONDS
     read = bucket.read
 
-    def read_and_be_overtaken(name: str) -> Found | None:
+    def read_and_be_overtaken(name: str) -> StoredLease | None:
         found = read(name)
         monkeypatch.setattr(bucket, "read", read)
         lease(bucket).acquire()

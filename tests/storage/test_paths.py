@@ -14,7 +14,7 @@ from kdjax.config import Config
 from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.storage.paths import expanded, local_path
-from kdjax.study.run_backup import RunBackup
+from kdjax.study.runs.run_backup import RunBackup
 
 SETTINGS = (
     "data.files",

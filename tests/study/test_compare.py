@@ -22,8 +22,9 @@ from kdjax.config import DataConfig
 from kdjax.data.manifest import Manifest
 from kdjax.models import zoo
 from kdjax.storage.typed_json import to_plain
-from kdjax.study import compare, runner
-from kdjax.study.corpus import differences_from_prepared
+from kdjax.study import compare
+from kdjax.study.artifacts.corpus import differences_from_prepared
+from kdjax.study.runs import runner
 from kdjax.training.checksum import sha256
 from tests import small_study
 from tests.golden import pytorch

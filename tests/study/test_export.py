@@ -21,7 +21,7 @@ from kdjax.config import Config
 from kdjax.evaluation.finetuning import FinetunedTask, Setting
 from kdjax.models import from_pretrained, zoo
 from kdjax.storage.files import read_json, write_json
-from kdjax.study.recorded_run import PARAMS
+from kdjax.study.runs.recorded_run import PARAMS
 from kdjax.training.params_file import load_params
 from tests import hub_server, small_study, tiny
 from tests.corpora import make_tokenizer

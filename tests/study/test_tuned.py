@@ -16,7 +16,7 @@ from kdjax.errors import InputError
 from kdjax.results.tuning import TuningResults
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.tuned import notes, tuning_of
-from kdjax.tuning.search import Outcome, Trial
+from kdjax.tuning.search import TrialOutcome, TuningTrial
 from kdjax.tuning.table import summary
 from kdjax.tuning.tune import tuning_of_trials
 
@@ -38,10 +38,12 @@ TRIED = {
 }
 
 
-def trials(tried: list[tuple[float, float | None]]) -> list[Trial]:
+def trials(tried: list[tuple[float, float | None]]) -> list[TuningTrial]:
     return [
-        Trial(
-            n, {RATE: rate}, Outcome(value, charged=10**12, total=2 * 10**12, steps=5, seconds=0.5)
+        TuningTrial(
+            n,
+            {RATE: rate},
+            TrialOutcome(value, charged=10**12, total=2 * 10**12, steps=5, seconds=0.5),
         )
         for n, (rate, value) in enumerate(tried)
     ]

@@ -16,7 +16,7 @@ import yaml
 from kdjax import recipes
 from kdjax.errors import InputError
 from kdjax.results.verdicts import Endpoint
-from kdjax.study import runner
+from kdjax.study.runs import runner
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.isoflop import profiles
 from kdjax.sweep.schema import SweepRow

@@ -3,6 +3,7 @@ tests/golden/tpu."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -90,15 +91,26 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in TEXTS.iterdir()))
-def test_estimate_of_a_newly_compiled_program_is_near_that_of_the_stored_text(
-    name: str, texts: Path
-) -> None:
+def test_newly_compiled_program_is_read_as_its_stored_text_is(name: str, texts: Path) -> None:
     text = (texts / f"{name}.txt").read_text(encoding="utf-8")
-    before = estimate(read(name), chip("v5e"))
     now = estimate(text, chip("v5e"))
     assert (now.seconds is None) == (name in UNKNOWN)
-    assert sum(now.by_source.values()) == pytest.approx(sum(before.by_source.values()), rel=0.5)
     assert {turns for _, turns in executed(parse(text))} == ({1, 6} if name == "loop" else {1})
+
+
+def test_estimates_of_newly_compiled_programs_keep_the_order_of_the_stored_ones(
+    texts: Path,
+) -> None:
+    before = {}
+    now = {}
+    for path in TEXTS.iterdir():
+        text = (texts / path.name).read_text(encoding="utf-8")
+        before[path.stem] = sum(estimate(read(path.stem), chip("v5e")).by_source.values())
+        now[path.stem] = sum(estimate(text, chip("v5e")).by_source.values())
+    # Another compiler fuses otherwise, so programs of nearly the same time may change places.
+    for short, long in itertools.permutations(before, 2):
+        if 2 * before[short] < before[long]:
+            assert now[short] < now[long], (short, long)
 
 
 def test_topology_has_as_many_devices_as_its_slice() -> None:

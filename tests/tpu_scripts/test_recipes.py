@@ -11,7 +11,7 @@ import pytest
 
 from kdjax import recipes
 from kdjax.config import ComputeConfig, Config, MeshConfig
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from tests.tpu_scripts.conftest import Cloud
 
 pytestmark = pytest.mark.system

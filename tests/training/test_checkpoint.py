@@ -62,7 +62,7 @@ def like(sharding: NamedSharding = ONE) -> Any:
 
 
 def ledger(steps: int) -> Ledger:
-    return replace(Ledger.open(Budget.flops(100)), phases=(steps,))
+    return replace(Ledger.open(Budget.flops(100)), steps_by_phase=(steps,))
 
 
 def saved(directory: Path, *steps: int, keep: int = 2) -> None:

@@ -51,7 +51,7 @@ def records(directory: Path) -> RunRecords:
 
 
 def ledger(steps: int) -> Ledger:
-    return replace(Ledger.open(Budget.flops(1e6)), phases=(steps,))
+    return replace(Ledger.open(Budget.flops(1e6)), steps_by_phase=(steps,))
 
 
 def test_warning_names_the_step_that_failed_and_the_next_one_is_saved(tmp_path: Path) -> None:

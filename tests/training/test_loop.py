@@ -81,7 +81,7 @@ def test_run_spends_to_budget_and_logs_curve(straight: Straight) -> None:
     outcome = straight.outcome
     assert outcome.ledger.steps == STEPS
     # What remains does not buy another step.
-    assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
+    assert 0 <= outcome.ledger.remaining < outcome.ledger.charged_flops / STEPS
     # The first step beyond a third, and so on; the last
     assert [point["step"] for point in outcome.curve] == [
         3,
@@ -89,7 +89,7 @@ def test_run_spends_to_budget_and_logs_curve(straight: Straight) -> None:
         6,
     ]
     # The curve ends where the run does, at all that was spent.
-    assert outcome.curve[-1]["flops"] == outcome.ledger.total
+    assert outcome.curve[-1]["flops"] == outcome.ledger.charged_flops
     lines = metrics.lines(straight.directory)
     # Each step is logged once.
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
@@ -150,7 +150,7 @@ def test_run_whose_loss_is_not_finite_ends_as_diverged_at_that_step(tmp_path: Pa
     step = outcome.ledger.steps
     assert f"the loss is nan at step {step}, expected a finite one" in (outcome.diverged or "")
     # The steps until then are charged, and no more.
-    assert outcome.ledger.total == step * price(phase(), tiny.SHAPE).total
+    assert outcome.ledger.charged_flops == step * price(phase(), tiny.SHAPE).total
     assert [line["step"] for line in metrics.lines(tmp_path)] == list(range(1, step))
     with pytest.raises(Diverged, match=f"nan at step {step}"):
         outcome.require_finite()
@@ -161,7 +161,7 @@ def test_budget_of_tokens_counts_positions_and_charges_flops(tmp_path: Path) -> 
     # A token budget ends in a whole step, and FLOPs are charged beside it.
     assert outcome.ledger.steps == 4
     assert outcome.ledger.used == outcome.ledger.padded_tokens == 4 * tiny.SHAPE.tokens_per_step
-    assert outcome.ledger.total == 4 * price(phase(), tiny.SHAPE).total
+    assert outcome.ledger.charged_flops == 4 * price(phase(), tiny.SHAPE).total
     assert outcome.ledger.masked_tokens == sum(
         int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4)
     )

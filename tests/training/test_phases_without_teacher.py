@@ -97,7 +97,7 @@ def test_resume_after_stop_in_either_phase_keeps_params_bitwise(order: str, tmp_
     costs = [price(phase, tiny.SHAPE) for phase in arm(order).phases]
     first, second = arm(order).schedule_phases(budget(order), costs, tiny.SHAPE)
     straight = run(order, tmp_path / "straight")
-    assert straight.ledger.phases == (first.steps, second.steps)
+    assert straight.ledger.steps_by_phase == (first.steps, second.steps)
     # Stopped at the border, and in the second phase.
     for stop_at in (first.stop, second.first + 2):
         directory = tmp_path / f"stopped-{stop_at}"

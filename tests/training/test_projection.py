@@ -331,14 +331,16 @@ def test_projection_of_teacher_that_fits_reproduces_it() -> None:
     for layer in params["layers"]:
         layer_params = projected["layers"][layer]
         its = params["layers"][layer]
-        for name in ("up", "down"):
-            # The first map reads states; the second reads 48 inner units, which have no basis to
-            # change.
-            x, y = (states, states @ basis) if name == "up" else (rng.standard_normal((7, 48)),) * 2
-            back = np.eye(48) if name == "up" else basis.T
-            np.testing.assert_allclose(
-                linear(layer_params["ffn"][name], y) @ back, linear(its["ffn"][name], x), atol=1e-9
-            )
+        # The first map reads states and gives 48 inner units, which have no basis to change.
+        inner = linear(its["ffn"]["up"], states)
+        inner_of_student = linear(layer_params["ffn"]["up"], states @ basis)
+        np.testing.assert_allclose(inner_of_student, inner, atol=1e-9)
+
+        # The second reads inner units and gives states.
+        units = rng.standard_normal((7, 48))
+        after = linear(its["ffn"]["down"], units)
+        after_of_student = linear(layer_params["ffn"]["down"], units)
+        np.testing.assert_allclose(after_of_student @ basis.T, after, atol=1e-9)
         scores_t, context_t = attend(its["attention"], states)
         scores_s, context_s = attend(layer_params["attention"], states @ basis)
         np.testing.assert_allclose(scores_s, scores_t, atol=1e-9)

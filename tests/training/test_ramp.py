@@ -73,9 +73,9 @@ def test_ramp_of_one_batch_size_keeps_params_bitwise(tmp_path: Path) -> None:
     ramped = run(tmp_path / "ramped", (RampConfig(0.25, 8), RampConfig(0.5, 8)))
     assert ramped.params_sha256 == plain.params_sha256
     # Spans of 5, 5 and 10 steps have prices of their own, and all else is one run's.
-    assert ramped.ledger.phases == (5, 5, 10)
+    assert ramped.ledger.steps_by_phase == (5, 5, 10)
     assert dataclasses.replace(
-        ramped.ledger, phases=(20,), seconds={}, step_seconds=0.0
+        ramped.ledger, steps_by_phase=(20,), seconds={}, step_seconds=0.0
     ) == dataclasses.replace(plain.ledger, seconds={}, step_seconds=0.0)
 
 
@@ -83,14 +83,14 @@ def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
     asked: list[tuple[int, int]] = []
     ledger = run(tmp_path, RAMP, asked).ledger
     # Half a batch's share at a quarter of its size is twice as many steps.
-    assert ledger.phases == (20, 10, 10)
+    assert ledger.steps_by_phase == (20, 10, 10)
     # Each stretch goes on where the one before left the stream.
     assert asked == [(0, 2), (40, 4), (80, 8)]
     assert ledger.padded_tokens == BUDGET.amount
     phases = arm().ramped(RAMP).phases
     flops = sum(
         n * price(phase, phase.batch_shape(tiny.SHAPE)).total
-        for n, phase in zip(ledger.phases, phases, strict=True)
+        for n, phase in zip(ledger.steps_by_phase, phases, strict=True)
     )
     assert sum(ledger.spent.values()) == flops
 

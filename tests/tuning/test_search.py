@@ -19,7 +19,7 @@ from optuna.distributions import (
 )
 
 from kdjax.config import TuneConfig
-from kdjax.tuning.search import Outcome, Trial, best_of, search
+from kdjax.tuning.search import TrialOutcome, TuningTrial, best_of, search
 
 SPACE: dict[str, BaseDistribution] = {
     "optimizer.learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
@@ -29,14 +29,14 @@ SPACE: dict[str, BaseDistribution] = {
 }
 OPTIMA = {"scratch": 1e-2, "logit": 1e-3}
 SAMPLERS = ("tpe", "random", "qmc")
-Run = Callable[[str, int, dict[str, Any]], Outcome]
+Run = Callable[[str, int, dict[str, Any]], TrialOutcome]
 
 
-def outcome(value: float | None) -> Outcome:
-    return Outcome(value, charged=3, total=4, steps=2, seconds=0.5)
+def outcome(value: float | None) -> TrialOutcome:
+    return TrialOutcome(value, charged=3, total=4, steps=2, seconds=0.5)
 
 
-def loss(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
+def loss(arm: str, number: int, settings: dict[str, Any]) -> TrialOutcome:
     """Return a loss that is lowest, 1, at the arm's optimum and without weight decay, and diverges
     far above it."""
     off = math.log10(settings["optimizer.learning_rate"] / OPTIMA[arm])
@@ -47,13 +47,13 @@ def loss(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
 
 def trials_of(
     sampler: Any, trials: int = 12, run: Run = loss, seed: int = 0
-) -> dict[str, list[Trial]]:
+) -> dict[str, list[TuningTrial]]:
     """Return arm -> the trials of a search with a sampler."""
     tune = TuneConfig(trials=trials, sampler=sampler, sampler_seed=seed)
     return search(tuple(OPTIMA), SPACE, tune, "lower", run)
 
 
-def settings_of(trials: list[Trial]) -> list[dict[str, Any]]:
+def settings_of(trials: list[TuningTrial]) -> list[dict[str, Any]]:
     return [trial.settings for trial in trials]
 
 
@@ -72,7 +72,7 @@ def test_every_arm_gets_the_same_number_of_trials_diverged_ones_included(sampler
 def test_trials_of_the_arms_alternate(sampler: str) -> None:
     turns: list[tuple[int, str]] = []
 
-    def note_turn(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
+    def note_turn(arm: str, number: int, settings: dict[str, Any]) -> TrialOutcome:
         turns.append((number, arm))
         return loss(arm, number, settings)
 
@@ -85,7 +85,7 @@ def test_trials_of_the_arms_alternate(sampler: str) -> None:
 def test_samplers_that_do_not_learn_give_every_arm_the_same_points(sampler: str) -> None:
     """The points are the same also where one of the arms begins with trials that diverge."""
 
-    def diverge_first(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
+    def diverge_first(arm: str, number: int, settings: dict[str, Any]) -> TrialOutcome:
         if arm == "logit" and number < 3:
             return outcome(None)
         return outcome(float(number))
@@ -132,12 +132,12 @@ def test_quasi_random_points_fill_the_space_but_not_its_lowest_corner() -> None:
 def test_search_that_was_killed_goes_on_with_the_same_trials(sampler: str) -> None:
     # What the search is that nothing interrupts.
     whole = trials_of(sampler)
-    stored: dict[tuple[str, int], tuple[dict[str, Any], Outcome]] = {}
+    stored: dict[tuple[str, int], tuple[dict[str, Any], TrialOutcome]] = {}
     runs: list[tuple[str, int]] = []
 
     def until(limit: int) -> Run:
         # Trials that have ended are read, not run.
-        def run(arm: str, number: int, settings: dict[str, Any]) -> Outcome:
+        def run(arm: str, number: int, settings: dict[str, Any]) -> TrialOutcome:
             if (arm, number) in stored:
                 stored_settings, stored_outcome = stored[arm, number]
                 assert settings == stored_settings
@@ -188,7 +188,7 @@ def test_search_prints_and_warns_nothing(
 
 def test_best_trial_is_the_first_of_equals_and_never_one_that_diverged() -> None:
     outcomes = map(outcome, [None, 2.0, 1.0, 1.0, 3.0, 3.0])
-    trials = [Trial(number, {}, value) for number, value in enumerate(outcomes)]
+    trials = [TuningTrial(number, {}, value) for number, value in enumerate(outcomes)]
     lowest = best_of(trials, "lower")
     highest = best_of(trials, "higher")
     # The lowest and the highest, the first of equals each time.

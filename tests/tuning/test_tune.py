@@ -19,13 +19,13 @@ from safetensors.numpy import load_file
 from kdjax import recipes
 from kdjax.config import ArmConfig, BudgetConfig, Config, RangeConfig
 from kdjax.data.corpus import Corpus
-from kdjax.dry_run.pricing import prices
+from kdjax.dry_run.recipe_prices import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import zoo
 from kdjax.storage.typed_json import to_plain
-from kdjax.study import runner
 from kdjax.study.batches import held_out_batches, tuning_batches
+from kdjax.study.runs import runner
 from kdjax.study.tuned import tuning_of
 from kdjax.training import program
 from kdjax.tuning.trial import recipe_of

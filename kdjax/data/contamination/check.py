@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.contamination import rows
-from kdjax.data.contamination.index import Row, RowIndex, whole_row
+from kdjax.data.contamination.index import RowIndex, RowTexts, whole_row
 from kdjax.data.contamination.rows import RowGroup
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
@@ -170,7 +170,7 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
     """
     evaluated = [group for group in groups if group.use != "train"]
     places: list[str] = []
-    texts: list[Row] = []
+    texts: list[RowTexts] = []
     ends: list[int] = []
     for group in evaluated:
         for place, row in group.read():
@@ -217,7 +217,7 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
 
 def _noted_texts(
     groups: Iterable[RowGroup], looked_for: Set[bytes], met: set[bytes]
-) -> Iterator[Row]:
+) -> Iterator[RowTexts]:
     """Yield the texts of all rows of some groups, and note which rows that are looked for they are.
 
     Args:

@@ -25,7 +25,7 @@ each of its words at least."""
 BATCH = 2**20
 """Characters of the texts that are looked at together; a longer text is looked at alone."""
 
-Row = tuple[str, ...]
+RowTexts = tuple[str, ...]
 """The texts of a row: one, or the two of a pair. A document is one text."""
 
 
@@ -87,7 +87,7 @@ class RowIndex:
         size: number of rows.
     """
 
-    def __init__(self, rows: Iterable[Row]):
+    def __init__(self, rows: Iterable[RowTexts]):
         """Index rows, in their order.
 
         Args:
@@ -109,7 +109,7 @@ class RowIndex:
         self._sentences = _table(sentence_keys)
         self._sentence_lengths = np.unique(sentence_keys.lengths)
 
-    def search(self, texts: Iterable[Row]) -> NDArray[np.bool_]:
+    def search(self, texts: Iterable[RowTexts]) -> NDArray[np.bool_]:
         """Return which rows `[size]` stand in texts, which are read once.
 
         Args:
@@ -218,7 +218,7 @@ class RowIndex:
             yield table.rows_of(self._hasher.runs(sums, begins, begins + length))
 
 
-def whole_row(row: Row) -> bytes:
+def whole_row(row: RowTexts) -> bytes:
     """Hash all texts of a row by their letters; nothing for a row without any."""
     letters = [letters_of(text) for text in row]
     if not any(letters):
@@ -230,7 +230,7 @@ def whole_row(row: Row) -> bytes:
     return content.digest()
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[tuple[list[str], Indices]]:
+def _batches(rows: Iterable[RowTexts]) -> Iterator[tuple[list[str], Indices]]:
     """Yield the texts of consecutive rows together, and the number of each text's row from 0."""
     texts: list[str] = []
     numbers: list[int] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kdjax.config import EvaluationConfig
-from kdjax.data.contamination.index import Row
+from kdjax.data.contamination.index import RowTexts
 from kdjax.data.tasks.encoding import hash_fraction, is_selection_row
 from kdjax.data.tasks.load import raw_tasks
 from kdjax.data.tasks.raw import RawTask, RowSource
@@ -32,7 +32,7 @@ class RowGroup:
     task: str
     result: str
     use: Use
-    read: Callable[[], Iterable[tuple[str, Row]]]
+    read: Callable[[], Iterable[tuple[str, RowTexts]]]
 
 
 def row_groups(config: EvaluationConfig) -> list[RowGroup]:
@@ -83,7 +83,7 @@ def _group(task: RawTask, source: RowSource, use: Use, *, share: float | None = 
             None: all of them are for `use`.
     """
 
-    def read() -> Iterator[tuple[str, Row]]:
+    def read() -> Iterator[tuple[str, RowTexts]]:
         for row in source.rows():
             if share is not None:
                 is_selected = is_selection_row(hash_fraction(row.texts), share)

@@ -22,7 +22,7 @@ from kdjax.data.text.notes import ReadingNotes
 if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig
 
-Progress = Callable[[int, int, float], None]
+ReportBlocks = Callable[[int, int, float], None]
 """Takes the documents and text tokens that a call has prepared so far, and its seconds so far."""
 
 
@@ -30,7 +30,7 @@ def prepare(
     config: DataConfig,
     tokenizer: Path | None,
     out: Path,
-    progress: Progress | None = None,
+    progress: ReportBlocks | None = None,
     *,
     held_out: bool = False,
 ) -> Manifest:
@@ -89,7 +89,7 @@ def _blocks(
 
 
 def _make_missing(
-    blocks: Iterable[Block], workers: int, progress: Progress | None
+    blocks: Iterable[Block], workers: int, progress: ReportBlocks | None
 ) -> list[FinishedBlock]:
     """Make the blocks that are not finished; return all in order."""
     records: list[FinishedBlock] = []

@@ -7,13 +7,22 @@ from collections.abc import Callable, Iterator
 from kdjax.data.text.notes import GROUPED_LINES, MAC_LINES, ONE_DOCUMENT, ReadingNotes
 from kdjax.data.text.streams import OLD_MAC, TextError, TextFile, lines, mebibytes
 
-Layout = Callable[[TextFile, int, ReadingNotes], Iterator[tuple[int, str]]]
+TextLayout = Callable[[TextFile, int, ReadingNotes], Iterator[tuple[int, str]]]
 """Yields a file's documents, each with the number of its first line. Takes the file, the most bytes
 of a document, and the notes that what looks like another layout goes into."""
 
 
 def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
-    """Yield what stands between blank lines."""
+    """Yield what stands between blank lines.
+
+    Args:
+        path: file of text.
+        limit: most bytes of a document.
+        notes: notes that what looks like another layout goes into.
+
+    Raises:
+        TextError: a document is longer than the limit, or the file is no readable text.
+    """
     shape = _Shape()
     paragraph: list[str] = []
     size = 0
@@ -42,7 +51,11 @@ def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tupl
 
 
 def each_line(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
-    """Yield every line that is not blank."""
+    """Yield every line that is not blank; arguments and errors as of `paragraphs`.
+
+    Raises:
+        TextError: a line is longer than the limit, or the file is no readable text.
+    """
     shape = _Shape()
     for number, line in lines(path):
         shape.add(line)
@@ -57,7 +70,11 @@ def each_line(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple
 
 
 def whole(path: TextFile, limit: int, _: ReadingNotes) -> Iterator[tuple[int, str]]:
-    """Yield the whole file as one document, without blank lines at its ends."""
+    """Yield the whole file as one document, without blank lines at its ends.
+
+    Raises:
+        TextError: the file is longer than the limit, or no readable text.
+    """
     document: list[str] = []
     size = 0
     for _number, line in lines(path):
@@ -71,7 +88,7 @@ def whole(path: TextFile, limit: int, _: ReadingNotes) -> Iterator[tuple[int, st
         yield 1, text
 
 
-LAYOUTS: dict[str, Layout] = {"paragraphs": paragraphs, "lines": each_line, "files": whole}
+LAYOUTS: dict[str, TextLayout] = {"paragraphs": paragraphs, "lines": each_line, "files": whole}
 """By the values of `data.documents`."""
 
 

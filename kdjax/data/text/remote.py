@@ -73,7 +73,7 @@ class RemoteFile:
         """
         if mode != "rb":
             raise ValueError(f"mode is {mode!r}, expected 'rb'")
-        if self.url.startswith(hub.FILE):
+        if self.url.startswith(hub.FILE_PREFIX):
             name = hub.parse(self.url)
             cached = hub.cached_file(name)
             if cached is not None:
@@ -113,7 +113,7 @@ def find(pattern: str) -> list[RemoteFile]:
         InputError: the server cannot be reached or refuses it; its backend is not installed.
     """
     check_url(pattern, "the URL")
-    if pattern.startswith(hub.FILE):
+    if pattern.startswith(hub.FILE_PREFIX):
         return _find_on_hub(hub.parse(pattern))
     return _list(pattern, glob.has_magic(pattern), _read_errors(pattern), _identity)
 
@@ -253,7 +253,7 @@ def _read_errors(url: str) -> Iterator[None]:
     Raises:
         InputError: anything that goes wrong.
     """
-    if url.startswith(hub.FILE):
+    if url.startswith(hub.FILE_PREFIX):
         with hub.hub_errors(hub.parse(url)):
             yield
         return

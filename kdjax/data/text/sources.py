@@ -91,7 +91,7 @@ def locate(uri: str) -> Path:
     if hub.is_repository(uri):
         return hub.model_directory(hub.parse(uri))
     if hub.is_hub_name(uri):
-        return hub.file(hub.parse(uri))
+        return hub.download_file(hub.parse(uri))
     if not uri.startswith(PACKAGE):
         return local_path(uri, "the path")
     name, _, inside = uri.removeprefix(PACKAGE).partition("/")

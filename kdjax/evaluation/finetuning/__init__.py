@@ -6,8 +6,8 @@ from kdjax.evaluation.finetuning.predicted import PredictedTask, predict_unlabel
 from kdjax.evaluation.finetuning.protocols import check_tasks
 from kdjax.evaluation.finetuning.results import (
     FinetunedTask,
+    FinetuningTrial,
     Setting,
-    Trial,
     right_rows,
     squared_errors,
 )
@@ -18,9 +18,9 @@ __all__ = [
     "EncoderSetup",
     "FinetunedModel",
     "FinetunedTask",
+    "FinetuningTrial",
     "PredictedTask",
     "Setting",
-    "Trial",
     "TunedEncoder",
     "check_tasks",
     "finetune",

@@ -21,7 +21,7 @@ from kdjax.evaluation.finetuning.protocols import (
     specs_of,
     with_rows,
 )
-from kdjax.evaluation.finetuning.results import FinetunedTask, Setting, Trial, mean
+from kdjax.evaluation.finetuning.results import FinetunedTask, FinetuningTrial, Setting, mean
 from kdjax.evaluation.finetuning.saved import RunningState, content_key
 from kdjax.evaluation.finetuning.scoring import score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
@@ -107,7 +107,7 @@ def finetune(
     runner = _Runner(setup, encoder, task, settings, task_directory)
 
     lanes = lanes_of(settings.lanes, setup.config, setup.layout)
-    trials: dict[TrialSpec, Trial] = {}
+    trials: dict[TrialSpec, FinetuningTrial] = {}
     for group in groups(specs, lanes):
         show(len(trials), len(specs))
         trials |= runner.run(group)
@@ -165,8 +165,15 @@ class _Runner:
         self._step_key = step_key_of(setup, task, settings)
         self._key = ""
 
-    def run(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
-        """Return the trials of a group, trained together where not all of them are finished."""
+    def run(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, FinetuningTrial]:
+        """Read the group's trials; if any is missing, train the whole group and write all of them.
+
+        Args:
+            group: trials that are trained side by side, as the lanes of one program.
+
+        Returns:
+            Trial's settings -> its scores, for every trial of the group.
+        """
         finished = self._read(group)
         if len(finished) == len(group):
             return finished
@@ -202,9 +209,9 @@ class _Runner:
             saved.remove()
         return trials
 
-    def _read(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, Trial]:
+    def _read(self, group: Sequence[TrialSpec]) -> dict[TrialSpec, FinetuningTrial]:
         """Return those trials of a group that are finished."""
-        finished: dict[TrialSpec, Trial] = {}
+        finished: dict[TrialSpec, FinetuningTrial] = {}
         if self._directory is None:
             return finished
         for spec in group:
@@ -221,7 +228,7 @@ class _Runner:
 
 
 def _summarised(
-    task: Task, protocol: str, trials: Sequence[Trial], intermediate: str
+    task: Task, protocol: str, trials: Sequence[FinetuningTrial], intermediate: str
 ) -> FinetunedTask:
     """Choose a setting, and average its trials."""
     # Settings in the order in which they were tried; of equals the first is chosen.

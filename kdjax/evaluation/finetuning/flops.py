@@ -24,7 +24,7 @@ from kdjax.evaluation.finetuning.step import (
     make_step,
 )
 from kdjax.evaluation.finetuning.trial import one_device
-from kdjax.evaluation.finetuning.work import BatchOf, Work
+from kdjax.evaluation.finetuning.work import TaskBatchShape, Work
 from kdjax.parallel.layout import UNSHARDED
 
 REFERENCE_BITS = "rbg"
@@ -56,7 +56,7 @@ class Polynomial:
         """Return the FLOPs of a batch of so many rows of a length."""
         return round(self.once + rows * (self.row + self.token * length + self.pair * length**2))
 
-    def total(self, batches: Counter[BatchOf]) -> int:
+    def total(self, batches: Counter[TaskBatchShape]) -> int:
         """Return the FLOPs of all batches, all lanes of them."""
         total = 0
         for shape, count in batches.items():

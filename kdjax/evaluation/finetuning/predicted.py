@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, encoder_of, finetune_one
-from kdjax.evaluation.finetuning.results import Setting, Trial
+from kdjax.evaluation.finetuning.results import FinetuningTrial, Setting
 from kdjax.evaluation.finetuning.saved import RunningState, content_key, split_digest
 from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
@@ -36,7 +36,7 @@ class PredictedTask:
     """
 
     key: str
-    trial: Trial
+    trial: FinetuningTrial
     predictions: dict[str, tuple[float, ...]]
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -30,7 +30,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Trial:
+class FinetuningTrial:
     """One training on a task, and what it scores.
 
     Attributes:
@@ -93,12 +93,12 @@ class FinetunedTask:
     metrics: dict[str, dict[str, float]]
     scores: dict[str, float]
     baseline: dict[str, float]
-    trials: tuple[Trial, ...]
+    trials: tuple[FinetuningTrial, ...]
     failed: int
     diverged: int
 
     @property
-    def chosen_trials(self) -> tuple[Trial, ...]:
+    def chosen_trials(self) -> tuple[FinetuningTrial, ...]:
         """Return the trials that are scored."""
         return tuple(trial for trial in self.trials if trial.setting == self.chosen)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.labels import labels_of
-from kdjax.evaluation.finetuning.results import Trial, encode_errors, encode_right, mean
+from kdjax.evaluation.finetuning.results import FinetuningTrial, encode_errors, encode_right, mean
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import compiled_outputs
 from kdjax.evaluation.finetuning.trial import FinetunedModel
@@ -46,7 +46,7 @@ def predict(model: FinetunedModel, split: Split) -> NDArray[Any]:
     return numbers.astype(np.float32)
 
 
-def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> Trial:
+def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> FinetuningTrial:
     """Score a trained model on the selection rows and on each result's rows.
 
     One that diverged is scored as one that always says the most frequent class, or the mean.
@@ -73,7 +73,7 @@ def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> Trial:
     metrics = {}
     for name, split in task.reported.items():
         metrics[name] = scores(task.metrics, predicted[name], labels_of(split))
-    return Trial(
+    return FinetuningTrial(
         setting=spec.setting,
         seed=spec.seed,
         draw=spec.draw,

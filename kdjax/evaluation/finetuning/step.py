@@ -20,7 +20,7 @@ from kdjax.models.features import Batch
 from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.parallel.layout import Layout, Unsharded
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
-from kdjax.training.optimizer import adamw, apply
+from kdjax.training.optimizer import adamw, apply_update
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,10 @@ def make_step(
         dropout_seeds = sequence_seeds(dropout_key, len(batch["tokens"]))
         with layout.mesh_context():
             loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, dropout_seeds)
-        grads = layout.reduce_scatter(grads)
-        params, opt = apply(step_key.optimizer, grads, state.opt, state.params, learning_rate)
+        grads = layout.constrain_as_stored(grads)
+        params, opt = apply_update(
+            step_key.optimizer, grads, state.opt, state.params, learning_rate
+        )
 
         # The first step that went wrong is kept, so that the host need not look at every loss.
         number = state.step + 1
@@ -187,7 +189,7 @@ def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[...,
     ) -> jax.Array:
         encoder = dict(params["model"])
         # The head is small, and computed whole in float32 whatever the encoder is computed in.
-        head = layout.all_gather(encoder.pop("task_head"))
+        head = layout.constrain_gathered(encoder.pop("task_head"))
         arrays = {} if dropout_seeds is None else {"dropout_key": dropout_seeds}
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
         states = forward(encoder, inputs, **arrays)

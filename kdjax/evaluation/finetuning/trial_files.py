@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdjax.evaluation.finetuning.results import Trial
+from kdjax.evaluation.finetuning.results import FinetuningTrial
 from kdjax.evaluation.metric import check_mean, check_values
 from kdjax.storage.sealed import read_sealed, write_sealed
 
@@ -20,7 +20,7 @@ class FinishedTrial:
     """
 
     key: str
-    trial: Trial
+    trial: FinetuningTrial
 
 
 def trial_path(directory: Path, name: str) -> Path:
@@ -33,7 +33,7 @@ def trial_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.json"
 
 
-def write_trial(directory: Path, name: str, key: str, trial: Trial) -> None:
+def write_trial(directory: Path, name: str, key: str, trial: FinetuningTrial) -> None:
     """Write a finished trial, whole or not at all.
 
     Args:
@@ -48,7 +48,7 @@ def write_trial(directory: Path, name: str, key: str, trial: Trial) -> None:
     write_sealed(trial_path(directory, name), FinishedTrial(key, trial))
 
 
-def read_trial(directory: Path, name: str, key: str) -> Trial | None:
+def read_trial(directory: Path, name: str, key: str) -> FinetuningTrial | None:
     """Read a finished trial that follows from what is trained now.
 
     Args:
@@ -87,7 +87,7 @@ def read_finished(path: Path) -> tuple[FinishedTrial, bool]:
     return finished, has_seal
 
 
-def check_trial(trial: Trial, where: str) -> None:
+def check_trial(trial: FinetuningTrial, where: str) -> None:
     """Check that a trial's scores are values that their metrics can have.
 
     Args:

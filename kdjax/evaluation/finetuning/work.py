@@ -25,7 +25,7 @@ from kdjax.evaluation.rows import buckets_of
 
 
 @dataclass(frozen=True)
-class BatchOf:
+class TaskBatchShape:
     """The shape of a batch of a task.
 
     Attributes:
@@ -50,8 +50,8 @@ class Work:
     """
 
     trials: int = 0
-    steps: Counter[BatchOf] = field(default_factory=Counter)
-    passes: Counter[BatchOf] = field(default_factory=Counter)
+    steps: Counter[TaskBatchShape] = field(default_factory=Counter)
+    passes: Counter[TaskBatchShape] = field(default_factory=Counter)
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -60,8 +60,8 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What of the devices shapes depend on.
+class BatchLimits:
+    """The limits that a model and the devices set to batches.
 
     Attributes:
         longest: largest length that the model takes.
@@ -77,7 +77,7 @@ class Machine:
 
 
 def work_of(
-    task: Task, settings: FinetuneConfig, protocol: FinetuningProtocol, machine: Machine
+    task: Task, settings: FinetuneConfig, protocol: FinetuningProtocol, limits: BatchLimits
 ) -> Work:
     """Count what a protocol takes on a task, for one model.
 
@@ -85,54 +85,54 @@ def work_of(
         task: the task; of its rows the lengths count, and labels where few rows are drawn.
         settings: settings of fine-tuning.
         protocol: the protocol's name.
-        machine: what of the devices shapes depend on.
+        limits: how large the batches may be.
 
     Raises:
         InputError: more few-shot examples than training rows.
     """
-    specs = specs_of(task, settings, protocol, 0, machine.longest)
+    specs = specs_of(task, settings, protocol, 0, limits.longest)
     work = Work(trials=len(specs))
-    for group in groups(specs, machine.lanes):
-        work.steps += _steps(task, settings, group[0], len(group), machine)
-    scored = _scored(task, machine)
+    for group in groups(specs, limits.lanes):
+        work.steps += _steps(task, settings, group[0], len(group), limits)
+    scored = _scored(task, limits)
     for shape, count in scored.items():
         work.passes[shape] += count * len(specs)
     return work
 
 
-def work_of_start(task: Task, settings: FinetuneConfig, machine: Machine) -> Work:
+def work_of_start(task: Task, settings: FinetuneConfig, limits: BatchLimits) -> Work:
     """Count what tuning the encoder takes that other tasks start from: one training, not scored."""
-    hyperparameters = fixed_setting(task, settings, machine.longest)
-    return Work(1, _setting_steps(task, hyperparameters, 1, machine))
+    hyperparameters = fixed_setting(task, settings, limits.longest)
+    return Work(1, _setting_steps(task, hyperparameters, 1, limits))
 
 
-def work_of_probe(task: Task, examples: int, machine: Machine) -> Work:
+def work_of_probe(task: Task, examples: int, limits: BatchLimits) -> Work:
     """Count the batches of a task's rows whose frozen states linear probes are fitted to.
 
     Args:
         task: the task.
         examples: the most training rows.
-        machine: what of the devices shapes depend on.
+        limits: how large the batches may be.
     """
-    work = Work(passes=_scored(task, machine))
-    work.passes += _passes(task.train.lengths[:examples], machine)
+    work = Work(passes=_scored(task, limits))
+    work.passes += _passes(task.train.lengths[:examples], limits)
     return work
 
 
 def _steps(
-    task: Task, settings: FinetuneConfig, spec: TrialSpec, lanes: int, machine: Machine
-) -> Counter[BatchOf]:
+    task: Task, settings: FinetuneConfig, spec: TrialSpec, lanes: int, limits: BatchLimits
+) -> Counter[TaskBatchShape]:
     """Count the steps of trials that are trained side by side."""
     if spec.draw is not None:
         task = with_rows(task, draw_rows(task, settings.few_shot.examples, spec.draw))
-    return _setting_steps(task, spec.setting, lanes, machine)
+    return _setting_steps(task, spec.setting, lanes, limits)
 
 
 def _setting_steps(
-    task: Task, hyperparameters: Setting, lanes: int, machine: Machine
-) -> Counter[BatchOf]:
+    task: Task, hyperparameters: Setting, lanes: int, limits: BatchLimits
+) -> Counter[TaskBatchShape]:
     """Count the steps of a setting by shape."""
-    order = Order.of(task.train, hyperparameters.batch_size, machine.longest)
+    order = Order.of(task.train, hyperparameters.batch_size, limits.longest)
     epochs, remaining_steps = divmod(hyperparameters.steps, order.steps_per_epoch)
     lengths: Counter[int] = Counter()
     for bucket in order.buckets:
@@ -143,27 +143,27 @@ def _setting_steps(
         lengths += Counter(
             step.length for step in order.iterate([0], first, first + remaining_steps)
         )
-    rows = hyperparameters.batch_size + -hyperparameters.batch_size % machine.batch_parts
-    return Counter({BatchOf(rows, length, lanes): n for length, n in lengths.items() if n})
+    rows = hyperparameters.batch_size + -hyperparameters.batch_size % limits.batch_parts
+    return Counter({TaskBatchShape(rows, length, lanes): n for length, n in lengths.items() if n})
 
 
-def _scored(task: Task, machine: Machine) -> Counter[BatchOf]:
+def _scored(task: Task, limits: BatchLimits) -> Counter[TaskBatchShape]:
     """Count the batches of the selection rows and the reported ones."""
-    passes: Counter[BatchOf] = Counter()
+    passes: Counter[TaskBatchShape] = Counter()
     for split in (task.selection, *task.reported.values()):
-        passes += _passes(split.lengths, machine)
+        passes += _passes(split.lengths, limits)
     return passes
 
 
-def _passes(lengths: NDArray[np.int64], machine: Machine) -> Counter[BatchOf]:
+def _passes(lengths: NDArray[np.int64], limits: BatchLimits) -> Counter[TaskBatchShape]:
     """Count the batches of rows of some lengths, each row once."""
-    passes: Counter[BatchOf] = Counter()
-    for bucket in buckets_of(lengths, machine.longest, lambda n: _rows_of(n, machine)):
-        rows = _rows_of(bucket.length, machine)
-        passes[BatchOf(rows, bucket.length)] += -(-len(bucket.rows) // rows)
+    passes: Counter[TaskBatchShape] = Counter()
+    for bucket in buckets_of(lengths, limits.longest, lambda n: _rows_of(n, limits)):
+        rows = _rows_of(bucket.length, limits)
+        passes[TaskBatchShape(rows, bucket.length)] += -(-len(bucket.rows) // rows)
     return passes
 
 
-def _rows_of(length: int, machine: Machine) -> int:
+def _rows_of(length: int, limits: BatchLimits) -> int:
     """Return how many rows of a length a scoring batch has (`kdjax.evaluation.rows.over_rows`)."""
-    return max(1, machine.tokens // length) * machine.batch_parts
+    return max(1, limits.tokens // length) * limits.batch_parts

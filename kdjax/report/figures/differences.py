@@ -15,7 +15,7 @@ from kdjax.report.summary import Difference
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 
-Row = tuple[Endpoint, Difference]
+DifferenceRow = tuple[Endpoint, Difference]
 """A difference of two arms, and the endpoint that it is on."""
 
 
@@ -26,9 +26,9 @@ def draw(results: Results) -> Markup | None:
     """
     baseline = results.baseline_arm
     # Rows of each axis: an endpoint's label with None, then its arms with their differences.
-    panels: dict[tuple[str, str], list[tuple[str, Row | None]]] = {}
+    panels: dict[tuple[str, str], list[tuple[str, DifferenceRow | None]]] = {}
     for endpoint in summary.main_endpoints(results):
-        rows: list[tuple[str, Row | None]] = []
+        rows: list[tuple[str, DifferenceRow | None]] = []
         for arm in results.arms:
             difference = summary.difference(results, endpoint, arm, baseline)
             if difference is not None and difference.mean is not None:
@@ -60,7 +60,7 @@ def draw(results: Results) -> Markup | None:
 
 
 def _forest(
-    ax: Axes, results: Results, rows: Sequence[tuple[str, Row | None]], baseline: str
+    ax: Axes, results: Results, rows: Sequence[tuple[str, DifferenceRow | None]], baseline: str
 ) -> None:
     """Draw differences to one arm below one another, on one axis."""
     # What lies within the band is a tie by the recipe's margin.

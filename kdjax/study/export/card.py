@@ -19,8 +19,8 @@ from kdjax.study.export import names
 from kdjax.study.export.comparison import comparison_section
 from kdjax.study.export.directory import Format
 from kdjax.study.export.finetuned import TunedStudent
-from kdjax.study.recorded_run import RecordedRun
-from kdjax.study.retuning import scores_in_words, setting_in_words
+from kdjax.study.runs.recorded_run import RecordedRun
+from kdjax.study.runs.retuning import scores_in_words, setting_in_words
 
 USABLE_POSITIONS = 512
 """Positions that evaluations of encoders take for granted."""

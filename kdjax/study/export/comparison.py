@@ -6,7 +6,7 @@ from kdjax.report import numbers, sentences, summary
 from kdjax.report.phrases import counted
 from kdjax.results.store import read_results
 from kdjax.results.study import Results
-from kdjax.study.recorded_run import RecordedRun
+from kdjax.study.runs.recorded_run import RecordedRun
 
 RESULTS = "results.json"
 

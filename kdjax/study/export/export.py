@@ -21,7 +21,7 @@ from kdjax.study.export import names
 from kdjax.study.export.card import ExportedModel, model_card
 from kdjax.study.export.directory import FILES, Format, write_directory
 from kdjax.study.export.finetuned import check_task, tune_again
-from kdjax.study.recorded_run import RecordedRun, recorded_run
+from kdjax.study.runs.recorded_run import RecordedRun, recorded_run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
 from kdjax.errors import InputError, nearest
-from kdjax.evaluation.finetuning import FinetunedModel, Trial, finetune_one
+from kdjax.evaluation.finetuning import FinetunedModel, FinetuningTrial, finetune_one
 from kdjax.evaluation.finetuning.by_protocol import encoder_of
 from kdjax.evaluation.finetuning.saved import RunningState, content_key
 from kdjax.evaluation.finetuning.scoring import score_trial
@@ -23,8 +23,8 @@ from kdjax.models.families.task_heads import TaskHead
 from kdjax.progress import Reporter
 from kdjax.storage.files import digest
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.recorded_run import RecordedRun
-from kdjax.study.retuning import (
+from kdjax.study.runs.recorded_run import RecordedRun
+from kdjax.study.runs.retuning import (
     comparison,
     intermediate_encoder,
     load_run_tasks,
@@ -55,7 +55,7 @@ class TunedStudent:
     protocol: str
     encoder: Mapping[str, Any]
     head: TaskHead
-    trial: Trial
+    trial: FinetuningTrial
     as_recorded: str
 
 

@@ -41,7 +41,7 @@ def hub_datasets(config: Config) -> list[str]:
     """Return the data sets of the Hub that a recipe's text is from, as OWNER/NAME."""
     names = []
     for name in text_names(config):
-        if name.startswith(hub.FILE):
+        if name.startswith(hub.FILE_PREFIX):
             parsed = hub.parse(name)
             if parsed.kind == "dataset":
                 names.append(parsed.repo_id)

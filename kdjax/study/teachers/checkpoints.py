@@ -16,9 +16,9 @@ from kdjax.data.corpus import Corpus
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, zoo
 from kdjax.storage.files import write_json
+from kdjax.study.artifacts.corpus import tokenizer_of
 from kdjax.study.batches import held_out_batches
-from kdjax.study.corpus import tokenizer_of
-from kdjax.study.run_backup import RunBackup
+from kdjax.study.runs.run_backup import RunBackup
 from kdjax.study.teachers.cards import trained_card
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher.directories import CARD, checkpoint_name

@@ -21,8 +21,8 @@ from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.storage.files import write_json
+from kdjax.study.artifacts.corpus import tokenizer_of, trains_tokenizer
 from kdjax.study.batches import held_out_batches, train_batches
-from kdjax.study.corpus import tokenizer_of, trains_tokenizer
 from kdjax.study.teachers.cards import fitted_card
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher.directories import CARD, read_card, read_own_card, read_teacher
@@ -216,7 +216,7 @@ def _fit(
     facts = {
         **encoder.facts,
         "encoder": head.encoder,
-        account: encoder.facts[account] + ledger.total,
+        account: encoder.facts[account] + ledger.charged_flops,
         "head_steps": ledger.steps,
         "head_tokens": ledger.tokens,
         **_quality(model, corpus, config),

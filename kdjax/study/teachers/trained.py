@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import check_fields, to_plain
+from kdjax.study.artifacts.corpus import refuse_repeated_text
 from kdjax.study.batches import train_batches
-from kdjax.study.corpus import refuse_repeated_text
 from kdjax.study.machine import hardware_use, versions
-from kdjax.study.run_backup import RESULT, RunBackup
+from kdjax.study.runs.run_backup import RESULT, RunBackup
 from kdjax.study.teachers.checkpoints import TeacherCheckpoints, training_identity
 from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.writer import sole_writer
@@ -202,7 +201,13 @@ class _Training:
         self._checkpoints.download()
 
     def run(self) -> None:
-        """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
+        """Train until the budget is spent, saving a teacher at each checkpoint's share of it.
+
+        Raises:
+            Diverged: the loss is not finite.
+            InputError: the text would be repeated where it must not.
+            Unfinished: training cannot go on, and what it came to so far stays.
+        """
         spans = pretraining_spans(self._settings, self._price, self._batch_shape)
         sequences = spans[-1].stop * self._batch_shape.batch_size
         refuse_repeated_text(self._config, self._corpus, "teacher.train", sequences)
@@ -283,10 +288,14 @@ class _Training:
         ledger = outcome.ledger
         return {
             "seed": self._seed,
-            "budget": asdict(ledger.budget),
-            "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
+            "budget": ledger.budget.to_json(),
+            "spent": {
+                **ledger.spent,
+                "total": sum(ledger.spent.values()),
+                "charged": ledger.charged_flops,
+            },
             "steps": ledger.steps,
-            "phases": list(ledger.phases),
+            "phases": list(ledger.steps_by_phase),
             "positions": ledger.padded_tokens,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,

@@ -60,13 +60,17 @@ class CheckpointRetry:
         """Go on from a step, which needs no checkpoint: it has one, or is the start."""
         self._saved_step = step
 
-    def save(self, state: Any, ledger: Ledger, records: RunRecords) -> None:
+    def save(
+        self, state: Any, ledger: Ledger, records: RunRecords, patience: float | None = None
+    ) -> None:
         """Begin a checkpoint, unless this very step has one.
 
         Args:
             state: the state, which may be used up once this returns.
             ledger: the ledger of its step.
             records: the run's metrics and journal.
+            patience: seconds that the run may go on while nothing can be written; None: those it
+                was opened with.
 
         Raises:
             InputError: nothing could be written for longer than the patience.
@@ -74,13 +78,13 @@ class CheckpointRetry:
         if self._saved_step == ledger.steps:
             return
         # The one before has to be whole first; only one is written at a time.
-        self.wait_until_saved(ledger)
+        self.wait_until_saved(ledger, patience)
         try:
             records.save_point(ledger)
             self._storage.save(state, ledger, records.read())
             self._saved_step = ledger.steps
         except (OSError, Unsaved) as e:
-            self._warn_or_raise(e, ledger.steps)
+            self._warn_or_raise(e, ledger.steps, patience)
 
     def sleep_before_retry(self) -> None:
         """Wait until the next try to write the last checkpoint.
@@ -92,8 +96,12 @@ class CheckpointRetry:
         if PREEMPTION.stop_requested():
             self.patience = 0.0
 
-    def wait_until_saved(self, ledger: Ledger) -> bool:
+    def wait_until_saved(self, ledger: Ledger, patience: float | None = None) -> bool:
         """Wait for the checkpoint in progress; return whether the ledger's step has one now.
+
+        Args:
+            ledger: the run's ledger.
+            patience: as for `save`.
 
         Raises:
             InputError: nothing could be written for longer than the patience.
@@ -105,15 +113,16 @@ class CheckpointRetry:
         except Unsaved as e:
             self._saved_step = None
             # The checkpoint in progress may be of an earlier step than the ledger's.
-            self._warn_or_raise(e, e.step)
+            self._warn_or_raise(e, e.step, patience)
         return self._saved_step == ledger.steps
 
-    def _warn_or_raise(self, error: OSError | Unsaved, step: int) -> None:
+    def _warn_or_raise(self, error: OSError | Unsaved, step: int, patience: float | None) -> None:
         """Warn that a checkpoint cannot be written, and that the run goes on without it.
 
         Args:
             error: the failure.
             step: step of the checkpoint that failed.
+            patience: as for `save`.
 
         Raises:
             InputError: nothing could be written for longer than the patience.
@@ -121,7 +130,9 @@ class CheckpointRetry:
         """
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-        remaining = self.patience - (time.monotonic() - self._failing_since)
+        if patience is None:
+            patience = self.patience
+        remaining = patience - (time.monotonic() - self._failing_since)
         message = str(error)
         if isinstance(error, OSError):
             message = f"{self._directory} cannot be written ({error.strerror})"

@@ -19,7 +19,7 @@ from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.storage.files import append_text, write_text
-from kdjax.training.records.sinks import About, Record, Sink
+from kdjax.training.records.sinks import About, MetricsRecord, Sink
 
 NAME = "metrics.jsonl"
 
@@ -66,7 +66,7 @@ class Lines:
             write_text(path, "")
         os.truncate(path, end)
 
-    def write(self, step: int, record: Record) -> None:
+    def write(self, step: int, record: MetricsRecord) -> None:
         """Append a line; one that cannot be written waits for the next `write` or `flush`."""
         line = {"step": step, **record}
         self._notice(line)
@@ -82,7 +82,7 @@ class Lines:
         """
         self._append(durable=True)
 
-    def records(self) -> Iterator[tuple[int, Record]]:
+    def records(self) -> Iterator[tuple[int, MetricsRecord]]:
         """Yield the step and the record of every line on the disk.
 
         Raises:
@@ -150,7 +150,7 @@ class Log:
             except OSError as e:
                 self._warn_of("TensorBoard", e)
 
-    def write(self, step: int, record: Record) -> None:
+    def write(self, step: int, record: MetricsRecord) -> None:
         """Write the record of a step; figures that are not finite become None, for JSON."""
         written = dict(record)
         for name, figure in record.items():

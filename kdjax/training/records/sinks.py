@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-Record = Mapping[str, Any]
+MetricsRecord = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class About:
 class Sink(Protocol):
     """A receiver of a run's records, such as TensorBoard."""
 
-    def write(self, step: int, record: Record) -> None:
+    def write(self, step: int, record: MetricsRecord) -> None:
         """Take the record of a step; steps never go back."""
 
     def close(self) -> None:
@@ -39,6 +39,6 @@ class Sink(Protocol):
         """Let go of files after a failure, without waiting and without an error."""
 
 
-def is_evaluation(record: Record) -> bool:
+def is_evaluation(record: MetricsRecord) -> bool:
     """Return whether a record is of held-out text, not of a step."""
     return "loss" not in record

@@ -109,7 +109,7 @@ class MetricsRecorder:
         """
         ledger = step.ledger
         record: dict[str, Any] = {
-            "flops": ledger.total,
+            "flops": ledger.charged_flops,
             "share": ledger.share,
             "time": round(time.time(), 3),
             "phase": step.phase + 1,

@@ -20,7 +20,7 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from kdjax.training.records.sinks import About, Record, is_evaluation
+from kdjax.training.records.sinks import About, MetricsRecord, is_evaluation
 
 BY_BUDGET = "by_budget"
 """Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any
@@ -41,7 +41,10 @@ class TensorBoard:
     """
 
     def __init__(
-        self, directory: Path, records: Iterable[tuple[int, Record]], about: About | None = None
+        self,
+        directory: Path,
+        records: Iterable[tuple[int, MetricsRecord]],
+        about: About | None = None,
     ):
         """Begin a new event file and empty those before it.
 
@@ -77,7 +80,7 @@ class TensorBoard:
         with self._closed_on_error():
             self._writer.flush()
 
-    def write(self, step: int, record: Record) -> None:
+    def write(self, step: int, record: MetricsRecord) -> None:
         """Add a record's figures, each under its name."""
         self._add(step, record, time.time())
 
@@ -107,7 +110,7 @@ class TensorBoard:
             self.abandon()
             raise
 
-    def _add(self, step: int, record: Record, wall_time: float) -> None:
+    def _add(self, step: int, record: MetricsRecord, wall_time: float) -> None:
         if not is_evaluation(record):
             figures = {name: figure for name, figure in record.items() if name != "time"}
             self._write(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))

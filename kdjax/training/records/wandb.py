@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.errors import InputError
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import check_fields
-from kdjax.training.records.sinks import About, Record
+from kdjax.training.records.sinks import About, MetricsRecord
 
 ID = "wandb.json"
 """In a run's directory: its name at Weights & Biases, by which it is resumed there."""
@@ -25,7 +25,7 @@ class WandB:
         self,
         directory: Path,
         project: str,
-        records: Iterable[tuple[int, Record]] = (),
+        records: Iterable[tuple[int, MetricsRecord]] = (),
         reached: int = 0,
         about: About | None = None,
     ):
@@ -73,7 +73,7 @@ class WandB:
         for step, record in records:
             self.write(step, record)
 
-    def write(self, step: int, record: Record) -> None:
+    def write(self, step: int, record: MetricsRecord) -> None:
         """Send a record; one of the same step joins it there."""
         if step >= self._next:
             figures = {name: figure for name, figure in record.items() if figure is not None}

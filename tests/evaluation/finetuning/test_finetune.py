@@ -16,8 +16,8 @@ from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning import (
     EncoderSetup,
     FinetunedTask,
+    FinetuningTrial,
     Setting,
-    Trial,
     TunedEncoder,
     by_protocol,
     finetune_one,
@@ -335,6 +335,8 @@ def test_bfloat16_learns_the_task() -> None:
 
 
 def test_trial_knows_whether_it_diverged() -> None:
-    trial = Trial(Setting(1e-3, 8, 1, 10), 0, None, 0.5, {"a": {"accuracy": 0.5}}, True, 3)
+    trial = FinetuningTrial(
+        Setting(1e-3, 8, 1, 10), 0, None, 0.5, {"a": {"accuracy": 0.5}}, True, 3
+    )
     assert trial.diverged
     assert not dataclasses.replace(trial, diverged_step=None).diverged

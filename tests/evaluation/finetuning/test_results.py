@@ -10,8 +10,8 @@ import pytest
 
 from kdjax.evaluation.finetuning.results import (
     FinetunedTask,
+    FinetuningTrial,
     Setting,
-    Trial,
     encode_errors,
     encode_right,
     right_rows,
@@ -42,7 +42,7 @@ def test_squared_errors_come_back_as_float32() -> None:
 def test_results_come_back_from_json() -> None:
     setting = Setting(1e-4, 32, 3, 90)
     metrics = {"mine": {"accuracy": 0.5}}
-    trial = Trial(setting, 5, None, 0.75, metrics, False, None, {"mine": "gA=="})
+    trial = FinetuningTrial(setting, 5, None, 0.75, metrics, False, None, {"mine": "gA=="})
     other = dataclasses.replace(trial, draw=2, diverged_step=4, failed=True, rows=None)
     result = FinetunedTask(
         task="mine",

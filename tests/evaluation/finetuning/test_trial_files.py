@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.evaluation.finetuning.results import Setting, Trial
+from kdjax.evaluation.finetuning.results import FinetuningTrial, Setting
 from kdjax.evaluation.finetuning.trial_files import read_trial, trial_path, write_trial
 
-TRIAL = Trial(Setting(1e-4, 32, 3, 90), 5, None, 0.75, {"mine": {"accuracy": 0.5}}, False, None)
+TRIAL = FinetuningTrial(
+    Setting(1e-4, 32, 3, 90), 5, None, 0.75, {"mine": {"accuracy": 0.5}}, False, None
+)
 
 
 def test_trial_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -1,0 +1,201 @@
+"""The price of each arm's steps, and how far the budget reaches, before anything is spent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from kdjax.arms.charges import (
+    cache_flops,
+    calibration_charge,
+    probe_cost,
+    share,
+    sharing,
+    stored_by,
+    upfront_charges,
+)
+from kdjax.arms.recipe_arms import arms_of, batch_shape_of
+from kdjax.arms.teacher_cost import cost_by_recipe
+from kdjax.budget.accounting import CASES, Budget
+from kdjax.budget.price import Price
+from kdjax.config import Config
+from kdjax.data.corpus import Corpus, apply_regime
+from kdjax.dry_run.minimal_pairs import known_pairs, pairs_cost
+from kdjax.models import zoo
+from kdjax.storage.paths import local_path
+from kdjax.teacher_cache.manifest import record_bytes
+from kdjax.training.arm import Arm
+from kdjax.training.phase_price import price
+from kdjax.training.teacher.fill_cache import cache_price
+from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher
+
+
+def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
+    """Compute per arm and phase the FLOPs of a step, and what the budget buys in steps and tokens.
+
+    FLOPs are by part, in all and charged. Tokens are positions of the sequences, padding included,
+    when no prepared corpus tells how full they are; epochs and words are None then. Under a budget
+    of hours all of these are None. An arm that reads stored outputs also has `cache`: what they
+    cost, and after how many epochs that is less than running the teacher in every step. Without a
+    prepared corpus that cost is not known, nor are its steps. With an MLM probe there is
+    `mlm_probe`: what it costs a run, and whether that is `charged`; an arm whose start prunes the
+    teacher has `calibration`: its FLOPs, and the sequences that it takes; with minimal pairs
+    `minimal_pairs`: their FLOPs, which no budget is charged, None without a tokenizer.
+    """
+    corpus = None
+    if config.data.prepared:
+        prepared = local_path(config.data.prepared, "data.prepared")
+        corpus = apply_regime(config.data, Corpus.open(prepared))
+    arms = arms_of(config)
+    rows = {name: _arm_rows(config, arms, arm, corpus) for name, arm in arms.items()}
+    if config.evaluation.minimal_pairs.directory:
+        pairs = known_pairs(config)
+        for name, arm in arms.items():
+            flops = None
+            if pairs is not None:
+                flops = pairs_cost(config, arm, pairs)
+            for row in rows[name]:
+                row["minimal_pairs"] = {"flops": flops}
+    return rows
+
+
+def _arm_rows(
+    config: Config, arms: dict[str, Arm], arm: Arm, corpus: Corpus | None
+) -> list[dict[str, Any]]:
+    """Return a row for each phase of an arm."""
+    batch_shape = batch_shape_of(config)
+    budget = Budget.of(config.budget)
+    step_prices = [price(phase, phase.batch_shape(batch_shape)) for phase in arm.phases]
+
+    # What a row of this arm has besides its price.
+    extras: dict[str, Any] = {}
+    if arm.stored_features:
+        extras["cache"] = _cache(config, arms, arm, step_prices, corpus)
+    probe = probe_cost(config, arm.student)
+    if probe is not None:
+        charged = config.evaluation.mlm_probe.charged
+        extras["mlm_probe"] = {"flops": probe.total, "charged": charged}
+
+    if calibration := calibration_charge(config, arm):
+        extras["calibration"] = {
+            "flops": calibration["calibration"],
+            "sequences": arm.start.calibration_sequences,
+        }
+
+    # Without the corpus nobody knows a run's share of stored outputs, nor what it leaves for steps.
+    reach = [dict.fromkeys(("steps", "tokens", "epochs", "words")) for _ in step_prices]
+    if budget.countable and not (arm.stored_features and corpus is None):
+        reach = _reach(config, arms, arm, step_prices, corpus)
+    rows = []
+    for phase, step_price, reached in zip(arm.phases, step_prices, reach, strict=True):
+        rows.append(
+            {
+                **step_price.to_json(),
+                "charged": budget.charges(step_price.parts()),
+                "until": phase.until,
+                "batch": phase.batch_shape(batch_shape).batch_size,
+                **reached,
+                **extras,
+            }
+        )
+    return rows
+
+
+def _reach(
+    config: Config,
+    arms: dict[str, Arm],
+    arm: Arm,
+    step_prices: list[Price],
+    corpus: Corpus | None,
+) -> list[dict[str, Any]]:
+    """Compute steps, tokens, epochs and words of each phase of an arm.
+
+    Args:
+        config: resolved recipe, with the budget and the length of sequences.
+        arms: all arms of the recipe.
+        arm: arm that spends the budget.
+        step_prices: prices of a step, phase by phase.
+        corpus: the prepared text, if any.
+    """
+    # A teacher's cost may take long to count, or not be known: only where it is charged.
+    teacher = None
+    if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
+        teacher = cost_by_recipe(config)
+    sequences = corpus.sequences("train") if corpus is not None else 0
+    upfront = upfront_charges(config, arms, arm, sequences, teacher)
+    budget = Budget.of(config.budget)
+    rows = []
+    for span in arm.schedule_phases(budget, step_prices, batch_shape_of(config), upfront):
+        tokens = span.steps * span.tokens_per_step
+        epochs = None
+        words = None
+        if corpus is not None:
+            epochs = tokens // config.data.seq_len / sequences
+            tokens = round(epochs * corpus.tokens("train"))
+            words = corpus.manifest.words_in(tokens)
+        rows.append({"steps": span.steps, "tokens": tokens, "epochs": epochs, "words": words})
+    return rows
+
+
+def _cache(
+    config: Config, arms: dict[str, Arm], arm: Arm, step_prices: list[Price], corpus: Corpus | None
+) -> dict[str, Any]:
+    """Compute what stored outputs cost a run, and when they are cheaper than the teacher itself.
+
+    Args:
+        config: resolved recipe, with the teacher and how its outputs are stored.
+        arms: all arms of the recipe.
+        arm: arm that reads stored outputs.
+        step_prices: prices of a step, one for each of its phases.
+        corpus: the prepared text, if any.
+    """
+    teacher = zoo.resolve(config.teacher.architecture)
+    request = stored_by(arms)
+    runs = sharing(config, arms)
+    views = config.data.mask_copies
+    batch_shape = batch_shape_of(config, config.cache.batch_size)
+    source = CachedTeacher(teacher, request, config.cache)
+    fields = source.fields(batch_shape.seq_len, batch_shape.max_predictions)
+    bytes_a_sequence = record_bytes(fields) * views
+
+    # With a prepared corpus it is known how many sequences there are.
+    total_bytes = None
+    flops = None
+    flops_share = None
+    if corpus is not None:
+        sequences = corpus.sequences("train")
+        total_bytes = bytes_a_sequence * sequences
+        flops = cache_flops(config, request, sequences)
+        flops_share = share(flops, runs)
+
+    # They pay off once a run has saved its share: both are of one sequence.
+    flops_per_batch = cache_price(teacher, request, batch_shape)
+    cost = Fraction(flops_per_batch, batch_shape.batch_size) * views / runs
+    saved_an_epoch = _saved_an_epoch(config, arm, step_prices)
+    epochs = None
+    if saved_an_epoch > 0:
+        epochs = float(cost / saved_an_epoch)
+    return {
+        "bytes_a_sequence": bytes_a_sequence,
+        "bytes": total_bytes,
+        "flops": flops,
+        "shared_by": runs,
+        "share": flops_share,
+        "pays_off_after_epochs": epochs,
+    }
+
+
+def _saved_an_epoch(config: Config, arm: Arm, step_prices: list[Price]) -> Fraction:
+    """Compute the FLOPs that stored outputs save a sequence in an epoch, over the arm's phases."""
+    # Phases count by their shares of the budget.
+    saved = Fraction(0)
+    begin = 0.0
+    for phase, step_price in zip(arm.phases, step_prices, strict=True):
+        if isinstance(phase.teacher_source, CachedTeacher):
+            batch_shape = phase.batch_shape(batch_shape_of(config))
+            online = replace(phase, teacher_source=OnlineTeacher(phase.teacher_source.teacher))
+            difference = price(online, batch_shape).total - step_price.total
+            saved += Fraction(phase.until - begin) * Fraction(difference, batch_shape.batch_size)
+        begin = phase.until
+    return saved

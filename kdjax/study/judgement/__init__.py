@@ -1,0 +1,1 @@
+"""What a study's measurements come to: facts, endpoints and verdicts."""

@@ -1,0 +1,1 @@
+"""What every model of a study is measured by."""
