@@ -58,7 +58,7 @@ def row(size: str, saves: int, directory: Path) -> list[str]:
             started = time.perf_counter()
             checksums(state)
             checking.append(time.perf_counter() - started)
-            ledger = Ledger(Budget.flops(1), phases=(step,))
+            ledger = Ledger(Budget.flops(1), steps_by_phase=(step,))
             started = time.perf_counter()
             storage.save(state, ledger)
             held_up.append(time.perf_counter() - started)

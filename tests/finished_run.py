@@ -13,7 +13,7 @@ from kdjax.config import Config, plain, to_dict
 from kdjax.results.runs import HardwareUse, RunResult
 from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.manifest import Cost
+from kdjax.study.manifest import ArmCost
 from kdjax.study.runs.recorded_run import PARAMS
 from kdjax.study.runs.run_manifest import RunManifest
 from kdjax.training.checksum import sha256
@@ -59,7 +59,9 @@ def write_run(
     budget = Budget.of(config.budget)
     versions = dict.fromkeys(("kdjax", "jax", "python", "device"), "made up")
     settings = plain(to_dict(config))
-    manifest = RunManifest(arm, seed, {}, Cost(()), budget, "", {}, teacher, settings, **versions)
+    manifest = RunManifest(
+        arm, seed, {}, ArmCost(()), budget, "", {}, teacher, settings, **versions
+    )
     result = RunResult(
         arm=arm,
         seed=seed,

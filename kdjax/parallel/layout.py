@@ -196,8 +196,8 @@ class Layout:
             of_teacher: whether it is the teacher's, whose parameters lie elsewhere than the
                 student's.
         """
-        # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are
-        # not, it gathers by itself: told to in the function, it would gather over `tensor` too.
+        # With a `tensor` axis of 1 all axes are manual, as XLA does not split kernels. With more,
+        # XLA inserts the gather over `fsdp` itself: an explicit one would gather over `tensor` too.
         layers_are_whole = self.mesh.shape["tensor"] == 1
         manual_axes = set(AXES if layers_are_whole else BATCH_AXES)
 

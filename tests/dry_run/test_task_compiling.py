@@ -101,9 +101,9 @@ def test_times_between_compiled_lengths_lie_on_a_line() -> None:
 
 def test_slice_of_several_hosts_fine_tunes_on_one_device(recipe: Path) -> None:
     config = recipes.load(recipe)
-    assert task_compiling.devices_of(config, a_slice()).devices == 8
+    assert task_compiling.devices_of(config, a_slice()).device_count == 8
     larger = replace(a_slice(), name="v5e:4x4", chips=16)
-    assert task_compiling.devices_of(config, larger).devices == 1
+    assert task_compiling.devices_of(config, larger).device_count == 1
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
 SEEDS = (0, 1, 2)
 STEPS = 6
-EXACT = ("spent", "phases", "padded_tokens", "tokens", "unique_tokens", "masked_tokens")
+EXACT = ("spent", "steps_by_phase", "padded_tokens", "tokens", "unique_tokens", "masked_tokens")
 STUDENT = tiny.SHALLOW_STUDENT
 LEARNING_RATE = 1e-2
 SUMMANDS = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len

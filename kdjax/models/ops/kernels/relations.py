@@ -27,6 +27,10 @@ from kdjax.models.ops.kernels.tiles import X_Y, X_YT, XT_Y, dot, largest_block, 
 _MASKED = -1e30
 _BLOCK = 2
 """Sequences of a step of the grid."""
+MAX_RELATIONS = 2**20
+"""Most elements A L² of a sequence's relations: the compiler keeps something of each head's in
+on-chip memory. On v5e 64 heads of 128 and 16 of 256 positions compile, at widths up to 1,024 and
+768, and 32 heads of 256 positions do not."""
 
 
 def fits(length: int, widths: tuple[int, int], heads: int) -> bool:
@@ -37,6 +41,8 @@ def fits(length: int, widths: tuple[int, int], heads: int) -> bool:
         widths: D_s and D_t.
         heads: A.
     """
+    if heads * length**2 > MAX_RELATIONS:
+        return False
     return all(attention.has_whole_tiles(length, width, heads) for width in widths)
 
 

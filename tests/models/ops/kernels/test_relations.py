@@ -87,6 +87,8 @@ def test_kernel_takes_large_products() -> None:
     [
         (128, (128, 768), 16, True),
         (128, (768, 1024), 64, False),  # heads of 12 columns
+        (256, (128, 768), 16, True),
+        (256, (256, 768), 32, False),  # more relations than on-chip memory holds
         (120, (128, 768), 16, False),
         (128, (192, 768), 12, False),
     ],
