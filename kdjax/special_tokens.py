@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kdjax import tokenizer_json
 from kdjax.errors import InputError
 from kdjax.storage.files import read_json
 
@@ -147,7 +148,7 @@ def templates(content: Mapping[str, Any], path: Path) -> dict[str, Template]:
     """
     framed: dict[str, Template] = {}
     try:
-        for step in _steps(content.get("post_processor")):
+        for step in tokenizer_json.steps(content.get("post_processor")):
             kind = step.get("type")
             if kind in ("BertProcessing", "RobertaProcessing"):
                 start = str(step["cls"][0])
@@ -166,17 +167,6 @@ def templates(content: Mapping[str, Any], path: Path) -> dict[str, Template]:
     return framed
 
 
-def _steps(processor: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the steps of a post-processor, in order, also of sequences within sequences."""
-    if not isinstance(processor, dict):
-        return
-    if processor.get("type") != "Sequence":
-        yield processor
-        return
-    for step in processor.get("processors") or ():
-        yield from _steps(step)
-
-
 def _pieces(pieces: Any, known: Mapping[str, Any]) -> Iterator[str | int]:
     """Yield the pieces of a template: tokens, and the number of a text."""
     for piece in pieces:
@@ -193,7 +183,7 @@ def _from_companions(path: Path, entries: Collection[str]) -> dict[str, str]:
     if path.name != "tokenizer.json":
         return roles
     files = [path.with_name(name) for name in COMPANIONS]
-    settings = {file: _object_in(file) for file in files if file.is_file()}
+    settings = {file: read_companion(file) for file in files if file.is_file()}
     for role, keys in KEYS.items():
         # A key that says more, such as cls_token, goes before bos_token in either file.
         for key, file in itertools.product(keys, settings):
@@ -209,8 +199,12 @@ def _from_companions(path: Path, entries: Collection[str]) -> dict[str, str]:
     return roles
 
 
-def _object_in(file: Path) -> Mapping[str, Any]:
-    """Read a JSON file that holds an object."""
+def read_companion(file: Path) -> Mapping[str, Any]:
+    """Read one of `COMPANIONS`.
+
+    Raises:
+        InputError: the file is damaged, or holds no object.
+    """
     settings = read_json(file)
     if not isinstance(settings, dict):
         raise InputError(f"{file}: expected an object, found {settings!r:.40}")

@@ -8,10 +8,11 @@ anew with that class's own casing and accents: a cased tokenizer then gives othe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdjax import tokenizer_json
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.special_tokens import KEYS, find_roles
@@ -55,7 +56,7 @@ def tokenizer_config(content: Any, model: ModelConfig, path: Path) -> dict[str, 
     inputs = ["input_ids", "attention_mask"]
     if model.type_vocab_size > 1:
         inputs.insert(1, "token_type_ids")
-    roles = find_roles(content, path, _entries(content))
+    roles = find_roles(content, path, tokenizer_json.entries(content))
     special = {keys[0]: roles[role] for role, keys in KEYS.items() if role in roles}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -75,7 +76,7 @@ def padding_token(content: Any, path: Path) -> int | None:
     """
     if not isinstance(content, dict):
         return None
-    entries = _entries(content)
+    entries = tokenizer_json.entries(content)
     token = entries.get(find_roles(content, path, entries).get("pad", ""))
     return token if isinstance(token, int) else None
 
@@ -90,7 +91,7 @@ def _normalization(content: Mapping[str, Any]) -> dict[str, bool | None]:
         "strip_accents": False,
         "tokenize_chinese_chars": False,
     }
-    for step in _steps(content.get("normalizer")):
+    for step in tokenizer_json.steps(content.get("normalizer")):
         kind = step.get("type")
         if kind == "BertNormalizer":
             settings["do_lower_case"] = bool(step.get("lowercase", True))
@@ -101,32 +102,3 @@ def _normalization(content: Mapping[str, Any]) -> dict[str, bool | None]:
         elif kind == "StripAccents":
             settings["strip_accents"] = True
     return settings
-
-
-def _steps(normalizer: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the steps of a normalizer, in order, also of sequences within sequences."""
-    if not isinstance(normalizer, dict):
-        return
-    if normalizer.get("type") != "Sequence":
-        yield normalizer
-        return
-    for step in normalizer.get("normalizers") or ():
-        yield from _steps(step)
-
-
-def _entries(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tokenizer's entries with their ids, those that were added included."""
-    model = content.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    entries: dict[str, Any] = {}
-    if isinstance(vocabulary, dict):
-        entries |= vocabulary
-    elif isinstance(vocabulary, list):
-        # Unigram's are a list of entries with their scores.
-        for number, entry in enumerate(vocabulary):
-            if isinstance(entry, list) and entry:
-                entries[str(entry[0])] = number
-    for added in content.get("added_tokens") or ():
-        if isinstance(added, dict):
-            entries[str(added.get("content"))] = added.get("id")
-    return entries

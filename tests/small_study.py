@@ -8,6 +8,8 @@ models, batch and length as they are here.
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,32 @@ def write(directory: Path, **changes: Any) -> Path:
         yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8"
     )
     return recipe
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """A study that was run.
+
+    Attributes:
+        recipe: its recipe.
+        out: its directory.
+        results: the content of its results.json.
+    """
+
+    recipe: Path
+    out: Path
+    results: dict[str, Any]
+
+    @classmethod
+    def read(cls, recipe: Path, out: Path) -> FinishedStudy:
+        """Read the results of a study."""
+        return cls(recipe, out, json.loads((out / "results.json").read_text()))
+
+    def run(self, arm: str) -> dict[str, Any]:
+        """Return the row of an arm's first run."""
+        return next(run for run in self.results["runs"] if run["arm"] == arm)
+
+    def lines(self, arm: str) -> list[dict[str, float]]:
+        """Return the lines of metrics of an arm's run with seed 0."""
+        path = self.out / "runs" / f"{arm}-seed0" / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]

@@ -38,6 +38,7 @@ FLOORS = (
     "models",
     "tokenizer_config",
     "special_tokens",
+    "tokenizer_json",
     "recipes",
     "recipe_keys",
     "dropped_arms",

@@ -10,13 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdjax.audit.findings import AuditFindings, Mismatch
-from kdjax.audit.recorded import RESULTS
 from kdjax.audit.results import without_versions
 from kdjax.audit.study import audit_study
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
-from kdjax.results.store import results_of
+from kdjax.results.store import RESULTS, results_of
 from kdjax.storage.typed_json import to_plain
 from kdjax.study import manifest as study_manifest
 from kdjax.sweep import sweep

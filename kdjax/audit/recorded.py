@@ -15,13 +15,12 @@ from kdjax.audit.findings import WRITTEN, AuditFindings, shared_part
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.recipes import from_dict
+from kdjax.results.store import RESULTS
 from kdjax.storage.files import digest
 from kdjax.study import manifest as study_manifest
 from kdjax.study.artifacts.artifact_dirs import artifact_dirs
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
-
-RESULTS = "results.json"
 
 
 @dataclass(frozen=True)

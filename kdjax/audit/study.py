@@ -12,11 +12,11 @@ from kdjax.audit.costs import audited_costs
 from kdjax.audit.files import audit_files
 from kdjax.audit.findings import AuditFindings
 from kdjax.audit.finetuning import audit_finetuning
-from kdjax.audit.recorded import RESULTS, RecordedStudy, recorded_study
+from kdjax.audit.recorded import RecordedStudy, recorded_study
 from kdjax.audit.results import audit_results
 from kdjax.audit.run import RunAudit
 from kdjax.audit.scores import audit_scores
-from kdjax.results.store import run_result
+from kdjax.results.store import RESULTS, run_result
 from kdjax.storage.files import read_json
 from kdjax.study.measures.reference_models import read_measured
 from kdjax.study.runs.run_backup import RESULT, run_name

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kdjax.config.values import LARGEST_SEED, LATER, TOKENS_LIMIT, check_range, expect
+from kdjax.config.values import LARGEST_SEED, LATER, TOKENS_LIMIT, check_range, expect, to_dict
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
 
@@ -84,15 +84,15 @@ class MaskingConfig:
     """Share that becomes a token drawn from all but the special ones, 0 to 1."""
     keep: float = 0.1
     """Share that stays as it is, 0 to 1."""
-    unit: Literal["token", "word", "span"] = "token"
+    unit: Literal["token", "word", "span"] = field(default="token", metadata=LATER)
     """What is chosen at a time. `token`: each token by itself. `word`: all tokens of a word (Cui et
     al. 2021, arXiv 1906.08101). `span`: several words in a row, which become the same one of mask,
     random and keep (Joshi et al. 2020, arXiv 1907.10529). `mlm_probability` counts tokens under
     all."""
-    geometric_p: float = 0.2
+    geometric_p: float = field(default=0.2, metadata=LATER)
     """Parameter of the geometric distribution of a span's length in words, between 0 and 1. Only
     under unit span."""
-    max_span: int = 10
+    max_span: int = field(default=10, metadata=LATER)
     """The most words of a span, 1 to 65,536: longer ones are not drawn. Only under unit span."""
 
     def __post_init__(self) -> None:
@@ -120,17 +120,7 @@ class MaskingConfig:
         """
         if self == MaskingConfig():
             return {}
-        return without_later_masking(asdict(self))
-
-
-def without_later_masking(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of `data.masking` without those that came later, under unit token.
-
-    Studies and stored outputs of earlier versions do not name them, and go on.
-    """
-    if settings["unit"] != "token":
-        return settings
-    return {name: settings[name] for name in ("mask", "random", "keep")}
+        return to_dict(self)
 
 
 def predictions(seq_len: int, mlm_probability: float) -> int:

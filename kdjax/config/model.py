@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from kdjax.config.families import FAMILIES, FamilyName
-from kdjax.config.values import check_range, expect, renamed
+from kdjax.config.values import LATER, check_range, expect, renamed
 from kdjax.errors import InputError
+from kdjax.storage import typed_json
 
 HEAD_WIDTH = 64
 """Width of a head in BERT's sizes."""
 WRITTEN_SIZE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 """Form of a size that is written as layers x width."""
-
-LATER_SETTINGS: dict[str, Any] = {
-    "family": "bert",
-    "local_rotary_base": 10000.0,
-    "attention_window": 0,
-    "global_every": 1,
-    "first_norm": True,
-    "norm_bias": True,
-    "linear_bias": True,
-    "ffn_gated": False,
-    "embedding_dropout": None,
-    "dropout_sites": "bert",
-    "pad_token_id": 0,
-    "init_cut": 2.0,
-    "init_outputs": "same",
-}
-"""Settings that models, studies and teachers of earlier versions do not name, and the values that
-these have there. Where a setting has that value it is left out of what identifies them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +33,7 @@ class ModelConfig:
     ffn: int
     """Width of the feed-forward block, 1 to 16,777,216."""
 
-    family: FamilyName = "bert"
+    family: FamilyName = field(default="bert", metadata=LATER)
     """Family whose class of transformers the model is saved as. `bert` takes any settings: such a
     model is saved as BERT or as the relative of it that computes the same."""
     vocab_size: int = 30522
@@ -66,28 +49,28 @@ class ModelConfig:
     """Base of the rotation's wavelengths, which go from 2 pi to about 2 pi times it, in tokens. A
     small base (100) suits short sequences (32 tokens), over which most of a head's width would
     hardly turn with a large one. Above 1, up to 1e30."""
-    local_rotary_base: float = 10000.0
+    local_rotary_base: float = field(default=10000.0, metadata=LATER)
     """The base in layers that see a window alone. Above 1, up to 1e30."""
-    attention_window: int = 0
+    attention_window: int = field(default=0, metadata=LATER)
     """Width of the sliding window that local layers see, in tokens: half of it, rounded down, to
     either side. 0: every layer sees all. Up to 1,048,576."""
-    global_every: int = 1
+    global_every: int = field(default=1, metadata=LATER)
     """Every how many layers one sees all, from the first on; the others see the window. 1 where
     there is no window, above it where there is one. Up to 10,000."""
     type_vocab_size: int = 2
     """Entries of the token type embedding, up to 1,048,576. 0: the model has no token types."""
     norm: Literal["post", "pre"] = "post"
     """Where LayerNorm stands: after each residual sum (post, BERT's) or before each block (pre)."""
-    first_norm: bool = True
+    first_norm: bool = field(default=True, metadata=LATER)
     """Whether the first layer of a pre-LN model has a LayerNorm before its attention."""
     embedding_norm: bool = True
     """Whether there is a LayerNorm after the embeddings."""
-    norm_bias: bool = True
+    norm_bias: bool = field(default=True, metadata=LATER)
     """Whether LayerNorms have a bias."""
-    linear_bias: bool = True
+    linear_bias: bool = field(default=True, metadata=LATER)
     """Whether linear layers of the encoder and the MLM head's dense layer have a bias. The MLM
     head's decoder always has one."""
-    ffn_gated: bool = False
+    ffn_gated: bool = field(default=False, metadata=LATER)
     """Whether the feed-forward block is gated: GELU(x U) ⊙ (x G) in place of GELU(x U) (GeGLU,
     Shazeer 2020, arXiv 2002.05202)."""
     gelu: Literal["exact", "tanh"] = "exact"
@@ -95,17 +78,19 @@ class ModelConfig:
     dropout: float = 0.1
     """Dropout rate of embeddings and of both blocks' outputs. The default is BERT's, as are all
     here. From 0, below 1."""
-    embedding_dropout: float | None = None
+    embedding_dropout: float | None = field(default=None, metadata=LATER)
     """Dropout rate of the embeddings. None: `dropout`. From 0, below 1."""
     attention_dropout: float = 0.1
     """Dropout rate of the attention probabilities, from 0, below 1."""
-    dropout_sites: Literal["bert", "distilbert", "modernbert"] = "bert"
+    dropout_sites: Literal["bert", "distilbert", "modernbert"] = field(
+        default="bert", metadata=LATER
+    )
     """Where a layer drops out besides the attention probabilities. `bert`: the outputs of attention
     and of the feed-forward block. `distilbert`: the latter alone. `modernbert`: attention's output
     at `attention_dropout`, and inside the feed-forward block, before its last linear layer."""
     norm_eps: float = 1e-12
     """Epsilon of every LayerNorm, above 0, below 1."""
-    pad_token_id: int = 0
+    pad_token_id: int = field(default=0, metadata=LATER)
     """Token that fills sequences up, of the vocabulary. It is not computed with; a saved model
     names it."""
     init: Literal["fixed", "by_width"] = "fixed"
@@ -114,10 +99,10 @@ class ModelConfig:
     init_std: float = 0.02
     """Standard deviation of matrices and embeddings at a random start, which is normal, before it
     is cut. With `init: by_width`, that at width 768. Above 0, up to 10."""
-    init_cut: float = 2.0
+    init_cut: float = field(default=2.0, metadata=LATER)
     """How many standard deviations from 0 a random start's numbers are at most, 0 to 100. 0: they
     are not cut."""
-    init_outputs: Literal["same", "by_depth"] = "same"
+    init_outputs: Literal["same", "by_depth"] = field(default="same", metadata=LATER)
     """Spread of the matrices whose results are added to the residual stream, and of the MLM head's
     dense layer. `same`: as others. `by_depth`: 1/√(2 layers) of it, as Megatron-LM."""
 
@@ -277,17 +262,11 @@ class ModelSpec:
 
 
 def drop_later_settings(model: dict[str, Any]) -> None:
-    """Remove, from a model's settings by name, what earlier versions did not name and had."""
-    for name, value in LATER_SETTINGS.items():
-        if name in model and model[name] == value:
-            del model[name]
-
-
-def identity(model: ModelConfig) -> dict[str, Any]:
-    """Return a model's settings as plain values that identify it, to earlier versions too."""
-    settings = asdict(model)
-    drop_later_settings(settings)
-    return settings
+    """Remove, from the settings of a `ModelSpec` by name, those that `to_dict` leaves out of a
+    `ModelConfig`: a spec that has them says what earlier versions did not name and had."""
+    for known in fields(ModelConfig):
+        if known.name in model and typed_json.is_left_out(known, model[known.name]):
+            del model[known.name]
 
 
 def with_family_settings(spec: ModelSpec) -> ModelSpec:

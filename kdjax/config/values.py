@@ -199,7 +199,7 @@ def _copied(value: Any) -> Any:
         copied = {}
         for field in dataclasses.fields(value):
             content = getattr(value, field.name)
-            if typed_json.LATER not in field.metadata or content != field.default:
+            if not typed_json.is_left_out(field, content):
                 copied[field.name] = _copied(content)
         return copied
     if isinstance(value, dict):

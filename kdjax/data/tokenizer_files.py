@@ -20,12 +20,12 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from kdjax.data.text.sources import locate
 from kdjax.data.text.streams import optional, sha256
 from kdjax.errors import InputError
-from kdjax.special_tokens import COMPANIONS, KEYS, usual_role_names
+from kdjax.special_tokens import COMPANIONS, KEYS, read_companion, usual_role_names
 from kdjax.storage import hub
-from kdjax.storage.files import digest, read_json
+from kdjax.storage.files import digest
 from kdjax.storage.paths import user_cache
+from kdjax.tokenizer_config import TOKENIZER
 
-TOKENIZER = "tokenizer.json"
 _EXPECTED = (
     f"{TOKENIZER}, vocab.txt, vocab.json and merges.txt, or one of {', '.join(hub.SENTENCEPIECE)}"
 )
@@ -97,10 +97,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
     file = path / COMPANIONS[0]
     if not file.is_file():
         return {}
-    settings = read_json(file)
-    if not isinstance(settings, dict):
-        raise InputError(f"{file}: expected an object, found {settings!r:.40}")
-    return settings
+    return read_companion(file)
 
 
 def _bert(path: Path) -> Converted:

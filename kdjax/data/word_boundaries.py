@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdjax import tokenizer_json
 
 SPACE = "\u2581"
 """Stands for a space in entries of Unigram tokenizers."""
@@ -43,7 +45,9 @@ class WordBoundaries:
             vocabulary: entry -> id, entries that were added included.
         """
         model = content.get("model") or {}
-        kinds = set(_kinds(content))
+        kinds = set()
+        for part in (content.get("pre_tokenizer"), content.get("decoder")):
+            kinds |= {step.get("type") for step in tokenizer_json.steps(part)}
         rows = max(vocabulary.values()) + 1
         begins = np.ones(rows, bool)
         ends = np.zeros(rows, bool)
@@ -91,17 +95,6 @@ class WordBoundaries:
         starts[1:] |= self.ends[tokens[:-1]]
         starts[:1] = True
         return starts
-
-
-def _kinds(content: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the types of a tokenizer's splitters and of its decoder, those within others too."""
-    waiting = [content.get("pre_tokenizer"), content.get("decoder")]
-    while waiting:
-        step = waiting.pop()
-        if not isinstance(step, dict):
-            continue
-        yield str(step.get("type"))
-        waiting += step.get("pretokenizers") or step.get("decoders") or []
 
 
 def _marks(text: str) -> tuple[bool, bool]:

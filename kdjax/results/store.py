@@ -13,6 +13,9 @@ from kdjax.results.study import VERSION, Results
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 
+RESULTS = "results.json"
+"""File of a study's results, in its directory."""
+
 
 def write_results(path: Path, results: Results) -> None:
     """Write results.json, whole or not at all.

@@ -41,6 +41,11 @@ STORED_WORDS = "stored_words"
 """In a field's metadata: value -> the word that files have for it."""
 
 
+def is_left_out(field: Field[Any], content: Any) -> bool:
+    """Return whether a field's value is not written: a later field that is at its default."""
+    return LATER in field.metadata and bool(content == field.default)
+
+
 def stored_words(words: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     """Return the metadata of a field whose values files have under other words.
 
@@ -80,7 +85,7 @@ def to_plain(value: Any) -> Any:
             content = getattr(value, field.name)
             if STORED_WORDS in field.metadata:
                 content = field.metadata[STORED_WORDS][content]
-            if LATER in field.metadata and content == field.default:
+            if is_left_out(field, content):
                 continue
             # Keys that no field has a name for lie beside those of the fields.
             if REST in field.metadata:

@@ -15,7 +15,7 @@ from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.report import notes, study_page, terminal, wall_clock
 from kdjax.results.runs import RunResult
-from kdjax.results.store import write_results
+from kdjax.results.store import RESULTS, write_results
 from kdjax.results.study import Results
 from kdjax.storage.files import remove_on_input_error
 from kdjax.study import manifest
@@ -28,8 +28,6 @@ from kdjax.study.study import Study
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.training.teacher.directories import CARD
 
-RESULTS = "results.json"
-"""In the study's directory."""
 PLAIN_WIDTH = 80
 """Columns of the table where the output is no terminal."""
 

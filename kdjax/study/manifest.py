@@ -9,7 +9,7 @@ from typing import Any
 
 from kdjax.budget.price import Price
 from kdjax.config import Config, first_difference, plain, to_dict
-from kdjax.config.data import LATER_SETTINGS, without_later_masking
+from kdjax.config.data import LATER_SETTINGS
 from kdjax.config.model import drop_later_settings
 from kdjax.errors import InputError
 from kdjax.storage.files import check_writable, entries, read_json, write_json
@@ -132,7 +132,6 @@ def shared_settings(config: Config) -> dict[str, Any]:
     for name, value in LATER_SETTINGS.items():
         if settings["data"][name] == value:
             del settings["data"][name]
-    settings["data"]["masking"] = without_later_masking(settings["data"]["masking"])
     drop_later_settings(settings["student"])
     drop_later_settings(settings["teacher"]["architecture"])
     # These change no result.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdjax.config import ModelConfig
-from tests.models.fixtures import BatchOf, ConfigWith, Scramble
+from tests.models.fixtures import BatchOf, ConfigWith, Scramble, packed
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -46,15 +46,7 @@ def batch_of() -> BatchOf:
         types: bool = False,
     ) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
-        segments = np.zeros((len(rows), length), np.int32)
-        positions = np.zeros_like(segments)
-        # Documents stand side by side; each counts its positions from 0.
-        for r, documents in enumerate(rows):
-            start = 0
-            for n, size in enumerate(documents, start=1):
-                segments[r, start : start + size] = n
-                positions[r, start : start + size] = np.arange(size)
-                start += size
+        segments, positions = packed(rows, length)
         # Padding is token 0, and no word is.
         tokens = np.where(segments > 0, rng.integers(1, CONFIG.vocab_size, segments.shape), 0)
         # Slots are drawn from the tokens, in order, as masking draws them.

@@ -17,6 +17,7 @@ from kdjax.models import FeatureRequest, abstract_params, forward, init, pooled_
 from kdjax.models.encoder import Encoder, LayerBlock
 from kdjax.models.ops.dispatch import trace_reference
 from kdjax.models.starts import ShapesOnly
+from tests.models.fixtures import packed
 
 CONFIG = zoo.resolve(
     ModelSpec(
@@ -45,14 +46,7 @@ def params_of(config: ModelConfig) -> Any:
 
 def batch_of(*rows: list[int], length: int = 12) -> dict[str, np.ndarray]:
     """Return rows of packed documents of the given lengths, padded."""
-    segments = np.zeros((len(rows), length), np.int32)
-    positions = np.zeros_like(segments)
-    for row, sizes in enumerate(rows):
-        start = 0
-        for n, size in enumerate(sizes, start=1):
-            segments[row, start : start + size] = n
-            positions[row, start : start + size] = np.arange(size)
-            start += size
+    segments, positions = packed(rows, length)
     tokens = np.random.default_rng(1).integers(1, 40, segments.shape) * (segments > 0)
     return {"tokens": tokens.astype(np.int32), "segments": segments, "positions": positions}
 

@@ -4,7 +4,6 @@ published scripts."""
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.dry_run import named_arms
 from tests import small_study
+from tests.small_study import FinishedStudy
 from tests.study.conftest import kdjax
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
@@ -28,24 +28,12 @@ ARMS: dict[str, Any] = {
 CACHE = {"logits": "all", "dtype": "float32", "batch_size": 8, "shared_by": 10}
 
 
-@dataclass(frozen=True)
-class Study:
-    recipe: Path
-    out: Path
-    results: dict[str, Any]
-
-    def run(self, arm: str) -> dict[str, Any]:
-        return next(run for run in self.results["runs"] if run["arm"] == arm)
-
-    def lines(self, arm: str) -> list[dict[str, float]]:
-        path = self.out / "runs" / f"{arm}-seed0" / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 @pytest.fixture(
     scope="module", params=["shallow", pytest.param("deeper", marks=pytest.mark.exhaustive)]
 )
-def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> FinishedStudy:
     """A study with models of 1 and 2 layers, or of 2 and 4."""
     here = tmp_path_factory.mktemp("arms")
     settings = small_study.settings(here)
@@ -61,10 +49,10 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     recipe = small_study.write(here, **changes)
     ended = kdjax("compare", recipe, "--out", here / "out")
     assert ended.status == 0, ended.err
-    return Study(recipe, here / "out", json.loads((here / "out" / "results.json").read_text()))
+    return FinishedStudy.read(recipe, here / "out")
 
 
-def test_each_arm_spends_the_budget_within_one_step(study: Study) -> None:
+def test_each_arm_spends_the_budget_within_one_step(study: FinishedStudy) -> None:
     for arm, described in study.results["arms"].items():
         run = study.run(arm)
         last = described["phases"][-1]["price"]["total"]
@@ -84,7 +72,7 @@ def test_each_arm_spends_the_budget_within_one_step(study: Study) -> None:
 
 
 def test_head_fit_is_booked_to_arms_with_logits_and_not_charged(
-    study: Study,
+    study: FinishedStudy,
 ) -> None:
     fitted = study.results["teacher"]["head_flops"]
     owed = {arm: study.run(arm)["spent"]["teacher_training"] for arm in study.results["arms"]}
@@ -93,7 +81,7 @@ def test_head_fit_is_booked_to_arms_with_logits_and_not_charged(
     assert owed["two_stage"] == 0
 
 
-def test_cached_arm_pays_its_share_and_no_teacher_forward(study: Study) -> None:
+def test_cached_arm_pays_its_share_and_no_teacher_forward(study: FinishedStudy) -> None:
     cache = study.results["cache"]
     online = study.run("logit")["spent"]
     stored = study.run("stored")["spent"]
@@ -110,14 +98,14 @@ def test_cached_arm_pays_its_share_and_no_teacher_forward(study: Study) -> None:
     )
 
 
-def test_cached_whole_logits_give_the_online_losses(study: Study) -> None:
+def test_cached_whole_logits_give_the_online_losses(study: FinishedStudy) -> None:
     online = study.lines("logit")
     stored = study.lines("stored")
     assert stored[0]["loss/logit"] == pytest.approx(online[0]["loss/logit"], rel=1e-5)
     assert stored[0]["loss/mlm"] == pytest.approx(online[0]["loss/mlm"], rel=1e-6)
 
 
-def test_two_stage_runs_the_teacher_in_its_second_phase_only(study: Study) -> None:
+def test_two_stage_runs_the_teacher_in_its_second_phase_only(study: FinishedStudy) -> None:
     first, second = study.results["arms"]["two_stage"]["phases"]
     assert first["price"]["teacher_forward"] == 0 < second["price"]["teacher_forward"]
     # The first phase ends at half the budget.
@@ -133,7 +121,7 @@ def test_two_stage_runs_the_teacher_in_its_second_phase_only(study: Study) -> No
     )
 
 
-def test_exported_params_hold_no_projections(study: Study) -> None:
+def test_exported_params_hold_no_projections(study: FinishedStudy) -> None:
     exported = load_file(study.out / "runs" / "head_start-seed0" / "params.safetensors")
     like = load_file(study.out / "runs" / "logit-seed0" / "params.safetensors")
     assert {name: x.shape for name, x in exported.items()} == {
@@ -141,7 +129,7 @@ def test_exported_params_hold_no_projections(study: Study) -> None:
     }
 
 
-def test_references_hold_each_start_and_the_teacher(study: Study) -> None:
+def test_references_hold_each_start_and_the_teacher(study: FinishedStudy) -> None:
     names = [reference["name"] for reference in study.results["references"]]
     assert names == [
         "untrained start",
@@ -151,7 +139,7 @@ def test_references_hold_each_start_and_the_teacher(study: Study) -> None:
     ]
 
 
-def test_report_lists_the_differences_between_arms(study: Study) -> None:
+def test_report_lists_the_differences_between_arms(study: FinishedStudy) -> None:
     page = (study.out / "report.html").read_text(encoding="utf-8")
     rows = {row["setting"]: row["values"] for row in study.results["differences"]}
     assert rows["start"]["head_start"] == "teacher layers: spread"
@@ -170,7 +158,7 @@ def test_report_lists_the_differences_between_arms(study: Study) -> None:
     assert not any("start" in same or "optimiser" in same for same in study.results["same"])
 
 
-def test_price_with_cached_arm_says_when_the_cache_pays_off(study: Study) -> None:
+def test_price_with_cached_arm_says_when_the_cache_pays_off(study: FinishedStudy) -> None:
     words = (
         "price",
         study.recipe,
@@ -189,7 +177,9 @@ def test_price_with_cached_arm_says_when_the_cache_pays_off(study: Study) -> Non
     assert unknown["cache"]["pays_off_after_epochs"] == known["cache"]["pays_off_after_epochs"]
 
 
-def test_run_from_cache_made_before_ends_with_the_same_params(study: Study, tmp_path: Path) -> None:
+def test_run_from_cache_made_before_ends_with_the_same_params(
+    study: FinishedStudy, tmp_path: Path
+) -> None:
     stored = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
     assert stored.status == 0, stored.err
     assert f"{study.results['cache']['flops']:.4g} FLOPs" in stored.err
@@ -204,7 +194,7 @@ def test_run_from_cache_made_before_ends_with_the_same_params(study: Study, tmp_
 
 
 def test_arms_command_lists_requests_and_relative_prices(
-    study: Study, monkeypatch: pytest.MonkeyPatch
+    study: FinishedStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = {
         name: named_arms.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.config import ModelConfig
 from kdjax.training.importance import calibration_flops
 from tests import small_study
+from tests.small_study import FinishedStudy
 from tests.study.conftest import kdjax
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
@@ -36,23 +36,13 @@ ARMS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Study:
-    recipe: Path
-    out: Path
-    results: dict[str, Any]
-
-    def run(self, arm: str) -> dict[str, Any]:
-        return next(run for run in self.results["runs"] if run["arm"] == arm)
-
-    def lines(self, arm: str) -> list[dict[str, float]]:
-        path = self.out / "runs" / f"{arm}-seed0" / "metrics.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return [line for line in lines if "learning_rate" in line]
+def steps(study: FinishedStudy, arm: str) -> list[dict[str, float]]:
+    """Return the lines that are of steps."""
+    return [line for line in study.lines(arm) if "learning_rate" in line]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> FinishedStudy:
     here = tmp_path_factory.mktemp("options")
     settings = small_study.settings(here)
     data = {**settings["data"], "max_predictions": 6, "mlm_probability_start": 0.4}
@@ -66,10 +56,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     )
     ended = kdjax("compare", recipe, "--out", here / "out")
     assert ended.status == 0, ended.err
-    return Study(recipe, here / "out", json.loads((here / "out" / "results.json").read_text()))
+    return FinishedStudy.read(recipe, here / "out")
 
 
-def test_calibration_is_priced_before_and_booked_to_the_pruned_arm(study: Study) -> None:
+def test_calibration_is_priced_before_and_booked_to_the_pruned_arm(study: FinishedStudy) -> None:
     teacher = ModelConfig(**small_study.TEACHER)
     flops = calibration_flops(teacher, 1, SEQUENCES, 16)
     spent = study.run("pruned")["spent"]
@@ -88,15 +78,15 @@ def test_calibration_is_priced_before_and_booked_to_the_pruned_arm(study: Study)
     assert f"pruned: calibration on {SEQUENCES} sequences takes {flops:.4g} FLOPs" in text
 
 
-def test_pruned_student_begins_as_its_teachers_parts(study: Study) -> None:
+def test_pruned_student_begins_as_its_teachers_parts(study: FinishedStudy) -> None:
     arms = study.results["arms"]
     assert arms["pruned"]["start"]["cut"] == "prune"
     (row,) = (row for row in study.results["differences"] if row["setting"] == "start")
     assert row["values"]["pruned"] == "teacher layers: lower, pruned by use on 30 sequences"
 
 
-def test_masking_rate_falls_over_the_budget_and_records_show_it(study: Study) -> None:
-    lines = study.lines("scratch")
+def test_masking_rate_falls_over_the_budget_and_records_show_it(study: FinishedStudy) -> None:
+    lines = steps(study, "scratch")
     rates = [line["mlm_probability"] for line in lines]
     assert rates[0] == pytest.approx(0.4)
     assert all(a > b for a, b in itertools.pairwise(rates))
@@ -106,17 +96,17 @@ def test_masking_rate_falls_over_the_budget_and_records_show_it(study: Study) ->
     assert masked[0] > 1.5 * (masked[-1] - masked[-2])
 
 
-def test_schedules_stay_and_end_as_the_arms_say(study: Study) -> None:
-    stable = [line["learning_rate"] for line in study.lines("scratch")]
+def test_schedules_stay_and_end_as_the_arms_say(study: FinishedStudy) -> None:
+    stable = [line["learning_rate"] for line in steps(study, "scratch")]
     middle = stable[2 : len(stable) // 2]
     assert middle
     assert set(middle) == {1e-2}
     assert stable[-1] < 3e-3
-    cosine = [line["learning_rate"] for line in study.lines("pruned")]
+    cosine = [line["learning_rate"] for line in steps(study, "pruned")]
     assert 1e-3 < cosine[-1] < cosine[0] <= 1e-2
 
 
-def test_audit_recounts_all_of_it(study: Study) -> None:
+def test_audit_recounts_all_of_it(study: FinishedStudy) -> None:
     ended = kdjax("audit", study.out)
     assert ended.status == 0, ended.out + ended.err
     # A masking rate that was another, and a calibration that nobody did, are found.
@@ -132,7 +122,7 @@ def test_audit_recounts_all_of_it(study: Study) -> None:
 
 
 def test_calibration_beyond_the_text_is_refused_before_training(
-    study: Study, tmp_path: Path
+    study: FinishedStudy, tmp_path: Path
 ) -> None:
     ended = kdjax(
         "compare",

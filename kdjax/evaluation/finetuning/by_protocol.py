@@ -29,6 +29,7 @@ from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel, step
 from kdjax.evaluation.finetuning.trial_files import read_trial, write_trial
 from kdjax.evaluation.metric import baseline
 from kdjax.storage.files import digest
+from kdjax.storage.typed_json import to_plain
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,30 @@ def finetune_one(
     scale = LabelScale.of(task)
     (model,) = train_lanes(step_key, dict(params), task.train, scale, specs, settings.warmup, saved)
     return model
+
+
+def key_of_one(
+    setup: EncoderSetup,
+    encoder: Mapping[str, Any],
+    task: Task,
+    settings: FinetuneConfig,
+    hyperparameters: Setting,
+    seed: int,
+    *more: Any,
+) -> str:
+    """Compute the digest of all that a model of `finetune_one` follows from.
+
+    Args:
+        setup: configuration of the model, and how it is computed.
+        encoder: parameters that it starts from.
+        task: rows that it is trained on and measured on.
+        settings: settings besides the hyperparameters.
+        hyperparameters: learning rate, batch size and steps.
+        seed: fine-tuning seed.
+        more: what that which is made by the model follows from besides, as plain values.
+    """
+    content = content_key(step_key_of(setup, task, settings), settings, encoder, task)
+    return digest([content, to_plain(hyperparameters), seed, *more])
 
 
 class _Runner:

@@ -8,13 +8,16 @@ from typing import Any
 
 from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Task
-from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, encoder_of, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import (
+    TunedEncoder,
+    encoder_of,
+    finetune_one,
+    key_of_one,
+)
 from kdjax.evaluation.finetuning.protocols import fixed_setting
-from kdjax.evaluation.finetuning.saved import RunningState, content_key
-from kdjax.evaluation.finetuning.trial import EncoderSetup, step_key_of
+from kdjax.evaluation.finetuning.saved import RunningState
+from kdjax.evaluation.finetuning.trial import EncoderSetup
 from kdjax.models import abstract_params
-from kdjax.storage.files import digest
-from kdjax.storage.typed_json import to_plain
 
 DIRECTORY = "intermediate"
 """Directory beside those of the protocols that holds tuned encoders."""
@@ -51,9 +54,7 @@ def tuned_start(
     saved = None
     finished = None
     if directory is not None:
-        step_key = step_key_of(setup, task, settings)
-        content = content_key(step_key, settings, encoder, task)
-        key = digest([content, to_plain(hyperparameters), seed])
+        key = key_of_one(setup, encoder, task, settings, hyperparameters, seed)
         saved = RunningState(directory / DIRECTORY, f"{task.name}.running", key)
         finished = RunningState(directory / DIRECTORY, f"{task.name}.encoder", key)
         tuned = finished.restore(abstract_params(setup.config, mlm=False))

@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Split, Task
-from kdjax.evaluation.finetuning.by_protocol import TunedEncoder, encoder_of, finetune_one
+from kdjax.evaluation.finetuning.by_protocol import (
+    TunedEncoder,
+    encoder_of,
+    finetune_one,
+    key_of_one,
+)
 from kdjax.evaluation.finetuning.results import FinetuningTrial, Setting
-from kdjax.evaluation.finetuning.saved import RunningState, content_key, split_digest
+from kdjax.evaluation.finetuning.saved import RunningState, split_digest
 from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel, step_key_of
+from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel
 from kdjax.evaluation.finetuning.trial_files import check_trial
-from kdjax.storage.files import digest
 from kdjax.storage.sealed import read_sealed, write_sealed
-from kdjax.storage.typed_json import to_plain
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,8 @@ def predict_unlabelled(
             that cannot be written or read.
     """
     encoder = encoder_of(params, start)
-    step_key = step_key_of(setup, task, settings)
-    content = content_key(step_key, settings, encoder, task)
     hidden = {result: split_digest(split) for result, split in task.unlabelled.items()}
-    key = digest([content, to_plain(hyperparameters), seed, hidden])
+    key = key_of_one(setup, encoder, task, settings, hyperparameters, seed, hidden)
 
     path = directory / f"{task.name}.json"
     if path.is_file():

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from kdjax.config import FinetuneConfig
-from kdjax.config.model import identity
+from kdjax.config import FinetuneConfig, to_dict
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
 from kdjax.evaluation.finetuning.step import StepKey
@@ -158,7 +157,7 @@ def content_key(
         task: rows that they are trained on and measured on.
     """
     followed = {
-        "model": identity(step_key.model),
+        "model": to_dict(step_key.model),
         "optimizer": [step_key.weight_decay, step_key.eps, step_key.clip, settings.warmup],
         "pool": step_key.pool,
         "dtype": step_key.dtype,

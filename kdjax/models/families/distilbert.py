@@ -51,4 +51,5 @@ DISTILBERT = StoredClass(
     # Sinusoidal positions are a table as well, which the file holds.
     only={},
     act="activation",
+    has_pooler=False,
 )

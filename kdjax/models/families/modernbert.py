@@ -220,4 +220,5 @@ MODERNBERT = StoredClass(
     act="hidden_activation",
     read=_read,
     write=_write,
+    has_pooler=False,
 )

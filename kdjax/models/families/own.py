@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax.config import ModelConfig
-from kdjax.config.model import LATER_SETTINGS
 from kdjax.errors import InputError, nearest
 from kdjax.models.families.naming import DottedPaths
 from kdjax.models.families.stored_class import number
+from kdjax.storage import typed_json
 
 MODEL_TYPE = "kdjax"
 """Their `model_type`, which transformers refuses by name."""
@@ -42,7 +42,7 @@ def from_json(raw: Mapping[str, Any], where: object) -> ModelConfig:
             raise InputError(f"{where}: unknown setting {name!r}{nearest(name, fields)}")
     for name, known in fields.items():
         # A model that an earlier version saved has the defaults of what is new.
-        if name not in settings and name in LATER_SETTINGS:
+        if name not in settings and typed_json.LATER in known.metadata:
             continue
         if name not in settings:
             raise InputError(f"{where}: {name} is missing")

@@ -64,4 +64,5 @@ ROFORMER = StoredClass(
     only={"rotary_value": False, **NO_DECODER},
     turns_neighbours=True,
     further_tensors=_sine_table,
+    has_pooler=False,
 )

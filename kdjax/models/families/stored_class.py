@@ -88,6 +88,7 @@ class StoredClass:
             head's halves.
         offset_positions: whether the position table begins with rows up to the padding token's id,
             of no position.
+        has_pooler: whether it has a pooler beside the encoder, of which a checkpoint here has none.
         further_tensors: makes tensors that the class stores and no parameter stands for.
     """
 
@@ -106,6 +107,7 @@ class StoredClass:
     write: Callable[[ModelConfig], Settings] = _nothing
     turns_neighbours: bool = False
     offset_positions: bool = False
+    has_pooler: bool = True
     further_tensors: Callable[[ModelConfig], dict[str, np.ndarray]] = _nothing
 
     def differences(self, config: ModelConfig) -> dict[str, str]:

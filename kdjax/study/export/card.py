@@ -174,8 +174,7 @@ def _loading(exported: ExportedModel) -> str:
 def _has_pooler(config: ModelConfig) -> bool:
     """Return whether the class of transformers has a pooler beside the encoder."""
     stored = door.class_of(config)
-    no_pooler = ("distilbert", "modernbert", "roformer")
-    return stored is not None and stored.model_type not in no_pooler
+    return stored is not None and stored.has_pooler
 
 
 def _limits(exported: ExportedModel) -> str:

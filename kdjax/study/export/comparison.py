@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from kdjax.report import numbers, sentences, summary
 from kdjax.report.phrases import counted
-from kdjax.results.store import read_results
+from kdjax.results.store import RESULTS, read_results
 from kdjax.results.study import Results
 from kdjax.study.runs.recorded_run import RecordedRun
-
-RESULTS = "results.json"
 
 
 def comparison_section(run: RecordedRun) -> str:

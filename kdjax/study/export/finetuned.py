@@ -14,15 +14,12 @@ from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.finetuning import FinetunedModel, FinetuningTrial, finetune_one
-from kdjax.evaluation.finetuning.by_protocol import encoder_of
-from kdjax.evaluation.finetuning.saved import RunningState, content_key
+from kdjax.evaluation.finetuning.by_protocol import encoder_of, key_of_one
+from kdjax.evaluation.finetuning.saved import RunningState
 from kdjax.evaluation.finetuning.scoring import score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.finetuning.trial import step_key_of
 from kdjax.models.families.task_heads import TaskHead
 from kdjax.progress import Reporter
-from kdjax.storage.files import digest
-from kdjax.storage.typed_json import to_plain
 from kdjax.study.runs.recorded_run import RecordedRun
 from kdjax.study.runs.retuning import (
     comparison,
@@ -116,9 +113,7 @@ def tune_again(
         start = intermediate_encoder(run, setup, params, tasks[recorded.intermediate])
     encoder = encoder_of(params, start)
     seed = run.result.seed
-    step_key = step_key_of(setup, task, run.finetuning)
-    content = content_key(step_key, run.finetuning, encoder, task)
-    key = digest([content, to_plain(recorded.chosen), seed])
+    key = key_of_one(setup, encoder, task, run.finetuning, recorded.chosen, seed)
     saved = RunningState(trial_directory(run, EXPORTED, protocol), task_name, key)
 
     reporter.status(f"fine-tuning on {task_name}, {protocol}")

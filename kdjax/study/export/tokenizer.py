@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdjax import tokenizer_json
 from kdjax.config import ModelConfig
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.special_tokens import templates
@@ -38,7 +39,8 @@ def adapt_tokenizer(directory: Path, source: Path, model: ModelConfig) -> None:
     if is_framed and not content.get("truncation") and not content.get("padding"):
         return
     if not is_framed:
-        frame = _template(TextTokenizer.read(source), _texts(content))
+        texts = {number: entry for entry, number in tokenizer_json.entries(content).items()}
+        frame = _template(TextTokenizer.read(source), texts)
         content["post_processor"] = _with_frame(processor, frame)
     content |= {"truncation": None, "padding": None}
     path = directory / TOKENIZER
@@ -47,33 +49,22 @@ def adapt_tokenizer(directory: Path, source: Path, model: ModelConfig) -> None:
 
 def _tells_types(processor: Any) -> bool:
     """Return whether a post-processor that frames gives a pair's second text the type 1."""
-    kind = processor.get("type")
-    if kind == "Sequence":
-        return any(_tells_types(step) for step in processor["processors"])
-    if kind != "TemplateProcessing":
-        return bool(kind == "BertProcessing")
+    return any(_step_tells_types(step) for step in tokenizer_json.steps(processor))
+
+
+def _step_tells_types(step: Mapping[str, Any]) -> bool:
+    """Return whether one step of a post-processor does."""
+    if step.get("type") != "TemplateProcessing":
+        return bool(step.get("type") == "BertProcessing")
     # What stands before the second text is of type 0, it and what follows of type 1.
     expected = 0
-    for piece in processor["pair"]:
+    for piece in step["pair"]:
         ((_, values),) = piece.items()
         if values["id"] == "B" and "Sequence" in piece:
             expected = 1
         if values["type_id"] != expected:
             return False
     return expected == 1
-
-
-def _texts(content: Mapping[str, Any]) -> dict[int, str]:
-    """Return the special entries of a tokenizer.json by their ids."""
-    texts: dict[int, str] = {}
-    vocabulary = content["model"].get("vocab")
-    if isinstance(vocabulary, dict):
-        texts |= {number: entry for entry, number in vocabulary.items()}
-    elif isinstance(vocabulary, list):
-        texts |= {number: entry[0] for number, entry in enumerate(vocabulary)}
-    for added in content.get("added_tokens") or ():
-        texts[added["id"]] = added["content"]
-    return texts
 
 
 def _template(tokenizer: TextTokenizer, texts: Mapping[int, str]) -> dict[str, Any]:

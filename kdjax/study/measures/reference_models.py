@@ -9,7 +9,6 @@ from typing import Any
 
 from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
-from kdjax.config.model import identity
 from kdjax.results.runs import ReferenceModel
 from kdjax.storage.files import digest, read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain, to_plain
@@ -49,7 +48,7 @@ class ReferenceModels:
                 name += f" ({', '.join(arm.name for arm in arms)})"
             # The name follows from student and start, not from the first arm that has them: other
             # arms may join a study.
-            follows_from = [identity(arms[0].student), plain(to_dict(arms[0].start))]
+            follows_from = [to_dict(arms[0].student), plain(to_dict(arms[0].start))]
             for seed in self._plan.config.seeds:
                 rows.append(
                     self._reference(

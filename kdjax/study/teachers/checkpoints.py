@@ -11,7 +11,6 @@ from kdjax import models
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import Config, plain, to_dict
-from kdjax.config.model import identity
 from kdjax.data.corpus import Corpus
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, zoo
@@ -42,7 +41,7 @@ def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str
     if masking := config.data.masking.identity():
         data["masking"] = masking
     return {
-        "architecture": identity(zoo.resolve(config.teacher.architecture)),
+        "architecture": to_dict(zoo.resolve(config.teacher.architecture)),
         "train": settings,
         "data": data,
         "corpus": corpus_digest,
