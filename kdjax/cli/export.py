@@ -36,7 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="push the directory to a repository of the Hub, in one commit",
     )
     parser.add_argument(
-        "--revision", default="", metavar="BRANCH", help="branch that is pushed to; main"
+        "--revision",
+        default="",
+        metavar="NAME",
+        help="chck_1M and the like: the student when it had seen as many words; else the branch "
+        "that is pushed to; main",
+    )
+    parser.add_argument(
+        "--revisions",
+        action="store_true",
+        help="export the finished student (main) and every snapshot of the run (chck_1M …), a "
+        "folder of DIR each, and with --push a branch each",
     )
     parser.add_argument("--private", action="store_true", help="make a private repository")
 
@@ -53,6 +63,7 @@ def run(options: Options) -> None:
         license=options.license,
         push=options.push,
         revision=options.revision,
+        revisions=options.revisions,
         private=options.private,
     )
     for line in export_run(options.run, options.out, chosen):
@@ -64,8 +75,8 @@ COMMAND = Command(
     "A finished run's student as a directory that transformers or sentence-transformers loads, "
     "with a model card; pushed to the Hub if asked.",
     run,
-    usage="RUN --out DIR [--task NAME] [--format sentence-transformers] [--license ID] "
-    "[--push OWNER/NAME]",
+    usage="RUN --out DIR [--task NAME] [--format sentence-transformers] [--revisions] "
+    "[--license ID] [--push OWNER/NAME]",
     add_arguments=add_arguments,
     takes_recipe=False,
 )

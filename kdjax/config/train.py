@@ -19,6 +19,15 @@ from kdjax.storage.paths import check_setting
 Dtype = Literal["float32", "bfloat16"]
 """Types that models compute in."""
 
+_MILLION = 10**6
+BABYLM_WORDS = (
+    *range(_MILLION, 10 * _MILLION, _MILLION),
+    *range(10 * _MILLION, 100 * _MILLION, 10 * _MILLION),
+    *range(100 * _MILLION, 1001 * _MILLION, 100 * _MILLION),
+)
+"""Words seen at which BabyLM's evaluation looks at a model, under the names chck_1M to
+chck_1000M."""
+
 _OPTIMIZER_WORDS = {
     "name": ("adamw", "muon"),
     "schedule": ("linear", "cosine", "wsd"),
@@ -193,6 +202,11 @@ class CheckpointConfig:
     patience: float = 3600.0
     """Seconds that a run goes on while no checkpoint can be written, say because the disk is full,
     before it stops; 0 to 1e10."""
+    keep_at_words: tuple[int, ...] | Literal["babylm"] = field(default=(), metadata=LATER)
+    """Numbers of words, ascending, 1 to 1e15: a run's student is kept at the first step at which it
+    has seen as many, beside the one at the end, for `kdjax export --revisions`. `babylm`: those
+    that BabyLM's evaluation asks for, 1, 2, … 10, 20, … 100, 200, … 1,000 million. Changes no
+    result."""
 
     def __post_init__(self) -> None:
         where = "train.checkpoint"
@@ -200,6 +214,30 @@ class CheckpointConfig:
         check_range(self, f"{where}.", 0, 1e10, "seconds", "patience")
         check_range(self, f"{where}.", 1, 10**6, "keep")
         check_setting(self.directory, f"{where}.directory", bucket=True)
+        self._check_words()
+
+    def _check_words(self) -> None:
+        """Check the numbers of words at which the student is kept.
+
+        Raises:
+            InputError: they are neither ascending whole numbers nor a known word.
+        """
+        name = "train.checkpoint.keep_at_words"
+        if isinstance(self.keep_at_words, str):
+            known = self.keep_at_words == "babylm"
+            expect(known, name, repr(self.keep_at_words), "babylm, or numbers of words")
+            return
+        for words in self.keep_at_words:
+            check_number(words, name, 1, 10**15, whole=True)
+        ascends = sorted(set(self.keep_at_words)) == list(self.keep_at_words)
+        expect(ascends, name, list(self.keep_at_words), "ascending numbers of words")
+
+    @property
+    def words_of_snapshots(self) -> tuple[int, ...]:
+        """Return the numbers of words at which the student is kept, ascending."""
+        if isinstance(self.keep_at_words, str):
+            return BABYLM_WORDS
+        return self.keep_at_words
 
 
 @dataclass(frozen=True)

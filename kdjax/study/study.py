@@ -22,6 +22,7 @@ from kdjax.study.batches import check_calibration, train_batches
 from kdjax.study.machine import versions
 from kdjax.study.manifest import ArmCost, StudyManifest
 from kdjax.study.runs.run_backup import RESULT
+from kdjax.study.runs.snapshots import check_snapshots, unreached_line
 from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
 from kdjax.study.tuned import tuning_of
@@ -118,6 +119,7 @@ class Study:
                 check_teacher(config, plan.layout)
         artifacts.make("task_scores", "minimal_pairs")
         train_batches(config, artifacts.corpus, plan.batch_shape.batch_size, seed=0)
+        check_snapshots(config, artifacts.corpus)
         # Before anything is trained: the recipe may refuse what it finds.
         artifacts.make("contamination")
 
@@ -126,6 +128,7 @@ class Study:
             tokens = sum(span.steps * span.tokens_per_step for span in spans)
             sequences = tokens // plan.batch_shape.seq_len
             refuse_repeated_text(config, artifacts.corpus, f"arms.{name}", sequences)
+            self._log_unreached(name, sequences)
 
         # What a pruned student keeps is measured on text that is there.
         for name, arm in plan.arms.items():
@@ -153,6 +156,15 @@ class Study:
             }
         )
         self._manifest.write(self.costs)
+
+    def _log_unreached(self, arm: str, sequences: int) -> None:
+        """Say which snapshots the budget of an arm ends before, by its sequences, if any."""
+        corpus = self.artifacts.corpus
+        tokens = sequences / corpus.sequences("train") * corpus.tokens("train")
+        words = self.plan.config.train.checkpoint.words_of_snapshots
+        seen = corpus.manifest.words_in(tokens) if sequences else None
+        if line := unreached_line(words, seen, about=True):
+            self.reporter.log(f"arms.{arm}: {line}")
 
     def unspent(self, runs: Sequence[tuple[str, int]]) -> float:
         """Return what unfinished runs may still spend, in the budget's unit.

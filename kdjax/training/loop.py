@@ -49,6 +49,9 @@ class TrainingLoop(ABC):
                 # Evaluation comes first, so a checkpoint of this step has its point of the curve.
                 if self.evaluation_is_due():
                     self.measure_held_out(state)
+                # So do weights that stay: a run that goes on from here does not pass them again.
+                if self.snapshot_is_due():
+                    self.keep_snapshot(state)
                 if step_input.signals.stop:
                     self.save_now(state)
                     raise Stopped(f"saved at step {self.steps}")
@@ -92,6 +95,19 @@ class TrainingLoop(ABC):
     @abstractmethod
     def measure_held_out(self, state: State) -> None:
         """Measure the student on held-out text, unless that was done after this very step."""
+
+    @abstractmethod
+    def snapshot_is_due(self) -> bool:
+        """Return whether the last step reached one of the numbers of words at which the student is
+        kept."""
+
+    @abstractmethod
+    def keep_snapshot(self, state: State) -> None:
+        """Keep the student of each run that reached one of its numbers of words by the last step.
+
+        Raises:
+            InputError: it cannot be written.
+        """
 
     @abstractmethod
     def save(self, state: State) -> None:

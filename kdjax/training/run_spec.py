@@ -20,6 +20,7 @@ from kdjax.training.checkpoints.storage import CheckpointStorage
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.records import run_records
 from kdjax.training.records.sinks import About
+from kdjax.training.snapshots import Snapshots
 from kdjax.training.step import State
 
 
@@ -45,6 +46,7 @@ class RunSpec:
         phase_ended: function called after a phase's last step, before any of a later one, with the
             phase's number from 0, the student's parameters on the host and the ledger. A run that
             is resumed there calls it again.
+        snapshots: numbers of words at which the student is kept; None: it is kept at the end alone.
         checkpoints: directory of the checkpoints, a path or gs://bucket/path; None: in `directory`.
         warn: function called with a line about what goes wrong and does not stop the run.
         about: names of study, arm and seed, for TensorBoard and Weights & Biases.
@@ -65,6 +67,7 @@ class RunSpec:
     evaluate: Callable[[Any], Mapping[str, float]] | None = None
     watch: Callable[[Progress], None] = lambda progress: None
     phase_ended: Callable[[int, Any, Ledger], None] | None = None
+    snapshots: Snapshots | None = None
     checkpoints: str | Path | None = None
     warn: Callable[[str], None] = process_logging.warn
     about: About | None = None

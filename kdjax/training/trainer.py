@@ -277,6 +277,29 @@ class Trainer(TrainingLoop):
         self.read_stopwatch()
 
     @override
+    def snapshot_is_due(self) -> bool:
+        return bool(self._reached_words())
+
+    @override
+    def keep_snapshot(self, state: State) -> None:
+        # A step whose loss is not finite is found first: it leaves no snapshot.
+        self.finish_pending()
+        if self.spec.snapshots is None:
+            return
+        with self.stopwatch("checkpoint"):
+            params = hosts.to_host(state.params["model"])
+            for words in self._reached_words():
+                self.spec.snapshots.keep(words, params, self.ledger)
+        self.read_stopwatch()
+
+    def _reached_words(self) -> list[int]:
+        """List the numbers of words, of those at which the student is kept, that the last step
+        reached."""
+        if self.spec.snapshots is None:
+            return []
+        return self.spec.snapshots.reached(self._ledger_before_step.tokens, self.ledger.tokens)
+
+    @override
     def save(self, state: State) -> None:
         self._save(state)
 

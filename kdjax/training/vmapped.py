@@ -195,6 +195,19 @@ class VmappedTrainer(TrainingLoop):
         self._each_with_state(state, Trainer.measure_held_out)
 
     @override
+    def snapshot_is_due(self) -> bool:
+        # Each seed has its own text, and reaches as many words at a step of its own.
+        return any(trainer.snapshot_is_due() for trainer in self._lanes.values())
+
+    @override
+    def keep_snapshot(self, state: State) -> None:
+        def keep(trainer: Trainer, state: State) -> None:
+            if trainer.snapshot_is_due():
+                trainer.keep_snapshot(state)
+
+        self._each_with_state(state, keep)
+
+    @override
     def save(self, state: State) -> None:
         self._each_with_state(state, Trainer.save)
 

@@ -17,10 +17,12 @@ from kdjax.report import numbers
 from kdjax.report.phrases import counted
 from kdjax.study.export import names
 from kdjax.study.export.comparison import comparison_section
+from kdjax.study.export.cost import cost_section
 from kdjax.study.export.directory import Format
 from kdjax.study.export.finetuned import TunedStudent
 from kdjax.study.runs.recorded_run import RecordedRun
 from kdjax.study.runs.retuning import scores_in_words, setting_in_words
+from kdjax.study.runs.snapshots import Snapshot
 
 USABLE_POSITIONS = 512
 """Positions that evaluations of encoders take for granted."""
@@ -44,6 +46,7 @@ class ExportedModel:
         library: library that its directory is for.
         license: licence that its user names, or that it is unknown.
         tuned: how it was fine-tuned on a task; None: it was not.
+        snapshot: where on the run's way it is from; None: from its end.
     """
 
     run: RecordedRun
@@ -51,6 +54,7 @@ class ExportedModel:
     library: Format
     license: str
     tuned: TunedStudent | None = None
+    snapshot: Snapshot | None = None
 
     @property
     def has_mlm_head(self) -> bool:
@@ -75,14 +79,17 @@ def model_card(exported: ExportedModel) -> str:
         InputError: the study's results.json is damaged.
     """
     result = exported.run.result
+    comparison = "What the study says of its arms is said of finished students."
+    if exported.snapshot is None:
+        comparison = comparison_section(exported.run)
     sections = {
         "": _what_it_is(exported),
         "How to load it": _loading(exported),
         "Mind": _limits(exported),
-        "What it cost": _ledger(exported),
+        "What it cost": cost_section(exported.run, exported.snapshot),
         "Text and licence": _text(exported),
         "What it scores": _scores(exported),
-        "Beside the other arms": comparison_section(exported.run),
+        "Beside the other arms": comparison,
         "How to cite": _citation(),
     }
     parts = [f"---\n{_head(exported)}---\n\n# {result.arm}, seed {result.seed}\n"]
@@ -132,12 +139,20 @@ def _what_it_is(exported: ExportedModel) -> str:
             f"setting of the protocol `{exported.tuned.protocol}`; that is not in the budget."
         )
         tuned = f"\n\n{of_head}"
+    snapshot = ""
+    if exported.snapshot is not None:
+        snapshot = (
+            f"\n\nThis is the student on its way, `{exported.snapshot.name}`: at the first step at "
+            f"which it had seen {exported.snapshot.words:,} words. Its learning rate had not "
+            "fallen to its end yet."
+        )
     return (
         f"An encoder of {counted(config.layers, 'layer')}, width {config.width}, {config.heads} "
         f"heads, {total:,} parameters, of them {parameters.embeddings:,} in embeddings. kdjax "
         f"{kdjax.__version__} trained it as the arm `{run.result.arm}` of a study that compares "
         f"distillation and pretraining under one budget: {numbers.budget(run.result.budget)} a "
         f"run.{teacher} Objective: {_objective(run)}.{tuned}"
+        f"{snapshot}"
     )
 
 
@@ -213,30 +228,6 @@ def _limits(exported: ExportedModel) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _ledger(exported: ExportedModel) -> str:
-    """Return the run's ledger as a table."""
-    result = exported.run.result
-    rows = {"budget of the run": numbers.budget(result.budget)}
-    for account, flops in result.spent.items():
-        if flops and account not in ("total", "charged"):
-            rows[f"FLOPs of `{account}`"] = f"{flops:,}"
-    rows |= {
-        "FLOPs in all": f"{result.spent.get('total', 0):,}",
-        "of them charged to the budget": f"{result.spent.get('charged', 0):,}",
-        "steps": f"{result.steps:,}",
-        "tokens seen, without padding": f"{result.tokens_seen:,}",
-        "of them for the first time": f"{result.tokens_unique:,}",
-        "words seen": "not counted" if result.words_seen is None else f"{result.words_seen:,}",
-        "epochs": f"{result.epochs:.4g}",
-        "SHA-256 of the parameters": f"`{result.params_sha256}`",
-        "last entry of the ledger": f"`{result.ledger_sha256}`",
-    }
-    table = ["| | |", "|---|---|"]
-    table += [f"| {name} | {value} |" for name, value in rows.items()]
-    note = "FLOPs are XLA's count of the reference form of each step."
-    return "\n".join([*table, "", note])
-
-
 def _text(exported: ExportedModel) -> str:
     """Return what it was trained on, and under which licence it is."""
     config = exported.run.config
@@ -253,6 +244,8 @@ def _text(exported: ExportedModel) -> str:
 def _scores(exported: ExportedModel) -> str:
     """Return what was measured of the run, or of the fine-tuned model."""
     run = exported.run
+    if exported.snapshot is not None:
+        return "Nothing was measured of it; of the finished student the card says it."
     lines = []
     if exported.tuned is not None:
         trial = exported.tuned.trial

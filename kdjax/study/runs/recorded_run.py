@@ -20,6 +20,7 @@ from kdjax.study.artifacts.artifact_dirs import artifact_dirs
 from kdjax.study.artifacts.corpus import tokenizer_of, trains_tokenizer
 from kdjax.study.runs.run_backup import MANIFEST, RESULT
 from kdjax.study.runs.run_manifest import RunManifest
+from kdjax.study.runs.snapshots import FACTS, FOLDER, Snapshot
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
 from kdjax.training.params_file import load_params
@@ -61,15 +62,16 @@ class RecordedRun:
         Raises:
             InputError: they are missing or damaged, or not those that the result names.
         """
-        path = self.directory / PARAMS
-        params = load_params(path)
-        params_sha256 = sha256(params)
-        if params_sha256 != self.result.params_sha256:
-            raise InputError(
-                f"{path}: the parameters' SHA-256 is {params_sha256}, expected that of {RESULT}, "
-                f"{self.result.params_sha256}"
-            )
-        return params
+        return _params_of(self.directory / PARAMS, self.result.params_sha256, RESULT)
+
+    def params_at(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Read the student's parameters as they were at one of the run's snapshots.
+
+        Raises:
+            InputError: they are missing or damaged, or not those that the snapshot names.
+        """
+        path = self.directory / FOLDER / snapshot.name / PARAMS
+        return _params_of(path, snapshot.params_sha256, FACTS)
 
     def tokenizer(self) -> Path:
         """Return the tokenizer that the run's text was split by.
@@ -92,6 +94,22 @@ class RecordedRun:
         if study.parent.name == "cells":
             shared = study.parent.parent / "shared"
         return artifact_dirs(self.config, study, shared)["data"]
+
+
+def _params_of(path: Path, expected_sha256: str | None, named_in: str) -> dict[str, Any]:
+    """Read parameters, and hold them against the SHA-256 that a file beside them names.
+
+    Raises:
+        InputError: they are missing or damaged, or others.
+    """
+    params = load_params(path)
+    params_sha256 = sha256(params)
+    if params_sha256 != expected_sha256:
+        raise InputError(
+            f"{path}: the parameters' SHA-256 is {params_sha256}, expected that of {named_in}, "
+            f"{expected_sha256}"
+        )
+    return params
 
 
 def recorded_run(directory: Path) -> RecordedRun:

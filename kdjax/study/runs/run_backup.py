@@ -175,6 +175,21 @@ class RunBackup:
             if directory is not None:
                 _copy_missing(directory / name, self._run_dir / name, last)
 
+    def download_folders(self, parent: str, last: str) -> None:
+        """Copy each folder of one of the run's folders into its directory, where it is missing.
+
+        Args:
+            parent: name of the folder that holds them.
+            last: file of each that is written last, so that its presence shows the rest.
+
+        Raises:
+            InputError: the backup cannot be read.
+        """
+        with self._reachable() as directory:
+            if directory is not None and (directory / parent).exists():
+                for folder in (directory / parent).iterdir():
+                    _copy_missing(folder, self._run_dir / parent / folder.name, last)
+
     def upload_folder(self, name: str, last: str) -> None:
         """Copy one of the run's folders into the backup, where it is missing.
 

@@ -22,6 +22,7 @@ from kdjax.study.runs.groups import groups
 from kdjax.study.runs.run_backup import FINETUNING, RESULT, RunBackup
 from kdjax.study.runs.run_manifest import register_run
 from kdjax.study.runs.run_row import RunMeasures, run_row
+from kdjax.study.runs.snapshots import FACTS, FOLDER, passed_line, run_snapshots, unreached_line
 from kdjax.study.study import Study
 from kdjax.study.writer import sole_writer
 from kdjax.training.arm import Arm
@@ -116,6 +117,7 @@ class StudyRunner:
             run_dir = self._plan.run_dir(arm, seed)
             register_run(self._study, arm, seed, backup)
             backup.download()
+            backup.download_folders(FOLDER, FACTS)
             if hosts.broadcast_from_main(self._study.is_finished(arm, seed)):
                 backup.upload_and_prune()
                 # The main process alone is sure to have it on its disk.
@@ -162,7 +164,9 @@ class StudyRunner:
         specs = []
         for seed, backup in backups.items():
             spec = self._run_spec(arm, seed, compiled_phases[seed], backup)
-            specs.append(replace(spec, mask_rate=rate))
+            manifest = self._artifacts.corpus.manifest
+            snapshots = run_snapshots(self._config, manifest, spec.directory, backup)
+            specs.append(replace(spec, mask_rate=rate, snapshots=snapshots))
         # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
         for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):
@@ -267,3 +271,9 @@ class StudyRunner:
             f"{row.arm}, seed {row.seed}: {counted(row.steps, 'step')}, "
             f"{row.spent['charged']:.4g} FLOPs; {figures}"
         )
+        words = self._config.train.checkpoint.words_of_snapshots
+        run_dir = self._plan.run_dir(row.arm, row.seed)
+        unreached = unreached_line(words, row.words_seen)
+        passed = passed_line(run_dir, words, row.words_seen)
+        for line in filter(None, [unreached, passed]):
+            self._reporter.log(f"{row.arm}, seed {row.seed}: {line}")
