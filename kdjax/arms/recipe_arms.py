@@ -29,7 +29,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
     Raises:
         InputError: no arms, an unknown arm, an objective these models do not allow, sequences
             longer than the models' positions, stored outputs without mask views; or under a budget
-            of hours a pruned start or a masking rate that changes.
+            of hours a pruned start, a masking rate that changes or a warm-up of its own budget.
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
@@ -53,10 +53,25 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 f"arms.{arm.name}: start.cut is 'prune' under budget.hours, expected 'project': "
                 "the time of calibrating is not on a run's clock"
             )
+        _check_warmup(config, arm)
         if arm.stored_features:
             _check_cached(config, arm)
     check_primary(config, arms)
     return arms
+
+
+def _check_warmup(config: Config, arm: Arm) -> None:
+    """Check that a warm-up of its own budget has a unit that the run's budget has.
+
+    Raises:
+        InputError: the run's budget is of hours.
+    """
+    warmup_budget = arm.phases[0].optimizer.warmup_budget
+    if warmup_budget and config.budget.kind == "hours":
+        raise InputError(
+            f"arms.{arm.name}: optimizer.warmup_budget is {warmup_budget:g} under budget.hours, "
+            "expected 0: a clock decides how long the warm-up is"
+        )
 
 
 def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:

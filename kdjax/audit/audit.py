@@ -12,6 +12,7 @@ from pathlib import Path
 from kdjax.audit.findings import AuditFindings, Mismatch
 from kdjax.audit.results import without_versions
 from kdjax.audit.study import audit_study
+from kdjax.audit.trunks import audit_trunks
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
@@ -19,7 +20,7 @@ from kdjax.results.store import RESULTS, results_of
 from kdjax.storage.typed_json import to_plain
 from kdjax.study import manifest as study_manifest
 from kdjax.sweep import sweep
-from kdjax.sweep.cells import cells_of
+from kdjax.sweep.cells import cells_of, shares_trunk
 from kdjax.sweep.collect import collect
 from kdjax.sweep.schema import sweep_of
 
@@ -84,6 +85,8 @@ def _audit_sweep(directory: Path, findings: AuditFindings) -> None:
             recorded = sweep_of(content, path)
             config = from_dict(plain(recorded.config))
             cells = cells_of(config)
+            if shares_trunk(config):
+                audit_trunks(directory, config, findings)
             of_cells = [
                 results_of(studies[cell.name], directory / "cells" / cell.name / RESULTS)
                 for cell in cells

@@ -9,12 +9,15 @@ from typing import Any
 
 from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.audit.findings import NOTHING, shared_part
+from kdjax.audit.snapshots import audit_snapshots
 from kdjax.budget import journal
 from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.budget.hardware import Peak, utilisation
 from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
+from kdjax.budget.shared_steps import SharedSteps
 from kdjax.config import plain, to_dict
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.manifest import ArmCost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
@@ -84,9 +87,21 @@ class RunAudit:
             if result:
                 with findings.record_errors(result_path):
                     self._audit_result(result_path, result, ledger, entries[-1])
+                    self._audit_shared(result_path, result, entries)
         if result:
             with findings.record_errors(directory / "metrics.jsonl"):
                 self._audit_metrics(directory / "metrics.jsonl", result)
+
+        # Where a clock decides, a snapshot's step does not tell its phase.
+        if self._spans:
+            corpus = self._artifacts.corpus
+            audit_snapshots(
+                directory,
+                lambda steps: self._account(self._phases(steps)),
+                self._budget,
+                corpus.manifest if corpus is not None else None,
+                findings,
+            )
 
         # Parameters are not trained again: they are those that the result's hash names. A run whose
         # training diverged has none.
@@ -253,6 +268,23 @@ class RunAudit:
             if flops:
                 use[f"{kind}_utilisation"] = utilisation(flops, seconds, peak, hardware["devices"])
         self._findings.expect_fields(path, hardware, use, "hardware")
+
+    def _audit_shared(
+        self, path: Path, result: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Audit what the result says it shares with a run of a smaller budget, by its journal."""
+        branches = [entry for entry in entries if entry["event"] == "branch"]
+        if not branches:
+            self._findings.expect_equal(path, result.get("shared"), None, "shared")
+            return
+        recorded = branches[0]["shared"]
+        ledger = Ledger.from_json(branches[0]["ledger"])
+        shared = SharedSteps.of(recorded["study"], ledger, recorded["trunk_sha256"])
+        for place, value in (
+            (path, result.get("shared")),
+            (path.with_name(journal.NAME), recorded),
+        ):
+            self._findings.expect_equal(place, value, to_plain(shared), "shared")
 
     def _audit_metrics(self, path: Path, result: Mapping[str, Any]) -> None:
         """Audit the figures written during training: each line's FLOPs, and the result's curve."""

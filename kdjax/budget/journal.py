@@ -2,7 +2,9 @@
 
 An entry says what happened and how the ledger stood then, and carries the hash of the entry before
 it. The events are `open`, `steps` (more were done), `restart` (from a checkpoint; what was done
-after it is done again), `close` (nothing more fits) and `diverged` (the loss is not finite).
+after it is done again), `close` (nothing more fits) and `diverged` (the loss is not finite). Where
+budgets share a trunk: `trunk` (it ends here, and its state is kept) and `branch` (the run goes on
+from another run's).
 Whoever changes, removes or reorders an entry has to recompute every hash after it, and the last one
 is in the run's result.
 """

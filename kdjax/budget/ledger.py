@@ -169,7 +169,12 @@ class Ledger:
         Learning rate and schedules follow it: they begin at 0 although the probe, which comes last,
         is charged first.
         """
-        return (self.used - self._probe) / self.training_amount
+        return self.training_used / self.training_amount
+
+    @property
+    def training_used(self) -> float:
+        """Compute how much of `training_amount` is used up, in the budget's unit."""
+        return self.used - self._probe
 
     @property
     def _probe(self) -> int:

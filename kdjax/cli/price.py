@@ -12,6 +12,8 @@ def run(options: Options) -> None:
     from kdjax.dry_run.task_costs import add_task_costs
     from kdjax.progress import Reporter
     from kdjax.study.artifacts.inputs import missing_input
+    from kdjax.sweep.cells import shares_trunk
+    from kdjax.sweep.trunk import trunk_cost
 
     # The same rows either way.
     with Reporter() as reporter:
@@ -25,6 +27,8 @@ def run(options: Options) -> None:
         print(json.dumps(rows, indent=1))
     else:
         price_table(options.config, rows)
+        if shares_trunk(options.config) and (cost := trunk_cost(options.config)):
+            print(cost.line())
         # Prices need no inputs; a study does, and this is the time to hear of it.
         if problem := missing_input(options.config):
             print(f"a study of this recipe would be refused: {problem}")

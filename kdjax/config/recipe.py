@@ -141,7 +141,9 @@ class Config:
     """Evaluation."""
     sweep: dict[str, Any] = field(default_factory=dict)
     """Lists of values by dotted setting, for `kdjax sweep`: every combination of values is a
-    study."""
+    study. `trunk: shared` among them has runs of several budgets share all steps before the decay
+    of the schedule `wsd`: each goes on from the next smaller one; `own`, which is so without it:
+    none does."""
     tune: TuneConfig = TuneConfig()
     """Tuning, for `kdjax tune`."""
     tuning: str = ""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from kdjax.config.values import (
     FLOAT32_LIMIT,
+    FLOPS_LIMIT,
     LATER,
     check_mapping,
     check_number,
@@ -47,6 +48,9 @@ class OptimizerConfig:
     """Peak learning rate, above 0."""
     warmup: float = 0.06
     """Share of the budget over which the learning rate rises linearly, from 0, below 1."""
+    warmup_budget: float = field(default=0.0, metadata=LATER)
+    """The budget that `warmup` is a share of, in the unit of the run's own, FLOPs or tokens; up to
+    1e30. 0: the run's own. With one for all, runs of several budgets warm up alike."""
     schedule: Literal["linear", "cosine", "wsd"] = field(default="linear", metadata=LATER)
     """How the learning rate falls after the warm-up, until the budget ends. `linear`: on a line.
     `cosine`: on half a cosine wave (Loshchilov & Hutter 2017, arXiv 1608.03983). `wsd`: it stays at
@@ -94,6 +98,7 @@ class OptimizerConfig:
         positive = ("learning_rate", "eps", "muon_lr_scale")
         check_range(self, "", 0, FLOAT32_LIMIT, *positive, above=True)
         check_range(self, "", 0, FLOAT32_LIMIT, "weight_decay", "clip", "consistent_rms")
+        check_range(self, "", 0, FLOPS_LIMIT, "warmup_budget")
         check_range(self, "", 1, 20, "ns_steps")
         for name in ("warmup", "b1", "b2", "momentum", "min_lr_ratio"):
             share = getattr(self, name)

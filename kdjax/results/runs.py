@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
+from kdjax.budget.shared_steps import SharedSteps
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.evaluation.pair_scores import ScoredPairs
 from kdjax.storage.typed_json import optional, stored_as
@@ -208,6 +209,8 @@ class RunResult:
         diverged: how the run diverged; None: it did not.
         words_seen: words of the text that `tokens_seen` are, between white space
             (`kdjax.data.manifest.Manifest.words_in`); None where the corpus has no count.
+        shared: its first steps where a run of a smaller budget did and paid for them; None: it did
+            all of them itself.
     """
 
     arm: str
@@ -232,6 +235,7 @@ class RunResult:
     ledger_sha256: str
     diverged: Divergence | None = optional()
     words_seen: int | None = optional()
+    shared: SharedSteps | None = optional()
 
 
 @dataclass(frozen=True)

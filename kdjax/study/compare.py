@@ -24,6 +24,7 @@ from kdjax.study.measures.reference_models import ReferenceModels
 from kdjax.study.parts import StudyPart
 from kdjax.study.runs.run_backup import run_name
 from kdjax.study.runs.runner import StudyRunner
+from kdjax.study.runs.trunk import StudyTrunk
 from kdjax.study.study import Study
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.training.teacher.directories import CARD
@@ -135,12 +136,14 @@ def prepared_study(
     return study
 
 
-def finish(study: Study, begun: Mark) -> Results:
+def finish(study: Study, begun: Mark, trunk: StudyTrunk | None = None) -> Results:
     """Make every run of a study that is not finished, then its results and its report.
 
     Args:
         study: study whose `prepare` has been called.
         begun: time at which the work on it began.
+        trunk: its place among studies of other budgets that share a trunk with it; None: it shares
+            none.
 
     Returns:
         What `results.json` holds.
@@ -151,7 +154,7 @@ def finish(study: Study, begun: Mark) -> Results:
     # A study that was finished before has spent its time already.
     timing = nullcontext() if is_finished else wall_clock.record(out, begun)
     with timing:
-        rows = StudyRunner(study).run_all(all_runs)
+        rows = StudyRunner(study, trunk).run_all(all_runs)
         references = ReferenceModels(study).measure()
     # Judged anew each time: arms and seeds may have joined.
     results = collect(study, rows, references, wall_clock.read(out))

@@ -13,11 +13,14 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import KINDS, Config
 from kdjax.errors import InputError
 from kdjax.storage.files import digest
+from kdjax.sweep.check_trunk import check_trunk
 
 BUDGETS = frozenset(f"budget.{kind}" for kind in KINDS)
 """Settings that set the budget, by kind."""
 NOT_OF_A_STUDY = ("seeds", "sweep", "tune", "tuning", "plan")
 """Sections of a recipe that cannot be swept over: they say nothing of a single study."""
+TRUNK = "trunk"
+"""Name in `sweep` that is no swept setting: whether runs of all budgets share a trunk."""
 LONGEST_NAME = 100
 """Most bytes of a directory's name that is made of settings alone."""
 
@@ -44,15 +47,17 @@ def cells_of(config: Config) -> list[Cell]:
         config: recipe of the sweep.
 
     Raises:
-        InputError: nothing to sweep over, an unknown setting, or a value that the setting cannot
-            have.
+        InputError: nothing to sweep over, an unknown setting, a value that the setting cannot have,
+            or a trunk that runs of several budgets cannot share.
     """
-    if not config.sweep:
+    if not swept_settings(config):
         raise InputError(
             "sweep is empty, expected settings with their values: {budget.flops: [1e12, 1e13]}"
         )
     # The sweep itself must make sense before any value is put into a recipe.
-    for name, values in config.sweep.items():
+    shared_trunk = shares_trunk(config)
+    swept = swept_settings(config)
+    for name, values in swept.items():
         if not isinstance(values, (list, tuple)) or not values:
             raise InputError(f"sweep.{name} is {values!r}, expected a list of values")
         if name.split(".")[0] in NOT_OF_A_STUDY:
@@ -63,15 +68,48 @@ def cells_of(config: Config) -> list[Cell]:
     # One study for each combination; the last setting varies fastest.
     base = replace(config, sweep={})
     cells = []
-    for values in itertools.product(*config.sweep.values()):
-        settings = dict(zip(config.sweep, values, strict=True))
+    for values in itertools.product(*swept.values()):
+        settings = dict(zip(swept, values, strict=True))
         cells.append(Cell(_name(settings), settings, recipes.changed(base, settings)))
     _check_directories(cells)
+    cells.sort(key=lambda cell: Budget.of(cell.config.budget).amount)
+    if shared_trunk:
+        cells = [_warming_up_alike(cell, cells[0]) for cell in cells]
 
     # A combination that no study can have is refused here, before any study runs.
     for cell in cells:
-        arms_of(cell.config)
-    return sorted(cells, key=lambda cell: Budget.of(cell.config.budget).amount)
+        arms = arms_of(cell.config)
+        if shared_trunk:
+            check_trunk(cell.config, arms, swept)
+    return cells
+
+
+def swept_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that a recipe sweeps over, with their values."""
+    return {name: values for name, values in config.sweep.items() if name != TRUNK}
+
+
+def shares_trunk(config: Config) -> bool:
+    """Return whether the runs of a sweep's budgets share a trunk.
+
+    Raises:
+        InputError: `sweep.trunk` is neither own nor shared.
+    """
+    trunk = config.sweep.get(TRUNK, "own")
+    if trunk not in ("own", "shared"):
+        raise InputError(f"sweep.trunk is {trunk!r:.80}, expected own or shared")
+    return bool(trunk == "shared")
+
+
+def _warming_up_alike(cell: Cell, smallest: Cell) -> Cell:
+    """Return a study whose warm-up is a share of the sweep's smallest budget, unless the recipe
+    names another."""
+    train = cell.config.train
+    if train.optimizer.warmup_budget or not Budget.of(smallest.config.budget).countable:
+        return cell
+    amount = float(Budget.of(smallest.config.budget).amount)
+    optimizer = replace(train.optimizer, warmup_budget=amount)
+    return replace(cell, config=replace(cell.config, train=replace(train, optimizer=optimizer)))
 
 
 def _check_directories(cells: list[Cell]) -> None:

@@ -18,7 +18,7 @@ from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import digest
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.machine import versions
-from kdjax.sweep.cells import BUDGETS, Cell
+from kdjax.sweep.cells import BUDGETS, Cell, swept_settings
 from kdjax.sweep.isoflop import profiles
 from kdjax.sweep.schema import (
     ArmPair,
@@ -63,14 +63,15 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         members.setdefault(repr(other_settings), []).append(study)
 
     # The kind of a budget that is swept over, else of the recipe's.
-    swept_budgets = [name for name in config.sweep if name in BUDGETS]
+    swept = swept_settings(config)
+    swept_budgets = [name for name in swept if name in BUDGETS]
     kind = next(iter(swept_budgets), config.budget.kind).removeprefix("budget.")
     return SweepResults(
         **versions(),
         config=values,
         config_digest=digest(values),
         kind=kind,
-        fields={name: list(swept) for name, swept in config.sweep.items()},
+        fields={name: list(values) for name, values in swept.items()},
         cells=tuple(
             SweptStudy(cell.name, cell.settings, study.budget, digest(to_plain(study)))
             for cell, study in studies
@@ -111,6 +112,7 @@ def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
         metrics=metrics,
         diverged=run.diverged,
         words_seen=run.words_seen,
+        shared=run.shared,
     )
 
 

@@ -48,6 +48,10 @@ PHRASES = {
         "and a seed has one start, data order and masks over arms and budgets. All else is the "
         "recipe's."
     ),
+    "sweep_trunk": (
+        "One trunk for all budgets: {runs} take {paid} FLOPs, {share} of the {alone} that they "
+        "would take each from its first step."
+    ),
 }
 
 say = partial(fill, PHRASES)

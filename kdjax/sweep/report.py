@@ -18,6 +18,7 @@ from kdjax.sweep import plots, verdict
 from kdjax.sweep.cells import BUDGETS
 from kdjax.sweep.phrases import say
 from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of
+from kdjax.sweep.trunk import paid_and_alone
 from kdjax.sweep.verdict import amounts
 
 _MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
@@ -50,6 +51,7 @@ def html(sweep: SweepResults) -> str:
     profiles = []
     for endpoint in sweep.endpoints:
         profiles += [_profiles(sweep, endpoint, members) for members in _sets(sweep, endpoint)]
+    trunk = paid_and_alone(sweep.rows)
     return page.render(
         "sweep.html.j2",
         sweep.arms,
@@ -66,6 +68,7 @@ def html(sweep: SweepResults) -> str:
         ngram_losses_meaning=ngram_losses.MEANING,
         fields=[(name, _swept(name, values)) for name, values in sweep.fields.items()],
         shared=say("sweep_shared", seeds=listed(sweep.config["seeds"])),
+        trunk=trunk.line() if trunk else "",
         cells=[
             (listed_settings(cell.settings), cell.name, cell.results_digest[:16])
             for cell in sweep.cells

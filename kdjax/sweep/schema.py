@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.accounting import Budget
+from kdjax.budget.shared_steps import SharedSteps
 from kdjax.errors import InputError
 from kdjax.evaluation.crossing import Crossing
 from kdjax.evaluation.statistics import OTHER_SIDE, ArmVerdict
@@ -67,6 +68,7 @@ class SweepRow:
     metrics: dict[str, float]
     diverged: Divergence | None = optional()
     words_seen: int | None = optional()
+    shared: SharedSteps | None = optional()
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from kdjax.study.manifest import shared_settings
 from kdjax.study.runs.run_backup import subdirectory
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.sweep import report, table
-from kdjax.sweep.cells import Cell, cells_of
+from kdjax.sweep.cells import TRUNK, Cell, cells_of, shares_trunk
 from kdjax.sweep.collect import collect
 from kdjax.sweep.schema import SweepResults
+from kdjax.sweep.trunk import study_trunk
 from kdjax.sweep.verdict import divergences
 
 NAME = "sweep.json"
@@ -71,7 +72,8 @@ def sweep(config: Config, out: Path) -> SweepResults:
                 ahead -= _budget(cell)
                 study.log_finished(study.plan.runs)
                 reporter.set_budget(ahead + study.unspent(study.plan.runs))
-                studies.append(finish(study, begun))
+                trunk = study_trunk(cells, cell, out) if shares_trunk(config) else None
+                studies.append(finish(study, begun, trunk))
 
         # Only when every study has ended: each gives a point of every curve.
         results = collect(config, cells, studies)
@@ -121,6 +123,8 @@ def _register(config: Config, out: Path) -> None:
     check_writable(out)
     # Settings that a later command may not change; arms, seeds and values are not among them.
     identity = shared_settings(config)
+    if shares_trunk(config):
+        identity["sweep"] = {TRUNK: config.sweep[TRUNK]}
     path = out / RECIPE
     if path.exists():
         if difference := first_difference(read_typed(dict[str, Any], path), identity):

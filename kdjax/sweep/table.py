@@ -12,6 +12,7 @@ from kdjax.report.phrases import listed_settings
 from kdjax.report.wide_table import TableRow, WideTable
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
+from kdjax.sweep.trunk import paid_and_alone
 from kdjax.sweep.verdict import amounts, headline, sentences
 
 
@@ -27,6 +28,8 @@ def summary(sweep: SweepResults) -> console.Group:
             parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
             parts += map(Text, sentences(sweep, group, endpoint))
+    if cost := paid_and_alone(sweep.rows):
+        parts.append(Text(cost.line()))
     return console.Group(*parts)
 
 

@@ -52,6 +52,8 @@ class TrainingLoop(ABC):
                 # So do weights that stay: a run that goes on from here does not pass them again.
                 if self.snapshot_is_due():
                     self.keep_snapshot(state)
+                if self.trunk_ends():
+                    self.keep_trunk(state)
                 if step_input.signals.stop:
                     self.save_now(state)
                     raise Stopped(f"saved at step {self.steps}")
@@ -104,6 +106,18 @@ class TrainingLoop(ABC):
     @abstractmethod
     def keep_snapshot(self, state: State) -> None:
         """Keep the student of each run that reached one of its numbers of words by the last step.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+
+    @abstractmethod
+    def trunk_ends(self) -> bool:
+        """Return whether the last step was the last of a trunk that larger budgets go on from."""
+
+    @abstractmethod
+    def keep_trunk(self, state: State) -> None:
+        """Keep the whole state, for runs of larger budgets to go on from.
 
         Raises:
             InputError: it cannot be written.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdjax.budget.ledger import Ledger
+from kdjax.budget.shared_steps import SharedSteps
 from kdjax.errors import Diverged
 
 
@@ -22,6 +23,8 @@ class Outcome:
         journal_sha256: hash of the last entry of `ledger.jsonl`.
         side_by_side: runs that took the last steps at once, this one included.
         diverged: how it diverged, for people; None: it did not.
+        shared: what it has in common with a run of a smaller budget, which paid for it; None: it
+            began with its first step.
     """
 
     params: Any
@@ -31,6 +34,7 @@ class Outcome:
     journal_sha256: str
     side_by_side: int
     diverged: str | None = None
+    shared: SharedSteps | None = None
 
     def require_finite(self) -> Outcome:
         """Return the outcome itself.

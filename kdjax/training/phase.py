@@ -240,6 +240,7 @@ class Phase:
             self.optimizer,
             learning_rate=OptimizerConfig.learning_rate,
             warmup=OptimizerConfig.warmup,
+            warmup_budget=OptimizerConfig.warmup_budget,
             schedule=OptimizerConfig.schedule,
             decay=OptimizerConfig.decay,
             decay_shape=OptimizerConfig.decay_shape,
@@ -247,9 +248,10 @@ class Phase:
         )
         return replace(self, name="", optimizer=optimizer, until=1.0, batch_size=None)
 
-    def learning_rate(self, before: float, after: float) -> float:
-        """Return a step's learning rate from the shares of the budget spent before and after it."""
-        return learning_rate(self.optimizer, before, after)
+    def learning_rate(self, before: float, after: float, used: float = 0.0) -> float:
+        """Return a step's learning rate from the shares of the budget spent before and after it,
+        and the amount that those after it are."""
+        return learning_rate(self.optimizer, before, after, used)
 
     def build_step(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,19 @@ from kdjax import process_logging
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
+from kdjax.budget.shared_steps import SharedSteps
 from kdjax.config import TrainConfig
 from kdjax.data.mask_rate import MaskRate
 from kdjax.parallel import hosts
 from kdjax.progress import Progress
 from kdjax.training.checkpoints.storage import CheckpointStorage
 from kdjax.training.compiled_phase import CompiledPhase
-from kdjax.training.records import run_records
+from kdjax.training.records import metrics_log, run_records
+from kdjax.training.records.run_records import Branch
 from kdjax.training.records.sinks import About
 from kdjax.training.snapshots import Snapshots
 from kdjax.training.step import State
+from kdjax.training.trunk import Trunk, branch_metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ class RunSpec:
             phase's number from 0, the student's parameters on the host and the ledger. A run that
             is resumed there calls it again.
         snapshots: numbers of words at which the student is kept; None: it is kept at the end alone.
+        trunk: trunk that the run shares with runs of other budgets; None: it shares none.
         checkpoints: directory of the checkpoints, a path or gs://bucket/path; None: in `directory`.
         warn: function called with a line about what goes wrong and does not stop the run.
         about: names of study, arm and seed, for TensorBoard and Weights & Biases.
@@ -68,6 +72,7 @@ class RunSpec:
     watch: Callable[[Progress], None] = lambda progress: None
     phase_ended: Callable[[int, Any, Ledger], None] | None = None
     snapshots: Snapshots | None = None
+    trunk: Trunk | None = None
     checkpoints: str | Path | None = None
     warn: Callable[[str], None] = process_logging.warn
     about: About | None = None
@@ -84,6 +89,7 @@ class RestoredRun:
         state: training state at that step, until it is taken.
         ledger: what the run has spent by that step.
         damaged: newer checkpoints that could not be read: what is wrong with each.
+        branch: how it goes on from another run's trunk; None: from its own start or checkpoint.
     """
 
     spec: RunSpec
@@ -91,6 +97,7 @@ class RestoredRun:
     state: State
     ledger: Ledger
     damaged: list[str]
+    branch: Branch | None = None
 
     def take_state(self) -> State:
         """Return the state and drop this reference to it, so that its memory can be freed."""
@@ -113,10 +120,11 @@ def restored_run(spec: RunSpec) -> Iterator[RestoredRun]:
     with CheckpointStorage(directory, spec.config.checkpoint.keep) as storage:
         checkpoint = storage.restore(program.abstract_state())
         if checkpoint is None:
-            state = program.start(spec.start, spec.seed)
             phases = len(spec.compiled_phases)
             ledger = Ledger.open(spec.budget, phases, spec.upfront, spec.cache_bytes)
-            yield RestoredRun(spec, storage, state, ledger, [])
+            yield _branched(spec, storage, ledger) or RestoredRun(
+                spec, storage, program.start(spec.start, spec.seed), ledger, []
+            )
             return
 
         # Journal and metrics go back to the checkpoint's step, as the ledger does.
@@ -126,3 +134,27 @@ def restored_run(spec: RunSpec) -> Iterator[RestoredRun]:
             damaged = "; ".join(checkpoint.damaged)
             spec.warn(f"{damaged}; going on from the one of step {ledger.steps}")
         yield RestoredRun(spec, storage, checkpoint.state, ledger, checkpoint.damaged)
+
+
+def _branched(spec: RunSpec, storage: CheckpointStorage, opening: Ledger) -> RestoredRun | None:
+    """Return a run that goes on from the trunk of a smaller budget; None: there is none.
+
+    Args:
+        spec: what the run is made of.
+        storage: checkpoints of the run; there are none yet.
+        opening: ledger of the run before its first step.
+    """
+    if spec.trunk is None:
+        return None
+    compiled = spec.compiled_phases[0]
+    kept = spec.trunk.restore(compiled.program.abstract_state(), spec.warn)
+    if kept is None:
+        return None
+    # The account so far is that of the same run made alone, held against its own budget.
+    ledger = replace(kept.ledger, budget=spec.budget)
+    tokens_per_step = compiled.program.batch_shape.tokens_per_step
+    step_cost = spec.budget.step_cost(compiled.price, tokens_per_step)
+    metrics = branch_metrics(kept.metrics, ledger, step_cost, spec.config.evaluations)
+    run_records.restore(spec.directory, {metrics_log.NAME: metrics})
+    shared = SharedSteps.of(kept.study, ledger, kept.trunk_sha256)
+    return RestoredRun(spec, storage, kept.state, ledger, [], Branch(opening, shared))

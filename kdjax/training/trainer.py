@@ -3,7 +3,6 @@ budget."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 from typing_extensions import override
 
+from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel import hosts
@@ -19,6 +19,7 @@ from kdjax.parallel.host_sums import BatchCounts
 from kdjax.training.checkpoints.retry import CheckpointRetry
 from kdjax.training.checksum import sha256
 from kdjax.training.input_pipeline import StepInput, step_inputs
+from kdjax.training.learning_rate import decays
 from kdjax.training.loop import TrainingLoop
 from kdjax.training.outcome import Outcome
 from kdjax.training.profile import Profiler
@@ -28,6 +29,7 @@ from kdjax.training.run_spec import RestoredRun
 from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.step_reporter import DivergedStep, StepReporter
 from kdjax.training.stopwatch import Stopwatch
+from kdjax.training.trunk import evaluation_reached, of_trunk
 
 
 class Trainer(TrainingLoop):
@@ -79,6 +81,7 @@ class Trainer(TrainingLoop):
             self._records.begin(
                 self.ledger,
                 restored.damaged,
+                restored.branch,
                 side_by_side=self._lanes,
                 prices=[compiled.price.to_json() for compiled in spec.compiled_phases],
                 positions=[program.batch_shape.tokens_per_step for program in programs],
@@ -185,7 +188,8 @@ class Trainer(TrainingLoop):
         cost = self.ledger.step_cost(compiled.price, compiled.program.batch_shape.tokens_per_step)
         before = self.ledger.training_share
         after = before + cost / self.ledger.training_amount
-        return ScheduleInputs(before, compiled.phase.learning_rate(before, after))
+        used = self.ledger.training_used + cost
+        return ScheduleInputs(before, compiled.phase.learning_rate(before, after, used))
 
     def charge_and_queue(
         self,
@@ -257,23 +261,46 @@ class Trainer(TrainingLoop):
 
     @override
     def evaluation_is_due(self) -> bool:
-        evaluations = self.spec.config.evaluations
+        if self._is_due_under(self.spec.budget):
+            return True
+        # Larger budgets that go on from this trunk have their own points on it.
+        if self.spec.trunk is None or self._decays(self._ledger_before_step):
+            return False
+        return any(self._is_due_under(budget) for budget in self.spec.trunk.larger)
 
-        def reached(ledger: Ledger) -> int:
-            return math.floor(ledger.share * evaluations + 1e-9)
+    def _is_due_under(self, budget: Budget) -> bool:
+        """Return whether the last step reached one of the evaluations spaced over a budget."""
+        return evaluation_reached(
+            self._ledger_before_step.used, self.ledger.used, budget, self.spec.config.evaluations
+        )
 
-        return reached(self.ledger) > reached(self._ledger_before_step)
+    def _decays(self, ledger: Ledger) -> bool:
+        """Return whether the step after a ledger has left the schedule's peak."""
+        optimizer = self.spec.compiled_phases[0].phase.optimizer
+        return decays(optimizer, ledger.training_share)
 
     @override
     def measure_held_out(self, state: State) -> None:
+        self._measure_held_out(state, own=self._is_due_under(self.spec.budget))
+
+    def _measure_held_out(self, state: State, *, own: bool) -> None:
+        """Measure the student on held-out text, unless that was done after this very step.
+
+        Args:
+            state: state after the step.
+            own: whether the point is of this run's curve, or of that of a larger budget alone.
+        """
         self.finish_pending()
         if self.spec.evaluate is None or self._evaluated_step == self.steps:
             return
         with self.stopwatch("evaluation"):
-            figures = self.spec.evaluate(hosts.to_host(state.params["model"]))
+            figures = dict(self.spec.evaluate(hosts.to_host(state.params["model"])))
+        if own:
+            self._evaluated_step = self.steps
+        else:
+            figures = of_trunk(figures)
         point = {"flops": self.ledger.charged_flops, "share": self.ledger.share, **figures}
         self._records.log.write(self.steps, point)
-        self._evaluated_step = self.steps
         self.read_stopwatch()
 
     @override
@@ -298,6 +325,22 @@ class Trainer(TrainingLoop):
         if self.spec.snapshots is None:
             return []
         return self.spec.snapshots.reached(self._ledger_before_step.tokens, self.ledger.tokens)
+
+    @override
+    def trunk_ends(self) -> bool:
+        if self.spec.trunk is None:
+            return False
+        return self._decays(self.ledger) and not self._decays(self._ledger_before_step)
+
+    @override
+    def keep_trunk(self, state: State) -> None:
+        self.finish_pending()
+        if self.spec.trunk is None:
+            return
+        with self.stopwatch("checkpoint"):
+            self._records.keep_trunk(self.ledger)
+            self.spec.trunk.keep(state, self.ledger, self._records.read())
+        self.read_stopwatch()
 
     @override
     def save(self, state: State) -> None:
@@ -325,7 +368,7 @@ class Trainer(TrainingLoop):
 
     def finish(self, state: State) -> Outcome:
         """Write the last figures and the last checkpoint, and return what the run came to."""
-        self.measure_held_out(state)
+        self._measure_held_out(state, own=True)
 
         # Nothing is spent any more, so the last checkpoint is waited for.
         self.save(state)
@@ -341,6 +384,7 @@ class Trainer(TrainingLoop):
             params_sha256,
             self._records.finish(self.ledger, params_sha256),
             self._lanes,
+            shared=self._records.shared(),
         )
 
     def abandon(self, error: Diverged) -> Outcome:
@@ -360,4 +404,5 @@ class Trainer(TrainingLoop):
             self._records.diverged(ledger, str(error)),
             self._lanes,
             str(error),
+            shared=self._records.shared(),
         )

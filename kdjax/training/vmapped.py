@@ -208,6 +208,14 @@ class VmappedTrainer(TrainingLoop):
         self._each_with_state(state, keep)
 
     @override
+    def trunk_ends(self) -> bool:
+        return self._first.trunk_ends()
+
+    @override
+    def keep_trunk(self, state: State) -> None:
+        self._each_with_state(state, Trainer.keep_trunk)
+
+    @override
     def save(self, state: State) -> None:
         self._each_with_state(state, Trainer.save)
 

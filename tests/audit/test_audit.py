@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device
 
 SCRATCH = "runs/scratch-seed0"
 KD = "runs/kd-seed0"
+SNAPSHOT = f"{SCRATCH}/snapshots/chck_300"
 STAGES = [
     {"terms": [{"name": "mlm"}], "until": 0.5},
     {"terms": [{"name": "mlm"}, {"name": "logit"}]},
@@ -37,7 +38,12 @@ CHANGES: dict[str, Any] = {
     "arms": {"kd": {"phases": STAGES, "teacher": "cached"}, "scratch": {}},
     "cache": {"k": 8, "shared_by": 40},
     "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
-    "train": {"batch_size": 8, "log": {"every": 1}, "evaluations": 1},
+    "train": {
+        "batch_size": 8,
+        "log": {"every": 1},
+        "evaluations": 1,
+        "checkpoint": {"keep_at_words": [150, 300]},
+    },
     "evaluation": {"mlm_sequences": 16, "protocols": ["probe"]},
 }
 OVERRIDES = ["--data.mask_copies", "2", "--teacher.training_flops", "4e6"]
@@ -253,6 +259,24 @@ FIGURES: dict[str, tuple[Callable[[Path], object], Place]] = {
     "words of a run": (
         lambda out: edit(out / SCRATCH / "result.json", "words_seen", to=7),
         f"{SCRATCH}/result.json: words_seen",
+    ),
+    "the words of a snapshot": (
+        lambda out: edit(out / SNAPSHOT / "snapshot.json", "words_seen", to=one_more),
+        f"{SNAPSHOT}/snapshot.json: words_seen",
+    ),
+    "the step of a snapshot": (
+        lambda out: edit(out / SNAPSHOT / "snapshot.json", "steps", to=one_more),
+        f"{SNAPSHOT}/snapshot.json: words",
+    ),
+    "the FLOPs of a snapshot": (
+        lambda out: edit(out / SNAPSHOT / "snapshot.json", "spent", "optimizer", to=one_more),
+        f"{SNAPSHOT}/snapshot.json: spent.optimizer",
+    ),
+    "a snapshot's parameters": (
+        lambda out: shutil.copy(
+            out / SCRATCH / "params.safetensors", out / SNAPSHOT / "params.safetensors"
+        ),
+        f"{SNAPSHOT}/snapshot.json: params_sha256",
     ),
     "rows that stand in the text": (
         lambda out: edit(

@@ -32,6 +32,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
         arms={"scratch": {}},
         seeds=[0],
         budget={"flops": 2.0e7},
+        train={
+            "batch_size": 8,
+            "log": {"every": 1},
+            "evaluations": 3,
+            "optimizer": {"learning_rate": 1.0e-2},
+            # Passed in the first step, and in the last ones
+            "checkpoint": {"keep_at_words": [10, 600]},
+        },
         evaluation={"mlm_sequences": 16, "tasks": {}},
     )
     return lambda: Machine(recipe, tmp_path_factory.mktemp("machine") / "out")

@@ -12,6 +12,7 @@ import pytest
 from etils import epath
 
 from kdjax.study.runs import runner
+from kdjax.study.runs.snapshots import kept_snapshots
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
@@ -36,7 +37,8 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
 ) -> None:
     ended_after(machine(), 3, backup)
     place = epath.Path(backup) / str(RUN)
-    assert {path.name for path in place.iterdir()} == {"manifest.json", "checkpoints"}
+    names = {"manifest.json", "checkpoints", "snapshots"}
+    assert {path.name for path in place.iterdir()} == names
 
     # A machine that has only the recipe goes on from the backup.
     second = machine()
@@ -52,7 +54,7 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
     assert kdjax("audit", second.out).status == 0
     assert {path.name for path in place.iterdir()} == {
         *("manifest.json", "ledger.jsonl", "metrics.jsonl"),
-        *("params.safetensors", "result.json"),
+        *("params.safetensors", "result.json", "snapshots"),
     }
 
     # A third finds the run finished and trains nothing.
@@ -60,6 +62,8 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
     monkeypatch.setattr(runner, "train", lambda *_, **__: pytest.fail("trained again"))
     assert third.compare(backup).status == 0
     assert third.result() == second.result()
+    assert list(kept_snapshots(third.out / RUN)) == ["chck_10", "chck_600"]
+    assert kept_snapshots(third.out / RUN) == kept_snapshots(second.out / RUN)
     assert kdjax("audit", third.out).status == 0
 
 

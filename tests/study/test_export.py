@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ import tokenizers
 import yaml
 from safetensors.numpy import load_file
 
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import Ledger
 from kdjax.config import Config
 from kdjax.evaluation.finetuning import FinetunedTask, Setting
 from kdjax.models import from_pretrained, zoo
 from kdjax.storage.files import read_json, write_json
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.runs.recorded_run import PARAMS
-from kdjax.training.params_file import load_params
+from kdjax.study.runs.snapshots import FACTS, FOLDER, Snapshot, snapshot_name
+from kdjax.training.checksum import sha256
+from kdjax.training.params_file import load_params, save_params
 from tests import hub_server, small_study, tiny
 from tests.corpora import make_tokenizer
 from tests.finished_run import recipe_in, write_run
@@ -159,6 +165,102 @@ def test_pushed_export_is_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for path in (tmp_path / "out").iterdir():
         if not path.name.startswith("."):
             assert pushed[path.name] == path.read_bytes()
+
+
+def with_snapshots(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Write a finished run with two snapshots; return it, and the parameters of each revision."""
+    run = finished(directory)
+    params = {"main": load_params(run / PARAMS)}
+    ledger = replace(Ledger.open(Budget.flops(10**8)), steps_by_phase=(3,))
+    for words in (1000, 2_000_000):
+        name = snapshot_name(words)
+        changed = jax.tree.map(lambda leaf, by=words: leaf + np.float32(by), params["main"])
+        facts = Snapshot(
+            name,
+            words,
+            words + 7,
+            3,
+            48,
+            45,
+            40,
+            {**ledger.spent, "total": 123_456},
+            sha256(changed),
+        )
+        save_params(run / FOLDER / name / PARAMS, changed)
+        write_json(run / FOLDER / name / FACTS, to_plain(facts))
+        params[name] = changed
+    return run, params
+
+
+def test_revisions_are_folders_and_branches_with_weights_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, params = with_snapshots(tmp_path)
+    out = tmp_path / "out"
+    with hub_server.serving() as server:
+        hub_server.use(server, tmp_path / "cache", monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        ended = exported(run, out, "--revisions", "--push", "me/student")
+        assert ended.status == 0, ended.err
+        repository = server.repositories["models/me/student"]
+        assert repository.branches.keys() == {"main", "chck_1K", "chck_2M"}
+        # The finished student is last, so that a branch does not begin with its weights.
+        assert server.messages == [
+            "scratch, seed 0 after 2,000,007 words, by kdjax",
+            "scratch, seed 0 after 1,007 words, by kdjax",
+            "scratch, seed 0, by kdjax",
+        ]
+        for name, expected in params.items():
+            pushed = repository.commits[repository.branches[name]]
+            weights = (out / name / "model.safetensors").read_bytes()
+            assert pushed["model.safetensors"] == weights
+            assert not any("/" in path for path in pushed)
+            back = from_pretrained(out / name).params
+            jax.tree.map(np.testing.assert_array_equal, back, expected)
+    card = (out / "chck_2M" / "README.md").read_text(encoding="utf-8")
+    for part in ("at which it had seen 2,000,000 words", "| 2,000,007 |", "| 123,456 |"):
+        assert part in card
+    assert "on its way" not in (out / "main" / "README.md").read_text(encoding="utf-8")
+
+
+def test_one_revision_is_the_directory_itself(tmp_path: Path) -> None:
+    run, params = with_snapshots(tmp_path)
+    ended = exported(run, tmp_path / "out", "--revision", "chck_1K")
+    assert ended.status == 0, ended.err
+    assert ended.out == (f"{tmp_path / 'out'}: AutoModelForMaskedLM loads it; after 1,007 words\n")
+    back = from_pretrained(tmp_path / "out").params
+    jax.tree.map(np.testing.assert_array_equal, back, params["chck_1K"])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--revision", "chck_2m"], "--revision is 'chck_2m', expected a snapshot of"),
+        (["--revision", "chck_1K", "--revisions"], "--revision and --revisions, expected one of"),
+        (["--revisions", "--task", "mood"], "--task with a snapshot, expected one of them"),
+        (["--revision", "chck_1K", "--private"], "--private without --push"),
+        (["--revision", "chck_2M"], "snapshots/chck_2M/params.safetensors: the parameters' SHA"),
+    ],
+)
+def test_impossible_revision_is_one_line_and_nothing_is_written(
+    tmp_path: Path, words: list[str], line: str
+) -> None:
+    run, params = with_snapshots(tmp_path)
+    # Another snapshot's parameters are found out.
+    save_params(run / FOLDER / "chck_2M" / PARAMS, params["chck_1K"])
+    ended = exported(run, tmp_path / "out", *words)
+    assert ended.status == 2
+    assert line in ended.err
+    assert ended.err.count("\n") == 1
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_run_without_snapshots_has_no_revisions(tmp_path: Path) -> None:
+    ended = exported(finished(tmp_path), tmp_path / "out", "--revisions")
+    assert ended.status == 2
+    assert (
+        "the run kept no snapshots, expected one that was made with train.checkpoint" in ended.err
+    )
 
 
 def test_pair_types_are_told_by_the_exported_tokenizer(tmp_path: Path) -> None:

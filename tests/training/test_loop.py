@@ -14,13 +14,16 @@ import pytest
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.journal import read
+from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training import stopwatch
+from kdjax.training.checksum import sha256
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
+from kdjax.training.snapshots import Snapshots
 from tests import metrics, tiny, trainers
 
 STEPS = 6
@@ -47,6 +50,7 @@ def run(
     budget: Budget | None = None,
     stream: tiny.Batches | None = None,
     repeats: bool = True,
+    **settings: Any,
 ) -> Outcome:
     """Train a run, which may be interrupted after a step."""
     program = compiled()
@@ -61,6 +65,7 @@ def run(
         stop_at=stop_at,
         repeats=repeats,
         evaluate=trainers.bias_sum,
+        **settings,
     )
 
 
@@ -154,6 +159,57 @@ def test_run_whose_loss_is_not_finite_ends_as_diverged_at_that_step(tmp_path: Pa
     assert [line["step"] for line in metrics.lines(tmp_path)] == list(range(1, step))
     with pytest.raises(Diverged, match=f"nan at step {step}"):
         outcome.require_finite()
+
+
+class Keeper:
+    """Keeps what a run's snapshots are, by the number of words; three tokens are a word."""
+
+    def __init__(self, *words: int) -> None:
+        self.kept: dict[int, tuple[int, str]] = {}
+        self.snapshots = Snapshots(words, lambda tokens: tokens // 3, self.keep)
+
+    def keep(self, words: int, params: Any, ledger: Ledger) -> None:
+        self.kept[words] = (ledger.steps, sha256(params))
+
+
+def words_after(step: int, seed: int = 0) -> int:
+    """Count the words of a seed's first steps by the batches themselves."""
+    batches = [tiny.batch(1000 * seed + number) for number in range(step)]
+    return sum(int(batch["valid"].sum()) for batch in batches) // 3
+
+
+def test_student_is_kept_at_first_step_with_as_many_words(
+    straight: Straight, tmp_path: Path
+) -> None:
+    # Two within the second step, exactly the words of the fourth, all of the run's, and beyond.
+    second = words_after(1) + 1
+    last = words_after(STEPS)
+    keeper = Keeper(second, second + 1, words_after(4), last, last + 1)
+    outcome = run(tmp_path, snapshots=keeper.snapshots)
+    steps = {words: step for words, (step, _) in keeper.kept.items()}
+    assert steps == {second: 2, second + 1: 2, words_after(4): 4, last: STEPS}
+    assert keeper.kept[last][1] == outcome.params_sha256 == straight.outcome.params_sha256
+    assert len({params for _, params in keeper.kept.values()}) == 3
+
+
+def test_resume_after_kill_keeps_the_same_snapshots(tmp_path: Path) -> None:
+    words = (words_after(2), words_after(3), words_after(5))
+    straight = Keeper(*words)
+    run(tmp_path / "straight", snapshots=straight.snapshots)
+    keeper = Keeper(*words)
+    with pytest.raises(trainers.Interrupted):
+        run(tmp_path / "broken", 4, snapshots=keeper.snapshots)
+    # Whatever the kill undid, no checkpoint is behind a snapshot that is missing.
+    assert keeper.kept.keys() >= set(words[:2])
+    run(tmp_path / "broken", snapshots=keeper.snapshots)
+    assert keeper.kept == straight.kept
+
+
+def test_step_whose_loss_is_not_finite_leaves_no_snapshot(tmp_path: Path) -> None:
+    keeper = Keeper(*range(1, words_after(STEPS)))
+    outcome = run(tmp_path, learning_rate=1e30, snapshots=keeper.snapshots)
+    diverged_at = outcome.ledger.steps
+    assert max(step for step, _ in keeper.kept.values()) == diverged_at - 1
 
 
 def test_budget_of_tokens_counts_positions_and_charges_flops(tmp_path: Path) -> None:

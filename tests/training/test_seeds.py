@@ -18,6 +18,7 @@ import pytest
 
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import Ledger
 from kdjax.config import CheckpointConfig, LogConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
@@ -27,6 +28,7 @@ from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program, program_of
+from kdjax.training.snapshots import Snapshots
 from kdjax.training.train import train
 from tests import metrics, tiny, trainers
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
@@ -81,6 +83,7 @@ def go(
     budget: Budget | None = None,
     log: LogConfig = LogConfig(every=1, tensorboard=False),
     saves: float = tiny.AT_THE_END,
+    snapshots: Callable[[int], Snapshots | None] = lambda seed: None,
 ) -> dict[int, Outcome]:
     """Train runs of these seeds side by side, each in a directory of its name."""
     program = compiled(len(seeds))
@@ -99,6 +102,7 @@ def go(
             log=log,
             evaluate=trainers.bias_sum,
             watch=functools.partial(watch, seed),
+            snapshots=snapshots(seed),
         )
         specs.append(spec)
     return dict(zip(seeds, train(*specs), strict=True))
@@ -179,6 +183,27 @@ def test_vmapped_seeds_end_with_params_and_tokens_of_their_own(
     # Else lanes were given each other's batches or starts.
     assert len({outcome.params_sha256 for outcome in together.values()}) == len(SEEDS)
     assert len({outcome.ledger.tokens for outcome in together.values()}) == len(SEEDS)
+
+
+def test_vmapped_snapshot_is_of_the_seeds_own_step_and_lane(
+    together: dict[int, Outcome], tmp_path: Path
+) -> None:
+    kept: dict[tuple[int, int], tuple[int, str]] = {}
+
+    def snapshots(seed: int) -> Snapshots:
+        def keep(words: int, params: Any, ledger: Ledger) -> None:
+            kept[seed, words] = (ledger.steps, sha256(params))
+
+        # The end of the run, and of its third step by its own tokens
+        third = sum(int(tiny.batch(1000 * seed + step)["valid"].sum()) for step in range(3))
+        return Snapshots((third, together[seed].ledger.tokens), lambda tokens: tokens, keep)
+
+    go(tmp_path, SEEDS, snapshots=snapshots)
+    assert len(kept) == 2 * len(SEEDS)
+    assert [step for step, _ in kept.values()].count(3) == len(SEEDS)
+    for seed in SEEDS:
+        last = kept[seed, together[seed].ledger.tokens]
+        assert last == (STEPS, together[seed].params_sha256)
 
 
 def test_vmapped_runs_share_time_evenly(together: dict[int, Outcome]) -> None:

@@ -24,6 +24,7 @@ from kdjax.training.records import metrics_log
 MANIFEST = "manifest.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+TRUNK = "trunk"
 FINETUNING = "finetuning"
 """Folder of a run in which its fine-tuning is kept, a folder a protocol and in it one a task."""
 FINISHED = ("params.safetensors", journal.NAME, metrics_log.NAME, RESULT)
@@ -54,6 +55,7 @@ class RunBackup:
     Attributes:
         directory: the place; None: there is none.
         checkpoints: directory of the run's checkpoints.
+        trunk: directory of the state that runs of larger budgets go on from; it stays.
         manifest_path: the run's manifest in its own directory.
     """
 
@@ -90,7 +92,9 @@ class RunBackup:
                 f"train.checkpoint.directory is {root}, which is --out; expected another place, or "
                 "''"
             )
-        self.checkpoints = (self.directory or hosts.shared_dir(self._run_dir)) / CHECKPOINTS
+        lasting = self.directory or hosts.shared_dir(self._run_dir)
+        self.checkpoints = lasting / CHECKPOINTS
+        self.trunk = lasting / TRUNK
 
     def local_manifest(self) -> Any:
         """Read the manifest in the run's own directory; None: there is none.

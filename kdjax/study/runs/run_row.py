@@ -86,4 +86,5 @@ def run_row(
         ledger_sha256=outcome.journal_sha256,
         diverged=divergence,
         words_seen=corpus.manifest.words_in(ledger.tokens),
+        shared=outcome.shared,
     )

@@ -23,6 +23,7 @@ from kdjax.study.runs.run_backup import FINETUNING, RESULT, RunBackup
 from kdjax.study.runs.run_manifest import register_run
 from kdjax.study.runs.run_row import RunMeasures, run_row
 from kdjax.study.runs.snapshots import FACTS, FOLDER, passed_line, run_snapshots, unreached_line
+from kdjax.study.runs.trunk import StudyTrunk, run_trunk
 from kdjax.study.study import Study
 from kdjax.study.writer import sole_writer
 from kdjax.training.arm import Arm
@@ -38,12 +39,15 @@ from kdjax.training.train import train
 class StudyRunner:
     """The maker of a study's runs, each to its end, however far it had come."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, trunk: StudyTrunk | None = None):
         """Take the study; `run_all` trains.
 
         Args:
             study: the study, prepared.
+            trunk: its place among studies of other budgets that share a trunk with it; None: it
+                shares none.
         """
+        self._trunk = trunk
         self._study = study
         self._plan = study.plan
         self._config = study.plan.config
@@ -166,7 +170,10 @@ class StudyRunner:
             spec = self._run_spec(arm, seed, compiled_phases[seed], backup)
             manifest = self._artifacts.corpus.manifest
             snapshots = run_snapshots(self._config, manifest, spec.directory, backup)
-            specs.append(replace(spec, mask_rate=rate, snapshots=snapshots))
+            trunk = None
+            if self._trunk is not None:
+                trunk = run_trunk(self._trunk, spec.directory, backup, self._reporter.warn)
+            specs.append(replace(spec, mask_rate=rate, snapshots=snapshots, trunk=trunk))
         # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
         for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):

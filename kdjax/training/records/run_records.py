@@ -4,19 +4,36 @@ ledger and its metrics."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdjax.budget import journal
 from kdjax.budget.journal import Journal
 from kdjax.budget.ledger import Ledger
+from kdjax.budget.shared_steps import SharedSteps
 from kdjax.config import LogConfig
+from kdjax.errors import InputError
 from kdjax.storage.files import write_text
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.training.records import metrics_log
 from kdjax.training.records.metrics_log import Log
 from kdjax.training.records.sinks import About
 
 FILES = (journal.NAME, metrics_log.NAME)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The way in which a run goes on from another run's trunk.
+
+    Attributes:
+        opening: ledger of the run before its first step.
+        shared: the steps that it has in common with the other run.
+    """
+
+    opening: Ledger
+    shared: SharedSteps
 
 
 class RunRecords:
@@ -43,17 +60,25 @@ class RunRecords:
         self._journal = Journal(directory / journal.NAME)
         self.log = Log(directory, step, config, about, warn)
 
-    def begin(self, ledger: Ledger, damaged: list[str], **facts: Any) -> None:
+    def begin(
+        self, ledger: Ledger, damaged: list[str], branch: Branch | None = None, **facts: Any
+    ) -> None:
         """Write the journal's first entry, or that the run goes on.
 
         Args:
             ledger: the ledger at this step.
             damaged: checkpoints that could not be read.
+            branch: how the run goes on from another run's trunk; None: it does not, or has before.
             facts: `side_by_side`, how many runs share the devices; and for the first entry `prices`
                 and `positions` of the steps of each phase.
         """
         if not self._journal.entries:
-            self._journal.add("open", ledger, **facts)
+            self._journal.add("open", branch.opening if branch else ledger, **facts)
+            if branch is None:
+                return
+        # A kill may have come between the two entries.
+        if branch is not None and self.shared() is None:
+            self._journal.add("branch", ledger, shared=to_plain(branch.shared))
             return
         # Steps after the checkpoint are done again, and their FLOPs are not counted twice.
         lost_steps = self.log.reached - ledger.steps
@@ -70,6 +95,28 @@ class RunRecords:
         """
         self.log.flush()
         self._journal.add("steps", ledger)
+
+    def keep_trunk(self, ledger: Ledger) -> None:
+        """Write all metrics to the disk, and enter the end of the trunk in the journal.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        try:
+            self.log.flush()
+            self._journal.add("trunk", ledger)
+        except OSError as e:
+            raise InputError(
+                f"{self._directory} cannot be written ({e.strerror}), expected room for it; the "
+                "same command goes on from the last whole checkpoint, if there is one"
+            ) from None
+
+    def shared(self) -> SharedSteps | None:
+        """Return what the run shares with the one whose trunk it went on from; None: nothing."""
+        for entry in self._journal.entries:
+            if entry["event"] == "branch":
+                return from_plain(SharedSteps, entry["shared"], f"{self._directory}:")
+        return None
 
     def finish(self, ledger: Ledger, params_sha256: str) -> str:
         """Add the journal's last entry; return its hash."""
