@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -115,7 +114,7 @@ class Corpus:
                 f"data.unique_tokens is {unique_tokens:g}, expected at least the tokens of a "
                 f"sequence: up to {self.manifest.length} in {self.directory}"
             )
-        return dataclasses.replace(self, subset=subset)
+        return replace(self, subset=subset)
 
     @property
     def digest(self) -> str:
@@ -215,8 +214,8 @@ class Corpus:
         # A sequence's masks follow from its number in the whole split, so that they are the same in
         # every subset.
         numbers = self._numbers(split, sequences)
-        rule = functools.partial(
-            MaskRule,
+        rule = MaskRule(
+            mlm_probability=0.0,
             max_predictions=max_predictions,
             vocab_size=self.manifest.vocab_size,
             special_ids=self.manifest.special_ids,
@@ -224,14 +223,16 @@ class Corpus:
             masking=masking,
             boundaries=self.word_boundaries if masking.unit != "token" else None,
         )
-        rates = np.broadcast_to(mlm_probability, len(numbers))
+        # The sequences of a step have one rate.
+        rates = np.broadcast_to(mlm_probability, len(numbers)).tolist()
+        rules = {rate: replace(rule, mlm_probability=rate) for rate in set(rates)}
         masked = []
         for row, number in enumerate(numbers):
             masked.append(
                 mask(
                     tokens[row],
                     segments[row],
-                    rule(mlm_probability=float(rates[row])),
+                    rules[rates[row]],
                     seed=seed,
                     sequence=int(number),
                     epoch=int(epochs[row]),

@@ -77,6 +77,15 @@ def mask(
         seed: seed of the run.
         sequence: number of the sequence in its split.
         epoch: number of times that the split was read before.
+
+    Example:
+        >>> tokens = np.array([2, 10, 11, 12, 13, 3, 0, 0])  # [CLS], four words, [SEP], padding
+        >>> rule = MaskRule(0.5, 3, vocab_size=20, special_ids=(0, 2, 3, 4), mask_id=4)
+        >>> masked = mask(tokens, np.sign(tokens), rule, seed=0, sequence=0, epoch=0)
+        >>> masked.tokens.tolist()
+        [2, 4, 11, 4, 13, 3, 0, 0]
+        >>> masked.slots.tolist(), masked.labels.tolist(), masked.label_weights.tolist()
+        ([1, 3, 0], [10, 12, 0], [1.0, 1.0, 0.0])
     """
     key = np.array([seed % 2**64, sequence], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, epoch]))

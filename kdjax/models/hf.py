@@ -63,8 +63,8 @@ def from_pretrained(directory: str | Path) -> Model:
 
     The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed,
     pytorch_model.bin. Names come with or without the encoder's prefix (`bert.`), LayerNorms as
-    weight/bias or gamma/beta. Without an MLM head there is no "mlm" in the parameters; other heads
-    are not read. Parameters are float32.
+    weight/bias or gamma/beta. Without an MLM head there is no "mlm" in the parameters; poolers and
+    heads for tasks are not read. Parameters are float32.
 
     Args:
         directory: a directory, or `hf:OWNER/NAME@REVISION`: a repository of the Hugging Face Hub,

@@ -10,6 +10,7 @@ import pytest
 
 from kdjax.config import MaskingConfig
 from kdjax.data.masking import MaskedSequence, MaskRule, mask
+from tests.doctests import check_example
 
 SPECIAL = (0, 1, 2, 3, 4)
 MASK = 4
@@ -209,3 +210,7 @@ def test_default_masking_cuts_at_the_doubles_that_berts_shares_are() -> None:
     assert default == MaskingConfig(mask=0.8, random=0.1, keep=0.1)
     # What is compared with a random number: any other double could change a mask.
     assert (default.mask, 1 - default.keep) == (0.8, 0.9)
+
+
+def test_example_of_mask_prints_what_it_says() -> None:
+    check_example(mask, {"MaskRule": MaskRule, "mask": mask, "np": np})

@@ -71,7 +71,7 @@ def test_half_an_mlm_head_is_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bert.encoder.layer.3.output.dense.bias", "classifier.weight", "bert.embeddings.extra"]
+    "name", ["bert.encoder.layer.3.output.dense.bias", "decoder.weight", "bert.embeddings.extra"]
 )
 def test_unexpected_tensor_is_refused_by_name(saved: Path, name: str) -> None:
     change_tensors(saved, lambda t: {**t, name: np.zeros(3, np.float32)})

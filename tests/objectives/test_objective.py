@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.config import Schedule
-from kdjax.objectives import FeatureRequest, get
+from kdjax.objectives import FeatureRequest, Features, get
 from kdjax.objectives.objective import Objective
 from tests.doctests import check_example
 from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, packed, restricted
@@ -97,5 +98,7 @@ def test_objective_needs_and_parameters_are_those_of_its_terms_together() -> Non
     assert not Objective((("mlm", 1.0, get("mlm")),)).needs_teacher
 
 
-def test_example_of_objective_prints_what_it_says() -> None:
-    check_example(Objective, {"Objective": Objective, "get": get})
+@pytest.mark.parametrize("documented", [Objective, Objective.__call__])
+def test_example_of_objective_prints_what_it_says(documented: Any) -> None:
+    names = {"Features": Features, "Objective": Objective, "get": get, "jnp": jnp}
+    check_example(documented, names)

@@ -33,7 +33,6 @@ DISTILBERT = StoredClass(
             ("mlm",): "vocab_projector",
         },
         copies={"vocab_projector.weight": "embeddings.word_embeddings.weight"},
-        not_read=r"(pre_)?classifier\.|qa_outputs\.",
     ),
     facts=FAMILIES["distilbert"].facts,
     sizes={

@@ -189,7 +189,7 @@ MODERNBERT = StoredClass(
             ("mlm",): "decoder",
         },
         copies={"decoder.weight": "embeddings.tok_embeddings.weight"},
-        not_read=r"classifier\.",
+        shared_head=("head.",),
     ),
     facts=FAMILIES["modernbert"].facts,
     sizes={

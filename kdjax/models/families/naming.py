@@ -16,6 +16,8 @@ Path = tuple[str, ...]
 
 _BUFFERS = r"embeddings\.(position|token_type)_ids$"
 """Index buffers that old versions of transformers stored."""
+_TASK_HEAD = re.compile(r"(pre_)?classifier\.|qa_outputs\.|sequence_summary\.")
+"""Tensors of transformers' heads for classifying sequences or tokens, questions and choices."""
 
 
 class Place(NamedTuple):
@@ -52,7 +54,10 @@ class Naming:
         heads: names that precede the MLM head's tensors.
         modules: a module's path in `Model.params` (in its layer, for a layer's) -> its name.
         copies: second name of a tensor that some files have -> its name.
-        not_read: pattern of tensors that no feature depends on: other heads, buffers.
+        not_read: pattern of tensors that no feature depends on, besides heads for tasks: poolers,
+            other heads of pretraining, buffers.
+        shared_head: names that precede tensors of the MLM head, or of a task's head where the
+            checkpoint has one.
     """
 
     prefix: str
@@ -61,6 +66,7 @@ class Naming:
     modules: Mapping[Path, str | Part]
     copies: Mapping[str, str] = field(default_factory=dict)
     not_read: str = r"pooler\."
+    shared_head: tuple[str, ...] = ()
 
     def place(self, path: tuple[Any, ...]) -> Place:
         """Return where a parameter is stored.
@@ -97,11 +103,14 @@ class Naming:
                 embedding.
         """
         not_read = re.compile(rf"{self.not_read}|{_BUFFERS}")
+        heads_of_tasks = self.shared_head if any(map(_TASK_HEAD.match, tensors)) else ()
         renamed: Tensors = {}
         for name, tensor in tensors.items():
             short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix(self.prefix))
             short = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)
-            if not_read.match(short):
+            if not_read.match(short) or _TASK_HEAD.match(short):
+                continue
+            if short.startswith(heads_of_tasks):
                 continue
             if short in renamed:
                 raise InputError(f"{where}: tensor {short!r} is there twice, under two names")

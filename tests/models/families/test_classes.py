@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from kdjax import recipes
 from kdjax.config import ModelConfig
@@ -89,6 +89,45 @@ def test_saved_model_reads_back_bit_for_bit(
     back = from_pretrained(tmp_path / "out")
     # The tree's structure too: a head that was not there must not appear.
     assert back.config == model.config
+    assert jax.tree.structure(back.params) == jax.tree.structure(model.params)
+    jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "prefix", "head"),
+    [
+        # BertForSequenceClassification
+        ("bert", "bert.", ("bert.pooler.dense", "classifier")),
+        # BertForQuestionAnswering
+        ("bert", "bert.", ("qa_outputs",)),
+        # RobertaForTokenClassification
+        ("roberta", "roberta.", ("classifier",)),
+        # RobertaForSequenceClassification
+        ("roberta", "roberta.", ("classifier.dense", "classifier.out_proj")),
+        # RoFormerForMultipleChoice
+        ("roformer", "roformer.", ("sequence_summary.summary", "classifier")),
+        # DistilBertForSequenceClassification
+        ("distilbert", "distilbert.", ("pre_classifier", "classifier")),
+        # ModernBertForSequenceClassification, whose head has the names of the MLM head's transform
+        ("modernbert", "model.", ("head.dense", "head.norm", "classifier")),
+    ],
+    ids=str,
+)
+def test_encoder_beside_a_head_for_a_task_reads_without_it(
+    tmp_path: Path, model_type: str, prefix: str, head: tuple[str, ...]
+) -> None:
+    config = CONFIGS[model_type]
+    model = Model(config, random_params(config, mlm=False))
+    save_pretrained(model, tmp_path / "out")
+    # As transformers stores it: the encoder behind its prefix, the head's modules beside it
+    weights = tmp_path / "out" / "model.safetensors"
+    tensors = {prefix + name: tensor for name, tensor in load_file(weights).items()}
+    for module in head:
+        tensors[f"{module}.weight"] = np.ones((3, config.width), np.float32)
+        tensors[f"{module}.bias"] = np.ones(3, np.float32)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    back = from_pretrained(tmp_path / "out")
+    assert back.config == config
     assert jax.tree.structure(back.params) == jax.tree.structure(model.params)
     jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
 
