@@ -2,7 +2,7 @@
 
 `import kdjax` gives these names without importing JAX; the first use of one imports what it needs.
 Whoever wants more control takes the parts below: `kdjax.training.phase.Phase.build_step` gives the
-pure step, `kdjax.training.trainer` the loop around it.
+pure step, `kdjax.training.loop.TrainingLoop` is the loop around it.
 
 In the examples `student` and `teacher` are models (`kdjax.models`), `arm` is one made of them,
 `data` is prepared text, and `run` a run of the arm on it.
@@ -125,7 +125,9 @@ def flops(amount: float, teacher: str = "inference") -> Budget:
         1.5e+12 FLOPs
     """
     if teacher not in CASES:
-        raise InputError(f"teacher is {teacher!r}, expected one of them{nearest(teacher, CASES)}")
+        raise InputError(
+            f"teacher is {teacher!r}, expected one of {', '.join(CASES)}{nearest(teacher, CASES)}"
+        )
     return Budget("flops", int(amount), teacher)
 
 

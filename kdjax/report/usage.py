@@ -63,7 +63,7 @@ def measures(results: Results) -> Table:
     heads: dict[str, tuple[str, Callable[[float], str]]] = {
         "flops": (flops, numbers.flops),
         "tokens": ("tokens, padding counted", numbers.count),
-        "hours": (f"wall-clock: {listed(budget.clock)}", _hours),
+        "hours": (f"wall-clock: {listed(budget.clock)}", _show_hours),
     }
     columns: list[tuple[Column, Cells]] = []
     for kind, (head, show) in heads.items():
@@ -254,8 +254,8 @@ def _table(caption: str, columns: Sequence[tuple[Column, Cells]]) -> Table:
     return Table(caption, tuple(column for column, _ in columns), rows)
 
 
-def _hours(hours: float) -> str:
-    """Return seconds as text in hours."""
+def _show_hours(hours: float) -> str:
+    """Write hours as a duration, in the unit that `numbers.duration` picks."""
     return numbers.duration(3600 * hours)
 
 

@@ -60,7 +60,9 @@ def train_vmapped(restored: Sequence[RestoredRun]) -> list[Outcome]:
         restored: the runs, one for each lane of their programs.
 
     Raises:
-        As `kdjax.training.train.train`.
+        InputError: text would repeat, all checkpoints or a journal are damaged, or no checkpoint
+            could be written for `config.checkpoint.patience`.
+        Stopped: the process was told to stop; a checkpoint of each run is saved.
     """
     # Runs that were killed while their checkpoints were written may be at different steps.
     outcomes: dict[int, Outcome] = {}
@@ -119,7 +121,10 @@ class VmappedTrainer(TrainingLoop):
             states: lane -> the run's state; taken out and used up.
 
         Raises:
-            As `TrainingLoop.run`.
+            Diverged: the losses of all runs that were left are not finite.
+            InputError: text would repeat, a journal is damaged, or no checkpoint could be written
+                for `config.checkpoint.patience`.
+            Stopped: the process was told to stop; a checkpoint of each run is saved.
         """
         stacked = self._program.stack([states[lane] for lane in self._filled])
         states.clear()

@@ -31,20 +31,26 @@ def training_texts(directory: Path) -> list[tuple[str, ...]]:
     return [row.texts for row in source.rows()]
 
 
-def cut(directory: Path, shards: int) -> None:
-    """Replace the training file by shards."""
+def cut(directory: Path, shards: int, digits: int = 5) -> None:
+    """Replace the training file by shards, whose numbers have at least so many digits."""
     whole = directory / "train.jsonl"
     lines = whole.read_text().splitlines(keepends=True)
     each = -(-len(lines) // shards)
     for number in range(shards):
         part = lines[number * each : (number + 1) * each]
-        (directory / f"train-{number:05}-of-{shards:05}.jsonl").write_text("".join(part))
+        name = f"train-{number:0{digits}}-of-{shards:0{digits}}.jsonl"
+        (directory / name).write_text("".join(part))
     whole.unlink()
 
 
-def test_rows_of_all_shards_are_those_of_the_whole_file_in_order(rte: Path) -> None:
+@pytest.mark.parametrize(("shards", "digits"), [(3, 5), (11, 1)], ids=["padded", "unpadded"])
+def test_rows_of_all_shards_are_those_of_the_whole_file_in_order(
+    rte: Path, shards: int, digits: int
+) -> None:
+    # Of unpadded names "train-10-of-11" sorts before "train-2-of-11" as text.
     expected = training_texts(rte)
-    cut(rte, 3)
+    assert len(set(expected)) >= shards
+    cut(rte, shards, digits)
     assert training_texts(rte) == expected
 
 

@@ -69,7 +69,7 @@ class _SplitFile:
 
 
 def _split_files(directory: Path, names: Sequence[str]) -> list[_SplitFile]:
-    """List the files of a split, by any of its names, sorted by path."""
+    """List the files of a split, by any of its names: set by set, ascending by shard number."""
     files = []
     for name in names:
         pattern = re.compile(
@@ -83,11 +83,12 @@ def _split_files(directory: Path, names: Sequence[str]) -> list[_SplitFile]:
                 content = (name, match["kind"], match["shards"] or "")
                 number = int(match["number"] or 0)
                 files.append(_SplitFile(path, content, number, int(match["shards"] or 1)))
-    return sorted(files, key=lambda file: file.path)
+    # Not by path: numbers need not be padded, and "10" comes before "2" as text.
+    return sorted(files, key=lambda file: (file.content, file.number))
 
 
 def _shards(directory: Path, names: Sequence[str]) -> list[Path]:
-    """List the files of a split in the order of their shards; none where it has none.
+    """List the paths of a split's shards, ascending by shard number; empty where it has no file.
 
     Raises:
         InputError: shards are missing, or there are files of two sets, which may hold the same
