@@ -67,5 +67,5 @@ COMMAND = Command(
     usage="RUN --out DIR [--task NAME] [--format sentence-transformers] [--license ID] "
     "[--push OWNER/NAME]",
     add_arguments=add_arguments,
-    takes_recipe=False,
+    settings=None,
 )
