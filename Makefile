@@ -3,6 +3,7 @@
 # make test-all: the tests and those that take minutes each. docs/tests.md lists what only it runs.
 # make test-parity: transformers and PyTorch beside kdjax, live. The tests hold the same by recorded numbers.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
+# make test-wheel: builds the wheel, installs it alone into a clean environment, and uses it from there (tests/smoke_wheel.py).
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
 # TESTS='tests/training -k resume' passes arguments on to pytest.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
@@ -22,12 +23,13 @@ TEST := .venv-test
 endif
 PARITY := .venv-parity
 SPEED := .venv-bench
+WHEEL := .venv-wheel$(addprefix -,$(word 1,$(VERSIONS)))
 # The versions that BabyLM's evaluation pins, beside the parity environment's PyTorch.
 BABYLM := .venv-babylm
 TORCH_INDEX ?=
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-unit test-all test-parity test-tpu lint bench clean
+.PHONY: demo test test-unit test-all test-parity test-tpu test-wheel lint bench clean
 
 demo: $(DEMO)/installed
 	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
@@ -46,6 +48,13 @@ test-parity: $(PARITY)/installed $(BABYLM)/installed
 
 test-tpu: $(TEST)/installed-tpu
 	KDJAX_TEST_TPU=1 $(TEST)/bin/python -m pytest -m tpu --dist load tests/tpu
+
+# Run from elsewhere: this directory has a kdjax, too.
+test-wheel:
+	$(call environment,$(WHEEL))
+	$(WHEEL)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL)/dist .
+	$(WHEEL)/bin/python $(PIP) $(WHEEL)/dist/kdjax-*.whl
+	cd $(WHEEL) && bin/python -P $(CURDIR)/tests/smoke_wheel.py
 
 lint: $(TEST)/installed-lint
 	$(TEST)/bin/ruff check .
@@ -98,7 +107,7 @@ $(SPEED)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(DEMO) .venv-test .venv-test-* $(PARITY) $(BABYLM) $(SPEED) runs/demo runs/bench
+	rm -rf $(DEMO) .venv-test .venv-test-* .venv-wheel .venv-wheel-* $(PARITY) $(BABYLM) $(SPEED) runs/demo runs/bench
 
 define environment
 	@echo "setting up $(1): a minute or two, silent while pip installs"

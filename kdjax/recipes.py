@@ -10,13 +10,11 @@ import copy
 import dataclasses
 import functools
 import re
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 
@@ -57,58 +55,6 @@ def parser() -> ArgumentParser:
     recipe_parser.set_defaults({"data.max_predictions": 0})
     recipe_parser.add_argument("--config", action="config", help="The recipe.")
     return recipe_parser
-
-
-def help_text() -> str:
-    """Return every setting with its type, default and meaning, by its dotted name."""
-    lines = ["settings, in the recipe or on the command line as --SETTING VALUE:"]
-    for name, kind, default, meaning in _settings(Config, Config(), ""):
-        line = f"  {name}: {kind}"
-        if default is not dataclasses.MISSING:
-            line += f" = {default!r}"
-        lines += ["", line]
-        lines += textwrap.wrap(meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
-
-
-_PLACEHOLDERS = {dict: ".NAME", tuple: ".N"}
-"""How the help names the members of settings that hold several of a dataclass."""
-
-
-def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
-    """Yield (dotted name, type, default, meaning) of every setting below a dataclass.
-
-    Args:
-        cls: dataclass of settings.
-        instance: an instance with the defaults; the class itself where there are none.
-        prefix: beginning of the dotted names.
-    """
-    meanings = _meanings(cls)
-    hints = get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        name = f"{prefix}{field.name}"
-        hint = hints[field.name]
-        # Below a mapping or a tuple there are no defaults, only what each member may have.
-        default = getattr(instance, field.name, dataclasses.MISSING)
-        if dataclasses.is_dataclass(hint):
-            yield from _settings(hint, default, f"{name}.")
-            continue
-        kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-        kind = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind)  # without modules' names
-        yield name, kind, default, meanings.get(field.name, "")
-        # A dataclass among the type's arguments has settings of its own.
-        inner = next(filter(dataclasses.is_dataclass, get_args(hint)), None)
-        if inner is not None:
-            yield from _settings(inner, inner, name + _PLACEHOLDERS.get(get_origin(hint), "") + ".")
-
-
-def _meanings(cls: Any) -> dict[str, str]:
-    """Return what each setting of a dataclass means, by its docstrings and those of its bases."""
-    meanings = {}
-    for base in reversed(cls.__mro__[:-1]):
-        for param in docstring_parser.parse_from_object(base).params:
-            meanings[param.arg_name] = " ".join((param.description or "").split())
-    return meanings
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdjax import recipes
+from kdjax import recipe_settings, recipes
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import (
     ArmConfig,
@@ -196,26 +196,35 @@ def test_config_round_trips_through_json_and_yaml(recipe: Path, tmp_path: Path) 
     assert recipes.load(copy) == read
 
 
-def test_help_documents_each_setting() -> None:
-    text = recipes.help_text()
-    lines = text.splitlines()
-    # A setting's line is indented by two, its meaning by more.
-    names = [
-        line.split(":")[0].strip()
-        for line in lines
-        if line.startswith("  ") and not line.startswith("   ")
-    ]
+def test_each_setting_has_a_type_and_a_meaning() -> None:
+    by_name = {setting.name: setting for setting in recipe_settings.settings()}
     for name in (
         "data.seq_len",
         "teacher.head.optimizer.eps",
         "arms.NAME.terms.N.options",
         "evaluation.tasks.NAME.test",
     ):
-        assert name in names
-    for name in names:
-        # The line below a setting says what it means.
-        after = lines[next(n for n, line in enumerate(lines) if line.startswith(f"  {name}:")) + 1]
-        assert after.startswith("      "), f"{name} has no meaning written down"
+        assert name in by_name
+    for name, setting in by_name.items():
+        assert setting.kind and setting.summary, f"{name} has no meaning written down"
+    # Types and defaults as a recipe has them.
+    assert by_name["data.documents"].head() == (
+        'data.documents: paragraphs | lines | files = "paragraphs"'
+    )
+    assert by_name["student.layers"].head() == "student.layers: int | null = null"
+    assert by_name["train.log.tensorboard"].head() == "train.log.tensorboard: bool = true"
+
+
+def test_settings_are_found_by_beginning_by_part_and_below_names_of_a_recipe() -> None:
+    def names(words: str) -> list[str]:
+        return [setting.name for setting in recipe_settings.look_up(words)]
+
+    assert names("--train.log.every") == ["train.log.every"]
+    assert names("train.log") == [name for name in names("train") if ".log." in name]
+    assert "teacher.train.optimizer.learning_rate" in names("learning_rate")
+    assert names("arms.minilm.start.source") == ["arms.NAME.start.source"]
+    with pytest.raises(InputError, match=r"no setting has 'learning_rat_e'.*'learning_rate'"):
+        names("learning_rat_e")
 
 
 @pytest.mark.parametrize(

@@ -25,5 +25,5 @@ COMMAND = Command(
     run,
     usage="DIR",
     add_arguments=add_arguments,
-    takes_recipe=False,
+    settings=None,
 )

@@ -14,4 +14,5 @@ COMMAND = Command(
     "cache",
     "Run the teacher once over all mask views and store what the recipe's arms need of it.",
     run,
+    settings=("cache",),
 )

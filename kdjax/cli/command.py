@@ -60,7 +60,9 @@ class Command:
         run: runs it; it imports what it needs, so that help and errors come at once.
         usage: text that follows the command's name in the help.
         add_arguments: adds its arguments to its parser.
-        takes_recipe: whether it reads a recipe, whose settings its help lists.
+        settings: settings that its help lists, by the beginnings of their names; none: the sections
+            of a recipe; None: it reads no recipe.
+        needs_jax: whether JAX, memory and the compilation cache are set up before it runs.
         multiprocess: whether several processes run it as one; else the first alone runs it.
     """
 
@@ -69,5 +71,6 @@ class Command:
     run: Callable[[Options], None]
     usage: str = "RECIPE --out DIR [--SETTING VALUE ...]"
     add_arguments: Callable[[argparse.ArgumentParser], None] = add_recipe_and_out
-    takes_recipe: bool = True
+    settings: tuple[str, ...] | None = ()
+    needs_jax: bool = True
     multiprocess: bool = False

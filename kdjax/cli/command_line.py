@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from typing import NoReturn
 
 import kdjax
-from kdjax import recipes
+from kdjax import recipe_settings, recipes
 from kdjax.cli import (
     arms,
     audit,
     cache,
     compare,
     compile,
+    completion,
+    doctor,
     export,
     glue_predictions,
+    init,
     merge,
     plan,
     prepare,
     price,
+    settings,
     sweep,
     teacher,
     tokenizer,
@@ -32,13 +37,16 @@ from kdjax.config import Config, TrainConfig
 from kdjax.errors import InputError
 
 MODULES = (
+    init,
+    doctor,
+    settings,
+    price,
+    compile,
     compare,
     sweep,
     tune,
     plan,
     audit,
-    price,
-    compile,
     prepare,
     tokenizer,
     teacher,
@@ -48,6 +56,7 @@ MODULES = (
     merge,
     export,
     glue_predictions,
+    completion,
 )
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in MODULES}
 """Every command by its name, in the order of the help."""
@@ -73,7 +82,10 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
     # settings, of which there are too many to declare.
     words, beam_options = _split_at_dashes(words)
     own_words, overrides = split_overrides(words)
-    options = _parser().parse_args(own_words, Options(beam_options=beam_options, config=None))
+    parser = _parser()
+    options = parser.parse_args(
+        own_words, Options(beam_options=beam_options, config=None, parser=parser)
+    )
     if beam_options and not getattr(options, "beam", False):
         raise InputError(
             f"command line: -- {beam_options[0]}: expected such options of `kdjax prepare --beam` "
@@ -86,6 +98,7 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
             f"command line: {overrides[0]} changes a recipe, expected RECIPE before it"
         )
     # Only now a recipe is read: mistakes on the command line come first.
+    options.names_recipe = options.config is not None
     if options.config is not None:
         options.config = recipes.load(options.config, overrides)
     else:
@@ -129,15 +142,15 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose usage errors are bad input like any other: one line, status 2.
 
     Attributes:
-        takes_recipe: whether the help ends with every setting of a recipe.
+        settings: settings with which the help ends (`Command.settings`).
     """
 
-    takes_recipe = False
+    settings: tuple[str, ...] | None = None
 
     def format_help(self) -> str:
         """Return the help; settings are looked up only now, which takes longer than parsing."""
-        if self.takes_recipe:
-            self.epilog = recipes.help_text()
+        if self.settings is not None:
+            self.epilog = settings_help(self.settings)
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
@@ -145,6 +158,24 @@ class _Parser(argparse.ArgumentParser):
         _, _, command = self.prog.partition(" ")
         where = f"command line, {command}" if command else "command line"
         raise InputError(f"{where}: {message}")
+
+
+def settings_help(beginnings: Sequence[str]) -> str:
+    """Return a line for each setting that a command's help lists, and where all others are.
+
+    Args:
+        beginnings: beginnings of settings' names; none: the sections of a recipe are listed.
+    """
+    width = shutil.get_terminal_size().columns
+    if beginnings:
+        listed = recipe_settings.overview(beginnings, width - 2)
+        more = f"`kdjax settings {beginnings[0]}` says more of these, `kdjax settings` lists all"
+    else:
+        listed = [f"{s.name:12}{s.summary}" for s in recipe_settings.sections()]
+        more = "`kdjax settings` lists all, `kdjax settings NAME` says more of some"
+    lines = ["settings of the recipe, here as --SETTING VALUE:"]
+    lines += [f"  {line}" for line in listed]
+    return "\n".join([*lines, f"{more}."])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,6 +200,6 @@ def _parser() -> argparse.ArgumentParser:
             usage=f"kdjax {command.name} {command.usage}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        subparser.takes_recipe = command.takes_recipe
+        subparser.settings = command.settings
         command.add_arguments(subparser)
     return parser

@@ -78,5 +78,5 @@ COMMAND = Command(
     usage="RUN --out DIR [--task NAME] [--format sentence-transformers] [--revisions] "
     "[--license ID] [--push OWNER/NAME]",
     add_arguments=add_arguments,
-    takes_recipe=False,
+    settings=None,
 )

@@ -40,5 +40,5 @@ COMMAND = Command(
     run,
     usage="RUN --out DIR [--protocol grid|fixed] [--tasks NAME,...] [--glue DIR]",
     add_arguments=add_arguments,
-    takes_recipe=False,
+    settings=None,
 )

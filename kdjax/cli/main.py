@@ -70,7 +70,7 @@ def _run(arguments: Sequence[str] | None) -> bool:
         with PREEMPTION.handlers():
             command, options = command_line.read(sys.argv[1:] if arguments is None else arguments)
             options.begun = begun
-            if _set_up(command, options):
+            if not command.needs_jax or _set_up(command, options):
                 command.run(options)
     except Stopped as e:
         process_logging.warn(str(e))

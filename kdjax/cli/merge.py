@@ -32,5 +32,5 @@ COMMAND = Command(
     run,
     usage="PART ... --out DIR",
     add_arguments=add_arguments,
-    takes_recipe=False,
+    settings=None,
 )

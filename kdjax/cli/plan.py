@@ -15,4 +15,5 @@ COMMAND = Command(
     "What each arm would reach at budgets nobody has spent, from published laws and a pilot's "
     "runs.",
     run,
+    settings=("plan",),
 )

@@ -27,4 +27,5 @@ COMMAND = Command(
     "Turn raw text into packed, sharded sequences.",
     run,
     add_arguments=add_arguments,
+    settings=("data",),
 )

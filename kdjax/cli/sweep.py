@@ -14,5 +14,6 @@ COMMAND = Command(
     "sweep",
     "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any setting.",
     run,
+    settings=("sweep",),
     multiprocess=True,
 )

@@ -15,5 +15,6 @@ COMMAND = Command(
     "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says "
     "its cost.",
     run,
+    settings=("teacher",),
     multiprocess=True,
 )

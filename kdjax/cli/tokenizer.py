@@ -14,4 +14,5 @@ COMMAND = Command(
     "tokenizer",
     "Train the recipe's tokenizer on its text, for `data.tokenizer` of any recipe.",
     run,
+    settings=("data.files", "data.text_field", "data.documents", "data.tokenizer"),
 )

@@ -14,5 +14,6 @@ COMMAND = Command(
     "tune",
     "The same number of trials for every arm; writes a recipe with the best settings found.",
     run,
+    settings=("tune",),
     multiprocess=True,
 )

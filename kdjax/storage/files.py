@@ -27,11 +27,20 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: a kill leaves the old or the new one.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with beside.open("wb") as f:
-            f.write(text.encode("utf-8", errors="backslashreplace"))
+            f.write(content)
             f.flush()
             os.fsync(f.fileno())
         beside.replace(path)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kdjax import recipes
+from kdjax import recipe_settings
 from kdjax.cli.main import main
 from tests import small_study
 from tests.fuzz.mutations import changed_recipe, changed_text, numbered
@@ -41,8 +40,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def settings() -> list[str]:
-    """Return the dotted names of all settings."""
-    names = re.findall(r"^  ([a-z_]+(?:\.[a-z_A-Z]+)*): ", recipes.help_text(), re.MULTILINE)
+    """Return the dotted names of all settings, with an arm and a number where one is needed."""
+    names = [setting.name for setting in recipe_settings.settings()]
     assert len(names) > 100
     return [name.replace(".NAME", ".scratch").replace(".N", ".0") for name in names]
 

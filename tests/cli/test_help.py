@@ -1,0 +1,92 @@
+"""Help: a command's own words first, settings by a line each, on one screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+
+import pytest
+
+from kdjax.cli.command_line import COMMANDS
+from tests.study.conftest import kdjax
+
+SCREEN = 50
+"""Lines that a terminal shows."""
+WIDTH = 100
+"""Columns that it shows."""
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", f"{WIDTH}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_fits_a_screen_and_begins_with_its_own_arguments(name: str) -> None:
+    ended = kdjax(name, "--help")
+    lines = ended.out.splitlines()
+    assert ended.status == 0
+    # A terminal breaks lines that are longer than it is wide.
+    shown = sum(max(1, math.ceil(len(line) / WIDTH)) for line in lines)
+    assert shown <= SCREEN
+    takes_recipe = COMMANDS[name].settings is not None
+    assert ("`kdjax settings`" in ended.out) == takes_recipe
+    if takes_recipe:
+        assert lines.index("options:") < lines.index(
+            "settings of the recipe, here as --SETTING VALUE:"
+        )
+
+
+def test_help_of_tune_names_its_settings_and_groups_below_them() -> None:
+    out = kdjax("tune", "--help").out
+    assert "  tune.trials: int = 0  Number of trials of each arm" in out
+    assert "  tune.space.*: 4 settings" in out
+    assert "data.files" not in out
+
+
+def test_settings_without_a_name_are_a_line_each_and_with_one_in_full() -> None:
+    listed = kdjax("settings").out.splitlines()
+    every = json.loads(kdjax("settings", "--json").out)
+    assert [line.split(":")[0] for line in listed] == [setting["name"] for setting in every]
+    assert max(map(len, listed)) <= 100
+    head, *meaning = kdjax("settings", "budget.flops").out.splitlines()
+    assert head.startswith("budget.flops: float = ")
+    assert meaning and all(line.startswith("    ") for line in meaning)
+    refused = kdjax("settings", "bugdet")
+    assert refused.status == 2
+    assert "did you mean 'budget'?" in refused.complaint
+
+
+def test_bash_completes_commands_options_settings_and_their_values() -> None:
+    script = kdjax("completion", "bash").out
+
+    def completed(*words: str) -> set[str]:
+        line = " ".join(words)
+        asked = f"""
+            COMP_WORDS=({line}{' ""' if line.endswith(" ") else ""})
+            COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            _shtab_kdjax
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        ended = subprocess.run(
+            ["bash", "--norc"], input=script + asked, capture_output=True, text=True, check=True
+        )
+        return set(ended.stdout.split())
+
+    assert {"compare", "compile", "completion"} <= completed("kdjax", "comp")
+    assert completed("kdjax", "compare", "--train.log.") == {
+        "--train.log.every",
+        "--train.log.profile",
+        "--train.log.tensorboard",
+        "--train.log.wandb",
+    }
+    assert completed("kdjax", "compare", "--data.regime", "un") == {"unlimited"}
+    assert "own-text" in completed("kdjax", "init", "own-t")
+    assert "--data.files" not in completed("kdjax", "settings", "--")
+
+
+def test_completion_for_an_unknown_shell_is_refused_in_one_line() -> None:
+    refused = kdjax("completion", "fish")
+    assert refused.status == 2
+    assert "invalid choice: 'fish'" in refused.complaint
