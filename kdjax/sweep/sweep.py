@@ -124,7 +124,7 @@ def _register(config: Config, out: Path) -> None:
     # Settings that a later command may not change; arms, seeds and values are not among them.
     identity = shared_settings(config)
     if shares_trunk(config):
-        identity["sweep"] = {TRUNK: config.sweep[TRUNK]}
+        identity[f"sweep.{TRUNK}"] = config.sweep[TRUNK]
     path = out / RECIPE
     if path.exists():
         if difference := first_difference(read_typed(dict[str, Any], path), identity):

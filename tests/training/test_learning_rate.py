@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from kdjax import recipes
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import Config, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.training.learning_rate import learning_rate
@@ -90,7 +91,9 @@ def test_schedule_without_warmup_begins_at_peak() -> None:
 
 
 def test_schedule_changes_neither_program_nor_price() -> None:
-    wsd = tiny.phase(schedule="wsd", decay=0.3, decay_shape="sqrt", min_lr_ratio=0.1)
+    wsd = tiny.phase(
+        schedule="wsd", decay=0.3, decay_shape="sqrt", min_lr_ratio=0.1, warmup_budget=1e12
+    )
     assert wsd.compile_key == tiny.phase().compile_key
 
 
@@ -111,3 +114,9 @@ def test_schedule_that_cannot_be_is_refused(settings: dict[str, Any], message: s
             recipes.changed(Config(), own)
     with pytest.raises(InputError, match=message.removeprefix("train.optimizer: ")):
         tiny.arm(**settings)
+
+
+def test_warm_up_of_its_own_budget_is_refused_under_hours() -> None:
+    own = {"arms": {"scratch": {}}, "budget.hours": 1.0, "train.optimizer.warmup_budget": 1e12}
+    with pytest.raises(InputError, match=r"optimizer\.warmup_budget is 1e\+12 under budget\.hours"):
+        arms_of(recipes.changed(Config(), own))
