@@ -44,13 +44,12 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
         return first
     # Of several, no one's weights stand for all.
     others = {name: value for name, value in first.others.items() if name != "params_sha256"}
-    return replace(
-        first,
-        mlm_loss=fmean(facts["mlm_loss"] for facts in teachers),
-        mlm_accuracy=fmean(facts["mlm_accuracy"] for facts in teachers),
-        teachers=each,
-        others=others,
-    )
+    # Those that read tokens of their own are not measured.
+    means = {}
+    for name in ("mlm_loss", "mlm_accuracy"):
+        measured = [facts[name] for facts in teachers if facts[name] is not None]
+        means[name] = fmean(measured) if measured else None
+    return replace(first, **means, teachers=each, others=others)
 
 
 def corpus_facts(
