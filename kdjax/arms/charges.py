@@ -95,7 +95,7 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
         return int(CacheManifest.read(directory).totals["flops"])
     batch_shape = batch_shape_of(config, config.cache.batch_size)
     teacher = zoo.resolve(config.teacher.architecture)
-    flops_per_pass = cache_price(teacher, request, batch_shape, config.data.teacher_seq_len)
+    flops_per_pass = cache_price(teacher, request, batch_shape, config.data.own_seq_len)
     return flops_per_pass * passes(sequences, config.data.mask_copies, batch_shape.batch_size)
 
 

@@ -45,7 +45,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
             teacher,
             optimizer,
             config.cache,
-            config.data.teacher_seq_len,
+            config.data.own_seq_len,
         )
         arms[name] = arm.ramped(config.train.batch_ramp)
     # Against the recipe, which all arms share.
@@ -88,7 +88,7 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
     # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
     # not fine-tuned.
     if arm.uses_teacher or arm.start.prunes:
-        own_seq_len = config.data.teacher_seq_len
+        own_seq_len = config.data.own_seq_len
         if own_seq_len:
             row = ("data.teacher_seq_len", own_seq_len, "teacher.architecture", teacher)
             lengths.append(row)

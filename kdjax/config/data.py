@@ -244,7 +244,7 @@ class DataConfig:
         if isinstance(self.tokenizer, str):
             check_setting(self.tokenizer, "data.tokenizer", hub_file=True, hub_repository=True)
         check_setting(self.prepared, "data.prepared")
-        self._settle_teacher_tokens()
+        self._check_teacher_tokens()
         # Only the limited regime has a size, and it needs one.
         expect(
             (self.regime == "limited") == (self.unique_tokens > 0),
@@ -253,12 +253,19 @@ class DataConfig:
             "more than 0 with 'limited' and 0 without",
         )
 
-    def _settle_teacher_tokens(self) -> None:
-        """Set `teacher_seq_len` where a teacher has tokens of its own and nobody has set it.
+    @property
+    def own_seq_len(self) -> int:
+        """Return the tokens of a sequence by the teacher's own tokenizer; 0 where it has none."""
+        if not self.teacher_tokenizer:
+            return 0
+        return self.teacher_seq_len or self.seq_len
+
+    def _check_teacher_tokens(self) -> None:
+        """Check the settings of a teacher that reads tokens of its own.
 
         Raises:
-            InputError: it is out of range or without such a teacher, there is no tokenizer of the
-                student's own, or tokens are masked one by one.
+            InputError: its sequences' length is out of range or without such a teacher, there is no
+                tokenizer of the student's own, or tokens are masked one by one.
         """
         if not self.teacher_tokenizer:
             length = self.teacher_seq_len
@@ -280,10 +287,8 @@ class DataConfig:
             f"'token' under {name}",
             "word or span: words are hidden from both models or from neither",
         )
-        if not self.teacher_seq_len:
-            # The dataclass is frozen; this is still its construction.
-            object.__setattr__(self, "teacher_seq_len", self.seq_len)
-        check_range(self, "data.", 8, 2**16, "teacher_seq_len")
+        if self.teacher_seq_len:
+            check_range(self, "data.", 8, 2**16, "teacher_seq_len")
 
     @property
     def highest_mlm_probability(self) -> float:

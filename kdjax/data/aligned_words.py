@@ -8,11 +8,12 @@ least one token of each. Of a tokenizer and itself every token is a word.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kdjax.data.tokenizer import TokenSpans
+if TYPE_CHECKING:  # reading a corpus needs no tokenizer
+    from kdjax.data.tokenizer import TokenSpans
 
 
 class AlignedWords(NamedTuple):

@@ -157,6 +157,14 @@ class TeacherTokens:
     words: dict[str, int]
     left_out: dict[str, int]
 
+    def in_words(self) -> str:
+        """Return the counts of the teacher's part of the text as a line has them."""
+        return (
+            f"{counted(sum(self.text_tokens.values()), 'token')} in sequences of {self.length:,}, "
+            f"{counted(sum(self.words.values()), 'aligned word')}, "
+            f"{sum(self.left_out.values()):,} left out"
+        )
+
     def warnings(self) -> list[str]:
         """Return a sentence for all that makes the teacher's part of the text doubtful."""
         shares = {}

@@ -155,7 +155,7 @@ def _cache(
     runs = sharing(config, arms)
     views = config.data.mask_copies
     batch_shape = batch_shape_of(config, config.cache.batch_size)
-    own_seq_len = config.data.teacher_seq_len
+    own_seq_len = config.data.own_seq_len
     source = CachedTeacher(teacher, request, config.cache, own_seq_len)
     fields = source.stored_fields(batch_shape.seq_len, batch_shape.max_predictions)
     bytes_a_sequence = record_bytes(fields) * views

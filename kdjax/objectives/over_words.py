@@ -13,20 +13,27 @@ from typing_extensions import override
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
-from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
+from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives.base import FeatureNeeds, Params, Term
 from kdjax.objectives.hidden import HiddenMseBui2024
 from kdjax.objectives.objective import Objective
 from kdjax.objectives.reductions import word_means
 
+_OF_TOKENS = "attention is between tokens, and a word's is not that of its tokens"
+_SHORTER = (
+    "a relation is a product of tokens' vectors, and means of several tokens are shorter, so that "
+    "the student would learn how the tokenizers split words"
+)
+_OTHER_ENTRIES = "they are over the teacher's vocabulary, which is not the student's"
 _WHY_NOT = {
-    "scores": "attention is between tokens, and a word's is not that of its tokens",
-    "query": "a relation is a product of tokens' vectors, and means of several tokens are shorter, "
-    "so that the student would learn how the tokenizers split words",
-    "logits": "logits are over the teacher's vocabulary, which is not the student's",
+    "scores": _OF_TOKENS,
+    "query": _SHORTER,
+    "key": _SHORTER,
+    "value": _SHORTER,
+    "logits": _OTHER_ENTRIES,
+    "token_logits": _OTHER_ENTRIES,
 }
-_WHY_NOT |= {"key": _WHY_NOT["query"], "value": _WHY_NOT["query"]}
-_WHY_NOT["token_logits"] = _WHY_NOT["logits"]
+"""Feature -> why it is not compared over words."""
 _EXPECTED = "a term over hidden states: hidden_mse, cosine, hidden_cls or hidden_concat"
 
 
@@ -96,11 +103,16 @@ class OverWords(Term):
         self._check(asked.teacher)
 
     def _check(self, request: FeatureRequest) -> None:
-        for kind in (*ATTENTION_FEATURES, "logits", "token_logits"):
+        """Refuse a request for more than hidden states.
+
+        Raises:
+            InputError: as `needs`.
+        """
+        for kind, why in _WHY_NOT.items():
             if getattr(request, kind):
                 raise InputError(
                     f"{self.name}: asks for {kind.replace('_', ' ')} under data.teacher_tokenizer, "
-                    f"expected {_EXPECTED}: {_WHY_NOT[kind]}"
+                    f"expected {_EXPECTED}: {why}"
                 )
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
 
 from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.corpus import Corpus
@@ -24,23 +22,15 @@ from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
 from kdjax.special_tokens import SpecialTokens
-from tests.corpora import SPECIAL, make_corpus, make_tokenizer, texts
+from tests.corpora import (
+    PIECES,
+    SPECIAL,
+    make_corpus,
+    make_pieces_tokenizer,
+    make_tokenizer,
+    texts,
+)
 from tests.data.test_aligned_words import read
-
-OTHER = ("[MASK]", "[SEP]", "[CLS]", "[UNK]", "[PAD]")
-
-
-def make_pieces_tokenizer(path: Path) -> Path:
-    """Write a tokenizer.json that splits w17 into w, ##1, ##7, its special tokens last."""
-    entries = ["w", *"0123456789", *(f"##{digit}" for digit in "0123456789"), *OTHER]
-    vocabulary = {entry: n for n, entry in enumerate(entries)}
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(path))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -149,7 +139,7 @@ def test_batch_has_the_same_text_and_the_same_hidden_words_for_both_models(
     )
     tokens, _ = corpus.read("train", sequences)
     entries = {index: f"w{index - len(SPECIAL)}" for index in range(len(SPECIAL), 53)}
-    pieces = ["w", *"0123456789", *"0123456789", *OTHER]
+    pieces = [entry.removeprefix("##") for entry in PIECES]
     frame = {student.special.start, student.special.end}
     for row in range(len(sequences)):
         for word in range(1, batch["words"][row].max() + 1):

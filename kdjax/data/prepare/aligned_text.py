@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from kdjax.data.aligned_words import align
 from kdjax.data.prepare.packing import RecordFormat, best_fit
-from kdjax.data.tokenizer import TextTokenizer
-from kdjax.special_tokens import SpecialTokens
+
+if TYPE_CHECKING:  # reading a corpus needs no tokenizer
+    from kdjax.data.tokenizer import TextTokenizer
+    from kdjax.special_tokens import SpecialTokens
 
 FRAME = 2
 """Special tokens around a piece."""

@@ -97,7 +97,7 @@ class Preparation:
         if config.teacher_tokenizer:
             path = locate_tokenizer(config.teacher_tokenizer)
             teacher_tokenizer = TextTokenizer.read(path)
-            teacher = TeacherText(path, teacher_tokenizer.sha256, config.teacher_seq_len)
+            teacher = TeacherText(path, teacher_tokenizer.sha256, config.own_seq_len)
         blocks = BlockSettings(out, tokenizer or out / TOKENIZER, digest, config.seq_len, teacher)
         return cls(
             expanded,
@@ -139,7 +139,7 @@ class Preparation:
             settings[TEACHER] = {
                 "tokenizer_sha256": self.teacher_tokenizer.sha256,
                 "special": dataclasses.asdict(self.teacher_tokenizer.special),
-                "seq_len": self.config.teacher_seq_len,
+                "seq_len": self.config.own_seq_len,
             }
         return {
             "version": VERSION,
@@ -230,7 +230,7 @@ class Preparation:
         tokenizer = self.teacher_tokenizer
         if tokenizer is None:
             return None
-        length = self.config.teacher_seq_len
+        length = self.config.own_seq_len
         record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
         return TeacherTokens(
             length=length,

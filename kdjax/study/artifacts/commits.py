@@ -69,9 +69,7 @@ def pinned(config: Config, stored: Mapping[str, str]) -> tuple[Config, dict[str,
         return config, commits
     pinned_config = replace(
         config,
-        data=replace(
-            data, files=files, tokenizer=tokenizer, teacher_tokenizer=teacher_tokenizer
-        ),
+        data=replace(data, files=files, tokenizer=tokenizer, teacher_tokenizer=teacher_tokenizer),
         teacher=teacher,
         evaluation=replace(evaluation, texts=texts, tasks=tasks),
     )

@@ -224,10 +224,10 @@ def _check_teacher_tokens(config: Config, corpus: Corpus) -> None:
     if teacher is None or teacher.tokenizer_sha256 != sha256(tokenizer):
         found = "another teacher_tokenizer" if teacher else "no data.teacher_tokenizer"
         raise InputError(f"{corpus.directory}: was prepared with {found}, expected {tokenizer}")
-    if teacher.length != config.data.teacher_seq_len:
+    if teacher.length != config.data.own_seq_len:
         raise InputError(
             f"{corpus.directory}: sequences of {teacher.length} tokens of the teacher, expected "
-            f"data.teacher_seq_len, {config.data.teacher_seq_len}"
+            f"data.teacher_seq_len, {config.data.own_seq_len}"
         )
 
 
@@ -369,6 +369,8 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
             f"of {counted(sum(manifest.documents.values()), 'document')}, "
             f"{manifest.fill['train']:.1%} full"
         )
+        if manifest.teacher is not None:
+            reporter.log(f"{out}: by data.teacher_tokenizer {manifest.teacher.in_words()}")
         losses = ngram_losses(corpus)
         unknown = unknown_of(corpus, losses)
         rates = ""

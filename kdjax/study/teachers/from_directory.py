@@ -67,7 +67,7 @@ def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) 
 
     Raises:
         InputError: a directory without usable weights, another architecture than the recipe's,
-            another tokenizer than the corpus's, or than `data.teacher_tokenizer` where there is one.
+            another tokenizer than the corpus's, or than its own that the recipe names.
     """
     # Weights, architecture and tokenizer, each against what it must match.
     encoder = read_teacher(directory)
@@ -77,7 +77,12 @@ def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) 
         vocabulary.check(locate_tokenizer(own_tokenizer), directory, encoder.config.vocab_size)
         return encoder
     if corpus is not None or not trains_tokenizer(config):
-        vocabulary.check(tokenizer_of(config, corpus), directory, encoder.config.vocab_size)
+        try:
+            vocabulary.check(tokenizer_of(config, corpus), directory, encoder.config.vocab_size)
+        except InputError as e:
+            raise InputError(
+                f"{e}; a teacher with another vocabulary needs data.teacher_tokenizer"
+            ) from None
     return encoder
 
 

@@ -96,7 +96,7 @@ def build(
             "head"
         )
     layout.check_batch(config.batch_size)
-    teacher_source = CachedTeacher(teacher.config, request, config, data.teacher_seq_len)
+    teacher_source = CachedTeacher(teacher.config, request, config, data.own_seq_len)
     fields = teacher_source.stored_fields(data.seq_len, data.max_predictions)
     encoder = _Encoder(teacher, teacher_source, data, corpus, layout)
 
@@ -263,7 +263,7 @@ def open_cache(
 
     # All features that are requested, as they would be stored
     stored_fields = {field.name: field for field in opened.manifest.fields}
-    teacher_source = CachedTeacher(teacher.config, request, config, data.teacher_seq_len)
+    teacher_source = CachedTeacher(teacher.config, request, config, data.own_seq_len)
     for field in teacher_source.stored_fields(data.seq_len, data.max_predictions):
         stored_field = stored_fields.get(field.name)
         if stored_field != field:
