@@ -238,6 +238,10 @@ def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
         values: settings of the recipe as plain values; changed in place.
     """
     if isinstance(config.data.tokenizer, TokenizerConfig):
-        for model in (values["student"], values["teacher"]["architecture"]):
+        models = [values["student"]]
+        # One that reads tokens of its own has a vocabulary of its own.
+        if not config.data.teacher_tokenizer:
+            models.append(values["teacher"]["architecture"])
+        for model in models:
             spec = ModelSpec(family=model["family"])
             model["vocab_size"] = with_family_settings(spec).vocab_size

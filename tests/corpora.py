@@ -14,6 +14,17 @@ DEMO_TEACHER = Path(__file__).parents[1] / "configs" / "demo-teacher"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(f"w{n}" for n in range(48))
 VOCABULARY = len(SPECIAL) + len(WORDS)
+PIECES = (
+    "w",
+    *(f"{digit}" for digit in range(10)),
+    *(f"##{digit}" for digit in range(10)),
+    "[MASK]",
+    "[SEP]",
+    "[CLS]",
+    "[UNK]",
+    "[PAD]",
+)
+"""Entries of another vocabulary of the same words, its special tokens last."""
 
 
 def make_tokenizer(
@@ -32,6 +43,18 @@ def make_tokenizer(
         )
     tokenizer.enable_truncation(6)
     tokenizer.enable_padding(length=6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    return path
+
+
+def make_pieces_tokenizer(path: Path) -> Path:
+    """Write a tokenizer.json that splits w17 into w, ##1 and ##7."""
+    vocabulary = {entry: n for n, entry in enumerate(PIECES)}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(list(SPECIAL))
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
     return path

@@ -94,7 +94,8 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
         directory = local_path(config.cache.source, "cache.source")
         return int(CacheManifest.read(directory).totals["flops"])
     batch_shape = batch_shape_of(config, config.cache.batch_size)
-    flops_per_pass = cache_price(zoo.resolve(config.teacher.architecture), request, batch_shape)
+    teacher = zoo.resolve(config.teacher.architecture)
+    flops_per_pass = cache_price(teacher, request, batch_shape, config.data.own_seq_len)
     return flops_per_pass * passes(sequences, config.data.mask_copies, batch_shape.batch_size)
 
 

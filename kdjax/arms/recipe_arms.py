@@ -38,7 +38,15 @@ def arms_of(config: Config) -> dict[str, Arm]:
     # Each by itself, its phases split where a batch ramp changes the batch.
     arms = {}
     for name, settings in config.arms.items():
-        arm = resolve(name, settings, config.student, teacher, optimizer, config.cache)
+        arm = resolve(
+            name,
+            settings,
+            config.student,
+            teacher,
+            optimizer,
+            config.cache,
+            config.data.own_seq_len,
+        )
         arms[name] = arm.ramped(config.train.batch_ramp)
     # Against the recipe, which all arms share.
     check_mask_rate(config.data, config.budget.kind)
@@ -95,8 +103,14 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
     # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
     # not fine-tuned.
     if arm.uses_teacher or arm.start.prunes:
-        lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
-        if "probe" in evaluation.protocols:
+        own_seq_len = config.data.own_seq_len
+        if own_seq_len:
+            row = ("data.teacher_seq_len", own_seq_len, "teacher.architecture", teacher)
+            lengths.append(row)
+        else:
+            lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
+        # One that reads tokens of its own is not measured.
+        if "probe" in evaluation.protocols and not own_seq_len:
             row = ("evaluation.seq_len", evaluation.seq_len, "teacher.architecture", teacher)
             lengths.append(row)
     for length_setting, length, setting, model in lengths:

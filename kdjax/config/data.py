@@ -163,6 +163,14 @@ class DataConfig:
     hf://OWNER/NAME@REVISION/PATH, or hf:OWNER/NAME@REVISION for that of a repository of the Hub),
     or settings to train one on this text, for instance {train: wordpiece, size: 512}. Empty: the
     one beside the teacher's weights."""
+    teacher_tokenizer: str = field(default="", metadata=LATER)
+    """Tokenizer of a teacher with another vocabulary than the student's: a path, package:NAME/PATH
+    or a name on the Hub, as for `tokenizer`. Each model reads the text by its own, and objectives
+    compare hidden states over the words that both have. Needs `masking.unit` word or span. Empty:
+    the teacher reads the student's tokens."""
+    teacher_seq_len: int = field(default=0, metadata=LATER)
+    """Tokens of a sequence by `teacher_tokenizer`, [CLS] and [SEP] included, 8 to 65,536; 0: as
+    many as `seq_len`. A sequence is cut where either is full."""
     seq_len: int = 128
     """Tokens of a sequence, [CLS] and [SEP] included, 8 to 65,536."""
     max_predictions: int = 0
@@ -236,6 +244,7 @@ class DataConfig:
         if isinstance(self.tokenizer, str):
             check_setting(self.tokenizer, "data.tokenizer", hub_file=True, hub_repository=True)
         check_setting(self.prepared, "data.prepared")
+        self._check_teacher_tokens()
         # Only the limited regime has a size, and it needs one.
         expect(
             (self.regime == "limited") == (self.unique_tokens > 0),
@@ -243,6 +252,43 @@ class DataConfig:
             f"{self.unique_tokens:g} under data.regime {self.regime!r}",
             "more than 0 with 'limited' and 0 without",
         )
+
+    @property
+    def own_seq_len(self) -> int:
+        """Return the tokens of a sequence by the teacher's own tokenizer; 0 where it has none."""
+        if not self.teacher_tokenizer:
+            return 0
+        return self.teacher_seq_len or self.seq_len
+
+    def _check_teacher_tokens(self) -> None:
+        """Check the settings of a teacher that reads tokens of its own.
+
+        Raises:
+            InputError: its sequences' length is out of range or without such a teacher, there is no
+                tokenizer of the student's own, or tokens are masked one by one.
+        """
+        if not self.teacher_tokenizer:
+            length = self.teacher_seq_len
+            expected = "0 without data.teacher_tokenizer"
+            expect(not length, "data.teacher_seq_len", length, expected)
+            return
+        name = "data.teacher_tokenizer"
+        check_setting(self.teacher_tokenizer, name, hub_file=True, hub_repository=True)
+        expect(
+            self.tokenizer != "",
+            "data.tokenizer",
+            f"empty, the teacher's, and {name} {self.teacher_tokenizer!r}",
+            f"the student's own tokenizer, or no {name}",
+        )
+        # What is hidden from one model is hidden from the other, and words are what both have.
+        expect(
+            self.masking.unit != "token",
+            "data.masking.unit",
+            f"'token' under {name}",
+            "word or span: words are hidden from both models or from neither",
+        )
+        if self.teacher_seq_len:
+            check_range(self, "data.", 8, 2**16, "teacher_seq_len")
 
     @property
     def highest_mlm_probability(self) -> float:

@@ -166,10 +166,13 @@ class Config:
         if isinstance(tokenizer, TokenizerConfig):
             size = tokenizer.size
             student = _with_vocabulary(self.student, size, "student")
-            teacher = _with_vocabulary(self.teacher.architecture, size, "teacher.architecture")
             # The dataclass is frozen; this is still its construction.
             object.__setattr__(self, "student", student)
-            object.__setattr__(self, "teacher", replace(self.teacher, architecture=teacher))
+            # A teacher that reads tokens of its own has another vocabulary.
+            if not self.data.teacher_tokenizer:
+                teacher = _with_vocabulary(self.teacher.architecture, size, "teacher.architecture")
+                object.__setattr__(self, "teacher", replace(self.teacher, architecture=teacher))
+        self._check_teacher_tokens()
 
     def _fill_models(self) -> None:
         """Set what both models leave open to their families' settings, so that a recipe that is
@@ -183,6 +186,27 @@ class Config:
         # The dataclass is frozen; this is still its construction.
         object.__setattr__(self, "student", student)
         object.__setattr__(self, "teacher", replace(self.teacher, architecture=architecture))
+
+    def _check_teacher_tokens(self) -> None:
+        """Check that a teacher that reads tokens of its own is not trained on the student's.
+
+        Raises:
+            InputError: it, or a head of it, is.
+        """
+        if not self.data.teacher_tokenizer:
+            return
+        budgets = {
+            "teacher.train.budget": self.teacher.train.budget,
+            "teacher.head.budget": self.teacher.head.budget,
+        }
+        for name, budget in budgets.items():
+            expect(
+                not budget,
+                name,
+                f"{budget:g} under data.teacher_tokenizer",
+                "0: what is trained here reads the student's tokens; train it by a recipe of its "
+                "own tokenizer, and name it by teacher.source",
+            )
 
 
 def _with_vocabulary(model: ModelSpec, size: int, name: str) -> ModelSpec:

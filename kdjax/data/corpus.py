@@ -12,8 +12,10 @@ import grain
 import numpy as np
 
 from kdjax.config import DataConfig, MaskingConfig
+from kdjax.data.aligned_words import hide_words
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.masking import MaskedSequence, MaskRule, mask
+from kdjax.data.prepare.aligned_text import AlignedRows, segments_of_words
 from kdjax.data.prepare.packing import position_ids
 from kdjax.data.shards import check_shard, damaged
 from kdjax.data.subset import Subset, take
@@ -23,7 +25,11 @@ from kdjax.storage.files import digest
 
 HostBatch = dict[str, np.ndarray]
 """`tokens`, `segments`, `positions` `[B, L]` int32, `valid` `[B, L]` bool; `slots`, `labels` `[B,
-S]` int32 and `label_weights` `[B, S]` float32; with a cache its fields, too, each `[B, *shape]`."""
+S]` int32 and `label_weights` `[B, S]` float32; with a cache its fields, too, each `[B, *shape]`.
+
+Where a teacher has tokens of its own, also `words` and `word_segments` `[B, L]` int32, and of the
+teacher `teacher.tokens`, `teacher.segments`, `teacher.positions` and `teacher.words` `[B, L_t]`
+int32 (`kdjax.models.features.Batch`)."""
 
 VIEW_SEED = 0x6B646A61785F7677
 """The seed of every view's masks: no likely seed of a run."""
@@ -176,6 +182,28 @@ class Corpus:
         Raises:
             InputError: a shard is damaged there.
         """
+        records = self._records(split, sequences)
+        record_format = self.manifest.record_format
+        # A teacher's own tokens come behind the student's.
+        return record_format.decode([record[: record_format.size] for record in records])
+
+    def _read_aligned(self, split: str, sequences: np.ndarray) -> AlignedRows | None:
+        """Read some sequences as both models have them; None where the teacher has no own tokens.
+
+        Raises:
+            InputError: a shard is damaged there.
+        """
+        aligned_format = self.manifest.aligned_format
+        if aligned_format is None:
+            return None
+        return aligned_format.decode(self._records(split, sequences))
+
+    def _records(self, split: str, sequences: np.ndarray) -> list[bytes]:
+        """Read the records of some sequences.
+
+        Raises:
+            InputError: a shard is damaged there.
+        """
         source = self._sources[split]
         records = []
         for number in self._numbers(split, sequences):
@@ -183,7 +211,7 @@ class Corpus:
                 records.append(source[int(number)])
             except RuntimeError as e:
                 raise damaged(self._shard_of(split, int(number)), e, _REMEDY) from None
-        return self.manifest.record_format.decode(records)
+        return records
 
     def batch(
         self,
@@ -210,7 +238,12 @@ class Corpus:
         Raises:
             InputError: a shard is damaged there.
         """
-        tokens, segments = self.read(split, sequences)
+        aligned = self._read_aligned(split, sequences)
+        if aligned is None:
+            tokens, segments = self.read(split, sequences)
+        else:
+            tokens = aligned.tokens
+            segments = aligned.segments
         # A sequence's masks follow from its number in the whole split, so that they are the same in
         # every subset.
         numbers = self._numbers(split, sequences)
@@ -240,11 +273,36 @@ class Corpus:
             )
         # Each array of a masked sequence is a row of the batch's array of that name.
         stacked = MaskedSequence(*(np.stack(rows) for rows in zip(*masked, strict=True)))
-        return {
+        batch = {
             **stacked._asdict(),
             "segments": segments,
             "positions": position_ids(segments),
             "valid": segments > 0,
+        }
+        if aligned is not None:
+            batch |= self._for_teacher(aligned, hidden=stacked.tokens != tokens)
+        return batch
+
+    def _for_teacher(self, rows: AlignedRows, hidden: np.ndarray) -> HostBatch:
+        """Return the arrays of a batch that a teacher with tokens of its own adds.
+
+        Args:
+            rows: the batch's sequences as both models have them.
+            hidden: `[B, L]` bool: where the student sees another token than the text's.
+        """
+        teacher = self.manifest.teacher
+        if teacher is None:
+            raise ValueError("the corpus has no tokens of a teacher's own, expected some")
+        seen = hide_words(
+            hidden, rows.words, rows.teacher_tokens, rows.teacher_words, teacher.special.mask
+        )
+        return {
+            "words": rows.words,
+            "word_segments": segments_of_words(rows.words, rows.segments),
+            "teacher.tokens": seen,
+            "teacher.segments": rows.teacher_segments,
+            "teacher.positions": position_ids(rows.teacher_segments),
+            "teacher.words": rows.teacher_words,
         }
 
     def viewed(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from kdjax.data.prepare.aligned_text import AlignedFormat
 from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.text.streams import sha256
-from kdjax.data.text_figures import TextFigures
-from kdjax.errors import InputError
+from kdjax.data.text_figures import TextFigures, unknown_warning
+from kdjax.errors import InputError, counted
 from kdjax.special_tokens import SpecialTokens
 from kdjax.storage.files import digest, read_json, write_json
 
@@ -129,6 +130,66 @@ class SignedManifest:
 
 
 @dataclass(frozen=True)
+class TeacherTokens:
+    """A corpus's text as a teacher's own tokenizer has it. Counts are per split.
+
+    Attributes:
+        length: tokens of a sequence.
+        vocab_size: the tokenizer's highest id + 1.
+        special: ids of its special tokens, by role.
+        token_dtype: type of a record's token ids.
+        segment_dtype: type of a record's segment numbers.
+        tokenizer_sha256: SHA-256 of its tokenizer.json.
+        text_tokens: tokens of the documents alone.
+        unknown: [UNK] among them.
+        words: aligned words of the documents (`kdjax.data.aligned_words`).
+        left_out: aligned words that are longer than a sequence, and so in none.
+    """
+
+    length: int
+    vocab_size: int
+    special: SpecialTokens
+    token_dtype: str
+    segment_dtype: str
+    tokenizer_sha256: str
+    text_tokens: dict[str, int]
+    unknown: dict[str, int]
+    words: dict[str, int]
+    left_out: dict[str, int]
+
+    def in_words(self) -> str:
+        """Return the counts of the teacher's part of the text as a line has them."""
+        return (
+            f"{counted(sum(self.text_tokens.values()), 'token')} in sequences of {self.length:,}, "
+            f"{counted(sum(self.words.values()), 'aligned word')}, "
+            f"{sum(self.left_out.values()):,} left out"
+        )
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for all that makes the teacher's part of the text doubtful."""
+        shares = {}
+        for split, tokens in self.text_tokens.items():
+            if tokens:
+                shares[split] = self.unknown[split] / tokens
+        sentences = []
+        if warning := unknown_warning(shares):
+            sentences.append(f"by data.teacher_tokenizer {warning}")
+        left_out = sum(self.left_out.values())
+        words = sum(self.words.values()) + left_out
+        if left_out:
+            sentences.append(
+                f"{left_out:,} of {counted(words, 'aligned word')} are longer than a sequence of "
+                "the student or the teacher, and are left out"
+            )
+        return sentences
+
+    @property
+    def record_format(self) -> RecordFormat:
+        """Return the layout of the teacher's part of a record."""
+        return RecordFormat(self.length, self.token_dtype, self.segment_dtype)
+
+
+@dataclass(frozen=True)
 class Manifest(SignedManifest):
     """What a prepared corpus consists of. Counts are per split: `train` and `validation`.
 
@@ -156,6 +217,8 @@ class Manifest(SignedManifest):
         word_boundaries: which of the tokenizer's entries begin words, and which end them
             (`WordBoundaries.to_json`); empty where they do not say, None in manifests of earlier
             versions. They follow from the tokenizer, which is in the digest.
+        teacher: the same text by a teacher's own tokenizer; None where the teacher reads the
+            student's tokens. Only what is there is in the digest.
     """
 
     UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest", "text", "word_boundaries")
@@ -179,6 +242,7 @@ class Manifest(SignedManifest):
     digest: str = ""
     text: TextFigures | None = None
     word_boundaries: dict[str, Any] | None = None
+    teacher: TeacherTokens | None = None
 
     @property
     def unknown(self) -> dict[str, float]:
@@ -204,6 +268,13 @@ class Manifest(SignedManifest):
     def record_format(self) -> RecordFormat:
         """Return the layout of a record's bytes."""
         return RecordFormat(self.length, self.token_dtype, self.segment_dtype)
+
+    @property
+    def aligned_format(self) -> AlignedFormat | None:
+        """Return the layout of a record that has both models' tokens; None of one that has not."""
+        if self.teacher is None:
+            return None
+        return AlignedFormat(self.record_format, self.teacher.record_format)
 
     @staticmethod
     def read(directory: Path) -> Manifest:
@@ -233,6 +304,9 @@ class Manifest(SignedManifest):
         for role, index in content["special"].items():
             if index is not None:
                 special[EARLIER_NAMES[role]] = index
+        # Corpora without it have the digest that they always had.
+        if content["teacher"] is None:
+            del content["teacher"]
         return {**content, "special": special}
 
     @staticmethod
@@ -247,11 +321,16 @@ class Manifest(SignedManifest):
         for role, name in EARLIER_NAMES.items():
             roles[role] = stored[role] if role in stored else stored[name]
         special = SpecialTokens(**roles)
+        teacher = values.get("teacher")
+        if teacher is not None:
+            own_special = SpecialTokens(**teacher["special"])
+            teacher = TeacherTokens(**{**teacher, "special": own_special})
         changes = {
             "special": special,
             "special_ids": special_ids,
             "shards": shards,
             "text": figures,
+            "teacher": teacher,
         }
         return Manifest(**{**values, **changes})
 

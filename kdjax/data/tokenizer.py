@@ -42,11 +42,13 @@ class TokenSpans:
         ids: id of each token.
         words: number of the word each token is of, as the tokenizer splits words before it splits
             them into tokens; -1 where it is of none.
+        starts: character that each token begins with.
         ends: character behind each token.
     """
 
     ids: list[int]
     words: list[int]
+    starts: list[int]
     ends: list[int]
 
 
@@ -169,7 +171,10 @@ class TextTokenizer:
         """
         for encoding in self._encodings(texts, self._backend.encode_batch):
             words = [-1 if word is None else word for word in encoding.word_ids]
-            yield TokenSpans(encoding.ids, words, [end for _, end in encoding.offsets])
+            offsets = encoding.offsets
+            starts = [start for start, _ in offsets]
+            ends = [end for _, end in offsets]
+            yield TokenSpans(encoding.ids, words, starts, ends)
 
     def word_boundaries(self) -> WordBoundaries | None:
         """Read which entries begin words, and which end them; None where they do not say."""

@@ -28,7 +28,7 @@ from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
 from kdjax.training.teacher.fill_cache import cache_price
-from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher
+from kdjax.training.teacher.source import CachedTeacher
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
@@ -155,8 +155,9 @@ def _cache(
     runs = sharing(config, arms)
     views = config.data.mask_copies
     batch_shape = batch_shape_of(config, config.cache.batch_size)
-    source = CachedTeacher(teacher, request, config.cache)
-    fields = source.fields(batch_shape.seq_len, batch_shape.max_predictions)
+    own_seq_len = config.data.own_seq_len
+    source = CachedTeacher(teacher, request, config.cache, own_seq_len)
+    fields = source.stored_fields(batch_shape.seq_len, batch_shape.max_predictions)
     bytes_a_sequence = record_bytes(fields) * views
 
     # With a prepared corpus it is known how many sequences there are.
@@ -170,7 +171,7 @@ def _cache(
         flops_share = share(flops, runs)
 
     # They pay off once a run has saved its share: both are of one sequence.
-    flops_per_batch = cache_price(teacher, request, batch_shape)
+    flops_per_batch = cache_price(teacher, request, batch_shape, own_seq_len)
     cost = Fraction(flops_per_batch, batch_shape.batch_size) * views / runs
     saved_an_epoch = _saved_an_epoch(config, arm, step_prices)
     epochs = None
@@ -194,7 +195,7 @@ def _saved_an_epoch(config: Config, arm: Arm, step_prices: list[Price]) -> Fract
     for phase, step_price in zip(arm.phases, step_prices, strict=True):
         if isinstance(phase.teacher_source, CachedTeacher):
             batch_shape = phase.batch_shape(batch_shape_of(config))
-            online = replace(phase, teacher_source=OnlineTeacher(phase.teacher_source.teacher))
+            online = replace(phase, teacher_source=phase.teacher_source.online)
             difference = price(online, batch_shape).total - step_price.total
             saved += Fraction(phase.until - begin) * Fraction(difference, batch_shape.batch_size)
         begin = phase.until

@@ -18,6 +18,13 @@ Batch = Mapping[str, jax.Array]
 - `slots`: int32 `[B, S]`, where the masked tokens are.
 - `labels`: int32 `[B, S]`, the tokens that were masked.
 - `label_weights`: float32 `[B, S]`, 1 at a masked token and 0 at an unused slot.
+
+Where the teacher reads tokens of its own, at most L aligned words stand between the two:
+
+- `words`: int32 `[B, L]`: aligned word that a token is of, from 1; 0 is padding.
+- `word_segments`: int32 `[B, L]`: at k the segment of aligned word k + 1; 0: there is none.
+- `teacher.tokens`, `teacher.segments`, `teacher.positions`, `teacher.words`: int32 `[B, L_t]`, as
+  those without `teacher.`, of the teacher's own tokens.
 """
 
 ATTENTION_FEATURES = ("scores", "query", "key", "value")

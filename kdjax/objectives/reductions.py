@@ -59,3 +59,25 @@ def mse(student: jax.Array, teacher: jax.Array, where: jax.Array | None = None) 
         # Before it is squared, so that what does not count gets no gradient whatever it holds.
         difference = jnp.where(where, difference, 0)
     return mean(jnp.square(difference), where)
+
+
+def word_means(x: jax.Array, words: jax.Array, count: int) -> jax.Array:
+    """Compute the mean of vectors over the tokens of each aligned word.
+
+    A product with a matrix of zeros and ones, which is exact in any type, and a division.
+
+    Args:
+        x: `[B, L, D]`, a vector for each token.
+        words: `[B, L]` int32: aligned word of each token, from 1; 0 is padding.
+        count: W, the words that a row has room for.
+
+    Returns:
+        `[B, W, D]`, float32 or wider: at k the mean of word k + 1; 0 where there is none.
+    """
+    x = at_least_float32(x)
+    numbers = jnp.arange(1, count + 1, dtype=words.dtype)
+    is_of_word = (words[:, None, :] == numbers[:, None]).astype(x.dtype)
+    tokens = jnp.sum(is_of_word, axis=-1, keepdims=True)
+    # Padding may hold anything, which 0 times it need not be 0.
+    x = jnp.where((words > 0)[..., None], x, 0)
+    return is_of_word @ x / jnp.maximum(tokens, 1)

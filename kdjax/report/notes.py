@@ -42,6 +42,8 @@ def general(config: Config, count: int, false: float, teacher: TeacherFacts | No
     ]
     if teacher and teacher.pretraining:
         notes.append(_pretraining(teacher, teachers))
+    if teacher and config.data.teacher_tokenizer:
+        notes.append(say("own_tokens"))
     if len(config.seeds) < 2:
         notes.append(say("one_seed"))
     return notes

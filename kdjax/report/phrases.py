@@ -110,6 +110,11 @@ PHRASES = {
         "Teachers pretrained from scratch by masked language modelling: {count}; seeds {seeds}; "
         "FLOPs of each {flops}, tokens {tokens}."
     ),
+    "own_tokens": (
+        "The teacher reads the text by its own tokenizer: hidden states are compared over the "
+        "words that both tokenizers have. It is not measured beside the students, whose losses "
+        "and tasks are over other tokens."
+    ),
     "early_teacher": (
         "Students learn from the teacher at {share} of its budget of {budget} FLOPs, while its "
         "learning rate was still on its way down to 0."

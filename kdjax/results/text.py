@@ -36,6 +36,27 @@ class TokenRates:
 
 
 @dataclass(frozen=True)
+class TeacherTokenFacts:
+    """How a teacher's own tokenizer takes a text; counts are by split.
+
+    Attributes:
+        vocabulary: number of its entries.
+        tokenizer: SHA-256 of it.
+        length: number of tokens in a sequence.
+        tokens: tokens of the text alone.
+        words: aligned words, which both models have.
+        left_out: aligned words that are longer than a sequence.
+    """
+
+    vocabulary: int
+    tokenizer: str
+    length: int
+    tokens: dict[str, int]
+    words: dict[str, int]
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
 class WholeText:
     """The size, by split, of a text of which runs may see a subset."""
 
@@ -70,6 +91,8 @@ class CorpusFacts:
         token_rates: how the tokenizer takes the whole text; None where not counted.
         texts: name -> held-out text from elsewhere.
         warnings: what makes the text doubtful, a sentence each; None where nothing does.
+        teacher_tokens: how the teacher's own tokenizer takes the whole text; None where it reads
+            the student's tokens.
     """
 
     regime: str
@@ -86,3 +109,4 @@ class CorpusFacts:
     token_rates: TokenRates | None = optional()
     texts: dict[str, TextFacts] = field(default_factory=dict)
     warnings: tuple[str, ...] | None = optional()
+    teacher_tokens: TeacherTokenFacts | None = optional()

@@ -28,6 +28,7 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.features import FeatureRequest
 from kdjax.objectives.objective import Objective
+from kdjax.objectives.over_words import over_words
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.start import check_start
@@ -145,6 +146,7 @@ def resolve(
     teacher: ModelConfig | None,
     optimizer: OptimizerConfig,
     cache: CacheConfig = CacheConfig(),
+    own_seq_len: int = 0,
 ) -> Arm:
     """Return an arm of a recipe.
 
@@ -155,6 +157,8 @@ def resolve(
         teacher: the recipe's teacher; None: there is none, and no objective may look at one.
         optimizer: optimiser of the recipe, which the arm's own settings may change.
         cache: settings of stored teacher outputs, for an arm that reads them.
+        own_seq_len: tokens of a sequence by the teacher's own tokenizer, whose states are then
+            compared over aligned words; 0: the teacher reads the student's tokens.
 
     Raises:
         InputError: an unknown preset, term or setting, or an objective or start these two models do
@@ -163,6 +167,8 @@ def resolve(
     # The recipe's settings with those of the arm, and nothing left open
     config = arm_of(name, config)
     objectives = objectives_of(name, config)
+    if own_seq_len:
+        objectives = tuple(map(over_words, objectives))
     student = _changed_student(student, config.student, f"arms.{name}.student")
     model = zoo.resolve(student) if isinstance(student, ModelSpec) else student
     optimizer = changed(optimizer, config.optimizer, f"arms.{name}.optimizer")
@@ -170,10 +176,18 @@ def resolve(
     # What is wrong with a phase is an error of this arm.
     phases = []
     try:
-        check_start(config.start or StartConfig(), model, teacher)
+        start = config.start or StartConfig()
+        if own_seq_len and start.source == "teacher":
+            raise InputError(
+                "start.source is 'teacher' under data.teacher_tokenizer, expected 'random': the "
+                "teacher's word embeddings are of its own vocabulary"
+            )
+        check_start(start, model, teacher)
         for n, objective in enumerate(objectives):
             other_objectives = objectives[:n] + objectives[n + 1 :]
-            phase = _phase(name, model, teacher, objective, other_objectives, optimizer)
+            phase = _phase(
+                name, model, teacher, objective, other_objectives, optimizer, own_seq_len
+            )
             phases.append(replace(phase, until=config.phases[n].until))
         _check_shared(phases)
         if config.teacher == "cached":
@@ -211,6 +225,7 @@ def _phase(
     objective: Objective,
     other_objectives: tuple[Objective, ...],
     optimizer: OptimizerConfig,
+    own_seq_len: int,
 ) -> Phase:
     """Return a phase that looks at the teacher only if its objective does.
 
@@ -226,7 +241,7 @@ def _phase(
         name,
         student,
         phase_teacher,
-        OnlineTeacher(phase_teacher) if phase_teacher else None,
+        OnlineTeacher(phase_teacher, own_seq_len) if phase_teacher else None,
         objective,
         optimizer,
         other_objectives=other_objectives,
@@ -257,7 +272,9 @@ def _cached(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
         if phase.teacher is not None:
             if phase.needs.teacher.head:
                 check_readable(phase.objective, cache, phase.student, phase.teacher)
-            stored = CachedTeacher(phase.teacher, phase.needs.teacher, cache)
+            online = phase.teacher_source
+            own_seq_len = online.own_seq_len if isinstance(online, OnlineTeacher) else 0
+            stored = CachedTeacher(phase.teacher, phase.needs.teacher, cache, own_seq_len)
             phase = replace(phase, teacher_source=stored)  # noqa: PLW2901
         cached_phases.append(phase)
     return cached_phases

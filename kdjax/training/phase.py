@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from kdjax.models import abstract_params, forward
 from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
+from kdjax.teacher_cache.manifest import Field
 from kdjax.training.learning_rate import learning_rate
 from kdjax.training.optimizer import transformation
 from kdjax.training.partition import parameters_in_use, partition
@@ -47,6 +49,18 @@ class BatchShape:
     def tokens_per_step(self) -> int:
         """Return batch x length, padding included."""
         return self.batch_size * self.seq_len
+
+    def with_fields(self, fields: Sequence[Field]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return the batch as shapes and types, with what it holds besides.
+
+        Args:
+            fields: further arrays of a sequence.
+        """
+        batch = self.abstract()
+        for field in fields:
+            shape = (self.batch_size, *field.shape)
+            batch[field.name] = jax.ShapeDtypeStruct(shape, jnp.dtype(field.dtype))
+        return batch
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Return the batch as shapes and types."""
@@ -115,14 +129,11 @@ class Phase:
         return replace(recipe_shape, batch_size=self.batch_size or recipe_shape.batch_size)
 
     def abstract_batch(self, batch_shape: BatchShape) -> dict[str, jax.ShapeDtypeStruct]:
-        """Return a batch of the phase as shapes, stored teacher outputs included."""
-        batch = batch_shape.abstract()
+        """Return a batch of the phase as shapes, with what it holds of the teacher."""
         if self.teacher_source is None:
-            return batch
-        for field in self.teacher_source.fields(batch_shape.seq_len, batch_shape.max_predictions):
-            stored = (batch_shape.batch_size, *field.shape)
-            batch[field.name] = jax.ShapeDtypeStruct(stored, jnp.dtype(field.dtype))
-        return batch
+            return batch_shape.abstract()
+        fields = self.teacher_source.fields(batch_shape.seq_len, batch_shape.max_predictions)
+        return batch_shape.with_fields(fields)
 
     def abstract_model(self) -> Any:
         """Return the student's parameters that are in the state, as shapes."""
@@ -218,7 +229,8 @@ class Phase:
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""
         try:
-            jax.eval_shape(self.objective.normalizers, BatchShape(1, 8, 1).abstract())
+            batch = self.abstract_batch(BatchShape(1, 8, 1))
+            jax.eval_shape(self.objective.normalizers, batch)
         except InputError as e:
             raise InputError(f"arms.{self.name}: {e}") from None
 

@@ -36,6 +36,7 @@ WITH_USER = (
 SETTINGS = (
     "data.files",
     "data.tokenizer",
+    "data.teacher_tokenizer",
     "data.prepared",
     "teacher.source",
     "tuning",

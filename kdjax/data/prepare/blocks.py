@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from kdjax.data.manifest import SPLITS, Shard
+from kdjax.data.prepare.aligned_text import AlignedFormat, align_documents, pack_aligned
 from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks
 from kdjax.data.prepare.repeats import SplitDocument
 from kdjax.data.shards import SHARDS, write_shard
@@ -28,6 +29,21 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class TeacherText:
+    """How a teacher with a vocabulary of its own reads the text.
+
+    Attributes:
+        tokenizer: path of its tokenizer.json.
+        tokenizer_sha256: SHA-256 of that file.
+        length: tokens of a sequence.
+    """
+
+    tokenizer: Path
+    tokenizer_sha256: str
+    length: int
+
+
+@dataclass(frozen=True)
 class BlockSettings:
     """Settings of a block's shards, besides its documents, and their place.
 
@@ -36,12 +52,14 @@ class BlockSettings:
         tokenizer: path of a tokenizer.json.
         tokenizer_sha256: SHA-256 of that file.
         length: tokens of a sequence.
+        teacher: what the teacher reads by; None where it reads the student's tokens.
     """
 
     directory: Path
     tokenizer: Path
     tokenizer_sha256: str
     length: int
+    teacher: TeacherText | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,9 @@ class FinishedBlock:
     """The counts per split of a finished block, and its shards.
 
     Earlier versions counted no words, characters and [UNK]: those of a block of theirs are empty.
-    Its file, `part-00000.json`, is written after the shards, as the proof that they are whole.
+    Its file, `part-00000.json`, is written after the shards, as the proof that they are whole. The
+    last four are of a teacher's own tokens (`kdjax.data.manifest.TeacherTokens`), where there are
+    such.
     """
 
     index: int
@@ -69,6 +89,29 @@ class FinishedBlock:
     words: dict[str, int] = field(default_factory=dict)
     characters: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
+    teacher_tokens: dict[str, int] = field(default_factory=dict)
+    teacher_unknown: dict[str, int] = field(default_factory=dict)
+    aligned_words: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _PackedSplit:
+    """The texts of a split as records.
+
+    Attributes:
+        pieces: token ids of each piece, by the student's tokenizer.
+        records: records of the sequences that the pieces are packed into.
+        teacher_tokens, teacher_unknown, aligned_words, left_out: counts as in `FinishedBlock`; 0
+            where the teacher has no tokens of its own.
+    """
+
+    pieces: list[np.ndarray]
+    records: Iterator[bytes]
+    teacher_tokens: int = 0
+    teacher_unknown: int = 0
+    aligned_words: int = 0
+    left_out: int = 0
 
 
 def cut(
@@ -103,33 +146,25 @@ def make_block(block: Block) -> FinishedBlock:
         split = "validation" if document.held_out else "train"
         texts[split].append(document.text)
 
-    tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
-    record_format = RecordFormat.smallest(settings.length, tokenizer.vocab_size)
-    special = tokenizer.special
+    # Of each split the sequences, and how many there are of what
+    packed = {split: _packed(settings, texts[split]) for split in SPLITS}
+    special = _tokenizer(settings.tokenizer, settings.tokenizer_sha256).special
     tokens = {}
     text_tokens = {}
     unknown = {}
     shards = []
-    for split in SPLITS:
-        # A document becomes pieces that fit into a sequence with [CLS] and [SEP].
-        pieces: list[np.ndarray] = []
-        for ids in tokenizer.ids(texts[split]):
-            # An array: a list of Python's integers takes ten times the memory.
-            pieces += chunks(np.array(ids, record_format.token_dtype), settings.length - 2)
-        text_tokens[split] = sum(map(len, pieces))
-        tokens[split] = text_tokens[split] + 2 * len(pieces)
-        unknown[split] = sum(map(special.count_unknown, pieces))
-
-        # Pieces are packed into sequences.
-        packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
-        if packed:
-            sequences = [[pieces[number] for number in numbers] for numbers in packed]
-            records = record_format.encode(
-                sequences, start=special.start, end=special.end, pad=special.pad
-            )
+    for split, rows in packed.items():
+        text_tokens[split] = sum(map(len, rows.pieces))
+        tokens[split] = text_tokens[split] + 2 * len(rows.pieces)
+        unknown[split] = sum(map(special.count_unknown, rows.pieces))
+        if rows.pieces:
             name = f"{split}-{block.index:05d}"
-            shards.append(write_shard(settings.directory, name, split, records))
+            shards.append(write_shard(settings.directory, name, split, rows.records))
     documents = {split: len(texts[split]) for split in SPLITS}
+    of_teacher = {}
+    if settings.teacher is not None:
+        for name in ("teacher_tokens", "teacher_unknown", "aligned_words", "left_out"):
+            of_teacher[name] = {split: getattr(rows, name) for split, rows in packed.items()}
     finished_block = FinishedBlock(
         block.index,
         documents,
@@ -139,9 +174,50 @@ def make_block(block: Block) -> FinishedBlock:
         words={split: sum(len(text.split()) for text in texts[split]) for split in SPLITS},
         characters={split: sum(map(len, texts[split])) for split in SPLITS},
         unknown=unknown,
+        **of_teacher,
     )
     write_json(_record_path(settings.directory, block.index), dataclasses.asdict(finished_block))
     return finished_block
+
+
+def _packed(settings: BlockSettings, texts: list[str]) -> _PackedSplit:
+    """Tokenise the texts of a split, and pack them into sequences."""
+    tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
+    record_format = RecordFormat.smallest(settings.length, tokenizer.vocab_size)
+    if settings.teacher is not None:
+        return _packed_for_both(settings.teacher, tokenizer, record_format, texts)
+    special = tokenizer.special
+    # A document becomes pieces that fit into a sequence with [CLS] and [SEP].
+    pieces: list[np.ndarray] = []
+    for ids in tokenizer.ids(texts):
+        # An array: a list of Python's integers takes ten times the memory.
+        pieces += chunks(np.array(ids, record_format.token_dtype), settings.length - 2)
+
+    # Pieces are packed into sequences.
+    packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
+    sequences = [[pieces[number] for number in numbers] for numbers in packed]
+    records = record_format.encode(sequences, start=special.start, end=special.end, pad=special.pad)
+    return _PackedSplit(pieces, records)
+
+
+def _packed_for_both(
+    teacher: TeacherText, tokenizer: TextTokenizer, record_format: RecordFormat, texts: list[str]
+) -> _PackedSplit:
+    """Tokenise the texts of a split by both tokenizers, and pack them so that both sides fit."""
+    teacher_tokenizer = _tokenizer(teacher.tokenizer, teacher.tokenizer_sha256)
+    teacher_format = RecordFormat.smallest(teacher.length, teacher_tokenizer.vocab_size)
+    aligned = align_documents(texts, tokenizer, teacher_tokenizer, record_format, teacher_format)
+    rows = pack_aligned(aligned.pieces, record_format.length, teacher.length)
+    both = AlignedFormat(record_format, teacher_format)
+    count_unknown = teacher_tokenizer.special.count_unknown
+    return _PackedSplit(
+        [piece.tokens for piece in aligned.pieces],
+        both.encode(rows, tokenizer.special, teacher_tokenizer.special),
+        sum(len(piece.teacher_tokens) for piece in aligned.pieces),
+        sum(count_unknown(piece.teacher_tokens) for piece in aligned.pieces),
+        aligned.words,
+        aligned.left_out,
+    )
 
 
 def read_block(directory: Path, index: int) -> FinishedBlock | None:
@@ -165,7 +241,7 @@ def find_finished(directory: Path, index: int, documents: int) -> FinishedBlock 
     return record
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)  # a student's and a teacher's
 def _tokenizer(path: Path, digest: str) -> TextTokenizer:
     """Read a tokenizer once per process; the digest tells one content of a path from another."""
     return TextTokenizer.read(path)

@@ -14,9 +14,9 @@ from typing import Any
 
 from kdjax.config import DataConfig, TokenizerConfig
 from kdjax.config.data import LATER_SETTINGS
-from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, total
+from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, TeacherTokens, total
 from kdjax.data.prepare import tokenizer_training
-from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock
+from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock, TeacherText
 from kdjax.data.prepare.packing import RecordFormat
 from kdjax.data.prepare.repeats import RepeatFinder
 from kdjax.data.shards import SHARDS, locked
@@ -26,6 +26,7 @@ from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.data.text.streams import TextError, sha256
 from kdjax.data.text_figures import TextFigures, check_unknown
 from kdjax.data.tokenizer import TextTokenizer
+from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError, counted
 from kdjax.storage.files import entries, read_json, write_json, write_text
 from kdjax.storage.typed_json import check_fields
@@ -35,6 +36,8 @@ PLAN = "preparation.json"
 whether it may go on."""
 TOKENIZER = "tokenizer.json"
 """The corpus's own tokenizer, where it was trained on this text."""
+TEACHER = "teacher"
+"""Key of a plan's settings under which a teacher's own tokenizer is."""
 SCAN = ".preparation-scan"
 """Where a pipeline of several machines keeps its counts of the sources; gone when it is done."""
 
@@ -51,6 +54,8 @@ class Preparation:
         tokenizer: the tokenizer; None: one is trained first, see `with_tokenizer`.
         blocks: settings of every block.
         config: the settings that all of this comes from.
+        teacher_tokenizer: the tokenizer of a teacher with a vocabulary of its own; None: it reads
+            the student's tokens.
     """
 
     sources: tuple[Source, ...]
@@ -60,6 +65,7 @@ class Preparation:
     tokenizer: TextTokenizer | None
     blocks: BlockSettings
     config: DataConfig
+    teacher_tokenizer: TextTokenizer | None = None
 
     @classmethod
     def of(
@@ -86,9 +92,23 @@ class Preparation:
             digest = read.sha256
         # A document is held out where its fraction, below 1, is below this share.
         validation = 1.0 if held_out else config.validation
-        blocks = BlockSettings(out, tokenizer or out / TOKENIZER, digest, config.seq_len)
-        reading = ReadSettings.of(config)
-        return cls(expanded, reading, validation, config.shard_documents, read, blocks, config)
+        teacher = None
+        teacher_tokenizer = None
+        if config.teacher_tokenizer:
+            path = locate_tokenizer(config.teacher_tokenizer)
+            teacher_tokenizer = TextTokenizer.read(path)
+            teacher = TeacherText(path, teacher_tokenizer.sha256, config.own_seq_len)
+        blocks = BlockSettings(out, tokenizer or out / TOKENIZER, digest, config.seq_len, teacher)
+        return cls(
+            expanded,
+            ReadSettings.of(config),
+            validation,
+            config.shard_documents,
+            read,
+            blocks,
+            config,
+            teacher_tokenizer,
+        )
 
     @property
     def out(self) -> Path:
@@ -115,6 +135,12 @@ class Preparation:
                 settings[name] = value
         if isinstance(self.config.tokenizer, TokenizerConfig):
             settings["tokenizer"] = dataclasses.asdict(self.config.tokenizer)
+        if self.teacher_tokenizer is not None:
+            settings[TEACHER] = {
+                "tokenizer_sha256": self.teacher_tokenizer.sha256,
+                "special": dataclasses.asdict(self.teacher_tokenizer.special),
+                "seq_len": self.config.own_seq_len,
+            }
         return {
             "version": VERSION,
             "tokenizer_sha256": self.tokenizer.sha256 if self.tokenizer is not None else None,
@@ -194,10 +220,30 @@ class Preparation:
             removed=repeats.removed,
             same_identity=repeats.same_identity,
         )
-        signed = _manifest(plan, self.tokenizer, blocks, text)
+        signed = _manifest(plan, self.tokenizer, blocks, text, self._teacher_tokens(blocks))
         check_unknown(signed.unknown, ", ".join(plan["sources"]))
         signed.write(self.out)
         return signed
+
+    def _teacher_tokens(self, blocks: Sequence[FinishedBlock]) -> TeacherTokens | None:
+        """Add up a teacher's own tokens over the blocks; None where it has none."""
+        tokenizer = self.teacher_tokenizer
+        if tokenizer is None:
+            return None
+        length = self.config.own_seq_len
+        record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
+        return TeacherTokens(
+            length=length,
+            vocab_size=tokenizer.vocab_size,
+            special=tokenizer.special,
+            token_dtype=record_format.token_dtype,
+            segment_dtype=record_format.segment_dtype,
+            tokenizer_sha256=tokenizer.sha256,
+            text_tokens=total(block.teacher_tokens for block in blocks),
+            unknown=total(block.teacher_unknown for block in blocks),
+            words=total(block.aligned_words for block in blocks),
+            left_out=total(block.left_out for block in blocks),
+        )
 
 
 @contextlib.contextmanager
@@ -258,10 +304,11 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
             )
     # A plan without settings of a tokenizer was begun with a file.
     absent = {"tokenizer": "a file that was given", **LATER_SETTINGS}
-    for name, value in {**LATER_SETTINGS, **plan["settings"]}.items():
+    absent_now = {**LATER_SETTINGS, TEACHER: None}
+    for name, value in {**absent_now, **plan["settings"]}.items():
         before = begun["settings"].get(name, absent.get(name))
         if before != value:
-            setting = "seq_len" if name == "length" else name
+            setting = {"length": "seq_len", TEACHER: "teacher_tokenizer"}.get(name, name)
             raise InputError(
                 f"{out}: was prepared with data.{setting} {before}, expected {value} or a new "
                 "directory"
@@ -279,6 +326,7 @@ def _manifest(
     tokenizer: TextTokenizer,
     blocks: Sequence[FinishedBlock],
     text: TextFigures,
+    teacher: TeacherTokens | None,
 ) -> Manifest:
     """Add up the blocks.
 
@@ -326,4 +374,5 @@ def _manifest(
         shards=tuple(shards),
         text=text,
         word_boundaries=boundaries.to_json() if boundaries else {},
+        teacher=teacher,
     ).signed()

@@ -59,6 +59,7 @@ def pinned(config: Config, stored: Mapping[str, str]) -> tuple[Config, dict[str,
     tokenizer = data.tokenizer
     if isinstance(tokenizer, str):
         tokenizer = pin(tokenizer)
+    teacher_tokenizer = pin(data.teacher_tokenizer)
     files: Any = _each(data.files, pin)
     teacher = replace(config.teacher, source=pin(config.teacher.source))
     evaluation = config.evaluation
@@ -68,7 +69,7 @@ def pinned(config: Config, stored: Mapping[str, str]) -> tuple[Config, dict[str,
         return config, commits
     pinned_config = replace(
         config,
-        data=replace(data, files=files, tokenizer=tokenizer),
+        data=replace(data, files=files, tokenizer=tokenizer, teacher_tokenizer=teacher_tokenizer),
         teacher=teacher,
         evaluation=replace(evaluation, texts=texts, tasks=tasks),
     )

@@ -139,6 +139,8 @@ def manifest_warnings(manifest: Manifest) -> list[str]:
     warnings += manifest.text.warnings(sum(manifest.documents.values()))
     if warning := unknown_warning(manifest.unknown):
         warnings.append(warning)
+    if manifest.teacher is not None:
+        warnings += manifest.teacher.warnings()
     return warnings
 
 
@@ -194,6 +196,7 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
         raise InputError(
             f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
         )
+    _check_teacher_tokens(config, corpus)
     # Masks of words need to know where these begin: read now, before a step is spent.
     if config.data.masking.unit != "token":
         _ = corpus.word_boundaries
@@ -203,6 +206,28 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
         raise InputError(
             f"{tokenizer}: has {manifest.vocab_size:,} entries, expected at most "
             f"student.vocab_size, {student.vocab_size:,}"
+        )
+
+
+def _check_teacher_tokens(config: Config, corpus: Corpus) -> None:
+    """Check that a corpus has the tokens of a teacher that does not read the student's.
+
+    A corpus that has them serves a recipe that does not ask for them, too.
+
+    Raises:
+        InputError: it has none, or those of another tokenizer, or sequences of another length.
+    """
+    if not config.data.teacher_tokenizer:
+        return
+    teacher = corpus.manifest.teacher
+    tokenizer = locate_tokenizer(config.data.teacher_tokenizer)
+    if teacher is None or teacher.tokenizer_sha256 != sha256(tokenizer):
+        found = "another teacher_tokenizer" if teacher else "no data.teacher_tokenizer"
+        raise InputError(f"{corpus.directory}: was prepared with {found}, expected {tokenizer}")
+    if teacher.length != config.data.own_seq_len:
+        raise InputError(
+            f"{corpus.directory}: sequences of {teacher.length} tokens of the teacher, expected "
+            f"data.teacher_seq_len, {config.data.own_seq_len}"
         )
 
 
@@ -303,7 +328,14 @@ def held_out_text(
         InputError: unusable text, or a damaged directory.
     """
     tokenizer = tokenizer_of(config, corpus)
-    data = replace(config.data, files=config.evaluation.texts[name], tokenizer=str(tokenizer))
+    # Students alone are measured on it.
+    data = replace(
+        config.data,
+        files=config.evaluation.texts[name],
+        tokenizer=str(tokenizer),
+        teacher_tokenizer="",
+        teacher_seq_len=0,
+    )
     try:
         manifest = local.prepare(data, tokenizer, directory, held_out=True)
         text = Corpus.open(directory)
@@ -337,6 +369,8 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
             f"of {counted(sum(manifest.documents.values()), 'document')}, "
             f"{manifest.fill['train']:.1%} full"
         )
+        if manifest.teacher is not None:
+            reporter.log(f"{out}: by data.teacher_tokenizer {manifest.teacher.in_words()}")
         losses = ngram_losses(corpus)
         unknown = unknown_of(corpus, losses)
         rates = ""

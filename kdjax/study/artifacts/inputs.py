@@ -50,6 +50,10 @@ def check_inputs(
     tokenizer = config.data.tokenizer
     if isinstance(tokenizer, str) and tokenizer and not (only_here and _is_elsewhere(tokenizer)):
         TextTokenizer.read(locate_tokenizer(tokenizer))
+    teacher_tokenizer = config.data.teacher_tokenizer
+    if teacher_tokenizer and not (only_here and _is_elsewhere(teacher_tokenizer)):
+        with _within("data.teacher_tokenizer"):
+            TextTokenizer.read(locate_tokenizer(teacher_tokenizer))
     # Then what models are measured on.
     for name, files in config.evaluation.texts.items():
         directory = prepared.get("texts")

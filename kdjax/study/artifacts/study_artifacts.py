@@ -246,12 +246,14 @@ class Artifacts:
         # Read and shuffled once: only the teacher whose predictions stand beside them differs.
         study_text = held_out(self._config, self.corpus)
         # Predictions over other tokens cannot be compared.
+        reads_own_tokens = bool(self._config.data.teacher_tokenizer)
         vocab_size = zoo.resolve(self._config.student).vocab_size
         models: list[Model | None] = [teacher.model for teacher in self.teachers]
         evaluations = []
         for model in models or [None]:
             comparable_teacher = None
-            if model and same_but_for_padding(vocab_size, model.config.vocab_size):
+            is_comparable = model is not None and not reads_own_tokens
+            if is_comparable and same_but_for_padding(vocab_size, model.config.vocab_size):
                 comparable_teacher = model
             beside_teacher = HeldOut(study_text.batches, comparable_teacher, study_text.shuffled)
             evaluations.append(

@@ -17,7 +17,14 @@ from kdjax.models import abstract_params, count_params
 from kdjax.results.arm_results import ArmPhase, ArmResult, StudentFacts
 from kdjax.results.runs import RunResult
 from kdjax.results.teacher_facts import StoredOutputs, TeacherFacts
-from kdjax.results.text import CorpusFacts, CountedLosses, TextFacts, TokenRates, WholeText
+from kdjax.results.text import (
+    CorpusFacts,
+    CountedLosses,
+    TeacherTokenFacts,
+    TextFacts,
+    TokenRates,
+    WholeText,
+)
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.artifacts.corpus import text_warnings
 from kdjax.study.manifest import ArmCost
@@ -44,13 +51,12 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
         return first
     # Of several, no one's weights stand for all.
     others = {name: value for name, value in first.others.items() if name != "params_sha256"}
-    return replace(
-        first,
-        mlm_loss=fmean(facts["mlm_loss"] for facts in teachers),
-        mlm_accuracy=fmean(facts["mlm_accuracy"] for facts in teachers),
-        teachers=each,
-        others=others,
-    )
+    # Those that read tokens of their own are not measured.
+    means = {}
+    for name in ("mlm_loss", "mlm_accuracy"):
+        measured = [facts[name] for facts in teachers if facts[name] is not None]
+        means[name] = fmean(measured) if measured else None
+    return replace(first, **means, teachers=each, others=others)
 
 
 def corpus_facts(
@@ -80,6 +86,23 @@ def corpus_facts(
         token_rates=_token_rates(manifest),
         texts={name: _text_facts(text) for name, text in texts.items()},
         warnings=tuple(text_warnings(corpus, losses)) or None,
+        teacher_tokens=_teacher_tokens(config, manifest),
+    )
+
+
+def _teacher_tokens(config: Config, manifest: Manifest) -> TeacherTokenFacts | None:
+    """Gather how a teacher's own tokenizer takes the text; None where it reads the student's."""
+    teacher = manifest.teacher
+    # A corpus that has its tokens may be read without them.
+    if teacher is None or not config.data.teacher_tokenizer:
+        return None
+    return TeacherTokenFacts(
+        vocabulary=teacher.vocab_size,
+        tokenizer=teacher.tokenizer_sha256,
+        length=teacher.length,
+        tokens=teacher.text_tokens,
+        words=teacher.words,
+        left_out=teacher.left_out,
     )
 
 

@@ -63,7 +63,10 @@ class ReferenceModels:
         return rows
 
     def _teachers(self) -> list[ReferenceModel]:
-        """Measure each teacher."""
+        """Measure each teacher; none that reads tokens of its own: text, tasks and pairs are in the
+        student's."""
+        if self._plan.config.data.teacher_tokenizer:
+            return []
         rows = []
         teachers = self._artifacts.teachers
         # A study without a teacher has one evaluation all the same.

@@ -14,6 +14,7 @@ from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import vocabulary
 from kdjax.data.corpus import Corpus
 from kdjax.data.text import sources
+from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import Model, zoo
@@ -66,13 +67,22 @@ def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) 
 
     Raises:
         InputError: a directory without usable weights, another architecture than the recipe's,
-            another tokenizer than the corpus's.
+            another tokenizer than the corpus's, or than its own that the recipe names.
     """
     # Weights, architecture and tokenizer, each against what it must match.
     encoder = read_teacher(directory)
     _check_architecture(directory, encoder.config, zoo.resolve(config.teacher.architecture))
+    own_tokenizer = config.data.teacher_tokenizer
+    if own_tokenizer:
+        vocabulary.check(locate_tokenizer(own_tokenizer), directory, encoder.config.vocab_size)
+        return encoder
     if corpus is not None or not trains_tokenizer(config):
-        vocabulary.check(tokenizer_of(config, corpus), directory, encoder.config.vocab_size)
+        try:
+            vocabulary.check(tokenizer_of(config, corpus), directory, encoder.config.vocab_size)
+        except InputError as e:
+            raise InputError(
+                f"{e}; a teacher with another vocabulary needs data.teacher_tokenizer"
+            ) from None
     return encoder
 
 
@@ -143,8 +153,9 @@ def _identity(config: Config, corpus: Corpus) -> dict[str, Any]:
 
 
 def _quality(teacher: Model, corpus: Corpus, config: Config) -> dict[str, float | None]:
-    """Measure how well a teacher predicts masked tokens; None without an MLM head."""
-    if "mlm" not in teacher.params:
+    """Measure how well a teacher predicts masked tokens; None without an MLM head, and of tokens
+    that are not the text's."""
+    if "mlm" not in teacher.params or config.data.teacher_tokenizer:
         return {"mlm_loss": None, "mlm_accuracy": None}
     result = held_out_loss(teacher.config, teacher.params, held_out_batches(config, corpus))
     return {"mlm_loss": result.loss, "mlm_accuracy": result.accuracy}

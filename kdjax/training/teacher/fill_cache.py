@@ -17,7 +17,7 @@ from kdjax.budget.price import measure
 from kdjax.config import CacheConfig, DataConfig, MaskingConfig, ModelConfig, plain
 from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
-from kdjax.models import Model, abstract_params, forward
+from kdjax.models import Model
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache import store
@@ -25,21 +25,29 @@ from kdjax.teacher_cache.manifest import CacheManifest, record_bytes
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape
-from kdjax.training.teacher.source import CachedTeacher
+from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher
 
 SHARD_BYTES = 64 * 2**20
 """About the size of a shard, which is what a kill can lose."""
 
 
 @functools.cache
-def cache_price(teacher: ModelConfig, request: FeatureRequest, batch_shape: BatchShape) -> int:
+def cache_price(
+    teacher: ModelConfig, request: FeatureRequest, batch_shape: BatchShape, own_seq_len: int = 0
+) -> int:
     """Count the FLOPs of one forward pass of the teacher over a batch, as XLA does.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
+
+    Args:
+        teacher: configuration of the teacher.
+        request: features that are stored.
+        batch_shape: shape of the batch, by the student's tokens.
+        own_seq_len: tokens of a sequence by the teacher's own tokenizer; 0: it reads the student's.
     """
-    params = abstract_params(teacher, mlm=request.head)
-    batch = batch_shape.abstract()
-    return measure(lambda p, b: forward(teacher, p, b, request), params, batch).flops
+    source = OnlineTeacher(teacher, own_seq_len)
+    batch = batch_shape.with_fields(source.fields(batch_shape.seq_len, batch_shape.max_predictions))
+    return measure(source.forward(request), source.params(request), batch).flops
 
 
 def passes(sequences: int, views: int, batch: int) -> int:
@@ -88,8 +96,8 @@ def build(
             "head"
         )
     layout.check_batch(config.batch_size)
-    teacher_source = CachedTeacher(teacher.config, request, config)
-    fields = teacher_source.fields(data.seq_len, data.max_predictions)
+    teacher_source = CachedTeacher(teacher.config, request, config, data.own_seq_len)
+    fields = teacher_source.stored_fields(data.seq_len, data.max_predictions)
     encoder = _Encoder(teacher, teacher_source, data, corpus, layout)
 
     def make(
@@ -142,7 +150,8 @@ class _Encoder:
         self._data = data
         self._corpus = corpus
         self._layout = layout
-        self._flops = cache_price(teacher.config, request, batch_shape)
+        own_seq_len = teacher_source.own_seq_len
+        self._flops = cache_price(teacher.config, request, batch_shape, own_seq_len)
         self._run = forward_program(teacher_source, layout)
         self._params = jax.device_put(params, layout.replicated)
 
@@ -254,8 +263,8 @@ def open_cache(
 
     # All features that are requested, as they would be stored
     stored_fields = {field.name: field for field in opened.manifest.fields}
-    teacher_source = CachedTeacher(teacher.config, request, config)
-    for field in teacher_source.fields(data.seq_len, data.max_predictions):
+    teacher_source = CachedTeacher(teacher.config, request, config, data.own_seq_len)
+    for field in teacher_source.stored_fields(data.seq_len, data.max_predictions):
         stored_field = stored_fields.get(field.name)
         if stored_field != field:
             raise InputError(f"{directory}: holds {stored_field}, expected {field}")
@@ -275,11 +284,12 @@ def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
 def forward_program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any]:
     """Compile the forward pass: `(params, batch)` to the arrays to store, and their errors."""
     request = teacher_source.request
-    dtypes = {field.name: field.dtype for field in teacher_source.fields(1, 1)}
+    dtypes = {field.name: field.dtype for field in teacher_source.stored_fields(1, 1)}
+    teacher_forward = teacher_source.online.forward(request)
 
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
         with layout.mesh_context():
-            features = forward(teacher_source.teacher, params, batch, request)
+            features = teacher_forward(params, batch)
         # Read back as a step will read it, so that the errors are those of what is stored
         encoded = teacher_source.encode(features, batch["records"])
         stored = {name: x.astype(dtypes[name]) for name, x in encoded.items()}

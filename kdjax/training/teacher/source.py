@@ -20,6 +20,7 @@ from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.objectives.objective import Objective
+from kdjax.objectives.reductions import word_means
 from kdjax.teacher_cache.manifest import Field
 
 TeacherForward = Callable[[Any, Batch], Features]
@@ -47,24 +48,45 @@ class TeacherSource(ABC):
         """Build the function that gives the teacher's features, at least those requested."""
 
 
+OWN_TOKENS = "teacher."
+"""Before the names of a batch's arrays that are of a teacher's own tokens."""
+
+
 @dataclass(frozen=True)
 class OnlineTeacher(TeacherSource):
-    """The teacher's forward pass inside the step: without dropout, as far as it is needed."""
+    """The teacher's forward pass inside the step: without dropout, as far as it is needed.
+
+    One that reads tokens of its own gives hidden states of aligned words, `[B, L, D]`: means over
+    the tokens of each, of which a row has at most L.
+
+    Attributes:
+        teacher: configuration of the teacher.
+        own_seq_len: tokens of a sequence by the teacher's own tokenizer; 0: it reads the student's
+            tokens.
+    """
 
     teacher: ModelConfig
+    own_seq_len: int = 0
 
     def params(self, request: FeatureRequest) -> Any:
         """Return its parameters; the MLM head only where logits are asked for."""
         return abstract_params(self.teacher, mlm=request.head)
 
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """Return nothing: the teacher runs."""
-        return ()
+        """Return the teacher's own tokens, where it reads such; else nothing: it runs."""
+        if not self.own_seq_len:
+            return ()
+        tokens = []
+        for name in _TOKEN_FIELDS:
+            tokens.append(Field(f"{OWN_TOKENS}{name}", "int32", (self.own_seq_len,)))
+        return (*word_fields(length), *tokens)
 
     def forward(
         self, request: FeatureRequest, compute: ComputeConfig = ComputeConfig()
     ) -> TeacherForward:
         """Build one forward pass."""
+        if self.own_seq_len:
+            return functools.partial(_forward_of_words, self.teacher, request, compute)
         return functools.partial(forward, self.teacher, request=request, compute=compute)
 
 
@@ -79,24 +101,42 @@ class CachedTeacher(TeacherSource):
       Unbiased for a cross-entropy and its gradient (random sampling knowledge distillation with
       proposal = target, Anshumann et al. 2025, arXiv 2503.16870).
 
-    Other features are stored as they are.
+    Other features are stored as they are: hidden states of a teacher that reads tokens of its own
+    by aligned words.
 
     Attributes:
         teacher: configuration of the teacher whose outputs are stored.
         request: features that are stored.
         config: settings of the stored outputs.
+        own_seq_len: as of `OnlineTeacher`.
     """
 
     teacher: ModelConfig
     request: FeatureRequest
     config: CacheConfig
+    own_seq_len: int = 0
+
+    @property
+    def online(self) -> OnlineTeacher:
+        """Return the teacher whose outputs they are, as it would run."""
+        return OnlineTeacher(self.teacher, self.own_seq_len)
 
     def params(self, request: FeatureRequest) -> Any:
         """Return None: the teacher does not run."""
         return None
 
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """Return the stored arrays."""
+        """Return the stored arrays, and which words they are of where they are of words."""
+        stored = self.stored_fields(length, slots)
+        return (*stored, *word_fields(length)) if self.own_seq_len else stored
+
+    def stored_fields(self, length: int, slots: int) -> tuple[Field, ...]:
+        """Return what is stored of a sequence.
+
+        Args:
+            length: tokens of the student's sequence.
+            slots: masked positions of it.
+        """
         # By layer: scores [H, L, L], queries, keys and values [H, L, d], hidden states [L, D]
         teacher = self.teacher
         shapes = {
@@ -210,6 +250,36 @@ class CachedTeacher(TeacherSource):
         draws = uniform * cumulated[..., -1:]
         ids = _each(lambda c, u: jnp.searchsorted(c, u, side="right"))(cumulated, draws)
         return {f"{name}.ids": jnp.minimum(ids, logits.shape[-1] - 1)}
+
+
+_TOKEN_FIELDS = ("tokens", "segments", "positions", "words")
+"""Arrays of a teacher's own tokens."""
+
+
+def word_fields(length: int) -> tuple[Field, ...]:
+    """Return what a batch says of aligned words, a sequence at a time.
+
+    Args:
+        length: tokens of the student's sequence.
+    """
+    return (Field("words", "int32", (length,)), Field("word_segments", "int32", (length,)))
+
+
+def _forward_of_words(
+    teacher: ModelConfig,
+    request: FeatureRequest,
+    compute: ComputeConfig,
+    params: Any,
+    batch: Batch,
+) -> Features:
+    """Compute the hidden states of a teacher that reads tokens of its own, of each aligned word."""
+    own = {name: batch[f"{OWN_TOKENS}{name}"] for name in _TOKEN_FIELDS}
+    features = forward(teacher, params, own, request, compute=compute)
+    count = batch["words"].shape[1]
+    hidden = {}
+    for layer, x in features.hidden.items():
+        hidden[layer] = word_means(x, own["words"], count)
+    return Features(hidden=hidden)
 
 
 def _each(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
