@@ -38,7 +38,7 @@ def differences(
     """
     phase = case.phase
     all_params = {"model": params, "objective": objective}
-    loss_and_grads = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
+    loss_and_grads = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss_fn()(p, t, b)[0]))
     loss, grads = loss_and_grads(all_params, phase.teacher_part(teacher), dict(batch))
     # What is frozen has a gradient in kdjax and none in PyTorch.
     ours = named(_trained_leaves(phase.gradient_mask, grads))

@@ -12,7 +12,7 @@ from benchmarks.cases import RATE, Case
 from kdjax.budget.hardware import memory
 from kdjax.parallel.layout import Layout
 from kdjax.training.program import Program
-from kdjax.training.step import ScheduleInputs, jit_step, make_loss_fn, make_step
+from kdjax.training.step import LossFn, ScheduleInputs, jit_step, make_step
 
 
 class Unfused:
@@ -61,15 +61,11 @@ class Unfused:
             jax.eval_shape(teacher_forward, self._teacher, self._batches[0]),
         )
         # The student's step stands where the fused one has its teacher's forward pass.
-        loss_fn = make_loss_fn(
-            phase.student_forward(compute),
-            lambda features, batch: features,
-            phase.objective,
-            phase.gradient_mask,
+        loss_fn = LossFn(
+            phase.student_forward(compute), lambda features, batch: features, phase.objective
         )
         step = make_step(
             loss_fn,
-            phase.objective,
             phase.transformation,
             phase.gradient_mask,
             dropout_bits="threefry2x32" if phase.uses_dropout else None,

@@ -48,12 +48,12 @@ from kdjax.study.batches import held_out_batches
 from kdjax.study.compare import compare as run_study
 from kdjax.study.measures.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.measures.task_scores import TaskScores
+from kdjax.study.runs.arm_run import arm_run
 from kdjax.study.runs.compiled_arm import compile_arm
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.mask_rate import mask_rate
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price as phase_price
-from kdjax.training.run_spec import RunSpec
+from kdjax.training.run_mask_rate import run_mask_rate
 from kdjax.training.train import train as train_runs
 
 
@@ -362,15 +362,16 @@ def train(
         prices.append(phase_price(phase, phase_shape))
     # A budget that does not afford one step of each phase is refused before anything is written.
     spans = definition.schedule_phases(budget, prices, batch_shape) if budget.countable else ()
-    rate = mask_rate(data.settings, budget, spans)
+    rate = run_mask_rate(data.settings, budget, spans)
 
     # Compile each phase, and place the teacher on the devices.
+    config = replace(_recipe(data), train=settings)
     compiled_phases = compile_arm(
         definition,
         prices,
         batch_shape,
         [seed],
-        config=replace(_recipe(data), train=settings),
+        config=config,
         corpus=data.corpus,
         layout=layout,
         teacher_params=arm.teacher.params if arm.teacher else None,
@@ -381,20 +382,18 @@ def train(
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdjax-"))
         stack.enter_context(locks.hold(out))
-        evaluation = Evaluation(
-            EvaluationConfig(), _held_out(data, sequences=256), TaskScores(EvaluationConfig())
-        )
-        spec = RunSpec(
+        spec = arm_run(
+            definition,
+            seed,
             compiled_phases[seed],
-            budget,
+            config=config,
+            budget=budget,
+            evaluation=Evaluation(
+                config.evaluation, _held_out(data, sequences=256), TaskScores(config.evaluation)
+            ),
             start=arm.student.params,
-            seed=seed,
-            config=settings,
             directory=Path(out),
             mask_rate=rate,
-            evaluate=lambda params: evaluation.evaluate_during_training(
-                definition.student, params, mlm=definition.trains_mlm_head
-            ),
             watch=watch,
         )
         (outcome,) = train_runs(spec)

@@ -7,8 +7,8 @@ from kdjax.config import Config, FinetuneConfig, ModelConfig, changed
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.mask_rate import check_mask_rate
 from kdjax.training.phase import BatchShape
+from kdjax.training.run_mask_rate import check_mask_rate
 from kdjax.training.teacher.directories import teacher_seeds
 
 

@@ -21,9 +21,9 @@ from kdjax.storage.typed_json import to_plain
 from kdjax.study.manifest import ArmCost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
-from kdjax.training.mask_rate import mask_rate
 from kdjax.training.params_file import load_params
 from kdjax.training.records.metrics_log import CURVE
+from kdjax.training.run_mask_rate import run_mask_rate
 
 
 class RunAudit:
@@ -57,7 +57,7 @@ class RunAudit:
             self._spans = arm.schedule_phases(
                 self._budget, self._cost.prices, study.batch_shape, self._cost.upfront
             )
-        self._mask_rate = mask_rate(
+        self._mask_rate = run_mask_rate(
             study.config.data, self._budget, self._spans, self._cost.upfront
         )
 

@@ -31,7 +31,7 @@ def run(options: Options) -> None:
             print(cost.line())
         # Prices need no inputs; a study does, and this is the time to hear of it.
         if problem := missing_input(options.config):
-            print(f"a study of this recipe would be refused: {problem}")
+            print(problem)
 
 
 COMMAND = Command(

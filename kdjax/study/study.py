@@ -27,8 +27,8 @@ from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
 from kdjax.study.tuned import tuning_of
 from kdjax.training.arm import Arm
-from kdjax.training.mask_rate import mask_rate
 from kdjax.training.records.metrics_log import check_log
+from kdjax.training.run_mask_rate import run_mask_rate
 
 
 class Study:
@@ -98,7 +98,7 @@ class Study:
     def mask_rate(self, arm: Arm) -> MaskRate | None:
         """Return the masking rate of an arm's runs; None where it is the same throughout."""
         upfront = self.costs[arm.name].upfront
-        return mask_rate(self.plan.config.data, self.plan.budget, self.spans[arm.name], upfront)
+        return run_mask_rate(self.plan.config.data, self.plan.budget, self.spans[arm.name], upfront)
 
     def prepare(self) -> None:
         """Make all that runs need, then take the directory for this recipe.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from jax.extend import core
 
 Flat = dict[str, Any]
@@ -50,30 +51,26 @@ def combine(trainable: Flat, frozen: Flat, like: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: leaves[name_of(path)], like)
 
 
-def select_optimizer_state(opt: Any, names: Flat) -> Any:
+def select_optimizer_state(
+    optimizer: optax.GradientTransformation, opt: Any, trainable: Flat
+) -> Any:
     """Return the part of an optimiser's state that belongs to some of its flat parameters.
 
-    A mapping in the state may be over some of the parameters alone, where an optimiser treats kinds
-    of them differently.
+    Args:
+        optimizer: the optimiser that made the state.
+        opt: its state over all flat parameters.
+        trainable: the parameters to select, dotted path -> array.
     """
-
-    def select(node: Any) -> Any:
-        if not _is_flat(node):
-            return node
-        return {name: node[name] for name in names if name in node}
-
-    return jax.tree.map(select, opt, is_leaf=_is_flat)
+    # A leaf of the state has the same path, whichever other parameters the optimiser sees.
+    leaves = dict(jax.tree_util.tree_leaves_with_path(opt))
+    selected = jax.eval_shape(optimizer.init, trainable)
+    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[path], selected)
 
 
 def merge_optimizer_state(opt: Any, new: Any) -> Any:
     """Return an optimiser's state with that of some parameters renewed."""
-
-    def merge(old_node: Any, new_node: Any) -> Any:
-        if not _is_flat(old_node):
-            return new_node
-        return {**old_node, **new_node}
-
-    return jax.tree.map(merge, opt, new, is_leaf=_is_flat)
+    renewed = dict(jax.tree_util.tree_leaves_with_path(new))
+    return jax.tree_util.tree_map_with_path(renewed.get, opt)
 
 
 def parameters_in_use(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
@@ -90,13 +87,3 @@ def parameters_in_use(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
     leaves, tree = jax.tree.flatten(params)
     inputs = traced.invars[: len(leaves)]
     return jax.tree.unflatten(tree, [var in used for var in inputs])
-
-
-def _is_flat(node: Any) -> bool:
-    """Return whether a node of an optimiser's state has an entry for each of some parameters.
-
-    Optax's states are named tuples, whose only mappings are those that an optimiser made like the
-    parameters it was given, and these are flat. A state kept by parameter path instead would have
-    to know every optimiser's fields, and would change what stored checkpoints look like.
-    """
-    return isinstance(node, dict)

@@ -21,11 +21,11 @@ from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
 from kdjax.teacher_cache.manifest import Field
 from kdjax.training.learning_rate import learning_rate
 from kdjax.training.optimizer import transformation
-from kdjax.training.partition import parameters_in_use, partition
+from kdjax.training.partition import Flat, flatten, name_of, parameters_in_use
 from kdjax.training.step import (
     Forward,
+    LossFn,
     Step,
-    make_loss_fn,
     make_step,
 )
 from kdjax.training.teacher.source import TeacherSource
@@ -95,8 +95,7 @@ class Phase:
         other_objectives_teacher: the teacher that `other_objectives` look at; None where none of
             them does. A phase without a teacher may stand beside one whose projection has the
             teacher's width.
-        frozen_encoder: whether the MLM head alone is trained, on an encoder that the step is given
-            in the teacher's place.
+        frozen_encoder: whether the MLM head alone is trained.
     """
 
     name: str
@@ -135,17 +134,8 @@ class Phase:
         fields = self.teacher_source.fields(batch_shape.seq_len, batch_shape.max_predictions)
         return batch_shape.with_fields(fields)
 
-    def abstract_model(self) -> Any:
-        """Return the student's parameters that are in the state, as shapes."""
-        params = abstract_params(self.student)
-        if self.frozen_encoder:
-            return {"mlm": params["mlm"]}
-        return params
-
     def abstract_teacher(self) -> Any:
-        """Return the frozen parameters that the step is given, as shapes; None: no teacher runs."""
-        if self.frozen_encoder:
-            return abstract_params(self.student, mlm=False)
+        """Return the teacher's parameters that the step is given, as shapes; None: none runs."""
         if self.teacher_source is None:
             return None
         return self.teacher_source.params(self.needs.teacher)
@@ -187,44 +177,26 @@ class Phase:
         return projections
 
     def abstract_params(self) -> dict[str, Any]:
-        """Return all that the arm trains, as shapes."""
+        """Return the parameters of a state, as shapes."""
         projections = jax.eval_shape(lambda: self.init_objective(0))
-        return {"model": self.abstract_model(), "objective": projections}
+        return {"model": abstract_params(self.student), "objective": projections}
 
-    def loss(
+    def loss_fn(
         self,
-        params: dict[str, Any],
-        teacher_params: Any,
-        batch: Any,
-        dropout_key: jax.Array | None = None,
-        budget_fraction: float | jax.Array = 0.0,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Compute the loss of a batch and each term by itself, float32 scalars.
+        compute: ComputeConfig = ComputeConfig(),
+        layout: Layout | Unsharded = UNSHARDED,
+    ) -> LossFn:
+        """Build the loss of a batch, `(params, teacher_params, batch, ...) -> (loss, terms)`.
 
         Args:
-            params: parameters as in a `State`.
-            teacher_params: parameters of the teacher that the step is given.
-            batch: arrays as in `abstract_batch`.
-            dropout_key: a JAX key, or seeds of sequences; None: no dropout.
-            budget_fraction: share of the budget spent before the step.
+            compute: way in which both models are computed.
+            layout: layout of the parameters on the devices.
         """
-        all_true = jax.tree.map(lambda _: True, params)
-        loss_fn = make_loss_fn(
-            self.student_forward(),
-            self.teacher_forward(),
-            self.objective,
-            all_true,
-            frozen_encoder=self.frozen_encoder,
-        )
-        trainable, frozen = partition(params, all_true)
-        return loss_fn(
-            trainable,
-            batch,
-            dropout_key,
-            frozen=frozen,
-            teacher_params=teacher_params,
-            budget_fraction=budget_fraction,
-        )
+        student = layout.shard_forward(self.student_forward(compute), compute.dtype)
+        teacher = self.teacher_forward(compute)
+        if teacher is not None:
+            teacher = layout.shard_forward(teacher, compute.dtype, of_teacher=True)
+        return LossFn(student, teacher, self.objective, layout)
 
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""
@@ -236,13 +208,18 @@ class Phase:
 
     @cached_property
     def gradient_mask(self) -> Any:
-        """Trace which parameters the objective gives a gradient: a tree of booleans."""
+        """Trace which parameters are trained, as the objective depends on them: a tree of
+        booleans."""
         return _gradient_mask(self.compile_key)
 
     @property
     def transformation(self) -> optax.GradientTransformation:
         """Build the optimiser, but for the learning rate."""
-        return transformation(self.optimizer)
+        optimizer = transformation(self.optimizer)
+        if self.frozen_encoder:
+            # What is never trained has no moments, on the devices or in a checkpoint.
+            return optimizer._replace(init=lambda params: optimizer.init(_mlm_head_of(params)))
+        return optimizer
 
     @property
     def compile_key(self) -> Phase:
@@ -283,24 +260,13 @@ class Phase:
             group_norms: whether metrics have the gradient norms of groups of parameters.
             layout: layout of the parameters on the devices.
         """
-        loss_fn = make_loss_fn(
-            self.student_forward(compute),
-            self.teacher_forward(compute),
-            self.objective,
-            self.gradient_mask,
-            frozen_encoder=self.frozen_encoder,
-            dtype=compute.dtype,
-            layout=layout,
-        )
         return make_step(
-            loss_fn,
-            self.objective,
+            self.loss_fn(compute, layout),
             self.transformation,
             self.gradient_mask,
             dropout_bits=bits if self.uses_dropout else None,
             microbatches=microbatches,
             group_norms=group_norms,
-            layout=layout,
         )
 
     @cached_property
@@ -313,6 +279,15 @@ class Phase:
 def _gradient_mask(phase: Phase) -> Any:
     """Trace the loss of a phase once, for `Phase.gradient_mask` of all that compute the same."""
     batch = phase.abstract_batch(BatchShape(1, 8, 1))
-    return parameters_in_use(
-        phase.loss, phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
+    in_use = parameters_in_use(
+        phase.loss_fn(), phase.abstract_params(), phase.abstract_teacher(), batch
     )
+    if not phase.frozen_encoder:
+        return in_use
+    head = _mlm_head_of(flatten(in_use))
+    return jax.tree_util.tree_map_with_path(lambda path, _: head.get(name_of(path), False), in_use)
+
+
+def _mlm_head_of(params: Flat) -> Flat:
+    """Return the MLM head's of a state's flat parameters."""
+    return {name: leaf for name, leaf in params.items() if name.startswith("model.mlm.")}

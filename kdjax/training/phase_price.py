@@ -11,9 +11,9 @@ from kdjax.budget.jaxpr_count import FlopCountError
 from kdjax.budget.price import Price, measure, reconcile
 from kdjax.models.features import Features
 from kdjax.training.optimizer import apply_update
-from kdjax.training.partition import partition, select_optimizer_state
+from kdjax.training.partition import Flat, combine, partition, select_optimizer_state
 from kdjax.training.phase import BatchShape, Phase
-from kdjax.training.step import ScheduleInputs, global_norm, init_state, student_params
+from kdjax.training.step import ScheduleInputs, global_norm, init_state
 
 REFERENCE_BITS = "rbg"
 """Dropout bits in the reference program: XLA's own generator counts as no FLOPs; mixing integers is
@@ -48,9 +48,10 @@ def _price(phase: Phase, batch_shape: BatchShape) -> Price:
     dropout_key = None
     if phase.uses_dropout:
         dropout_key = jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
-    student_inputs = (params["model"], teacher_params, batch, dropout_key)
+    student_trainable, student_frozen = partition(params["model"], phase.gradient_mask["model"])
+    student_inputs = (student_trainable, student_frozen, batch, dropout_key)
     trainable, _ = partition(params, phase.gradient_mask)
-    optimizer_state = select_optimizer_state(state.opt, trainable)
+    optimizer_state = select_optimizer_state(phase.transformation, state.opt, trainable)
 
     # A backward pass is counted with its forward pass, which is then taken off.
     forward_count = measure(parts.student_forward, *student_inputs)
@@ -96,19 +97,18 @@ class _StepParts:
         self._student_forward = phase.student_forward()
 
     def student_forward(
-        self, model: Any, teacher_params: Any, batch: Any, dropout_key: Any
+        self, trainable: Flat, frozen: Flat, batch: Any, dropout_key: Any
     ) -> Features:
         """Compute the student's features."""
-        frozen_encoder = self._phase.frozen_encoder
-        params = student_params(model, teacher_params, frozen_encoder=frozen_encoder)
+        params = combine(trainable, frozen, self._phase.gradient_mask["model"])
         return self._student_forward(params, batch, dropout_key=dropout_key)
 
     def student_forward_and_backward(
-        self, model: Any, teacher_params: Any, batch: Any, dropout_key: Any, cotangent: Features
+        self, trainable: Flat, frozen: Flat, batch: Any, dropout_key: Any, cotangent: Features
     ) -> Any:
-        """Compute the student's features, and pull a gradient of them back to its parameters."""
+        """Compute the student's features, and pull a gradient of them back to what is trained."""
         features, pull_back = jax.vjp(
-            lambda model: self.student_forward(model, teacher_params, batch, dropout_key), model
+            lambda trainable: self.student_forward(trainable, frozen, batch, dropout_key), trainable
         )
         return features, pull_back(cotangent)
 

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.models.features import Batch, Features
-from kdjax.models.ops.dropout import sequence_seeds
+from kdjax.models.ops.dropout import Key
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
-from kdjax.training.optimizer import apply_update
 from kdjax.training.partition import (
     Flat,
     combine,
@@ -25,6 +24,7 @@ from kdjax.training.partition import (
     partition,
     select_optimizer_state,
 )
+from kdjax.training.update import step_dropout_seeds, update_by_gradient
 
 Forward = Callable[..., Features]
 
@@ -67,35 +67,6 @@ class State:
     opt: Any
 
 
-class LossFn(Protocol):
-    """The loss of a batch as a function of the parameters that are trained; pure."""
-
-    def __call__(
-        self,
-        trainable: Flat,
-        batch: Batch,
-        dropout_seeds: jax.Array | None,
-        shares: Mapping[str, jax.Array] | None = None,
-        *,
-        frozen: Flat,
-        teacher_params: Any,
-        budget_fraction: float | jax.Array,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Compute the loss and each term by itself, float32 scalars.
-
-        Args:
-            trainable: parameters of a state that are differentiated, dotted path -> array
-                (`kdjax.training.partition.partition`).
-            batch: a batch, or a part of one.
-            dropout_seeds: seeds of the batch's sequences `[B, 2]`, or a JAX key; None: no dropout.
-            shares: term -> the share of its normalizer that lies in this part of a batch; None: a
-                whole batch.
-            frozen: the state's other parameters, dotted path -> array.
-            teacher_params: the teacher's parameters, or its own frozen encoder; None: neither.
-            budget_fraction: share of the budget spent before the step, from 0 to 1.
-        """
-
-
 class Step(Protocol):
     """One step of training; pure."""
 
@@ -111,7 +82,7 @@ class Step(Protocol):
 
         Args:
             state: state before the step.
-            teacher_params: the teacher's parameters, or its own frozen encoder; None: neither.
+            teacher_params: the teacher's parameters; None: no teacher runs.
             batch: arrays of the whole batch, `[B, ...]`.
             schedule_inputs: place of the step in its run.
 
@@ -126,98 +97,76 @@ def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, 
     return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flatten(params)))
 
 
-def make_loss_fn(
-    student: Forward,
-    teacher: Forward | None,
-    objective: Objective,
-    gradient_mask: Any,
-    *,
-    frozen_encoder: bool = False,
-    dtype: str = "float32",
-    layout: Layout | Unsharded = UNSHARDED,
-) -> LossFn:
-    """Build the loss of a batch as a function of the parameters that are trained.
+@dataclass(frozen=True)
+class LossFn:
+    """The loss of a batch: both forward passes and the objective, as a pure function.
 
-    Args:
+    Attributes:
         student: `(params, batch, dropout_key=seeds)` to the student's features.
         teacher: `(teacher_params, batch)` to the teacher's features; None: there is no teacher.
         objective: the weighted sum of terms that is minimised.
-        gradient_mask: a tree like the parameters, True for those that the objective gives a
-            gradient.
-        frozen_encoder: whether `teacher_params` are the student's own encoder, which is not
-            trained, and the state holds its MLM head alone.
-        dtype: type of activations and matmuls.
         layout: layout of the parameters; changes results by rounding alone.
-
-    Returns:
-        A pure function; `LossFn` says what it takes.
     """
-    student_forward = layout.shard_forward(student, dtype)
-    teacher_forward = None
-    if teacher is not None:
-        teacher_forward = layout.shard_forward(teacher, dtype, of_teacher=True)
 
-    def loss_fn(
-        trainable: Flat,
-        batch: Batch,
-        dropout_seeds: jax.Array | None,
-        shares: Mapping[str, jax.Array] | None = None,
-        *,
-        frozen: Flat,
+    student: Forward
+    teacher: Forward | None
+    objective: Objective
+    layout: Layout | Unsharded = UNSHARDED
+
+    def __call__(
+        self,
+        params: dict[str, Any],
         teacher_params: Any,
-        budget_fraction: float | jax.Array,
+        batch: Batch,
+        dropout_seeds: Key = None,
+        budget_fraction: float | jax.Array = 0.0,
+        shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        params = combine(trainable, frozen, gradient_mask)
-        model = student_params(params["model"], teacher_params, frozen_encoder=frozen_encoder)
+        """Compute the loss and each term by itself, float32 scalars.
 
+        Args:
+            params: parameters as in a `State`.
+            teacher_params: the teacher's parameters; None: no teacher runs.
+            batch: a batch, or a part of one.
+            dropout_seeds: seeds of the batch's sequences `[B, 2]`, or a JAX key; None: no dropout.
+            budget_fraction: share of the budget spent before the step, from 0 to 1.
+            shares: term -> the share of its normalizer that lies in this part of a batch; None: a
+                whole batch.
+        """
         # Both forward passes, each as far as the objective needs it
         teacher_features = Features()
-        if teacher_forward is not None:
-            teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
-        student_features = student_forward(model, batch, dropout_key=dropout_seeds)
+        if self.teacher is not None:
+            teacher_features = jax.lax.stop_gradient(self.teacher(teacher_params, batch))
+        student_features = self.student(params["model"], batch, dropout_key=dropout_seeds)
 
         # Projections are stored split; the objective needs them whole.
-        projections = layout.constrain_gathered(params["objective"])
-        return objective(
+        projections = self.layout.constrain_gathered(params["objective"])
+        return self.objective(
             student_features, teacher_features, batch, projections, budget_fraction, shares
         )
-
-    return loss_fn
-
-
-def student_params(state_params: Any, teacher_params: Any, *, frozen_encoder: bool) -> Any:
-    """Return the student's whole parameters: those in the state, with a frozen encoder."""
-    if frozen_encoder:
-        return {**jax.lax.stop_gradient(teacher_params), **state_params}
-    return state_params
 
 
 def make_step(
     loss_fn: LossFn,
-    objective: Objective,
     optimizer: optax.GradientTransformation,
     gradient_mask: Any,
     *,
     dropout_bits: str | None = None,
     microbatches: int = 1,
     group_norms: bool = True,
-    layout: Layout | Unsharded = UNSHARDED,
 ) -> Step:
     """Build the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
 
     Args:
-        loss_fn: the loss of a batch, from `make_loss_fn`.
-        objective: the weighted sum of terms that is minimised; it says how losses of parts of a
-            batch add up.
+        loss_fn: the loss of a batch.
         optimizer: an Optax transformation of the parameters as one flat mapping
             (`kdjax.training.partition`), without the learning rate.
-        gradient_mask: a tree like the parameters, True for those that the objective gives a
-            gradient; the others stay as they are, and nothing is computed for them.
+        gradient_mask: a tree like the parameters, True for those that are trained; the others stay
+            as they are, and nothing is computed for them.
         dropout_bits: generator of dropout's random bits, a name JAX knows; None: no dropout.
         microbatches: parts in which a batch is taken, one after another.
         group_norms: whether metrics have the gradient norms of groups of parameters; a price is
             counted without them.
-        layout: layout of the parameters; changes results by rounding alone.
 
     Returns:
         A pure function; `Step` says what it takes and returns.
@@ -226,35 +175,32 @@ def make_step(
     def step(
         state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        # The loss and its gradients; dropout is a pure function of (seed, step, sequence).
+        # The loss as a function of what is trained, and its gradients, a part of the batch each
         trainable, frozen = partition(state.params, gradient_mask)
-        dropout_seeds = _dropout_seeds(state, dropout_bits, len(batch["tokens"]))
-        grad_fn = partial(
-            jax.value_and_grad(loss_fn, has_aux=True),
-            trainable,
-            frozen=frozen,
-            teacher_params=teacher_params,
-            budget_fraction=schedule_inputs.budget_fraction,
-        )
-        with layout.mesh_context():
-            if microbatches == 1:
-                (loss, terms), grads = grad_fn(batch, dropout_seeds)
-            else:
-                (loss, terms), grads = accumulate_gradients(
-                    grad_fn, objective, microbatches, batch, dropout_seeds
-                )
-        grads = layout.constrain_as_stored(grads)
+        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_bits)
+        budget_fraction = schedule_inputs.budget_fraction
+
+        def loss_of(
+            trainable: Flat, part: Batch, part_seeds: Key, shares: Any = None
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            params = combine(trainable, frozen, gradient_mask)
+            return loss_fn(params, teacher_params, part, part_seeds, budget_fraction, shares)
+
+        def grad_fn(trainable: Flat) -> Any:
+            grad_of_part = partial(jax.value_and_grad(loss_of, has_aux=True), trainable)
+            return accumulate_gradients(grad_of_part, loss_fn.objective, microbatches, batch, seeds)
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
-        opt = select_optimizer_state(state.opt, trainable)
-        trainable, opt = apply_update(
-            optimizer, grads, opt, trainable, schedule_inputs.learning_rate
+        opt = select_optimizer_state(optimizer, state.opt, trainable)
+        updated = update_by_gradient(
+            grad_fn, trainable, opt, optimizer, schedule_inputs.learning_rate, loss_fn.layout
         )
-        params = combine(trainable, frozen, gradient_mask)
-        opt = merge_optimizer_state(state.opt, opt)
+        params = combine(updated.params, frozen, gradient_mask)
+        opt = merge_optimizer_state(state.opt, updated.opt)
 
         # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
-        squares = sums_of_squares(grads)
+        loss, terms = updated.value
+        squares = sums_of_squares(updated.grads)
         metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
         if group_norms:
             metrics |= gradient_norms(squares)
@@ -268,7 +214,7 @@ def accumulate_gradients(
     objective: Objective,
     parts: int,
     batch: Batch,
-    dropout_seeds: jax.Array | None,
+    dropout_seeds: Key,
 ) -> Any:
     """Compute what `grad_fn` gives for a batch from its parts, one after another, to save memory.
 
@@ -279,17 +225,19 @@ def accumulate_gradients(
     Args:
         grad_fn: `(batch, dropout_seeds, shares)` to the loss, its terms and gradients.
         objective: the objective, whose terms say what they are means over.
-        parts: number of parts; it divides the batch.
+        parts: number of parts; it divides the batch. Of one part nothing is added up.
         batch: arrays of the whole batch, `[B, ...]`.
         dropout_seeds: seeds of the sequences, `[B, 2]`; None: no dropout.
     """
+    if parts == 1:
+        return grad_fn(batch, dropout_seeds)
 
     def in_parts(x: jax.Array) -> jax.Array:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
     totals = objective.normalizers(batch)
 
-    def add_part(total: Any, part: tuple[Batch, jax.Array | None]) -> tuple[Any, None]:
+    def add_part(total: Any, part: tuple[Batch, Key]) -> tuple[Any, None]:
         part_batch, part_seeds = part
         normalizers = objective.normalizers(part_batch)
         shares = {}
@@ -354,14 +302,6 @@ def gradient_norms(squares: Flat) -> dict[str, jax.Array]:
     for name, square in squares.items():
         groups.setdefault(_parameter_group(name), {})[name] = square
     return {f"grad_norm/{group}": root_of_sum(members) for group, members in groups.items()}
-
-
-def _dropout_seeds(state: State, bits: str | None, sequences: int) -> jax.Array | None:
-    """Draw a dropout seed for each sequence of the state's next step; None without dropout."""
-    if bits is None:
-        return None
-    dropout_key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
-    return sequence_seeds(dropout_key, sequences)
 
 
 def _parameter_group(name: str) -> str:

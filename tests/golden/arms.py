@@ -85,7 +85,7 @@ def loss_and_gradients(arm_inputs: ArmInputs) -> dict[str, np.ndarray]:
     """Compute kdjax's loss (`loss`) and gradients, by their path in the parameters."""
     phase = arm_inputs.case.phase
     params = {"model": arm_inputs.student, "objective": arm_inputs.objective}
-    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
+    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss_fn()(p, t, b)[0]))
     loss, gradients = graded(params, phase.teacher_part(arm_inputs.teacher), dict(arm_inputs.batch))
     results = {"loss": np.asarray(loss)}
     mask = jax.tree_util.tree_leaves_with_path(phase.gradient_mask)

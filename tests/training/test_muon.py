@@ -222,10 +222,11 @@ def test_resume_after_kill_keeps_params_bitwise(tmp_path: Path) -> None:
 
 def test_state_of_frozen_matrices_stays_as_it_is() -> None:
     params = flatten(jax.tree.map(jnp.ones_like, {"model": start()}))
-    state = transformation(OptimizerConfig(name="muon")).init(params)
+    optimizer = transformation(OptimizerConfig(name="muon"))
+    state = optimizer.init(params)
     # A phase that trains embeddings and one matrix
     trained = ("model.embeddings.word.embedding", "model.layers.1.ffn.up.kernel")
-    selected = select_optimizer_state(state, dict.fromkeys(trained))
+    selected = select_optimizer_state(optimizer, state, {name: params[name] for name in trained})
     (of_phase,) = selected
     assert set(of_phase.muon.mu) == {trained[1]}
     assert set(of_phase.adam.mu) == {trained[0]}

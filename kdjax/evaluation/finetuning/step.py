@@ -17,10 +17,11 @@ import optax
 from kdjax.config import ComputeConfig, Dtype, ModelConfig, OptimizerConfig
 from kdjax.models import abstract_params, init_task_head, pooled_state, task_scores
 from kdjax.models.features import Batch
-from kdjax.models.ops.dropout import sequence_seeds
+from kdjax.models.ops.dropout import Key
 from kdjax.parallel.layout import Layout, Unsharded
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
-from kdjax.training.optimizer import adamw, apply_update
+from kdjax.training.optimizer import adamw
+from kdjax.training.update import step_dropout_seeds, update_by_gradient
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def make_step(
     layout = layout or step_key.layout
     outputs_of = make_outputs(step_key, layout)
 
-    def loss_fn(params: dict[str, Any], batch: Batch, dropout_seeds: jax.Array) -> jax.Array:
+    def loss_fn(params: dict[str, Any], batch: Batch, dropout_seeds: Key) -> jax.Array:
         outputs = outputs_of(params, batch, dropout_seeds)
         if step_key.regression:
             losses = jnp.square(outputs[:, 0] - batch["targets"])
@@ -147,21 +148,24 @@ def make_step(
     def step(
         state: FinetuneState, batch: Batch, learning_rate: jax.Array
     ) -> tuple[FinetuneState, jax.Array]:
-        # Dropout is a pure function of (seed, step, place in the batch).
-        dropout_key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
-        dropout_seeds = sequence_seeds(dropout_key, len(batch["tokens"]))
-        with layout.mesh_context():
-            loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, dropout_seeds)
-        grads = layout.constrain_as_stored(grads)
-        params, opt = apply_update(
-            step_key.optimizer, grads, state.opt, state.params, learning_rate
+        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), bits)
+        grad_fn = jax.value_and_grad(loss_fn)
+        updated = update_by_gradient(
+            lambda params: grad_fn(params, batch, seeds),
+            state.params,
+            state.opt,
+            step_key.optimizer,
+            learning_rate,
+            layout,
         )
 
         # The first step that went wrong is kept, so that the host need not look at every loss.
         number = state.step + 1
+        loss = updated.value
         went_wrong = (state.diverged_step == 0) & ~jnp.isfinite(loss)
         diverged_step = jnp.where(went_wrong, number, state.diverged_step)
-        return FinetuneState(number, state.seed, diverged_step, params, opt), loss
+        after = FinetuneState(number, state.seed, diverged_step, updated.params, updated.opt)
+        return after, loss
 
     return step
 
@@ -184,9 +188,7 @@ def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[...,
 
     forward = layout.shard_forward(pooled, step_key.dtype)
 
-    def outputs_of(
-        params: dict[str, Any], batch: Batch, dropout_seeds: jax.Array | None
-    ) -> jax.Array:
+    def outputs_of(params: dict[str, Any], batch: Batch, dropout_seeds: Key) -> jax.Array:
         encoder = dict(params["model"])
         # The head is small, and computed whole in float32 whatever the encoder is computed in.
         head = layout.constrain_gathered(encoder.pop("task_head"))

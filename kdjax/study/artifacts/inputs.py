@@ -69,17 +69,20 @@ def check_inputs(
 
 
 def missing_input(config: Config) -> str:
-    """Return what is wrong with the first input of a recipe that is not as it should be, if any.
+    """Return a line on the first input of a recipe that is not as it should be; empty: all are.
 
     What does not lie on this machine is not asked for.
 
     Args:
         config: resolved recipe.
     """
+    # A recipe may leave it to the command line.
+    if not (config.data.files or config.data.prepared):
+        return "this recipe names no text: a study of it takes --data.files or --data.prepared"
     try:
         check_inputs(config, only_here=True)
     except InputError as e:
-        return str(e)
+        return f"a study of this recipe would be refused: {e}"
     return ""
 
 

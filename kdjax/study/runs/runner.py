@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.budget.hardware import peak
 from kdjax.config import plain, to_dict
+from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import Diverged, counted
 from kdjax.parallel import hosts
 from kdjax.results.runs import RunResult
@@ -17,6 +17,7 @@ from kdjax.results.store import result_of
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.measures.task_scores import FinetuningRecords
+from kdjax.study.runs.arm_run import arm_run
 from kdjax.study.runs.compiled_arm import compile_arm
 from kdjax.study.runs.groups import groups
 from kdjax.study.runs.run_backup import FINETUNING, RESULT, RunBackup
@@ -167,13 +168,7 @@ class StudyRunner:
         )
         specs = []
         for seed, backup in backups.items():
-            spec = self._run_spec(arm, seed, compiled_phases[seed], backup)
-            manifest = self._artifacts.corpus.manifest
-            snapshots = run_snapshots(self._config, manifest, spec.directory, backup)
-            trunk = None
-            if self._trunk is not None:
-                trunk = run_trunk(self._trunk, spec.directory, backup, self._reporter.warn)
-            specs.append(replace(spec, mask_rate=rate, snapshots=snapshots, trunk=trunk))
+            specs.append(self._run_spec(arm, seed, compiled_phases[seed], rate, backup))
         # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
         for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):
@@ -182,29 +177,39 @@ class StudyRunner:
         return rows
 
     def _run_spec(
-        self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], backup: RunBackup
+        self,
+        arm: Arm,
+        seed: int,
+        compiled_phases: Sequence[CompiledPhase],
+        mask_rate: MaskRate | None,
+        backup: RunBackup,
     ) -> RunSpec:
         """Return a run, ready to be trained."""
-        config = self._config
-        evaluation = self._artifacts.evaluation_for(seed)
-        mlm = arm.trains_mlm_head
-        return RunSpec(
+        directory = self._plan.run_dir(arm.name, seed)
+        manifest = self._artifacts.corpus.manifest
+        trunk = None
+        if self._trunk is not None:
+            trunk = run_trunk(self._trunk, directory, backup, self._reporter.warn)
+        return arm_run(
+            arm,
+            seed,
             compiled_phases,
-            self._plan.budget,
+            config=self._config,
+            budget=self._plan.budget,
+            evaluation=self._artifacts.evaluation_for(seed),
             start=self._artifacts.start_params(arm, seed),
-            seed=seed,
-            config=config.train,
-            directory=self._plan.run_dir(arm.name, seed),
+            directory=directory,
             upfront=self._study.costs[arm.name].upfront,
+            mask_rate=mask_rate,
+            snapshots=run_snapshots(self._config, manifest, directory, backup),
+            trunk=trunk,
             cache_bytes=self._artifacts.cache_bytes(arm),
-            repeats=config.data.regime != "unlimited",
-            evaluate=lambda params: evaluation.evaluate_during_training(
-                arm.student, params, mlm=mlm
-            ),
             watch=self._reporter.track(f"{arm.name}, seed {seed}"),
             checkpoints=backup.checkpoints,
             warn=self._reporter.warn,
-            about=About(self._plan.out.resolve().name, arm.name, seed, plain(to_dict(config))),
+            about=About(
+                self._plan.out.resolve().name, arm.name, seed, plain(to_dict(self._config))
+            ),
             peak=peak(self._plan.layout.mesh.local_devices[0]),
         )
 

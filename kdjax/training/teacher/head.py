@@ -64,16 +64,8 @@ def fit_head(
     Raises:
         InputError: the budget is smaller than one step, or the loss is not finite.
     """
-    body = {name: params for name, params in encoder.params.items() if name != "mlm"}
-    head = {"mlm": encoder.params.get("mlm") or init_mlm_head(encoder.config, seed=0)}
+    head = encoder.params.get("mlm") or init_mlm_head(encoder.config, seed=0)
     phase = head_phase(encoder.config, config)
-
-    # A frozen encoder is no part of the state, so it is put back wherever the whole is needed.
-    frozen: dict[str, Any] = {}
-    start = {**body, **head}
-    if phase.frozen_encoder:
-        frozen = body
-        start = head
 
     # A budget below one step is refused before anything is compiled.
     budget = Budget.flops(config.budget)
@@ -83,15 +75,15 @@ def fit_head(
     )
     settings = TrainConfig(batch_size=batch_shape.batch_size, optimizer=config.optimizer)
     spec = RunSpec(
-        compile_phase(phase, cost, batch_shape, [stream], layout, settings, body),
+        compile_phase(phase, cost, batch_shape, [stream], layout, settings),
         budget,
-        start=start,
+        start={**encoder.params, "mlm": head},
         seed=0,
         config=settings,
         directory=directory,
-        evaluate=lambda params: evaluate({**frozen, **params}),
+        evaluate=evaluate,
         watch=watch,
     )
     (outcome,) = train(spec)
     outcome.require_finite()
-    return Model(encoder.config, {**frozen, **outcome.params}), outcome.ledger
+    return Model(encoder.config, outcome.params), outcome.ledger

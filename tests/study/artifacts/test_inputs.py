@@ -118,6 +118,15 @@ def test_prepared_text_needs_its_sources_no_more(config: Config, tmp_path: Path)
         check_inputs(config)
 
 
+def test_recipe_that_leaves_its_text_to_the_command_line_is_told_from_a_wrong_one(
+    config: Config,
+) -> None:
+    without_text = replace(config, data=replace(config.data, files=""))
+    assert missing_input(without_text).startswith("this recipe names no text")
+    nowhere = replace(config, data=replace(config.data, files="nowhere/*.txt"))
+    assert missing_input(nowhere).startswith("a study of this recipe would be refused: ")
+
+
 def test_what_lies_elsewhere_is_not_asked_for_before_prices(config: Config) -> None:
     data = replace(config.data, files="https://example.org/text.txt", tokenizer="hf:some/bert@main")
     assert missing_input(replace(config, data=data)) == ""

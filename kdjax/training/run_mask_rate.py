@@ -11,7 +11,7 @@ from kdjax.data.mask_rate import MaskRate, Stretch
 from kdjax.errors import InputError
 
 
-def mask_rate(
+def run_mask_rate(
     config: DataConfig,
     budget: Budget,
     spans: Sequence[PhaseSpan],

@@ -16,7 +16,7 @@ from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, BudgetConfig, Config, DataConfig
 from kdjax.data.mask_rate import MaskRate, Stretch
 from kdjax.errors import InputError
-from kdjax.training.mask_rate import mask_rate
+from kdjax.training.run_mask_rate import run_mask_rate
 
 SEQ_LEN = 32
 DATA = DataConfig(seq_len=SEQ_LEN, mlm_probability=0.15, mlm_probability_start=0.45)
@@ -45,7 +45,7 @@ def test_rate_follows_the_shares_that_the_ledger_shows(budget: Budget) -> None:
     upfront = {"mlm_probe": 500, "teacher_cache": 1_000}
     phases = list(zip((0.4, 1.0), prices, strict=True))
     spans = schedule_phases(budget, phases, tokens, upfront)
-    rate = mask_rate(DATA, budget, spans, upfront)
+    rate = run_mask_rate(DATA, budget, spans, upfront)
     assert rate is not None
 
     # Walk through the run as its trainer does.
@@ -61,7 +61,7 @@ def test_rate_follows_the_shares_that_the_ledger_shows(budget: Budget) -> None:
 
 
 def test_recipe_without_a_start_has_no_rate_of_its_own() -> None:
-    assert mask_rate(DataConfig(), Budget.flops(10), ()) is None
+    assert run_mask_rate(DataConfig(), Budget.flops(10), ()) is None
 
 
 def test_slots_follow_from_the_highest_rate() -> None:
