@@ -115,13 +115,12 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         first one the rest.
         """
         last = len(self.layers)
-        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), dropout_key).hidden[
-            last - 1
-        ]
+        request = FeatureRequest(hidden=frozenset({last - 1}))
+        below = self(batch, request, dropout_key).hidden[last - 1]
+        view = self._view(batch, self.config.is_local(last), queries=1)
         layer = self.layers[str(last)]
         x = below.astype(self.compute.dtype)
-        view = self._view(batch, self.config.is_local(last), queries=1)
-        first = layer.first_token(x, view, fold(dropout_key, last))
+        first, _ = layer(x, view, fold(dropout_key, last), queries=1)
         if self.final_norm is not None:
             first = self.final_norm(first)
         state: jax.Array = first[:, 0].astype(jnp.float32)

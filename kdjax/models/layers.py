@@ -135,6 +135,9 @@ class Attention(nnx.Module):  # type: ignore[misc]
         self.output = Linear(config, width, width, rngs, compute, bias=bias, of_output=True)
         self.heads = config.heads
         self.dropout = config.attention_dropout
+        # By the model whose layers drop out there
+        of_output = {"bert": config.dropout, "modernbert": config.attention_dropout}
+        self.output_dropout = of_output.get(config.dropout_sites, 0.0)
         self.kernels = compute.attention == "auto"
 
     def __call__(
@@ -143,23 +146,19 @@ class Attention(nnx.Module):  # type: ignore[misc]
         view: LayerView,
         dropout_key: Key,
         requested: frozenset[str],
+        queries: int | None = None,
     ) -> tuple[jax.Array, AttentionFeatures]:
-        """Return the output `[B, L, D]` and the requested features.
+        """Return the output of the first `queries` positions `[B, L, D]`, and requested features.
 
         Args:
             x: input of the layer, `[B, L, D]`.
-            view: mask and rotation of layers of its kind.
+            view: mask and rotation of layers of its kind, the mask of the same `queries`.
             dropout_key: the layer's dropout key; None: no dropout.
-            requested: names of features, of `ATTENTION_FEATURES`.
+            requested: names of features, of `ATTENTION_FEATURES`; none where `queries` is given.
+            queries: positions from the first on whose output is computed; None: all.
         """
-        # One product, as they have the same input.
-        layers = (self.query, self.key, self.value)
-        kernels = [layer.kernel[...] for layer in layers]
-        biases = [_bias_of(layer) for layer in layers]
-        query, key, value = ops.linear_each(x, kernels, biases)
-        query = self._rotated(query, view.rotation)
-        key = self._rotated(key, view.rotation)
-        assert view.mask is not None  # a layer that runs whole has one
+        query, key, value = self._projected(x, view.rotation, queries)
+        assert view.mask is not None  # a layer whose output is read has one
         call = ops.AttentionCall(
             view.mask, self.heads, self.dropout, dropout_key, with_scores="scores" in requested
         )
@@ -172,22 +171,27 @@ class Attention(nnx.Module):  # type: ignore[misc]
                 features[name] = ops.split_heads(projected, self.heads)
         if scores is not None and "scores" in requested:
             features["scores"] = scores
-        return self.output(context), features
+        output = self.output(context)
+        site = Site.ATTENTION_OUTPUT
+        return ops.dropout(output, self.output_dropout, dropout_key, site=site), features
 
-    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
-        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
-        rotation = view.rotation
+    def _projected(
+        self, x: jax.Array, rotation: ops.Rotation | None, queries: int | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return queries `[B, queries, D]`, and keys and values `[B, L, D]`, of `[B, L, D]`."""
+        if queries is None:
+            # One product, as they have the same input
+            layers = (self.query, self.key, self.value)
+            kernels = [layer.kernel[...] for layer in layers]
+            biases = [_bias_of(layer) for layer in layers]
+            query, key, value = ops.linear_each(x, kernels, biases)
+            return self._rotated(query, rotation), self._rotated(key, rotation), value
+
         first_rotation = None
         if rotation is not None:
-            first_rotation = ops.Rotation(rotation.cos[:, :1], rotation.sin[:, :1])
-        assert view.mask is not None  # of the first position
-        context = ops.first_token_attention(
-            self._rotated(self.query(x[:, :1]), first_rotation),
-            self._rotated(self.key(x), rotation),
-            self.value(x),
-            ops.AttentionCall(view.mask, self.heads, self.dropout, dropout_key),
-        )
-        return self.output(context)
+            first_rotation = ops.Rotation(rotation.cos[:, :queries], rotation.sin[:, :queries])
+        query = self._rotated(self.query(x[:, :queries]), first_rotation)
+        return query, self._rotated(self.key(x), rotation), self.value(x)
 
     def features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
@@ -235,7 +239,10 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
         self.gate = Linear(config, width, config.ffn, rngs, compute, bias=bias) if gated else None
         self.down = Linear(config, config.ffn, width, rngs, compute, bias=bias, of_output=True)
         self.gelu = config.gelu
-        self.dropout_inside = config.dropout if config.dropout_sites == "modernbert" else 0.0
+        # Where ModernBERT's block drops out, others do not.
+        is_modernbert = config.dropout_sites == "modernbert"
+        self.hidden_dropout = config.dropout if is_modernbert else 0.0
+        self.output_dropout = 0.0 if is_modernbert else config.dropout
 
     def __call__(self, x: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, L, D]` of `[B, L, D]`."""
@@ -247,8 +254,9 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
             biases = [_bias_of(self.up), _bias_of(self.gate)]
             up, gate = ops.linear_each(x.astype(self.up.dtype), kernels, biases)
             hidden = ops.gated_gelu(up, gate, self.gelu)
-        hidden = ops.dropout(hidden, self.dropout_inside, dropout_key, site=Site.FFN_HIDDEN)
-        return self.down(hidden)
+        hidden = ops.dropout(hidden, self.hidden_dropout, dropout_key, site=Site.FFN_HIDDEN)
+        output = self.down(hidden)
+        return ops.dropout(output, self.output_dropout, dropout_key, site=Site.FFN_OUTPUT)
 
 
 class LayerView(NamedTuple):
@@ -275,44 +283,36 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self.ffn = FeedForward(config, rngs, compute)
         self.ffn_norm = LayerNorm(config, rngs, compute)
         self.pre_norm = config.norm == "pre"
-        # By the places where the model of that name drops out
-        of_attention = {"bert": config.dropout, "modernbert": config.attention_dropout}
-        self.attention_dropout = of_attention.get(config.dropout_sites, 0.0)
-        self.ffn_dropout = 0.0 if config.dropout_sites == "modernbert" else config.dropout
 
     def __call__(
-        self, x: jax.Array, view: LayerView, dropout_key: Key, requested: frozenset[str]
+        self,
+        x: jax.Array,
+        view: LayerView,
+        dropout_key: Key,
+        requested: frozenset[str] = frozenset(),
+        queries: int | None = None,
     ) -> tuple[jax.Array, AttentionFeatures]:
-        """Return the output `[B, L, D]`, and the requested features of the attention.
+        """Return the output of the first `queries` positions `[B, L, D]`, and the requested
+        features of the attention.
 
         Args:
             x: output of the layer below, `[B, L, D]`.
-            view: mask and rotation of layers of its kind.
+            view: mask and rotation of layers of its kind, the mask of the same `queries`.
             dropout_key: dropout key of this layer alone; None: no dropout.
-            requested: names of features, of `ATTENTION_FEATURES`.
+            requested: names of features, of `ATTENTION_FEATURES`; none where `queries` is given.
+            queries: positions from the first on whose output is computed, of keys and values of
+                all; None: all positions.
         """
-        attended, features = self.attention(self._attention_input(x), view, dropout_key, requested)
-        return self._after_attention(x, attended, dropout_key), features
-
-    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
-        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
-        attended = self.attention.first_token(self._attention_input(x), view, dropout_key)
-        return self._after_attention(x[:, :1], attended, dropout_key)
-
-    def _after_attention(self, x: jax.Array, attended: jax.Array, dropout_key: Key) -> jax.Array:
-        """Return a layer's output from its input and what its attention makes of it."""
-        rate = self.attention_dropout
-        x = x + ops.dropout(attended, rate, dropout_key, site=Site.ATTENTION_OUTPUT)
-        if not self.pre_norm:
-            assert self.attention_norm is not None  # of a post-LN model every layer has one
-            x = self.attention_norm(x)
-            return self.ffn_norm(x + self._transformed(x, dropout_key))
-        return x + self._transformed(self.ffn_norm(x), dropout_key)
-
-    def _transformed(self, x: jax.Array, dropout_key: Key) -> jax.Array:
-        """Return what the feed-forward block adds to the residual stream."""
-        transformed = self.ffn(x, dropout_key)
-        return ops.dropout(transformed, self.ffn_dropout, dropout_key, site=Site.FFN_OUTPUT)
+        # Both blocks add to the residual stream: pre-LN normalises what a block reads, post-LN the
+        # sum.
+        attention_input = self._attention_input(x)
+        attended, features = self.attention(attention_input, view, dropout_key, requested, queries)
+        x = x[:, :queries] + attended
+        if self.pre_norm:
+            return x + self.ffn(self.ffn_norm(x), dropout_key), features
+        assert self.attention_norm is not None  # of a post-LN model every layer has one
+        x = self.attention_norm(x)
+        return self.ffn_norm(x + self.ffn(x, dropout_key)), features
 
     def attention_features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
@@ -321,6 +321,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
         return self.attention.features(self._attention_input(x), rotation, requested)
 
     def _attention_input(self, x: jax.Array) -> jax.Array:
+        """Return what the attention reads of a layer's input, `[B, L, D]`."""
         if self.pre_norm and self.attention_norm is not None:
             return self.attention_norm(x)
         return x

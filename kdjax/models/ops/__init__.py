@@ -9,7 +9,6 @@ from kdjax.models.ops.attention import (
     AttentionMask,
     attention,
     attention_scores,
-    first_token_attention,
     segment_mask,
 )
 from kdjax.models.ops.cross_entropy import cross_entropy
@@ -35,7 +34,6 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "embed",
-    "first_token_attention",
     "gated_gelu",
     "gelu",
     "kl",

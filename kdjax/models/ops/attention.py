@@ -96,17 +96,22 @@ def attention(
     """Compute dropout(softmax(q kᵀ/√d)) v of each head.
 
     Args:
-        query, key, value: `[B, L, D]`, heads side by side.
-        call: mask, heads and dropout.
+        query: `[B, L, D]`, heads side by side; or of the first positions alone.
+        key, value: `[B, L, D]`, heads side by side.
+        call: mask of the queries' positions, heads and dropout.
         kernels: whether a platform's kernel may compute it.
 
     Returns:
-        The context `[B, L, D]` and the scores q kᵀ/√d `[B, H, L, L]` (None where a kernel computes
-        without them), of the type of the queries; the softmax is float32.
+        The context, of the queries' shape, and the scores q kᵀ/√d `[B, H, L, L]` (None where a
+        kernel computes without them), of the type of the queries; the softmax is float32.
     """
-    # Kernels where they take these arrays.
+    length = key.shape[1]
+    if query.shape[1] < length:
+        # A few rows of the scores are so little work that the reference form is the optimized one.
+        return reference(query, key, value, call)
+
+    # Kernels where they take these arrays
     forms = {}
-    length = query.shape[1]
     width = query.shape[2]
     if kernels and attention_kernel.fits(length, width, call.heads, scores=call.with_scores):
         forms["tpu"] = by_tpu_kernel
@@ -122,22 +127,6 @@ def attention_scores(query: jax.Array, key: jax.Array) -> jax.Array:
     """Compute the scores q kᵀ/√d of `[B, H, L, d]`, `[B, H, L, L]`."""
     scale = 1 / math.sqrt(query.shape[-1])
     return scale * jnp.einsum("BHLd,BHMd->BHLM", query, key)
-
-
-def first_token_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall
-) -> jax.Array:
-    """Compute what `attention` gives for each sequence's first token alone, `[B, 1, D]`.
-
-    A row of the scores is so little work that the reference form is the optimized one, too.
-
-    Args:
-        query: that token's query, `[B, 1, D]`.
-        key, value: `[B, L, D]`, heads side by side.
-        call: mask of the first position (`segment_mask` with `queries=1`), heads and dropout.
-    """
-    context, _ = reference(query, key, value, call)
-    return context
 
 
 def reference(query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall) -> Attended:
