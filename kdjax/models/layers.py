@@ -138,7 +138,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
         # By the model whose layers drop out there
         of_output = {"bert": config.dropout, "modernbert": config.attention_dropout}
         self.output_dropout = of_output.get(config.dropout_sites, 0.0)
-        self.kernels = compute.attention == "auto"
+        self.allows_kernels = compute.attention == "auto"
 
     def __call__(
         self,
@@ -159,10 +159,17 @@ class Attention(nnx.Module):  # type: ignore[misc]
         """
         query, key, value = self._projected(x, view.rotation, queries)
         assert view.mask is not None  # a layer whose output is read has one
-        call = ops.AttentionCall(
-            view.mask, self.heads, self.dropout, dropout_key, with_scores="scores" in requested
+        context, scores = ops.attention(
+            query,
+            key,
+            value,
+            view.mask,
+            self.heads,
+            dropout_rate=self.dropout,
+            dropout_key=dropout_key,
+            with_scores="scores" in requested,
+            allow_kernels=self.allows_kernels,
         )
-        context, scores = ops.attention(query, key, value, call, kernels=self.kernels)
 
         # What is not asked for is not split into heads.
         features = {}
@@ -182,9 +189,9 @@ class Attention(nnx.Module):  # type: ignore[misc]
         if queries is None:
             # One product, as they have the same input
             layers = (self.query, self.key, self.value)
-            kernels = [layer.kernel[...] for layer in layers]
+            weights = [layer.kernel[...] for layer in layers]
             biases = [_bias_of(layer) for layer in layers]
-            query, key, value = ops.linear_each(x, kernels, biases)
+            query, key, value = ops.linear_each(x, weights, biases)
             return self._rotated(query, rotation), self._rotated(key, rotation), value
 
         first_rotation = None
@@ -250,9 +257,9 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
             hidden = ops.gelu(self.up(x, activated=True), self.gelu)
         else:
             # One product, as they have the same input.
-            kernels = [self.up.kernel[...], self.gate.kernel[...]]
+            weights = [self.up.kernel[...], self.gate.kernel[...]]
             biases = [_bias_of(self.up), _bias_of(self.gate)]
-            up, gate = ops.linear_each(x.astype(self.up.dtype), kernels, biases)
+            up, gate = ops.linear_each(x.astype(self.up.dtype), weights, biases)
             hidden = ops.gated_gelu(up, gate, self.gelu)
         hidden = ops.dropout(hidden, self.hidden_dropout, dropout_key, site=Site.FFN_HIDDEN)
         output = self.down(hidden)

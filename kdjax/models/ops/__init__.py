@@ -5,7 +5,6 @@ kernels in `kernels/`. `dispatch` says which form is traced; callers do not ask.
 """
 
 from kdjax.models.ops.attention import (
-    AttentionCall,
     AttentionMask,
     attention,
     attention_scores,
@@ -25,7 +24,6 @@ from kdjax.models.ops.relations import relation_kl, relation_scores
 from kdjax.models.ops.rotary import Rotation, rotate, rotation_of
 
 __all__ = [
-    "AttentionCall",
     "AttentionMask",
     "Rotation",
     "at_least_float32",
