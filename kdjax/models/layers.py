@@ -102,7 +102,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         self.dropout = config.dropout
         if config.embedding_dropout is not None:
             self.dropout = config.embedding_dropout
-        # Of a single type all tokens are, whatever a batch of pairs says.
+        # With one token type every token has it: `types` of a batch is ignored.
         self.reads_types = config.type_vocab_size > 1
         self.dtype = compute.dtype
 
@@ -143,7 +143,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
     def __call__(
         self,
         x: jax.Array,
-        view: LayerView,
+        layer_context: LayerContext,
         dropout_key: Key,
         requested: frozenset[str],
         queries: int | None = None,
@@ -152,18 +152,18 @@ class Attention(nnx.Module):  # type: ignore[misc]
 
         Args:
             x: input of the layer, `[B, L, D]`.
-            view: mask and rotation of layers of its kind, the mask of the same `queries`.
+            layer_context: mask and rotation of layers of its kind, the mask of the same `queries`.
             dropout_key: the layer's dropout key; None: no dropout.
             requested: names of features, of `ATTENTION_FEATURES`; none where `queries` is given.
             queries: positions from the first on whose output is computed; None: all.
         """
-        query, key, value = self._projected(x, view.rotation, queries)
-        assert view.mask is not None  # a layer whose output is read has one
+        query, key, value = self._projected(x, layer_context.rotation, queries)
+        assert layer_context.mask is not None  # a layer whose output is read has one
         context, scores = ops.attention(
             query,
             key,
             value,
-            view.mask,
+            layer_context.mask,
             self.heads,
             dropout_rate=self.dropout,
             dropout_key=dropout_key,
@@ -266,8 +266,8 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
         return ops.dropout(output, self.output_dropout, dropout_key, site=Site.FFN_OUTPUT)
 
 
-class LayerView(NamedTuple):
-    """What layers of one kind see, the same for all of them.
+class LayerContext(NamedTuple):
+    """What layers of one kind, local or global, see of a batch beside their input.
 
     Attributes:
         mask: positions that each position may look at; None where no layer runs whole.
@@ -294,7 +294,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
     def __call__(
         self,
         x: jax.Array,
-        view: LayerView,
+        layer_context: LayerContext,
         dropout_key: Key,
         requested: frozenset[str] = frozenset(),
         queries: int | None = None,
@@ -304,7 +304,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
 
         Args:
             x: output of the layer below, `[B, L, D]`.
-            view: mask and rotation of layers of its kind, the mask of the same `queries`.
+            layer_context: mask and rotation of layers of its kind, the mask of the same `queries`.
             dropout_key: dropout key of this layer alone; None: no dropout.
             requested: names of features, of `ATTENTION_FEATURES`; none where `queries` is given.
             queries: positions from the first on whose output is computed, of keys and values of
@@ -312,8 +312,9 @@ class Layer(nnx.Module):  # type: ignore[misc]
         """
         # Both blocks add to the residual stream: pre-LN normalises what a block reads, post-LN the
         # sum.
-        attention_input = self._attention_input(x)
-        attended, features = self.attention(attention_input, view, dropout_key, requested, queries)
+        attended, features = self.attention(
+            self._attention_input(x), layer_context, dropout_key, requested, queries
+        )
         x = x[:, :queries] + attended
         if self.pre_norm:
             return x + self.ffn(self.ffn_norm(x), dropout_key), features
