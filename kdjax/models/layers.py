@@ -47,9 +47,10 @@ class Linear(nnx.Linear):  # type: ignore[misc]
             rngs=rngs,
         )
 
-    def __call__(self, x: jax.Array, *, activated: bool = False) -> jax.Array:
-        """Return `[..., E]` of `[..., D]`; `activated`: an elementwise function follows."""
-        return ops.linear(x.astype(self.dtype), self.kernel[...], _bias_of(self), activated)
+    def __call__(self, x: jax.Array, *, feeds_activation: bool = False) -> jax.Array:
+        """Return `[..., E]` of `[..., D]`; `feeds_activation`: an elementwise function follows."""
+        x = x.astype(self.dtype)
+        return ops.linear(x, self.kernel[...], _bias_of(self), feeds_activation)
 
 
 class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
@@ -254,7 +255,7 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
     def __call__(self, x: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, L, D]` of `[B, L, D]`."""
         if self.gate is None:
-            hidden = ops.gelu(self.up(x, activated=True), self.gelu)
+            hidden = ops.gelu(self.up(x, feeds_activation=True), self.gelu)
         else:
             # One product, as they have the same input.
             weights = [self.up.kernel[...], self.gate.kernel[...]]
@@ -354,7 +355,7 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
         """Return logits `[B, S, V]` of hidden states `[B, S, D]`."""
-        x = self.norm(ops.gelu(self.dense(hidden, activated=True), self.gelu))
+        x = self.norm(ops.gelu(self.dense(hidden, feeds_activation=True), self.gelu))
         return ops.tied_logits(x, word.embedding[...], self.bias[...])
 
 

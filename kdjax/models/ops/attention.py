@@ -191,38 +191,46 @@ def _forward(
     keep: jax.Array | None,
     rate: float,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
+    """Compute S = q kᵀ/√d and O = (K ⊙ N) v / (Z (1 − rate)), with N = exp(S − max S) and Z = Σ N
+    over the allowed keys, K the probabilities that are kept. Stored are q, k, v, N, Z, O and K."""
     scale = 1 / math.sqrt(query.shape[-1])
-    scores = jnp.einsum("BHLd,BHMd->BHLM", query * scale, key)
-    masked_scores = jnp.where(allowed, scores, -jnp.inf).astype(jnp.float32)
-    highest = jnp.max(masked_scores, axis=-1, keepdims=True)
-    # The softmax's numerators, of which the largest of a row is 1.
-    numerators = jnp.exp(masked_scores - highest).astype(query.dtype)
-    total = jnp.sum(numerators, axis=-1, keepdims=True, dtype=jnp.float32)
-    dropped = _dropped(numerators, keep)
+    scores = jnp.einsum("BHLd,BHMd->BHLM", query * scale, key)  # [B, H, L, M]
+    masked_scores = jnp.where(allowed, scores, -jnp.inf).astype(jnp.float32)  # [B, H, L, M]
+    highest = jnp.max(masked_scores, axis=-1, keepdims=True)  # [B, H, L, 1]
+    # The softmax's numerators, of which the largest of a row is 1
+    numerators = jnp.exp(masked_scores - highest).astype(query.dtype)  # [B, H, L, M]
+    total = jnp.sum(numerators, axis=-1, keepdims=True, dtype=jnp.float32)  # [B, H, L, 1]
+    dropped = _dropped(numerators, keep)  # [B, H, L, M]
     context = _float32_product("BHLM,BHMd->BHLd", dropped, value) / (total * (1 - rate))
-    context = context.astype(query.dtype)
+    context = context.astype(query.dtype)  # [B, H, L, d]
     return (context, scores), (query, key, value, numerators, total, context, keep)
 
 
 def _backward(
     rate: float, residuals: tuple[Any, ...], grads_out: tuple[jax.Array, jax.Array]
 ) -> tuple[Any, ...]:
+    """Compute the gradients by q, k and v, from those by O and S.
+
+    With dP = K ⊙ (dO vᵀ)/(1 − rate): dS = N ⊙ (dP − Σ_d dO ⊙ O)/Z, plus the gradient by S itself;
+    dq = dS k/√d, dk = dSᵀ q/√d, dv = (K ⊙ N)ᵀ (dO/Z)/(1 − rate).
+    """
     query, key, value, numerators, total, context, keep = residuals
-    grad_context, grad_scores_out = grads_out
+    grad_context, grad_scores_out = grads_out  # [B, H, L, d] and [B, H, L, M]
     scale = 1 / math.sqrt(query.shape[-1])
-    # The gradient of the context before its division by the softmax's denominator.
-    grad_sum = (grad_context / total).astype(query.dtype)
-    grad_values = jnp.einsum("BHLM,BHLd->BHMd", _dropped(numerators, keep), grad_sum) / (1 - rate)
-    grad_probs = _float32_product("BHLd,BHMd->BHLM", grad_sum, value) / (1 - rate)
-    grad_probs = _dropped(grad_probs, keep)
-    # Of the softmax: a row's gradient loses its mean under the probabilities, which is that of the
-    # context along the context.
-    mean = jnp.sum((grad_sum * context).astype(jnp.float32), axis=-1, keepdims=True)
+    # The context's gradient before its division by the softmax's denominator
+    grad_sum = (grad_context / total).astype(query.dtype)  # [B, H, L, d]
+    dropped = _dropped(numerators, keep)  # [B, H, L, M]
+    grad_value = jnp.einsum("BHLM,BHLd->BHMd", dropped, grad_sum) / (1 - rate)  # [B, H, M, d]
+    grad_kept = _float32_product("BHLd,BHMd->BHLM", grad_sum, value) / (1 - rate)
+    grad_probs = _dropped(grad_kept, keep)  # [B, H, L, M]
+    # A row's gradient loses its mean under the probabilities, which the context's gradient along
+    # the context is.
+    along = (grad_sum * context).astype(jnp.float32)  # [B, H, L, d]
+    mean = jnp.sum(along, axis=-1, keepdims=True)  # [B, H, L, 1]
     grad_scores = (numerators * (grad_probs - mean) + grad_scores_out).astype(query.dtype)
-    # Of the scores q kᵀ/√d.
-    grad_query = scale * jnp.einsum("BHLM,BHMd->BHLd", grad_scores, key)
-    grad_key = scale * jnp.einsum("BHLM,BHLd->BHMd", grad_scores, query)
-    return grad_query, grad_key, grad_values, None, None
+    grad_query = scale * jnp.einsum("BHLM,BHMd->BHLd", grad_scores, key)  # [B, H, L, d]
+    grad_key = scale * jnp.einsum("BHLM,BHLd->BHMd", grad_scores, query)  # [B, H, M, d]
+    return grad_query, grad_key, grad_value, None, None
 
 
 attention_in_heads.defvjp(_forward, _backward)
@@ -236,6 +244,7 @@ def _dropped(x: jax.Array, keep: jax.Array | None) -> jax.Array:
 
 
 def _float32_product(formula: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Compute the product that a formula of `einsum` names, as float32."""
     product: jax.Array = jnp.einsum(formula, x, y, preferred_element_type=jnp.float32)
     return product
 

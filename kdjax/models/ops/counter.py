@@ -34,4 +34,5 @@ def is_kept(hashed: jax.Array, rate: float) -> jax.Array:
 
 
 def _right(x: jax.Array, bits: int) -> jax.Array:
+    """Shift `x` to the right by so many bits, with zeros."""
     return jax.lax.shift_right_logical(x, jnp.full_like(x, bits))
