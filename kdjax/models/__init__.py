@@ -1,6 +1,10 @@
-"""Encoders: building, running, and reading and writing Hugging Face directories."""
+"""Encoders: building, running, and reading and writing Hugging Face directories.
 
-from kdjax.models.bert import (
+Start at `functional.forward`, which takes parameters and a batch to features by the modules of
+`encoder` and `layers`.
+"""
+
+from kdjax.models.functional import (
     Model,
     Parameters,
     abstract_params,

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models.bert import Model, abstract_params
+from kdjax.models.functional import Model, abstract_params
 from kdjax.models.families import door, task_heads
 from kdjax.models.families.naming import Tensors
 from kdjax.models.families.task_heads import TaskHead

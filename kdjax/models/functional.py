@@ -1,4 +1,5 @@
-"""Encoders as functions over plain nested dictionaries of parameters.
+"""Models of every family as functions over plain nested dictionaries of parameters: `init` makes
+them, `forward` and `classify` run them.
 
 Letters in shapes: B batch, L length, D width, S slots.
 """
