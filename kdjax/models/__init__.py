@@ -4,6 +4,7 @@ Start at `functional.forward`, which takes parameters and a batch to features by
 `encoder` and `layers`.
 """
 
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.models.functional import (
     Model,
     Parameters,
@@ -17,7 +18,6 @@ from kdjax.models.functional import (
     pooled_state,
     task_scores,
 )
-from kdjax.models.features import FeatureRequest, Features
 from kdjax.models.hf import check_saveable, from_pretrained, pretrained_config, save_pretrained
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models.families import door
+from kdjax.models.families import transformers_classes
 from kdjax.models.families.naming import Tensors
 
 Pool = Literal["first", "mean"]
@@ -62,7 +62,7 @@ where ours has tanh."""
 
 
 @dataclass(frozen=True)
-class TaskHead:
+class FinetunedHead:
     """A head that was fine-tuned on a task, to be stored with its encoder.
 
     Attributes:
@@ -87,8 +87,8 @@ def check_head_exportable(config: ModelConfig, pool: Pool) -> None:
     Raises:
         InputError: none does; what stands in its way, and which could.
     """
-    door.check_exportable(config)
-    stored = door.class_of(config)
+    transformers_classes.check_exportable(config)
+    stored = transformers_classes.class_of(config)
     assert stored is not None
     head = TASK_HEADS.get(stored.model_type)
     if head is None:
@@ -105,7 +105,7 @@ def check_head_exportable(config: ModelConfig, pool: Pool) -> None:
         )
 
 
-def head_settings(config: ModelConfig, model_type: str, head: TaskHead) -> dict[str, Any]:
+def head_settings(config: ModelConfig, model_type: str, head: FinetunedHead) -> dict[str, Any]:
     """Build what config.json says of a head besides what it says of the encoder.
 
     Args:
@@ -130,7 +130,7 @@ def head_settings(config: ModelConfig, model_type: str, head: TaskHead) -> dict[
     return settings
 
 
-def write_with_head(config: ModelConfig, params: Any, head: TaskHead) -> Tensors:
+def write_with_head(config: ModelConfig, params: Any, head: FinetunedHead) -> Tensors:
     """Return an encoder's parameters and those of a head as the tensors of a checkpoint.
 
     Args:
@@ -138,10 +138,10 @@ def write_with_head(config: ModelConfig, params: Any, head: TaskHead) -> Tensors
         params: its parameters, without an MLM head.
         head: head that is stored with it.
     """
-    stored = door.class_of(config)
+    stored = transformers_classes.class_of(config)
     assert stored is not None
     tensors = {}
-    for name, tensor in door.write_tensors(config, params).items():
+    for name, tensor in transformers_classes.write_tensors(config, params).items():
         tensors[stored.naming.prefix + name] = tensor
     for module, name in TASK_HEADS[stored.model_type].modules.items():
         # A linear layer's kernel is stored transposed; a LayerNorm has a scale.

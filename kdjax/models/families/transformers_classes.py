@@ -19,7 +19,7 @@ import numpy as np
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models.families import own
+from kdjax.models.families import kdjax_format
 from kdjax.models.families.bert import BERT
 from kdjax.models.families.distilbert import DISTILBERT
 from kdjax.models.families.esm import ESM
@@ -93,7 +93,7 @@ def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
     """
     stored = class_of(config)
     if stored is None:
-        return own.to_json(config)
+        return kdjax_format.to_json(config)
     return stored.to_json(config, mlm=mlm)
 
 
@@ -108,11 +108,11 @@ def from_json(raw: Any, where: object) -> ModelConfig:
         InputError: it describes something other than an encoder that this package has.
     """
     model_type = raw.get("model_type") if isinstance(raw, dict) else None
-    if model_type == own.MODEL_TYPE:
-        return own.from_json(raw, where)
+    if model_type == kdjax_format.MODEL_TYPE:
+        return kdjax_format.from_json(raw, where)
     # A list or an object cannot be looked up.
     if not isinstance(model_type, str) or model_type not in CLASSES:
-        known = ", ".join(repr(name) for name in (*CLASSES, own.MODEL_TYPE))
+        known = ", ".join(repr(name) for name in (*CLASSES, kdjax_format.MODEL_TYPE))
         raise InputError(f"{where}: model_type is {model_type!r:.80}, expected one of {known}")
     return CLASSES[model_type].from_json(raw, where)
 
@@ -170,7 +170,7 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
         params: its parameters.
     """
     stored = class_of(config)
-    naming = own.NAMING if stored is None else stored.naming
+    naming = kdjax_format.NAMING if stored is None else stored.naming
     rows_before = 0 if stored is None else stored.rows_before_positions(config)
     # Parameters that share a tensor, by their place in it
     parts: dict[str, dict[int, np.ndarray]] = {}
@@ -198,8 +198,8 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
 
 def naming_of(model_type: str) -> Naming:
     """Return the names of tensors by the `model_type` of config.json."""
-    if model_type == own.MODEL_TYPE:
-        return own.NAMING
+    if model_type == kdjax_format.MODEL_TYPE:
+        return kdjax_format.NAMING
     return CLASSES[model_type].naming
 
 
