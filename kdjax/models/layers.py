@@ -95,11 +95,18 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.word = Embedding(config, config.vocab_size, rngs)
-        learned = config.positions == "learned"
-        self.position = Embedding(config, config.max_positions, rngs) if learned else None
-        has_types = config.type_vocab_size > 0
-        self.type = Embedding(config, config.type_vocab_size, rngs) if has_types else None
-        self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
+        position = None
+        if config.positions == "learned":
+            position = Embedding(config, config.max_positions, rngs)
+        self.position = position
+        token_type = None
+        if config.type_vocab_size > 0:
+            token_type = Embedding(config, config.type_vocab_size, rngs)
+        self.type = token_type
+        norm = None
+        if config.embedding_norm:
+            norm = LayerNorm(config, rngs, compute)
+        self.norm = norm
         self.dropout = config.dropout
         if config.embedding_dropout is not None:
             self.dropout = config.embedding_dropout
@@ -137,8 +144,11 @@ class Attention(nnx.Module):  # type: ignore[misc]
         self.heads = config.heads
         self.dropout = config.attention_dropout
         # By the model whose layers drop out there
-        of_output = {"bert": config.dropout, "modernbert": config.attention_dropout}
-        self.output_dropout = of_output.get(config.dropout_sites, 0.0)
+        self.output_dropout = 0.0
+        if config.dropout_sites == "bert":
+            self.output_dropout = config.dropout
+        elif config.dropout_sites == "modernbert":
+            self.output_dropout = config.attention_dropout
         self.allows_kernels = compute.attention == "auto"
 
     def __call__(
@@ -243,14 +253,19 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
         width = config.width
         bias = config.linear_bias
         self.up = Linear(config, width, config.ffn, rngs, compute, bias=bias)
-        gated = config.ffn_gated
-        self.gate = Linear(config, width, config.ffn, rngs, compute, bias=bias) if gated else None
+        gate = None
+        if config.ffn_gated:
+            gate = Linear(config, width, config.ffn, rngs, compute, bias=bias)
+        self.gate = gate
         self.down = Linear(config, config.ffn, width, rngs, compute, bias=bias, of_output=True)
         self.gelu = config.gelu
-        # Where ModernBERT's block drops out, others do not.
-        is_modernbert = config.dropout_sites == "modernbert"
-        self.hidden_dropout = config.dropout if is_modernbert else 0.0
-        self.output_dropout = 0.0 if is_modernbert else config.dropout
+        # ModernBERT drops out inside the block, all others its output.
+        self.hidden_dropout = 0.0
+        self.output_dropout = 0.0
+        if config.dropout_sites == "modernbert":
+            self.hidden_dropout = config.dropout
+        else:
+            self.output_dropout = config.dropout
 
     def __call__(self, x: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, L, D]` of `[B, L, D]`."""
@@ -286,8 +301,10 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, is_first: bool
     ):
         self.attention = Attention(config, rngs, compute)
-        has_norm = config.first_norm or not is_first
-        self.attention_norm = LayerNorm(config, rngs, compute) if has_norm else None
+        attention_norm = None
+        if config.first_norm or not is_first:
+            attention_norm = LayerNorm(config, rngs, compute)
+        self.attention_norm = attention_norm
         self.ffn = FeedForward(config, rngs, compute)
         self.ffn_norm = LayerNorm(config, rngs, compute)
         self.pre_norm = config.norm == "pre"
@@ -378,7 +395,10 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
             bias=config.linear_bias or not is_modernbert,
         )
         self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
-        self.norm = LayerNorm(config, rngs, ComputeConfig()) if is_modernbert else None
+        norm = None
+        if is_modernbert:
+            norm = LayerNorm(config, rngs, ComputeConfig())
+        self.norm = norm
         self.dropout = config.dropout
         self.family = config.family
         self.gelu = config.gelu

@@ -15,15 +15,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.config import ModelConfig
+from kdjax.config import ModelConfig, Pooling
 from kdjax.models import Model, init_task_head
-from kdjax.models.families.task_heads import TASK_HEADS, FinetunedHead, Pool
+from kdjax.models.families.task_heads import TASK_HEADS, FinetunedHead
 from kdjax.models.hf import write_files
 from tests.golden.record_families import BATCH, FAMILIES, RELATIVES, params_of
 
 GOLDEN = Path(__file__).with_name("task_heads.npz")
 CLASSES = ("no", "perhaps", "yes")
-CONFIGS: dict[str, tuple[ModelConfig, Pool]] = {}
+CONFIGS: dict[str, tuple[ModelConfig, Pooling]] = {}
 for family, model_config in {**FAMILIES, **RELATIVES}.items():
     if family in TASK_HEADS:
         CONFIGS[family] = (model_config, "first")

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from kdjax.config import ModelConfig
+from kdjax.config import ModelConfig, Pooling
 from kdjax.errors import InputError
 from kdjax.models.families import transformers_classes
 from kdjax.models.families.naming import Tensors
-
-Pool = Literal["first", "mean"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,11 @@ class FinetunedHead:
     """
 
     params: Mapping[str, Any] = field(repr=False)
-    pool: Pool
+    pool: Pooling
     classes: tuple[str, ...]
 
 
-def check_head_exportable(config: ModelConfig, pool: Pool) -> None:
+def check_head_exportable(config: ModelConfig, pool: Pooling) -> None:
     """Check that a class of transformers computes a model with a head for a task.
 
     Args:

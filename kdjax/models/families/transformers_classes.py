@@ -107,7 +107,9 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     Raises:
         InputError: it describes something other than an encoder that this package has.
     """
-    model_type = raw.get("model_type") if isinstance(raw, dict) else None
+    model_type = None
+    if isinstance(raw, dict):
+        model_type = raw.get("model_type")
     if model_type == kdjax_format.MODEL_TYPE:
         return kdjax_format.from_json(raw, where)
     # A list or an object cannot be looked up.
@@ -135,19 +137,19 @@ def read_params(
     """
     stored = CLASSES.get(model_type)
     naming = naming_of(model_type)
-    rows_before = 0 if stored is None else stored.rows_before_positions(config)
     used = set()
 
     def take(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> jax.Array:
         """Return a parameter in its own layout, and mark its tensor as used."""
         place = naming.place(path)
         used.add(place.name)
-        before = rows_before if _is_position(path) else 0
+        before = _rows_before(stored, config, path)
         shape = _stored_shape(place, expected.shape, before)
         tensor = _checked(tensors, place.name, shape, where)
-        rows = len(tensor) // place.parts if place.parts > 1 else len(tensor)
-        part = tensor[place.part * rows : (place.part + 1) * rows]
-        array = part.T if place.transposed else part[before:]
+        rows = len(tensor) // place.parts
+        array = tensor[place.part * rows + before : (place.part + 1) * rows]
+        if place.transposed:
+            array = array.T
         if stored is not None and stored.turns_neighbours and _is_turned(path):
             array = halves_of_neighbours(array, config.heads)
         return jnp.asarray(array, jnp.float32)
@@ -170,8 +172,9 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
         params: its parameters.
     """
     stored = class_of(config)
-    naming = kdjax_format.NAMING if stored is None else stored.naming
-    rows_before = 0 if stored is None else stored.rows_before_positions(config)
+    naming: Naming = kdjax_format.NAMING
+    if stored is not None:
+        naming = stored.naming
     # Parameters that share a tensor, by their place in it
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -179,9 +182,12 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
         array = np.asarray(leaf, np.float32)
         if stored is not None and stored.turns_neighbours and _is_turned(path):
             array = neighbours_of_halves(array, config.heads)
-        if rows_before and _is_position(path):
-            array = np.concatenate([np.zeros((rows_before, array.shape[1]), np.float32), array])
-        parts.setdefault(place.name, {})[place.part] = array.T if place.transposed else array
+        before = _rows_before(stored, config, path)
+        if before:
+            array = np.concatenate([np.zeros((before, array.shape[1]), np.float32), array])
+        if place.transposed:
+            array = array.T
+        parts.setdefault(place.name, {})[place.part] = array
 
     tensors = {}
     for name, by_part in parts.items():
@@ -203,9 +209,19 @@ def naming_of(model_type: str) -> Naming:
     return CLASSES[model_type].naming
 
 
+def _rows_before(stored: StoredClass | None, config: ModelConfig, path: tuple[Any, ...]) -> int:
+    """Return how many rows of no position a parameter's tensor begins with: of the position table
+    alone, and where its class has some."""
+    if stored is None or not _is_position(path):
+        return 0
+    return stored.rows_before_positions(config)
+
+
 def _stored_shape(place: Place, shape: tuple[int, ...], rows_before: int) -> tuple[int, ...]:
     """Return the shape of the tensor that holds a parameter of a shape."""
-    first, *rest = shape[::-1] if place.transposed else shape
+    if place.transposed:
+        shape = shape[::-1]
+    first, *rest = shape
     return (first * place.parts + rows_before, *rest)
 
 

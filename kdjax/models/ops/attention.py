@@ -264,7 +264,9 @@ def by_tpu_kernel(
     # The three are slices of one product; given slices, XLA would compute it again.
     joined = jnp.concatenate([query, key, value], axis=-1)
     context, *scores = _by_kernel(joined, mask.segments, seeds, settings)
-    return context, scores[0] if settings.with_scores else None
+    if settings.with_scores:
+        return context, scores[0]
+    return context, None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

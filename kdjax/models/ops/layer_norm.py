@@ -45,8 +45,10 @@ def reference(x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: f
     mean = jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
     factor = jax.lax.rsqrt(variance + epsilon) * scale
-    scaled = (wide - mean) * factor
-    return (scaled if bias is None else scaled + bias).astype(x.dtype)
+    out = (wide - mean) * factor
+    if bias is not None:
+        out = out + bias
+    return out.astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -63,9 +65,10 @@ def _forward(
     mean = jnp.mean(wide, axis=-1, keepdims=True)  # [..., 1]
     variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)  # [..., 1]
     inverse = jax.lax.rsqrt(variance + epsilon)  # [..., 1]
-    scaled = (wide - mean) * inverse * scale  # [..., D]
-    out = (scaled if bias is None else scaled + bias).astype(x.dtype)
-    return out, (x, mean, inverse, scale, bias)
+    out = (wide - mean) * inverse * scale  # [..., D]
+    if bias is not None:
+        out = out + bias
+    return out.astype(x.dtype), (x, mean, inverse, scale, bias)
 
 
 def _backward(epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
@@ -82,7 +85,9 @@ def _backward(epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array) -
     grad_x = inverse * (grad_normalized - grad_mean - normalized * along)  # [..., D]
     axes = leading_axes(x)
     grad_scale = jnp.sum(wide_grad * normalized, axis=axes)  # [D]
-    grad_bias = None if bias is None else jnp.sum(wide_grad, axis=axes)  # [D]
+    grad_bias = None
+    if bias is not None:
+        grad_bias = jnp.sum(wide_grad, axis=axes)  # [D]
     return grad_x.astype(x.dtype), grad_scale, grad_bias
 
 

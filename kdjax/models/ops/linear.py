@@ -55,7 +55,9 @@ def reference(
 ) -> jax.Array:
     """Compute `linear` in plain JAX."""
     product = x @ kernel.astype(x.dtype)
-    return product if bias is None else product + bias.astype(x.dtype)
+    if bias is None:
+        return product
+    return product + bias.astype(x.dtype)
 
 
 def optimized(
@@ -73,7 +75,9 @@ def linear_apart(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> 
 def linear_joined(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
     """Compute `linear_each` by one product."""
     present = [bias for bias in biases if bias is not None]
-    joined_bias = jnp.concatenate(present, axis=-1) if present else None
+    joined_bias = None
+    if present:
+        joined_bias = jnp.concatenate(present, axis=-1)
     joined = linear(x, jnp.concatenate(kernels, axis=-1), joined_bias)
     return jnp.split(joined, len(kernels), axis=-1)
 
