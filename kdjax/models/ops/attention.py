@@ -59,6 +59,10 @@ def segment_mask(
         half_window: positions that a position sees to either side (Beltagy et al. 2020, arXiv
             2004.05150); None: all of its segment's.
         queries: positions from the first on that look at others; None: all.
+
+    Example:
+        >>> segment_mask(jnp.array([[1, 1, 2]])).allowed[0, 0].astype(int).tolist()
+        [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
     allowed = segments[:, None, :queries, None] == segments[:, None, None, :]
     if half_window is not None:
