@@ -139,11 +139,13 @@ def operations(size: Size) -> dict[str, Operation]:
         return jnp.stack(ops.linear_each(x, kernels, [bias] * len(kernels)))
 
     def attention(*projected: jax.Array, rate: float = 0.0) -> jax.Array:
-        return ops.attention(*projected, ops.AttentionCall(mask, model.heads, rate, seeds))[0]
+        context, _ = ops.attention(
+            *projected, mask, model.heads, dropout_rate=rate, dropout_key=seeds
+        )
+        return context
 
     def scores(*projected: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        call = ops.AttentionCall(mask, model.heads, with_scores=True)
-        return ops.attention(*projected, call)
+        return ops.attention(*projected, mask, model.heads, with_scores=True)
 
     return {
         "linear": Operation(ops.linear, (hidden, drawn(width, model.ffn), drawn(model.ffn))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -13,6 +14,8 @@ from kdjax.config import (
     ArmConfig,
     Config,
     EvaluationConfig,
+    ModelConfig,
+    ModelSpec,
     StartConfig,
     TermConfig,
     plain,
@@ -264,6 +267,12 @@ def test_later_settings_at_their_defaults_identify_nothing() -> None:
         assert recipes.from_dict(plain(to_dict(one))) == one
     # The recipe that is printed has every setting.
     assert "schedule: linear" in recipes.dump(config)
+
+
+def test_spec_of_a_model_has_each_of_its_settings_or_leaves_it_open() -> None:
+    of_spec = get_type_hints(ModelSpec)
+    for name, kind in get_type_hints(ModelConfig).items():
+        assert of_spec[name] in (kind, kind | None), name
 
 
 def test_models_of_a_recipe_leave_nothing_open_and_are_read_back(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from kdjax.config.evaluation import (
     Protocol,
 )
 from kdjax.config.families import FamilyName
-from kdjax.config.finetune import FewShotConfig, FinetuneConfig
+from kdjax.config.finetune import FewShotConfig, FinetuneConfig, Pooling
 from kdjax.config.minimal_pairs import MinimalPairsConfig
 from kdjax.config.model import ModelConfig, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
@@ -56,6 +56,7 @@ __all__ = [
     "OptimizerConfig",
     "PhaseConfig",
     "PlanConfig",
+    "Pooling",
     "PretrainingConfig",
     "ProbeConfig",
     "Protocol",

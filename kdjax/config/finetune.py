@@ -9,6 +9,9 @@ from typing import Any, Literal
 from kdjax.config.values import FLOAT32_LIMIT, check_number, check_range, expect
 from kdjax.errors import InputError
 
+Pooling = Literal["first", "mean"]
+"""What a task's head reads of the last layer: the first token's state, or the mean over tokens."""
+
 _WHERE = "evaluation.finetune"
 
 
@@ -51,7 +54,7 @@ class FinetuneConfig:
     """Adam's epsilon, above 0."""
     clip: float = 0.0
     """Largest global gradient norm, from 0; 0: no clipping."""
-    pool: Literal["first", "mean"] = "first"
+    pool: Pooling = "first"
     """What the head reads of the last layer: the first token, as in BERT, or the mean over tokens,
     which needs less training."""
     seeds: int = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from kdjax.config.families import FAMILIES, FamilyName
 from kdjax.config.values import LATER, check_range, expect, renamed
@@ -274,17 +274,12 @@ def with_family_settings(spec: ModelSpec) -> ModelSpec:
     return replace(spec, **_open_options(spec))
 
 
+_TYPES = get_type_hints(ModelConfig)
 _NAMED: dict[str, tuple[str, ...]] = {
-    "family": get_args(FamilyName),
-    "positions": ("learned", "rotary"),
-    "norm": ("post", "pre"),
-    "gelu": ("exact", "tanh"),
-    "dropout_sites": ("bert", "distilbert", "modernbert"),
-    "init": ("fixed", "by_width"),
-    "init_outputs": ("same", "by_depth"),
+    name: get_args(kind) for name, kind in _TYPES.items() if get_origin(kind) is Literal
 }
-"""Settings that are one of some names."""
-_SWITCHES = ("first_norm", "embedding_norm", "norm_bias", "linear_bias", "ffn_gated")
+"""Settings that are one of some names, and the names."""
+_SWITCHES = [name for name, kind in _TYPES.items() if kind is bool]
 """Settings that are true or false."""
 
 

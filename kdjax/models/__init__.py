@@ -1,6 +1,11 @@
-"""Encoders: building, running, and reading and writing Hugging Face directories."""
+"""Encoders: building, running, and reading and writing Hugging Face directories.
 
-from kdjax.models.bert import (
+Start at `functional.forward`, which takes parameters and a batch to features by the modules of
+`encoder` and `layers`.
+"""
+
+from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.functional import (
     Model,
     Parameters,
     abstract_params,
@@ -13,7 +18,6 @@ from kdjax.models.bert import (
     pooled_state,
     task_scores,
 )
-from kdjax.models.features import FeatureRequest, Features
 from kdjax.models.hf import check_saveable, from_pretrained, pretrained_config, save_pretrained
 
 __all__ = [

@@ -22,8 +22,8 @@ from kdjax.models.layers import (
     AttentionFeatures,
     Embeddings,
     Layer,
+    LayerContext,
     LayerNorm,
-    LayerView,
     MlmHead,
 )
 from kdjax.models.ops.dropout import Key, fold
@@ -62,7 +62,10 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         for n in range(1, config.layers + 1):
             layers[str(n)] = Layer(config, rngs, compute, is_first=n == 1)
         self.layers = nnx.Dict(layers)
-        self.final_norm = LayerNorm(config, rngs, compute) if config.norm == "pre" else None
+        final_norm = None
+        if config.norm == "pre":
+            final_norm = LayerNorm(config, rngs, compute)
+        self.final_norm = final_norm
         if mlm:
             self.mlm = MlmHead(config, rngs, compute)
         self.config = config
@@ -77,33 +80,29 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             request: features that are asked for, and of which layers.
             dropout_key: dropout key of the step; None: no dropout.
         """
-        last_full_layer, last_layer = self._last_layers(request)
-        views = {}
-        for is_local in sorted({self.config.is_local(n) for n in range(1, last_layer + 1)}):
-            views[is_local] = self._view(batch, is_local, has_mask=last_full_layer > 0)
+        whole_layers, attention_layer = self._layers_needed(request)
+        contexts = self._layer_contexts(batch, whole_layers, attention_layer)
 
-        # The layers that run whole
+        # Layers 1 to `whole_layers` run whole.
         x = self.embeddings(batch, fold(dropout_key, 0))
         hidden = {0: x}
         attention: dict[int, AttentionFeatures] = {}
-        for block in self._blocks(request, last_full_layer):
-            last = block.layers[-1]
+        for block in self._blocks(request, whole_layers):
+            n = block.layers[-1]
             if len(block.layers) > 1:
-                x = self._loop(block, x, views, dropout_key)
+                x = self._loop(block, x, contexts, dropout_key)
             else:
-                layer = self._rematerialised(self.layers[str(last)], request.attention(last))
-                view = views[self.config.is_local(last)]
-                x, attention[last] = layer(x, view, fold(dropout_key, last))
-            if self.final_norm is not None and last == len(self.layers):
+                layer = self._rematerialised(self.layers[str(n)], request.attention(n))
+                x, attention[n] = layer(x, contexts[n], fold(dropout_key, n))
+            if self.final_norm is not None and n == len(self.layers):
                 x = self.final_norm(x)
-            hidden[last] = x
+            hidden[n] = x
 
-        # Of the one above them, at most the attention's features
-        if last_full_layer < last_layer:
-            layer = self.layers[str(last_layer)]
-            rotation = views[self.config.is_local(last_layer)].rotation
-            attention[last_layer] = layer.attention_features(
-                x, rotation, request.attention(last_layer)
+        # Of the layer above them, whose output nobody reads, the attention's features are computed.
+        if attention_layer is not None:
+            rotation = contexts[attention_layer].rotation
+            attention[attention_layer] = self.layers[str(attention_layer)].attention_features(
+                x, rotation, request.attention(attention_layer)
             )
         slot_logits, token_logits = self._logits(x, batch, request)
         return _collect(request, attention, hidden, slot_logits, token_logits)
@@ -115,59 +114,78 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         first one the rest.
         """
         last = len(self.layers)
-        below = self(batch, FeatureRequest(hidden=frozenset({last - 1})), dropout_key).hidden[
-            last - 1
-        ]
+        request = FeatureRequest(hidden=frozenset({last - 1}))
+        below = self(batch, request, dropout_key).hidden[last - 1]
+        context = self._layer_context(batch, last, queries=1)
         layer = self.layers[str(last)]
         x = below.astype(self.compute.dtype)
-        view = self._view(batch, self.config.is_local(last), queries=1)
-        first = layer.first_token(x, view, fold(dropout_key, last))
+        first, _ = layer(x, context, fold(dropout_key, last), queries=1)
         if self.final_norm is not None:
             first = self.final_norm(first)
         state: jax.Array = first[:, 0].astype(jnp.float32)
         return state
 
-    def _last_layers(self, request: FeatureRequest) -> tuple[int, int]:
-        """Return the last layer that runs whole, and the last that runs at all.
+    def _layers_needed(self, request: FeatureRequest) -> tuple[int, int | None]:
+        """Return how many layers run whole, and the layer of which the attention alone does.
 
         No layer above the highest one requested runs, and that one runs whole only where its output
-        is read.
+        is read. Otherwise it is the second result, which is None where all that run are whole.
         """
         if request.head:
-            return len(self.layers), len(self.layers)
-        last_layer = request.depth
-        if last_layer in request.hidden:
-            return last_layer, last_layer
-        return last_layer - 1, last_layer
+            return len(self.layers), None
+        highest = request.depth
+        if highest in request.hidden:
+            return highest, None
+        return highest - 1, highest
 
-    def _view(
-        self, batch: Batch, is_local: bool, *, has_mask: bool = True, queries: int | None = None
-    ) -> LayerView:
-        """Return what layers of one kind see of a batch.
+    def _layer_contexts(
+        self, batch: Batch, whole_layers: int, attention_layer: int | None
+    ) -> dict[int, LayerContext]:
+        """Return the context of each layer that runs, by its number; a kind of layers shares one.
 
         Args:
             batch: `segments` and `positions`, `[B, L]`.
-            is_local: whether they see a window alone.
+            whole_layers: number of layers that run whole.
+            attention_layer: layer above them of which the attention runs; None: there is none.
+        """
+        by_kind: dict[bool, LayerContext] = {}
+        contexts = {}
+        for n in range(1, (attention_layer or whole_layers) + 1):
+            is_local = self.config.is_local(n)
+            if is_local not in by_kind:
+                by_kind[is_local] = self._layer_context(batch, n, has_mask=whole_layers > 0)
+            contexts[n] = by_kind[is_local]
+        return contexts
+
+    def _layer_context(
+        self, batch: Batch, layer: int, *, has_mask: bool = True, queries: int | None = None
+    ) -> LayerContext:
+        """Return what a layer, and every other of its kind, sees of a batch.
+
+        Args:
+            batch: `segments` and `positions`, `[B, L]`.
+            layer: number of the layer, from 1.
             has_mask: whether a mask is needed.
             queries: positions from the first on that look at others; None: all.
         """
         # Positions start anew in each segment, so that packing changes nothing.
         rotation = None
         if self.config.positions == "rotary":
+            is_local = self.config.is_local(layer)
             rotation = ops.rotation_of(self.config, batch["positions"], is_local=is_local)
         mask = None
         if has_mask:
-            half_window = self.config.attention_window // 2 if is_local else None
+            half_window = self.config.half_window(layer)
             mask = ops.segment_mask(batch["segments"], half_window, queries=queries)
-        return LayerView(mask, rotation)
+        return LayerContext(mask, rotation)
 
-    def _blocks(self, request: FeatureRequest, last_full_layer: int) -> list[LayerBlock]:
-        """Return layers 1 to `last_full_layer` as they are computed: one by one, or several in a
+    def _blocks(self, request: FeatureRequest, whole_layers: int) -> list[LayerBlock]:
+        """Return layers 1 to `whole_layers` as they are computed: one by one, or several in a
         loop."""
         if not self.compute.scan:
-            return [LayerBlock(range(n, n + 1)) for n in range(1, last_full_layer + 1)]
+            return [LayerBlock(range(n, n + 1)) for n in range(1, whole_layers + 1)]
         blocks: list[LayerBlock] = []
-        for layers in request.ranges(last_full_layer):
+        for layers in request.ranges(whole_layers):
             blocks += self._loops(layers)
         return blocks
 
@@ -203,12 +221,20 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self,
         block: LayerBlock,
         x: jax.Array,
-        views: Mapping[bool, LayerView],
+        contexts: Mapping[int, LayerContext],
         dropout_key: Key,
     ) -> jax.Array:
         """Return the output of consecutive layers of which nothing is requested, as one loop over
-        their stacked parameters."""
-        # Of each place in a step of the loop: the layers that are there, one after another
+        their stacked parameters.
+
+        Args:
+            block: the layers, and how many of them are a step of the loop.
+            x: output of the layer below, `[B, L, D]`.
+            contexts: layer -> its context; a step's layers have those of the first step's.
+            dropout_key: dropout key of the step; None: no dropout.
+        """
+        # A step runs `period` layers: stack the parameters of those that stand at the same place in
+        # a step.
         first = block.layers.start
         graphs = []
         stacked = []
@@ -226,8 +252,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             for place, params in enumerate(all_params):
                 merged = nnx.merge(graphs[place], params)
                 layer = self._rematerialised(merged, frozenset(), looped=True)
-                view = views[self.config.is_local(first + place)]
-                x = layer(x, view, fold(dropout_key, n + place))[0]
+                x, _ = layer(x, contexts[first + place], fold(dropout_key, n + place))
             return x, None
 
         numbers = jnp.arange(first, block.layers.stop, block.period)

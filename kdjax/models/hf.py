@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models.bert import Model, abstract_params
-from kdjax.models.families import door, task_heads
+from kdjax.models.families import task_heads, transformers_classes
 from kdjax.models.families.naming import Tensors
-from kdjax.models.families.task_heads import TaskHead
+from kdjax.models.families.task_heads import FinetunedHead
+from kdjax.models.functional import Model, abstract_params
 from kdjax.storage import hub, locks
 from kdjax.storage.files import entries, read_json
 from kdjax.storage.paths import local_path, path_text
@@ -41,7 +41,7 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
             has.
     """
     path = _readable(directory) / "config.json"
-    return door.from_json(_read_config(path), path)
+    return transformers_classes.from_json(_read_config(path), path)
 
 
 def _readable(directory: str | Path) -> Path:
@@ -78,7 +78,7 @@ def from_pretrained(directory: str | Path) -> Model:
     directory = _readable(directory)
     config = pretrained_config(directory)
     model_type = _read_config(directory / "config.json")["model_type"]
-    naming = door.naming_of(model_type)
+    naming = transformers_classes.naming_of(model_type)
     where = _weights(directory)
     tensors = naming.plain(_read(where), where)
     # Shapes are made layer by layer: a number that no file could hold would take for ever.
@@ -89,7 +89,9 @@ def from_pretrained(directory: str | Path) -> Model:
         )
 
     abstract = abstract_params(config, mlm=naming.has_mlm_head(tensors))
-    return Model(config, door.read_params(config, model_type, tensors, abstract, where))
+    return Model(
+        config, transformers_classes.read_params(config, model_type, tensors, abstract, where)
+    )
 
 
 def save_pretrained(
@@ -103,8 +105,9 @@ def save_pretrained(
     """Write a directory that `from_pretrained` reads again, bit for bit.
 
     Where transformers has a class with equal logits, it reads the directory as well: that of the
-    model's family, of BERT's family also a relative of BERT (`kdjax.models.families.door`). Models
-    that no class computes have the `model_type` "kdjax", which transformers refuses by name.
+    model's family, of BERT's family also a relative of BERT
+    (`kdjax.models.families.transformers_classes`). Models that no class computes have the
+    `model_type` "kdjax", which transformers refuses by name.
 
     All or nothing: what was there before stays until the new directory is whole.
 
@@ -133,7 +136,7 @@ def save_pretrained(
     config, params = model
     check_saveable(directory)
     if for_transformers:
-        door.check_exportable(config)
+        transformers_classes.check_exportable(config)
     # Written beside its place, and moved there whole.
     beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
@@ -153,7 +156,7 @@ def write_files(
     *,
     tokenizer: Path | None = None,
     card: str | None = None,
-    head: TaskHead | None = None,
+    head: FinetunedHead | None = None,
 ) -> None:
     """Write a model's files to a directory that is there, one after another.
 
@@ -172,11 +175,11 @@ def write_files(
     if tokenizer is not None:
         config = _padded_as(config, tokenizer)
     if head is None:
-        settings = door.to_json(config, mlm="mlm" in params)
-        tensors = door.write_tensors(config, params)
+        settings = transformers_classes.to_json(config, mlm="mlm" in params)
+        tensors = transformers_classes.write_tensors(config, params)
     else:
         encoder = {name: part for name, part in params.items() if name != "mlm"}
-        settings = door.to_json(config, mlm=False)
+        settings = transformers_classes.to_json(config, mlm=False)
         settings |= task_heads.head_settings(config, settings["model_type"], head)
         tensors = task_heads.write_with_head(config, encoder, head)
 

@@ -47,9 +47,10 @@ class Linear(nnx.Linear):  # type: ignore[misc]
             rngs=rngs,
         )
 
-    def __call__(self, x: jax.Array, *, activated: bool = False) -> jax.Array:
-        """Return `[..., E]` of `[..., D]`; `activated`: an elementwise function follows."""
-        return ops.linear(x.astype(self.dtype), self.kernel[...], _bias_of(self), activated)
+    def __call__(self, x: jax.Array, *, feeds_activation: bool = False) -> jax.Array:
+        """Return `[..., E]` of `[..., D]`; `feeds_activation`: an elementwise function follows."""
+        x = x.astype(self.dtype)
+        return ops.linear(x, self.kernel[...], _bias_of(self), feeds_activation)
 
 
 class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
@@ -94,15 +95,22 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.word = Embedding(config, config.vocab_size, rngs)
-        learned = config.positions == "learned"
-        self.position = Embedding(config, config.max_positions, rngs) if learned else None
-        has_types = config.type_vocab_size > 0
-        self.type = Embedding(config, config.type_vocab_size, rngs) if has_types else None
-        self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
+        position = None
+        if config.positions == "learned":
+            position = Embedding(config, config.max_positions, rngs)
+        self.position = position
+        token_type = None
+        if config.type_vocab_size > 0:
+            token_type = Embedding(config, config.type_vocab_size, rngs)
+        self.type = token_type
+        norm = None
+        if config.embedding_norm:
+            norm = LayerNorm(config, rngs, compute)
+        self.norm = norm
         self.dropout = config.dropout
         if config.embedding_dropout is not None:
             self.dropout = config.embedding_dropout
-        # Of a single type all tokens are, whatever a batch of pairs says.
+        # With one token type every token has it: `types` of a batch is ignored.
         self.reads_types = config.type_vocab_size > 1
         self.dtype = compute.dtype
 
@@ -135,35 +143,44 @@ class Attention(nnx.Module):  # type: ignore[misc]
         self.output = Linear(config, width, width, rngs, compute, bias=bias, of_output=True)
         self.heads = config.heads
         self.dropout = config.attention_dropout
-        self.kernels = compute.attention == "auto"
+        # By the model whose layers drop out there
+        self.output_dropout = 0.0
+        if config.dropout_sites == "bert":
+            self.output_dropout = config.dropout
+        elif config.dropout_sites == "modernbert":
+            self.output_dropout = config.attention_dropout
+        self.allows_kernels = compute.attention == "auto"
 
     def __call__(
         self,
         x: jax.Array,
-        view: LayerView,
+        layer_context: LayerContext,
         dropout_key: Key,
         requested: frozenset[str],
+        queries: int | None = None,
     ) -> tuple[jax.Array, AttentionFeatures]:
-        """Return the output `[B, L, D]` and the requested features.
+        """Return the output of the first `queries` positions `[B, L, D]`, and requested features.
 
         Args:
             x: input of the layer, `[B, L, D]`.
-            view: mask and rotation of layers of its kind.
+            layer_context: mask and rotation of layers of its kind, the mask of the same `queries`.
             dropout_key: the layer's dropout key; None: no dropout.
-            requested: names of features, of `ATTENTION_FEATURES`.
+            requested: names of features, of `ATTENTION_FEATURES`; none where `queries` is given.
+            queries: positions from the first on whose output is computed; None: all.
         """
-        # One product, as they have the same input.
-        layers = (self.query, self.key, self.value)
-        kernels = [layer.kernel[...] for layer in layers]
-        biases = [_bias_of(layer) for layer in layers]
-        query, key, value = ops.linear_each(x, kernels, biases)
-        query = self._rotated(query, view.rotation)
-        key = self._rotated(key, view.rotation)
-        assert view.mask is not None  # a layer that runs whole has one
-        call = ops.AttentionCall(
-            view.mask, self.heads, self.dropout, dropout_key, with_scores="scores" in requested
+        query, key, value = self._projected(x, layer_context.rotation, queries)
+        assert layer_context.mask is not None  # a layer whose output is read has one
+        context, scores = ops.attention(
+            query,
+            key,
+            value,
+            layer_context.mask,
+            self.heads,
+            dropout_rate=self.dropout,
+            dropout_key=dropout_key,
+            with_scores="scores" in requested,
+            allow_kernels=self.allows_kernels,
         )
-        context, scores = ops.attention(query, key, value, call, kernels=self.kernels)
 
         # What is not asked for is not split into heads.
         features = {}
@@ -172,22 +189,27 @@ class Attention(nnx.Module):  # type: ignore[misc]
                 features[name] = ops.split_heads(projected, self.heads)
         if scores is not None and "scores" in requested:
             features["scores"] = scores
-        return self.output(context), features
+        output = self.output(context)
+        site = Site.ATTENTION_OUTPUT
+        return ops.dropout(output, self.output_dropout, dropout_key, site=site), features
 
-    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
-        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
-        rotation = view.rotation
+    def _projected(
+        self, x: jax.Array, rotation: ops.Rotation | None, queries: int | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return queries `[B, queries, D]`, and keys and values `[B, L, D]`, of `[B, L, D]`."""
+        if queries is None:
+            # One product, as they have the same input
+            layers = (self.query, self.key, self.value)
+            weights = [layer.kernel[...] for layer in layers]
+            biases = [_bias_of(layer) for layer in layers]
+            query, key, value = ops.linear_each(x, weights, biases)
+            return self._rotated(query, rotation), self._rotated(key, rotation), value
+
         first_rotation = None
         if rotation is not None:
-            first_rotation = ops.Rotation(rotation.cos[:, :1], rotation.sin[:, :1])
-        assert view.mask is not None  # of the first position
-        context = ops.first_token_attention(
-            self._rotated(self.query(x[:, :1]), first_rotation),
-            self._rotated(self.key(x), rotation),
-            self.value(x),
-            ops.AttentionCall(view.mask, self.heads, self.dropout, dropout_key),
-        )
-        return self.output(context)
+            first_rotation = ops.Rotation(rotation.cos[:, :queries], rotation.sin[:, :queries])
+        query = self._rotated(self.query(x[:, :queries]), first_rotation)
+        return query, self._rotated(self.key(x), rotation), self.value(x)
 
     def features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
@@ -231,28 +253,37 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
         width = config.width
         bias = config.linear_bias
         self.up = Linear(config, width, config.ffn, rngs, compute, bias=bias)
-        gated = config.ffn_gated
-        self.gate = Linear(config, width, config.ffn, rngs, compute, bias=bias) if gated else None
+        gate = None
+        if config.ffn_gated:
+            gate = Linear(config, width, config.ffn, rngs, compute, bias=bias)
+        self.gate = gate
         self.down = Linear(config, config.ffn, width, rngs, compute, bias=bias, of_output=True)
         self.gelu = config.gelu
-        self.dropout_inside = config.dropout if config.dropout_sites == "modernbert" else 0.0
+        # ModernBERT drops out inside the block, all others its output.
+        self.hidden_dropout = 0.0
+        self.output_dropout = 0.0
+        if config.dropout_sites == "modernbert":
+            self.hidden_dropout = config.dropout
+        else:
+            self.output_dropout = config.dropout
 
     def __call__(self, x: jax.Array, dropout_key: Key) -> jax.Array:
         """Return `[B, L, D]` of `[B, L, D]`."""
         if self.gate is None:
-            hidden = ops.gelu(self.up(x, activated=True), self.gelu)
+            hidden = ops.gelu(self.up(x, feeds_activation=True), self.gelu)
         else:
             # One product, as they have the same input.
-            kernels = [self.up.kernel[...], self.gate.kernel[...]]
+            weights = [self.up.kernel[...], self.gate.kernel[...]]
             biases = [_bias_of(self.up), _bias_of(self.gate)]
-            up, gate = ops.linear_each(x.astype(self.up.dtype), kernels, biases)
+            up, gate = ops.linear_each(x.astype(self.up.dtype), weights, biases)
             hidden = ops.gated_gelu(up, gate, self.gelu)
-        hidden = ops.dropout(hidden, self.dropout_inside, dropout_key, site=Site.FFN_HIDDEN)
-        return self.down(hidden)
+        hidden = ops.dropout(hidden, self.hidden_dropout, dropout_key, site=Site.FFN_HIDDEN)
+        output = self.down(hidden)
+        return ops.dropout(output, self.output_dropout, dropout_key, site=Site.FFN_OUTPUT)
 
 
-class LayerView(NamedTuple):
-    """What layers of one kind see, the same for all of them.
+class LayerContext(NamedTuple):
+    """What layers of one kind, local or global, see of a batch beside their input.
 
     Attributes:
         mask: positions that each position may look at; None where no layer runs whole.
@@ -270,49 +301,44 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, is_first: bool
     ):
         self.attention = Attention(config, rngs, compute)
-        has_norm = config.first_norm or not is_first
-        self.attention_norm = LayerNorm(config, rngs, compute) if has_norm else None
+        attention_norm = None
+        if config.first_norm or not is_first:
+            attention_norm = LayerNorm(config, rngs, compute)
+        self.attention_norm = attention_norm
         self.ffn = FeedForward(config, rngs, compute)
         self.ffn_norm = LayerNorm(config, rngs, compute)
         self.pre_norm = config.norm == "pre"
-        # By the places where the model of that name drops out
-        of_attention = {"bert": config.dropout, "modernbert": config.attention_dropout}
-        self.attention_dropout = of_attention.get(config.dropout_sites, 0.0)
-        self.ffn_dropout = 0.0 if config.dropout_sites == "modernbert" else config.dropout
 
     def __call__(
-        self, x: jax.Array, view: LayerView, dropout_key: Key, requested: frozenset[str]
+        self,
+        x: jax.Array,
+        layer_context: LayerContext,
+        dropout_key: Key,
+        requested: frozenset[str] = frozenset(),
+        queries: int | None = None,
     ) -> tuple[jax.Array, AttentionFeatures]:
-        """Return the output `[B, L, D]`, and the requested features of the attention.
+        """Return the output of the first `queries` positions `[B, L, D]`, and the requested
+        features of the attention.
 
         Args:
             x: output of the layer below, `[B, L, D]`.
-            view: mask and rotation of layers of its kind.
+            layer_context: mask and rotation of layers of its kind, the mask of the same `queries`.
             dropout_key: dropout key of this layer alone; None: no dropout.
-            requested: names of features, of `ATTENTION_FEATURES`.
+            requested: names of features, of `ATTENTION_FEATURES`; none where `queries` is given.
+            queries: positions from the first on whose output is computed, of keys and values of
+                all; None: all positions.
         """
-        attended, features = self.attention(self._attention_input(x), view, dropout_key, requested)
-        return self._after_attention(x, attended, dropout_key), features
-
-    def first_token(self, x: jax.Array, view: LayerView, dropout_key: Key) -> jax.Array:
-        """Return the output of the first token alone, `[B, 1, D]` of `[B, L, D]`."""
-        attended = self.attention.first_token(self._attention_input(x), view, dropout_key)
-        return self._after_attention(x[:, :1], attended, dropout_key)
-
-    def _after_attention(self, x: jax.Array, attended: jax.Array, dropout_key: Key) -> jax.Array:
-        """Return a layer's output from its input and what its attention makes of it."""
-        rate = self.attention_dropout
-        x = x + ops.dropout(attended, rate, dropout_key, site=Site.ATTENTION_OUTPUT)
-        if not self.pre_norm:
-            assert self.attention_norm is not None  # of a post-LN model every layer has one
-            x = self.attention_norm(x)
-            return self.ffn_norm(x + self._transformed(x, dropout_key))
-        return x + self._transformed(self.ffn_norm(x), dropout_key)
-
-    def _transformed(self, x: jax.Array, dropout_key: Key) -> jax.Array:
-        """Return what the feed-forward block adds to the residual stream."""
-        transformed = self.ffn(x, dropout_key)
-        return ops.dropout(transformed, self.ffn_dropout, dropout_key, site=Site.FFN_OUTPUT)
+        # Both blocks add to the residual stream: pre-LN normalises what a block reads, post-LN the
+        # sum.
+        attended, features = self.attention(
+            self._attention_input(x), layer_context, dropout_key, requested, queries
+        )
+        x = x[:, :queries] + attended
+        if self.pre_norm:
+            return x + self.ffn(self.ffn_norm(x), dropout_key), features
+        assert self.attention_norm is not None  # of a post-LN model every layer has one
+        x = self.attention_norm(x)
+        return self.ffn_norm(x + self.ffn(x, dropout_key)), features
 
     def attention_features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
@@ -321,6 +347,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
         return self.attention.features(self._attention_input(x), rotation, requested)
 
     def _attention_input(self, x: jax.Array) -> jax.Array:
+        """Return what the attention reads of a layer's input, `[B, L, D]`."""
         if self.pre_norm and self.attention_norm is not None:
             return self.attention_norm(x)
         return x
@@ -345,7 +372,7 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
         """Return logits `[B, S, V]` of hidden states `[B, S, D]`."""
-        x = self.norm(ops.gelu(self.dense(hidden, activated=True), self.gelu))
+        x = self.norm(ops.gelu(self.dense(hidden, feeds_activation=True), self.gelu))
         return ops.tied_logits(x, word.embedding[...], self.bias[...])
 
 
@@ -368,7 +395,10 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
             bias=config.linear_bias or not is_modernbert,
         )
         self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
-        self.norm = LayerNorm(config, rngs, ComputeConfig()) if is_modernbert else None
+        norm = None
+        if is_modernbert:
+            norm = LayerNorm(config, rngs, ComputeConfig())
+        self.norm = norm
         self.dropout = config.dropout
         self.family = config.family
         self.gelu = config.gelu

@@ -53,6 +53,12 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
 
     Raises:
         InputError: a layer that is not there.
+
+    Example:
+        >>> pairs("uniform", 2, 4)
+        ((1, 2), (2, 4))
+        >>> pairs("upper", 2, 4, embeddings=True)
+        ((0, 0), (1, 3), (2, 4))
     """
     # Pairs written out.
     if not isinstance(layers, str):
@@ -105,6 +111,10 @@ def last_pair(teacher_layer: int, student: int, teacher: int) -> tuple[int, int]
 
     Raises:
         InputError: a layer that is not there.
+
+    Example:
+        >>> last_pair(0, 6, 12), last_pair(10, 6, 12)
+        ((6, 12), (6, 10))
     """
     if teacher_layer:
         _check_exists("teacher", teacher_layer, 1, teacher)

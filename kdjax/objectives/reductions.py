@@ -31,7 +31,19 @@ def valid_pairs(batch: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def mean(values: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """Compute the mean of the values at `where` (broadcast over them); 0 if there are none."""
+    """Compute the mean of the values at `where`.
+
+    Args:
+        values: array of any shape.
+        where: bool, broadcast over the values: those that count; None: all.
+
+    Returns:
+        A scalar, float32 or wider; 0 where none counts.
+
+    Example:
+        >>> float(mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([True, True, False])))
+        1.5
+    """
     if where is None:
         return jnp.mean(at_least_float32(values))
     cleared = jnp.where(where, at_least_float32(values), 0)
@@ -42,9 +54,18 @@ def mean(values: jax.Array, where: jax.Array | None = None) -> jax.Array:
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Compute the mean of the values by their weights; 0 if no weight is above 0.
+    """Compute the mean of the values by their weights.
 
-    What has weight 0 may hold anything.
+    Args:
+        values: array of any shape; what has weight 0 may hold anything.
+        weights: numbers from 0 on, of the same shape.
+
+    Returns:
+        A scalar, float32 or wider; 0 where no weight is above 0.
+
+    Example:
+        >>> float(weighted_mean(jnp.array([1.0, 5.0, jnp.nan]), jnp.array([3, 1, 0])))
+        2.0
     """
     weights = at_least_float32(weights)
     total = jnp.sum(weights)
@@ -53,7 +74,19 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def mse(student: jax.Array, teacher: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """Compute the mean squared difference of the elements at `where` (broadcast over them)."""
+    """Compute the mean squared difference of the elements at `where`.
+
+    Args:
+        student, teacher: arrays of one shape.
+        where: bool, broadcast over them: the elements that count; None: all.
+
+    Returns:
+        A scalar, float32 or wider; 0 where none counts.
+
+    Example:
+        >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 5.0])))
+        4.5
+    """
     difference = at_least_float32(student) - at_least_float32(teacher)
     if where is not None:
         # Before it is squared, so that what does not count gets no gradient whatever it holds.

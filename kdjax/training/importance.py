@@ -101,13 +101,13 @@ def activations(
     is_pre = config.norm == "pre"
     attended = norm("attention_norm", x) if is_pre else x
     names = ("query", "key", "value")
-    kernels = [attention[name]["kernel"] for name in names]
+    weights = [attention[name]["kernel"] for name in names]
     biases = [attention[name]["bias"] for name in names]
-    query, key, value = ops.linear_each(attended, kernels, biases)
+    query, key, value = ops.linear_each(attended, weights, biases)
     if rotation is not None:
         query = ops.rotate(query, rotation, config.heads)
         key = ops.rotate(key, rotation, config.heads)
-    context, _ = ops.attention(query, key, value, ops.AttentionCall(mask, config.heads))
+    context, _ = ops.attention(query, key, value, mask, config.heads)
     x = x + ops.linear(context, attention["output"]["kernel"], attention["output"]["bias"])
 
     # The feed-forward block, up to its units

@@ -15,15 +15,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.config import ModelConfig
+from kdjax.config import ModelConfig, Pooling
 from kdjax.models import Model, init_task_head
-from kdjax.models.families.task_heads import TASK_HEADS, Pool, TaskHead
+from kdjax.models.families.task_heads import TASK_HEADS, FinetunedHead
 from kdjax.models.hf import write_files
 from tests.golden.record_families import BATCH, FAMILIES, RELATIVES, params_of
 
 GOLDEN = Path(__file__).with_name("task_heads.npz")
 CLASSES = ("no", "perhaps", "yes")
-CONFIGS: dict[str, tuple[ModelConfig, Pool]] = {}
+CONFIGS: dict[str, tuple[ModelConfig, Pooling]] = {}
 for family, model_config in {**FAMILIES, **RELATIVES}.items():
     if family in TASK_HEADS:
         CONFIGS[family] = (model_config, "first")
@@ -31,7 +31,7 @@ CONFIGS["modernbert by the mean"] = (FAMILIES["modernbert"], "mean")
 """Models that a class of transformers computes with a head, and what the head reads."""
 
 
-def model_with_head(name: str) -> tuple[Model, TaskHead]:
+def model_with_head(name: str) -> tuple[Model, FinetunedHead]:
     """Return an encoder and a head, all of whose parameters are away from their start."""
     config, pool = CONFIGS[name]
     params = {part: values for part, values in params_of(config).items() if part != "mlm"}
@@ -41,7 +41,7 @@ def model_with_head(name: str) -> tuple[Model, TaskHead]:
         return rng.normal(0.0, 0.3, leaf.shape).astype(np.float32)
 
     head = jax.tree.map(draw, init_task_head(config, len(CLASSES), 0))
-    return Model(config, params), TaskHead(head, pool, CLASSES)
+    return Model(config, params), FinetunedHead(head, pool, CLASSES)
 
 
 def main() -> None:

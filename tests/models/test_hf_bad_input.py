@@ -313,7 +313,10 @@ def test_saving_again_replaces_everything(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["some-tokenizer.json", "teacher"]
 
 
-@pytest.mark.parametrize("step", ["door.to_json", "door.write_tensors", "save_file", "_swap"])
+@pytest.mark.parametrize(
+    "step",
+    ["transformers_classes.to_json", "transformers_classes.write_tensors", "save_file", "_swap"],
+)
 def test_failed_save_leaves_the_directory_as_it_was(
     saved: Path, config_with: ConfigWith, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

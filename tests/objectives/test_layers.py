@@ -9,6 +9,7 @@ import pytest
 
 from kdjax.errors import InputError
 from kdjax.objectives.layers import last_pair, pairs, read_map
+from tests.doctests import check_example
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,8 @@ def test_last_pair_takes_the_teachers_last_layer_or_a_named_one() -> None:
     assert last_pair(21, 6, 24) == (6, 21)
     with pytest.raises(InputError, match="teacher layer 25, expected 1 to 24"):
         last_pair(25, 6, 24)
+
+
+@pytest.mark.parametrize("documented", [pairs, last_pair])
+def test_example_of_a_layer_map_prints_what_it_says(documented: Any) -> None:
+    check_example(documented, {documented.__name__: documented})

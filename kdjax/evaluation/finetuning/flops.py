@@ -9,13 +9,13 @@ import functools
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kdjax.budget.price import check_agreement, measure
-from kdjax.config import FinetuneConfig, ModelConfig
+from kdjax.config import FinetuneConfig, ModelConfig, Pooling
 from kdjax.evaluation.finetuning.step import (
     StepKey,
     abstract_batch,
@@ -102,9 +102,7 @@ def probe_flops(model: ModelConfig) -> Polynomial:
 
 
 @functools.cache
-def _task_flops(
-    model: ModelConfig, pool: Literal["first", "mean"], clips: bool, weight_decay: float
-) -> TaskFlops:
+def _task_flops(model: ModelConfig, pool: Pooling, clips: bool, weight_decay: float) -> TaskFlops:
     step_key = StepKey(
         model=model,
         outputs=2,

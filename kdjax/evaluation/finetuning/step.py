@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.config import ComputeConfig, Dtype, ModelConfig, OptimizerConfig
+from kdjax.config import ComputeConfig, Dtype, ModelConfig, OptimizerConfig, Pooling
 from kdjax.models import abstract_params, init_task_head, pooled_state, task_scores
 from kdjax.models.features import Batch
 from kdjax.models.ops.dropout import Key
@@ -41,7 +41,7 @@ class StepKey:
     model: ModelConfig
     outputs: int
     regression: bool
-    pool: Literal["first", "mean"]
+    pool: Pooling
     weight_decay: float
     eps: float
     clip: float

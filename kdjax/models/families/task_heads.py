@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from kdjax.config import ModelConfig
+from kdjax.config import ModelConfig, Pooling
 from kdjax.errors import InputError
-from kdjax.models.families import door
+from kdjax.models.families import transformers_classes
 from kdjax.models.families.naming import Tensors
-
-Pool = Literal["first", "mean"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ where ours has tanh."""
 
 
 @dataclass(frozen=True)
-class TaskHead:
+class FinetunedHead:
     """A head that was fine-tuned on a task, to be stored with its encoder.
 
     Attributes:
@@ -73,11 +71,11 @@ class TaskHead:
     """
 
     params: Mapping[str, Any] = field(repr=False)
-    pool: Pool
+    pool: Pooling
     classes: tuple[str, ...]
 
 
-def check_head_exportable(config: ModelConfig, pool: Pool) -> None:
+def check_head_exportable(config: ModelConfig, pool: Pooling) -> None:
     """Check that a class of transformers computes a model with a head for a task.
 
     Args:
@@ -87,8 +85,8 @@ def check_head_exportable(config: ModelConfig, pool: Pool) -> None:
     Raises:
         InputError: none does; what stands in its way, and which could.
     """
-    door.check_exportable(config)
-    stored = door.class_of(config)
+    transformers_classes.check_exportable(config)
+    stored = transformers_classes.class_of(config)
     assert stored is not None
     head = TASK_HEADS.get(stored.model_type)
     if head is None:
@@ -105,7 +103,7 @@ def check_head_exportable(config: ModelConfig, pool: Pool) -> None:
         )
 
 
-def head_settings(config: ModelConfig, model_type: str, head: TaskHead) -> dict[str, Any]:
+def head_settings(config: ModelConfig, model_type: str, head: FinetunedHead) -> dict[str, Any]:
     """Build what config.json says of a head besides what it says of the encoder.
 
     Args:
@@ -130,7 +128,7 @@ def head_settings(config: ModelConfig, model_type: str, head: TaskHead) -> dict[
     return settings
 
 
-def write_with_head(config: ModelConfig, params: Any, head: TaskHead) -> Tensors:
+def write_with_head(config: ModelConfig, params: Any, head: FinetunedHead) -> Tensors:
     """Return an encoder's parameters and those of a head as the tensors of a checkpoint.
 
     Args:
@@ -138,10 +136,10 @@ def write_with_head(config: ModelConfig, params: Any, head: TaskHead) -> Tensors
         params: its parameters, without an MLM head.
         head: head that is stored with it.
     """
-    stored = door.class_of(config)
+    stored = transformers_classes.class_of(config)
     assert stored is not None
     tensors = {}
-    for name, tensor in door.write_tensors(config, params).items():
+    for name, tensor in transformers_classes.write_tensors(config, params).items():
         tensors[stored.naming.prefix + name] = tensor
     for module, name in TASK_HEADS[stored.model_type].modules.items():
         # A linear layer's kernel is stored transposed; a LayerNorm has a scale.

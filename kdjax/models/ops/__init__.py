@@ -5,11 +5,9 @@ kernels in `kernels/`. `dispatch` says which form is traced; callers do not ask.
 """
 
 from kdjax.models.ops.attention import (
-    AttentionCall,
     AttentionMask,
     attention,
     attention_scores,
-    first_token_attention,
     segment_mask,
 )
 from kdjax.models.ops.cross_entropy import cross_entropy
@@ -26,7 +24,6 @@ from kdjax.models.ops.relations import relation_kl, relation_scores
 from kdjax.models.ops.rotary import Rotation, rotate, rotation_of
 
 __all__ = [
-    "AttentionCall",
     "AttentionMask",
     "Rotation",
     "at_least_float32",
@@ -35,7 +32,6 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "embed",
-    "first_token_attention",
     "gated_gelu",
     "gelu",
     "kl",

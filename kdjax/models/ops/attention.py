@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from kdjax.models.ops import dispatch
 from kdjax.models.ops.dropout import Key, Site, dropout, fold, keep_mask
 from kdjax.models.ops.heads import merge_heads, split_heads
 from kdjax.models.ops.kernels import attention as attention_kernel
+from kdjax.models.ops.kernels.tiles import AttentionSettings
 from kdjax.models.ops.sharding import BATCH_SHARDED, on_each_device
 
 Attended = tuple[jax.Array, jax.Array | None]
@@ -58,6 +59,10 @@ def segment_mask(
         half_window: positions that a position sees to either side (Beltagy et al. 2020, arXiv
             2004.05150); None: all of its segment's.
         queries: positions from the first on that look at others; None: all.
+
+    Example:
+        >>> segment_mask(jnp.array([[1, 1, 2]])).allowed[0, 0].astype(int).tolist()
+        [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
     allowed = segments[:, None, :queries, None] == segments[:, None, None, :]
     if half_window is not None:
@@ -66,56 +71,52 @@ def segment_mask(
     return AttentionMask(segments, allowed, half_window)
 
 
-@dataclass(frozen=True)
-class AttentionCall:
-    """What attention takes besides queries, keys and values, the same for each of its forms.
-
-    Attributes:
-        mask: positions that each position may look at.
-        heads: H.
-        rate: dropout probability of the attention probabilities.
-        dropout_key: the layer's dropout key; None: there is no dropout.
-        with_scores: whether the scores are wanted; the forms in plain JAX return them always.
-    """
-
-    mask: AttentionMask
-    heads: int
-    rate: float = 0.0
-    dropout_key: Key = None
-    with_scores: bool = False
-
-
 def attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    call: AttentionCall,
+    mask: AttentionMask,
+    heads: int,
     *,
-    kernels: bool = True,
+    dropout_rate: float = 0.0,
+    dropout_key: Key = None,
+    with_scores: bool = False,
+    allow_kernels: bool = True,
 ) -> Attended:
     """Compute dropout(softmax(q kᵀ/√d)) v of each head.
 
     Args:
-        query, key, value: `[B, L, D]`, heads side by side.
-        call: mask, heads and dropout.
-        kernels: whether a platform's kernel may compute it.
+        query: `[B, L, D]`, heads side by side; or of the first positions alone.
+        key, value: `[B, L, D]`, heads side by side.
+        mask: positions that each of the queries' positions may look at.
+        heads: H.
+        dropout_rate: dropout probability of the attention probabilities.
+        dropout_key: the layer's dropout key; None: there is no dropout.
+        with_scores: whether the scores are wanted.
+        allow_kernels: whether a platform's kernel may compute it.
 
     Returns:
-        The context `[B, L, D]` and the scores q kᵀ/√d `[B, H, L, L]` (None where a kernel computes
-        without them), of the type of the queries; the softmax is float32.
+        The context, of the queries' shape, and the scores q kᵀ/√d `[B, H, L, L]` (None where a
+        kernel computes without them), of the type of the queries; the softmax is float32.
     """
-    # Kernels where they take these arrays.
+    if dropout_key is None:
+        dropout_rate = 0.0
+    settings = AttentionSettings(heads, dropout_rate, mask.half_window, with_scores)
+    length = key.shape[1]
+    if query.shape[1] < length:
+        # A few rows of the scores are so little work that the reference form is the optimized one.
+        return reference(query, key, value, mask, settings, dropout_key)
+
+    # Kernels where they take these arrays
     forms = {}
-    length = query.shape[1]
-    width = query.shape[2]
-    if kernels and attention_kernel.fits(length, width, call.heads, scores=call.with_scores):
+    width = key.shape[2]
+    if allow_kernels and attention_kernel.fits(length, width, heads, scores=with_scores):
         forms["tpu"] = by_tpu_kernel
-    drops_out = call.dropout_key is not None and call.rate > 0
-    plain = query.dtype == jnp.bfloat16 and not call.with_scores and not drops_out
-    if kernels and plain and _cudnn_fits(length, width // call.heads):
+    is_plain = key.dtype == jnp.bfloat16 and not with_scores and dropout_rate == 0
+    if allow_kernels and is_plain and _cudnn_fits(length, width // heads):
         forms["gpu"] = by_cudnn
     form = dispatch.choose(reference, optimized, **forms)
-    return form(query, key, value, call)
+    return form(query, key, value, mask, settings, dropout_key)
 
 
 def attention_scores(query: jax.Array, key: jax.Array) -> jax.Array:
@@ -124,39 +125,38 @@ def attention_scores(query: jax.Array, key: jax.Array) -> jax.Array:
     return scale * jnp.einsum("BHLd,BHMd->BHLM", query, key)
 
 
-def first_token_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall
-) -> jax.Array:
-    """Compute what `attention` gives for each sequence's first token alone, `[B, 1, D]`.
-
-    A row of the scores is so little work that the reference form is the optimized one, too.
-
-    Args:
-        query: that token's query, `[B, 1, D]`.
-        key, value: `[B, L, D]`, heads side by side.
-        call: mask of the first position (`segment_mask` with `queries=1`), heads and dropout.
-    """
-    context, _ = reference(query, key, value, call)
-    return context
-
-
-def reference(query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall) -> Attended:
+def reference(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: AttentionMask,
+    settings: AttentionSettings,
+    dropout_key: Key,
+) -> Attended:
     """Compute `attention` in plain JAX, differentiated by JAX: the form that is priced."""
-    scores = attention_scores(split_heads(query, call.heads), split_heads(key, call.heads))
-    masked_scores = jnp.where(call.mask.allowed, scores, -jnp.inf).astype(jnp.float32)
+    query_in_heads = split_heads(query, settings.heads)  # [B, H, L, d]
+    scores = attention_scores(query_in_heads, split_heads(key, settings.heads))  # [B, H, L, M]
+    masked_scores = jnp.where(mask.allowed, scores, -jnp.inf).astype(jnp.float32)
     probs = jax.nn.softmax(masked_scores).astype(query.dtype)
-    probs = dropout(probs, call.rate, call.dropout_key, site=Site.ATTENTION_PROBS)
-    context = jnp.einsum("BHLM,BHMd->BLHd", probs, split_heads(value, call.heads))
+    probs = dropout(probs, settings.dropout_rate, dropout_key, site=Site.ATTENTION_PROBS)
+    context = jnp.einsum("BHLM,BHMd->BLHd", probs, split_heads(value, settings.heads))
     return context.reshape(query.shape), scores
 
 
-def optimized(query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall) -> Attended:
+def optimized(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: AttentionMask,
+    settings: AttentionSettings,
+    dropout_key: Key,
+) -> Attended:
     """Compute `attention` by `attention_in_heads`, whose backward pass keeps less memory."""
-    shape = (len(query), call.heads, query.shape[1], query.shape[1])
-    keep = keep_mask(shape, call.rate, call.dropout_key, site=Site.ATTENTION_PROBS)
-    rate = 0.0 if keep is None else call.rate
-    in_heads = [split_heads(x, call.heads) for x in (query, key, value)]
-    context, scores = attention_in_heads(*in_heads, call.mask.allowed, keep, rate)
+    heads = settings.heads
+    shape = (len(query), heads, query.shape[1], query.shape[1])
+    keep = keep_mask(shape, settings.dropout_rate, dropout_key, site=Site.ATTENTION_PROBS)
+    in_heads = [split_heads(x, heads) for x in (query, key, value)]
+    context, scores = attention_in_heads(*in_heads, mask.allowed, keep, settings.dropout_rate)
     return merge_heads(context), scores
 
 
@@ -195,38 +195,46 @@ def _forward(
     keep: jax.Array | None,
     rate: float,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
+    """Compute S = q kᵀ/√d and O = (K ⊙ N) v / (Z (1 − rate)), with N = exp(S − max S) and Z = Σ N
+    over the allowed keys, K the probabilities that are kept. Stored are q, k, v, N, Z, O and K."""
     scale = 1 / math.sqrt(query.shape[-1])
-    scores = jnp.einsum("BHLd,BHMd->BHLM", query * scale, key)
-    masked_scores = jnp.where(allowed, scores, -jnp.inf).astype(jnp.float32)
-    highest = jnp.max(masked_scores, axis=-1, keepdims=True)
-    # The softmax's numerators, of which the largest of a row is 1.
-    numerators = jnp.exp(masked_scores - highest).astype(query.dtype)
-    total = jnp.sum(numerators, axis=-1, keepdims=True, dtype=jnp.float32)
-    dropped = _dropped(numerators, keep)
+    scores = jnp.einsum("BHLd,BHMd->BHLM", query * scale, key)  # [B, H, L, M]
+    masked_scores = jnp.where(allowed, scores, -jnp.inf).astype(jnp.float32)  # [B, H, L, M]
+    highest = jnp.max(masked_scores, axis=-1, keepdims=True)  # [B, H, L, 1]
+    # The softmax's numerators, of which the largest of a row is 1
+    numerators = jnp.exp(masked_scores - highest).astype(query.dtype)  # [B, H, L, M]
+    total = jnp.sum(numerators, axis=-1, keepdims=True, dtype=jnp.float32)  # [B, H, L, 1]
+    dropped = _dropped(numerators, keep)  # [B, H, L, M]
     context = _float32_product("BHLM,BHMd->BHLd", dropped, value) / (total * (1 - rate))
-    context = context.astype(query.dtype)
+    context = context.astype(query.dtype)  # [B, H, L, d]
     return (context, scores), (query, key, value, numerators, total, context, keep)
 
 
 def _backward(
     rate: float, residuals: tuple[Any, ...], grads_out: tuple[jax.Array, jax.Array]
 ) -> tuple[Any, ...]:
+    """Compute the gradients by q, k and v, from those by O and S.
+
+    With dP = K ⊙ (dO vᵀ)/(1 − rate): dS = N ⊙ (dP − Σ_d dO ⊙ O)/Z, plus the gradient by S itself;
+    dq = dS k/√d, dk = dSᵀ q/√d, dv = (K ⊙ N)ᵀ (dO/Z)/(1 − rate).
+    """
     query, key, value, numerators, total, context, keep = residuals
-    grad_context, grad_scores_out = grads_out
+    grad_context, grad_scores_out = grads_out  # [B, H, L, d] and [B, H, L, M]
     scale = 1 / math.sqrt(query.shape[-1])
-    # The gradient of the context before its division by the softmax's denominator.
-    grad_sum = (grad_context / total).astype(query.dtype)
-    grad_values = jnp.einsum("BHLM,BHLd->BHMd", _dropped(numerators, keep), grad_sum) / (1 - rate)
-    grad_probs = _float32_product("BHLd,BHMd->BHLM", grad_sum, value) / (1 - rate)
-    grad_probs = _dropped(grad_probs, keep)
-    # Of the softmax: a row's gradient loses its mean under the probabilities, which is that of the
-    # context along the context.
-    mean = jnp.sum((grad_sum * context).astype(jnp.float32), axis=-1, keepdims=True)
+    # The context's gradient before its division by the softmax's denominator
+    grad_sum = (grad_context / total).astype(query.dtype)  # [B, H, L, d]
+    dropped = _dropped(numerators, keep)  # [B, H, L, M]
+    grad_value = jnp.einsum("BHLM,BHLd->BHMd", dropped, grad_sum) / (1 - rate)  # [B, H, M, d]
+    grad_kept = _float32_product("BHLd,BHMd->BHLM", grad_sum, value) / (1 - rate)
+    grad_probs = _dropped(grad_kept, keep)  # [B, H, L, M]
+    # A row's gradient loses its mean under the probabilities, which the context's gradient along
+    # the context is.
+    along = (grad_sum * context).astype(jnp.float32)  # [B, H, L, d]
+    mean = jnp.sum(along, axis=-1, keepdims=True)  # [B, H, L, 1]
     grad_scores = (numerators * (grad_probs - mean) + grad_scores_out).astype(query.dtype)
-    # Of the scores q kᵀ/√d.
-    grad_query = scale * jnp.einsum("BHLM,BHMd->BHLd", grad_scores, key)
-    grad_key = scale * jnp.einsum("BHLM,BHLd->BHMd", grad_scores, query)
-    return grad_query, grad_key, grad_values, None, None
+    grad_query = scale * jnp.einsum("BHLM,BHMd->BHLd", grad_scores, key)  # [B, H, L, d]
+    grad_key = scale * jnp.einsum("BHLM,BHLd->BHMd", grad_scores, query)  # [B, H, M, d]
+    return grad_query, grad_key, grad_value, None, None
 
 
 attention_in_heads.defvjp(_forward, _backward)
@@ -240,79 +248,54 @@ def _dropped(x: jax.Array, keep: jax.Array | None) -> jax.Array:
 
 
 def _float32_product(formula: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Compute the product that a formula of `einsum` names, as float32."""
     product: jax.Array = jnp.einsum(formula, x, y, preferred_element_type=jnp.float32)
     return product
 
 
 def by_tpu_kernel(
-    query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: AttentionMask,
+    settings: AttentionSettings,
+    dropout_key: Key,
 ) -> Attended:
     """Compute `attention` by a kernel on each TPU."""
     seeds = None
-    if call.rate > 0:
-        seeds = fold(call.dropout_key, Site.ATTENTION_PROBS)
-    # Of parts of one product XLA makes that product again.
+    if settings.dropout_rate > 0:
+        seeds = fold(dropout_key, Site.ATTENTION_PROBS)
+    # The three are slices of one product; given slices, XLA would compute it again.
     joined = jnp.concatenate([query, key, value], axis=-1)
-    static = _KernelSettings(call.heads, call.rate, call.with_scores, call.mask.half_window)
-    context, *scores = _by_kernel(joined, call.mask.segments, seeds, static)
-    return context, scores[0] if call.with_scores else None
-
-
-class _KernelSettings(NamedTuple):
-    """What the kernels are compiled for, as `AttentionCall` has it."""
-
-    heads: int
-    rate: float
-    with_scores: bool
-    half_window: int | None
+    context, *scores = _by_kernel(joined, mask.segments, seeds, settings)
+    if settings.with_scores:
+        return context, scores[0]
+    return context, None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _by_kernel(
-    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, static: _KernelSettings
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, settings: AttentionSettings
 ) -> tuple[jax.Array, ...]:
-    return _kernel_forward(joined, segments, seeds, static)[0]
+    """Compute contexts `[B, L, D]` and, where wanted, scores `[B, H, L, L]`, from queries, keys and
+    values side by side, `[B, L, 3 D]`."""
+    return _kernel_forward(joined, segments, seeds, settings)[0]
 
 
 def _kernel_forward(
-    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, static: _KernelSettings
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, settings: AttentionSettings
 ) -> tuple[tuple[jax.Array, ...], tuple[Any, ...]]:
-    def kernel(
-        joined: jax.Array, segments: jax.Array, seeds: jax.Array | None
-    ) -> tuple[jax.Array, ...]:
-        return attention_kernel.forward(
-            joined,
-            segments,
-            static.heads,
-            seeds=seeds,
-            rate=static.rate,
-            scores=static.with_scores,
-            half_window=static.half_window,
-        )
-
+    """Return `_by_kernel`'s results, and its arrays for the backward pass, which computes anew."""
+    kernel = functools.partial(attention_kernel.forward, settings=settings)
     inputs = (joined, segments, seeds)
     return on_each_device(kernel, BATCH_SHARDED, BATCH_SHARDED)(*inputs), inputs
 
 
 def _kernel_backward(
-    static: _KernelSettings, residuals: tuple[Any, ...], grads_out: tuple[jax.Array, ...]
+    settings: AttentionSettings, residuals: tuple[Any, ...], grads_out: tuple[jax.Array, ...]
 ) -> tuple[Any, ...]:
-    def kernel(
-        joined: jax.Array,
-        segments: jax.Array,
-        seeds: jax.Array | None,
-        *grads_out: jax.Array,
-    ) -> jax.Array:
-        return attention_kernel.backward(
-            joined,
-            segments,
-            *grads_out,
-            heads=static.heads,
-            seeds=seeds,
-            rate=static.rate,
-            half_window=static.half_window,
-        )
-
+    """Return the gradient by `joined`, `[B, L, 3 D]`, by the formulas of the kernel."""
+    kernel = functools.partial(attention_kernel.backward, settings=settings)
     sharded = on_each_device(kernel, BATCH_SHARDED, BATCH_SHARDED)
     return sharded(*residuals, *grads_out), None, None
 
@@ -320,14 +303,21 @@ def _kernel_backward(
 _by_kernel.defvjp(_kernel_forward, _kernel_backward)
 
 
-def by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array, call: AttentionCall) -> Attended:
+def by_cudnn(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: AttentionMask,
+    settings: AttentionSettings,
+    dropout_key: Key,
+) -> Attended:
     """Compute `attention` by cuDNN on GPUs, without dropout and scores."""
-    shape = (*query.shape[:2], call.heads, -1)
+    shape = (*query.shape[:2], settings.heads, -1)
     context = jax.nn.dot_product_attention(
         query.reshape(shape),
         key.reshape(shape),
         value.reshape(shape),
-        mask=call.mask.allowed,
+        mask=mask.allowed,
         implementation="cudnn",
     )
     return context.reshape(query.shape), None

@@ -15,7 +15,7 @@ _BITS = 24
 
 
 def stride(elements: int) -> int:
-    """Return what the counter grows by over so many elements."""
+    """Return what the counter grows by over so many elements, as an int32."""
     return (elements * GOLDEN + 2**31) % 2**32 - 2**31
 
 
@@ -34,4 +34,5 @@ def is_kept(hashed: jax.Array, rate: float) -> jax.Array:
 
 
 def _right(x: jax.Array, bits: int) -> jax.Array:
+    """Shift `x` to the right by so many bits, with zeros."""
     return jax.lax.shift_right_logical(x, jnp.full_like(x, bits))

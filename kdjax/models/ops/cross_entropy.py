@@ -37,7 +37,9 @@ def optimized(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def _forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, tuple[Any, ...]]:
-    log_total = log_sum_exp(logits)
+    """Compute −log p(label) = log Σ exp(logits) − the label's logit; the logits, labels and the
+    logarithm are stored."""
+    log_total = log_sum_exp(logits)  # [..., 1]
     if dispatch.platform() == "tpu":
         # A look-up would need the logits written out in float32.
         label_logits = jnp.sum(jnp.where(_is_label(labels, logits), logits, 0), axis=-1)
@@ -47,8 +49,9 @@ def _forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, tuple[Any
 
 
 def _backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[jax.Array, None]:
+    """Compute the gradient by the logits, dy (p − 1 at the label), `[..., V]`."""
     logits, labels, log_total = residuals
-    probs = jnp.exp(logits - log_total)
+    probs = jnp.exp(logits - log_total)  # [..., V]
     return grad_out[..., None] * (probs - _is_label(labels, logits)), None
 
 
@@ -62,4 +65,5 @@ def log_sum_exp(scores: jax.Array) -> jax.Array:
 
 
 def _is_label(labels: jax.Array, logits: jax.Array) -> jax.Array:
+    """Return which of the logits is the label's, bool `[..., V]`."""
     return labels[..., None] == jnp.arange(logits.shape[-1])

@@ -33,21 +33,21 @@ def is_reference_traced() -> bool:
 
 
 def choose(
-    reference: Callable[P, R], optimized: Callable[P, R], **kernels: Callable[P, R]
+    reference: Callable[P, R], optimized: Callable[P, R], **by_platform: Callable[P, R]
 ) -> Callable[P, R]:
     """Return the form of an operation to trace here.
 
     Args:
         reference: the form that is priced.
         optimized: the form that runs on every platform.
-        kernels: forms for a platform (`tpu=`, `gpu=`) that take the arrays at hand. Where a mesh
-            splits the work of a layer there are none.
+        by_platform: kernels of a platform (`tpu=`, `gpu=`) that take the arrays at hand. Where a
+            mesh splits the work of a layer none is chosen.
     """
     if is_reference_traced():
         return reference
     if layers_are_split():
         return optimized
-    return kernels.get(platform(), optimized)
+    return by_platform.get(platform(), optimized)
 
 
 def platform() -> str:

@@ -114,15 +114,18 @@ def keep_mask_by_seeds(seeds: jax.Array, shape: tuple[int, ...], rate: float) ->
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _by_seeds(x: jax.Array, seeds: jax.Array, rate: float) -> jax.Array:
+    """Compute `dropout` of `[B, ...]` by the seeds `[B, 2]` of a site."""
     keep = keep_mask_by_seeds(seeds, x.shape, rate)
     return jnp.where(keep, x * (1 / (1 - rate)), 0).astype(x.dtype)
 
 
 def _forward(x: jax.Array, seeds: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:
+    """Compute y = K ⊙ x/(1 − rate), K what is kept; the seeds are stored."""
     return _by_seeds(x, seeds, rate), seeds
 
 
 def _backward(rate: float, seeds: jax.Array, grad_out: jax.Array) -> tuple[jax.Array, None]:
+    """Compute dx = K ⊙ dy/(1 − rate)."""
     # The mask is computed again, not stored.
     return _by_seeds(grad_out, seeds, rate), None
 
@@ -131,4 +134,5 @@ _by_seeds.defvjp(_forward, _backward)
 
 
 def _is_key(key: Any) -> bool:
+    """Return whether a dropout key is a JAX key, not seeds of sequences."""
     return bool(jnp.issubdtype(key.dtype, jax.dtypes.prng_key))

@@ -53,18 +53,22 @@ def optimized(table: jax.Array, index: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _embed(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> jax.Array:
+    """Compute `embed` of a table of so many entries, of a type."""
     return jnp.take(table, index, axis=0).astype(jnp.float32)
 
 
 def _embed_forward(
     table: jax.Array, index: jax.Array, entries: int, dtype: str
 ) -> tuple[jax.Array, jax.Array]:
+    """Look vectors up, `[B, L, D]`; the indices are stored."""
     return _embed(table, index, entries, dtype), index
 
 
 def _embed_backward(
     entries: int, dtype: str, index: jax.Array, grad_out: jax.Array
 ) -> tuple[Any, ...]:
+    """Compute the table's gradient `[V, D]`: of each row the sum of dy over the places it was read
+    at."""
     # What is out of range adds nothing.
     zeros = jnp.zeros((entries, grad_out.shape[-1]), jnp.float32)
     return zeros.at[index].add(grad_out, mode="drop").astype(dtype), None
@@ -86,16 +90,19 @@ def tied_logits_optimized(x: jax.Array, table: jax.Array, bias: jax.Array) -> ja
 
 @jax.custom_vjp
 def _tied_logits(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+    """Compute `tied_logits` of a table of the type of `x`."""
     return _tied_logits_forward(x, table, bias)[0]
 
 
 def _tied_logits_forward(
     x: jax.Array, table: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Compute y = x Eᵀ + b `[..., V]`; x and E are stored."""
     return tied_logits_reference(x, table, bias), (x, table)
 
 
 def _tied_logits_backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
+    """Compute dx = dy E `[..., D]`, dE = dyᵀ x `[V, D]` and db, the sum of dy's rows, `[V]`."""
     x, table = residuals
     # The products are in the type of x, as forward.
     grad_logits = grad_out.astype(x.dtype)

@@ -40,11 +40,13 @@ def optimized(x: jax.Array, gate: jax.Array) -> jax.Array:
 
 
 def _forward(x: jax.Array, gate: jax.Array) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Compute GELU(u) ⊙ g; u and g are stored."""
     value, _ = value_and_derivative(x)
     return value * gate, (x, gate)
 
 
 def _backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
+    """Compute du = dy ⊙ g ⊙ GELU′(u) and dg = dy ⊙ GELU(u)."""
     x, gate = residuals
     value, derivative = value_and_derivative(x)
     return grad_out * gate * derivative, grad_out * value

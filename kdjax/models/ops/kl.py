@@ -54,19 +54,21 @@ def kl_of_log_probs(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _kl(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Compute `kl` of scores of float32 or wider."""
     return reference(student, teacher, where)
 
 
 def _forward(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    student_scores = _masked(student, where)
-    teacher_scores = _masked(teacher, where)
-    student_total = log_sum_exp(student_scores)
-    teacher_total = log_sum_exp(teacher_scores)
-    # log p = scores − log Σ exp scores.
-    student_log_probs = student_scores - student_total
-    teacher_log_probs = teacher_scores - teacher_total
+    """Compute KL = Σ_V p_t (log p_t − log p_s); the scores, KL and log Σ exp scores are stored."""
+    student_scores = _masked(student, where)  # [..., V]
+    teacher_scores = _masked(teacher, where)  # [..., V]
+    student_total = log_sum_exp(student_scores)  # [..., 1]
+    teacher_total = log_sum_exp(teacher_scores)  # [..., 1]
+    # log p = scores − log Σ exp scores
+    student_log_probs = student_scores - student_total  # [..., V]
+    teacher_log_probs = teacher_scores - teacher_total  # [..., V]
     divergence = jnp.sum(
         jnp.exp(teacher_log_probs) * (teacher_log_probs - student_log_probs), axis=-1
     )
@@ -74,14 +76,16 @@ def _forward(
 
 
 def _backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+    """Compute the gradients by the scores, g that by KL: g (p_s − p_t) by the student's, and
+    g p_t (log p_t − log p_s − KL) by the teacher's."""
     student, teacher, where, divergence, student_total, teacher_total = residuals
     # Computed again: to store them would take an array as large as the scores.
-    student_log_probs = _masked(student, where) - student_total
-    teacher_log_probs = _masked(teacher, where) - teacher_total
-    student_probs = jnp.exp(student_log_probs)
-    teacher_probs = jnp.exp(teacher_log_probs)
-    grad = grad_out[..., None]
-    grad_student = grad * (student_probs - teacher_probs)
+    student_log_probs = _masked(student, where) - student_total  # [..., V]
+    teacher_log_probs = _masked(teacher, where) - teacher_total  # [..., V]
+    student_probs = jnp.exp(student_log_probs)  # [..., V]
+    teacher_probs = jnp.exp(teacher_log_probs)  # [..., V]
+    grad = grad_out[..., None]  # [..., 1]
+    grad_student = grad * (student_probs - teacher_probs)  # [..., V]
     # XLA drops it where nobody reads it.
     grad_teacher = grad * (
         teacher_probs * (teacher_log_probs - student_log_probs - divergence[..., None])
@@ -93,6 +97,7 @@ _kl.defvjp(_forward, _backward)
 
 
 def _masked(scores: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Return the scores `[..., V]`, `_MASKED` outside `where`."""
     if where is None:
         return scores
     return jnp.where(where, scores, _MASKED)

@@ -1,7 +1,8 @@
 """LayerNorm over the last axis (Ba et al. 2016, arXiv 1607.06450), with statistics in float32.
 
 The variance is that of the centred x: E[x²] − E[x]² cancels where trained encoders have outlier
-features. B batch, L length, D width.
+features. B batch, L length, D width; μ and σ² mean and variance of a row, r = 1/√(σ² + ε),
+x̂ = (x − μ) r, γ scale, β bias; dX the gradient of the loss by X.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from kdjax.models.ops import dispatch
 from kdjax.models.ops.dtypes import at_least_float32
 from kdjax.models.ops.kernels import layer_norm as layer_norm_kernel
+from kdjax.models.ops.linear import leading_axes
 from kdjax.models.ops.sharding import BATCH_SHARDED, REPLICATED, on_each_device
 
 
@@ -27,11 +29,11 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: 
         bias: `[D]`; None: there is none.
         epsilon: ε, what is added to the variance.
     """
-    kernels = {}
+    by_platform = {}
     # A kernel takes a bias: of one that is not there it adds zeros, which nobody learns.
     if x.ndim == 3 and layer_norm_kernel.fits(x.shape[1], x.shape[2]):
-        kernels["tpu"] = by_tpu_kernel
-    form = dispatch.choose(reference, optimized, **kernels)
+        by_platform["tpu"] = by_tpu_kernel
+    form = dispatch.choose(reference, optimized, **by_platform)
     if bias is None and form is by_tpu_kernel:
         bias = jnp.zeros_like(scale)
     return form(x, scale, bias, epsilon)
@@ -43,8 +45,10 @@ def reference(x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: f
     mean = jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
     factor = jax.lax.rsqrt(variance + epsilon) * scale
-    scaled = (wide - mean) * factor
-    return (scaled if bias is None else scaled + bias).astype(x.dtype)
+    out = (wide - mean) * factor
+    if bias is not None:
+        out = out + bias
+    return out.astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -56,27 +60,34 @@ def optimized(x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: f
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array | None, epsilon: float
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    wide = x.astype(jnp.float32)
-    mean = jnp.mean(wide, axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True) + epsilon)
-    scaled = (wide - mean) * inverse * scale
-    out = (scaled if bias is None else scaled + bias).astype(x.dtype)
-    return out, (x, mean, inverse, scale, bias)
+    """Compute y = γ ⊙ x̂ + β; x, μ, r, γ and β are stored."""
+    wide = x.astype(jnp.float32)  # [..., D]
+    mean = jnp.mean(wide, axis=-1, keepdims=True)  # [..., 1]
+    variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)  # [..., 1]
+    inverse = jax.lax.rsqrt(variance + epsilon)  # [..., 1]
+    out = (wide - mean) * inverse * scale  # [..., D]
+    if bias is not None:
+        out = out + bias
+    return out.astype(x.dtype), (x, mean, inverse, scale, bias)
 
 
 def _backward(epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
+    """Compute, with g = γ ⊙ dy: dx = r (g − mean(g) − x̂ ⊙ mean(g ⊙ x̂)), and, summed over the rows,
+    dγ = Σ dy ⊙ x̂ and dβ = Σ dy."""
     x, mean, inverse, scale, bias = residuals
-    normalized = (x.astype(jnp.float32) - mean) * inverse
-    wide_grad = grad_out.astype(jnp.float32)
-    grad_normalized = wide_grad * scale
+    normalized = (x.astype(jnp.float32) - mean) * inverse  # [..., D]
+    wide_grad = grad_out.astype(jnp.float32)  # [..., D]
+    grad_normalized = wide_grad * scale  # [..., D]
     # Statistics depend on every x of a row: the gradient loses its mean, and what lies along the
     # normalized row.
-    grad_mean = jnp.mean(grad_normalized, axis=-1, keepdims=True)
-    along = jnp.mean(grad_normalized * normalized, axis=-1, keepdims=True)
-    grad_x = inverse * (grad_normalized - grad_mean - normalized * along)
-    rows = tuple(range(x.ndim - 1))
-    grad_scale = jnp.sum(wide_grad * normalized, axis=rows)
-    grad_bias = None if bias is None else jnp.sum(wide_grad, axis=rows)
+    grad_mean = jnp.mean(grad_normalized, axis=-1, keepdims=True)  # [..., 1]
+    along = jnp.mean(grad_normalized * normalized, axis=-1, keepdims=True)  # [..., 1]
+    grad_x = inverse * (grad_normalized - grad_mean - normalized * along)  # [..., D]
+    axes = leading_axes(x)
+    grad_scale = jnp.sum(wide_grad * normalized, axis=axes)  # [D]
+    grad_bias = None
+    if bias is not None:
+        grad_bias = jnp.sum(wide_grad, axis=axes)  # [D]
     return grad_x.astype(x.dtype), grad_scale, grad_bias
 
 
@@ -99,12 +110,16 @@ def by_tpu_kernel(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: floa
 def _tpu_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Compute y by the kernel; x and γ are stored, statistics are computed again."""
     return by_tpu_kernel(x, scale, bias, epsilon), (x, scale)
 
 
 def _tpu_backward(
     epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array
 ) -> tuple[Any, ...]:
+    """Compute dx, dγ and dβ by the kernel, by the formulas of `_backward`; sums are joined over
+    devices."""
+
     def kernel(x: jax.Array, scale: jax.Array, grad_out: jax.Array) -> tuple[Any, ...]:
         width = x.shape[-1]
         grad_x, *sums = layer_norm_kernel.backward(

@@ -17,7 +17,7 @@ Biases = Sequence[jax.Array | None]
 
 
 def linear(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool = False
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, feeds_activation: bool = False
 ) -> jax.Array:
     """Compute x W + b in the type of `x`.
 
@@ -25,12 +25,12 @@ def linear(
         x: `[..., D]`.
         kernel: W, `[D, E]`.
         bias: b, `[E]`; None: there is none.
-        activated: whether an elementwise function follows.
+        feeds_activation: whether an elementwise function follows.
 
     Returns:
         `[..., E]`.
     """
-    return dispatch.choose(reference, optimized)(x, kernel, bias, activated)
+    return dispatch.choose(reference, optimized)(x, kernel, bias, feeds_activation)
 
 
 def linear_each(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
@@ -51,18 +51,20 @@ def linear_each(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> l
 
 
 def reference(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, feeds_activation: bool
 ) -> jax.Array:
     """Compute `linear` in plain JAX."""
     product = x @ kernel.astype(x.dtype)
-    return product if bias is None else product + bias.astype(x.dtype)
+    if bias is None:
+        return product
+    return product + bias.astype(x.dtype)
 
 
 def optimized(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, feeds_activation: bool
 ) -> jax.Array:
     """Compute `linear` with the bias's gradient summed in float32."""
-    return _linear(x, cast(kernel, x.dtype), bias, activated)
+    return _linear(x, cast(kernel, x.dtype), bias, feeds_activation)
 
 
 def linear_apart(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
@@ -73,39 +75,48 @@ def linear_apart(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> 
 def linear_joined(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
     """Compute `linear_each` by one product."""
     present = [bias for bias in biases if bias is not None]
-    joined_bias = jnp.concatenate(present, axis=-1) if present else None
+    joined_bias = None
+    if present:
+        joined_bias = jnp.concatenate(present, axis=-1)
     joined = linear(x, jnp.concatenate(kernels, axis=-1), joined_bias)
     return jnp.split(joined, len(kernels), axis=-1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool) -> jax.Array:
-    return _forward(x, kernel, bias, activated)[0]
+def _linear(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, feeds_activation: bool
+) -> jax.Array:
+    """Compute `linear` of a kernel of the type of `x`."""
+    return _forward(x, kernel, bias, feeds_activation)[0]
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, activated: bool
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, feeds_activation: bool
 ) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Compute y = x W + b; x, W and b are stored."""
     # A plain product, which `compute.remat: dots` finds.
-    return reference(x, kernel, bias, activated), (x, kernel, bias)
+    return reference(x, kernel, bias, feeds_activation), (x, kernel, bias)
 
 
-def _backward(activated: bool, residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
+def _backward(
+    feeds_activation: bool, residuals: tuple[Any, ...], grad_out: jax.Array
+) -> tuple[Any, ...]:
+    """Compute dx = dy Wᵀ `[..., D]`, dW = xᵀ dy `[D, E]` and db, the sum of dy's rows, `[E]`."""
     x, kernel, bias = residuals
     grad_bias = None
     if bias is not None:
-        grad_bias = _bias_gradient(grad_out, activated)
+        grad_bias = _bias_gradient(grad_out, feeds_activation)
     return grad_out @ kernel.T, weight_gradient(x, grad_out), grad_bias
 
 
 _linear.defvjp(_forward, _backward)
 
 
-def _bias_gradient(grad_out: jax.Array, activated: bool) -> jax.Array:
+def _bias_gradient(grad_out: jax.Array, feeds_activation: bool) -> jax.Array:
     """Sum the gradient of a linear layer's result over its rows, in float32."""
-    if activated and dispatch.on_tpu():
+    if feeds_activation and dispatch.on_tpu():
         # The sums join the elementwise work that makes the gradient, and cost next to nothing.
-        return jnp.sum(grad_out, axis=_leading_axes(grad_out), dtype=jnp.float32)
+        return jnp.sum(grad_out, axis=leading_axes(grad_out), dtype=jnp.float32)
     return column_sums(grad_out)
 
 
@@ -115,7 +126,7 @@ def weight_gradient(x: jax.Array, grad_out: jax.Array) -> jax.Array:
         # XLA's CPU compiler copies the first operand to transpose it: here the smaller one, and
         # then the small result.
         return weight_gradient(grad_out, x).T
-    axes = _leading_axes(x)
+    axes = leading_axes(x)
     product: jax.Array = jax.lax.dot_general(x, grad_out, ((axes, axes), ((), ())))
     return product
 
@@ -126,13 +137,13 @@ def column_sums(x: jax.Array) -> jax.Array:
     # turning the matmul back into that sum.
     rows = 8 if dispatch.on_tpu() else 1
     ones = jax.lax.optimization_barrier(jnp.ones((*x.shape[:-1], rows), x.dtype))
-    axes = _leading_axes(x)
+    axes = leading_axes(x)
     sums: jax.Array = jax.lax.dot_general(
         ones, x, ((axes, axes), ((), ())), preferred_element_type=jnp.float32
     )
     return sums[0]
 
 
-def _leading_axes(x: jax.Array) -> tuple[int, ...]:
+def leading_axes(x: jax.Array) -> tuple[int, ...]:
     """Return all axes but the last."""
     return tuple(range(x.ndim - 1))

@@ -52,11 +52,12 @@ def relation_kl(
     """
     student = merge_heads(student)
     teacher = merge_heads(teacher)
-    kernels = {}
+    by_platform = {}
     if relations_kernel.fits(student.shape[1], (student.shape[2], teacher.shape[2]), heads):
-        kernels["tpu"] = by_tpu_kernel
+        by_platform["tpu"] = by_tpu_kernel
     # Everywhere else what is optimized is the KL.
-    return dispatch.choose(reference, reference, **kernels)(student, teacher, heads, mask)
+    form = dispatch.choose(reference, reference, **by_platform)
+    return form(student, teacher, heads, mask)
 
 
 def reference(student: jax.Array, teacher: jax.Array, heads: int, mask: AttentionMask) -> jax.Array:
@@ -81,12 +82,14 @@ def by_tpu_kernel(
 def _by_kernel(
     student: jax.Array, teacher: jax.Array, segments: jax.Array, heads: int
 ) -> jax.Array:
+    """Compute Σ_heads KL(R_t‖R_s) of each row, `[B, L]`, of X `[B, L, D]` of both models."""
     return _kernel_forward(student, teacher, segments, heads)[0]
 
 
 def _kernel_forward(
     student: jax.Array, teacher: jax.Array, segments: jax.Array, heads: int
 ) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Return `_by_kernel`'s result, and its arrays for the backward pass, which computes anew."""
     kernel = functools.partial(relations_kernel.forward, heads=heads)
     inputs = (student, teacher, segments)
     divergence: jax.Array = on_each_device(kernel, (BATCH_SHARDED,) * 3, BATCH_SHARDED)(*inputs)
@@ -96,6 +99,8 @@ def _kernel_forward(
 def _kernel_backward(
     heads: int, residuals: tuple[Any, ...], grad_out: jax.Array
 ) -> tuple[jax.Array, None, None]:
+    """Compute the gradient by the student's X, `[B, L, D]`, by the formula of the kernel; the
+    teacher's is none."""
     kernel = functools.partial(relations_kernel.backward, heads=heads)
     sharded = on_each_device(kernel, (BATCH_SHARDED,) * 4, BATCH_SHARDED)
     return sharded(*residuals, grad_out), None, None

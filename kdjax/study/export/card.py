@@ -11,7 +11,7 @@ import kdjax
 from kdjax.config import ModelConfig
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.models import Model, count_params
-from kdjax.models.families import door
+from kdjax.models.families import transformers_classes
 from kdjax.models.families.task_heads import TASK_HEADS
 from kdjax.report import numbers
 from kdjax.report.phrases import counted
@@ -188,7 +188,7 @@ def _loading(exported: ExportedModel) -> str:
 
 def _has_pooler(config: ModelConfig) -> bool:
     """Return whether the class of transformers has a pooler beside the encoder."""
-    stored = door.class_of(config)
+    stored = transformers_classes.class_of(config)
     return stored is not None and stored.has_pooler
 
 
@@ -205,7 +205,7 @@ def _limits(exported: ExportedModel) -> str:
             f"That is fewer than {USABLE_POSITIONS}: cut texts to {config.max_positions:,} tokens, "
             "special ones included."
         )
-    stored = door.class_of(config)
+    stored = transformers_classes.class_of(config)
     if exported.tuned is None and not exported.has_mlm_head:
         if exported.run.arm.trains_mlm_head:
             lines.append("Its MLM head is left out: nothing here reads it.")

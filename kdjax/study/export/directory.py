@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from kdjax.errors import InputError
 from kdjax.models import Model
-from kdjax.models.families.task_heads import TaskHead
+from kdjax.models.families.task_heads import FinetunedHead
 from kdjax.models.hf import WRITTEN, write_files
 from kdjax.study.export.tokenizer import adapt_tokenizer
 
@@ -39,7 +39,7 @@ def write_directory(
     *,
     tokenizer: Path,
     card: str,
-    head: TaskHead | None = None,
+    head: FinetunedHead | None = None,
     library: Format = "transformers",
     seq_len: int = 0,
 ) -> None:

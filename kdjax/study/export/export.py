@@ -12,7 +12,7 @@ from typing import Any, get_args
 from kdjax.data.tasks.predictions import check_empty
 from kdjax.errors import InputError
 from kdjax.models import Model
-from kdjax.models.families import door
+from kdjax.models.families import transformers_classes
 from kdjax.models.families.task_heads import check_head_exportable
 from kdjax.progress import Reporter
 from kdjax.storage import hub_push, locks
@@ -84,7 +84,7 @@ def export_run(run_dir: Path, out: Path, options: ExportOptions = ExportOptions(
         protocol = check_task(run, options.task, options.protocol)
         check_head_exportable(run.arm.student, run.finetuning.pool)
     else:
-        door.check_exportable(run.arm.student)
+        transformers_classes.check_exportable(run.arm.student)
     license_name = names.check_license(options.license)
     check_empty(out)
     targets: dict[str, HubName] = {}

@@ -18,7 +18,7 @@ from kdjax.evaluation.finetuning.by_protocol import encoder_of, key_of_one
 from kdjax.evaluation.finetuning.saved import RunningState
 from kdjax.evaluation.finetuning.scoring import score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.models.families.task_heads import TaskHead
+from kdjax.models.families.task_heads import FinetunedHead
 from kdjax.progress import Reporter
 from kdjax.study.runs.recorded_run import RecordedRun
 from kdjax.study.runs.retuning import (
@@ -51,7 +51,7 @@ class TunedStudent:
     task: str
     protocol: str
     encoder: Mapping[str, Any]
-    head: TaskHead
+    head: FinetunedHead
     trial: FinetuningTrial
     as_recorded: str
 
@@ -131,7 +131,7 @@ def tune_again(
         task=task_name,
         protocol=protocol,
         encoder=jax.device_get(model.encoder),
-        head=TaskHead(_head_params(model), run.finetuning.pool, task.classes),
+        head=FinetunedHead(_head_params(model), run.finetuning.pool, task.classes),
         trial=trial,
         as_recorded=comparison(recorded, trial),
     )

@@ -24,7 +24,7 @@ from kdjax.models import (
     save_pretrained,
     zoo,
 )
-from kdjax.models.families import door
+from kdjax.models.families import transformers_classes
 from kdjax.models.families.roformer import halves_of_neighbours, neighbours_of_halves
 from tests.golden import record_families
 from tests.golden.record_families import BATCH, FAMILIES, RELATIVES, params_of
@@ -137,7 +137,7 @@ def test_model_saved_as_a_class_of_transformers_has_its_features(name: str) -> N
     """They were recorded by `python -m tests.golden.record_families`: transformers reads what was
     saved, in PyTorch."""
     config = CONFIGS[name]
-    assert door.to_json(config, mlm=True)["model_type"] == name.split(maxsplit=1)[0]
+    assert transformers_classes.to_json(config, mlm=True)["model_type"] == name.split(maxsplit=1)[0]
     layers = frozenset(range(1, config.layers + 1))
     request = FeatureRequest(layers, layers, layers, layers, hidden=layers | {0}, token_logits=True)
     if name not in record_families.WITH_FEATURES:

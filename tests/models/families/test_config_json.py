@@ -9,7 +9,7 @@ import pytest
 from kdjax.config import ModelConfig, ModelSpec
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.models.families import door
+from kdjax.models.families import transformers_classes
 
 ROBERTA_BASE = {
     "model_type": "roberta",
@@ -35,7 +35,7 @@ MODERNBERT_BASE = {
 
 
 def read(**settings: Any) -> ModelConfig:
-    return door.from_json(settings, "config.json")
+    return transformers_classes.from_json(settings, "config.json")
 
 
 def test_roberta_has_as_many_positions_as_rows_behind_the_padding_tokens() -> None:
@@ -43,7 +43,7 @@ def test_roberta_has_as_many_positions_as_rows_behind_the_padding_tokens() -> No
     expected = zoo.resolve(ModelSpec(family="roberta", size="base", pad_token_id=1))
     assert config == expected
     assert config.max_positions == 512
-    written = door.to_json(config, mlm=True)
+    written = transformers_classes.to_json(config, mlm=True)
     assert {name: written[name] for name in ROBERTA_BASE} == ROBERTA_BASE
 
 
@@ -51,7 +51,7 @@ def test_roberta_has_as_many_positions_as_rows_behind_the_padding_tokens() -> No
 def test_relatives_of_roberta_are_read_and_written_under_their_own_type(model_type: str) -> None:
     config = read(**{**ROBERTA_BASE, "model_type": model_type})
     assert config.family == model_type
-    assert door.to_json(config, mlm=False)["model_type"] == model_type
+    assert transformers_classes.to_json(config, mlm=False)["model_type"] == model_type
 
 
 def test_distilberts_own_names_are_read() -> None:
@@ -153,7 +153,7 @@ def test_model_that_this_package_does_not_compute_is_refused(
     settings: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=words) as refused:
-        door.from_json(settings, "config.json")
+        transformers_classes.from_json(settings, "config.json")
     assert "\n" not in str(refused.value)
 
 
@@ -163,7 +163,7 @@ def test_model_that_this_package_does_not_compute_is_refused(
     ids=str,
 )
 def test_settings_of_no_class_are_of_bert_alone(changes: dict[str, Any]) -> None:
-    assert door.class_of(zoo.resolve(ModelSpec(size="2x64", **changes))) is None
+    assert transformers_classes.class_of(zoo.resolve(ModelSpec(size="2x64", **changes))) is None
     with pytest.raises(InputError, match="as every roberta has it; family bert takes any"):
         zoo.resolve(ModelSpec(family="roberta", size="2x64", **changes))
 
@@ -185,5 +185,5 @@ def test_model_of_no_class_is_refused_for_transformers_with_the_nearest(
     changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        door.check_exportable(zoo.resolve(ModelSpec(size="2x64", **changes)))
-    door.check_exportable(zoo.resolve(ModelSpec(size="2x64")))
+        transformers_classes.check_exportable(zoo.resolve(ModelSpec(size="2x64", **changes)))
+    transformers_classes.check_exportable(zoo.resolve(ModelSpec(size="2x64")))

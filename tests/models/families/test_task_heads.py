@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from kdjax.errors import InputError
 from kdjax.models import classify
-from kdjax.models.families.task_heads import TaskHead, check_head_exportable
+from kdjax.models.families.task_heads import FinetunedHead, check_head_exportable
 from kdjax.models.hf import write_files
 from tests.golden import record_task_heads
 from tests.golden.record_families import BATCH, FAMILIES, RELATIVES
@@ -50,7 +50,7 @@ def test_config_of_a_fine_tuned_model_names_class_labels_and_problem(tmp_path: P
 def test_regression_has_one_output_and_says_so(tmp_path: Path) -> None:
     model, head = model_with_head("modernbert by the mean")
     output = {name: jnp.asarray(leaf)[..., :1] for name, leaf in head.params["output"].items()}
-    write_files(tmp_path, model, head=TaskHead({**head.params, "output": output}, "mean", ()))
+    write_files(tmp_path, model, head=FinetunedHead({**head.params, "output": output}, "mean", ()))
     settings = json.loads((tmp_path / "config.json").read_text())
     assert settings["problem_type"] == "regression"
     assert settings["id2label"] == {"0": "LABEL_0"}

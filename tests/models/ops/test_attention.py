@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.models.ops.attention import attention_in_heads
+from kdjax.models.ops.attention import attention_in_heads, segment_mask
+from tests.doctests import check_example
 from tests.models.ops.examples import (
     BF16,
     F32,
@@ -73,3 +74,7 @@ def test_attention_stores_one_array_of_the_square_of_the_length_and_what_dropout
     # Of that size: the probabilities, and a bit of dropout for each. Scores are not kept.
     square = sorted(str(dtype) for shape, dtype in stored if shape == (2, 3, 10, 10))
     assert square == ["bfloat16", "bool"]
+
+
+def test_example_of_a_mask_prints_what_it_says() -> None:
+    check_example(segment_mask, {"segment_mask": segment_mask, "jnp": jnp})

@@ -19,17 +19,17 @@ def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return x @ kernel + bias
 
 
-@pytest.mark.parametrize("activated", [False, True])
+@pytest.mark.parametrize("feeds_activation", [False, True])
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_linear_computes_plain_linear_on_every_platform(
-    monkeypatch: pytest.MonkeyPatch, dtype: Any, platform: str, activated: bool
+    monkeypatch: pytest.MonkeyPatch, dtype: Any, platform: str, feeds_activation: bool
 ) -> None:
     monkeypatch.setattr(dispatch, "platform", lambda: platform)
     x = drawn(3, 10, 12, dtype=dtype)
     kernel = drawn(12, 20, seed=1)
     bias = drawn(20, seed=2)
-    out = assert_computes(lambda *args: ops.linear(*args, activated), plain, x, kernel, bias)
+    out = assert_computes(lambda *args: ops.linear(*args, feeds_activation), plain, x, kernel, bias)
     assert out.dtype == dtype
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from kdjax.models.ops.kernels.tiles import (
     X_Y,
     X_YT,
     XT_Y,
+    AttentionSettings,
     dot,
     largest_block,
     out_of_sight,
@@ -71,12 +72,8 @@ def has_whole_tiles(length: int, width: int, heads: int) -> bool:
 def forward(
     joined: jax.Array,
     segments: jax.Array,
-    heads: int,
-    *,
-    seeds: jax.Array | None = None,
-    rate: float = 0.0,
-    scores: bool = False,
-    half_window: int | None = None,
+    seeds: jax.Array | None,
+    settings: AttentionSettings,
     interpret: bool = False,
 ) -> tuple[jax.Array, ...]:
     """Compute (M ⊙ softmax(q kᵀ/√d)) v of each head, over the keys of a position's own segment.
@@ -86,12 +83,9 @@ def forward(
     Args:
         joined: queries, keys and values, one after another in `[B, L, 3 D]`.
         segments: segment number of each position, int32 `[B, L]`.
-        heads: H; it divides D.
         seeds: seeds of the probabilities' dropout, int32 `[B, 2]`
             (`ops.dropout.keep_mask_by_seeds`); None: there is no dropout.
-        rate: probability that dropout zeroes a probability.
-        scores: whether q kᵀ/√d is returned too.
-        half_window: positions that a position sees to either side; None: all of its segment's.
+        settings: heads, dropout, window, and whether q kᵀ/√d is returned too.
         interpret: whether it runs as plain JAX, on any device.
 
     Returns:
@@ -100,22 +94,19 @@ def forward(
     """
     batch, length, joined_width = joined.shape
     shapes: list[tuple[int, ...]] = [(batch, length, joined_width // 3)]
-    if scores:
-        shapes.append((batch, heads, length, length))
-    settings = _Settings(heads, rate if seeds is not None else None, half_window)
+    if settings.with_scores:
+        shapes.append((batch, settings.heads, length, length))
     return _call(_forward, [joined], segments, shapes, settings, seeds, interpret)
 
 
 def backward(
     joined: jax.Array,
     segments: jax.Array,
+    seeds: jax.Array | None,
     grad_context: jax.Array,
     grad_scores: jax.Array | None = None,
     *,
-    heads: int,
-    seeds: jax.Array | None = None,
-    rate: float = 0.0,
-    half_window: int | None = None,
+    settings: AttentionSettings,
     interpret: bool = False,
 ) -> jax.Array:
     """Compute the gradient by `joined` from the gradients by `forward`'s results.
@@ -124,7 +115,7 @@ def backward(
     gradient by returned scores; dq = dS k/√d, dk = dSᵀ q/√d, dv = (M ⊙ P)ᵀ dO.
 
     Args:
-        joined, segments, heads, seeds, rate, half_window, interpret: as for `forward`.
+        joined, segments, seeds, settings, interpret: as for `forward`.
         grad_context: gradient by the contexts, `[B, L, D]`.
         grad_scores: gradient by the scores, `[B, H, L, L]`, or None where `forward` returned none.
 
@@ -134,22 +125,7 @@ def backward(
     arrays = [joined, grad_context]
     if grad_scores is not None:
         arrays.append(grad_scores)
-    settings = _Settings(heads, rate if seeds is not None else None, half_window)
     return _call(_backward, arrays, segments, [joined.shape], settings, seeds, interpret)[0]
-
-
-class _Settings(NamedTuple):
-    """What both kernels are compiled for.
-
-    Attributes:
-        heads: H.
-        rate: dropout probability; None: there is no dropout.
-        half_window: positions that a position sees to either side; None: all of its segment's.
-    """
-
-    heads: int
-    rate: float | None
-    half_window: int | None
 
 
 def _call(
@@ -157,7 +133,7 @@ def _call(
     arrays: list[jax.Array],
     segments: jax.Array,
     shapes: list[tuple[int, ...]],
-    settings: _Settings,
+    settings: AttentionSettings,
     seeds: jax.Array | None,
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
@@ -210,14 +186,14 @@ def _call(
     return tuple(results)
 
 
-def _forward(segments: Any, *refs: Any, settings: _Settings) -> None:
+def _forward(segments: Any, *refs: Any, settings: AttentionSettings) -> None:
     """Write (M ⊙ P) v of a block's sequences and, where there is a reference for it, S."""
-    seeds, joined, out, *scores_out = _with_seeds(refs, settings.rate)
+    seeds, joined, out, *scores_out = _with_seeds(refs, settings.dropout_rate)
     heads = settings.heads
 
     def sequence(n: jax.Array, _: None) -> None:
         masked = out_of_sight(segments[n], settings.half_window)
-        drop = _dropout(seeds, n, joined.shape[1], settings.rate)
+        drop = _dropout(seeds, n, joined.shape[1], settings.dropout_rate)
         contexts = []
         for h in range(heads):
             query, key, value = _head(joined, n, h, heads)
@@ -232,9 +208,9 @@ def _forward(segments: Any, *refs: Any, settings: _Settings) -> None:
     jax.lax.fori_loop(0, len(out), sequence, None)
 
 
-def _backward(segments: Any, *refs: Any, settings: _Settings) -> None:
+def _backward(segments: Any, *refs: Any, settings: AttentionSettings) -> None:
     """Write dq, dk and dv of a block's sequences, by the formulas of `backward`."""
-    seeds, joined, grad_context, *grad_scores_out, out = _with_seeds(refs, settings.rate)
+    seeds, joined, grad_context, *grad_scores_out, out = _with_seeds(refs, settings.dropout_rate)
     block, length, width = grad_context.shape
     heads = settings.heads
     d = width // heads
@@ -242,7 +218,7 @@ def _backward(segments: Any, *refs: Any, settings: _Settings) -> None:
 
     def sequence(n: jax.Array, _: None) -> None:
         masked = out_of_sight(segments[n], settings.half_window)
-        drop = _dropout(seeds, n, length, settings.rate)
+        drop = _dropout(seeds, n, length, settings.dropout_rate)
         grads_query = []
         grads_key = []
         grads_value = []
@@ -267,15 +243,15 @@ def _backward(segments: Any, *refs: Any, settings: _Settings) -> None:
     jax.lax.fori_loop(0, block, sequence, None)
 
 
-def _with_seeds(refs: tuple[Any, ...], rate: float | None) -> tuple[Any, ...]:
+def _with_seeds(refs: tuple[Any, ...], rate: float) -> tuple[Any, ...]:
     """Return a kernel's arrays behind the dropout's seeds, None where there is no dropout."""
-    if rate is None:
+    if rate == 0:
         return (None, *refs)
     return refs
 
 
 def _dropout(
-    seeds: Any, n: jax.Array, length: int, rate: float | None
+    seeds: Any, n: jax.Array, length: int, rate: float
 ) -> Callable[[jax.Array, int], jax.Array]:
     """Return a function from `[L, L]` and a head's number to M ⊙ `[L, L]`, for one sequence.
 
@@ -283,9 +259,9 @@ def _dropout(
         seeds: the block's seeds, `[sequences, 2, L]`.
         n: number of the sequence in the block.
         length: L.
-        rate: dropout probability; None: the function returns its argument.
+        rate: dropout probability; 0: the function returns its argument.
     """
-    if rate is None:
+    if rate == 0:
         return lambda x, h: x
     # The counter that `ops.dropout` gives an element of [H, L, L].
     row = jax.lax.broadcasted_iota(jnp.int32, (length, length), 0)

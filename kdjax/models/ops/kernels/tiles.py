@@ -1,7 +1,9 @@
-"""What kernels share: products of matrices in on-chip memory, masks and blocks. L length."""
+"""What kernels share: attention's settings, products of matrices in on-chip memory, masks and
+blocks. L length."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,6 +17,23 @@ X_Y = (((1,), (0,)), ((), ()))
 """The axes of x y."""
 XT_Y = (((0,), (0,)), ((), ()))
 """The axes of xᵀ y."""
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """What attention is compiled for besides shapes, the same for each of its forms; hashable.
+
+    Attributes:
+        heads: H; it divides the width.
+        dropout_rate: probability that dropout zeroes a probability; 0: there is no dropout.
+        half_window: positions that a position sees to either side; None: all of its segment's.
+        with_scores: whether the scores are wanted; the forms in plain JAX return them always.
+    """
+
+    heads: int
+    dropout_rate: float = 0.0
+    half_window: int | None = None
+    with_scores: bool = False
 
 
 def out_of_sight(segments: jax.Array, half_window: int | None = None) -> jax.Array:

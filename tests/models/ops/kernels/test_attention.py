@@ -13,6 +13,7 @@ import pytest
 
 from kdjax.models.ops.dropout import keep_mask_by_seeds, sequence_seeds
 from kdjax.models.ops.kernels import attention
+from kdjax.models.ops.kernels.tiles import AttentionSettings
 from tests.models.ops.examples import (
     BF16,
     F32,
@@ -76,13 +77,16 @@ def run(
     segments: jax.Array,
     grad_context: jax.Array,
     grad_scores: jax.Array | None,
-    **options: Any,
+    seeds: jax.Array | None = None,
+    rate: float = 0.0,
+    half_window: int | None = None,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """Return the results of both kernels, run as plain JAX."""
-    options = {"heads": HEADS, "interpret": True, **options}
-    with_scores = grad_scores is not None
-    out = attention.forward(joined, segments, scores=with_scores, **options)
-    return out, attention.backward(joined, segments, grad_context, grad_scores, **options)
+    settings = AttentionSettings(HEADS, rate, half_window, with_scores=grad_scores is not None)
+    arrays = (joined, segments, seeds)
+    out = attention.forward(*arrays, settings, interpret=True)
+    grads_out = (grad_context, grad_scores)
+    return out, attention.backward(*arrays, *grads_out, settings=settings, interpret=True)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ def test_kernel_computes_plain_attention_and_drops_out_the_same_probabilities(
     dtype: Any, with_scores: bool, dropout: bool
 ) -> None:
     joined, segment_ids, grad_context, grad_scores = inputs(3, dtype)
-    options = {}
+    options: dict[str, Any] = {}
     if dropout:
         options = {"seeds": sequence_seeds(jax.random.key(4), 3), "rate": 0.3}
     # Results in the inputs' type, whatever was computed with inside.
@@ -133,9 +137,10 @@ def test_kernel_does_not_depend_on_how_many_sequences_a_step_of_its_grid_takes(
 def test_position_sees_its_own_segment_alone() -> None:
     joined, segment_ids, *_ = inputs(1, F32)
     moved = joined.at[0, 50].add(1.0)
-    before = attention.forward(joined, segment_ids, HEADS, interpret=True)[0]
+    settings = AttentionSettings(HEADS)
+    before = attention.forward(joined, segment_ids, None, settings, interpret=True)[0]
     # A position of the third segment is changed.
-    after = attention.forward(moved, segment_ids, HEADS, interpret=True)[0]
+    after = attention.forward(moved, segment_ids, None, settings, interpret=True)[0]
     changed = np.flatnonzero(np.any(before != after, axis=(0, 2)))
     assert changed.tolist() == np.flatnonzero(segment_ids[0] == 3).tolist()
 

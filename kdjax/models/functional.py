@@ -1,4 +1,5 @@
-"""Encoders as functions over plain nested dictionaries of parameters.
+"""Models of every family as functions over plain nested dictionaries of parameters: `init` makes
+them, `forward` and `classify` run them.
 
 Letters in shapes: B batch, L length, D width, S slots.
 """
@@ -7,13 +8,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from kdjax.config import ComputeConfig, ModelConfig
+from kdjax.config import ComputeConfig, ModelConfig, Pooling
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.encoder import Encoder
@@ -122,7 +123,7 @@ def classify(
     head: Params,
     batch: Batch,
     *,
-    pool: Literal["first", "mean"] = "first",
+    pool: Pooling = "first",
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
     """Compute class scores (before the softmax) or predicted numbers from the last layer.
@@ -151,7 +152,7 @@ def pooled_state(
     params: Params,
     batch: Batch,
     *,
-    pool: Literal["first", "mean"] = "first",
+    pool: Pooling = "first",
     dropout_key: jax.Array | None = None,
     compute: ComputeConfig = ComputeConfig(),
 ) -> jax.Array:

@@ -19,7 +19,7 @@ import numpy as np
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models.families import own
+from kdjax.models.families import kdjax_format
 from kdjax.models.families.bert import BERT
 from kdjax.models.families.distilbert import DISTILBERT
 from kdjax.models.families.esm import ESM
@@ -93,7 +93,7 @@ def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
     """
     stored = class_of(config)
     if stored is None:
-        return own.to_json(config)
+        return kdjax_format.to_json(config)
     return stored.to_json(config, mlm=mlm)
 
 
@@ -107,12 +107,14 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     Raises:
         InputError: it describes something other than an encoder that this package has.
     """
-    model_type = raw.get("model_type") if isinstance(raw, dict) else None
-    if model_type == own.MODEL_TYPE:
-        return own.from_json(raw, where)
+    model_type = None
+    if isinstance(raw, dict):
+        model_type = raw.get("model_type")
+    if model_type == kdjax_format.MODEL_TYPE:
+        return kdjax_format.from_json(raw, where)
     # A list or an object cannot be looked up.
     if not isinstance(model_type, str) or model_type not in CLASSES:
-        known = ", ".join(repr(name) for name in (*CLASSES, own.MODEL_TYPE))
+        known = ", ".join(repr(name) for name in (*CLASSES, kdjax_format.MODEL_TYPE))
         raise InputError(f"{where}: model_type is {model_type!r:.80}, expected one of {known}")
     return CLASSES[model_type].from_json(raw, where)
 
@@ -135,19 +137,19 @@ def read_params(
     """
     stored = CLASSES.get(model_type)
     naming = naming_of(model_type)
-    rows_before = 0 if stored is None else stored.rows_before_positions(config)
     used = set()
 
     def take(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> jax.Array:
         """Return a parameter in its own layout, and mark its tensor as used."""
         place = naming.place(path)
         used.add(place.name)
-        before = rows_before if _is_position(path) else 0
+        before = _rows_before(stored, config, path)
         shape = _stored_shape(place, expected.shape, before)
         tensor = _checked(tensors, place.name, shape, where)
-        rows = len(tensor) // place.parts if place.parts > 1 else len(tensor)
-        part = tensor[place.part * rows : (place.part + 1) * rows]
-        array = part.T if place.transposed else part[before:]
+        rows = len(tensor) // place.parts
+        array = tensor[place.part * rows + before : (place.part + 1) * rows]
+        if place.transposed:
+            array = array.T
         if stored is not None and stored.turns_neighbours and _is_turned(path):
             array = halves_of_neighbours(array, config.heads)
         return jnp.asarray(array, jnp.float32)
@@ -170,8 +172,9 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
         params: its parameters.
     """
     stored = class_of(config)
-    naming = own.NAMING if stored is None else stored.naming
-    rows_before = 0 if stored is None else stored.rows_before_positions(config)
+    naming: Naming = kdjax_format.NAMING
+    if stored is not None:
+        naming = stored.naming
     # Parameters that share a tensor, by their place in it
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -179,9 +182,12 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
         array = np.asarray(leaf, np.float32)
         if stored is not None and stored.turns_neighbours and _is_turned(path):
             array = neighbours_of_halves(array, config.heads)
-        if rows_before and _is_position(path):
-            array = np.concatenate([np.zeros((rows_before, array.shape[1]), np.float32), array])
-        parts.setdefault(place.name, {})[place.part] = array.T if place.transposed else array
+        before = _rows_before(stored, config, path)
+        if before:
+            array = np.concatenate([np.zeros((before, array.shape[1]), np.float32), array])
+        if place.transposed:
+            array = array.T
+        parts.setdefault(place.name, {})[place.part] = array
 
     tensors = {}
     for name, by_part in parts.items():
@@ -198,14 +204,24 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
 
 def naming_of(model_type: str) -> Naming:
     """Return the names of tensors by the `model_type` of config.json."""
-    if model_type == own.MODEL_TYPE:
-        return own.NAMING
+    if model_type == kdjax_format.MODEL_TYPE:
+        return kdjax_format.NAMING
     return CLASSES[model_type].naming
+
+
+def _rows_before(stored: StoredClass | None, config: ModelConfig, path: tuple[Any, ...]) -> int:
+    """Return how many rows of no position a parameter's tensor begins with: of the position table
+    alone, and where its class has some."""
+    if stored is None or not _is_position(path):
+        return 0
+    return stored.rows_before_positions(config)
 
 
 def _stored_shape(place: Place, shape: tuple[int, ...], rows_before: int) -> tuple[int, ...]:
     """Return the shape of the tensor that holds a parameter of a shape."""
-    first, *rest = shape[::-1] if place.transposed else shape
+    if place.transposed:
+        shape = shape[::-1]
+    first, *rest = shape
     return (first * place.parts + rows_before, *rest)
 
 

@@ -41,22 +41,33 @@ def from_json(raw: Mapping[str, Any], where: object) -> ModelConfig:
         if name not in fields:
             raise InputError(f"{where}: unknown setting {name!r}{nearest(name, fields)}")
     for name, known in fields.items():
+        if name in settings:
+            settings[name] = _checked_setting(known, settings[name], f"{where}: {name}")
         # A model that an earlier version saved has the defaults of what is new.
-        if name not in settings and typed_json.LATER in known.metadata:
-            continue
-        if name not in settings:
+        elif typed_json.LATER not in known.metadata:
             raise InputError(f"{where}: {name} is missing")
-        value = settings[name]
-        # Sizes have no default and are integers; any other setting is of its default's kind.
-        default = 1 if known.default is dataclasses.MISSING else known.default
-        if default is None:
-            settings[name] = None if value is None else number(value, 0.0, f"{where}: {name}")
-        elif not isinstance(default, (str, bool)):
-            settings[name] = number(value, default, f"{where}: {name}")
-        elif type(value) is not type(default):
-            kind = type(default).__name__
-            raise InputError(f"{where}: {name} is {value!r:.80}, expected a {kind}")
     try:
         return ModelConfig(**settings)
     except InputError as e:
         raise InputError(f"{where}: {e}") from None
+
+
+def _checked_setting(known: dataclasses.Field[Any], value: Any, what: str) -> Any:
+    """Return a setting's value, checked to be of the kind of its default.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    # Sizes have no default and are integers.
+    if known.default is dataclasses.MISSING:
+        return number(value, 1, what)
+    if known.default is None and value is None:
+        return None
+    if known.default is None:
+        return number(value, 0.0, what)
+    if not isinstance(known.default, (str, bool)):
+        return number(value, known.default, what)
+    kind = type(known.default)
+    if not isinstance(value, kind):
+        raise InputError(f"{what} is {value!r:.80}, expected a {kind.__name__}")
+    return value
