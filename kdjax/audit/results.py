@@ -118,9 +118,9 @@ def _contamination(
     for path in sorted(text_directory(study).glob(PATTERN)):
         # A file that is not whole is a difference already.
         with contextlib.suppress(InputError):
-            found = read_contamination(path)
-            if found is not None and _is_of(found, artifacts, recorded):
-                stored.append(found)
+            check = read_contamination(path)
+            if check is not None and _is_of(check, artifacts, recorded):
+                stored.append(check)
     # Studies with other tasks may share the text; of one that recorded nothing, they tell nothing.
     if len(stored) == 1 and study.config.evaluation.task_results:
         return stored[0]
@@ -128,12 +128,12 @@ def _contamination(
 
 
 def _is_of(
-    found: Contamination, artifacts: AuditedArtifacts, recorded: Contamination | None
+    check: Contamination, artifacts: AuditedArtifacts, recorded: Contamination | None
 ) -> bool:
     """Return whether a check was of the study's text, and of the rows that are recorded."""
-    if artifacts.corpus is not None and found.corpus != artifacts.corpus.manifest.digest:
+    if artifacts.corpus is not None and check.corpus != artifacts.corpus.manifest.digest:
         return False
-    return recorded is None or found.tasks == recorded.tasks
+    return recorded is None or check.tasks == recorded.tasks
 
 
 def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:

@@ -263,13 +263,13 @@ class DataConfig:
             return
         # As many as masking would choose in a sequence that one document fills.
         highest = self.highest_mlm_probability
-        asked = max(1, round(highest * (self.seq_len - 2)))
-        if self.max_predictions < asked:
+        needed = max(1, round(highest * (self.seq_len - 2)))
+        if self.max_predictions < needed:
             name = "mlm_probability"
             if highest > self.mlm_probability:
                 name = "mlm_probability_start"
             raise InputError(
                 f"data.max_predictions is {self.max_predictions} and data.{name} {highest:g} of "
-                f"data.seq_len {self.seq_len}, expected at least {asked}, or no "
+                f"data.seq_len {self.seq_len}, expected at least {needed}, or no "
                 "data.max_predictions: it follows from the others then"
             )

@@ -150,11 +150,11 @@ class Corpus:
         if stored:
             return WordBoundaries.from_json(stored)
         if stored is None:
-            found = "was prepared by an earlier version, which did not look where words begin"
+            reason = "was prepared by an earlier version, which did not look where words begin"
         else:
-            found = "has a tokenizer whose entries do not say where words begin"
+            reason = "has a tokenizer whose entries do not say where words begin"
         raise InputError(
-            f"{self.directory}: {found}, expected data.masking.unit 'token', or a corpus prepared "
+            f"{self.directory}: {reason}, expected data.masking.unit 'token', or a corpus prepared "
             "anew with a WordPiece, byte-level BPE or Unigram tokenizer"
         )
 

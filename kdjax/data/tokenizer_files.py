@@ -71,10 +71,10 @@ def find_tokenizer(path: Path) -> Path:
     content = {name: sha256(path / name) for name in present}
     converter = _converter(path)
     identity = {"files": content, "by": converter.__name__, "tokenizers": tokenizers.__version__}
-    made = user_cache() / "tokenizers" / digest(identity)[:32]
-    if not (made / TOKENIZER).is_file():
-        _write(made, *converter(path))
-    return made / TOKENIZER
+    converted = user_cache() / "tokenizers" / digest(identity)[:32]
+    if not (converted / TOKENIZER).is_file():
+        _write(converted, *converter(path))
+    return converted / TOKENIZER
 
 
 Converted = tuple[tokenizers.Tokenizer, Mapping[str, str]]

@@ -241,10 +241,10 @@ def _compiled(
         if needed is None:
             raise
         return CompiledShape(shape, None, needed, fits=False)
-    found = estimate(str(program.as_text()), target.chip, kernels(traced.jaxpr))
+    estimated = estimate(str(program.as_text()), target.chip, kernels(traced.jaxpr))
     used = memory(program)
     assert used is not None
-    return CompiledShape(shape, found.seconds, used["peak"], used["peak"] <= target.chip.hbm)
+    return CompiledShape(shape, estimated.seconds, used["peak"], used["peak"] <= target.chip.hbm)
 
 
 def task_lines(rows: dict[str, dict[str, Any]], seeds: int) -> list[str]:

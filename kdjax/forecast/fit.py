@@ -119,8 +119,8 @@ class Fit:
                 runs had one.
         """
         effective = np.atleast_1d(effective_tokens(tokens, unique))
-        asked = np.atleast_1d(np.asarray(parameters, np.float64))
-        sizes, effective = np.broadcast_arrays(asked, effective)
+        at_least_1d = np.atleast_1d(np.asarray(parameters, np.float64))
+        sizes, effective = np.broadcast_arrays(at_least_1d, effective)
         lowest, highest = self.sizes
         if not (sizes > 0).all():
             raise InputError(

@@ -106,14 +106,14 @@ def tables(results: Results) -> list[ScoreTable]:
             continue
         kind = LOSSES[0] if endpoint.kind in LOSSES else endpoint.kind
         grouped.setdefault(kind, []).append(endpoint)
-    made = []
+    score_tables = []
     for kind, endpoints in grouped.items():
         titles = [_title(endpoint) for endpoint in endpoints]
         table = make_table(results, _caption(kind, endpoints), endpoints, titles)
         if kind == LOSSES[0]:
             table = _with_controls(results, table, endpoints)
-        made.append(table)
-    return made
+        score_tables.append(table)
+    return score_tables
 
 
 def make_table(

@@ -23,12 +23,12 @@ def tables(results: Results) -> list[ScoreTable]:
     suite = evaluation.get("suite", "")
     if not suite:
         return []
-    made = []
+    score_tables = []
     for protocol in evaluation["protocols"]:
         table = _table(results, suite, protocol)
         if table is not None:
-            made.append(table)
-    return made
+            score_tables.append(table)
+    return score_tables
 
 
 def _table(results: Results, suite: str, protocol: str) -> ScoreTable | None:

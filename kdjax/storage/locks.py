@@ -58,7 +58,7 @@ def hold(place: Any, part: str = "") -> Iterator[None]:
     if _held.get(path) == threading.get_ident():
         yield
         return
-    made = _missing_directories(directory)
+    new_directories = _missing_directories(directory)
     try:
         descriptor = _lock(path, directory)
         try:
@@ -69,7 +69,7 @@ def hold(place: Any, part: str = "") -> Iterator[None]:
             del _held[path]
             _unlock(path, descriptor)
     finally:
-        _remove_empty(made)
+        _remove_empty(new_directories)
 
 
 def carry(directory: Path, new: Path) -> None:

@@ -102,14 +102,14 @@ class Arm:
     def ramped(self, ramp: Sequence[RampConfig]) -> Arm:
         """Return the arm with a batch ramp: a phase in which the batch changes becomes several."""
         ends = {phase.until for phase in self.phases}
-        ends |= {stretch.until for stretch in ramp}
+        ends |= {ramp_step.until for ramp_step in ramp}
         phases = []
         settings = []
         for end in sorted(ends):
             number = [end <= phase.until for phase in self.phases].index(True)
             # After the ramp the batch is the recipe's, which None stands for.
             batch_size = next(
-                (stretch.batch_size for stretch in ramp if end <= stretch.until), None
+                (ramp_step.batch_size for ramp_step in ramp if end <= ramp_step.until), None
             )
             phases.append(replace(self.phases[number], until=end, batch_size=batch_size))
             settings.append(replace(self.config.phases[number], until=end))
@@ -197,8 +197,8 @@ def _changed_student(
     if isinstance(student, ModelSpec) and family != student.family:
         # Checks the family's name
         changed(student, {"family": family}, where)
-        kept = ("size", "layers", "width", "heads", "ffn", "vocab_size")
-        settings = {name: getattr(student, name) for name in kept}
+        sizes = ("size", "layers", "width", "heads", "ffn", "vocab_size")
+        settings = {name: getattr(student, name) for name in sizes}
         student = with_family_settings(ModelSpec(family=family, **settings))
     of_arm: ModelSpec | ModelConfig = changed(student, changes, where)
     return of_arm

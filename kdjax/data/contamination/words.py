@@ -140,8 +140,8 @@ def letters_of(text: str) -> bytes:
 def _format_characters() -> re.Pattern[str]:
     """Return a pattern of the characters of category Cf."""
     codes = range(sys.maxunicode + 1)
-    found = [chr(code) for code in codes if unicodedata.category(chr(code)) == "Cf"]
-    return re.compile(f"[{re.escape(''.join(found))}]+")
+    characters = [chr(code) for code in codes if unicodedata.category(chr(code)) == "Cf"]
+    return re.compile(f"[{re.escape(''.join(characters))}]+")
 
 
 @functools.cache

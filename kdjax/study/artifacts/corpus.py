@@ -220,11 +220,11 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
     # Settings that came later stand in a manifest where they are not the default.
     made_with = {**LATER_SETTINGS, **manifest.settings}
     for name in ("validation", "text_field", *LATER_SETTINGS):
-        asked = plain(getattr(data, name))
-        if name == "text_field" and isinstance(asked, str):
-            asked = [asked]
-        if asked != made_with[name]:
-            sentences.append(_other_setting(f"data.{name}", asked, made_with[name]))
+        named = plain(getattr(data, name))
+        if name == "text_field" and isinstance(named, str):
+            named = [named]
+        if named != made_with[name]:
+            sentences.append(_other_setting(f"data.{name}", named, made_with[name]))
 
     patterns = [data.files] if isinstance(data.files, str) else list(data.files)
     sources = [Path(source).name for source in manifest.sources]
@@ -237,12 +237,12 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
     return sentences
 
 
-def _other_setting(name: str, asked: object, made_with: object) -> str:
+def _other_setting(name: str, in_recipe: object, made_with: object) -> str:
     """Return the sentence on a setting by which a named corpus was not prepared, and what to do."""
     return (
-        f"{name} is {asked!r} in the recipe and was {made_with!r} when this corpus was prepared, "
-        "which counts; set the recipe's to that, or prepare a corpus of its own: `kdjax prepare`, "
-        "or no data.prepared"
+        f"{name} is {in_recipe!r} in the recipe and was {made_with!r} when this corpus was "
+        "prepared, which counts; set the recipe's to that, or prepare a corpus of its own: "
+        "`kdjax prepare`, or no data.prepared"
     )
 
 

@@ -105,8 +105,8 @@ def read_card(directory: Path) -> dict[str, Any]:
         return {}
     facts = read_json(path)
     if not isinstance(facts, dict) or not facts:
-        found = "an empty one" if facts == {} else type(facts).__name__
-        raise InputError(f"{path}: expected a JSON object, found {found}")
+        content = "an empty one" if facts == {} else type(facts).__name__
+        raise InputError(f"{path}: expected a JSON object, found {content}")
     for name in ("training_flops", "tuning_flops", "head_flops"):
         flops = facts.get(name, 0)
         is_number = isinstance(flops, int | float) and not isinstance(flops, bool)
