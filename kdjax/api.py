@@ -362,7 +362,7 @@ def train(
         prices.append(phase_price(phase, phase_shape))
     # A budget that does not afford one step of each phase is refused before anything is written.
     spans = definition.schedule_phases(budget, prices, batch_shape) if budget.countable else ()
-    rate = mask_rate(data.settings, budget, spans)
+    masking = mask_rate(data.settings, budget, spans)
 
     # Compile each phase, and place the teacher on the devices.
     compiled_phases = compile_arm(
@@ -374,7 +374,7 @@ def train(
         corpus=data.corpus,
         layout=layout,
         teacher_params=arm.teacher.params if arm.teacher else None,
-        mask_rate=rate,
+        mask_rate=masking,
     )
 
     with ExitStack() as stack:
@@ -391,7 +391,7 @@ def train(
             seed=seed,
             config=settings,
             directory=Path(out),
-            mask_rate=rate,
+            mask_rate=masking,
             evaluate=lambda params: evaluation.evaluate_during_training(
                 definition.student, params, mlm=definition.trains_mlm_head
             ),

@@ -15,10 +15,10 @@ from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
 from kdjax.training.start import start_flops
-from kdjax.training.teacher.fill_cache import cache_price, passes
+from kdjax.training.teacher.fill_cache import cache_price, forward_pass_count
 
 
-def share(flops: int, runs: int) -> int:
+def per_run_share(flops: int, runs: int) -> int:
     """Return a run's share of some FLOPs, rounded up."""
     return -(-flops // runs)
 
@@ -74,7 +74,7 @@ def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
     return request
 
 
-def sharing(config: Config, arms: Mapping[str, Arm]) -> int:
+def runs_sharing_cache(config: Config, arms: Mapping[str, Arm]) -> int:
     """Count the runs that share the cost of stored outputs."""
     cached_arms = [arm for arm in arms.values() if arm.stored_features]
     # A recipe may say that runs of other studies share it as well.
@@ -95,7 +95,8 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
         return int(CacheManifest.read(directory).totals["flops"])
     batch_shape = batch_shape_of(config, config.cache.batch_size)
     flops_per_pass = cache_price(zoo.resolve(config.teacher.architecture), request, batch_shape)
-    return flops_per_pass * passes(sequences, config.data.mask_copies, batch_shape.batch_size)
+    views = config.data.mask_copies
+    return flops_per_pass * forward_pass_count(sequences, views, batch_shape.batch_size)
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:
@@ -138,8 +139,8 @@ def upfront_charges(
     charges = own_charges(config, arm)
     if arm.stored_features:
         flops = cache_flops(config, stored_by(arms), train_sequences)
-        charges["teacher_cache"] = share(flops, sharing(config, arms))
+        charges["teacher_cache"] = per_run_share(flops, runs_sharing_cache(config, arms))
     if teacher is not None:
         teacher.check(config.budget.teacher)
-        charges["teacher_training"] = share(teacher.charged_to(arm), config.budget.students)
+        charges["teacher_training"] = per_run_share(teacher.charged_to(arm), config.budget.students)
     return charges

@@ -9,9 +9,9 @@ from typing import Any
 from kdjax.arms.charges import (
     cache_flops,
     calibration_charge,
+    per_run_share,
     probe_cost,
-    share,
-    sharing,
+    runs_sharing_cache,
     stored_by,
     upfront_charges,
 )
@@ -152,7 +152,7 @@ def _cache(
     """
     teacher = zoo.resolve(config.teacher.architecture)
     request = stored_by(arms)
-    runs = sharing(config, arms)
+    runs = runs_sharing_cache(config, arms)
     views = config.data.mask_copies
     batch_shape = batch_shape_of(config, config.cache.batch_size)
     source = CachedTeacher(teacher, request, config.cache)
@@ -167,7 +167,7 @@ def _cache(
         sequences = corpus.sequences("train")
         total_bytes = bytes_a_sequence * sequences
         flops = cache_flops(config, request, sequences)
-        flops_share = share(flops, runs)
+        flops_share = per_run_share(flops, runs)
 
     # They pay off once a run has saved its share: both are of one sequence.
     flops_per_batch = cache_price(teacher, request, batch_shape)

@@ -31,7 +31,7 @@ from kdjax.evaluation.finetuning.step import (
     compiled_step,
 )
 from kdjax.evaluation.finetuning.work import BatchLimits, TaskBatchShape, Work
-from kdjax.evaluation.rows import ACCELERATOR_TOKENS
+from kdjax.evaluation.length_buckets import ACCELERATOR_TOKENS
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.estimate import estimate
 from kdjax.hlo.kernels import kernels
@@ -222,8 +222,8 @@ def _compiled(
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
         traced = compiled_outputs(step_key).trace(state.params, inputs)
     else:
-        rate = jax.ShapeDtypeStruct((), jnp.float32)
-        arguments: Any = (state, batch, rate)
+        learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
+        arguments: Any = (state, batch, learning_rate)
         if shape.lanes > 1:
             stack_batches = functools.partial(stack, axis=BATCH_AXIS)
             arguments = (

@@ -16,7 +16,7 @@ from kdjax.evaluation.finetuning.work import (
     work_of_probe,
     work_of_start,
 )
-from kdjax.evaluation.rows import ACCELERATOR_TOKENS
+from kdjax.evaluation.length_buckets import ACCELERATOR_TOKENS
 from kdjax.training.arm import Arm
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from kdjax.arms.charges import sharing, stored_by
+from kdjax.arms.charges import runs_sharing_cache, stored_by
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
@@ -61,7 +61,7 @@ def recipe_of(config: Config) -> Config:
         budget=replace(budget, **amount),
         seeds=tune.seeds,
         # A run of a trial is charged what a run of the recipe is for stored teacher outputs.
-        cache=replace(config.cache, shared_by=sharing(config, arms_of(config))),
+        cache=replace(config.cache, shared_by=runs_sharing_cache(config, arms_of(config))),
         evaluation=replace(
             evaluation,
             tasks=tasks,

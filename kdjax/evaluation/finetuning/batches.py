@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax.data.tasks.task import Split
-from kdjax.evaluation.rows import Bucket, buckets_of
+from kdjax.evaluation.length_buckets import Bucket, buckets_of
 
 
 @dataclass(frozen=True)

@@ -117,11 +117,11 @@ def _task_flops(
         layout=one_device(),
     )
     state = abstract_state(step_key)
-    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
 
     def step(rows: int, length: int) -> int:
         program = make_step(step_key, REFERENCE_BITS, UNSHARDED)
-        count = measure(program, state, abstract_batch(step_key, rows, length), rate)
+        count = measure(program, state, abstract_batch(step_key, rows, length), learning_rate)
         return check_agreement(count, "a step of fine-tuning")
 
     def forward(rows: int, length: int) -> int:

@@ -76,11 +76,11 @@ def few_shot_setting(task: Task, settings: FinetuneConfig) -> Setting:
 
 def fixed_setting(task: Task, settings: FinetuneConfig, longest: int) -> Setting:
     """Return the one setting that the recipe names, with its steps on the task."""
-    rate = settings.learning_rate
+    learning_rate = settings.learning_rate
     if settings.steps is not None:
-        return Setting(rate, settings.batch_size, None, settings.steps)
+        return Setting(learning_rate, settings.batch_size, None, settings.steps)
     steps = steps_of(task, settings.batch_size, settings.epochs, longest)
-    return Setting(rate, settings.batch_size, settings.epochs, steps)
+    return Setting(learning_rate, settings.batch_size, settings.epochs, steps)
 
 
 def grid_settings(task: Task, settings: FinetuneConfig, longest: int) -> list[Setting]:
@@ -89,8 +89,8 @@ def grid_settings(task: Task, settings: FinetuneConfig, longest: int) -> list[Se
     for epochs in settings.epoch_counts:
         for batch_size in settings.batch_sizes:
             steps = steps_of(task, batch_size, epochs, longest)
-            for rate in settings.learning_rates:
-                combinations.append(Setting(rate, batch_size, epochs, steps))
+            for learning_rate in settings.learning_rates:
+                combinations.append(Setting(learning_rate, batch_size, epochs, steps))
     return combinations
 
 

@@ -21,7 +21,7 @@ from kdjax.evaluation.finetuning.protocols import (
 )
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.rows import buckets_of
+from kdjax.evaluation.length_buckets import buckets_of
 
 
 @dataclass(frozen=True)
@@ -165,5 +165,5 @@ def _passes(lengths: NDArray[np.int64], limits: BatchLimits) -> Counter[TaskBatc
 
 
 def _rows_of(length: int, limits: BatchLimits) -> int:
-    """Return how many rows of a length a scoring batch has (`kdjax.evaluation.rows.over_rows`)."""
+    """Count a scoring batch's rows of a length (`kdjax.evaluation.length_buckets.over_rows`)."""
     return max(1, limits.tokens // length) * limits.batch_parts

@@ -54,7 +54,7 @@ def study_cache(
     if config.cache.source:
         directory = local_path(config.cache.source, "cache.source")
     else:
-        fill_cache.build(
+        fill_cache.fill_teacher_cache(
             directory, teacher, request, config.cache, config.data, corpus, layout, show
         )
     return fill_cache.open_cache(directory, teacher, request, config.cache, config.data, corpus)

@@ -42,12 +42,18 @@ def cache_price(teacher: ModelConfig, request: FeatureRequest, batch_shape: Batc
     return measure(lambda p, b: forward(teacher, p, b, request), params, batch).flops
 
 
-def passes(sequences: int, views: int, batch: int) -> int:
-    """Count the forward passes that store all views of a corpus."""
-    return -(-sequences * views // batch)
+def forward_pass_count(sequences: int, views: int, batch_size: int) -> int:
+    """Count the forward passes that store all views of a corpus.
+
+    Args:
+        sequences: training sequences of the corpus.
+        views: mask patterns of each.
+        batch_size: sequences of a pass.
+    """
+    return -(-sequences * views // batch_size)
 
 
-def build(
+def fill_teacher_cache(
     directory: Path,
     teacher: Model,
     request: FeatureRequest,
@@ -109,7 +115,7 @@ def build(
         return arrays, totals
 
     per_shard = max(1, SHARD_BYTES // (record_bytes(fields) * config.batch_size))
-    return store.build(
+    return store.build_cache(
         directory,
         identity=identity(teacher, request, config, data, corpus),
         fields=fields,
