@@ -46,7 +46,7 @@ class Clock:
         self._is_listening = False
 
     def listen(self) -> None:
-        """Count what JAX compiles from now on."""
+        """Count JAX's compilations from now on."""
         import jax  # noqa: PLC0415 - a command line with a mistake in it ends before JAX is loaded
 
         if not self._is_listening:

@@ -98,7 +98,7 @@ class Reporter:
                 self._print(f"kdjax: {text}")
 
     def stage(self, text: str) -> None:
-        """Say what begins now, as it may take a while: a line at once, also without a terminal.
+        """Announce a stage, which may take a while: a line at once, also without a terminal.
 
         What begins again, as in the next study of a sweep, is mostly done: it is a `status`.
         """

@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _without_tags(resolvers: dict[str, Any], *tags: str) -> dict[str, Any]:
-    """Return what PyYAML takes plain scalars for, by first letter, but for some tags."""
+    """Return PyYAML's resolvers of plain scalars, by first letter, without some tags."""
     remaining = {}
     for letter, rules in resolvers.items():
         remaining[letter] = [(tag, pattern) for tag, pattern in rules if tag not in tags]

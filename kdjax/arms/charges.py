@@ -29,7 +29,7 @@ def probe_batch_shape(config: Config) -> BatchShape:
 
 
 def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
-    """Count what an MLM probe of a model costs; None where the recipe has none.
+    """Count the FLOPs of a model's MLM probe; None where the recipe has none.
 
     Raises:
         InputError: the probe has fewer tokens than two of its steps take.
@@ -41,7 +41,7 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute what a run of an arm is charged for its MLM probe, by account.
+    """Compute an arm's charge for its MLM probe, by account.
 
     Nothing, unless the recipe says so.
     """
@@ -52,7 +52,8 @@ def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
 
 
 def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute what a run of an arm is charged for its start, by account; nothing for most starts.
+    """Compute an arm's charge for a start that needs calibration, by account; empty for other
+    starts.
 
     Each run pays for all of it, as if it were alone.
     """
@@ -62,12 +63,12 @@ def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
 
 
 def own_charges(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute what a run of an arm pays for itself alone before its first step, by account."""
+    """Compute the charges before its first step that a run shares with no other, by account."""
     return probe_charge(config, arm) | calibration_charge(config, arm)
 
 
 def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
-    """Return all that a study's arms read of stored teacher outputs."""
+    """Return the teacher outputs that a study's arms read from storage."""
     request = FeatureRequest()
     for arm in arms.values():
         request |= arm.stored_features
@@ -100,7 +101,7 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:
-    """Return what an arm's teacher cost before, by the recipe and the teacher's card.
+    """Return the FLOPs of an arm's teacher, by the recipe and the teacher's card.
 
     Raises:
         InputError: it is charged and not known, or a budget of the teacher's buys no step.
@@ -117,7 +118,7 @@ def upfront_charges(
     train_sequences: int,
     teacher: TeacherCost | None,
 ) -> dict[str, int]:
-    """Compute what a run is charged before its first step, by account.
+    """Compute a run's charges before its first step, by account.
 
     It is spent by then, but for an MLM probe: that is fitted when training has ended, and what it
     will take is set aside.

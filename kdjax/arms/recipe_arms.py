@@ -152,7 +152,7 @@ def _check_finetuning(config: Config, arm: Arm) -> None:
 
 
 def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
-    """Return how an arm's students are fine-tuned.
+    """Return the fine-tuning settings of an arm's students.
 
     Raises:
         InputError: a setting that there is not, or that cannot be.

@@ -17,7 +17,7 @@ from kdjax.training.phase_price import price
 
 
 def audited_costs(artifacts: AuditedArtifacts) -> dict[str, ArmCost]:
-    """Compute what a run of each arm costs; an arm whose costs cannot be told is left out."""
+    """Compute the cost of a run of each arm; an arm whose cost cannot be told is left out."""
     study = artifacts.study
     costs = {}
     for name, arm in study.arms.items():
@@ -27,7 +27,7 @@ def audited_costs(artifacts: AuditedArtifacts) -> dict[str, ArmCost]:
 
 
 def _cost(artifacts: AuditedArtifacts, arm: Arm) -> ArmCost:
-    """Compute what a run of an arm costs; under another JAX than the study's, as recorded."""
+    """Compute the cost of a run of an arm; under another JAX than the study's, as recorded."""
     study = artifacts.study
     counted = [price(phase, phase.batch_shape(study.batch_shape)) for phase in arm.phases]
     study.tally["prices"] += len(counted)

@@ -137,7 +137,7 @@ def _is_of(
 
 
 def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:
-    """Return how the arms were tuned; as recorded where the tuning's file is gone."""
+    """Return the record of the arms' tuning; the recorded one where the tuning's file is gone."""
     tuning = study.config.tuning
     if tuning and not local_path(tuning, "tuning").exists():
         return recorded
@@ -156,7 +156,7 @@ def _corpus_facts(artifacts: AuditedArtifacts, recorded: CorpusFacts) -> CorpusF
 
 
 def _endpoints(study: RecordedStudy) -> list[dict[str, Any]]:
-    """Return what the recipe measures, on which arms, and which way is better."""
+    """Return the endpoints of the recipe, each with its arms and its better direction."""
     evaluation = study.config.evaluation
     arms = list(study.arms)
     with_head = [name for name, arm in study.arms.items() if arm.trains_mlm_head]

@@ -167,7 +167,7 @@ class RunAudit:
         return account
 
     def _phases(self, steps: int) -> list[int]:
-        """Count how many of so many steps are of each phase; empty where a clock decides."""
+        """Count the steps of each phase among so many; empty where a clock decides."""
         return [min(max(steps - span.first, 0), span.steps) for span in self._spans]
 
     def _audit_ledger(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:

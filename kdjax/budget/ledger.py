@@ -140,7 +140,7 @@ class Ledger:
 
     @property
     def used(self) -> float:
-        """Compute how much of the budget is used up, in its unit."""
+        """Compute the amount of the budget that is used up, in its unit."""
         if self.budget.kind == "hours":
             return self.counted_seconds / 3600
         if self.budget.kind == "tokens":
@@ -159,7 +159,8 @@ class Ledger:
 
     @property
     def training_amount(self) -> float:
-        """Compute what training may spend, in the budget's unit: all but a charged MLM probe."""
+        """Compute the amount that training may spend, in the budget's unit: all but a charged MLM
+        probe."""
         return self.budget.amount - self._probe
 
     @property
@@ -185,11 +186,11 @@ class Ledger:
 
     @property
     def remaining(self) -> float:
-        """Compute what is left, in the budget's unit."""
+        """Compute the amount that is left, in the budget's unit."""
         return self.budget.amount - self.used
 
     def step_cost(self, price: Price, tokens_per_step: int) -> float:
-        """Return what the next step takes, in the budget's unit."""
+        """Return the amount that the next step takes, in the budget's unit."""
         if self.budget.countable:
             return self.budget.step_cost(price, tokens_per_step)
         # Nobody knows how long a step will take: as long as the last one.

@@ -114,7 +114,8 @@ class MaskingConfig:
             expect(is_used, f"{where}.{name}", f"{value} under unit {self.unit}", "unit span")
 
     def identity(self) -> dict[str, Any]:
-        """Return what masks depend on besides their number: nothing where it is BERT's.
+        """Return the settings that masks depend on besides their number; empty where they are
+        BERT's.
 
         What was stored before there was a choice is named as it was then.
         """

@@ -141,7 +141,7 @@ class Corpus:
 
     @functools.cached_property
     def word_boundaries(self) -> WordBoundaries:
-        """Return which of the tokenizer's entries begin words, and which end them.
+        """Return the tokenizer's entries that begin words, and those that end them.
 
         Raises:
             InputError: the corpus does not say.

@@ -28,7 +28,7 @@ READ_CACHED = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
 def view_of(epoch: np.ndarray, seed: int, mask_copies: int) -> np.ndarray:
-    """Return which mask view of each sequence a run with this seed sees in an epoch.
+    """Return the mask view of each sequence that a run with this seed sees in an epoch.
 
     A sequence has `mask_copies` views: copies with masks of their own. Seeds begin with different
     views, and so many epochs show each once: the static masks of BERT, whose data were duplicated

@@ -229,7 +229,7 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
 
 
 def _key(sentence: Sentence, spans: TokenSpans, length: int) -> tuple[tuple[int, ...], ...]:
-    """Return all that a sentence's score depends on: ids, words, and the first scored token.
+    """Return a sentence's ids, words and first scored token: its score depends on nothing else.
 
     Raises:
         InputError: it has no tokens to score, or too many.
@@ -291,7 +291,7 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 
 def _lines(pairs: Sequence[Pair]) -> Iterator[str]:
-    """Yield all that pairs consist of."""
+    """Yield the text of pairs, line by line."""
     for pair in pairs:
         yield pair.phenomenon
         for sentence in (pair.good, pair.bad):

@@ -172,14 +172,14 @@ class TextTokenizer:
             yield TokenSpans(encoding.ids, words, [end for _, end in encoding.offsets])
 
     def word_boundaries(self) -> WordBoundaries | None:
-        """Read which entries begin words, and which end them; None where they do not say."""
+        """Read the entries that begin words and those that end them; None where they do not say."""
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         return WordBoundaries.of(read_json(self._path), vocabulary)
 
     def _encodings(
         self, texts: Sequence[str], encode: Callable[..., list[tokenizers.Encoding]]
     ) -> Iterator[tokenizers.Encoding]:
-        """Yield what the library makes of each text, without special ones."""
+        """Yield the library's encoding of each text, without special tokens."""
         for batch in _batches(texts):
             try:
                 encodings = encode(batch, add_special_tokens=False)

@@ -141,7 +141,7 @@ def _reach(
 def _cache(
     config: Config, arms: dict[str, Arm], arm: Arm, step_prices: list[Price], corpus: Corpus | None
 ) -> dict[str, Any]:
-    """Compute what stored outputs cost a run, and when they are cheaper than the teacher itself.
+    """Compute a run's cost for stored outputs, and when they are cheaper than the teacher itself.
 
     Args:
         config: resolved recipe, with the teacher and how its outputs are stored.

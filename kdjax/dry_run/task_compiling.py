@@ -155,7 +155,7 @@ def devices_of(config: Config, target: Slice) -> Layout:
 
 
 def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) -> StepKey:
-    """Return what the programs depend on; a head of two outputs stands for all."""
+    """Return the key of a task's programs; a head of two outputs stands for all."""
     return StepKey(
         model=arm.student,
         outputs=2,
@@ -248,7 +248,7 @@ def _compiled(
 
 
 def task_lines(rows: dict[str, dict[str, Any]], seeds: int) -> list[str]:
-    """Return what fine-tuning takes, a line for arms that are alike.
+    """Return the lines on the memory and time of fine-tuning, one for arms that are alike.
 
     Args:
         rows: rows from `compiled_tasks`.

@@ -157,7 +157,7 @@ def task_score(metrics: Sequence[str], predicted: Values, truth: Values) -> floa
 
 
 def baseline(task: Task) -> dict[str, float]:
-    """Compute what guessing without the text scores, by the task's own metrics.
+    """Compute the score of guessing without the text, by the task's own metrics.
 
     A guess is the most frequent class of the training rows, the first of equals; the mean of their
     labels for numbers.

@@ -54,7 +54,7 @@ class HeldOutPrediction:
 
     @property
     def widening(self) -> float:
-        """Return how many times wider the interval must be to hold `observed`; 1 if it does."""
+        """Return the factor that widens the interval until it holds `observed`; 1 if it does."""
         if self.covered:
             return 1.0
         end = self.high if self.observed > self.predicted else self.low

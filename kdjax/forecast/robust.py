@@ -102,7 +102,7 @@ def degrees_of_freedom(law: Law, seed: NDArray[np.intp]) -> int:
 
 
 def _residuals(law: Law, theta: Array, shifts: Array, member: Array, y: Array) -> Array:
-    """Compute what law and shifts leave of the values, `[..., n]`."""
+    """Compute the residuals of the values without law and shifts, `[..., n]`."""
     return np.asarray(y - law.values(theta) - shifts @ member.T)
 
 

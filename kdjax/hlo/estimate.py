@@ -270,7 +270,7 @@ def _total_seconds(costs: list[OperationCost]) -> float:
 
 
 def _target(call: Instruction) -> str | None:
-    """Return what a custom call calls."""
+    """Return the name of a custom call's target."""
     # custom-call(%x), custom_call_target="tpu_custom_call", operand_layout_constraints={...}
     return call.attribute(r'custom_call_target="([^"]*)"')
 

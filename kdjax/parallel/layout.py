@@ -100,7 +100,7 @@ class Layout:
 
     @property
     def device_count(self) -> int:
-        """Return how many devices there are, on all hosts."""
+        """Return the number of devices, on all hosts."""
         return self.mesh.size
 
     @property
@@ -168,11 +168,11 @@ class Layout:
         return jax.tree.map(put, jax.device_get(tree), shardings)
 
     def param_sharding(self, tree: Any) -> Any:
-        """Return where parameters lie between steps, and an optimiser's state over them."""
+        """Return the sharding of parameters between steps, or of optimiser state over them."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
     def teacher_sharding(self, tree: Any) -> Any:
-        """Return where a teacher's parameters lie."""
+        """Return the sharding of a teacher's parameters."""
         shardings = self.param_sharding(tree)
         if self.splits_teacher:
             return shardings
@@ -301,13 +301,13 @@ class Layout:
             )
 
     def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
-        """Return how an array is split over `fsdp` alone."""
+        """Return the sharding of an array over `fsdp` alone."""
         if self.mesh.shape["fsdp"] == 1:
             return PartitionSpec(*[None] * len(sharding.spec))
         return _keep_axes(sharding.spec, "fsdp")
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        """Return where the leaf at a path lies."""
+        """Return the sharding of the leaf at a path."""
         axes = self._axes(_dotted(path))
         if len(axes) != len(leaf.shape):
             # A scalar of the optimiser's, or a parameter of another rank

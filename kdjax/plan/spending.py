@@ -86,7 +86,7 @@ class Spending:
         return forecast.Point(self.parameters, tokens, self.unique)
 
     def bought(self, flops: float, case: str) -> Bought | None:
-        """Compute what a budget buys; None where that is less than a step.
+        """Compute the steps and tokens that a budget buys; None where that is less than a step.
 
         Args:
             flops: budget in FLOPs.

@@ -24,7 +24,7 @@ def line(contamination: Contamination) -> str:
 
 
 def in_words(overlap: Overlap) -> str:
-    """Return how many rows of which result stand where."""
+    """Return the sentence on a result's rows that stand in training text."""
     return say(
         "contamination_found",
         found=numbers.count(overlap.found),

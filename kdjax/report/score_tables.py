@@ -56,7 +56,7 @@ class ScoreCell:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what stands below the score, line by line."""
+        """Return the notes below the score, line by line."""
         return tuple(filter(None, (self.verdict, self.failed)))
 
 
@@ -154,7 +154,7 @@ def make_table(
 
 
 def explained(results: Results, shown: Iterable[ScoreTable]) -> str:
-    """Return what a reader of some tables has to know, in sentences.
+    """Return the sentences that a reader of some tables needs.
 
     Args:
         results: the content of results.json.
@@ -212,7 +212,7 @@ def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple
 
 
 def failures_text(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> str:
-    """Return how many of a score's fine-tunings failed as text; empty where none did."""
+    """Return the number of a score's failed fine-tunings as text; empty where none failed."""
     failed, trials = failures(rows, endpoint)
     return f"{failed:,} of {trials:,} failed" if failed else ""
 
@@ -246,7 +246,7 @@ def _levels(
 
 
 def _caption(kind: str, endpoints: Sequence[MeasuredEndpoint]) -> str:
-    """Return what the table of a kind of endpoint shows."""
+    """Return the caption of a kind of endpoint's table."""
     if kind == LOSSES[0]:
         return say("scores_losses")
     if kind == "minimal_pairs":

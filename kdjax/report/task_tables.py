@@ -103,7 +103,7 @@ def _selection(results: Results, protocol: str) -> str:
 
 
 def _finetuned(results: Results, protocol: str) -> list[FinetunedTask]:
-    """Return how each run was fine-tuned on each task by a protocol."""
+    """Return the records of each run's fine-tuning on each task by a protocol."""
     finetuned = []
     for run in results.runs:
         for endpoint in run.details:

@@ -32,7 +32,8 @@ def with_teacher(results: Results, run: RunResult) -> int | None:
 
 
 def pretraining_of(results: Results, seed: int) -> PretrainingFacts | None:
-    """Return how the teacher of a seed's student was trained; None where kdjax did not train it."""
+    """Return the training record of the teacher behind a seed's student; None: not trained by
+    kdjax."""
     if results.teacher is None:
         return None
     # Of n teachers a student learns from that of its seed modulo n.

@@ -262,7 +262,7 @@ def download_file(name: HubName) -> Path:
 
 
 def cached_file(name: HubName) -> Path | None:
-    """Return where the cache has a file; None where it has not. Nothing is asked of the Hub."""
+    """Return the cache's path of a file; None where it has none. Nothing is asked of the Hub."""
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - others start sooner
 
     path = try_to_load_from_cache(
@@ -273,7 +273,7 @@ def cached_file(name: HubName) -> Path | None:
 
 
 def cached_directory(name: HubName) -> Path | None:
-    """Return where the cache has a model; None where it has not. Nothing is asked of the Hub."""
+    """Return the cache's path of a model; None where it has none. Nothing is asked of the Hub."""
     config = cached_file(replace(name, path="config.json"))
     return config and config.parent
 

@@ -166,7 +166,7 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 def _read(descriptor: int) -> Any:
-    """Return what a lock file says of its holder; None where it says nothing yet."""
+    """Return a lock file's words on its holder; None where it has none yet."""
     try:
         return json.loads(os.pread(descriptor, 4096, 0))
     except ValueError:

@@ -21,7 +21,8 @@ _BUCKET = re.compile(r"gs://[^/]+(/.*)?")
 
 
 def user_cache() -> Path:
-    """Return where what can be made again is kept: `$XDG_CACHE_HOME/kdjax`, or `~/.cache/kdjax`.
+    """Return the directory for files that can be made again: `$XDG_CACHE_HOME/kdjax`, or
+    `~/.cache/kdjax`.
 
     Raises:
         RuntimeError: the user has no home.

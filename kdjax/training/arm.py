@@ -59,7 +59,7 @@ class Arm:
 
     @property
     def start(self) -> StartConfig:
-        """Return where the student starts."""
+        """Return the start of the student."""
         return self.config.start or StartConfig()
 
     @property
@@ -74,7 +74,7 @@ class Arm:
 
     @property
     def stored_features(self) -> FeatureRequest:
-        """Return what the arm reads of the teacher's stored outputs, over all its phases."""
+        """Return the stored teacher outputs that the arm reads, over all its phases."""
         request = FeatureRequest()
         for phase in self.phases:
             if isinstance(phase.teacher_source, CachedTeacher):
@@ -83,7 +83,7 @@ class Arm:
 
     @cached_property
     def gradient_mask(self) -> Any:
-        """Return which parameters any phase gives a gradient: a tree of booleans."""
+        """Return the parameters that any phase gives a gradient: a tree of booleans."""
         masks = [phase.gradient_mask for phase in self.phases]
         return jax.tree.map(lambda *in_phases: any(in_phases), *masks)
 
@@ -123,7 +123,7 @@ class Arm:
         batch_shape: BatchShape,
         upfront: Mapping[str, int] | None = None,
     ) -> tuple[PhaseSpan, ...]:
-        """Return where the arm's phases lie in a budget (`kdjax.budget.ledger.schedule_phases`).
+        """Lay the arm's phases out in a budget (`kdjax.budget.ledger.schedule_phases`).
 
         Args:
             budget: a budget of FLOPs or tokens.

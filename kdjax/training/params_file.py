@@ -52,7 +52,7 @@ def write_tensors(
 
 
 def load_params(path: Path) -> dict[str, Any]:
-    """Read what `save_params` wrote, as the nested tree that it was given.
+    """Read a file of `save_params` as the nested tree that was saved.
 
     Raises:
         InputError: it is not there, or damaged.

@@ -131,7 +131,7 @@ def _check_kinds(chosen: tuple[int, ...], student: ModelConfig, teacher: ModelCo
 
 
 def _seen(half_window: int | None) -> str:
-    """Return what a layer sees in words."""
+    """Return the reach of a layer's attention in words."""
     return "all" if half_window is None else f"{half_window} positions to either side"
 
 
@@ -152,7 +152,7 @@ def _check_projection(student: ModelConfig, teacher: ModelConfig) -> None:
 
 
 def calibration_depth(config: StartConfig, student: ModelConfig, teacher: ModelConfig) -> int:
-    """Return how many of the teacher's layers calibration runs: up to the last that is kept."""
+    """Count the teacher's layers that calibration runs: up to the last that is kept."""
     return max(start_layers(config, student, teacher))
 
 

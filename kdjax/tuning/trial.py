@@ -102,7 +102,7 @@ class Trials:
 
     @property
     def unspent(self) -> float:
-        """Return what trials that have not ended may still spend, in the budget's unit."""
+        """Return the amount that unfinished trials may still spend, in the budget's unit."""
         runs = 0
         for arm in self._config.arms:
             for number in range(self._config.tune.trials):
@@ -212,7 +212,7 @@ class Trials:
         return self._out / "trials" / arm / f"{number:03}"
 
     def _ended(self, directory: Path, arm: str) -> int:
-        """Return how many of a trial's runs will not go on."""
+        """Count a trial's runs that will not go on."""
         seeds = self._recipe.seeds
         if (directory / NAME).exists() and read_record(directory / NAME)["diverged"]:
             return len(seeds)
@@ -294,7 +294,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _cost(row: RunResult) -> dict[str, Any]:
-    """Return what a run cost."""
+    """Return the cost of a run."""
     seconds = sum(row.wall_clock.values())
     figures = (row.spent["charged"], row.spent["total"], row.steps, seconds)
     return dict(zip(_COSTS, figures, strict=True))

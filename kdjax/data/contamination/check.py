@@ -98,7 +98,7 @@ def check_contamination(
     groups: Sequence[RowGroup],
     show: Callable[[str], None],
 ) -> Contamination:
-    """Read what a corpus's check found, or check it and store that beside its manifest.
+    """Read the check of a corpus, or check it and store the result beside its manifest.
 
     The file's name has the beginning of a digest of text and rows. Where the directory cannot be
     written, or the text could not be looked at, nothing is stored.
@@ -136,7 +136,7 @@ def check_contamination(
 
 
 def read(path: Path) -> Contamination | None:
-    """Read what a check found; None where it was of another version.
+    """Read a stored check; None where it was of another version.
 
     Raises:
         InputError: the file is not whole, or a field is missing or mistyped.

@@ -146,7 +146,7 @@ def _format_characters() -> re.Pattern[str]:
 
 @functools.cache
 def _kinds() -> NDArray[np.uint8]:
-    """Return what each code point is, by its number."""
+    """Return the kind of each code point, by its number."""
     kinds = np.full(sys.maxunicode + 1, GAP, np.uint8)
     for code in range(sys.maxunicode + 1):
         if unicodedata.category(chr(code))[0] in "LMN":

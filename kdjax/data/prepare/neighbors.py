@@ -178,7 +178,7 @@ class NeighborModel:
         return mixed["unigram"], mixed["left"], mixed["both"]
 
     def _mixture(self, name: str, events: Neighborhoods, simpler: dict[str, Floats]) -> Mixture:
-        """Return what a predictor is mixed of.
+        """Return the distributions that a predictor mixes.
 
         Args:
             name: unigram, left, right or both.

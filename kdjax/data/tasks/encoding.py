@@ -48,7 +48,7 @@ def frame(
 
 
 def cut_pair(first: int, second: int, budget: int) -> tuple[int, int]:
-    """Compute how many tokens of each of two texts are kept: the longer one is cut first.
+    """Compute the number of tokens kept of each of two texts: the longer one is cut first.
 
     It is cut down to the shorter one's length before that is cut at all; of two that share an odd
     number of tokens, the one that was longer has one more, the second where they were equal. So do

@@ -13,7 +13,7 @@ of a document, and the notes that what looks like another layout goes into."""
 
 
 def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
-    """Yield what stands between blank lines.
+    """Yield the paragraphs between blank lines.
 
     Args:
         path: file of text.
@@ -129,7 +129,7 @@ class _Shape:
         return self._returns and self.text_lines + self.blank_lines == 1
 
     def hint(self) -> str:
-        """Return what to do about old Mac line ends; empty where there are none."""
+        """Return advice on old Mac line ends; empty where there are none."""
         if not self.has_old_mac_ends():
             return ""
         return f"lines that end at \\n (it has {OLD_MAC})"

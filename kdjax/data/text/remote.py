@@ -229,7 +229,7 @@ def _needed_settings(backend: Any) -> list[str]:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """Return how a protocol's server is spoken to, where fsspec's own way is not enough."""
+    """Return options for a protocol's server, where fsspec's own way is not enough."""
     if protocol == "hf":
         from huggingface_hub import constants  # noqa: PLC0415 - a worker starts sooner
 

@@ -221,7 +221,7 @@ def compiled_step(step_key: StepKey, lanes: int) -> Any:
 
 @functools.cache
 def state_sharding(step_key: StepKey, lanes: int) -> Any:
-    """Return where the state lies on the devices, or the stacked states of several lanes."""
+    """Return the sharding of the state, or of the stacked states of several lanes."""
     sharding = step_key.layout.param_sharding(abstract_state(step_key))
     if lanes == 1:
         return sharding

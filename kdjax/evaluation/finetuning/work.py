@@ -79,7 +79,7 @@ class BatchLimits:
 def work_of(
     task: Task, settings: FinetuneConfig, protocol: FinetuningProtocol, limits: BatchLimits
 ) -> Work:
-    """Count what a protocol takes on a task, for one model.
+    """Count the work of a protocol on a task, for one model.
 
     Args:
         task: the task; of its rows the lengths count, and labels where few rows are drawn.
@@ -101,7 +101,7 @@ def work_of(
 
 
 def work_of_start(task: Task, settings: FinetuneConfig, limits: BatchLimits) -> Work:
-    """Count what tuning the encoder takes that other tasks start from: one training, not scored."""
+    """Count the work of tuning the encoder that other tasks start from: one training, no scores."""
     hyperparameters = fixed_setting(task, settings, limits.longest)
     return Work(1, _setting_steps(task, hyperparameters, 1, limits))
 

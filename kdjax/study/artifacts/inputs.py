@@ -65,7 +65,7 @@ def check_inputs(
 
 
 def missing_input(config: Config) -> str:
-    """Return what is wrong with the first input of a recipe that is not as it should be, if any.
+    """Return the error of a recipe's first input that is not as it should be; None: all are.
 
     What does not lie on this machine is not asked for.
 

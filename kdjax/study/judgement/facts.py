@@ -156,7 +156,7 @@ def _plain_terms(phase: PhaseConfig) -> tuple[TermConfig, ...]:
 
 
 def stored_outputs(cache: CacheManifest | None) -> StoredOutputs | None:
-    """Return how teacher outputs are stored, what they cost, and how biased they are."""
+    """Return the form, the cost and the bias of stored teacher outputs."""
     if cache is None:
         return None
     return StoredOutputs(

@@ -55,7 +55,7 @@ def retuned_protocol(run: RecordedRun, protocol: str) -> str:
 
 
 def recorded_tuning(run: RecordedRun, protocol: str, task: str) -> FinetunedTask:
-    """Return how a run was fine-tuned on a task.
+    """Return the record of a run's fine-tuning on a task.
 
     Raises:
         InputError: its result does not say.
@@ -162,7 +162,7 @@ def setting_in_words(setting: Setting, seed: int) -> str:
 
 
 def scores_in_words(trial: FinetuningTrial) -> str:
-    """Return what a trial scores on each result's rows, in words."""
+    """Return a trial's scores on each result's rows, in words."""
     return ", ".join(f"{result} {trial.score(result):.4f}" for result in trial.metrics)
 
 

@@ -135,7 +135,7 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
 
 
 def _identity(config: Config, corpus: Corpus) -> dict[str, Any]:
-    """Return all that a teacher which is read, and perhaps fitted with a head, depends on."""
+    """Return the settings and the text's digest by which a fitted teacher is recognised."""
     teacher = plain(to_dict(config.teacher))
     for name in ("train", "at"):
         del teacher[name]

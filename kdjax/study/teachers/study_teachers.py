@@ -23,7 +23,7 @@ from kdjax.training.teacher.directories import CARD, TeacherDirectory, source_di
 
 
 def check_teacher(config: Config, layout: Layout) -> None:
-    """Find what is wrong with a recipe's teacher before any time goes into a corpus.
+    """Check a recipe's teacher before any time goes into a corpus.
 
     Raises:
         InputError: as `read_checked`; or the batch or budget of its head, or of its training,

@@ -61,7 +61,7 @@ class TeacherDirectory:
 
 
 def seed_directory(directory: Path, seed: int) -> Path:
-    """Return where the training of one seed lies."""
+    """Return the directory of one seed's training."""
     return directory / f"seed{seed}"
 
 
@@ -93,7 +93,7 @@ def read_teacher(directory: Path) -> Model:
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """Read what the card of a teacher says; nothing where it has none.
+    """Read the card of a teacher; nothing where it has none.
 
     Raises:
         InputError: the card is not a JSON object, or empty; a fact that is read of it is of

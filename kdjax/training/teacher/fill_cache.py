@@ -189,7 +189,7 @@ class _Encoder:
 def identity(
     teacher: Model, request: FeatureRequest, config: CacheConfig, data: DataConfig, corpus: Corpus
 ) -> dict[str, Any]:
-    """Return what stored outputs depend on, as plain values."""
+    """Return the settings and digests that stored outputs depend on, as plain values."""
     # Settings that these logits do not depend on are left out.
     settings = asdict(config)
     del settings["source"]

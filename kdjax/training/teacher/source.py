@@ -38,7 +38,7 @@ class TeacherSource(ABC):
 
     @abstractmethod
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """Return what a batch holds of the teacher, a sequence at a time."""
+        """Return the fields of a batch that hold stored teacher outputs, for a sequence."""
 
     @abstractmethod
     def forward(
@@ -117,7 +117,7 @@ class CachedTeacher(TeacherSource):
         return tuple(stored)
 
     def _logit_fields(self, name: str, places: int) -> list[Field]:
-        """Return what is stored of logits at some places of a sequence."""
+        """Return the stored arrays of logits at `places` positions of a sequence."""
         config = self.config
         vocabulary = self.teacher.vocab_size
         if config.logits == "all":
