@@ -32,8 +32,8 @@ class Mark:
 class Clock:
     """A counter of the main thread's seconds by kind: `with CLOCK("text"): ...`.
 
-    Of blocks inside one another the inner one counts. Whatever the block, tracing and compiling
-    count as `compile`, once `listen` was called: JAX reports them.
+    Where blocks lie inside one another, the inner one counts. Whatever the block, tracing and
+    compiling count as `compile`, once `listen` was called: JAX reports them.
     """
 
     def __init__(self) -> None:

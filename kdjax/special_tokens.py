@@ -224,8 +224,8 @@ def _marked(content: Mapping[str, Any]) -> set[str]:
 def _usual_roles(entries: Collection[str], marked: Collection[str]) -> dict[str, str]:
     """Return roles by the usual names of their tokens.
 
-    Of two names for one role the one that is marked as special counts; two that are, or none, say
-    nothing.
+    Where two names stand for one role, the one that is marked as special counts; where both are
+    marked, or neither, the role is left out.
     """
     roles = {}
     for role, names in _USUAL_NAMES.items():

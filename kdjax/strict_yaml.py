@@ -31,10 +31,10 @@ class _Loader(yaml.SafeLoader):
         """Check that a mapping has each key once, and merges each once.
 
         Raises:
-            InputError: it has not.
+            InputError: a key stands twice, or two mappings that are merged have it.
         """
         _check_once(self._keys(mapping))
-        # Of mappings that are merged, the first would win; what stands here itself always does.
+        # The first of several merged mappings would win silently; a key written here always does.
         direct_keys = {key for key, _ in self._keys(mapping)}
         for key_node, value in mapping.value:
             if key_node.tag == _MERGE and isinstance(value, yaml.SequenceNode):

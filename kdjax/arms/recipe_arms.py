@@ -92,8 +92,8 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
         ("data.seq_len", config.data.seq_len, "student", arm.student),
         ("evaluation.seq_len", evaluation.seq_len, "student", arm.student),
     ]
-    # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
-    # not fine-tuned.
+    # The teacher reads only what an arm shows it, and the tasks that it is probed on: it is not
+    # fine-tuned.
     if arm.uses_teacher or arm.start.prunes:
         lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
         if "probe" in evaluation.protocols:

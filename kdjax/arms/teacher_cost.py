@@ -76,8 +76,8 @@ class TeacherCost:
 def cost_by_recipe(config: Config) -> TeacherCost:
     """Compute the cost of a recipe's teacher, from settings and any card of the source.
 
-    Of a teacher that is trained here, and of a head that is fitted, it is exact: the number of
-    steps times their price.
+    The cost of a teacher that is trained here, and of a head that is fitted, is exact: the number
+    of steps times their price.
 
     Raises:
         InputError: a budget that buys no step.

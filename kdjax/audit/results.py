@@ -107,7 +107,11 @@ def _rebuilt(
 def _contamination(
     artifacts: AuditedArtifacts, recorded: Contamination | None
 ) -> Contamination | None:
-    """Return what the check of the text found, as its file has it; as recorded without one."""
+    """Return the check for evaluation rows that is stored beside the text.
+
+    Where none is stored, or several fit, it is the recorded one; None where the recipe turns the
+    check off.
+    """
     study = artifacts.study
     if study.config.evaluation.contamination.check == "off":
         return None

@@ -132,7 +132,7 @@ class RunAudit:
         }
         if self._artifacts.corpus:
             expected["corpus"] = self._artifacts.corpus.digest
-        # Of its recipe, what the runs of a study share: arms and seeds may have joined.
+        # Only the part of its recipe that all runs share: arms and seeds may have joined.
         config = shared_part(manifest.get("config", NOTHING), expected["config"])
         self._findings.expect_fields(path, {**manifest, "config": config}, expected)
 
@@ -154,7 +154,7 @@ class RunAudit:
             "positions": sequences * self._study.batch_shape.seq_len,
         }
 
-        # Of stored outputs that are gone, nobody knows the size.
+        # The size of stored outputs is not known where they are gone.
         if not self._arm.stored_features:
             account["cache_bytes"] = 0
         elif self._artifacts.cache:

@@ -60,7 +60,7 @@ class TaskConfig:
             name: dotted name of the task, for messages.
 
         Raises:
-            InputError: one cannot be.
+            InputError: a setting is out of range, or contradicts another one.
         """
         if bool(self.file) == bool(self.train):
             state = "set" if self.file else "empty"

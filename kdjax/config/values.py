@@ -115,7 +115,7 @@ def check_seeds(seeds: Any, name: str) -> None:
     """Check a list of seeds: one or more, each once, from 0 to 2^32 - 1.
 
     Raises:
-        InputError: it is not.
+        InputError: there is none, or one is no whole number, out of range or there twice.
     """
     expected = "one or more whole numbers from 0 to 2^32 - 1, each once"
     if not isinstance(seeds, (list, tuple)) or not seeds:

@@ -165,7 +165,8 @@ class TextTokenizer:
         """Yield the tokens of each text, with their words and places.
 
         Raises:
-            InputError: as `ids`.
+            InputError: the tokenizer cannot take a text, for instance as its model names an unknown
+                token that is none of its entries.
         """
         for encoding in self._encodings(texts, self._backend.encode_batch):
             words = [-1 if word is None else word for word in encoding.word_ids]

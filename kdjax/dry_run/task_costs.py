@@ -23,8 +23,8 @@ from kdjax.training.arm import Arm
 def task_costs(config: Config) -> dict[str, dict[str, Any]]:
     """Count the FLOPs of measuring a run of each arm on the recipe's tasks; no budget is charged.
 
-    FLOPs are by the reference form, padding of batches included. Of linear probes the frozen
-    forward passes count, not the fits on the host.
+    FLOPs are by the reference form, padding of batches included. Linear probes count by their
+    frozen forward passes, without the fits on the host.
 
     Returns:
         Arm -> `protocols`: for each its `flops`, `trials`, `steps` and `tokens` (of training,

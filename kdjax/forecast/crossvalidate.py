@@ -91,7 +91,11 @@ def hold_out(
     Args:
         runs: pilot runs of one endpoint.
         budgets: number of the largest budgets to hold out.
-        better, best, confidence, draws, seed: as for `fit`.
+        better: whether lower or higher values are better.
+        best: best value that a law may reach; None: it is fitted.
+        confidence: confidence of the intervals.
+        draws: number of draws of the bootstrap.
+        seed: seed of the draws.
 
     Raises:
         InputError: fewer than one budget held out, or too few left to fit (three for one size; see

@@ -14,7 +14,7 @@ def line(contamination: Contamination) -> str:
         parts.append(say("contamination_unchecked", reason=contamination.unchecked))
     with_rows = [overlap for overlap in contamination.overlaps if overlap.found]
     parts += [in_words(overlap) for overlap in with_rows]
-    # Of a result's two uses one may be clean, which goes without saying.
+    # A result has two uses; where only one is clean, nothing is said of it.
     in_text = [overlap.result for overlap in contamination.overlaps if not overlap.trained]
     with_any = {overlap.result for overlap in with_rows if not overlap.trained}
     clean = [result for result in dict.fromkeys(in_text) if result not in with_any]

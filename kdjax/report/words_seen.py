@@ -36,7 +36,7 @@ def pretraining_of(results: Results, seed: int) -> PretrainingFacts | None:
     kdjax."""
     if results.teacher is None:
         return None
-    # Of n teachers a student learns from that of its seed modulo n.
+    # A student learns from teacher number (seed modulo n) of n teachers.
     members = results.teacher.teachers or (results.teacher,)
     return members[seed % len(members)].pretraining
 

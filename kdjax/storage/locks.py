@@ -53,7 +53,7 @@ def hold(place: Any, part: str = "") -> Iterator[None]:
             yield
         return
     directory = Path(place)
-    # Of links in a circle nothing is resolved, and making the directory says so.
+    # Links in a circle are left as they are; making the directory reports them.
     path = Path(os.path.realpath(directory)) / _name(part)
     if _held.get(path) == threading.get_ident():
         yield

@@ -102,7 +102,7 @@ def _registered(config: Config, out: Path) -> Iterator[None]:
     stay, where `kdjax.storage.files.remove_on_input_error` would delete what a first start made.
 
     Raises:
-        InputError: as `_register`.
+        InputError: the directory holds another sweep, or something else.
     """
     _register(config, out)
     try:

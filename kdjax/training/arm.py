@@ -188,8 +188,8 @@ def _changed_student(
 ) -> ModelSpec | ModelConfig:
     """Return the recipe's student with an arm's own settings.
 
-    Of another family it has that family's settings, but for its size and the vocabulary, which is
-    the text's.
+    A student of another family has that family's settings, but for its size and the vocabulary,
+    which is the text's.
     """
     if isinstance(student, ModelSpec):
         student = with_family_settings(student)

@@ -55,7 +55,7 @@ def load_params(path: Path) -> dict[str, Any]:
     """Read a file of `save_params` as the nested tree that was saved.
 
     Raises:
-        InputError: it is not there, or damaged.
+        InputError: the file is missing or damaged.
     """
     try:
         tensors = load_file(path)

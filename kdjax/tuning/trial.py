@@ -47,7 +47,7 @@ def recipe_of(config: Config) -> Config:
     # A charged probe stays whatever the endpoint is: the runs of a trial pay what the recipe's do.
     if tune.endpoint != "mlm_probe" and not probe.charged:
         probe = replace(probe, tokens=0.0)
-    # Of the tasks, own or a suite's, only the endpoint's is read.
+    # Only the endpoint's task is read, be it the user's own or a suite's.
     measured = tune.endpoint.removeprefix("probe.")
     tasks = {name: task for name, task in evaluation.tasks.items() if name == measured}
     suite = evaluation.suite

@@ -82,8 +82,8 @@ def prepare(
             everything runs in this process and its memory: enough to try a pipeline out.
 
     Raises:
-        InputError: as `kdjax.data.prepare.local.prepare`; options or a runner that Beam does not
-            have.
+        InputError: unusable text or tokenizer, a corpus too small for its splits, a directory that
+            cannot be used, or options or a runner that Beam does not have.
     """
     preparation = Preparation.of(config, tokenizer, out)
     runner = _options(options)

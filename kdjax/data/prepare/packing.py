@@ -124,7 +124,7 @@ class RecordFormat:
         sizes = np.array([len(piece) + 2 for piece in pieces])
         counts = np.array([len(sequence) for sequence in sequences])
 
-        # Of each piece, its sequence, and the piece that this begins with.
+        # The sequence of each piece, and the first piece of that sequence.
         sequence_of = np.repeat(np.arange(len(sequences)), counts)
         first_of = np.repeat(np.cumsum(counts) - counts, counts)
 

@@ -127,7 +127,7 @@ def encode(
     frame_tokens = sum(map(len, framing.pair if task.pairs else framing.single))
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
-        # Of pairs the first and the second text in turn.
+        # Pairs give their first and their second text in turn.
         texts = list(itertools.chain.from_iterable(row.texts for row in chunk))
         ids = tokenizer.ids(texts)
         for row in chunk:

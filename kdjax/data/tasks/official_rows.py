@@ -75,7 +75,8 @@ def mrpc_rows(
     """Yield the rows of MRPC's one labelled file that are dev rows, or those that are not.
 
     Raises:
-        InputError: as `official_rows`; or the list names a row that is not there, or none.
+        InputError: a file lacks a column, a row has another number of columns than the header, or
+            the list names a row that is not there, or none.
     """
     dev_ids: dict[tuple[str, ...], int] = {}
     for number, row in tsv_rows(ids):

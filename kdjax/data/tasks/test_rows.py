@@ -21,7 +21,7 @@ def check_test_rows(evaluation: EvaluationConfig, names: tuple[str, ...]) -> Non
         names: the tasks.
 
     Raises:
-        InputError: it has not.
+        InputError: a task has no test rows, another number of them, or their order is not known.
     """
     if evaluation.glue.startswith(tfds.PREFIX):
         raise InputError(

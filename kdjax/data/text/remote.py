@@ -97,7 +97,7 @@ class RemoteFile:
         """Return its identity; where that is not known, the SHA-256 of its bytes, in hex.
 
         Raises:
-            InputError: as `open`.
+            InputError: the file is another one by now.
         """
         if self.identity:
             return self.identity

@@ -46,7 +46,7 @@ def optional(module: str, extra: str, where: object) -> ModuleType:
     """Import a library that comes with an extra.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the library is not installed.
     """
     try:
         return importlib.import_module(module)

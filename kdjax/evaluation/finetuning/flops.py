@@ -37,8 +37,8 @@ POINTS = (8, 16, 24)
 class Polynomial:
     """FLOPs of a batch: `once + B (row + token L + pair L^2)`.
 
-    Of a transformer each part is of one of these kinds: the update of the parameters, what is done
-    a row, a token, or a pair of tokens. So four counts give all others.
+    Each part of a transformer is of one of these kinds: the update of the parameters, and work for
+    each row, each token, or each pair of tokens. So four counts give all others.
 
     Attributes:
         once: FLOPs of a batch, whatever its size.

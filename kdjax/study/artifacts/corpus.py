@@ -125,7 +125,7 @@ def text_warnings(corpus: Corpus, losses: NgramLosses) -> list[str]:
         losses: its own cross-entropies.
     """
     warnings = manifest_warnings(corpus.manifest)
-    # Of a corpus of an earlier version, only the counts of a sample are known.
+    # A corpus of an earlier version has the counts of a sample alone.
     if corpus.manifest.text is None and (warning := unknown_warning(losses.unknown)):
         warnings.append(warning)
     return warnings
@@ -325,7 +325,8 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
         beam: options of Apache Beam, where it shall prepare.
 
     Raises:
-        InputError: as `study_corpus`.
+        InputError: unusable text, a tokenizer that does not fit the student, or a damaged
+            directory.
     """
     with locks.hold(out), Reporter() as reporter:
         corpus = study_corpus(config, out, reporter, beam)

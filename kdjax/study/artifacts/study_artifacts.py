@@ -65,7 +65,7 @@ class Artifacts:
         """Make or find artifacts now, in the order given.
 
         Raises:
-            InputError: whatever is wrong with them.
+            InputError: the text, the tokenizer, the teacher or a directory cannot be used.
         """
         for name in names:
             getattr(self, name)

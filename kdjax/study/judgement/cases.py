@@ -120,7 +120,7 @@ class Costs:
 
     def costs_at_most(self, a: str, b: str) -> bool:
         """Return whether a certainly costs no more than b."""
-        # Of an unknown cost the known part is a lower bound: it serves for b, not for a.
+        # The known part of an unknown cost is a lower bound: it serves for b, not for a.
         return a not in self.unknown and self.runs[a] <= self.runs[b]
 
     def students_needed(self, a: str, b: str) -> int | None:

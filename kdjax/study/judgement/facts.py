@@ -33,8 +33,8 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
             needs one.
 
     Returns:
-        The facts of the only teacher. Of several, those of the first, with the means of `mlm_loss`
-        and `mlm_accuracy`, and in `teachers` the facts of each.
+        The facts of the only teacher, or of the first of several, with the means of `mlm_loss` and
+        `mlm_accuracy`, and in `teachers` the facts of each.
     """
     if not teachers:
         return None
@@ -42,7 +42,7 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
     first = each[0]
     if len(each) == 1:
         return first
-    # Of several, no one's weights stand for all.
+    # No teacher's weights stand for those of all.
     others = {name: value for name, value in first.others.items() if name != "params_sha256"}
     return replace(
         first,

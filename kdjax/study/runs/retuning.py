@@ -85,7 +85,7 @@ def load_run_tasks(
         with_unlabelled: whether a suite's test rows are read, too.
 
     Raises:
-        InputError: as `kdjax.data.tasks.load.load_tasks`.
+        InputError: files are missing, damaged or of another layout, or rows cannot be used.
     """
     settings = run.finetuning
     needed = set(names)

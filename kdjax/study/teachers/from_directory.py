@@ -110,7 +110,8 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
         source: name of its source in the facts.
 
     Raises:
-        InputError: as `read_checked`.
+        InputError: a directory without usable weights, another architecture than the recipe's,
+            another tokenizer than the corpus's.
     """
     encoder = read_checked(config, directory, corpus)
     card_facts = read_card(directory)
@@ -163,7 +164,8 @@ def single_teacher(
         reporter: receiver of reports on progress.
 
     Raises:
-        InputError: as `read_checked`; or the directory holds a teacher fitted in another way.
+        InputError: the teacher has no usable weights, or does not fit the recipe or the corpus; or
+            the directory holds a teacher fitted in another way.
     """
     if hosts.all_processes((directory / CARD).exists()):
         facts = read_own_card(directory)

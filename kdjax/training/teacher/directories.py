@@ -128,7 +128,7 @@ def read_own_card(directory: Path) -> dict[str, Any]:
     """Read the card of a teacher that kdjax has fitted or trained, which has every fact.
 
     Raises:
-        InputError: as `read_card`; or a fact is missing.
+        InputError: the card is not a JSON object, or a fact is missing or of another kind.
     """
     return check_fields(read_card(directory), _FACTS, f"{directory / CARD}:")
 

@@ -228,7 +228,8 @@ def open_cache(
     """Open stored outputs; check that they are this teacher's, on these masks, and hold enough.
 
     Raises:
-        InputError: they are not, or the directory is unfinished or damaged.
+        InputError: they are of another teacher, text or masks, lack features that are asked for, or
+            are unfinished or damaged.
     """
     opened = Cache.open(directory)
     # The same teacher, text and masks

@@ -84,7 +84,8 @@ def pretraining_flops(
     They are its steps times their price.
 
     Raises:
-        InputError: as `pretraining_spans` and `steps_at`.
+        InputError: the budget buys no step before one of the checkpoints, or one is asked for that
+            is not saved.
     """
     step_price = pretraining_price(architecture, config, batch_shape)
     spans = pretraining_spans(config, step_price, batch_shape)
