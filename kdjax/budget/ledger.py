@@ -124,7 +124,14 @@ class Ledger:
         upfront: Mapping[str, int] | None = None,
         cache_bytes: int = 0,
     ) -> Ledger:
-        """Open a ledger on which FLOPs spent before the first step, by account, stand already."""
+        """Open a ledger on which FLOPs spent before the first step, by account, stand already.
+
+        Args:
+            budget: what the run may spend.
+            phases: number of the run's phases.
+            upfront: FLOPs spent before the first step, by account.
+            cache_bytes: size of the stored outputs that the run reads.
+        """
         spent = {**dict.fromkeys(EVERY_LEDGER, 0), **(upfront or {})}
         return Ledger(budget, spent, (0,) * phases, cache_bytes=cache_bytes)
 
@@ -197,7 +204,13 @@ class Ledger:
         return self.step_seconds / 3600
 
     def affords(self, price: Price, tokens_per_step: int, until: float = 1.0) -> bool:
-        """Return whether another step ends before a share of the budget is used up."""
+        """Return whether another step ends before a share of the budget is used up.
+
+        Args:
+            price: price of the step.
+            tokens_per_step: tokens that the step reads, padding included.
+            until: share of the budget before which the step must end.
+        """
         end = Fraction(until) * Fraction(self.budget.amount)
         return Fraction(self.used) + Fraction(self.step_cost(price, tokens_per_step)) <= end
 

@@ -129,7 +129,9 @@ def grid_size(
     """Count the settings of a grid: each learning rate with each batch size and number of epochs.
 
     Args:
-        learning_rates, batch_sizes, epoch_counts: values of each, as in `FinetuneConfig`.
+        learning_rates: the learning rates.
+        batch_sizes: the batch sizes.
+        epoch_counts: the numbers of epochs.
     """
     return len(learning_rates) * len(batch_sizes) * len(epoch_counts)
 

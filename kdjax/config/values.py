@@ -295,7 +295,13 @@ def renamed(name: str, value: Any) -> str:
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """Find the first setting in which two configs differ: its dotted name and both values."""
+    """Find the first setting in which two configs differ: its dotted name and both values.
+
+    Args:
+        before: the one config.
+        now: the other, of the same class.
+        name: dotted name of both, for messages; empty for a whole recipe.
+    """
     if not (isinstance(before, dict) and isinstance(now, dict)):
         if before == now:
             return None

@@ -290,6 +290,11 @@ def evenly_spaced(available: int, limit: int, excluding: int = 0) -> np.ndarray:
     """Choose at most `limit` numbers below `available`, ascending and evenly spaced.
 
     None is one of those that the limit `excluding` gives.
+
+    Args:
+        available: numbers to choose from: 0 to `available - 1`.
+        limit: how many are chosen at most.
+        excluding: a limit; the numbers that it would choose are left out.
     """
     numbers = np.arange(available)
     if excluding:

@@ -157,6 +157,12 @@ class Fits:
     def difference(self, a: str, at_a: Point, b: str, at_b: Point) -> Prediction:
         """Predict the value of arm `a` less that of arm `b`, each at its own points, `[m]`.
 
+        Args:
+            a: the one arm.
+            at_a: sizes and tokens at which `a` is predicted, `[m]`.
+            b: the other arm.
+            at_b: those at which `b` is predicted, `[m]`.
+
         Raises:
             InputError: points that `Fit.predict` refuses.
         """

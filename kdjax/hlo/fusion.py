@@ -122,7 +122,7 @@ class _Numbering:
         self._new = itertools.count()
 
     def run(self, name: str, arguments: Sequence[Value] | None, *, fused: bool) -> Value:
-        """Number the values of a computation and return that of its result.
+        """Give the values of a computation their numbers; return that of its result.
 
         Args:
             name: name of the computation whose values are numbered.

@@ -181,7 +181,13 @@ def ordered_arms(results: Results) -> list[str]:
 
 
 def cell(results: Results, arm: str, endpoint: MeasuredEndpoint) -> ScoreCell:
-    """Return an arm's score on an endpoint, its verdict, and how many fine-tunings failed."""
+    """Return an arm's score on an endpoint, its verdict, and how many fine-tunings failed.
+
+    Args:
+        results: the content of results.json.
+        arm: name of the arm.
+        endpoint: the endpoint.
+    """
     diverged = arm in diverged_arms(results.runs)
     if diverged or arm not in endpoint.arms:
         return ScoreCell(numbers.no_score(endpoint, diverged=diverged))

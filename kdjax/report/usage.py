@@ -222,7 +222,13 @@ def unspent(results: Results, run: RunResult) -> str:
 
 
 def used_of(results: Results, run: RunResult, kind: str) -> float:
-    """Return a run's FLOPs (as far as they are charged), tokens or hours."""
+    """Return a run's FLOPs (as far as they are charged), tokens or hours.
+
+    Args:
+        results: the content of results.json.
+        run: one of its runs.
+        kind: measure: flops, tokens or hours.
+    """
     if kind == results.budget.kind:
         return float(run.used)
     if kind == "hours":

@@ -70,6 +70,11 @@ class ObjectStore(Protocol):
     def write(self, name: str, content: Any, generation: int) -> int:
         """Write an object in place of one generation of it, 0 for none; return the new generation.
 
+        Args:
+            name: name of the object.
+            content: its content, as plain JSON.
+            generation: generation that is replaced; 0: there is no such object.
+
         Raises:
             GenerationChanged: the object is of another generation.
         """

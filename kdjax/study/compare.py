@@ -74,6 +74,12 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
 def train_one(config: Config, out: Path, arm: str, seed: int) -> RunResult:
     """Make one run of a study; `compare` with the same directory finds it done.
 
+    Args:
+        config: resolved recipe.
+        out: directory of the study.
+        arm: name of the arm.
+        seed: seed of the run.
+
     Raises:
         InputError: the recipe, the text, the teacher or the directory cannot be used, or the recipe
             has no such arm or seed.
@@ -96,6 +102,11 @@ def train_part(config: Config, out: Path, part: StudyPart) -> list[RunResult]:
     """Make one part of a study's runs, and with the first part the references.
 
     `kdjax.study.parts.merge` puts parts together.
+
+    Args:
+        config: resolved recipe.
+        out: directory of the part.
+        part: which of how many parts.
 
     Raises:
         InputError: the recipe, the text, the teacher or the directory cannot be used.

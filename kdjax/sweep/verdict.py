@@ -206,7 +206,8 @@ def bracket(
     """Return a crossing's interval as text.
 
     Args:
-        low, high: ends of the interval; None where it is open.
+        low: lower end of the interval; None where it is open.
+        high: upper end; None where it is open.
         ends: smallest and largest budget looked at, beyond which an open end lies.
         kind: kind of budget.
         above: phrase for an open upper end.

@@ -53,7 +53,7 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def position_ids(segments: np.ndarray) -> np.ndarray:
-    """Number the tokens of each segment from 0; a segment is a run of equal numbers.
+    """Compute each token's place in its segment, from 0; a segment is a run of equal numbers.
 
     Args:
         segments: `[B, L]` int32.

@@ -93,7 +93,13 @@ LAYOUTS: dict[str, TextLayout] = {"paragraphs": paragraphs, "lines": each_line, 
 
 
 def too_long(where: str, limit: int, expected: str) -> TextError:
-    """Return the error of a document of more than the limit in bytes, which begins there."""
+    """Return the error of a document of more than the limit in bytes, which begins there.
+
+    Args:
+        where: the file and the line where the document begins.
+        limit: bytes that a document may have.
+        expected: what was expected instead.
+    """
     return TextError(
         f"{where}: here begins a document of more than {mebibytes(limit)}, expected {expected}"
     )

@@ -101,7 +101,13 @@ def work_of(
 
 
 def work_of_start(task: Task, settings: FinetuneConfig, limits: BatchLimits) -> Work:
-    """Count the work of tuning the encoder that other tasks start from: one training, no scores."""
+    """Count the work of tuning the encoder that other tasks start from: one training, no scores.
+
+    Args:
+        task: the intermediate task.
+        settings: `evaluation.finetune`.
+        limits: limits of batches.
+    """
     hyperparameters = fixed_setting(task, settings, limits.longest)
     return Work(1, _setting_steps(task, hyperparameters, 1, limits))
 

@@ -116,7 +116,13 @@ def student_facts(model: ModelConfig) -> StudentFacts:
 
 
 def arm_result(arm: Arm, cost: ArmCost, runs: Sequence[RunResult]) -> ArmResult:
-    """Return an arm as it ran; under a budget of hours, as its first run did."""
+    """Return an arm as it ran; under a budget of hours, as its first run did.
+
+    Args:
+        arm: the arm.
+        cost: cost of its runs.
+        runs: finished runs of the study.
+    """
     # Only a clock makes runs of an arm differ in steps, and a loss that is not finite.
     arm_runs = [run for run in runs if run.arm == arm.name]
     first = next((run for run in arm_runs if run.diverged is None), arm_runs[0])

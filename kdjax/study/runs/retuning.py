@@ -57,6 +57,11 @@ def retuned_protocol(run: RecordedRun, protocol: str) -> str:
 def recorded_tuning(run: RecordedRun, protocol: str, task: str) -> FinetunedTask:
     """Return the record of a run's fine-tuning on a task.
 
+    Args:
+        run: the finished run.
+        protocol: protocol of the fine-tuning.
+        task: name of the task.
+
     Raises:
         InputError: its result does not say.
     """

@@ -36,6 +36,11 @@ def cache_price(teacher: ModelConfig, request: FeatureRequest, batch_shape: Batc
     """Count the FLOPs of one forward pass of the teacher over a batch, as XLA does.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
+
+    Args:
+        teacher: configuration of the teacher.
+        request: outputs that are stored.
+        batch_shape: shape of a batch.
     """
     params = abstract_params(teacher, mlm=request.head)
     batch = batch_shape.abstract()
@@ -189,7 +194,15 @@ class _Encoder:
 def identity(
     teacher: Model, request: FeatureRequest, config: CacheConfig, data: DataConfig, corpus: Corpus
 ) -> dict[str, Any]:
-    """Return the settings and digests that stored outputs depend on, as plain values."""
+    """Return the settings and digests that stored outputs depend on, as plain values.
+
+    Args:
+        teacher: the teacher.
+        request: outputs that are stored.
+        config: settings of the store (`cache`).
+        data: settings of the text and its masks.
+        corpus: the text.
+    """
     # Settings that these logits do not depend on are left out.
     settings = asdict(config)
     del settings["source"]
@@ -226,6 +239,14 @@ def open_cache(
     corpus: Corpus,
 ) -> Cache:
     """Open stored outputs; check that they are this teacher's, on these masks, and hold enough.
+
+    Args:
+        directory: directory of the store.
+        teacher: the teacher that it must be of.
+        request: outputs that it must have.
+        config: settings of the store (`cache`).
+        data: settings of the text and its masks.
+        corpus: the text.
 
     Raises:
         InputError: they are of another teacher, text or masks, lack features that are asked for, or

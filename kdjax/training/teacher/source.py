@@ -223,6 +223,12 @@ def check_readable(
 ) -> None:
     """Check that an objective can learn from logits as a cache stores them.
 
+    Args:
+        objective: objective of a phase.
+        config: settings of the store (`cache`).
+        student: configuration of the student.
+        teacher: configuration of the teacher.
+
     Raises:
         InputError: k is more than the vocabulary, or draws at another temperature than the term's
             that reads them.
