@@ -31,7 +31,7 @@ from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import StepKey, compiled_step, init_state, state_sharding
 from kdjax.evaluation.finetuning.trial import EncoderSetup, make_batch, step_key_of, train_lanes
-from kdjax.evaluation.rows import Bucket
+from kdjax.evaluation.length_buckets import Bucket
 from kdjax.models.zoo import get
 from kdjax.parallel.layout import Layout
 from kdjax.training.lanes import stack

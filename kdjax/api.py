@@ -362,7 +362,7 @@ def train(
         prices.append(phase_price(phase, phase_shape))
     # A budget that does not afford one step of each phase is refused before anything is written.
     spans = definition.schedule_phases(budget, prices, batch_shape) if budget.countable else ()
-    rate = run_mask_rate(data.settings, budget, spans)
+    masking = run_mask_rate(data.settings, budget, spans)
 
     # Compile each phase, and place the teacher on the devices.
     config = replace(_recipe(data), train=settings)
@@ -375,7 +375,7 @@ def train(
         corpus=data.corpus,
         layout=layout,
         teacher_params=arm.teacher.params if arm.teacher else None,
-        mask_rate=rate,
+        mask_rate=masking,
     )
 
     with ExitStack() as stack:
@@ -393,7 +393,7 @@ def train(
             ),
             start=arm.student.params,
             directory=Path(out),
-            mask_rate=rate,
+            mask_rate=masking,
             watch=watch,
         )
         (outcome,) = train_runs(spec)

@@ -32,8 +32,8 @@ class Mark:
 class Clock:
     """A counter of the main thread's seconds by kind: `with CLOCK("text"): ...`.
 
-    Of blocks inside one another the inner one counts. Whatever the block, tracing and compiling
-    count as `compile`, once `listen` was called: JAX reports them.
+    Where blocks lie inside one another, the inner one counts. Whatever the block, tracing and
+    compiling count as `compile`, once `listen` was called: JAX reports them.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Clock:
         self._is_listening = False
 
     def listen(self) -> None:
-        """Count what JAX compiles from now on."""
+        """Count JAX's compilations from now on."""
         import jax  # noqa: PLC0415 - a command line with a mistake in it ends before JAX is loaded
 
         if not self._is_listening:

@@ -203,7 +203,7 @@ def cache_directory() -> Path:
 
 
 def _machine() -> list[str]:
-    """Return what code for this CPU depends on and JAX's key does not hold.
+    """Return the properties of this CPU that compiled code depends on and JAX's key lacks.
 
     That is its kind and instructions, and how many cores XLA splits the work over. Where the system
     does not list them, the machine's name stands for it.

@@ -17,7 +17,7 @@ def is_main_process() -> bool:
 
 
 def prefix() -> str:
-    """Return what every line begins with: `[3/8] ` in process 3 of 8, nothing in one alone.
+    """Return the beginning of every line: `[3/8] ` in process 3 of 8, nothing in one alone.
 
     Processes are counted from 0.
     """

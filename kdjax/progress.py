@@ -98,7 +98,7 @@ class Reporter:
                 self._print(f"kdjax: {text}")
 
     def stage(self, text: str) -> None:
-        """Say what begins now, as it may take a while: a line at once, also without a terminal.
+        """Announce a stage, which may take a while: a line at once, also without a terminal.
 
         What begins again, as in the next study of a sweep, is mostly done: it is a `status`.
         """
@@ -200,16 +200,16 @@ class Reporter:
 
         return show
 
-    def _time_left(self, ledger: Ledger, rate: float) -> str:
+    def _time_left(self, ledger: Ledger, spent_per_second: float) -> str:
         """Return the time left for a run, and for all runs where it is known, as a line's end.
 
         Args:
             ledger: what the run has spent so far, and of what budget.
-            rate: amount of its budget that it spends in a second; 0: nothing.
+            spent_per_second: amount of its budget that it spends in a second; 0: nothing.
         """
-        if not rate:
+        if not spent_per_second:
             return ""
-        run_seconds = ledger.remaining / rate
+        run_seconds = ledger.remaining / spent_per_second
         words = f", {_duration(run_seconds)} left"
         # Runs that are still to come are as fast as those that were seen.
         if self._budget and self._spent:

@@ -140,7 +140,7 @@ def _type_below(hint: Any, key: str) -> Any:
 
 
 def _members(raw: Any, hint: Any) -> Iterable[tuple[Any, Any]]:
-    """Return what stands below a part of a recipe, by key or number; nothing of another form.
+    """Return the values below a part of a recipe, by key or number; nothing of another form.
 
     Args:
         raw: the part, as YAML gives it.

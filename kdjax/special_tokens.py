@@ -69,7 +69,7 @@ class SpecialTokens:
 
 
 def find_roles(content: Mapping[str, Any], path: Path, entries: Collection[str]) -> dict[str, str]:
-    """Find which entry of a tokenizer has which role.
+    """Find the entry of each role in a tokenizer.
 
     `unknown` is what the tokenizer's model itself makes of unknown text. Other roles are read from
     `COMPANIONS`, which count only beside a file named tokenizer.json; then `start` and `end` from
@@ -100,7 +100,7 @@ def find_roles(content: Mapping[str, Any], path: Path, entries: Collection[str])
 
 
 def usual_role_names(path: Path, entries: Collection[str]) -> dict[str, str]:
-    """Find which entry has which role, by companions and usual names alone.
+    """Find the entry of each role, by companions and usual names alone.
 
     Args:
         path: path of a tokenizer.json, which need not be there.
@@ -138,7 +138,8 @@ def special_tokens(
 
 
 def templates(content: Mapping[str, Any], path: Path) -> dict[str, Template]:
-    """Read how a tokenizer's post-processor frames a text (`single`) and a pair of texts (`pair`).
+    """Read a tokenizer's post-processor: the frames of a text (`single`) and a pair of texts
+    (`pair`).
 
     BERT's pair is `("[CLS]", 0, "[SEP]", 1, "[SEP]")`, RoBERTa's `("<s>", 0, "</s>", "</s>", 1,
     "</s>")`. Empty where the tokenizer has no post-processor that frames.
@@ -223,8 +224,8 @@ def _marked(content: Mapping[str, Any]) -> set[str]:
 def _usual_roles(entries: Collection[str], marked: Collection[str]) -> dict[str, str]:
     """Return roles by the usual names of their tokens.
 
-    Of two names for one role the one that is marked as special counts; two that are, or none, say
-    nothing.
+    Where two names stand for one role, the one that is marked as special counts; where both are
+    marked, or neither, the role is left out.
     """
     roles = {}
     for role, names in _USUAL_NAMES.items():

@@ -36,7 +36,7 @@ question mark does. A number keeps its sign."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Return what is printed for characters that an encoding lacks, and where to go on."""
+    """Return a replacement for characters that an encoding lacks, and the place to go on."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]

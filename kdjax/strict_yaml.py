@@ -6,6 +6,7 @@ false, as in YAML 1.1 and in PyYAML.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -30,15 +31,15 @@ class _Loader(yaml.SafeLoader):
         """Check that a mapping has each key once, and merges each once.
 
         Raises:
-            InputError: it has not.
+            InputError: a key stands twice, or two mappings that are merged have it.
         """
         _check_once(self._keys(mapping))
-        # Of mappings that are merged, the first would win; what stands here itself always does.
-        own = {key for key, _ in self._keys(mapping)}
+        # The first of several merged mappings would win silently; a key written here always does.
+        direct_keys = {key for key, _ in self._keys(mapping)}
         for key_node, value in mapping.value:
             if key_node.tag == _MERGE and isinstance(value, yaml.SequenceNode):
-                merged = (pair for node in value.value for pair in self._merged_keys(node))
-                _check_once((key, node) for key, node in merged if key not in own)
+                merged = itertools.chain.from_iterable(map(self._merged_keys, value.value))
+                _check_once((key, node) for key, node in merged if key not in direct_keys)
 
     def _keys(self, mapping: yaml.MappingNode) -> Iterator[tuple[Any, yaml.Node]]:
         """Yield the keys of a mapping that are scalars, each with the node it stands in."""
@@ -52,22 +53,22 @@ class _Loader(yaml.SafeLoader):
         """Yield the keys that merging a mapping brings, those that it merges itself included."""
         if not isinstance(node, yaml.MappingNode):
             return
-        own = dict(self._keys(node))
-        own.pop("<<", None)
-        yield from own.items()
+        direct = dict(self._keys(node))
+        direct.pop("<<", None)
+        yield from direct.items()
         for key_node, value in node.value:
             if key_node.tag == _MERGE:
                 inner = value.value if isinstance(value, yaml.SequenceNode) else [value]
-                merged = (pair for one in inner for pair in self._merged_keys(one))
-                yield from (pair for pair in merged if pair[0] not in own)
+                merged = itertools.chain.from_iterable(map(self._merged_keys, inner))
+                yield from (pair for pair in merged if pair[0] not in direct)
 
 
 def _without_tags(resolvers: dict[str, Any], *tags: str) -> dict[str, Any]:
-    """Return what PyYAML takes plain scalars for, by first letter, but for some tags."""
-    kept = {}
+    """Return PyYAML's resolvers of plain scalars, by first letter, without some tags."""
+    remaining = {}
     for letter, rules in resolvers.items():
-        kept[letter] = [(tag, pattern) for tag, pattern in rules if tag not in tags]
-    return kept
+        remaining[letter] = [(tag, pattern) for tag, pattern in rules if tag not in tags]
+    return remaining
 
 
 # A table of the loader's own: PyYAML's belongs to all loaders of the process.

@@ -82,7 +82,7 @@ def padding_token(content: Any, path: Path) -> int | None:
 
 
 def _normalization(content: Mapping[str, Any]) -> dict[str, bool | None]:
-    """Return what a tokenizer does with capitals, accents and Chinese characters.
+    """Return a tokenizer's treatment of capitals, accents and Chinese characters.
 
     `strip_accents` is None where accents go as capitals do.
     """

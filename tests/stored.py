@@ -82,7 +82,9 @@ def build(
 ) -> Any:
     model = more.pop("teacher", teacher())
     mesh = Layout.of(devices=jax.devices()[:1])
-    return cache.build(directory, model, request, config, text.data, text.corpus, mesh, **more)
+    return cache.fill_teacher_cache(
+        directory, model, request, config, text.data, text.corpus, mesh, **more
+    )
 
 
 def records(directory: Path, text: Text) -> dict[str, Array]:

@@ -15,10 +15,10 @@ from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
 from kdjax.training.start import start_flops
-from kdjax.training.teacher.fill_cache import cache_price, passes
+from kdjax.training.teacher.fill_cache import cache_price, forward_pass_count
 
 
-def share(flops: int, runs: int) -> int:
+def per_run_share(flops: int, runs: int) -> int:
     """Return a run's share of some FLOPs, rounded up."""
     return -(-flops // runs)
 
@@ -29,7 +29,7 @@ def probe_batch_shape(config: Config) -> BatchShape:
 
 
 def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
-    """Count what an MLM probe of a model costs; None where the recipe has none.
+    """Count the FLOPs of a model's MLM probe; None where the recipe has none.
 
     Raises:
         InputError: the probe has fewer tokens than two of its steps take.
@@ -41,7 +41,7 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute what a run of an arm is charged for its MLM probe, by account.
+    """Compute an arm's charge for its MLM probe, by account.
 
     Nothing, unless the recipe says so.
     """
@@ -52,7 +52,8 @@ def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
 
 
 def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute what a run of an arm is charged for its start, by account; nothing for most starts.
+    """Compute an arm's charge for a start that needs calibration, by account; empty for other
+    starts.
 
     Each run pays for all of it, as if it were alone.
     """
@@ -62,19 +63,19 @@ def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
 
 
 def own_charges(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute what a run of an arm pays for itself alone before its first step, by account."""
+    """Compute the charges before its first step that a run shares with no other, by account."""
     return probe_charge(config, arm) | calibration_charge(config, arm)
 
 
 def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
-    """Return all that a study's arms read of stored teacher outputs."""
+    """Return the teacher outputs that a study's arms read from storage."""
     request = FeatureRequest()
     for arm in arms.values():
         request |= arm.stored_features
     return request
 
 
-def sharing(config: Config, arms: Mapping[str, Arm]) -> int:
+def runs_sharing_cache(config: Config, arms: Mapping[str, Arm]) -> int:
     """Count the runs that share the cost of stored outputs."""
     cached_arms = [arm for arm in arms.values() if arm.stored_features]
     # A recipe may say that runs of other studies share it as well.
@@ -96,11 +97,12 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
     batch_shape = batch_shape_of(config, config.cache.batch_size)
     teacher = zoo.resolve(config.teacher.architecture)
     flops_per_pass = cache_price(teacher, request, batch_shape, config.data.own_seq_len)
-    return flops_per_pass * passes(sequences, config.data.mask_copies, batch_shape.batch_size)
+    views = config.data.mask_copies
+    return flops_per_pass * forward_pass_count(sequences, views, batch_shape.batch_size)
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:
-    """Return what an arm's teacher cost before, by the recipe and the teacher's card.
+    """Return the FLOPs of an arm's teacher, by the recipe and the teacher's card.
 
     Raises:
         InputError: it is charged and not known, or a budget of the teacher's buys no step.
@@ -117,7 +119,7 @@ def upfront_charges(
     train_sequences: int,
     teacher: TeacherCost | None,
 ) -> dict[str, int]:
-    """Compute what a run is charged before its first step, by account.
+    """Compute a run's charges before its first step, by account.
 
     It is spent by then, but for an MLM probe: that is fitted when training has ended, and what it
     will take is set aside.
@@ -139,8 +141,8 @@ def upfront_charges(
     charges = own_charges(config, arm)
     if arm.stored_features:
         flops = cache_flops(config, stored_by(arms), train_sequences)
-        charges["teacher_cache"] = share(flops, sharing(config, arms))
+        charges["teacher_cache"] = per_run_share(flops, runs_sharing_cache(config, arms))
     if teacher is not None:
         teacher.check(config.budget.teacher)
-        charges["teacher_training"] = share(teacher.charged_to(arm), config.budget.students)
+        charges["teacher_training"] = per_run_share(teacher.charged_to(arm), config.budget.students)
     return charges

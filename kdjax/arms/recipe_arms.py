@@ -100,8 +100,8 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
         ("data.seq_len", config.data.seq_len, "student", arm.student),
         ("evaluation.seq_len", evaluation.seq_len, "student", arm.student),
     ]
-    # The teacher reads only what an arm shows it. Of tasks it reads what it is probed on: it is
-    # not fine-tuned.
+    # The teacher reads only what an arm shows it, and the tasks that it is probed on: it is not
+    # fine-tuned.
     if arm.uses_teacher or arm.start.prunes:
         own_seq_len = config.data.own_seq_len
         if own_seq_len:
@@ -166,7 +166,7 @@ def _check_finetuning(config: Config, arm: Arm) -> None:
 
 
 def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
-    """Return how an arm's students are fine-tuned.
+    """Return the fine-tuning settings of an arm's students.
 
     Raises:
         InputError: a setting that there is not, or that cannot be.

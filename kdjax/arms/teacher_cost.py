@@ -51,7 +51,7 @@ class TeacherCost:
         return self.training > 0
 
     def charged_to(self, arm: Arm) -> int:
-        """Return what an arm that uses the teacher is charged, before it is shared among students.
+        """Return the FLOPs charged to an arm that uses the teacher, before students share them.
 
         The encoder is every such arm's; a head on a frozen encoder only theirs who use the head.
         """
@@ -74,10 +74,10 @@ class TeacherCost:
 
 
 def cost_by_recipe(config: Config) -> TeacherCost:
-    """Compute what a recipe's teacher will have cost, from settings and any card of the source.
+    """Compute the cost of a recipe's teacher, from settings and any card of the source.
 
-    Of a teacher that is trained here, and of a head that is fitted, it is exact: the number of
-    steps times their price.
+    The cost of a teacher that is trained here, and of a head that is fitted, is exact: the number
+    of steps times their price.
 
     Raises:
         InputError: a budget that buys no step.

@@ -140,7 +140,7 @@ def _is_here(source: str) -> bool:
 
 
 def _teacher_costs(study: RecordedStudy, corpus: Corpus | None) -> dict[str, Any]:
-    """Compute what a teacher that was not trained here cost, and what fitting its head did."""
+    """Compute the cost of a teacher that was not trained here, and of fitting its head."""
     config = study.config
     head = config.teacher.head
     # What the source's card says was spent before this study, and on top of that the head: its

@@ -31,7 +31,7 @@ OF_A_STUDY = (study_manifest.NAME, RESULTS, "runs")
 
 
 def audit(directory: Path) -> list[Mismatch]:
-    """Find all that does not fit together in the directory of a study or a sweep; empty: nothing.
+    """Find the contradictions in the directory of a study or a sweep; empty: none.
 
     Raises:
         InputError: the directory holds neither.

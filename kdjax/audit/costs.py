@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kdjax.arms.charges import own_charges, share, sharing
+from kdjax.arms.charges import own_charges, per_run_share, runs_sharing_cache
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.audit.artifacts import AuditedArtifacts
@@ -17,7 +17,7 @@ from kdjax.training.phase_price import price
 
 
 def audited_costs(artifacts: AuditedArtifacts) -> dict[str, ArmCost]:
-    """Compute what a run of each arm costs; an arm whose costs cannot be told is left out."""
+    """Compute the cost of a run of each arm; an arm whose cost cannot be told is left out."""
     study = artifacts.study
     costs = {}
     for name, arm in study.arms.items():
@@ -27,7 +27,7 @@ def audited_costs(artifacts: AuditedArtifacts) -> dict[str, ArmCost]:
 
 
 def _cost(artifacts: AuditedArtifacts, arm: Arm) -> ArmCost:
-    """Compute what a run of an arm costs; under another JAX than the study's, as recorded."""
+    """Compute the cost of a run of an arm; under another JAX than the study's, as recorded."""
     study = artifacts.study
     counted = [price(phase, phase.batch_shape(study.batch_shape)) for phase in arm.phases]
     study.tally["prices"] += len(counted)
@@ -53,10 +53,11 @@ def _upfront(artifacts: AuditedArtifacts, arm: Arm, stored: Mapping[str, int]) -
         recipes.pop(digest(plain(to_dict(study.config))), None)
         known = [study.config, *(from_dict(plain(values)) for values in recipes.values())]
         flops = artifacts.cache_flops
-        shares = [share(flops, sharing(config, arms_of(config))) for config in known]
+        run_counts = [runs_sharing_cache(config, arms_of(config)) for config in known]
+        shares = [per_run_share(flops, runs) for runs in run_counts]
         recorded = stored.get("teacher_cache", 0)
         upfront["teacher_cache"] = recorded if recorded in shares else shares[0]
     if arm.needs_teacher and artifacts.teacher:
         cost = TeacherCost.of_facts(artifacts.teacher).charged_to(arm)
-        upfront["teacher_training"] = share(cost, study.config.budget.students)
+        upfront["teacher_training"] = per_run_share(cost, study.config.budget.students)
     return upfront

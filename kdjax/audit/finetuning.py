@@ -78,19 +78,21 @@ def _audit_plan(
 
 
 def _planned(protocol: str, seed: int, settings: FinetuneConfig) -> list[tuple[Any, ...]]:
-    """Return (rate, batch, epochs, steps, seed, draw) of each trial that the recipe makes."""
-    rate = settings.learning_rate
+    """Return the recipe's trials: learning rate, batch size, epochs, steps, seed and draw."""
+    learning_rate = settings.learning_rate
     epochs = settings.epochs if settings.steps is None else None
-    tried: list[tuple[Any, ...]] = [(rate, settings.batch_size, epochs, settings.steps)]
+    tried: list[tuple[Any, ...]] = [(learning_rate, settings.batch_size, epochs, settings.steps)]
     draws: Sequence[int | None] = (None,)
     if protocol == "grid":
         tried = []
         # The order in which they are tried, of which the first of equals is chosen.
         for count, size in itertools.product(settings.epoch_counts, settings.batch_sizes):
-            tried += [(rate, size, count, None) for rate in settings.learning_rates]
+            tried += [
+                (learning_rate, size, count, None) for learning_rate in settings.learning_rates
+            ]
     elif protocol == "few_shot":
         few = settings.few_shot
-        tried = [(rate, min(settings.batch_size, few.examples), None, few.steps)]
+        tried = [(learning_rate, min(settings.batch_size, few.examples), None, few.steps)]
         draws = range(few.draws)
     seeds = seeds_of(seed, settings.seeds)
     planned = []

@@ -107,7 +107,11 @@ def _rebuilt(
 def _contamination(
     artifacts: AuditedArtifacts, recorded: Contamination | None
 ) -> Contamination | None:
-    """Return what the check of the text found, as its file has it; as recorded without one."""
+    """Return the check for evaluation rows that is stored beside the text.
+
+    Where none is stored, or several fit, it is the recorded one; None where the recipe turns the
+    check off.
+    """
     study = artifacts.study
     if study.config.evaluation.contamination.check == "off":
         return None
@@ -118,9 +122,9 @@ def _contamination(
     for path in sorted(text_directory(study).glob(PATTERN)):
         # A file that is not whole is a difference already.
         with contextlib.suppress(InputError):
-            found = read_contamination(path)
-            if found is not None and _is_of(found, artifacts, recorded):
-                stored.append(found)
+            check = read_contamination(path)
+            if check is not None and _is_of(check, artifacts, recorded):
+                stored.append(check)
     # Studies with other tasks may share the text; of one that recorded nothing, they tell nothing.
     if len(stored) == 1 and study.config.evaluation.task_results:
         return stored[0]
@@ -128,16 +132,16 @@ def _contamination(
 
 
 def _is_of(
-    found: Contamination, artifacts: AuditedArtifacts, recorded: Contamination | None
+    check: Contamination, artifacts: AuditedArtifacts, recorded: Contamination | None
 ) -> bool:
     """Return whether a check was of the study's text, and of the rows that are recorded."""
-    if artifacts.corpus is not None and found.corpus != artifacts.corpus.manifest.digest:
+    if artifacts.corpus is not None and check.corpus != artifacts.corpus.manifest.digest:
         return False
-    return recorded is None or found.tasks == recorded.tasks
+    return recorded is None or check.tasks == recorded.tasks
 
 
 def _tuning(study: RecordedStudy, recorded: Tuning | None) -> Tuning | None:
-    """Return how the arms were tuned; as recorded where the tuning's file is gone."""
+    """Return the record of the arms' tuning; the recorded one where the tuning's file is gone."""
     tuning = study.config.tuning
     if tuning and not local_path(tuning, "tuning").exists():
         return recorded
@@ -156,7 +160,7 @@ def _corpus_facts(artifacts: AuditedArtifacts, recorded: CorpusFacts) -> CorpusF
 
 
 def _endpoints(study: RecordedStudy) -> list[dict[str, Any]]:
-    """Return what the recipe measures, on which arms, and which way is better."""
+    """Return the endpoints of the recipe, each with its arms and its better direction."""
     evaluation = study.config.evaluation
     arms = list(study.arms)
     with_head = [name for name, arm in study.arms.items() if arm.trains_mlm_head]

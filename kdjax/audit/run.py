@@ -132,7 +132,7 @@ class RunAudit:
         }
         if self._artifacts.corpus:
             expected["corpus"] = self._artifacts.corpus.digest
-        # Of its recipe, what the runs of a study share: arms and seeds may have joined.
+        # Only the part of its recipe that all runs share: arms and seeds may have joined.
         config = shared_part(manifest.get("config", NOTHING), expected["config"])
         self._findings.expect_fields(path, {**manifest, "config": config}, expected)
 
@@ -154,7 +154,7 @@ class RunAudit:
             "positions": sequences * self._study.batch_shape.seq_len,
         }
 
-        # Of stored outputs that are gone, nobody knows the size.
+        # The size of stored outputs is not known where they are gone.
         if not self._arm.stored_features:
             account["cache_bytes"] = 0
         elif self._artifacts.cache:
@@ -167,7 +167,7 @@ class RunAudit:
         return account
 
     def _phases(self, steps: int) -> list[int]:
-        """Count how many of so many steps are of each phase; empty where a clock decides."""
+        """Count the steps of each phase among so many; empty where a clock decides."""
         return [min(max(steps - span.first, 0), span.steps) for span in self._spans]
 
     def _audit_ledger(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:

@@ -97,7 +97,7 @@ class Budget:
         return charged(spent, self.teacher_case)
 
     def step_cost(self, price: Price, tokens_per_step: int) -> int:
-        """Return how much a step takes of a budget in FLOPs or tokens."""
+        """Return the amount that a step takes of a budget in FLOPs or tokens."""
         if self.kind == "tokens":
             return tokens_per_step
         return self.charges(price.parts())

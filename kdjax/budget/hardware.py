@@ -143,11 +143,11 @@ def peak(device: jax.Device) -> Peak:
     known = vendor_peak(device.device_kind)
     if known is not None:
         return known
-    rate = fastest_matmul(device)
+    flops_per_second = fastest_matmul(device)
     # CPU devices share the cores of the machine.
     if device.platform == "cpu":
-        rate /= len(jax.local_devices(backend="cpu"))
-    return Peak(rate, "float32", "measured")
+        flops_per_second /= len(jax.local_devices(backend="cpu"))
+    return Peak(flops_per_second, "float32", "measured")
 
 
 def utilisation(flops: float, seconds: float, peak: Peak, devices: int) -> float:

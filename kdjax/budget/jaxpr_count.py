@@ -139,7 +139,7 @@ def dot_flops(eqn: core.JaxprEqn) -> int:
 
 
 def _turns(eqn: core.JaxprEqn, loops: Loops) -> int:
-    """Return how many times the program inside an equation is counted.
+    """Return the number of times that the program inside an equation is counted.
 
     Raises:
         FlopCountError: it is a branch, a kernel, or a loop that is refused.

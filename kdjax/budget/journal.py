@@ -50,13 +50,13 @@ class Journal:
         """Return the hash of the last entry; empty where there is none."""
         return str(self.entries[-1]["sha256"]) if self.entries else ""
 
-    def add(self, event: str, ledger: Ledger, **facts: Any) -> None:
+    def add(self, event: str, ledger: Ledger, **details: Any) -> None:
         """Add an entry; it is on the disk before this returns.
 
         Args:
             event: name of what happened.
             ledger: the ledger after it.
-            facts: more about the event, as plain values.
+            details: more about the event, as plain values.
 
         Raises:
             OSError: the entry cannot be written; the journal is as it was.
@@ -65,7 +65,7 @@ class Journal:
             "entry": len(self.entries),
             "event": event,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **facts,
+            **details,
             "ledger": ledger.to_json(),
             "previous": self.head,
         }

@@ -124,7 +124,14 @@ class Ledger:
         upfront: Mapping[str, int] | None = None,
         cache_bytes: int = 0,
     ) -> Ledger:
-        """Open a ledger on which FLOPs spent before the first step, by account, stand already."""
+        """Open a ledger on which FLOPs spent before the first step, by account, stand already.
+
+        Args:
+            budget: what the run may spend.
+            phases: number of the run's phases.
+            upfront: FLOPs spent before the first step, by account.
+            cache_bytes: size of the stored outputs that the run reads.
+        """
         spent = {**dict.fromkeys(EVERY_LEDGER, 0), **(upfront or {})}
         return Ledger(budget, spent, (0,) * phases, cache_bytes=cache_bytes)
 
@@ -140,7 +147,7 @@ class Ledger:
 
     @property
     def used(self) -> float:
-        """Compute how much of the budget is used up, in its unit."""
+        """Compute the amount of the budget that is used up, in its unit."""
         if self.budget.kind == "hours":
             return self.counted_seconds / 3600
         if self.budget.kind == "tokens":
@@ -159,7 +166,8 @@ class Ledger:
 
     @property
     def training_amount(self) -> float:
-        """Compute what training may spend, in the budget's unit: all but a charged MLM probe."""
+        """Compute the amount that training may spend, in the budget's unit: all but a charged MLM
+        probe."""
         return self.budget.amount - self._probe
 
     @property
@@ -185,18 +193,24 @@ class Ledger:
 
     @property
     def remaining(self) -> float:
-        """Compute what is left, in the budget's unit."""
+        """Compute the amount that is left, in the budget's unit."""
         return self.budget.amount - self.used
 
     def step_cost(self, price: Price, tokens_per_step: int) -> float:
-        """Return what the next step takes, in the budget's unit."""
+        """Return the amount that the next step takes, in the budget's unit."""
         if self.budget.countable:
             return self.budget.step_cost(price, tokens_per_step)
         # Nobody knows how long a step will take: as long as the last one.
         return self.step_seconds / 3600
 
     def affords(self, price: Price, tokens_per_step: int, until: float = 1.0) -> bool:
-        """Return whether another step ends before a share of the budget is used up."""
+        """Return whether another step ends before a share of the budget is used up.
+
+        Args:
+            price: price of the step.
+            tokens_per_step: tokens that the step reads, padding included.
+            until: share of the budget before which the step must end.
+        """
         end = Fraction(until) * Fraction(self.budget.amount)
         return Fraction(self.used) + Fraction(self.step_cost(price, tokens_per_step)) <= end
 

@@ -101,7 +101,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
     jaxpr_count = count_jaxpr(traced.jaxpr.jaxpr)
     flops = analysis.get("flops")
 
-    # Of a program that computes nothing, such as no teacher's forward pass, XLA may say nothing.
+    # XLA may give no count of a program that computes nothing, such as no teacher's forward pass.
     if jaxpr_count.total == 0 and flops is None:
         return Count(0, jaxpr_count, traced.out_info)
     if flops is None or not math.isfinite(flops) or flops <= 0:

@@ -124,7 +124,7 @@ def _set_up(command: Command, options: Options) -> bool:
     if _is_distributed():
         from kdjax.parallel import hosts
 
-        # Of a command that is not written for several processes, the first runs all.
+        # A command that is not written for several processes runs on the first one only.
         hosts.start()
         if command.multiprocess:
             options.out = hosts.process_dir(options.out)

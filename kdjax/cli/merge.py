@@ -21,8 +21,8 @@ def run(options: Options) -> None:
     merged = merge(options.parts, options.out)
     print(f"{options.out}: {len(merged.runs)} finished runs: {', '.join(merged.runs)}")
     if merged.unfinished:
-        left = ", ".join(map(str, merged.unfinished))
-        print(f"left where they are, {len(merged.unfinished)} unfinished runs: {left}")
+        unfinished = ", ".join(map(str, merged.unfinished))
+        print(f"left where they are, {len(merged.unfinished)} unfinished runs: {unfinished}")
 
 
 COMMAND = Command(

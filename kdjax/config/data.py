@@ -114,7 +114,8 @@ class MaskingConfig:
             expect(is_used, f"{where}.{name}", f"{value} under unit {self.unit}", "unit span")
 
     def identity(self) -> dict[str, Any]:
-        """Return what masks depend on besides their number: nothing where it is BERT's.
+        """Return the settings that masks depend on besides their number; empty where they are
+        BERT's.
 
         What was stored before there was a choice is named as it was then.
         """
@@ -309,13 +310,13 @@ class DataConfig:
             return
         # As many as masking would choose in a sequence that one document fills.
         highest = self.highest_mlm_probability
-        asked = max(1, round(highest * (self.seq_len - 2)))
-        if self.max_predictions < asked:
+        needed = max(1, round(highest * (self.seq_len - 2)))
+        if self.max_predictions < needed:
             name = "mlm_probability"
             if highest > self.mlm_probability:
                 name = "mlm_probability_start"
             raise InputError(
                 f"data.max_predictions is {self.max_predictions} and data.{name} {highest:g} of "
-                f"data.seq_len {self.seq_len}, expected at least {asked}, or no "
+                f"data.seq_len {self.seq_len}, expected at least {needed}, or no "
                 "data.max_predictions: it follows from the others then"
             )

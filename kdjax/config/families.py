@@ -16,15 +16,15 @@ class Family:
     """A family of models, by settings of `ModelConfig`.
 
     Attributes:
-        facts: settings that all its models have.
-        own: settings that they have unless told otherwise, where those are not BERT's.
-        least: settings -> the least that its models can have.
+        fixed_settings: settings that all its models have.
+        defaults: settings that they have unless told otherwise, where those are not BERT's.
+        minimum: settings -> the least that its models can have.
         ffn_ratio: width of the feed-forward block over the hidden width, by default.
     """
 
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, Any] = field(default_factory=dict)
-    least: Mapping[str, int] = field(default_factory=dict)
+    fixed_settings: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    minimum: Mapping[str, int] = field(default_factory=dict)
     ffn_ratio: float = 4.0
 
 
@@ -38,20 +38,20 @@ PLAIN: dict[str, Any] = {
     "dropout_sites": "bert",
     "embedding_dropout": None,
 }
-"""Facts of BERT and its older relatives."""
+"""Fixed settings of BERT and its older relatives."""
 
 # Liu et al. 2019, arXiv 1907.11692. Its MLM head has the exact GELU, whatever the encoder has, and
 # its code draws from a normal that is not cut.
 _ROBERTA = Family(
-    facts={
+    fixed_settings={
         **PLAIN,
         "norm": "post",
         "positions": "learned",
         "embedding_norm": True,
         "gelu": "exact",
     },
-    own={"vocab_size": 50265, "type_vocab_size": 1, "norm_eps": 1e-5, "init_cut": 0.0},
-    least={"type_vocab_size": 1},
+    defaults={"vocab_size": 50265, "type_vocab_size": 1, "norm_eps": 1e-5, "init_cut": 0.0},
+    minimum={"type_vocab_size": 1},
 )
 
 FAMILIES: dict[str, Family] = {
@@ -59,12 +59,16 @@ FAMILIES: dict[str, Family] = {
     "bert": Family(),
     "roberta": _ROBERTA,
     # Conneau et al. 2020, arXiv 1911.02116
-    "xlm-roberta": Family(_ROBERTA.facts, {**_ROBERTA.own, "vocab_size": 250002}, _ROBERTA.least),
+    "xlm-roberta": Family(
+        _ROBERTA.fixed_settings, {**_ROBERTA.defaults, "vocab_size": 250002}, _ROBERTA.minimum
+    ),
     # Martin et al. 2020, arXiv 1911.03894
-    "camembert": Family(_ROBERTA.facts, {**_ROBERTA.own, "vocab_size": 32005}, _ROBERTA.least),
+    "camembert": Family(
+        _ROBERTA.fixed_settings, {**_ROBERTA.defaults, "vocab_size": 32005}, _ROBERTA.minimum
+    ),
     # Sanh et al. 2019, arXiv 1910.01108. Every LayerNorm of its class has this epsilon.
     "distilbert": Family(
-        facts={
+        fixed_settings={
             **PLAIN,
             "norm": "post",
             "positions": "learned",
@@ -73,11 +77,11 @@ FAMILIES: dict[str, Family] = {
             "norm_eps": 1e-12,
             "dropout_sites": "distilbert",
         },
-        own={"init_cut": 0.0},
+        defaults={"init_cut": 0.0},
     ),
     # Warner et al. 2024, arXiv 2412.13663. A start as its code makes it: outputs by depth.
     "modernbert": Family(
-        facts={
+        fixed_settings={
             "norm": "pre",
             "first_norm": False,
             "embedding_norm": True,
@@ -86,7 +90,7 @@ FAMILIES: dict[str, Family] = {
             "ffn_gated": True,
             "dropout_sites": "modernbert",
         },
-        own={
+        defaults={
             "vocab_size": 50368,
             "max_positions": 8192,
             "norm_bias": False,

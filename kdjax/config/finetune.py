@@ -105,8 +105,8 @@ class FinetuneConfig:
         Raises:
             InputError: one is empty, has a value twice, or one out of range.
         """
-        for rate in _members(self.learning_rates, "learning_rates"):
-            check_number(rate, f"{_WHERE}.learning_rates", 0, FLOAT32_LIMIT, above=True)
+        for learning_rate in _members(self.learning_rates, "learning_rates"):
+            check_number(learning_rate, f"{_WHERE}.learning_rates", 0, FLOAT32_LIMIT, above=True)
         for size in _members(self.batch_sizes, "batch_sizes"):
             check_number(size, f"{_WHERE}.batch_sizes", 1, 2**24, whole=True)
         for count in _members(self.epoch_counts, "epoch_counts"):
@@ -132,7 +132,9 @@ def grid_size(
     """Count the settings of a grid: each learning rate with each batch size and number of epochs.
 
     Args:
-        learning_rates, batch_sizes, epoch_counts: values of each, as in `FinetuneConfig`.
+        learning_rates: the learning rates.
+        batch_sizes: the batch sizes.
+        epoch_counts: the numbers of epochs.
     """
     return len(learning_rates) * len(batch_sizes) * len(epoch_counts)
 

@@ -286,7 +286,7 @@ _SWITCHES = [name for name, kind in _TYPES.items() if kind is bool]
 def _open_options(spec: ModelSpec) -> dict[str, Any]:
     """Return the settings that a spec leaves open, as its family has them; no sizes."""
     family = FAMILIES[spec.family]
-    by_family = {**family.own, **family.facts}
+    by_family = {**family.defaults, **family.fixed_settings}
     options = {}
     for option in fields(ModelConfig):
         # Sizes have no default.
@@ -308,16 +308,16 @@ def _check_family(model: ModelConfig) -> None:
         InputError: a setting that contradicts the family.
     """
     family = FAMILIES[model.family]
-    for name, expected in family.facts.items():
+    for name, expected in family.fixed_settings.items():
         value = getattr(model, name)
         if value != expected:
             raise InputError(
                 f"model: {name} is {value!r}, expected {expected!r}, as every {model.family} has "
                 "it; family bert takes any"
             )
-    for name, least in family.least.items():
-        what = f"at least {least}, as every {model.family} has"
-        expect(getattr(model, name) >= least, f"model: {name}", getattr(model, name), what)
+    for name, minimum in family.minimum.items():
+        what = f"at least {minimum}, as every {model.family} has"
+        expect(getattr(model, name) >= minimum, f"model: {name}", getattr(model, name), what)
 
 
 def _check_sizes(model: ModelConfig | ModelSpec) -> None:

@@ -151,14 +151,14 @@ def has_mean(suite: str, chosen: Sequence[str]) -> bool:
     return not chosen or counted <= set(chosen)
 
 
-def check_suite(suite: str, chosen: Sequence[str], place: str, own: Mapping[str, object]) -> None:
+def check_suite(suite: str, chosen: Sequence[str], place: str, tasks: Mapping[str, object]) -> None:
     """Check the settings of a suite.
 
     Args:
         suite: name of the suite; empty: none.
         chosen: `evaluation.suite_tasks`.
         place: directory of the suite's data.
-        own: tasks of one's own by name.
+        tasks: the user's own tasks by name (`evaluation.tasks`).
 
     Raises:
         InputError: a suite without its data, an unknown task, or a name that is taken.
@@ -176,7 +176,7 @@ def check_suite(suite: str, chosen: Sequence[str], place: str, own: Mapping[str,
             raise InputError(f"{setting_name} has {name!r:.80}{hint}, expected tasks of {suite}")
     expect(len(set(chosen)) == len(chosen), setting_name, list(chosen), "each name once")
     for name in (suite, *result_names(suite, chosen)):
-        if name in own:
+        if name in tasks:
             raise InputError(
                 f"evaluation.tasks has {name!r}, the name of a result of {suite}, expected another"
             )

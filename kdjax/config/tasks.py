@@ -60,12 +60,12 @@ class TaskConfig:
             name: dotted name of the task, for messages.
 
         Raises:
-            InputError: one cannot be.
+            InputError: a setting is out of range, or contradicts another one.
         """
         if bool(self.file) == bool(self.train):
-            found = "set" if self.file else "empty"
+            state = "set" if self.file else "empty"
             raise InputError(
-                f"{name}.file and {name}.train are both {found}, expected one of them: a file that "
+                f"{name}.file and {name}.train are both {state}, expected one of them: a file that "
                 "is split, or one for each split"
             )
         if self.file:
@@ -128,11 +128,11 @@ def _check_classes(task: TaskConfig, name: str) -> None:
     """Raise an InputError for classes that cannot be."""
     if not task.classes:
         return
-    found = list(task.classes)
+    classes = list(task.classes)
     expect(
-        not task.regression, f"{name}.classes", found, "none: labels of a regression are numbers"
+        not task.regression, f"{name}.classes", classes, "none: labels of a regression are numbers"
     )
-    expect(len(task.classes) > 1, f"{name}.classes", found, "two or more")
+    expect(len(task.classes) > 1, f"{name}.classes", classes, "two or more")
     _check_once(task.classes, f"{name}.classes")
 
 

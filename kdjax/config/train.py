@@ -324,7 +324,7 @@ class TrainConfig:
         check_range(self, "train.", 1, 2**16, "vmapped_seeds")
         check_range(self, "train.", 1, 10**6, "evaluations")
         # Stretches follow one another.
-        ends = [stretch.until for stretch in self.batch_ramp]
+        ends = [ramp_step.until for ramp_step in self.batch_ramp]
         if sorted(set(ends)) != ends:
             raise InputError(
                 f"train.batch_ramp ends at {ends}, expected ascending shares of the budget"

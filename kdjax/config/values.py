@@ -115,7 +115,7 @@ def check_seeds(seeds: Any, name: str) -> None:
     """Check a list of seeds: one or more, each once, from 0 to 2^32 - 1.
 
     Raises:
-        InputError: it is not.
+        InputError: there is none, or one is no whole number, out of range or there twice.
     """
     expected = "one or more whole numbers from 0 to 2^32 - 1, each once"
     if not isinstance(seeds, (list, tuple)) or not seeds:
@@ -295,7 +295,13 @@ def renamed(name: str, value: Any) -> str:
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """Find the first setting in which two configs differ: its dotted name and both values."""
+    """Find the first setting in which two configs differ: its dotted name and both values.
+
+    Args:
+        before: the one config.
+        now: the other, of the same class.
+        name: dotted name of both, for messages; empty for a whole recipe.
+    """
     if not (isinstance(before, dict) and isinstance(now, dict)):
         if before == now:
             return None

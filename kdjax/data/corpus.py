@@ -147,7 +147,7 @@ class Corpus:
 
     @functools.cached_property
     def word_boundaries(self) -> WordBoundaries:
-        """Return which of the tokenizer's entries begin words, and which end them.
+        """Return the tokenizer's entries that begin words, and those that end them.
 
         Raises:
             InputError: the corpus does not say.
@@ -156,11 +156,11 @@ class Corpus:
         if stored:
             return WordBoundaries.from_json(stored)
         if stored is None:
-            found = "was prepared by an earlier version, which did not look where words begin"
+            reason = "was prepared by an earlier version, which did not look where words begin"
         else:
-            found = "has a tokenizer whose entries do not say where words begin"
+            reason = "has a tokenizer whose entries do not say where words begin"
         raise InputError(
-            f"{self.directory}: {found}, expected data.masking.unit 'token', or a corpus prepared "
+            f"{self.directory}: {reason}, expected data.masking.unit 'token', or a corpus prepared "
             "anew with a WordPiece, byte-level BPE or Unigram tokenizer"
         )
 

@@ -28,7 +28,7 @@ READ_CACHED = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
 def view_of(epoch: np.ndarray, seed: int, mask_copies: int) -> np.ndarray:
-    """Return which mask view of each sequence a run with this seed sees in an epoch.
+    """Return the mask view of each sequence that a run with this seed sees in an epoch.
 
     A sequence has `mask_copies` views: copies with masks of their own. Seeds begin with different
     views, and so many epochs show each once: the static masks of BERT, whose data were duplicated
@@ -290,6 +290,11 @@ def evenly_spaced(available: int, limit: int, excluding: int = 0) -> np.ndarray:
     """Choose at most `limit` numbers below `available`, ascending and evenly spaced.
 
     None is one of those that the limit `excluding` gives.
+
+    Args:
+        available: numbers to choose from: 0 to `available - 1`.
+        limit: how many are chosen at most.
+        excluding: a limit; the numbers that it would choose are left out.
     """
     numbers = np.arange(available)
     if excluding:

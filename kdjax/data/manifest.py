@@ -250,7 +250,7 @@ class Manifest(SignedManifest):
         return self.text.unknown_shares(self.text_tokens) if self.text else {}
 
     def words_in(self, tokens: float) -> int | None:
-        """Return how many words some tokens of the training split are, rounded.
+        """Estimate the number of words in some tokens of the training split.
 
         Exact for whole passes over the split; within a pass as many as its tokens have on average.
 

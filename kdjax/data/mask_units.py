@@ -98,32 +98,34 @@ def choose(
     sizes = words.sizes.tolist()
     goes_on = words.goes_on.tolist()
     first_of = [-1] * number_of_words
-    left = count
+    remaining = count
     for first in order:
         end = min(first + lengths[first], number_of_words)
         for word in range(first, end):
             in_row = word == first or goes_on[word]
-            if not in_row or first_of[word] >= 0 or sizes[word] > left:
+            if not in_row or first_of[word] >= 0 or sizes[word] > remaining:
                 break
             first_of[word] = first
-            left -= sizes[word]
-        if not left:
+            remaining -= sizes[word]
+        if not remaining:
             break
 
     # No word is within the count: something is to be predicted all the same.
-    if left == count and count:
+    if remaining == count and count:
         positions = words.starts[order[0]] + np.arange(count)
         return Choice(positions, np.arange(count))
-    # The tokens of each word that is taken, one word behind the other.
+    # The tokens of each chosen word, one word behind the other.
     first_word = np.array(first_of, int)
-    taken = np.flatnonzero(first_word >= 0)
-    taken_sizes = words.sizes[taken]
-    ends = np.cumsum(taken_sizes)
-    numbers = np.arange(count - left)
-    positions = np.repeat(words.starts[taken] - (ends - taken_sizes), taken_sizes) + numbers
+    chosen_words = np.flatnonzero(first_word >= 0)
+    chosen_sizes = words.sizes[chosen_words]
+    ends = np.cumsum(chosen_sizes)
+    numbers = np.arange(count - remaining)
+    positions = (
+        np.repeat(words.starts[chosen_words] - (ends - chosen_sizes), chosen_sizes) + numbers
+    )
     action_of = numbers
     if masking.unit == "span":
-        span = np.repeat(first_word[taken], taken_sizes)
+        span = np.repeat(first_word[chosen_words], chosen_sizes)
         action_of = np.searchsorted(positions, words.starts[span])
     return Choice(positions, action_of)
 

@@ -152,16 +152,16 @@ def _files(directory: Path, name: str) -> list[Path]:
             "expected that of the sets"
         )
     places = [directory / f"{name}_{ending}" for ending in ENDINGS]
-    found = [place for place in places if place.is_dir()]
-    if len(found) != 1:
-        count = "both of" if found else "no"
+    present = [place for place in places if place.is_dir()]
+    if len(present) != 1:
+        count = "both of" if present else "no"
         raise InputError(
             f"{directory}: has {count} {' and '.join(place.name for place in places)}, expected "
             "one of them; evaluation.minimal_pairs.sets says which sets are read"
         )
-    files = sorted(found[0].glob("*.jsonl"))
+    files = sorted(present[0].glob("*.jsonl"))
     if not files:
-        raise InputError(f"{found[0]}: has no pairs, expected .jsonl files of them")
+        raise InputError(f"{present[0]}: has no pairs, expected .jsonl files of them")
     return files
 
 
@@ -229,7 +229,7 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
 
 
 def _key(sentence: Sentence, spans: TokenSpans, length: int) -> tuple[tuple[int, ...], ...]:
-    """Return all that a sentence's score depends on: ids, words, and the first scored token.
+    """Return a sentence's ids, words and first scored token: its score depends on nothing else.
 
     Raises:
         InputError: it has no tokens to score, or too many.
@@ -291,7 +291,7 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 
 def _lines(pairs: Sequence[Pair]) -> Iterator[str]:
-    """Yield all that pairs consist of."""
+    """Yield the text of pairs, line by line."""
     for pair in pairs:
         yield pair.phenomenon
         for sentence in (pair.good, pair.bad):

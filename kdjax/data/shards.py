@@ -49,6 +49,12 @@ def locked(directory: Path, plan: str) -> Iterator[None]:
 def write_shard(directory: Path, name: str, split: str, records: Iterable[bytes]) -> Shard:
     """Write `shards/NAME.array_record`, whole or not at all.
 
+    Args:
+        directory: directory of the corpus or the cache.
+        name: name of the shard.
+        split: split that the shard belongs to.
+        records: its records, as bytes.
+
     Raises:
         InputError: it cannot be written.
     """
@@ -102,5 +108,11 @@ def check_shard(directory: Path, shard: Shard, remedy: str) -> None:
 
 
 def damaged(path: Path, reason: object, remedy: str) -> InputError:
-    """Make the error for a damaged shard."""
+    """Make the error for a damaged shard.
+
+    Args:
+        path: the shard.
+        reason: what is wrong with it.
+        remedy: what the user may do.
+    """
     return InputError(f"{path}: damaged ({reason}); {remedy}")

@@ -167,7 +167,8 @@ class TextTokenizer:
         """Yield the tokens of each text, with their words and places.
 
         Raises:
-            InputError: as `ids`.
+            InputError: the tokenizer cannot take a text, for instance as its model names an unknown
+                token that is none of its entries.
         """
         for encoding in self._encodings(texts, self._backend.encode_batch):
             words = [-1 if word is None else word for word in encoding.word_ids]
@@ -177,14 +178,14 @@ class TextTokenizer:
             yield TokenSpans(encoding.ids, words, starts, ends)
 
     def word_boundaries(self) -> WordBoundaries | None:
-        """Read which entries begin words, and which end them; None where they do not say."""
+        """Read the entries that begin words and those that end them; None where they do not say."""
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         return WordBoundaries.of(read_json(self._path), vocabulary)
 
     def _encodings(
         self, texts: Sequence[str], encode: Callable[..., list[tokenizers.Encoding]]
     ) -> Iterator[tokenizers.Encoding]:
-        """Yield what the library makes of each text, without special ones."""
+        """Yield the library's encoding of each text, without special tokens."""
         for batch in _batches(texts):
             try:
                 encodings = encode(batch, add_special_tokens=False)

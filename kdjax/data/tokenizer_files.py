@@ -39,7 +39,8 @@ def locate_tokenizer(uri: str) -> Path:
     repository that is named.
 
     Raises:
-        InputError: as `locate`; or a directory has no tokenizer, or none that can be converted.
+        InputError: a package or the Hub does not have it, or a directory has no tokenizer, or none
+            that can be converted.
     """
     if hub.is_hub_name(uri):
         name = hub.parse(uri)
@@ -71,10 +72,10 @@ def find_tokenizer(path: Path) -> Path:
     content = {name: sha256(path / name) for name in present}
     converter = _converter(path)
     identity = {"files": content, "by": converter.__name__, "tokenizers": tokenizers.__version__}
-    made = user_cache() / "tokenizers" / digest(identity)[:32]
-    if not (made / TOKENIZER).is_file():
-        _write(made, *converter(path))
-    return made / TOKENIZER
+    converted = user_cache() / "tokenizers" / digest(identity)[:32]
+    if not (converted / TOKENIZER).is_file():
+        _write(converted, *converter(path))
+    return converted / TOKENIZER
 
 
 Converted = tuple[tokenizers.Tokenizer, Mapping[str, str]]
@@ -139,7 +140,7 @@ def _roberta(path: Path) -> Converted:
     """Build RoBERTa's byte-level BPE tokenizer of a vocab.json and a merges.txt.
 
     Raises:
-        InputError: they are not of byte-level BPE, or a special token is no entry.
+        InputError: the two are not files of a byte-level BPE, or a special token is no entry.
     """
     settings = _settings(path)
     try:

@@ -81,7 +81,7 @@ class WordBoundaries:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> WordBoundaries:
-        """Read what `to_json` returned.
+        """Rebuild boundaries from the plain values of `to_json`.
 
         Raises:
             KeyError, ValueError: it is something else.

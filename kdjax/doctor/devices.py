@@ -63,7 +63,7 @@ def devices(program: str = _PROBE, seconds: float = SECONDS) -> Iterator[Finding
         seconds: time limit.
     """
     try:
-        ended = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", program],
             capture_output=True,
             text=True,
@@ -74,16 +74,16 @@ def devices(program: str = _PROBE, seconds: float = SECONDS) -> Iterator[Finding
         advice = "end the process that has the device, or set JAX_PLATFORMS=cpu"
         yield Finding("devices", "problem", f"JAX does not start within {seconds:g} s", advice)
         return
-    if ended.returncode != 0:
-        lines = [line for line in ended.stderr.splitlines() if line.strip()]
-        last = lines[-1] if lines else f"status {ended.returncode}"
+    if process.returncode != 0:
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
+        last = lines[-1] if lines else f"status {process.returncode}"
         yield Finding("devices", "problem", f"JAX does not start: {last:.200}", _plugin_advice())
         return
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    memory = f", {found['memory'] / 2**30:.0f} GiB each" if found["memory"] else ""
-    text = f"{found['count']} x {found['kind']} ({found['platform']}){memory}"
+    device: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    memory = f", {device['memory'] / 2**30:.0f} GiB each" if device["memory"] else ""
+    text = f"{device['count']} x {device['kind']} ({device['platform']}){memory}"
     yield Finding("devices", "ok", text)
-    if found["platform"] == "cpu":
+    if device["platform"] == "cpu":
         yield from _passed_over()
 
 

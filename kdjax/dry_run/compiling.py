@@ -213,7 +213,7 @@ def _add_hours(phases: list[dict[str, Any]]) -> None:
 
 
 def _summary(phase: dict[str, Any]) -> str:
-    """Return what a compiled step needs and takes, in short."""
+    """Return the memory and the time of a compiled step, in short."""
     if phase["estimated"] is None:
         return f"needs more than {gib(phase['hbm'])} GiB"
     seconds = phase["estimated"]["step_seconds"]

@@ -33,6 +33,11 @@ def pairs_cost(config: Config, arm: Arm, pairs: tuple[PairSet, ...]) -> int:
     """Count the FLOPs of scoring a student of an arm on minimal pairs.
 
     Nothing, where the arm trains no MLM head.
+
+    Args:
+        config: resolved recipe.
+        arm: the arm.
+        pairs: the sets, with their pairs.
     """
     if not arm.trains_mlm_head:
         return 0

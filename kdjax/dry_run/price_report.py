@@ -93,7 +93,7 @@ def _known(value: Any, form: str) -> str:
 
 
 def _charged_line(config: Config, rows: PriceRows) -> str:
-    """Return what a step of each arm is charged."""
+    """Return the line on each arm's charge for a step."""
     charges = []
     for name, phases in rows.items():
         amounts = [format(phase["charged"], ".4g") for phase in phases]
@@ -102,7 +102,7 @@ def _charged_line(config: Config, rows: PriceRows) -> str:
 
 
 def _teacher_line(config: Config) -> str:
-    """Return what the teachers that are trained here cost."""
+    """Return the line on the cost of teachers that are trained here."""
     training = config.teacher.train
     return (
         f"teacher: {len(training.seeds)} trained here, each with {training.budget:.4g} FLOPs; at "
@@ -111,7 +111,7 @@ def _teacher_line(config: Config) -> str:
 
 
 def _cache_line(cache: dict[str, Any]) -> str:
-    """Return what stored outputs take, and when they pay off."""
+    """Return the line on the cost of stored outputs, and when they pay off."""
     takes = f"{cache['bytes_a_sequence']:,} bytes a sequence"
     if cache["flops"] is not None:
         takes = f"{cache['flops']:.4g} FLOPs and {cache['bytes']:.4g} bytes, {takes}"
@@ -124,7 +124,7 @@ def _cache_line(cache: dict[str, Any]) -> str:
 
 
 def _calibration_line(calibration: dict[str, int]) -> str:
-    """Return what the calibration of a pruned start takes of each run."""
+    """Return the line on each run's cost of calibrating a pruned start."""
     return (
         f"calibration on {calibration['sequences']:,} sequences takes {calibration['flops']:.4g} "
         "FLOPs of each run"
@@ -132,14 +132,14 @@ def _calibration_line(calibration: dict[str, int]) -> str:
 
 
 def _probe_line(config: Config, rows: PriceRows) -> str:
-    """Return what an MLM probe costs a run of each arm, and whether the run is charged for it."""
+    """Return the line on an MLM probe's cost for a run of each arm, and whether it is charged."""
     flops = [f"{name} {phases[0]['mlm_probe']['flops']:.4g}" for name, phases in rows.items()]
     charged = "charged" if config.evaluation.mlm_probe.charged else "not charged"
     return f"FLOPs of a run's MLM probe, {charged} to its budget: {', '.join(flops)}"
 
 
 def _pairs_line(rows: PriceRows) -> str:
-    """Return what minimal pairs cost."""
+    """Return the line on the cost of minimal pairs."""
     costs = {name: phases[0]["minimal_pairs"]["flops"] for name, phases in rows.items()}
     if None in costs.values():
         return "minimal pairs take FLOPs that are not known without the tokenizer, not charged"
@@ -149,7 +149,7 @@ def _pairs_line(rows: PriceRows) -> str:
 
 
 def _task_lines(config: Config, rows: PriceRows) -> list[str]:
-    """Return what measuring on tasks costs a run by protocol, and the study."""
+    """Return the lines on the cost of tasks, for a run by protocol and for the study."""
     costs = {name: phases[0]["tasks"] for name, phases in rows.items()}
     lines = []
     # Arms whose students and settings are alike cost the same, and share a line.
@@ -175,7 +175,7 @@ def _task_lines(config: Config, rows: PriceRows) -> list[str]:
 
 
 def _protocols_text(protocols: dict[str, dict[str, int]]) -> str:
-    """Return what each protocol takes."""
+    """Return the cost of each protocol as text."""
     parts = []
     for name, cost in protocols.items():
         text = f"{name} {cost['flops']:.4g}"

@@ -9,9 +9,9 @@ from typing import Any
 from kdjax.arms.charges import (
     cache_flops,
     calibration_charge,
+    per_run_share,
     probe_cost,
-    share,
-    sharing,
+    runs_sharing_cache,
     stored_by,
     upfront_charges,
 )
@@ -141,7 +141,7 @@ def _reach(
 def _cache(
     config: Config, arms: dict[str, Arm], arm: Arm, step_prices: list[Price], corpus: Corpus | None
 ) -> dict[str, Any]:
-    """Compute what stored outputs cost a run, and when they are cheaper than the teacher itself.
+    """Compute a run's cost for stored outputs, and when they are cheaper than the teacher itself.
 
     Args:
         config: resolved recipe, with the teacher and how its outputs are stored.
@@ -152,7 +152,7 @@ def _cache(
     """
     teacher = zoo.resolve(config.teacher.architecture)
     request = stored_by(arms)
-    runs = sharing(config, arms)
+    runs = runs_sharing_cache(config, arms)
     views = config.data.mask_copies
     batch_shape = batch_shape_of(config, config.cache.batch_size)
     own_seq_len = config.data.own_seq_len
@@ -168,7 +168,7 @@ def _cache(
         sequences = corpus.sequences("train")
         total_bytes = bytes_a_sequence * sequences
         flops = cache_flops(config, request, sequences)
-        flops_share = share(flops, runs)
+        flops_share = per_run_share(flops, runs)
 
     # They pay off once a run has saved its share: both are of one sequence.
     flops_per_batch = cache_price(teacher, request, batch_shape, own_seq_len)

@@ -31,7 +31,7 @@ from kdjax.evaluation.finetuning.step import (
     compiled_step,
 )
 from kdjax.evaluation.finetuning.work import BatchLimits, TaskBatchShape, Work
-from kdjax.evaluation.rows import ACCELERATOR_TOKENS
+from kdjax.evaluation.length_buckets import ACCELERATOR_TOKENS
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.estimate import estimate
 from kdjax.hlo.kernels import kernels
@@ -155,7 +155,7 @@ def devices_of(config: Config, target: Slice) -> Layout:
 
 
 def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) -> StepKey:
-    """Return what the programs depend on; a head of two outputs stands for all."""
+    """Return the key of a task's programs; a head of two outputs stands for all."""
     return StepKey(
         model=arm.student,
         outputs=2,
@@ -222,8 +222,8 @@ def _compiled(
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
         traced = compiled_outputs(step_key).trace(state.params, inputs)
     else:
-        rate = jax.ShapeDtypeStruct((), jnp.float32)
-        arguments: Any = (state, batch, rate)
+        learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
+        arguments: Any = (state, batch, learning_rate)
         if shape.lanes > 1:
             stack_batches = functools.partial(stack, axis=BATCH_AXIS)
             arguments = (
@@ -241,14 +241,14 @@ def _compiled(
         if needed is None:
             raise
         return CompiledShape(shape, None, needed, fits=False)
-    found = estimate(str(program.as_text()), target.chip, kernels(traced.jaxpr))
+    estimated = estimate(str(program.as_text()), target.chip, kernels(traced.jaxpr))
     used = memory(program)
     assert used is not None
-    return CompiledShape(shape, found.seconds, used["peak"], used["peak"] <= target.chip.hbm)
+    return CompiledShape(shape, estimated.seconds, used["peak"], used["peak"] <= target.chip.hbm)
 
 
 def task_lines(rows: dict[str, dict[str, Any]], seeds: int) -> list[str]:
-    """Return what fine-tuning takes, a line for arms that are alike.
+    """Return the lines on the memory and time of fine-tuning, one for arms that are alike.
 
     Args:
         rows: rows from `compiled_tasks`.

@@ -16,15 +16,15 @@ from kdjax.evaluation.finetuning.work import (
     work_of_probe,
     work_of_start,
 )
-from kdjax.evaluation.rows import ACCELERATOR_TOKENS
+from kdjax.evaluation.length_buckets import ACCELERATOR_TOKENS
 from kdjax.training.arm import Arm
 
 
 def task_costs(config: Config) -> dict[str, dict[str, Any]]:
     """Count the FLOPs of measuring a run of each arm on the recipe's tasks; no budget is charged.
 
-    FLOPs are by the reference form, padding of batches included. Of linear probes the frozen
-    forward passes count, not the fits on the host.
+    FLOPs are by the reference form, padding of batches included. Linear probes count by their
+    frozen forward passes, without the fits on the host.
 
     Returns:
         Arm -> `protocols`: for each its `flops`, `trials`, `steps` and `tokens` (of training,
@@ -39,7 +39,7 @@ def task_costs(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _arm_cost(config: Config, arm: Arm, known: KnownTasks) -> dict[str, Any]:
-    """Return what a run of an arm costs."""
+    """Return the cost of a run of an arm."""
     settings = finetuning_of(config, arm)
     limits = BatchLimits(arm.student.max_positions, 1, 1, ACCELERATOR_TOKENS)
     protocols: dict[str, dict[str, int]] = {}
@@ -66,7 +66,7 @@ def _arm_cost(config: Config, arm: Arm, known: KnownTasks) -> dict[str, Any]:
 def protocol_work(
     config: Config, arm: Arm, known: KnownTasks, limits: BatchLimits
 ) -> dict[str, Work]:
-    """Count what each protocol takes for a run of an arm, and `intermediate`, where it is used.
+    """Count the work of each protocol for a run of an arm, and of `intermediate`, where it is used.
 
     Args:
         config: resolved recipe.

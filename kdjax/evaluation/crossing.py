@@ -41,7 +41,8 @@ def crossings(
     Args:
         budgets: amounts of the budgets compared, ascending, above 0.
         means: mean difference at each budget.
-        lows, highs: ends of the difference's interval at each budget.
+        lows: lower end of the difference's interval at each budget.
+        highs: upper end of it.
 
     Raises:
         InputError: budgets that do not ascend.
@@ -103,7 +104,9 @@ def _zero_of_line(left: float, right: float, at_left: float, at_right: float) ->
     """Compute where a straight line is 0.
 
     Args:
-        left, right: two points of the axis.
-        at_left, at_right: values of the line there, of different signs.
+        left: a point of the axis.
+        right: another one.
+        at_left: value of the line at `left`.
+        at_right: value of the line at `right`, of the other sign.
     """
     return left + (right - left) * at_left / (at_left - at_right)

@@ -76,7 +76,7 @@ def _correlation(correlate: Callable[..., Any], predicted: Values, truth: Values
     y = truth.astype(np.float64)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
-    # Of spreads that are lost in rounding the library warns, and may return no number.
+    # The library warns of spreads that are lost in rounding, and may return no number.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = float(correlate(x, y).statistic)
@@ -157,7 +157,7 @@ def task_score(metrics: Sequence[str], predicted: Values, truth: Values) -> floa
 
 
 def baseline(task: Task) -> dict[str, float]:
-    """Compute what guessing without the text scores, by the task's own metrics.
+    """Compute the score of guessing without the text, by the task's own metrics.
 
     A guess is the most frequent class of the training rows, the first of equals; the mean of their
     labels for numbers.

@@ -128,7 +128,7 @@ def _passes(pairs: PairSet, scoring: Sequence[str]) -> Iterator[tuple[RowNumbers
 
 
 def _goes_on(words: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Return where the next token is of the same word, `[N, L]`."""
+    """Return a mask of the tokens whose next token is of the same word, `[N, L]`."""
     same = np.zeros(words.shape, bool)
     same[:, :-1] = (words[:, :-1] == words[:, 1:]) & (words[:, :-1] >= 0)
     return same
@@ -190,7 +190,7 @@ def _batches(
 
 
 def _batch_size(batch_tokens: int, length: int) -> int:
-    """Return how many rows of a length a batch has."""
+    """Return the number of rows of a length in a batch."""
     return max(1, batch_tokens // length)
 
 

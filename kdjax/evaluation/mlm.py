@@ -138,7 +138,13 @@ class HeldOut:
 def held_out_loss(
     config: ModelConfig, params: Any, batches: Iterable[Mapping[str, Any]]
 ) -> MlmResult:
-    """Measure a model on `batches` without a teacher; see `HeldOut.measure`."""
+    """Measure a model on `batches` without a teacher; see `HeldOut.measure`.
+
+    Args:
+        config: configuration of the model.
+        params: its parameters.
+        batches: held-out batches with fixed masks.
+    """
     return HeldOut(batches).measure(config, params)
 
 
@@ -183,7 +189,13 @@ def _measure(
 def predict_teacher(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Compute the teacher's log-probabilities on a batch, and its own sums."""
+    """Compute the teacher's log-probabilities on a batch, and its own sums.
+
+    Args:
+        config: configuration of the teacher.
+        params: its parameters.
+        batch: a held-out batch.
+    """
     log_probs = _log_probs(config, params, batch)
     return log_probs, over_slots(log_probs, batch, None)
 

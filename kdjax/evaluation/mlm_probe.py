@@ -160,11 +160,11 @@ class MlmProbe:
         batches = itertools.islice(self.text.iterate(0), steps)
         for number, (_, batch) in enumerate(batches):
             states = compute_states(form, encoder, batch)
-            rate = _rate(settings, number, steps)
-            whole, loss = take_step(form, whole, states, word, batch, rate)
+            learning_rate = _learning_rate(settings, number, steps)
+            whole, loss = take_step(form, whole, states, word, batch, learning_rate)
             if number < half_steps:
-                rate = _rate(settings, number, half_steps)
-                half, _ = take_step(form, half, states, word, batch, rate)
+                learning_rate = _learning_rate(settings, number, half_steps)
+                half, _ = take_step(form, half, states, word, batch, learning_rate)
             # A few steps ahead at most, so that their states do not pile up on the device.
             jax.block_until_ready(losses[-2:-1])
             losses.append(loss)
@@ -207,7 +207,7 @@ def cost_of(settings: MlmProbeConfig, model: ModelConfig, batch_shape: BatchShap
     return ProbeCost(forward_flops, update_flops, steps_of(settings, batch_shape))
 
 
-def _rate(settings: MlmProbeConfig, number: int, steps: int) -> np.float32:
+def _learning_rate(settings: MlmProbeConfig, number: int, steps: int) -> np.float32:
     """Compute the learning rate of a step, counted from 0."""
     schedule = OptimizerConfig(learning_rate=settings.learning_rate, warmup=WARMUP)
     return np.float32(learning_rate(schedule, number / steps, (number + 1) / steps))
@@ -222,9 +222,9 @@ def _flops(form: ProbeHead, batch_shape: BatchShape) -> tuple[int, int]:
     state = jax.eval_shape(form.start)
     states = jax.eval_shape(form.states, encoder, batch)
     word = encoder["embeddings"]["word"]["embedding"]
-    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
     forward_count = measure(form.states, encoder, batch)
-    update_count = measure(form.update, state, states, word, batch, rate)
+    update_count = measure(form.update, state, states, word, batch, learning_rate)
     forward_flops = check_agreement(forward_count, "an MLM probe's forward")
     update_flops = check_agreement(update_count, "an MLM probe's step")
     return forward_flops, update_flops

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from kdjax.config import ModelConfig, ProbeConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import Diverged, InputError
+from kdjax.evaluation.length_buckets import over_rows
 from kdjax.evaluation.metric import baseline, task_score
-from kdjax.evaluation.rows import over_rows
 from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 

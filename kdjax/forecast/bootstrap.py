@@ -150,6 +150,11 @@ def stretch_factors(rng: np.random.Generator, df: Array, shape: tuple[int, ...])
 
     All arms of a draw have one quantile, so that their pairing stays. The quantiles of the draws
     (the last axis of `shape`) are stratified: heavy tails are then the same in every fit.
+
+    Args:
+        rng: source of random numbers.
+        df: degrees of freedom of each arm, `[arms]`.
+        shape: leading axes of the draws.
     """
     order = rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
     quantile = ((order + rng.uniform(size=shape)) / shape[-1])[..., None]

@@ -54,7 +54,7 @@ class HeldOutPrediction:
 
     @property
     def widening(self) -> float:
-        """Return how many times wider the interval must be to hold `observed`; 1 if it does."""
+        """Return the factor that widens the interval until it holds `observed`; 1 if it does."""
         if self.covered:
             return 1.0
         end = self.high if self.observed > self.predicted else self.low
@@ -91,7 +91,11 @@ def hold_out(
     Args:
         runs: pilot runs of one endpoint.
         budgets: number of the largest budgets to hold out.
-        better, best, confidence, draws, seed: as for `fit`.
+        better: whether lower or higher values are better.
+        best: best value that a law may reach; None: it is fitted.
+        confidence: confidence of the intervals.
+        draws: number of draws of the bootstrap.
+        seed: seed of the draws.
 
     Raises:
         InputError: fewer than one budget held out, or too few left to fit (three for one size; see

@@ -119,8 +119,8 @@ class Fit:
                 runs had one.
         """
         effective = np.atleast_1d(effective_tokens(tokens, unique))
-        asked = np.atleast_1d(np.asarray(parameters, np.float64))
-        sizes, effective = np.broadcast_arrays(asked, effective)
+        at_least_1d = np.atleast_1d(np.asarray(parameters, np.float64))
+        sizes, effective = np.broadcast_arrays(at_least_1d, effective)
         lowest, highest = self.sizes
         if not (sizes > 0).all():
             raise InputError(
@@ -156,6 +156,12 @@ class Fits:
 
     def difference(self, a: str, at_a: Point, b: str, at_b: Point) -> Prediction:
         """Predict the value of arm `a` less that of arm `b`, each at its own points, `[m]`.
+
+        Args:
+            a: the one arm.
+            at_a: sizes and tokens at which `a` is predicted, `[m]`.
+            b: the other arm.
+            at_b: those at which `b` is predicted, `[m]`.
 
         Raises:
             InputError: points that `Fit.predict` refuses.

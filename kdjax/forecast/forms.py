@@ -192,7 +192,7 @@ def _merged(logs: Array) -> Array:
 
 
 def _points(runs: ArmRuns) -> NDArray[np.intp]:
-    """Number each run by its size and budget, `[n]`."""
+    """Return a number for each run, by its size and budget, `[n]`."""
     tokens = np.searchsorted(_merged(np.log(runs.tokens)), np.log(runs.tokens), side="right")
     sizes = np.searchsorted(np.unique(runs.parameters), runs.parameters)
     return np.asarray(sizes * (len(runs.tokens) + 1) + tokens)

@@ -205,7 +205,7 @@ def distilled_loss(
 def effective_tokens(
     tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = REPEATED_DATA.token_decay
 ) -> Array:
-    """Compute how many new tokens the tokens seen are worth: U + U R* (1 - exp(-R / R*)).
+    """Compute the new tokens that the tokens seen are worth: U + U R* (1 - exp(-R / R*)).
 
     R = D / U - 1 are the repeats (equations 5 and 13 of Muennighoff et al.). Below one epoch
     nothing is repeated and D itself comes back; over many epochs the worth saturates at U (1 + R*).
@@ -228,7 +228,7 @@ def effective_tokens(
 def effective_parameters(
     parameters: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA
 ) -> Array:
-    """Compute how many parameters count where unique text is scarce.
+    """Compute the number of parameters that count where unique text is scarce.
 
     Parameters beyond the compute-optimal size for U tokens are discounted as repeats of tokens are.
     That size is (U G)**(beta / alpha) G with G = (alpha a / (beta b))**(1 / (alpha + beta))

@@ -27,13 +27,25 @@ class Law(Protocol):
         """Return the number of parameters."""
 
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
-        """Fit `[..., size]` parameters to `[..., n]` values by weighted least squares."""
+        """Fit `[..., size]` parameters to `[..., n]` values by weighted least squares.
+
+        Args:
+            y: values, `[..., n]`.
+            weights: weight of each, `[..., n]`.
+            near: parameters near the solution, `[..., size]`; None: none are known.
+        """
 
     def values(self, theta: Array) -> Array:
         """Compute `[..., n]` values at the runs."""
 
     def at(self, theta: Array, parameters: Array, tokens: Array) -> Array:
-        """Compute `[..., m]` values at other sizes and effective tokens."""
+        """Compute `[..., m]` values at other sizes and effective tokens.
+
+        Args:
+            theta: parameters of the law, `[..., size]`.
+            parameters: model sizes, `[m]`.
+            tokens: effective tokens, `[m]`.
+        """
 
     def named(self, theta: Array) -> Mapping[str, Array]:
         """Return the parameters under their published symbols."""
@@ -102,7 +114,7 @@ def degrees_of_freedom(law: Law, seed: NDArray[np.intp]) -> int:
 
 
 def _residuals(law: Law, theta: Array, shifts: Array, member: Array, y: Array) -> Array:
-    """Compute what law and shifts leave of the values, `[..., n]`."""
+    """Compute the residuals of the values without law and shifts, `[..., n]`."""
     return np.asarray(y - law.values(theta) - shifts @ member.T)
 
 

@@ -216,8 +216,8 @@ def _last_change(logs: Array, gaps: Array) -> Array:
     last = change.shape[1] - 1 - change[:, ::-1].argmax(1)
     row = np.arange(len(gaps))
     # Straight lines between budgets.
-    left = gaps[row, last]
-    right = gaps[row, last + 1]
-    fraction = left / np.where(left == right, 1.0, left - right)
+    gap_before = gaps[row, last]
+    gap_after = gaps[row, last + 1]
+    fraction = gap_before / np.where(gap_before == gap_after, 1.0, gap_before - gap_after)
     at = logs[last] + fraction * (logs[last + 1] - logs[last])
     return np.asarray(np.where(change.any(1), at, np.nan))

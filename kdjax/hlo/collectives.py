@@ -88,7 +88,7 @@ def total(listed: Iterable[Collective], kind: str) -> int:
 
 
 def _group(attributes: str) -> int:
-    """Read how many devices are in a group, in any of the forms in which XLA writes groups."""
+    """Read the number of devices in a group, in any of the forms in which XLA writes groups."""
     # replica_groups=[2,4]<=[8]: two groups of four
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
         return int(match[1])

@@ -256,8 +256,8 @@ class _Pricing:
         arrays_bytes = sum(array.bytes for array in kernel.arrays)
         for operand in self.module.operands(kernel):
             arrays_bytes += sum(array.bytes for array in operand.arrays)
-        rate = KERNEL_RATE * self.chip.peak.flops_per_second
-        return max(flops / rate, max(bytes_, arrays_bytes) / self.chip.hbm_bandwidth)
+        flops_per_second = KERNEL_RATE * self.chip.peak.flops_per_second
+        return max(flops / flops_per_second, max(bytes_, arrays_bytes) / self.chip.hbm_bandwidth)
 
     def _note_unknown(self, instruction: Instruction, reason: str) -> None:
         place = self.module.place(instruction)
@@ -270,7 +270,7 @@ def _total_seconds(costs: list[OperationCost]) -> float:
 
 
 def _target(call: Instruction) -> str | None:
-    """Return what a custom call calls."""
+    """Return the name of a custom call's target."""
     # custom-call(%x), custom_call_target="tpu_custom_call", operand_layout_constraints={...}
     return call.attribute(r'custom_call_target="([^"]*)"')
 

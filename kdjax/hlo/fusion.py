@@ -122,7 +122,7 @@ class _Numbering:
         self._new = itertools.count()
 
     def run(self, name: str, arguments: Sequence[Value] | None, *, fused: bool) -> Value:
-        """Number the values of a computation and return that of its result.
+        """Give the values of a computation their numbers; return that of its result.
 
         Args:
             name: name of the computation whose values are numbered.
@@ -173,7 +173,7 @@ class _Numbering:
         return self._numbers.setdefault(key, len(self._numbers))
 
     def _attributes(self, instruction: Instruction) -> str:
-        """Return what an instruction's result depends on besides its operands."""
+        """Return the attributes that an instruction's result depends on, besides its operands."""
         # reduce(%x, %zero), dimensions={1}, to_apply=%sum.3, metadata={...}: from the parenthesis
         # to the metadata, with the function's operations for its name, for XLA copies it under a
         # new name. A constant's value stands within the parentheses.

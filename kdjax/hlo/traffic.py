@@ -18,7 +18,7 @@ def moved_bytes(module: Module, instruction: Instruction) -> int:
 
     Where all it touches lies in VMEM, they are its bytes there.
 
-    Of an array that is read or written in part, only as much as is taken out or put in.
+    An array that is read or written in part counts by the part.
     """
     by_operand = (operand.arrays for operand in module.operands(instruction))
     inputs = list(itertools.chain.from_iterable(by_operand))

@@ -77,7 +77,8 @@ def mse(student: jax.Array, teacher: jax.Array, where: jax.Array | None = None) 
     """Compute the mean squared difference of the elements at `where`.
 
     Args:
-        student, teacher: arrays of one shape.
+        student: array of any shape.
+        teacher: array of the same shape.
         where: bool, broadcast over them: the elements that count; None: all.
 
     Returns:

@@ -37,8 +37,8 @@ class BatchCounts:
     Attributes:
         fresh: sequences of the batch that are seen for the first time; they come first.
         tokens: tokens, padding not counted; an array where batches are stacked along axis 1.
-        unique: tokens of fresh sequences; likewise.
-        masked: tokens that are masked; likewise.
+        unique: tokens of fresh sequences.
+        masked: tokens that are masked.
     """
 
     fresh: int

@@ -142,7 +142,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
 
 
 def process_dir(directory: Path) -> Path:
-    """Return where this process writes what the main process writes to a directory.
+    """Return this process's directory for files that the main process writes to another.
 
     That is the same, or a hidden one next to it.
     """

@@ -100,7 +100,7 @@ class Layout:
 
     @property
     def device_count(self) -> int:
-        """Return how many devices there are, on all hosts."""
+        """Return the number of devices, on all hosts."""
         return self.mesh.size
 
     @property
@@ -118,31 +118,31 @@ class Layout:
         """Return in how many parts a batch is split."""
         return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
 
-    def rows(self, batch: int) -> np.ndarray:
-        """Return which rows of a batch the devices of this process take, ascending."""
-        slices = self.batch_sharding.addressable_devices_indices_map((batch,)).values()
-        return np.unique(np.concatenate([np.arange(batch)[index] for index in slices]))
+    def rows(self, batch_size: int) -> np.ndarray:
+        """Return the rows of a batch that the devices of this process take, ascending."""
+        slices = self.batch_sharding.addressable_devices_indices_map((batch_size,)).values()
+        return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 
-    def place_batch(self, batch: Mapping[str, np.ndarray], size: int) -> dict[str, jax.Array]:
+    def place_batch(self, batch: Mapping[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
         """Put a batch on the devices.
 
         Args:
             batch: arrays with the rows that this process takes (`rows`).
-            size: rows of the whole batch, over all processes.
+            batch_size: rows of the whole batch, over all processes.
         """
         if jax.process_count() == 1:
             return jax.device_put(dict(batch), self.batch_sharding)  # type: ignore[no-any-return]
         # Each device gets its rows from those that this process has.
-        rows = self.rows(size)
+        rows = self.rows(batch_size)
 
         def rows_of_device(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
-            local = np.searchsorted(rows, np.arange(size)[index[0]])
+            local = np.searchsorted(rows, np.arange(batch_size)[index[0]])
             return array[local[0] : local[-1] + 1]
 
         placed: dict[str, jax.Array] = {}
         for name, array in batch.items():
             placed[name] = jax.make_array_from_callback(
-                (size, *array.shape[1:]),
+                (batch_size, *array.shape[1:]),
                 self.batch_sharding,
                 functools.partial(rows_of_device, array),
             )
@@ -168,11 +168,11 @@ class Layout:
         return jax.tree.map(put, jax.device_get(tree), shardings)
 
     def param_sharding(self, tree: Any) -> Any:
-        """Return where parameters lie between steps, and an optimiser's state over them."""
+        """Return the sharding of parameters between steps, or of optimiser state over them."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
     def teacher_sharding(self, tree: Any) -> Any:
-        """Return where a teacher's parameters lie."""
+        """Return the sharding of a teacher's parameters."""
         shardings = self.param_sharding(tree)
         if self.splits_teacher:
             return shardings
@@ -248,13 +248,23 @@ class Layout:
         )
         return context
 
-    def check_batch(self, batch: int, microbatches: int = 1) -> None:
-        """Raise InputError unless a batch splits evenly over the devices and their microbatches."""
-        if batch % (self.batch_parts * microbatches):
-            times = f" times {microbatches} microbatches" if microbatches > 1 else ""
+    def check_batch(self, batch_size: int, grad_accum_steps: int = 1) -> None:
+        """Check that a batch splits evenly over the devices, and there over accumulation steps.
+
+        Args:
+            batch_size: rows of the batch.
+            grad_accum_steps: parts in which each device takes its rows, one after another.
+
+        Raises:
+            InputError: it does not.
+        """
+        if batch_size % (self.batch_parts * grad_accum_steps):
+            times = ""
+            if grad_accum_steps > 1:
+                times = f" times train.grad_accum_steps, {grad_accum_steps}"
             raise InputError(
-                f"a batch has {batch} sequences, expected a multiple of the {self.batch_parts} "
-                f"parts the mesh splits it into{times}"
+                f"a batch has {batch_size} sequences, expected a multiple of the "
+                f"{self.batch_parts} parts the mesh splits it into{times}"
             )
 
     def check_rules(self, ranks: Mapping[str, int]) -> None:
@@ -291,13 +301,13 @@ class Layout:
             )
 
     def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
-        """Return how an array is split over `fsdp` alone."""
+        """Return the sharding of an array over `fsdp` alone."""
         if self.mesh.shape["fsdp"] == 1:
             return PartitionSpec(*[None] * len(sharding.spec))
         return _keep_axes(sharding.spec, "fsdp")
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        """Return where the leaf at a path lies."""
+        """Return the sharding of the leaf at a path."""
         axes = self._axes(_dotted(path))
         if len(axes) != len(leaf.shape):
             # A scalar of the optimiser's, or a parameter of another rank

@@ -193,14 +193,14 @@ def _draw_difference(ax: Axes, fitted: FittedPlan, comparison: ForecastCompariso
     }
     ax.axhspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axhline(0, color=svg.MUTED, linewidth=1)
-    for stretch in comparison.ranges:
+    for budgets in comparison.ranges:
         # A range goes on to the next one's first point, so that none of the curve is left out.
-        inside = [n for n, p in enumerate(points) if stretch.low <= p.flops <= stretch.high]
+        inside = [n for n, p in enumerate(points) if budgets.low <= p.flops <= budgets.high]
         in_range = points[inside[0] : inside[-1] + 2]
         at = [point.flops for point in in_range]
         low = [point.low for point in in_range]
         high = [point.high for point in in_range]
-        colour = colours[stretch.verdict]
+        colour = colours[budgets.verdict]
         ax.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
         ax.plot(at, [point.mean for point in in_range], color=colour, linewidth=2)
     _draw_crossing(ax, comparison.crossing, points[0].flops, points[-1].flops)
@@ -222,8 +222,8 @@ def _draw_difference(ax: Axes, fitted: FittedPlan, comparison: ForecastCompariso
         "INCONCLUSIVE": "INCONCLUSIVE",
     }
     length = math.log(points[-1].flops / points[0].flops)
-    for stretch in comparison.ranges:
-        _draw_verdict(ax, stretch, words[stretch.verdict], colours[stretch.verdict], length)
+    for budgets in comparison.ranges:
+        _draw_verdict(ax, budgets, words[budgets.verdict], colours[budgets.verdict], length)
     ax.set_ylabel(f"{endpoint.unit}; better →")
 
 
@@ -241,25 +241,25 @@ def _draw_crossing(ax: Axes, crossing: CrossingForecast, smallest: float, larges
     ax.plot(crossing.value, 0, "|", color=svg.INK, markersize=13, markeredgewidth=2)
 
 
-def _draw_verdict(ax: Axes, stretch: ForecastRange, words: str, colour: str, length: float) -> None:
+def _draw_verdict(ax: Axes, budgets: ForecastRange, words: str, colour: str, length: float) -> None:
     """Draw the verdict on a range along the top; without words where there is no room.
 
     Args:
         ax: plot to draw on.
-        stretch: neighbouring budgets with one verdict.
+        budgets: neighbouring budgets with one verdict.
         words: text of the verdict.
         colour: colour of the verdict.
         length: length of the axis, in logarithm.
     """
     across = ax.get_xaxis_transform()
-    ends = [stretch.low, stretch.high]
+    ends = [budgets.low, budgets.high]
     ax.plot(ends, [1, 1], color=colour, linewidth=4, transform=across, clip_on=False)
     # A letter takes about a fortieth of the axis.
-    if math.log(stretch.high / stretch.low) <= 0.024 * len(words) * length:
+    if math.log(budgets.high / budgets.low) <= 0.024 * len(words) * length:
         return
     ax.annotate(
         words,
-        (math.sqrt(stretch.low * stretch.high), 1),
+        (math.sqrt(budgets.low * budgets.high), 1),
         (0, -5),
         xycoords=across,
         textcoords="offset points",

@@ -19,7 +19,7 @@ TEACHER_TOKENS_PER_PARAMETER = 20
 def published(
     config: Config, spending: Mapping[str, Spending], budgets: Sequence[float], case: str
 ) -> Prior:
-    """Compute what published laws say at the recipe's sizes and budgets.
+    """Compute the losses of published laws at the recipe's sizes and budgets.
 
     An arm without a teacher follows the supervised law, one with a term on the teacher's logits the
     distillation law, both of Busbridge et al. 2025 (arXiv 2502.08606), at the effective tokens of

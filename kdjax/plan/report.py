@@ -96,7 +96,7 @@ def _rows(plan: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
-    """Return what the n-th budget buys an arm, and what the arm is forecast to reach."""
+    """Return an arm's row of the n-th budget: its steps and tokens, and the forecast."""
     bought = plan.arms[arm].bought[n]
     row = {"arm": arm, "bought": bought is not None}
     if bought is None:
@@ -210,7 +210,7 @@ def _prices(plan: Plan) -> Table:
 
 
 def _prior(plan: Plan) -> dict[str, Any]:
-    """Return what published laws say of each arm at each budget."""
+    """Return the losses of published laws for each arm at each budget."""
     baseline = plan.baseline_arm
     baseline_losses = plan.prior.arms[baseline].losses
     rows = {}

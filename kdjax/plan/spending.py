@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax import forecast
-from kdjax.arms.charges import own_charges, share, teacher_flops
+from kdjax.arms.charges import own_charges, per_run_share, teacher_flops
 from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import PhaseSpan
@@ -59,7 +59,7 @@ class Spending:
         # steps.
         before = own_charges(self.config, self.arm)
         if self.arm.needs_teacher and "teacher_training" in CASES[case]:
-            before["teacher_training"] = share(
+            before["teacher_training"] = per_run_share(
                 teacher_flops(self.config, self.arm), self.config.budget.students
             )
 
@@ -86,7 +86,7 @@ class Spending:
         return forecast.Point(self.parameters, tokens, self.unique)
 
     def bought(self, flops: float, case: str) -> Bought | None:
-        """Compute what a budget buys; None where that is less than a step.
+        """Compute the steps and tokens that a budget buys; None where that is less than a step.
 
         Args:
             flops: budget in FLOPs.

@@ -111,9 +111,9 @@ def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
     if unusable:
         return say("plan_not_told", unusable=listed(unusable), **arms)
     clauses = []
-    for n, stretch in enumerate(comparison.ranges):
-        span = _span(n, len(comparison.ranges), stretch.low, stretch.high)
-        clauses.append(say(f"forecast_{stretch.verdict}", span=span))
+    for n, budgets in enumerate(comparison.ranges):
+        span = _span(n, len(comparison.ranges), budgets.low, budgets.high)
+        clauses.append(say(f"forecast_{budgets.verdict}", span=span))
     sentences = [say("plan_answer", clauses="; ".join(clauses), **arms)]
 
     # The difference where the pilot ends, and at the largest budget asked.

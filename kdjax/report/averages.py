@@ -37,7 +37,13 @@ def known(values: Iterable[float | None]) -> float | None:
 
 
 def averages_of(results: Results, field: str, key: str) -> dict[str, float]:
-    """Return the mean of one entry of a field over the runs of each arm; 0 where it is missing."""
+    """Return the mean of one entry of a field over the runs of each arm; 0 where it is missing.
+
+    Args:
+        results: the content of results.json.
+        field: field of a run that maps keys to numbers.
+        key: key of the entry.
+    """
     return averages(results, lambda run: getattr(run, field).get(key, 0.0))
 
 

@@ -39,7 +39,15 @@ def label_lines(ax: Axes, levels: Mapping[str, float]) -> None:
 
 
 def margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
-    """Write text beside the plot, so many points from its right edge."""
+    """Write text beside the plot, so many points from its right edge.
+
+    Args:
+        ax: plot to write beside.
+        y: height, in the plot's own units.
+        text: the text.
+        points: distance from the plot's right edge.
+        **look: how the text looks, by matplotlib's names.
+    """
     place: dict[str, Any] = {
         "xycoords": ax.get_yaxis_transform(),
         "textcoords": "offset points",
@@ -49,7 +57,13 @@ def margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> No
 
 
 def linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
-    """Show amounts along the plot, in equal steps from 0."""
+    """Show amounts along the plot, in equal steps from 0.
+
+    Args:
+        ax: plot of the amounts.
+        label: label of the axis.
+        show: writes an amount as text.
+    """
     ax.set_xlabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
@@ -98,7 +112,13 @@ def compact_number(value: float) -> str:
 
 
 def limits(ax: Axes, visible: Iterable[float], room: float) -> None:
-    """Set the height of a plot to what must be seen, and `room` times its span on either side."""
+    """Set the height of a plot to what must be seen, and `room` times its span on either side.
+
+    Args:
+        ax: the plot.
+        visible: heights that must be seen.
+        room: free room on either side, as a multiple of their span.
+    """
     values = list(visible)
     low = min(values)
     high = max(values)

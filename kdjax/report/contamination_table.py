@@ -12,11 +12,11 @@ def line(contamination: Contamination) -> str:
     parts = []
     if contamination.unchecked:
         parts.append(say("contamination_unchecked", reason=contamination.unchecked))
-    found = [overlap for overlap in contamination.overlaps if overlap.found]
-    parts += [in_words(overlap) for overlap in found]
-    # Of a result's two uses one may be clean, which goes without saying.
+    with_rows = [overlap for overlap in contamination.overlaps if overlap.found]
+    parts += [in_words(overlap) for overlap in with_rows]
+    # A result has two uses; where only one is clean, nothing is said of it.
     in_text = [overlap.result for overlap in contamination.overlaps if not overlap.trained]
-    with_any = {overlap.result for overlap in found if not overlap.trained}
+    with_any = {overlap.result for overlap in with_rows if not overlap.trained}
     clean = [result for result in dict.fromkeys(in_text) if result not in with_any]
     if clean:
         parts.append(say("contamination_none", results=listed(clean)))
@@ -24,7 +24,7 @@ def line(contamination: Contamination) -> str:
 
 
 def in_words(overlap: Overlap) -> str:
-    """Return how many rows of which result stand where."""
+    """Return the sentence on a result's rows that stand in training text."""
     return say(
         "contamination_found",
         found=numbers.count(overlap.found),

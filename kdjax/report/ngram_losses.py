@@ -27,7 +27,7 @@ MEANING = (
 
 
 def of_endpoint(losses: CountedLosses | None, endpoint: str, unit: str) -> dict[str, float]:
-    """Return what an endpoint's values can be held against, by label.
+    """Return the n-gram losses beside an endpoint's values, by label.
 
     Args:
         losses: the text's own cross-entropies; None where there are none.

@@ -42,7 +42,7 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
 
 @functools.cache
 def _environment() -> Environment:
-    """Return what reads the templates; each is compiled once in a process."""
+    """Return the reader of the templates; each is compiled once in a process."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

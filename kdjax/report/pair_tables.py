@@ -45,14 +45,14 @@ def tables(results: Results) -> list[PairTable]:
     Args:
         results: the content of results.json.
     """
-    made = []
+    pair_tables = []
     for endpoint in results.endpoints:
         if endpoint.kind != "minimal_pairs":
             continue
         rows = _rows(results, endpoint)
         if rows:
-            made.append(_table(endpoint, rows))
-    return made
+            pair_tables.append(_table(endpoint, rows))
+    return pair_tables
 
 
 def _rows(results: Results, endpoint: Endpoint) -> list[PairRow]:

@@ -56,7 +56,7 @@ class ScoreCell:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what stands below the score, line by line."""
+        """Return the notes below the score, line by line."""
         return tuple(filter(None, (self.verdict, self.failed)))
 
 
@@ -106,14 +106,14 @@ def tables(results: Results) -> list[ScoreTable]:
             continue
         kind = LOSSES[0] if endpoint.kind in LOSSES else endpoint.kind
         grouped.setdefault(kind, []).append(endpoint)
-    made = []
+    score_tables = []
     for kind, endpoints in grouped.items():
         titles = [_title(endpoint) for endpoint in endpoints]
         table = make_table(results, _caption(kind, endpoints), endpoints, titles)
         if kind == LOSSES[0]:
             table = _with_controls(results, table, endpoints)
-        made.append(table)
-    return made
+        score_tables.append(table)
+    return score_tables
 
 
 def make_table(
@@ -154,7 +154,7 @@ def make_table(
 
 
 def explained(results: Results, shown: Iterable[ScoreTable]) -> str:
-    """Return what a reader of some tables has to know, in sentences.
+    """Return the sentences that a reader of some tables needs.
 
     Args:
         results: the content of results.json.
@@ -181,7 +181,13 @@ def ordered_arms(results: Results) -> list[str]:
 
 
 def cell(results: Results, arm: str, endpoint: MeasuredEndpoint) -> ScoreCell:
-    """Return an arm's score on an endpoint, its verdict, and how many fine-tunings failed."""
+    """Return an arm's score on an endpoint, its verdict, and how many fine-tunings failed.
+
+    Args:
+        results: the content of results.json.
+        arm: name of the arm.
+        endpoint: the endpoint.
+    """
     diverged = arm in diverged_arms(results.runs)
     if diverged or arm not in endpoint.arms:
         return ScoreCell(numbers.no_score(endpoint, diverged=diverged))
@@ -212,7 +218,7 @@ def failures(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> tuple
 
 
 def failures_text(rows: Sequence[RunResult | ReferenceModel], endpoint: str) -> str:
-    """Return how many of a score's fine-tunings failed as text; empty where none did."""
+    """Return the number of a score's failed fine-tunings as text; empty where none failed."""
     failed, trials = failures(rows, endpoint)
     return f"{failed:,} of {trials:,} failed" if failed else ""
 
@@ -246,7 +252,7 @@ def _levels(
 
 
 def _caption(kind: str, endpoints: Sequence[MeasuredEndpoint]) -> str:
-    """Return what the table of a kind of endpoint shows."""
+    """Return the caption of a kind of endpoint's table."""
     if kind == LOSSES[0]:
         return say("scores_losses")
     if kind == "minimal_pairs":

@@ -155,7 +155,7 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
 
 
 def _named(endpoint: Endpoint) -> str:
-    """Return what sentences call an endpoint's task or text: of a suite's mean its title."""
+    """Return the name of an endpoint's task or text in sentences; of a suite's mean its title."""
     task = task_of(endpoint)
     mean = f"{SUITE_TITLES.get(task, '')} mean"
     # A task of one's own may have a suite's name.

@@ -25,7 +25,7 @@ from kdjax.report import (
     teacher_accounting,
     usage,
     wall_clock,
-    words,
+    words_seen,
 )
 from kdjax.report.figures import differences, layers, learning, spending
 from kdjax.report.phrases import listed, say, sentence
@@ -87,7 +87,7 @@ def html(results: Results) -> str:
         vendor_peak=usage.vendor_peak(results),
         peak_memory=usage.peak_memory(results),
         wall_clock=wall_clock.text(results.wall_clock),
-        with_teacher=functools.partial(words.with_teacher, results),
+        with_teacher=functools.partial(words_seen.with_teacher, results),
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
         teacher_accounting=_teacher_accounting(results),

@@ -85,7 +85,7 @@ def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
 def main_endpoints(results: Results) -> list[MeasuredEndpoint]:
     """Return the endpoints that sentences and the first table are of.
 
-    Of a suite whose mean is measured it is the mean alone; its tasks have tables of their own.
+    A suite whose mean is measured gives its mean alone; its tasks have tables of their own.
     """
     evaluation = results.config["evaluation"]
     suite = evaluation.get("suite", "")

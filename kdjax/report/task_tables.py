@@ -23,12 +23,12 @@ def tables(results: Results) -> list[ScoreTable]:
     suite = evaluation.get("suite", "")
     if not suite:
         return []
-    made = []
+    score_tables = []
     for protocol in evaluation["protocols"]:
         table = _table(results, suite, protocol)
         if table is not None:
-            made.append(table)
-    return made
+            score_tables.append(table)
+    return score_tables
 
 
 def _table(results: Results, suite: str, protocol: str) -> ScoreTable | None:
@@ -103,7 +103,7 @@ def _selection(results: Results, protocol: str) -> str:
 
 
 def _finetuned(results: Results, protocol: str) -> list[FinetunedTask]:
-    """Return how each run was fine-tuned on each task by a protocol."""
+    """Return the records of each run's fine-tuning on each task by a protocol."""
     finetuned = []
     for run in results.runs:
         for endpoint in run.details:

@@ -49,7 +49,7 @@ def sentences(results: Results) -> dict[str, list[str]]:
 
 
 def terms(results: Results) -> list[str]:
-    """Return what the sentences' words mean, and what the teacher cost, one sentence each."""
+    """Return a sentence for each word of the section, and one on the teacher's cost."""
     verdicts: set[str] = set()
     for case in results.cases:
         verdicts.update(row.verdict for row in case.verdicts)

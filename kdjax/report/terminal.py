@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from kdjax.report import numbers, primary_endpoint, score_tables, sentences, task_tables, words
+from kdjax.report import numbers, primary_endpoint, score_tables, sentences, task_tables, words_seen
 from kdjax.report.averages import mean, runs
 from kdjax.report.phrases import say
 from kdjax.report.score_tables import ScoreCell, ScoreTable
@@ -63,7 +63,7 @@ def _used(results: Results) -> WideTable:
     """Make the table of what the mean run of each arm read."""
     heads = ["steps", "epochs"]
     # Results of earlier versions have no count of words.
-    with_words = words.counted(results)
+    with_words = words_seen.counted(results)
     with_teacher = any(arm.needs_teacher for arm in results.arms.values())
     if with_words:
         heads += ["words", "teacher's words"] if with_teacher else ["words"]
@@ -75,6 +75,6 @@ def _used(results: Results) -> WideTable:
             f"{mean(run.epochs for run in arm_runs):.2f}",
         ]
         if with_words:
-            cells += words.in_terminal(results, arm)
+            cells += words_seen.in_terminal(results, arm)
         rows.append(TableRow(arm, cells[: len(heads)]))
     return WideTable(say("used_title"), "arm", heads, rows)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdjax.budget.accounting import ACCOUNTS, CASES, charged
-from kdjax.report import numbers, words
+from kdjax.report import numbers, words_seen
 from kdjax.report.averages import averages, averages_of, known, mean, or_dash, runs
 from kdjax.report.phrases import listed, say
 from kdjax.results.arm_results import ArmResult
@@ -79,10 +79,10 @@ def measures(results: Results) -> Table:
         cells = {arm: (show(amount), share(amount / whole)) for arm, amount in used.items()}
         columns.append((Column(head, note), cells))
     columns.append((Column("steps"), _column(results, "steps", numbers.count)))
-    columns.append((Column("epochs"), words.epoch_cells(results)))
+    columns.append((Column("epochs"), words_seen.epoch_cells(results)))
     # Results of earlier versions have no count of words.
-    if words.counted(results):
-        columns.append((Column("words seen"), words.word_cells(results)))
+    if words_seen.counted(results):
+        columns.append((Column("words seen"), words_seen.word_cells(results)))
     for name in ("tokens_seen", "tokens_unique", "tokens_masked"):
         column = Column(name.replace("_", " "))
         columns.append((column, _column(results, name, numbers.count)))
@@ -222,7 +222,13 @@ def unspent(results: Results, run: RunResult) -> str:
 
 
 def used_of(results: Results, run: RunResult, kind: str) -> float:
-    """Return a run's FLOPs (as far as they are charged), tokens or hours."""
+    """Return a run's FLOPs (as far as they are charged), tokens or hours.
+
+    Args:
+        results: the content of results.json.
+        run: one of its runs.
+        kind: measure: flops, tokens or hours.
+    """
     if kind == results.budget.kind:
         return float(run.used)
     if kind == "hours":

@@ -56,7 +56,8 @@ def _all_failed(endpoint: str, runs: Iterable[RunResult]) -> bool:
 
 
 def finetuned_tasks(endpoint: str, row: RunResult | ReferenceModel) -> list[FinetunedTask]:
-    """Return how a model was fine-tuned on an endpoint's task, or on all tasks of a suite's mean.
+    """Return a model's fine-tuning records on an endpoint's task, or on all tasks of a suite's
+    mean.
 
     Args:
         endpoint: name of the endpoint.

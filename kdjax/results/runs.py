@@ -280,7 +280,7 @@ def diverged_arms(runs: Iterable[EndedRun]) -> set[str]:
 
 
 def probed_layers(row: RunResult | ReferenceModel, endpoint: str) -> ProbedLayers | None:
-    """Return how a task's linear probes did on a model; None where it was not probed.
+    """Return the record of a task's linear probes on a model; None where it was not probed.
 
     Args:
         row: row of a run, or of a model for reference.
@@ -290,7 +290,7 @@ def probed_layers(row: RunResult | ReferenceModel, endpoint: str) -> ProbedLayer
 
 
 def finetuned_task(row: RunResult | ReferenceModel, endpoint: str) -> FinetunedTask | None:
-    """Return how a model was fine-tuned on an endpoint's task; None where it was not.
+    """Return a model's fine-tuning record on an endpoint's task; None where there is none.
 
     Details are stored by task, and a task may have several results: those of `grid.mnli` are
     returned for `grid.mnli-mm`, too.
@@ -309,12 +309,12 @@ def finetuned_task(row: RunResult | ReferenceModel, endpoint: str) -> FinetunedT
 
 
 def head_loss(row: RunResult | ReferenceModel) -> HeadLoss | None:
-    """Return how a model's own MLM head did; None where it has none that was trained."""
+    """Return the loss of a model's own MLM head; None where it has none that was trained."""
     return _details(row, "mlm_loss", HeadLoss)
 
 
 def probe_fit(row: RunResult | ReferenceModel) -> ProbeFit | None:
-    """Return how a model's MLM probe was fitted; None where it has none."""
+    """Return the record of a model's MLM probe; None where it has none."""
     return _details(row, "mlm_probe", ProbeFit)
 
 

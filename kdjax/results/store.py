@@ -37,7 +37,7 @@ def result_of(content: Any, path: Path, arm: str, seed: int) -> RunResult:
         seed: the run's seed.
 
     Raises:
-        InputError: as `run_result`; or it is the result of another run.
+        InputError: a field is missing, mistyped or unknown, or it is the result of another run.
     """
     row = run_result(content, path)
     if (row.arm, row.seed) != (arm, seed):
@@ -86,7 +86,8 @@ def results_of(content: Any, path: Path) -> Results:
         path: the file, for messages.
 
     Raises:
-        InputError: as `read_results`.
+        InputError: no JSON, a version this kdjax does not know, or a field that is missing,
+            mistyped or unknown.
     """
     if not isinstance(content, dict):
         raise InputError(f"{path}: found {content!r:.60}, expected the results of a study")

@@ -20,7 +20,7 @@ from kdjax.results.verdicts import Case, MeasuredEndpoint, PairVerdict, PrimaryR
 from kdjax.storage.typed_json import optional
 
 VERSION = 2
-"""Of results.json. Files without a version are of the first one, which had no `baseline_arm`."""
+"""Version of results.json. A file without one is of the first, which had no `baseline_arm`."""
 
 
 @dataclass(frozen=True)

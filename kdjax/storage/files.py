@@ -122,7 +122,7 @@ def remove_on_input_error(*directories: Path, unless: str = "") -> Iterator[None
 
 
 def entries(directory: Path) -> list[Path]:
-    """List what lies in a directory besides locks; nothing where there is no directory."""
+    """List the entries of a directory besides locks; nothing where there is no directory."""
     if not directory.is_dir():
         return []
     return [path for path in directory.iterdir() if not path.name.startswith(LOCK)]

@@ -214,7 +214,8 @@ def model_directory(name: HubName) -> Path:
     """Download a model to the cache, or find it there: `MODEL_FILES` and nothing else.
 
     Raises:
-        InputError: as `at_commit`; or it has no weights in safetensors files.
+        InputError: the repository cannot be read (`at_commit`), or has no weights in safetensors
+            files.
     """
     directory = _snapshot(name, MODEL_FILES)
     if not any((directory / file).is_file() for file in WEIGHTS):
@@ -232,7 +233,7 @@ def tokenizer_directory(name: HubName) -> Path:
     that one can be made of.
 
     Raises:
-        InputError: as `at_commit`; or there is none.
+        InputError: the repository cannot be read (`at_commit`), or there is none.
     """
     directory = _snapshot(name, TOKENIZER_FILES)
     if (directory / "tokenizer.json").is_file():
@@ -249,7 +250,7 @@ def download_file(name: HubName) -> Path:
     """Download one file to the cache, or find it there.
 
     Raises:
-        InputError: as `at_commit`; or there is no such file.
+        InputError: the repository cannot be read (`at_commit`), or there is no such file.
     """
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - other commands start sooner
 
@@ -262,7 +263,7 @@ def download_file(name: HubName) -> Path:
 
 
 def cached_file(name: HubName) -> Path | None:
-    """Return where the cache has a file; None where it has not. Nothing is asked of the Hub."""
+    """Return the cache's path of a file; None where it has none. Nothing is asked of the Hub."""
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - others start sooner
 
     path = try_to_load_from_cache(
@@ -273,7 +274,7 @@ def cached_file(name: HubName) -> Path | None:
 
 
 def cached_directory(name: HubName) -> Path | None:
-    """Return where the cache has a model; None where it has not. Nothing is asked of the Hub."""
+    """Return the cache's path of a model; None where it has none. Nothing is asked of the Hub."""
     config = cached_file(replace(name, path="config.json"))
     return config and config.parent
 

@@ -70,6 +70,11 @@ class ObjectStore(Protocol):
     def write(self, name: str, content: Any, generation: int) -> int:
         """Write an object in place of one generation of it, 0 for none; return the new generation.
 
+        Args:
+            name: name of the object.
+            content: its content, as plain JSON.
+            generation: generation that is replaced; 0: there is no such object.
+
         Raises:
             GenerationChanged: the object is of another generation.
         """
@@ -118,12 +123,12 @@ class Lease:
             InUse: another process holds it.
         """
         for _ in range(_TRIES):
-            found = self._objects.read(self._name)
-            check_lapsed(found, self._place)
+            stored = self._objects.read(self._name)
+            check_lapsed(stored, self._place)
             begun = self._clock()
             with suppress(GenerationChanged):  # another came first: looked at again
                 self._generation = self._objects.write(
-                    self._name, self._content, found.generation if found else 0
+                    self._name, self._content, stored.generation if stored else 0
                 )
                 self._renewed = begun
                 return
@@ -152,11 +157,11 @@ class Lease:
             begun: when the write began that found it changed.
         """
         with suppress(Exception):
-            found = self._objects.read(self._name)
-            if found is None or found.content.get("lease") != self._content["lease"]:
+            stored = self._objects.read(self._name)
+            if stored is None or stored.content.get("lease") != self._content["lease"]:
                 return False
-            self._generation = found.generation
-            self._renewed = max(self._renewed, begun - found.age)
+            self._generation = stored.generation
+            self._renewed = max(self._renewed, begun - stored.age)
         return self._clock() - self._renewed < GIVE_UP_SECONDS
 
     def release(self) -> None:
@@ -165,17 +170,17 @@ class Lease:
             self._objects.delete(self._name, self._generation)
 
 
-def check_lapsed(found: StoredLease | None, place: str) -> None:
+def check_lapsed(stored: StoredLease | None, place: str) -> None:
     """Check that a lease is not there, or has lapsed.
 
     Raises:
         InUse: somebody holds it.
     """
-    if found is not None and found.age < LIFETIME_SECONDS:
-        rest = LIFETIME_SECONDS - found.age
+    if stored is not None and stored.age < LIFETIME_SECONDS:
+        rest = LIFETIME_SECONDS - stored.age
         raise InUse(
-            f"{place}: {describe(found.content)}, expected it to end first (if it was killed, this "
-            f"place is free in {rest:.0f} s)"
+            f"{place}: {describe(stored.content)}, expected it to end first (if it was killed, "
+            f"this place is free in {rest:.0f} s)"
         )
 
 
@@ -202,10 +207,10 @@ def hold(place: Any, name: str) -> Iterator[None]:
         return
     lease = Lease(objects, str(place), name)
     lease.acquire()
-    ended = threading.Event()
+    stop = threading.Event()
 
     def keep() -> None:
-        while not ended.wait(RENEW_SECONDS):
+        while not stop.wait(RENEW_SECONDS):
             if not lease.renew():
                 _end_process(place)
 
@@ -214,7 +219,7 @@ def hold(place: Any, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        stop.set()
         keeper.join()
         lease.release()
 
@@ -326,8 +331,8 @@ class GcsObjects:
     def names(self, prefix: str) -> list[str]:
         """List the objects whose name begins in some way."""
         _, listing = self._call("GET", "b/{}/o", self._bucket, prefix=self._prefix + prefix)
-        found = json.loads(listing).get("items", [])
-        return [item["name"].removeprefix(self._prefix) for item in found]
+        items = json.loads(listing).get("items", [])
+        return [item["name"].removeprefix(self._prefix) for item in items]
 
     def _call(self, *words: str, **parameters: Any) -> Any:
         """Send a request; return the answer's headers and content."""

@@ -53,12 +53,12 @@ def hold(place: Any, part: str = "") -> Iterator[None]:
             yield
         return
     directory = Path(place)
-    # Of links in a circle nothing is resolved, and making the directory says so.
+    # Links in a circle are left as they are; making the directory reports them.
     path = Path(os.path.realpath(directory)) / _name(part)
     if _held.get(path) == threading.get_ident():
         yield
         return
-    made = _missing_directories(directory)
+    new_directories = _missing_directories(directory)
     try:
         descriptor = _lock(path, directory)
         try:
@@ -69,7 +69,7 @@ def hold(place: Any, part: str = "") -> Iterator[None]:
             del _held[path]
             _unlock(path, descriptor)
     finally:
-        _remove_empty(made)
+        _remove_empty(new_directories)
 
 
 def carry(directory: Path, new: Path) -> None:
@@ -166,7 +166,7 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 def _read(descriptor: int) -> Any:
-    """Return what a lock file says of its holder; None where it says nothing yet."""
+    """Return a lock file's words on its holder; None where it has none yet."""
     try:
         return json.loads(os.pread(descriptor, 4096, 0))
     except ValueError:

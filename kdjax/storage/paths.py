@@ -21,7 +21,8 @@ _BUCKET = re.compile(r"gs://[^/]+(/.*)?")
 
 
 def user_cache() -> Path:
-    """Return where what can be made again is kept: `$XDG_CACHE_HOME/kdjax`, or `~/.cache/kdjax`.
+    """Return the directory for files that can be made again: `$XDG_CACHE_HOME/kdjax`, or
+    `~/.cache/kdjax`.
 
     Raises:
         RuntimeError: the user has no home.
@@ -118,7 +119,7 @@ def local_path(text: str | Path, name: str) -> Path:
         name: name of the setting or argument, for messages.
 
     Raises:
-        InputError: as `expanded`.
+        InputError: it cannot be a path, or names a user who has no home (`expanded`).
     """
     path = Path(expanded(text, name))
     # `.` and `..` have no name, beside which another could be made.
@@ -147,8 +148,8 @@ def check_setting(
         hub_repository: whether a repository of it is taken, too (hf:OWNER/NAME).
 
     Raises:
-        InputError: as `expanded`; or it is an ill-formed URL or name of the Hub. What stands before
-            an @, as a password does, is not repeated.
+        InputError: it cannot be a path (`expanded`), or is an ill-formed URL or name of the Hub.
+            What stands before an @, as a password does, is not repeated.
     """
     if not isinstance(text, str):
         raise InputError(f"{name} is {text!r:.80}, expected text")

@@ -40,7 +40,7 @@ def write_sealed(path: Path, value: Any) -> None:
 
 
 def read_sealed(kind: type[Any], path: Path) -> Sealed:
-    """Read what `write_sealed` wrote, and hold it against its digest, where there is one.
+    """Read a file of `write_sealed`, and check its digest, where there is one.
 
     Args:
         kind: the dataclass.

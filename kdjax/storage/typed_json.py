@@ -173,7 +173,7 @@ def check_fields(values: Any, kinds: Mapping[str, Any], where: str) -> dict[str,
 
 def _read(kind: Any, value: Any, where: str) -> Any:
     """Read plain values as `from_plain` does, of a kind that need not be a class."""
-    # Of a union's types the first that fits is read.
+    # A union is read as the first of its types that fits.
     if get_origin(kind) in (Union, UnionType):
         # What fits none of the types is an error of the last one, which is not None.
         fitting = (alternative for alternative in get_args(kind) if _fits(alternative, value))

@@ -88,6 +88,11 @@ def calibration_batches(config: Config, corpus: Corpus, sequences: int) -> list[
 
     The masks are the same for every seed, and of the recipe's `mlm_probability`.
 
+    Args:
+        config: resolved recipe.
+        corpus: the text.
+        sequences: number of sequences.
+
     Raises:
         InputError: there are fewer training sequences.
     """

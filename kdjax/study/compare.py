@@ -46,7 +46,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         What `results.json` holds.
 
     Raises:
-        InputError: anything wrong with the recipe, the text, the teacher or the directory.
+        InputError: the recipe, the text, the teacher or the directory cannot be used.
     """
     begun = begun or CLOCK.mark()
     if config.sweep:
@@ -74,8 +74,15 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
 def train_one(config: Config, out: Path, arm: str, seed: int) -> RunResult:
     """Make one run of a study; `compare` with the same directory finds it done.
 
+    Args:
+        config: resolved recipe.
+        out: directory of the study.
+        arm: name of the arm.
+        seed: seed of the run.
+
     Raises:
-        InputError: as `compare`; or the recipe has no such arm or seed.
+        InputError: the recipe, the text, the teacher or the directory cannot be used, or the recipe
+            has no such arm or seed.
     """
     if arm not in config.arms:
         raise InputError(
@@ -96,8 +103,13 @@ def train_part(config: Config, out: Path, part: StudyPart) -> list[RunResult]:
 
     `kdjax.study.parts.merge` puts parts together.
 
+    Args:
+        config: resolved recipe.
+        out: directory of the part.
+        part: which of how many parts.
+
     Raises:
-        InputError: as `compare`.
+        InputError: the recipe, the text, the teacher or the directory cannot be used.
     """
     writer = sole_writer(out, backup_of(config), part=f"{part.number}-of-{part.count}")
     with writer, Reporter() as reporter:
@@ -126,7 +138,7 @@ def prepared_study(
         shared: a directory for what other studies use too.
 
     Raises:
-        InputError: anything wrong with the recipe, the text, the teacher or the directory.
+        InputError: the recipe, the text, the teacher or the directory cannot be used.
     """
     # Teachers that took hours to train stay, whatever is wrong afterwards.
     directories = [out / name for name in manifest.BEFORE]

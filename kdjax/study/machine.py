@@ -30,7 +30,7 @@ def versions() -> dict[str, Any]:
 def hardware_use(
     compiled_phases: Sequence[CompiledPhase], ledger: Ledger, side_by_side: int
 ) -> HardwareUse:
-    """Compute what a run's steps did to the devices.
+    """Compute the FLOPs, utilisation and memory of a run's steps.
 
     Args:
         compiled_phases: phases of the run, with their programs and prices.

@@ -208,7 +208,7 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
             path = run / MANIFEST
             manifest = read_typed(RunManifest, path)
             result = _result(name, manifest, run)
-            # Of teachers that were trained here there is one for each seed.
+            # Teachers that were trained here are one for each seed.
             teacher = manifest.teacher or {}
             teacher_seed = teacher.get("pretraining", {}).get("seed")
             shared: dict[tuple[str, int | None], Any] = {
@@ -239,7 +239,7 @@ def _result(name: str, manifest: RunManifest, run: Path) -> RunResult:
     """Read a run's result; its directory, manifest and result must be of one arm and seed.
 
     Raises:
-        InputError: they are not.
+        InputError: the three name different arms or seeds.
     """
     expected = f"runs/{run_name(manifest.arm, manifest.seed)}"
     if name != expected:

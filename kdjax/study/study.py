@@ -71,7 +71,7 @@ class Study:
             self.plan.check_budget(arm, self._prices[name])
 
     def _arm_prices(self, arm: Arm) -> tuple[Price, ...]:
-        """Return what a step of each phase of an arm costs."""
+        """Return the price of a step of each phase of an arm."""
         if arm.name in self._manifest.costs:
             return self._manifest.costs[arm.name].prices
         self.reporter.status(f"{arm.name}: counting what a step costs")
@@ -167,7 +167,7 @@ class Study:
             self.reporter.log(f"arms.{arm}: {line}")
 
     def unspent(self, runs: Sequence[tuple[str, int]]) -> float:
-        """Return what unfinished runs may still spend, in the budget's unit.
+        """Return the amount that unfinished runs may still spend, in the budget's unit.
 
         Args:
             runs: arm and seed of each.

@@ -64,7 +64,8 @@ class StudyPlan:
 
     @property
     def vmapped_seeds(self) -> int:
-        """Return how many seeds of an arm train together at most; one under a budget of hours."""
+        """Return the largest number of an arm's seeds that train together; one under a budget of
+        hours."""
         if not self.budget.countable:
             return 1
         return self.config.train.vmapped_seeds
@@ -79,7 +80,7 @@ class StudyPlan:
         return self.out / "runs" / run_name(arm, seed)
 
     def prices(self, arm: Arm) -> tuple[Price, ...]:
-        """Count what a step of each phase of an arm costs."""
+        """Count the FLOPs of a step of each phase of an arm."""
         return tuple(price(phase, phase.batch_shape(self.batch_shape)) for phase in arm.phases)
 
     def check_budget(self, arm: Arm, prices: tuple[Price, ...]) -> None:
@@ -93,7 +94,7 @@ class StudyPlan:
     def cost(
         self, arm: Arm, prices: tuple[Price, ...], train_sequences: int, teacher: TeacherCost | None
     ) -> ArmCost:
-        """Compute what a run of an arm costs, its shares of what the study makes before included.
+        """Compute the cost of a run of an arm, its shares of what the study makes before included.
 
         Args:
             arm: arm of the run.

@@ -27,7 +27,7 @@ _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 
 
 def tuning_of(config: Config) -> Tuning | None:
-    """Read how a recipe's arms were tuned, from the tuning.json that `tuning` names.
+    """Read the tuning record of a recipe's arms, from the tuning.json that `tuning` names.
 
     Returns:
         None where the recipe names none.
@@ -82,7 +82,7 @@ def read_tuning(path: Path) -> TuningResults:
 
 
 def _trial_values(trials: ArmTrials) -> ArmTrialValues:
-    """Return what an arm's trials came to, with their values in place of the trials."""
+    """Return an arm's tuning record with the values of its trials in place of the trials."""
     outcome = {f.name: getattr(trials, f.name) for f in fields(ArmTuning)}
     return ArmTrialValues(**outcome, values=tuple(trial.value for trial in trials.trials))
 

@@ -89,7 +89,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
 
 
 def _budget(cell: Cell) -> float:
-    """Return what all runs of a study may spend."""
+    """Return the amount that all runs of a study may spend."""
     runs = len(cell.config.arms) * len(cell.config.seeds)
     return Budget.of(cell.config.budget).amount * runs
 
@@ -102,7 +102,7 @@ def _registered(config: Config, out: Path) -> Iterator[None]:
     stay, where `kdjax.storage.files.remove_on_input_error` would delete what a first start made.
 
     Raises:
-        InputError: as `_register`.
+        InputError: the directory holds another sweep, or something else.
     """
     _register(config, out)
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax.arms.charges import own_charges, share, teacher_flops
+from kdjax.arms.charges import own_charges, per_run_share, teacher_flops
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
@@ -135,7 +135,9 @@ def _run_and_trunk(config: Config, arm: Arm, step: Price) -> tuple[int, int]:
     batch_shape = batch_shape_of(config)
     upfront = own_charges(config, arm)
     if arm.needs_teacher and "teacher_training" in CASES[budget.teacher_case]:
-        upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
+        upfront["teacher_training"] = per_run_share(
+            teacher_flops(config, arm), config.budget.students
+        )
     (span,) = arm.schedule_phases(budget, [step], batch_shape, upfront)
     opening = Ledger.open(budget, 1, upfront)
     step_cost = budget.step_cost(step, span.tokens_per_step)

@@ -162,7 +162,8 @@ def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str
 
 
 def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:
-    """Return where a pair is decided: `BEATS up to 7.00e11 FLOPs, INCONCLUSIVE at 1.70e12 FLOPs`.
+    """Return the budgets at which a pair is decided: `BEATS up to 7.00e11 FLOPs, INCONCLUSIVE at
+    1.70e12 FLOPs`.
 
     Args:
         pair: pair of arms, read from the first arm's side.
@@ -205,7 +206,8 @@ def bracket(
     """Return a crossing's interval as text.
 
     Args:
-        low, high: ends of the interval; None where it is open.
+        low: lower end of the interval; None where it is open.
+        high: upper end; None where it is open.
         ends: smallest and largest budget looked at, beyond which an open end lies.
         kind: kind of budget.
         above: phrase for an open upper end.

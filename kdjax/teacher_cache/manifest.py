@@ -47,7 +47,7 @@ class Field:
 
     @property
     def count(self) -> int:
-        """Compute how many numbers are in the array."""
+        """Compute the number of numbers in the array."""
         return math.prod(self.shape)
 
 

@@ -119,7 +119,7 @@ class Cache:
         return record
 
 
-def build(
+def build_cache(
     directory: Path,
     *,
     identity: dict[str, Any],

@@ -60,7 +60,7 @@ class Arm:
 
     @property
     def start(self) -> StartConfig:
-        """Return where the student starts."""
+        """Return the start of the student."""
         return self.config.start or StartConfig()
 
     @property
@@ -75,7 +75,7 @@ class Arm:
 
     @property
     def stored_features(self) -> FeatureRequest:
-        """Return what the arm reads of the teacher's stored outputs, over all its phases."""
+        """Return the stored teacher outputs that the arm reads, over all its phases."""
         request = FeatureRequest()
         for phase in self.phases:
             if isinstance(phase.teacher_source, CachedTeacher):
@@ -84,7 +84,7 @@ class Arm:
 
     @cached_property
     def gradient_mask(self) -> Any:
-        """Return which parameters any phase gives a gradient: a tree of booleans."""
+        """Return the parameters that any phase gives a gradient: a tree of booleans."""
         masks = [phase.gradient_mask for phase in self.phases]
         return jax.tree.map(lambda *in_phases: any(in_phases), *masks)
 
@@ -103,14 +103,14 @@ class Arm:
     def ramped(self, ramp: Sequence[RampConfig]) -> Arm:
         """Return the arm with a batch ramp: a phase in which the batch changes becomes several."""
         ends = {phase.until for phase in self.phases}
-        ends |= {stretch.until for stretch in ramp}
+        ends |= {ramp_step.until for ramp_step in ramp}
         phases = []
         settings = []
         for end in sorted(ends):
             number = [end <= phase.until for phase in self.phases].index(True)
             # After the ramp the batch is the recipe's, which None stands for.
             batch_size = next(
-                (stretch.batch_size for stretch in ramp if end <= stretch.until), None
+                (ramp_step.batch_size for ramp_step in ramp if end <= ramp_step.until), None
             )
             phases.append(replace(self.phases[number], until=end, batch_size=batch_size))
             settings.append(replace(self.config.phases[number], until=end))
@@ -124,7 +124,7 @@ class Arm:
         batch_shape: BatchShape,
         upfront: Mapping[str, int] | None = None,
     ) -> tuple[PhaseSpan, ...]:
-        """Return where the arm's phases lie in a budget (`kdjax.budget.ledger.schedule_phases`).
+        """Lay the arm's phases out in a budget (`kdjax.budget.ledger.schedule_phases`).
 
         Args:
             budget: a budget of FLOPs or tokens.
@@ -202,8 +202,8 @@ def _changed_student(
 ) -> ModelSpec | ModelConfig:
     """Return the recipe's student with an arm's own settings.
 
-    Of another family it has that family's settings, but for its size and the vocabulary, which is
-    the text's.
+    A student of another family has that family's settings, but for its size and the vocabulary,
+    which is the text's.
     """
     if isinstance(student, ModelSpec):
         student = with_family_settings(student)
@@ -211,8 +211,8 @@ def _changed_student(
     if isinstance(student, ModelSpec) and family != student.family:
         # Checks the family's name
         changed(student, {"family": family}, where)
-        kept = ("size", "layers", "width", "heads", "ffn", "vocab_size")
-        settings = {name: getattr(student, name) for name in kept}
+        sizes = ("size", "layers", "width", "heads", "ffn", "vocab_size")
+        settings = {name: getattr(student, name) for name in sizes}
         student = with_family_settings(ModelSpec(family=family, **settings))
     of_arm: ModelSpec | ModelConfig = changed(student, changes, where)
     return of_arm

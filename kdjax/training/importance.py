@@ -220,6 +220,6 @@ def has_known_layers(config: ModelConfig) -> bool:
 
 
 def largest(weights: Any, count: int) -> Sequence[int]:
-    """Return where the largest weights are, ascending; of equal ones the first."""
+    """Return the indices of the largest weights, ascending; of equal ones the first."""
     ranked = np.argsort(-np.asarray(weights), kind="stable")
     return sorted(int(i) for i in ranked[:count])

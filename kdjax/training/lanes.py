@@ -36,7 +36,7 @@ def unstack(tree: Any, lane: Any) -> Any:
 
 
 def stacked_sharding(shardings: Any) -> Any:
-    """Return where stacked arrays lie, from where each alone does: the new axis is not split."""
+    """Return the sharding of stacked arrays, from that of each alone: the new axis is not split."""
 
     def stacked(sharding: NamedSharding) -> NamedSharding:
         return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))

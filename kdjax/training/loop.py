@@ -35,7 +35,8 @@ class TrainingLoop(ABC):
 
         Raises:
             Diverged: a loss is not finite.
-            InputError: as `kdjax.training.train.train`.
+            InputError: text would repeat, a journal is damaged, or no checkpoint could be written
+                for `config.checkpoint.patience`.
             Stopped: the process was told to stop, and has saved.
         """
         for phase_number in range(self.phase_count):

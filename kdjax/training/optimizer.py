@@ -25,7 +25,7 @@ def transformation(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def decays(params: Any) -> Any:
-    """Return which leaves weight decay shrinks: all but biases and LayerNorm scales."""
+    """Return a mask of the leaves that weight decay shrinks: not biases and LayerNorm scales."""
 
     def decayed(path: tuple[Any, ...], _: Any) -> bool:
         return str(path[-1].key).rpartition(".")[2] not in ("bias", "scale")

@@ -52,10 +52,10 @@ def write_tensors(
 
 
 def load_params(path: Path) -> dict[str, Any]:
-    """Read what `save_params` wrote, as the nested tree that it was given.
+    """Read a file of `save_params` as the nested tree that was saved.
 
     Raises:
-        InputError: it is not there, or damaged.
+        InputError: the file is missing or damaged.
     """
     try:
         tensors = load_file(path)

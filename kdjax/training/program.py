@@ -166,7 +166,7 @@ class Program:
         return self.layout.place(needed, self.layout.teacher_sharding(needed))
 
     def _abstract_teacher(self) -> Any:
-        """Return what the step takes of a teacher, as shapes with shardings."""
+        """Return the teacher's parameters that the step takes, as shapes with shardings."""
         params = self.phase.abstract_teacher()
         cast = functools.partial(_placed, dtype=self._compute.dtype)
         return jax.tree.map(cast, params, self.layout.teacher_sharding(params))

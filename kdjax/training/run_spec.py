@@ -147,14 +147,14 @@ def _branched(spec: RunSpec, storage: CheckpointStorage, opening: Ledger) -> Res
     if spec.trunk is None:
         return None
     compiled = spec.compiled_phases[0]
-    kept = spec.trunk.restore(compiled.program.abstract_state(), spec.warn)
-    if kept is None:
+    restored = spec.trunk.restore(compiled.program.abstract_state(), spec.warn)
+    if restored is None:
         return None
     # The account so far is that of the same run made alone, held against its own budget.
-    ledger = replace(kept.ledger, budget=spec.budget)
+    ledger = replace(restored.ledger, budget=spec.budget)
     tokens_per_step = compiled.program.batch_shape.tokens_per_step
     step_cost = spec.budget.step_cost(compiled.price, tokens_per_step)
-    metrics = branch_metrics(kept.metrics, ledger, step_cost, spec.config.evaluations)
+    metrics = branch_metrics(restored.metrics, ledger, step_cost, spec.config.evaluations)
     run_records.restore(spec.directory, {metrics_log.NAME: metrics})
-    shared = SharedSteps.of(kept.study, ledger, kept.trunk_sha256)
-    return RestoredRun(spec, storage, kept.state, ledger, [], Branch(opening, shared))
+    shared = SharedSteps.of(restored.study, ledger, restored.trunk_sha256)
+    return RestoredRun(spec, storage, restored.state, ledger, [], Branch(opening, shared))

@@ -26,6 +26,11 @@ def start_layers(
     Wang et al. 2023 (arXiv 2305.15032) find lower layers much better than upper ones when logits or
     hidden states are learned afterwards, and no difference for attention.
 
+    Args:
+        config: settings of the start.
+        student: configuration of the student.
+        teacher: configuration of the teacher.
+
     Raises:
         InputError: an unknown rule, a layer that is not there, or another number of layers than the
             student's.
@@ -55,6 +60,11 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
     Positions must be of the teacher's kind: its queries and keys have learned to be compared with
     them. Where they are rotary, so must the base be and the width of a head, which together say how
     fast each plane turns.
+
+    Args:
+        config: settings of the start.
+        student: configuration of the student.
+        teacher: configuration of the teacher.
 
     Raises:
         InputError: no teacher to start from, or one this student cannot be cut out of.
@@ -131,7 +141,7 @@ def _check_kinds(chosen: tuple[int, ...], student: ModelConfig, teacher: ModelCo
 
 
 def _seen(half_window: int | None) -> str:
-    """Return what a layer sees in words."""
+    """Return the reach of a layer's attention in words."""
     return "all" if half_window is None else f"{half_window} positions to either side"
 
 
@@ -152,7 +162,13 @@ def _check_projection(student: ModelConfig, teacher: ModelConfig) -> None:
 
 
 def calibration_depth(config: StartConfig, student: ModelConfig, teacher: ModelConfig) -> int:
-    """Return how many of the teacher's layers calibration runs: up to the last that is kept."""
+    """Count the teacher's layers that calibration runs: up to the last that is kept.
+
+    Args:
+        config: settings of the start.
+        student: configuration of the student.
+        teacher: configuration of the teacher.
+    """
     return max(start_layers(config, student, teacher))
 
 

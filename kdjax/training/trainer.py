@@ -281,21 +281,21 @@ class Trainer(TrainingLoop):
 
     @override
     def measure_held_out(self, state: State) -> None:
-        self._measure_held_out(state, own=self._is_due_under(self.spec.budget))
+        self._measure_held_out(state, on_own_curve=self._is_due_under(self.spec.budget))
 
-    def _measure_held_out(self, state: State, *, own: bool) -> None:
+    def _measure_held_out(self, state: State, *, on_own_curve: bool) -> None:
         """Measure the student on held-out text, unless that was done after this very step.
 
         Args:
             state: state after the step.
-            own: whether the point is of this run's curve, or of that of a larger budget alone.
+            on_own_curve: whether the point is of this run's curve, or of a larger budget's alone.
         """
         self.finish_pending()
         if self.spec.evaluate is None or self._evaluated_step == self.steps:
             return
         with self.stopwatch("evaluation"):
             figures = dict(self.spec.evaluate(hosts.to_host(state.params["model"])))
-        if own:
+        if on_own_curve:
             self._evaluated_step = self.steps
         else:
             figures = of_trunk(figures)
@@ -368,7 +368,7 @@ class Trainer(TrainingLoop):
 
     def finish(self, state: State) -> Outcome:
         """Write the last figures and the last checkpoint, and return what the run came to."""
-        self._measure_held_out(state, own=True)
+        self._measure_held_out(state, on_own_curve=True)
 
         # Nothing is spent any more, so the last checkpoint is waited for.
         self.save(state)

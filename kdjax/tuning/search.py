@@ -97,13 +97,13 @@ def search(
 
 def best_of(trials: Sequence[TuningTrial], better: Better) -> TuningTrial | None:
     """Choose the best trial, the first of equals; None where all diverged."""
-    ended = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
-    if not ended:
+    scored = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
+    if not scored:
         return None
     # Both return the first of equals; which is best must not depend on later trials.
     if better == "lower":
-        return min(ended, key=lambda pair: pair[0])[1]
-    return max(ended, key=lambda pair: pair[0])[1]
+        return min(scored, key=lambda pair: pair[0])[1]
+    return max(scored, key=lambda pair: pair[0])[1]
 
 
 def _sampler(tune: TuneConfig) -> BaseSampler:

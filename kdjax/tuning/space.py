@@ -82,7 +82,7 @@ def edge_of(values: RangeConfig, value: Any) -> str | None:
     low = values.low
     high = values.high
     width = EDGE
-    # Of choices only the outermost themselves are at an end.
+    # Only the smallest and the largest of several choices are at an end.
     if values.choices:
         are_numbers = all(type(choice) in (int, float) for choice in values.choices)
         if len(values.choices) < 2 or not are_numbers:

@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from kdjax.arms.charges import sharing, stored_by
+from kdjax.arms.charges import runs_sharing_cache, stored_by
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
@@ -47,7 +47,7 @@ def recipe_of(config: Config) -> Config:
     # A charged probe stays whatever the endpoint is: the runs of a trial pay what the recipe's do.
     if tune.endpoint != "mlm_probe" and not probe.charged:
         probe = replace(probe, tokens=0.0)
-    # Of the tasks, own or a suite's, only the endpoint's is read.
+    # Only the endpoint's task is read, be it the user's own or a suite's.
     measured = tune.endpoint.removeprefix("probe.")
     tasks = {name: task for name, task in evaluation.tasks.items() if name == measured}
     suite = evaluation.suite
@@ -61,7 +61,7 @@ def recipe_of(config: Config) -> Config:
         budget=replace(budget, **amount),
         seeds=tune.seeds,
         # A run of a trial is charged what a run of the recipe is for stored teacher outputs.
-        cache=replace(config.cache, shared_by=sharing(config, arms_of(config))),
+        cache=replace(config.cache, shared_by=runs_sharing_cache(config, arms_of(config))),
         evaluation=replace(
             evaluation,
             tasks=tasks,
@@ -102,7 +102,7 @@ class Trials:
 
     @property
     def unspent(self) -> float:
-        """Return what trials that have not ended may still spend, in the budget's unit."""
+        """Return the amount that unfinished trials may still spend, in the budget's unit."""
         runs = 0
         for arm in self._config.arms:
             for number in range(self._config.tune.trials):
@@ -212,7 +212,7 @@ class Trials:
         return self._out / "trials" / arm / f"{number:03}"
 
     def _ended(self, directory: Path, arm: str) -> int:
-        """Return how many of a trial's runs will not go on."""
+        """Count a trial's runs that will not go on."""
         seeds = self._recipe.seeds
         if (directory / NAME).exists() and read_record(directory / NAME)["diverged"]:
             return len(seeds)
@@ -294,7 +294,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _cost(row: RunResult) -> dict[str, Any]:
-    """Return what a run cost."""
+    """Return the cost of a run."""
     seconds = sum(row.wall_clock.values())
     figures = (row.spent["charged"], row.spent["total"], row.steps, seconds)
     return dict(zip(_COSTS, figures, strict=True))

@@ -156,7 +156,7 @@ def _arm(
 
 
 def _check(config: Config) -> Better:
-    """Return which values of the endpoint are better.
+    """Return the direction in which the endpoint's values are better.
 
     Raises:
         InputError: the recipe cannot be tuned.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,6 @@ from kdjax.training.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
-
 TRAINING = 4.0e6
 HEAD = {"budget": 1.0e7, "batch_size": 8}
 CHANGES: dict[str, Any] = {
@@ -28,7 +28,24 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class FinishedStudy:
+    """A study whose teacher was fitted for it, and the content of its results.json.
+
+    Attributes:
+        encoder: `teacher.head.encoder`.
+        fitting: FLOPs that fitting the teacher took.
+    """
+
+    recipe: Path
+    out: Path
+    results: dict[str, Any]
+    encoder: str
+    fitting: float
+
+
 def recipe(directory: Path, encoder: str) -> Path:
+    """Write a recipe whose teacher gets its head here; return its file."""
     directory.mkdir(parents=True, exist_ok=True)
     teacher = {
         "source": str(small_study.make_teacher(directory / "encoder")),
@@ -39,42 +56,63 @@ def recipe(directory: Path, encoder: str) -> Path:
     return small_study.write(directory, teacher=teacher, **CHANGES)
 
 
-@pytest.mark.parametrize("encoder", ["tuned", pytest.param("frozen", marks=pytest.mark.exhaustive)])
-def test_tuned_encoder_is_charged_to_all_arms_and_a_head_to_arms_that_use_it(
-    encoder: str, tmp_path: Path
-) -> None:
-    path = recipe(tmp_path / "recipe", encoder)
-    out = tmp_path / "out"
+@pytest.fixture(
+    scope="module", params=["tuned", pytest.param("frozen", marks=pytest.mark.exhaustive)]
+)
+def study(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    undrawn: None,
+    one_device: None,
+) -> FinishedStudy:
+    """Compare two arms whose teacher is fitted first."""
+    directory = tmp_path_factory.mktemp("study")
+    path = recipe(directory / "recipe", request.param)
+    out = directory / "out"
     ended = kdjax("compare", path, "--out", out)
     assert ended.status == 0, ended.err
     results = json.loads((out / "results.json").read_text())
-    teacher = results["teacher"]
-    spent = teacher["tuning_flops"] if encoder == "tuned" else teacher["head_flops"]
-    assert 0 < spent <= HEAD["budget"]
-    assert teacher["tuning_flops"] + teacher["head_flops"] == spent
+    account = "tuning_flops" if request.param == "tuned" else "head_flops"
+    return FinishedStudy(path, out, results, request.param, results["teacher"][account])
 
-    # The study's runs.
-    owed = {run["arm"]: run["spent"]["teacher_training"] for run in results["runs"]}
+
+@pytest.mark.system
+def test_tuned_encoder_is_charged_to_all_arms_and_a_head_to_arms_that_use_it(
+    study: FinishedStudy,
+) -> None:
+    teacher = study.results["teacher"]
+    assert 0 < study.fitting <= HEAD["budget"]
+    assert teacher["tuning_flops"] + teacher["head_flops"] == study.fitting
+    owed = {run["arm"]: run["spent"]["teacher_training"] for run in study.results["runs"]}
     assert owed == {
-        "logit": TRAINING + spent,
-        "minilm": TRAINING + (spent if encoder == "tuned" else 0),
+        "logit": TRAINING + study.fitting,
+        "minilm": TRAINING + (study.fitting if study.encoder == "tuned" else 0),
     }
 
-    # Prices, from the recipe alone.
-    config = recipes.load(path)
-    assert cost_by_recipe(config).tuning + cost_by_recipe(config).head == spent
-    known = prices(config)
-    for run in results["runs"]:
-        assert [row["steps"] for row in known[run["arm"]]] == [run["steps"]]
 
-    # The audit: it agrees, and finds an arm that was let off.
-    assert audit(out) == []
-    manifest = json.loads((out / "study.json").read_text())
+@pytest.mark.system
+def test_prices_from_the_recipe_alone_are_those_of_the_runs(study: FinishedStudy) -> None:
+    config = recipes.load(study.recipe)
+    cost = cost_by_recipe(config)
+    assert cost.tuning + cost.head == study.fitting
+    by_arm = prices(config)
+    for run in study.results["runs"]:
+        assert [row["steps"] for row in by_arm[run["arm"]]] == [run["steps"]]
+
+
+@pytest.mark.system
+def test_audit_agrees_and_finds_an_arm_that_was_let_off(
+    study: FinishedStudy, tmp_path: Path
+) -> None:
+    assert audit(study.out) == []
+    copy = tmp_path / "copy"
+    shutil.copytree(study.out, copy)
+    manifest = json.loads((copy / "study.json").read_text())
     manifest["costs"]["minilm"]["upfront"]["teacher_training"] -= 1
-    (out / "study.json").write_text(json.dumps(manifest))
+    (copy / "study.json").write_text(json.dumps(manifest))
     assert any(
         "study.json: costs.minilm.upfront.teacher_training" in str(finding)
-        for finding in audit(out)
+        for finding in audit(copy)
     )
 
 

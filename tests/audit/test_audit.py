@@ -640,7 +640,9 @@ def test_directory_without_a_study_is_refused(tmp_path: Path) -> None:
         audit(tmp_path)
 
 
-def test_hashes_of_these_tests_are_the_journal_s(study: Path, tmp_path: Path) -> None:
+def test_journal_written_by_these_tests_is_read_as_the_program_s_own(
+    study: Path, tmp_path: Path
+) -> None:
     # The tests' own hashing must be the journal's, or forged entries would be found for another
     # reason.
     forge_journal(tmp_path, entries(study / KD))

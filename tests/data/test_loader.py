@@ -252,7 +252,7 @@ def stored(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
     fields = (Field("teacher.seen", "int32", (24,)), Field("teacher.twice", "float16", (4,)))
     count = corpus.sequences("train")
-    cache.build(
+    cache.build_cache(
         directory, identity={}, fields=fields, sequences=count, views=2, block=50, make=make
     )
     return Cache.open(directory)

@@ -206,7 +206,9 @@ def test_stored_outputs_of_a_subset_come_with_its_sequences(corpus: Corpus, tmp_
         return {"seen": small.viewed("train", sequences, views, **MASKS)["tokens"]}, {}
 
     fields = (Field("seen", "int32", (24,)),)
-    cache.build(tmp_path, identity={}, fields=fields, sequences=count, views=2, block=30, make=make)
+    cache.build_cache(
+        tmp_path, identity={}, fields=fields, sequences=count, views=2, block=30, make=make
+    )
     stored = Cache.open(tmp_path)
     stream = Batches(small, batch_size=7, seed=1, mask_copies=2, cache=stored, **MASKS)
     for step in (0, count // 7, 2 * count // 7):

@@ -29,7 +29,7 @@ from kdjax.evaluation.finetuning.work import (
     work_of_probe,
     work_of_start,
 )
-from kdjax.evaluation.rows import over_rows, tokens_per_batch
+from kdjax.evaluation.length_buckets import over_rows, tokens_per_batch
 from kdjax.models import init
 from kdjax.parallel.layout import UNSHARDED
 from tests import glue, small_study

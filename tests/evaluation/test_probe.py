@@ -195,7 +195,7 @@ def test_pooled_averages_valid_tokens_of_each_layer() -> None:
             np.testing.assert_allclose(actual[row, layer], expected, atol=1e-5)
 
 
-def test_pooled_of_some_rows_is_theirs() -> None:
+def test_pooled_features_of_chosen_rows_equal_those_rows_of_all() -> None:
     model = init(handmade.MODEL, 0)
     split = handmade.ragged(handmade.inputs(20, np.random.default_rng(0)))
     chosen = np.array([7, 2])

@@ -337,7 +337,9 @@ def test_what_cannot_be_exported_is_one_line_and_nothing_is_written(
 
 
 @pytest.mark.system
-def test_trained_students_of_two_families_leave_with_ledger_and_verdict(tmp_path: Path) -> None:
+def test_export_of_trained_students_of_two_families_has_ledger_and_verdict_on_its_card(
+    tmp_path: Path,
+) -> None:
     settings = small_study.settings(
         tmp_path,
         arms={

@@ -77,7 +77,7 @@ def build(directory: Path, **changes: Any) -> CacheManifest:
         "sequences": SEQUENCES,
         "views": VIEWS,
     }
-    return cache.build(directory, **{**arguments, "block": BLOCK, "make": make, **changes})
+    return cache.build_cache(directory, **{**arguments, "block": BLOCK, "make": make, **changes})
 
 
 def recorded(calls: list[int], fail_at: int = -1) -> Callable[..., Any]:

@@ -108,7 +108,7 @@ def test_build_is_charged_its_forward_passes(text: Text, exact: Path, tmp_path: 
     # The price of a cache's batch is that of a teacher inside the step.
     assert batch_price == pytest.approx(price(arm.phases[0], SHAPE).teacher_forward, rel=0.01)
     passes = math.ceil(2 * text.sequences / SHAPE.batch_size)
-    assert cache.passes(text.sequences, 2, SHAPE.batch_size) == passes
+    assert cache.forward_pass_count(text.sequences, 2, SHAPE.batch_size) == passes
     # The last pass is charged whole, though it is not full.
     assert CacheManifest.read(exact).totals == {"flops": passes * batch_price}
     # A lower layer at twice the batch: fewer passes, each of them cheaper a sequence.
@@ -178,7 +178,9 @@ def test_build_resumed_after_kill_stores_same_bytes(
 
 
 def test_build_on_more_devices_stores_same_bytes(text: Text, draws: Path, tmp_path: Path) -> None:
-    cache.build(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.of())
+    cache.fill_teacher_cache(
+        tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.of()
+    )
     by_one = Cache.open(draws)
     by_eight = Cache.open(tmp_path)
     assert len(by_one.manifest.shards) > 3
@@ -210,7 +212,7 @@ def test_build_of_logits_without_mlm_head_is_refused(text: Text, tmp_path: Path)
 
 def test_build_batch_that_devices_do_not_divide_is_refused(text: Text, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="multiple of the 8 parts"):
-        cache.build(
+        cache.fill_teacher_cache(
             tmp_path / "cache",
             teacher(),
             LOGITS,

@@ -98,7 +98,7 @@ def check_contamination(
     groups: Sequence[RowGroup],
     show: Callable[[str], None],
 ) -> Contamination:
-    """Read what a corpus's check found, or check it and store that beside its manifest.
+    """Read the check of a corpus, or check it and store the result beside its manifest.
 
     The file's name has the beginning of a digest of text and rows. Where the directory cannot be
     written, or the text could not be looked at, nothing is stored.
@@ -128,15 +128,15 @@ def check_contamination(
     except InputError as e:
         unchecked = str(e)
     overlaps = compare(groups, documents)
-    found = Contamination(VERSION, manifest.digest, tasks, unchecked, tuple(overlaps))
+    result = Contamination(VERSION, manifest.digest, tasks, unchecked, tuple(overlaps))
     if not unchecked:
         with contextlib.suppress(InputError):
-            write_json(path, asdict(found))
-    return found
+            write_json(path, asdict(result))
+    return result
 
 
 def read(path: Path) -> Contamination | None:
-    """Read what a check found; None where it was of another version.
+    """Read a stored check; None where it was of another version.
 
     Raises:
         InputError: the file is not whole, or a field is missing or mistyped.
@@ -185,15 +185,15 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
     def overlaps(training_task: str, is_found: NDArray[np.bool_]) -> Iterator[Overlap]:
         start = 0
         for group, end in zip(evaluated, ends, strict=True):
-            found = start + np.flatnonzero(is_found[start:end])
+            places_found = start + np.flatnonzero(is_found[start:end])
             yield Overlap(
                 task=group.task,
                 result=group.result,
                 use=group.use,
                 trained=training_task,
                 rows=end - start,
-                found=len(found),
-                examples=tuple(places[number] for number in found[:EXAMPLES]),
+                found=len(places_found),
+                examples=tuple(places[number] for number in places_found[:EXAMPLES]),
             )
             start = end
 
@@ -243,23 +243,23 @@ def find_sources(manifest: Manifest, files: str | Sequence[str]) -> list[Source]
     Raises:
         InputError: they are gone, or have another content now.
     """
-    found = sources.expand(files or tuple(manifest.sources))
-    if len(found) == len(manifest.sources):
-        digests = [sources.digest(source) for source in found]
+    candidates = sources.expand(files or tuple(manifest.sources))
+    if len(candidates) == len(manifest.sources):
+        digests = [sources.digest(source) for source in candidates]
         if digests == list(manifest.sources.values()):
-            return found
-    names = ", ".join(map(str, found[:EXAMPLES]))
+            return candidates
+    names = ", ".join(map(str, candidates[:EXAMPLES]))
     raise InputError(f"{names}: not the text that the corpus was prepared from")
 
 
 def _training_documents(
-    manifest: Manifest, found: Sequence[Source], show: Callable[[str], None]
+    manifest: Manifest, found_sources: Sequence[Source], show: Callable[[str], None]
 ) -> Iterator[str]:
     """Yield the documents of the training split, as the preparation chose them.
 
     Args:
         manifest: the corpus's manifest, with the settings of its preparation.
-        found: its sources.
+        found_sources: its sources.
         show: called with a line about the progress, every 10,000 documents.
     """
     settings = {**LATER_SETTINGS, **manifest.settings}
@@ -267,7 +267,7 @@ def _training_documents(
         tuple(settings["text_field"]), settings["documents"], settings["unusable"] == "skip"
     )
     notes = ReadingNotes()
-    by_source = (sources.documents_of(source, reading, notes) for source in found)
+    by_source = (sources.documents_of(source, reading, notes) for source in found_sources)
     repeats = RepeatFinder(deduplicate=settings["deduplicate"])
     documents = repeats.split(itertools.chain.from_iterable(by_source), settings["validation"])
     for number, document in enumerate(documents):

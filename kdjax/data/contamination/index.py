@@ -110,7 +110,7 @@ class RowIndex:
         self._sentence_lengths = np.unique(sentence_keys.lengths)
 
     def search(self, texts: Iterable[RowTexts]) -> NDArray[np.bool_]:
-        """Return which rows `[size]` stand in texts, which are read once.
+        """Find the rows `[size]` that stand in texts, which are read once.
 
         Args:
             texts: documents, or rows of another task; no run spans two texts.

@@ -140,13 +140,13 @@ def letters_of(text: str) -> bytes:
 def _format_characters() -> re.Pattern[str]:
     """Return a pattern of the characters of category Cf."""
     codes = range(sys.maxunicode + 1)
-    found = [chr(code) for code in codes if unicodedata.category(chr(code)) == "Cf"]
-    return re.compile(f"[{re.escape(''.join(found))}]+")
+    characters = [chr(code) for code in codes if unicodedata.category(chr(code)) == "Cf"]
+    return re.compile(f"[{re.escape(''.join(characters))}]+")
 
 
 @functools.cache
 def _kinds() -> NDArray[np.uint8]:
-    """Return what each code point is, by its number."""
+    """Return the kind of each code point, by its number."""
     kinds = np.full(sys.maxunicode + 1, GAP, np.uint8)
     for code in range(sys.maxunicode + 1):
         if unicodedata.category(chr(code))[0] in "LMN":

@@ -285,7 +285,7 @@ def _encoded_begins(
 
 
 def _numbered(begins: Sequence[bytes], segments: np.ndarray) -> np.ndarray:
-    """Number the aligned words of rows from 1, by where they begin; padding is 0."""
+    """Assign the aligned words of rows numbers from 1, by where they begin; padding is 0."""
     bits = np.frombuffer(b"".join(begins), np.uint8).reshape(segments.shape)
     numbers: np.ndarray = np.cumsum(bits, axis=1, dtype=np.int32) * (segments > 0)
     return numbers

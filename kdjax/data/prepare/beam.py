@@ -82,8 +82,8 @@ def prepare(
             everything runs in this process and its memory: enough to try a pipeline out.
 
     Raises:
-        InputError: as `kdjax.data.prepare.local.prepare`; options or a runner that Beam does not
-            have.
+        InputError: unusable text or tokenizer, a corpus too small for its splits, a directory that
+            cannot be used, or options or a runner that Beam does not have.
     """
     preparation = Preparation.of(config, tokenizer, out)
     runner = _options(options)
@@ -141,8 +141,8 @@ def count_documents(
         documents = sources.documents_of(source, reading, notes)
         rows = (_row(Fingerprint.of(document, validation)) for document in documents)
         with temporary.open("wb") as file:
-            while held := list(itertools.islice(rows, DOCUMENTS_HELD)):
-                file.write(np.array(held, FINGERPRINT).tobytes())
+            while batch_of_rows := list(itertools.islice(rows, DOCUMENTS_HELD)):
+                file.write(np.array(batch_of_rows, FINGERPRINT).tobytes())
         temporary.replace(_fingerprints_path(scan, number))
         facts = {"sha256": sources.digest(source), "notes": vars(notes)}
         write_json(_count_path(scan, number), facts)
@@ -336,8 +336,8 @@ def _place(scan: Path, number: int, repeats: RepeatFinder) -> int:
 def _fingerprints(scan: Path, number: int) -> Iterator[np.ndarray]:
     """Yield the fingerprints of a source's documents, some at a time."""
     with _fingerprints_path(scan, number).open("rb") as file:
-        while held := file.read(DOCUMENTS_HELD * FINGERPRINT.itemsize):
-            yield np.frombuffer(held, FINGERPRINT)
+        while block := file.read(DOCUMENTS_HELD * FINGERPRINT.itemsize):
+            yield np.frombuffer(block, FINGERPRINT)
 
 
 def _block_starts(scan: Path, source_count: int, max_documents: int) -> Sequence[int]:

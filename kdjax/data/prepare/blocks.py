@@ -229,7 +229,13 @@ def read_block(directory: Path, index: int) -> FinishedBlock | None:
 
 
 def find_finished(directory: Path, index: int, documents: int) -> FinishedBlock | None:
-    """Read a block's record if its shards are whole and hold so many documents; else None."""
+    """Read a block's record if its shards are whole and hold so many documents; else None.
+
+    Args:
+        directory: directory of the corpus.
+        index: number of the block.
+        documents: number of its documents.
+    """
     record = read_block(directory, index)
     if record is None or sum(record.documents.values()) != documents:
         return None

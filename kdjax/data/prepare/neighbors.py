@@ -141,7 +141,7 @@ class NeighborModel:
         left = counted.left
         right = counted.right
         self._unigrams = np.bincount(tokens, minlength=vocab_size)
-        # Of either side: how often each neighbour stands there, and each pair with it.
+        # Counts of each neighbour on either side, and of each pair with it.
         self._side_contexts = {
             "left": np.bincount(left, minlength=vocab_size),
             "right": np.bincount(right, minlength=vocab_size),
@@ -178,7 +178,7 @@ class NeighborModel:
         return mixed["unigram"], mixed["left"], mixed["both"]
 
     def _mixture(self, name: str, events: Neighborhoods, simpler: dict[str, Floats]) -> Mixture:
-        """Return what a predictor is mixed of.
+        """Return the distributions that a predictor mixes.
 
         Args:
             name: unigram, left, right or both.

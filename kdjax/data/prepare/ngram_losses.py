@@ -31,7 +31,7 @@ VERSION = 1
 TRAINING_TOKENS = 20_000_000
 """Training tokens read, at most: sequences spread evenly over the split."""
 HELD_OUT_TOKENS = 2_000_000
-"""Held-out tokens measured, at most, likewise."""
+"""Held-out tokens measured, at most: sequences spread evenly over the split."""
 HELD_BACK = 20
 """One in so many of the training sequences is not counted: the weights are fitted on it."""
 CHUNK = 8192

@@ -53,7 +53,7 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def position_ids(segments: np.ndarray) -> np.ndarray:
-    """Number the tokens of each segment from 0; a segment is a run of equal numbers.
+    """Compute each token's place in its segment, from 0; a segment is a run of equal numbers.
 
     Args:
         segments: `[B, L]` int32.
@@ -124,7 +124,7 @@ class RecordFormat:
         sizes = np.array([len(piece) + 2 for piece in pieces])
         counts = np.array([len(sequence) for sequence in sequences])
 
-        # Of each piece, its sequence, and the piece that this begins with.
+        # The sequence of each piece, and the first piece of that sequence.
         sequence_of = np.repeat(np.arange(len(sequences)), counts)
         first_of = np.repeat(np.cumsum(counts) - counts, counts)
 

@@ -116,7 +116,7 @@ class Preparation:
         return self.blocks.directory
 
     def plan(self, digests: Sequence[str]) -> dict[str, Any]:
-        """Return all that the result depends on, given the digests of the sources.
+        """Return the settings and digests that the result depends on, given those of the sources.
 
         A tokenizer that is still to be trained has no digest; its settings stand for it.
         """

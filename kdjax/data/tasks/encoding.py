@@ -48,7 +48,7 @@ def frame(
 
 
 def cut_pair(first: int, second: int, budget: int) -> tuple[int, int]:
-    """Compute how many tokens of each of two texts are kept: the longer one is cut first.
+    """Compute the number of tokens kept of each of two texts: the longer one is cut first.
 
     It is cut down to the shorter one's length before that is cut at all; of two that share an odd
     number of tokens, the one that was longer has one more, the second where they were equal. So do
@@ -127,7 +127,7 @@ def encode(
     frame_tokens = sum(map(len, framing.pair if task.pairs else framing.single))
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
-        # Of pairs the first and the second text in turn.
+        # Pairs give their first and their second text in turn.
         texts = list(itertools.chain.from_iterable(row.texts for row in chunk))
         ids = tokenizer.ids(texts)
         for row in chunk:

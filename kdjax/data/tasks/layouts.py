@@ -78,7 +78,7 @@ def babylm_tasks(place: str, tasks: tuple[SuiteTask, ...]) -> Iterator[RawTask]:
 
 
 def _advice(root: Path) -> str:
-    """Return what a directory without a task of GLUE is, or looks like."""
+    """Return a hint on a directory without a task of GLUE: the layout that it looks like."""
     expected = (
         "expected a directory with CoLA/train.tsv and the like, or cola/train-….parquet or "
         "cola/train.jsonl"

@@ -12,9 +12,9 @@ from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.encoding import EncodedRows, encode, is_selection_row
 from kdjax.data.tasks.layouts import babylm_tasks, glue_tasks
-from kdjax.data.tasks.own import own_task
 from kdjax.data.tasks.raw import RawTask, RowSource
 from kdjax.data.tasks.task import Split, Task
+from kdjax.data.tasks.user_tasks import user_task
 from kdjax.data.text_figures import check_unknown
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError, counted
@@ -30,7 +30,7 @@ def raw_tasks(config: EvaluationConfig) -> Iterator[RawTask]:
         InputError: files are missing or have another layout; while rows are read, one is damaged.
     """
     for name, task in config.tasks.items():
-        yield own_task(name, task)
+        yield user_task(name, task)
     chosen = suite_tasks(config.suite, config.suite_tasks)
     if config.suite == "glue":
         yield from glue_tasks(config.suite_place, chosen)

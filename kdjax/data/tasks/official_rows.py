@@ -74,8 +74,16 @@ def mrpc_rows(
 ) -> Iterator[RawRow]:
     """Yield the rows of MRPC's one labelled file that are dev rows, or those that are not.
 
+    Args:
+        path: msr_paraphrase_train.txt.
+        ids: the file that lists the dev rows.
+        task: MRPC.
+        dev: whether the dev rows are yielded, or the others.
+        left_out: reason -> number of rows left out; grows while rows are read.
+
     Raises:
-        InputError: as `official_rows`; or the list names a row that is not there, or none.
+        InputError: a file lacks a column, a row has another number of columns than the header, or
+            the list names a row that is not there, or none.
     """
     dev_ids: dict[tuple[str, ...], int] = {}
     for number, row in tsv_rows(ids):

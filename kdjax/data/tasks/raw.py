@@ -109,7 +109,7 @@ class RawTask:
         if row.label is None:
             raise InputError(f"{row.where}: has no label, expected one in a {source.split} split")
         if not self.classes:
-            return number(row, row.label, self.bounds)
+            return parse_label(row, row.label, self.bounds)
         if row.label not in self.classes:
             hint = nearest(row.label, self.classes)
             raise InputError(
@@ -119,8 +119,8 @@ class RawTask:
         return self.classes.index(row.label)
 
 
-def number(row: RawRow, label: str, bounds: tuple[float, float]) -> float:
-    """Return the label of a regression's row.
+def parse_label(row: RawRow, label: str, bounds: tuple[float, float]) -> float:
+    """Parse the label of a regression's row.
 
     Args:
         row: the row.

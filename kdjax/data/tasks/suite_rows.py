@@ -30,7 +30,7 @@ def whole_columns(task: SuiteTask) -> TextParts:
 
 
 def record_reader(files: Sequence[Path], parts: TextParts) -> Callable[[], Iterator[Record]]:
-    """Return what reads the records of files, one after another.
+    """Return a function that reads the records of files, one after another.
 
     Args:
         files: files of a split.
@@ -50,7 +50,7 @@ def record_reader(files: Sequence[Path], parts: TextParts) -> Callable[[], Itera
 def rows_reader(
     task: SuiteTask, parts: TextParts, read: Callable[[], Iterator[Record]]
 ) -> ReadRows:
-    """Return what reads a split's rows.
+    """Return a function that reads a split's rows.
 
     Args:
         task: task of the rows.

@@ -21,7 +21,7 @@ def check_test_rows(evaluation: EvaluationConfig, names: tuple[str, ...]) -> Non
         names: the tasks.
 
     Raises:
-        InputError: it has not.
+        InputError: a task has no test rows, another number of them, or their order is not known.
     """
     if evaluation.glue.startswith(tfds.PREFIX):
         raise InputError(
@@ -51,7 +51,7 @@ def check_test_rows(evaluation: EvaluationConfig, names: tuple[str, ...]) -> Non
 def _without_test_rows(
     evaluation: EvaluationConfig, without: Sequence[SuiteTask], names: Sequence[str]
 ) -> str:
-    """Return what is said of tasks without test rows."""
+    """Return the sentence on tasks without test rows."""
     lacking = [task.name for task in without]
     rest = ",".join(name for name in names if name not in lacking)
     advice = f", or --tasks {rest}" if rest else ""

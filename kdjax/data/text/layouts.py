@@ -13,7 +13,7 @@ of a document, and the notes that what looks like another layout goes into."""
 
 
 def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
-    """Yield what stands between blank lines.
+    """Yield the paragraphs between blank lines.
 
     Args:
         path: file of text.
@@ -93,7 +93,13 @@ LAYOUTS: dict[str, TextLayout] = {"paragraphs": paragraphs, "lines": each_line, 
 
 
 def too_long(where: str, limit: int, expected: str) -> TextError:
-    """Return the error of a document of more than the limit in bytes, which begins there."""
+    """Return the error of a document of more than the limit in bytes, which begins there.
+
+    Args:
+        where: the file and the line where the document begins.
+        limit: bytes that a document may have.
+        expected: what was expected instead.
+    """
     return TextError(
         f"{where}: here begins a document of more than {mebibytes(limit)}, expected {expected}"
     )
@@ -129,7 +135,7 @@ class _Shape:
         return self._returns and self.text_lines + self.blank_lines == 1
 
     def hint(self) -> str:
-        """Return what to do about old Mac line ends; empty where there are none."""
+        """Return advice on old Mac line ends; empty where there are none."""
         if not self.has_old_mac_ends():
             return ""
         return f"lines that end at \\n (it has {OLD_MAC})"

@@ -53,7 +53,7 @@ class ReadingNotes:
 
 
 def unusable_in_words(unusable: Mapping[str, int]) -> str:
-    """Return how many records were left out and why; empty where none was."""
+    """Return the number of records left out, with reasons, in words; empty where none was."""
     kinds = [f"{unusable[kind]:,} {kind}" for kind in UNUSABLE if unusable.get(kind)]
     if not kinds:
         return ""

@@ -97,7 +97,7 @@ class RemoteFile:
         """Return its identity; where that is not known, the SHA-256 of its bytes, in hex.
 
         Raises:
-            InputError: as `open`.
+            InputError: the file is another one by now.
         """
         if self.identity:
             return self.identity
@@ -124,7 +124,7 @@ def _find_on_hub(name: hub.HubName) -> list[RemoteFile]:
 
     pinned = hub.at_commit(name)
     if constants.is_offline_mode():
-        cached = [RemoteFile(str(found), "") for found in hub.cached_files(pinned)]
+        cached = [RemoteFile(str(path), "") for path in hub.cached_files(pinned)]
         if not cached:
             raise hub.not_cached(name)
         return cached
@@ -149,7 +149,7 @@ def _list(
     files = _file_system(url)
     with errors:
         try:
-            found = files.glob(url, detail=True) if is_glob else {url: files.info(url)}
+            listing = files.glob(url, detail=True) if is_glob else {url: files.info(url)}
         except FileNotFoundError as e:
             # What goes wrong at a server comes as a file that is not there, too.
             status = getattr(e.__cause__, "status", None)
@@ -158,7 +158,7 @@ def _list(
             return []
     return [
         RemoteFile(files.unstrip_protocol(name), identity_of(info))
-        for name, info in sorted(found.items())
+        for name, info in sorted(listing.items())
         if info["type"] == "file"
     ]
 
@@ -229,7 +229,7 @@ def _needed_settings(backend: Any) -> list[str]:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """Return how a protocol's server is spoken to, where fsspec's own way is not enough."""
+    """Return options for a protocol's server, where fsspec's own way is not enough."""
     if protocol == "hf":
         from huggingface_hub import constants  # noqa: PLC0415 - a worker starts sooner
 

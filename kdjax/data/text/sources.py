@@ -186,7 +186,8 @@ def documents_of(source: Source, settings: ReadSettings, notes: ReadingNotes) ->
         notes: counts of what is left out or looks strange; they grow while the source is read.
 
     Raises:
-        TextError: as `documents`.
+        TextError: a file without documents, not UTF-8, malformed or damaged, a record without a
+            text, or a document of more than `DOCUMENT_BYTES`.
     """
     before = notes.unusable.copy()
     any_document = False
@@ -214,8 +215,8 @@ def _stream(source: Source, settings: ReadSettings, notes: ReadingNotes) -> Iter
 def digest(source: Source) -> str:
     """Compute the SHA-256 of a source's content, in hex: of a file, its bytes on disk.
 
-    Of a file at a URL it is what the server has of it where that is enough to tell its content,
-    see `RemoteFile`.
+    A file at a URL is identified by what its server says of it, where that is enough to tell its
+    content (`RemoteFile`).
 
     Raises:
         InputError: it cannot be read.

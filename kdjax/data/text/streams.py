@@ -45,8 +45,13 @@ class TextError(InputError):
 def optional(module: str, extra: str, where: object) -> ModuleType:
     """Import a library that comes with an extra.
 
+    Args:
+        module: dotted name of the library's module.
+        extra: extra of kdjax that installs it.
+        where: what needs it, for the message.
+
     Raises:
-        InputError: it is not installed.
+        InputError: the library is not installed.
     """
     try:
         return importlib.import_module(module)

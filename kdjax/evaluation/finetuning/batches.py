@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax.data.tasks.task import Split
-from kdjax.evaluation.rows import Bucket, buckets_of
+from kdjax.evaluation.length_buckets import Bucket, buckets_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Order:
         """Yield the rows of steps `first` to `last`, the latter excluded, for a lane of each seed.
 
         Steps count from 0 and go from epoch to epoch without end.
+
+        Args:
+            seeds: seed of each lane.
+            first: number of the first step, from 0.
+            last: number of the step after the last.
         """
         per_epoch = self.steps_per_epoch
         for epoch in range(first // per_epoch, -(-last // per_epoch)):

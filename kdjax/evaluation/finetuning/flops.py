@@ -37,8 +37,8 @@ POINTS = (8, 16, 24)
 class Polynomial:
     """FLOPs of a batch: `once + B (row + token L + pair L^2)`.
 
-    Of a transformer each part is of one of these kinds: the update of the parameters, what is done
-    a row, a token, or a pair of tokens. So four counts give all others.
+    Each part of a transformer is of one of these kinds: the update of the parameters, and work for
+    each row, each token, or each pair of tokens. So four counts give all others.
 
     Attributes:
         once: FLOPs of a batch, whatever its size.
@@ -115,11 +115,11 @@ def _task_flops(model: ModelConfig, pool: Pooling, clips: bool, weight_decay: fl
         layout=one_device(),
     )
     state = abstract_state(step_key)
-    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
 
     def step(rows: int, length: int) -> int:
         program = make_step(step_key, REFERENCE_BITS, UNSHARDED)
-        count = measure(program, state, abstract_batch(step_key, rows, length), rate)
+        count = measure(program, state, abstract_batch(step_key, rows, length), learning_rate)
         return check_agreement(count, "a step of fine-tuning")
 
     def forward(rows: int, length: int) -> int:

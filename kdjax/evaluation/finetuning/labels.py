@@ -46,7 +46,7 @@ def labels_of(split: Split) -> NDArray[Any]:
 
 
 def targets_of(split: Split, scale: LabelScale, *, regression: bool) -> NDArray[Any]:
-    """Return what each row's output is compared with, `[N]`: int32 classes, or float32 numbers.
+    """Return the target of each row's output, `[N]`: int32 classes, or float32 numbers.
 
     Args:
         split: N rows with labels.

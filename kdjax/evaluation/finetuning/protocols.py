@@ -75,27 +75,46 @@ def few_shot_setting(task: Task, settings: FinetuneConfig) -> Setting:
 
 
 def fixed_setting(task: Task, settings: FinetuneConfig, longest: int) -> Setting:
-    """Return the one setting that the recipe names, with its steps on the task."""
-    rate = settings.learning_rate
+    """Return the one setting that the recipe names, with its steps on the task.
+
+    Args:
+        task: the task, with its rows.
+        settings: `evaluation.finetune`.
+        longest: tokens of the longest row that the model takes.
+    """
+    learning_rate = settings.learning_rate
     if settings.steps is not None:
-        return Setting(rate, settings.batch_size, None, settings.steps)
+        return Setting(learning_rate, settings.batch_size, None, settings.steps)
     steps = steps_of(task, settings.batch_size, settings.epochs, longest)
-    return Setting(rate, settings.batch_size, settings.epochs, steps)
+    return Setting(learning_rate, settings.batch_size, settings.epochs, steps)
 
 
 def grid_settings(task: Task, settings: FinetuneConfig, longest: int) -> list[Setting]:
-    """Return every setting of the grid, in the order of its lists."""
+    """Return every setting of the grid, in the order of its lists.
+
+    Args:
+        task: the task, with its rows.
+        settings: `evaluation.finetune`.
+        longest: tokens of the longest row that the model takes.
+    """
     combinations = []
     for epochs in settings.epoch_counts:
         for batch_size in settings.batch_sizes:
             steps = steps_of(task, batch_size, epochs, longest)
-            for rate in settings.learning_rates:
-                combinations.append(Setting(rate, batch_size, epochs, steps))
+            for learning_rate in settings.learning_rates:
+                combinations.append(Setting(learning_rate, batch_size, epochs, steps))
     return combinations
 
 
 def steps_of(task: Task, batch_size: int, epochs: int, longest: int) -> int:
-    """Count the steps that so many epochs take."""
+    """Count the steps that so many epochs take.
+
+    Args:
+        task: the task, with its rows.
+        batch_size: rows of a batch.
+        epochs: number of epochs.
+        longest: tokens of the longest row that the model takes.
+    """
     return epochs * Order.of(task.train, batch_size, longest).steps_per_epoch
 
 

@@ -15,8 +15,8 @@ from kdjax.evaluation.finetuning.results import FinetuningTrial, encode_errors, 
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import compiled_outputs
 from kdjax.evaluation.finetuning.trial import FinetunedModel
+from kdjax.evaluation.length_buckets import over_rows
 from kdjax.evaluation.metric import scores
-from kdjax.evaluation.rows import over_rows
 
 
 def predict(model: FinetunedModel, split: Split) -> NDArray[Any]:

@@ -104,7 +104,13 @@ def abstract_state(step_key: StepKey) -> FinetuneState:
 
 
 def abstract_batch(step_key: StepKey, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the arrays of a step's batch as shapes, `[rows, length]` and `[rows]`; of pairs."""
+    """Return the arrays of a step's batch as shapes, `[rows, length]` and `[rows]`; of pairs.
+
+    Args:
+        step_key: what the step's program depends on.
+        rows: rows of the batch.
+        length: tokens that the rows are padded to.
+    """
     tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.float32)
     targets = numbers if step_key.regression else jax.ShapeDtypeStruct((rows,), jnp.int32)
@@ -223,7 +229,7 @@ def compiled_step(step_key: StepKey, lanes: int) -> Any:
 
 @functools.cache
 def state_sharding(step_key: StepKey, lanes: int) -> Any:
-    """Return where the state lies on the devices, or the stacked states of several lanes."""
+    """Return the sharding of the state, or of the stacked states of several lanes."""
     sharding = step_key.layout.param_sharding(abstract_state(step_key))
     if lanes == 1:
         return sharding

@@ -78,7 +78,7 @@ class EncoderSetup:
 
 
 def step_key_of(setup: EncoderSetup, task: Task, settings: FinetuneConfig) -> StepKey:
-    """Return what the programs of a task depend on.
+    """Return the key of a task's programs.
 
     Args:
         setup: configuration of the encoder, and how it is computed.

@@ -21,7 +21,7 @@ from kdjax.evaluation.finetuning.protocols import (
 )
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.rows import buckets_of
+from kdjax.evaluation.length_buckets import buckets_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class BatchLimits:
 def work_of(
     task: Task, settings: FinetuneConfig, protocol: FinetuningProtocol, limits: BatchLimits
 ) -> Work:
-    """Count what a protocol takes on a task, for one model.
+    """Count the work of a protocol on a task, for one model.
 
     Args:
         task: the task; of its rows the lengths count, and labels where few rows are drawn.
@@ -101,7 +101,13 @@ def work_of(
 
 
 def work_of_start(task: Task, settings: FinetuneConfig, limits: BatchLimits) -> Work:
-    """Count what tuning the encoder takes that other tasks start from: one training, not scored."""
+    """Count the work of tuning the encoder that other tasks start from: one training, no scores.
+
+    Args:
+        task: the intermediate task.
+        settings: `evaluation.finetune`.
+        limits: limits of batches.
+    """
     hyperparameters = fixed_setting(task, settings, limits.longest)
     return Work(1, _setting_steps(task, hyperparameters, 1, limits))
 
@@ -165,5 +171,5 @@ def _passes(lengths: NDArray[np.int64], limits: BatchLimits) -> Counter[TaskBatc
 
 
 def _rows_of(length: int, limits: BatchLimits) -> int:
-    """Return how many rows of a length a scoring batch has (`kdjax.evaluation.rows.over_rows`)."""
+    """Count a scoring batch's rows of a length (`kdjax.evaluation.length_buckets.over_rows`)."""
     return max(1, limits.tokens // length) * limits.batch_parts

@@ -34,7 +34,7 @@ DISTILBERT = StoredClass(
         },
         copies={"vocab_projector.weight": "embeddings.word_embeddings.weight"},
     ),
-    facts=FAMILIES["distilbert"].facts,
+    facts=FAMILIES["distilbert"].fixed_settings,
     sizes={
         "layers": "n_layers",
         "width": "dim",

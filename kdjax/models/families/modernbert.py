@@ -191,7 +191,7 @@ MODERNBERT = StoredClass(
         copies={"decoder.weight": "embeddings.tok_embeddings.weight"},
         shared_head=("head.",),
     ),
-    facts=FAMILIES["modernbert"].facts,
+    facts=FAMILIES["modernbert"].fixed_settings,
     sizes={
         "layers": "num_hidden_layers",
         "width": "hidden_size",

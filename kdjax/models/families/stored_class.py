@@ -166,7 +166,7 @@ class StoredClass:
 
         # Sizes, then what the class says by itself
         family = self.families[0]
-        settings: Settings = {**FAMILIES[family].own, "family": family, "gelu": GELUS[act]}
+        settings: Settings = {**FAMILIES[family].defaults, "family": family, "gelu": GELUS[act]}
         for ours, theirs in self.sizes.items():
             unsaid = self.unsaid[ours]
             value = raw.get(theirs, unsaid)

@@ -54,7 +54,7 @@ def study_cache(
     if config.cache.source:
         directory = local_path(config.cache.source, "cache.source")
     else:
-        fill_cache.build(
+        fill_cache.fill_teacher_cache(
             directory, teacher, request, config.cache, config.data, corpus, layout, show
         )
     return fill_cache.open_cache(directory, teacher, request, config.cache, config.data, corpus)
@@ -68,7 +68,8 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
         out: the directory, for `cache.source` of any recipe.
 
     Raises:
-        InputError: no arm reads stored outputs; or as `study_cache`.
+        InputError: no arm reads stored outputs, or those there are another teacher's, on other
+            masks, or lack what is asked for.
     """
     request = stored_by(arms_of(config))
     if not request:

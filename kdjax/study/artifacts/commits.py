@@ -39,7 +39,8 @@ def pinned(config: Config, stored: Mapping[str, str]) -> tuple[Config, dict[str,
         The recipe, and the commits by the names as the user wrote them.
 
     Raises:
-        InputError: as `kdjax.storage.hub.at_commit`.
+        InputError: there is no such repository or revision, access is not granted, or the Hub
+            cannot be reached.
     """
     commits: dict[str, str] = {}
 

@@ -125,7 +125,7 @@ def text_warnings(corpus: Corpus, losses: NgramLosses) -> list[str]:
         losses: its own cross-entropies.
     """
     warnings = manifest_warnings(corpus.manifest)
-    # Of a corpus of an earlier version, only the counts of a sample are known.
+    # A corpus of an earlier version has the counts of a sample alone.
     if corpus.manifest.text is None and (warning := unknown_warning(losses.unknown)):
         warnings.append(warning)
     return warnings
@@ -245,11 +245,11 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
     # Settings that came later stand in a manifest where they are not the default.
     made_with = {**LATER_SETTINGS, **manifest.settings}
     for name in ("validation", "text_field", *LATER_SETTINGS):
-        asked = plain(getattr(data, name))
-        if name == "text_field" and isinstance(asked, str):
-            asked = [asked]
-        if asked != made_with[name]:
-            sentences.append(_other_setting(f"data.{name}", asked, made_with[name]))
+        named = plain(getattr(data, name))
+        if name == "text_field" and isinstance(named, str):
+            named = [named]
+        if named != made_with[name]:
+            sentences.append(_other_setting(f"data.{name}", named, made_with[name]))
 
     patterns = [data.files] if isinstance(data.files, str) else list(data.files)
     sources = [Path(source).name for source in manifest.sources]
@@ -262,12 +262,12 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
     return sentences
 
 
-def _other_setting(name: str, asked: object, made_with: object) -> str:
+def _other_setting(name: str, in_recipe: object, made_with: object) -> str:
     """Return the sentence on a setting by which a named corpus was not prepared, and what to do."""
     return (
-        f"{name} is {asked!r} in the recipe and was {made_with!r} when this corpus was prepared, "
-        "which counts; set the recipe's to that, or prepare a corpus of its own: `kdjax prepare`, "
-        "or no data.prepared"
+        f"{name} is {in_recipe!r} in the recipe and was {made_with!r} when this corpus was "
+        "prepared, which counts; set the recipe's to that, or prepare a corpus of its own: "
+        "`kdjax prepare`, or no data.prepared"
     )
 
 
@@ -357,7 +357,8 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
         beam: options of Apache Beam, where it shall prepare.
 
     Raises:
-        InputError: as `study_corpus`.
+        InputError: unusable text, a tokenizer that does not fit the student, or a damaged
+            directory.
     """
     with locks.hold(out), Reporter() as reporter:
         corpus = study_corpus(config, out, reporter, beam)

@@ -65,7 +65,7 @@ class Artifacts:
         """Make or find artifacts now, in the order given.
 
         Raises:
-            InputError: whatever is wrong with them.
+            InputError: the text, the tokenizer, the teacher or a directory cannot be used.
         """
         for name in names:
             getattr(self, name)
@@ -165,7 +165,7 @@ class Artifacts:
             )
 
     def teacher_number(self, seed: int) -> int:
-        """Return which of the n teachers the student of a seed learns from: seed modulo n."""
+        """Return the number of the teacher of a seed's student among n: seed modulo n."""
         return seed % max(1, len(self.teachers))
 
     def teacher_for(self, seed: int) -> Model | None:
@@ -175,7 +175,7 @@ class Artifacts:
         return self.teachers[self.teacher_number(seed)].model
 
     def teacher_cost(self, arm: Arm) -> TeacherCost | None:
-        """Return what an arm's teacher cost; None where it needs none.
+        """Return the cost of an arm's teacher; None where it needs none.
 
         One that is trained here need not be trained yet to know it.
         """
@@ -269,5 +269,5 @@ class Artifacts:
         return tuple(evaluations)
 
     def evaluation_for(self, seed: int) -> Evaluation:
-        """Return what a seed's student is measured by, beside the teacher it learns from."""
+        """Return the measures of a seed's student, with the teacher that it learns from."""
         return self.evaluations[self.teacher_number(seed)]

@@ -193,7 +193,7 @@ def _has_pooler(config: ModelConfig) -> bool:
 
 
 def _limits(exported: ExportedModel) -> str:
-    """Return what a user has to know, a line each."""
+    """Return the limits that a user has to know, a line each."""
     config = exported.model.config
     seq_len = exported.run.config.data.seq_len
     lines = [
@@ -229,7 +229,7 @@ def _limits(exported: ExportedModel) -> str:
 
 
 def _text(exported: ExportedModel) -> str:
-    """Return what it was trained on, and under which licence it is."""
+    """Return the lines on the training text and its licence."""
     config = exported.run.config
     texts = ", ".join(f"`{name}`" for name in names.text_names(config)) or "not named"
     licence = f"The model's licence is `{exported.license}`, as its user says."
@@ -242,7 +242,7 @@ def _text(exported: ExportedModel) -> str:
 
 
 def _scores(exported: ExportedModel) -> str:
-    """Return what was measured of the run, or of the fine-tuned model."""
+    """Return the lines on the scores of the run, or of the fine-tuned model."""
     run = exported.run
     if exported.snapshot is not None:
         return "Nothing was measured of it; of the finished student the card says it."
@@ -261,7 +261,7 @@ def _scores(exported: ExportedModel) -> str:
 
 
 def _citation() -> str:
-    """Return how the paper and this tool are cited."""
+    """Return the lines on citing the paper and this tool."""
     tool = (
         "@software{kdjax,\n  title = {kdjax: distil or pretrain under one exact compute budget},\n"
         f"  version = {{{kdjax.__version__}}}\n}}"

@@ -69,7 +69,7 @@ def export_run(run_dir: Path, out: Path, options: ExportOptions = ExportOptions(
         options: what is exported, and where to.
 
     Returns:
-        A line for people on each thing that was written.
+        A sentence on each thing that was written.
 
     Raises:
         InputError: no finished run, a model that no class of transformers computes, a task that the

@@ -59,6 +59,11 @@ class TunedStudent:
 def check_task(run: RecordedRun, task: str, protocol: str) -> str:
     """Check that a run was fine-tuned on a task; return the protocol whose setting is taken.
 
+    Args:
+        run: the finished run.
+        task: name of the task.
+        protocol: protocol whose setting is taken; empty: the only one there is.
+
     Raises:
         InputError: it was not, or not by this protocol.
     """

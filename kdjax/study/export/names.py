@@ -55,7 +55,7 @@ def check_license(name: str) -> str:
         name: an identifier of the Hub, such as apache-2.0; empty: nobody has said one.
 
     Raises:
-        InputError: it cannot be one.
+        InputError: it has characters that no identifier has.
     """
     if not name:
         return UNKNOWN_LICENSE

@@ -120,11 +120,12 @@ class Costs:
 
     def costs_at_most(self, a: str, b: str) -> bool:
         """Return whether a certainly costs no more than b."""
-        # Of an unknown cost the known part is a lower bound: it serves for b, not for a.
+        # The known part of an unknown cost is a lower bound: it serves for b, not for a.
         return a not in self.unknown and self.runs[a] <= self.runs[b]
 
     def students_needed(self, a: str, b: str) -> int | None:
-        """Return how many students must share the teacher's training for a to cost as b does.
+        """Return the number of students that must share the teacher's training for a to cost as b
+        does.
 
         None where no number would do.
         """
@@ -144,7 +145,7 @@ def _mean(flops: Iterable[int]) -> float:
 
 
 def _dearest_step(arm: ArmResult, case: str) -> int:
-    """Compute what the dearest step of an arm's phases is charged in a case."""
+    """Compute the charge of the dearest step of an arm's phases in a case."""
     return max(charged(phase.price.parts(), case) for phase in arm.phases)
 
 

@@ -17,7 +17,7 @@ OUTPUTS = {"cached": "stored", "online": "every step", None: "none"}
 
 
 def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
-    """Return what all arms of the study share, without what an arm's own settings change.
+    """Return the settings that all arms of the study share.
 
     Args:
         config: resolved recipe, with training, budget and evaluation settings.
@@ -114,7 +114,7 @@ def _share_of_teacher_forward(arm: ArmResult) -> str:
 
 
 def _start(arm: ArmResult) -> str:
-    """Return where an arm's student starts."""
+    """Return the start of an arm's student in words."""
     if arm.start.source == "random":
         return "random"
     layers = f"teacher layers: {to_plain(arm.start.layers)}"

@@ -25,7 +25,7 @@ def endpoints_of(
     minimal_pairs: Sequence[PairSet],
     arms: Mapping[str, Arm],
 ) -> list[MeasuredEndpoint]:
-    """Return what models are measured by: losses on held-out text, minimal pairs, then tasks."""
+    """Return the endpoints of a study: losses on held-out text, minimal pairs, then tasks."""
     with_head = tuple(name for name, arm in arms.items() if arm.trains_mlm_head)
     endpoints = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
     if config.evaluation.mlm_probe.tokens:

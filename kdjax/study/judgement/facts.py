@@ -40,8 +40,8 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
             needs one.
 
     Returns:
-        The facts of the only teacher. Of several, those of the first, with the means of `mlm_loss`
-        and `mlm_accuracy`, and in `teachers` the facts of each.
+        The facts of the only teacher, or of the first of several, with the means of `mlm_loss` and
+        `mlm_accuracy`, and in `teachers` the facts of each.
     """
     if not teachers:
         return None
@@ -49,7 +49,7 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
     first = each[0]
     if len(each) == 1:
         return first
-    # Of several, no one's weights stand for all.
+    # No teacher's weights stand for those of all.
     others = {name: value for name, value in first.others.items() if name != "params_sha256"}
     # Those that read tokens of their own are not measured.
     means = {}
@@ -139,7 +139,13 @@ def student_facts(model: ModelConfig) -> StudentFacts:
 
 
 def arm_result(arm: Arm, cost: ArmCost, runs: Sequence[RunResult]) -> ArmResult:
-    """Return an arm as it ran; under a budget of hours, as its first run did."""
+    """Return an arm as it ran; under a budget of hours, as its first run did.
+
+    Args:
+        arm: the arm.
+        cost: cost of its runs.
+        runs: finished runs of the study.
+    """
     # Only a clock makes runs of an arm differ in steps, and a loss that is not finite.
     arm_runs = [run for run in runs if run.arm == arm.name]
     first = next((run for run in arm_runs if run.diverged is None), arm_runs[0])
@@ -179,7 +185,7 @@ def _plain_terms(phase: PhaseConfig) -> tuple[TermConfig, ...]:
 
 
 def stored_outputs(cache: CacheManifest | None) -> StoredOutputs | None:
-    """Return how teacher outputs are stored, what they cost, and how biased they are."""
+    """Return the form, the cost and the bias of stored teacher outputs."""
     if cache is None:
         return None
     return StoredOutputs(

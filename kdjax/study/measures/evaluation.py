@@ -150,7 +150,7 @@ class Evaluation:
         return {endpoint: self.held_out, **texts}
 
     def _pair_scores(self, model: ModelConfig, params: Any, pairs: PairSet) -> PairScores:
-        """Return how a model scores on a set of minimal pairs, and what that costs."""
+        """Return a model's scores on a set of minimal pairs, and their cost."""
         settings = self.config.minimal_pairs
         ways = settings.scoring
         batch_tokens = settings.batch_tokens
@@ -170,7 +170,7 @@ class Evaluation:
         loss: float,
         measured: Mapping[str, Any],
     ) -> ProbeFit:
-        """Return how a probe was fitted, and whether more tokens would lower its loss.
+        """Return the record of a probe's fit, and whether more tokens would lower its loss.
 
         Args:
             probe: the probe.

@@ -123,7 +123,7 @@ class ReferenceModels:
 
 
 def read_measured(path: Path, name: str = "", seed: int | None = None) -> ReferenceModel:
-    """Read what was measured of a start or a teacher.
+    """Read the stored measures of a start or a teacher.
 
     Args:
         path: path of its result.json, which does not say of what model it is.

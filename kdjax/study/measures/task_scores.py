@@ -182,12 +182,12 @@ class _Finetuner:
 
 
 def _show_trials(records: FinetuningRecords, name: str, done: int, count: int) -> None:
-    """Say how many trials of a task are done."""
+    """Show the number of a task's trials that are done."""
     records.status(f"{name}, {done:,} of {counted(count, 'trial')} done")
 
 
 def _probed_layers(probed: ProbeResult, result: str) -> ProbedLayers:
-    """Return what is stored of the probes on a result's rows."""
+    """Return the stored record of the probes on a result's rows."""
     layers = []
     for layer in probed.layers:
         scores = {"dev": layer.selection, "test": layer.scores[result]}

@@ -106,7 +106,7 @@ def glue_predictions(
 
 
 def _evaluation(run: RecordedRun, glue: str) -> EvaluationConfig:
-    """Return how the run was measured, with the place of GLUE as it is now.
+    """Return the run's evaluation settings, with the place of GLUE as it is now.
 
     Raises:
         InputError: it was not measured on GLUE.
@@ -124,7 +124,7 @@ def _evaluation(run: RecordedRun, glue: str) -> EvaluationConfig:
 def _recorded_tasks(
     run: RecordedRun, protocol: str, tasks: Sequence[str]
 ) -> dict[str, FinetunedTask]:
-    """Return how the run was fine-tuned on each of the tasks to predict, in the suite's order.
+    """Return the run's fine-tuning records of the tasks to predict, in the suite's order.
 
     Raises:
         InputError: it was not, or a task is none of the run's.
@@ -191,7 +191,7 @@ class _Predictor:
 
 
 def _line(recorded: FinetunedTask, trial: FinetuningTrial) -> str:
-    """Return what a task was predicted by, and whether its scores are those of the run."""
+    """Return the line on the model that predicted a task, and whether its scores are the run's."""
     line = (
         f"{', '.join(map(file_name, trial.metrics))}: {recorded.protocol}, "
         f"{setting_in_words(trial.setting, trial.seed)}; dev rows {scores_in_words(trial)}"

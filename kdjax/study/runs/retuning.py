@@ -55,7 +55,12 @@ def retuned_protocol(run: RecordedRun, protocol: str) -> str:
 
 
 def recorded_tuning(run: RecordedRun, protocol: str, task: str) -> FinetunedTask:
-    """Return how a run was fine-tuned on a task.
+    """Return the record of a run's fine-tuning on a task.
+
+    Args:
+        run: the finished run.
+        protocol: protocol of the fine-tuning.
+        task: name of the task.
 
     Raises:
         InputError: its result does not say.
@@ -85,7 +90,7 @@ def load_run_tasks(
         with_unlabelled: whether a suite's test rows are read, too.
 
     Raises:
-        InputError: as `kdjax.data.tasks.load.load_tasks`.
+        InputError: files are missing, damaged or of another layout, or rows cannot be used.
     """
     settings = run.finetuning
     needed = set(names)
@@ -162,7 +167,7 @@ def setting_in_words(setting: Setting, seed: int) -> str:
 
 
 def scores_in_words(trial: FinetuningTrial) -> str:
-    """Return what a trial scores on each result's rows, in words."""
+    """Return a trial's scores on each result's rows, in words."""
     return ", ".join(f"{result} {trial.score(result):.4f}" for result in trial.metrics)
 
 

@@ -66,7 +66,7 @@ class StudyRunner:
             Their rows of `results.json`, in the order of `runs`.
 
         Raises:
-            InputError: as `run_group`.
+            InputError: a checkpoint is damaged, or the directory holds another run.
         """
         rows: dict[tuple[str, int], RunResult] = {}
         for arm, seeds in groups(runs, self._plan.vmapped_seeds, self._teacher_of_program):

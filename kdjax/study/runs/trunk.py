@@ -78,8 +78,8 @@ def run_trunk(
                 f"{source_dir}"
             )
             continue
-        taken = _copy_snapshots(source_dir, run_dir, backup)
-        sources.append(TrunkSource(study.name, source.trunk, taken))
+        copy_snapshots = _copy_snapshots(source_dir, run_dir, backup)
+        sources.append(TrunkSource(study.name, source.trunk, copy_snapshots))
     return Trunk(backup.trunk, sources, trunk.larger)
 
 

@@ -27,7 +27,7 @@ _MASKED_TEXT = ("seq_len", "max_predictions", "mlm_probability", "mask_copies")
 
 
 def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
-    """Return all that a teacher's parameters depend on, as plain values.
+    """Return the settings that a teacher's parameters depend on, as plain values.
 
     Args:
         config: resolved recipe, with `data` and `teacher` settings.
@@ -110,7 +110,7 @@ class TeacherCheckpoints:
     def _facts(
         self, share: float, model: Model, ledger: Ledger, step_price: Price
     ) -> dict[str, Any]:
-        """Return what is known of the teacher at a share of its budget."""
+        """Return the facts of the teacher at a share of its budget."""
         train_sequences = self._corpus.sequences("train")
         words = self._corpus.manifest.words_in(ledger.tokens)
         quality = self.held_out.measure(model.config, model.params)

@@ -120,7 +120,8 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
         source: name of its source in the facts.
 
     Raises:
-        InputError: as `read_checked`.
+        InputError: a directory without usable weights, another architecture than the recipe's,
+            another tokenizer than the corpus's.
     """
     encoder = read_checked(config, directory, corpus)
     card_facts = read_card(directory)
@@ -145,7 +146,7 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
 
 
 def _identity(config: Config, corpus: Corpus) -> dict[str, Any]:
-    """Return all that a teacher which is read, and perhaps fitted with a head, depends on."""
+    """Return the settings and the text's digest by which a fitted teacher is recognised."""
     teacher = plain(to_dict(config.teacher))
     for name in ("train", "at"):
         del teacher[name]
@@ -174,7 +175,8 @@ def single_teacher(
         reporter: receiver of reports on progress.
 
     Raises:
-        InputError: as `read_checked`; or the directory holds a teacher fitted in another way.
+        InputError: the teacher has no usable weights, or does not fit the recipe or the corpus; or
+            the directory holds a teacher fitted in another way.
     """
     if hosts.all_processes((directory / CARD).exists()):
         facts = read_own_card(directory)

@@ -23,11 +23,11 @@ from kdjax.training.teacher.directories import CARD, TeacherDirectory, source_di
 
 
 def check_teacher(config: Config, layout: Layout) -> None:
-    """Find what is wrong with a recipe's teacher before any time goes into a corpus.
+    """Check a recipe's teacher before any time goes into a corpus.
 
     Raises:
-        InputError: as `read_checked`; or the batch or budget of its head, or of its training,
-            cannot be.
+        InputError: a directory without usable weights, another architecture than the recipe's, or a
+            batch or budget of its head or its training that cannot be.
     """
     if config.teacher.train.budget:
         check_trained_teacher(config, layout)
@@ -53,8 +53,8 @@ def study_teachers(
         reporter: receiver of reports on progress.
 
     Raises:
-        InputError: as `single_teacher` and `trained_teacher`; or the cards of several teachers say
-            that they cost different amounts.
+        InputError: a teacher cannot be used or does not fit the recipe, its training fails, or the
+            cards of several teachers say that they cost different amounts.
     """
     if config.teacher.train.budget:
         if (directory / "config.json").exists():
@@ -105,7 +105,8 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
         out: the directory, for `teacher.source` of any recipe.
 
     Raises:
-        InputError: as `study_teachers`; or the recipe neither fits a head nor trains a teacher.
+        InputError: a teacher cannot be used or does not fit the recipe, or the recipe neither fits
+            a head nor trains a teacher.
     """
     trains = bool(config.teacher.train.budget)
     if not trains and not config.teacher.head.budget:

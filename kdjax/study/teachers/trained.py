@@ -54,7 +54,7 @@ FINISHED = (journal.NAME, metrics_log.NAME, RESULT)
 
 
 def check_trained_teacher(config: Config, layout: Layout) -> None:
-    """Find what is wrong with the training of a recipe's teachers before a corpus is prepared.
+    """Check the training of a recipe's teachers before a corpus is prepared.
 
     Raises:
         InputError: a batch that the devices do not share evenly, a budget that buys no step before
@@ -284,7 +284,7 @@ class _Training:
         self._checkpoints.save(number, params, ledger, self._price)
 
     def _result(self, compiled_phases: Sequence[CompiledPhase], outcome: Outcome) -> dict[str, Any]:
-        """Return what the whole training came to."""
+        """Return the record of a teacher's whole training."""
         ledger = outcome.ledger
         return {
             "seed": self._seed,

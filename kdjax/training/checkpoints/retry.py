@@ -101,7 +101,7 @@ class CheckpointRetry:
 
         Args:
             ledger: the run's ledger.
-            patience: as for `save`.
+            patience: seconds that writing may fail; None: those it was opened with.
 
         Raises:
             InputError: nothing could be written for longer than the patience.
@@ -122,7 +122,7 @@ class CheckpointRetry:
         Args:
             error: the failure.
             step: step of the checkpoint that failed.
-            patience: as for `save`.
+            patience: seconds that writing may fail; None: those it was opened with.
 
         Raises:
             InputError: nothing could be written for longer than the patience.

@@ -61,7 +61,7 @@ class RunRecords:
         self.log = Log(directory, step, config, about, warn)
 
     def begin(
-        self, ledger: Ledger, damaged: list[str], branch: Branch | None = None, **facts: Any
+        self, ledger: Ledger, damaged: list[str], branch: Branch | None = None, **details: Any
     ) -> None:
         """Write the journal's first entry, or that the run goes on.
 
@@ -69,11 +69,11 @@ class RunRecords:
             ledger: the ledger at this step.
             damaged: checkpoints that could not be read.
             branch: how the run goes on from another run's trunk; None: it does not, or has before.
-            facts: `side_by_side`, how many runs share the devices; and for the first entry `prices`
-                and `positions` of the steps of each phase.
+            details: `side_by_side`, how many runs share the devices; and for the first entry
+                `prices` and `positions` of the steps of each phase.
         """
         if not self._journal.entries:
-            self._journal.add("open", branch.opening if branch else ledger, **facts)
+            self._journal.add("open", branch.opening if branch else ledger, **details)
             if branch is None:
                 return
         # A kill may have come between the two entries.
@@ -82,7 +82,7 @@ class RunRecords:
             return
         # Steps after the checkpoint are done again, and their FLOPs are not counted twice.
         lost_steps = self.log.reached - ledger.steps
-        restart = {"side_by_side": facts["side_by_side"], "lost_steps": lost_steps}
+        restart = {"side_by_side": details["side_by_side"], "lost_steps": lost_steps}
         if damaged:
             restart["damaged"] = damaged
         self._journal.add("restart", ledger, **restart)

@@ -147,7 +147,7 @@ class MetricsRecorder:
         return weights
 
     def _speed(self, ledger: Ledger) -> dict[str, float]:
-        """Return what is per second, over the steps since the last record."""
+        """Return step time, tokens per second, input wait and utilisation since the last record."""
         before = self._last
         now = self._now(ledger)
         self._last = now
@@ -200,7 +200,7 @@ class _Snapshot:
 
 
 def _name(key: str) -> str:
-    """Return what a record calls a metric of a step: a term's loss is a part of `loss`."""
+    """Return a record's name of a step's metric: a term's loss is a part of `loss`."""
     if key in ("loss", "grad_norm") or "/" in key:
         return key
     return f"loss/{key}"

@@ -61,7 +61,7 @@ class TeacherDirectory:
 
 
 def seed_directory(directory: Path, seed: int) -> Path:
-    """Return where the training of one seed lies."""
+    """Return the directory of one seed's training."""
     return directory / f"seed{seed}"
 
 
@@ -93,7 +93,7 @@ def read_teacher(directory: Path) -> Model:
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """Read what the card of a teacher says; nothing where it has none.
+    """Read the card of a teacher; nothing where it has none.
 
     Raises:
         InputError: the card is not a JSON object, or empty; a fact that is read of it is of
@@ -105,8 +105,8 @@ def read_card(directory: Path) -> dict[str, Any]:
         return {}
     facts = read_json(path)
     if not isinstance(facts, dict) or not facts:
-        found = "an empty one" if facts == {} else type(facts).__name__
-        raise InputError(f"{path}: expected a JSON object, found {found}")
+        content = "an empty one" if facts == {} else type(facts).__name__
+        raise InputError(f"{path}: expected a JSON object, found {content}")
     for name in ("training_flops", "tuning_flops", "head_flops"):
         flops = facts.get(name, 0)
         is_number = isinstance(flops, int | float) and not isinstance(flops, bool)
@@ -128,7 +128,7 @@ def read_own_card(directory: Path) -> dict[str, Any]:
     """Read the card of a teacher that kdjax has fitted or trained, which has every fact.
 
     Raises:
-        InputError: as `read_card`; or a fact is missing.
+        InputError: the card is not a JSON object, or a fact is missing or of another kind.
     """
     return check_fields(read_card(directory), _FACTS, f"{directory / CARD}:")
 

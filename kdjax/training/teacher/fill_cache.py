@@ -41,7 +41,7 @@ def cache_price(
 
     Args:
         teacher: configuration of the teacher.
-        request: features that are stored.
+        request: outputs that are stored.
         batch_shape: shape of the batch, by the student's tokens.
         own_seq_len: tokens of a sequence by the teacher's own tokenizer; 0: it reads the student's.
     """
@@ -50,12 +50,18 @@ def cache_price(
     return measure(source.forward(request), source.params(request), batch).flops
 
 
-def passes(sequences: int, views: int, batch: int) -> int:
-    """Count the forward passes that store all views of a corpus."""
-    return -(-sequences * views // batch)
+def forward_pass_count(sequences: int, views: int, batch_size: int) -> int:
+    """Count the forward passes that store all views of a corpus.
+
+    Args:
+        sequences: training sequences of the corpus.
+        views: mask patterns of each.
+        batch_size: sequences of a pass.
+    """
+    return -(-sequences * views // batch_size)
 
 
-def build(
+def fill_teacher_cache(
     directory: Path,
     teacher: Model,
     request: FeatureRequest,
@@ -117,7 +123,7 @@ def build(
         return arrays, totals
 
     per_shard = max(1, SHARD_BYTES // (record_bytes(fields) * config.batch_size))
-    return store.build(
+    return store.build_cache(
         directory,
         identity=identity(teacher, request, config, data, corpus),
         fields=fields,
@@ -192,7 +198,15 @@ class _Encoder:
 def identity(
     teacher: Model, request: FeatureRequest, config: CacheConfig, data: DataConfig, corpus: Corpus
 ) -> dict[str, Any]:
-    """Return what stored outputs depend on, as plain values."""
+    """Return the settings and digests that stored outputs depend on, as plain values.
+
+    Args:
+        teacher: the teacher.
+        request: outputs that are stored.
+        config: settings of the store (`cache`).
+        data: settings of the text and its masks.
+        corpus: the text.
+    """
     # Settings that these logits do not depend on are left out.
     settings = asdict(config)
     del settings["source"]
@@ -230,8 +244,17 @@ def open_cache(
 ) -> Cache:
     """Open stored outputs; check that they are this teacher's, on these masks, and hold enough.
 
+    Args:
+        directory: directory of the store.
+        teacher: the teacher that it must be of.
+        request: outputs that it must have.
+        config: settings of the store (`cache`).
+        data: settings of the text and its masks.
+        corpus: the text.
+
     Raises:
-        InputError: they are not, or the directory is unfinished or damaged.
+        InputError: they are of another teacher, text or masks, lack features that are asked for, or
+            are unfinished or damaged.
     """
     opened = Cache.open(directory)
     # The same teacher, text and masks

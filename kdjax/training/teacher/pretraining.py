@@ -40,7 +40,13 @@ def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> 
 def pretraining_price(
     architecture: ModelConfig, config: PretrainingConfig, batch_shape: BatchShape
 ) -> Price:
-    """Count the FLOPs of one step, by part."""
+    """Count the FLOPs of one step, by part.
+
+    Args:
+        architecture: configuration of the teacher.
+        config: settings of its training.
+        batch_shape: shape of a batch.
+    """
     return price(pretraining_phases(architecture, config)[0], batch_shape)
 
 
@@ -66,6 +72,11 @@ def pretraining_spans(
 def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: float) -> int:
     """Count the steps that a teacher has taken when it is saved at a share of its budget.
 
+    Args:
+        spans: phases of the training, as they lie in its budget.
+        checkpoints: shares of the budget at which the teacher is saved, ascending.
+        share: one of these shares.
+
     Raises:
         InputError: no checkpoint is saved there.
     """
@@ -83,8 +94,15 @@ def pretraining_flops(
 
     They are its steps times their price.
 
+    Args:
+        architecture: configuration of the teacher.
+        config: settings of its training.
+        batch_shape: shape of a batch.
+        share: share of the budget.
+
     Raises:
-        InputError: as `pretraining_spans` and `steps_at`.
+        InputError: the budget buys no step before one of the checkpoints, or one is asked for that
+            is not saved.
     """
     step_price = pretraining_price(architecture, config, batch_shape)
     spans = pretraining_spans(config, step_price, batch_shape)

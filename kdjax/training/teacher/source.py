@@ -39,7 +39,7 @@ class TeacherSource(ABC):
 
     @abstractmethod
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """Return what a batch holds of the teacher, a sequence at a time."""
+        """Return the fields of a batch that hold stored teacher outputs, for a sequence."""
 
     @abstractmethod
     def forward(
@@ -157,7 +157,7 @@ class CachedTeacher(TeacherSource):
         return tuple(stored)
 
     def _logit_fields(self, name: str, places: int) -> list[Field]:
-        """Return what is stored of logits at some places of a sequence."""
+        """Return the stored arrays of logits at `places` positions of a sequence."""
         config = self.config
         vocabulary = self.teacher.vocab_size
         if config.logits == "all":
@@ -292,6 +292,12 @@ def check_readable(
     objective: Objective, config: CacheConfig, student: ModelConfig, teacher: ModelConfig
 ) -> None:
     """Check that an objective can learn from logits as a cache stores them.
+
+    Args:
+        objective: objective of a phase.
+        config: settings of the store (`cache`).
+        student: configuration of the student.
+        teacher: configuration of the teacher.
 
     Raises:
         InputError: k is more than the vocabulary, or draws at another temperature than the term's

@@ -98,7 +98,7 @@ def test_modernberts_windows_follow_the_list_of_layers_before_the_older_number()
     assert (config.attention_window, config.global_every) == (0, 1)
 
 
-def test_modernberts_bases_are_read_under_either_name() -> None:
+def test_modernbert_rotary_bases_are_read_under_old_and_new_names() -> None:
     parameters = {"full_attention": {"rope_type": "default", "rope_theta": 8e4}}
     config = read(model_type="modernbert", rope_parameters=parameters, local_rope_theta=500.0)
     assert (config.rotary_base, config.local_rotary_base) == (8e4, 500.0)

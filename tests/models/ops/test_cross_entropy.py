@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("size", SIZES)
-def test_cross_entropy_computes_optaxs(
+def test_cross_entropy_value_and_gradient_equal_optax(
     monkeypatch: pytest.MonkeyPatch, size: float, platform: str
 ) -> None:
     """The label's logit is found by another program on TPUs."""

@@ -98,7 +98,7 @@ def test_records_that_are_there_already_stay(tmp_path: Path) -> None:
     assert stored(run / "finetuning")["fixed/sst2/a.json"] == "new"
 
 
-def test_records_of_a_run_without_any_are_none(tmp_path: Path) -> None:
+def test_backup_of_a_run_without_records_makes_no_directory(tmp_path: Path) -> None:
     run = tmp_path / "out" / "scratch-seed0"
     backup = RunBackup(str(tmp_path / "place"), run)
     backup.upload_records("finetuning")

@@ -1,4 +1,4 @@
-"""Tasks of one's own: one file that is split by a hash, or a file for each split."""
+"""The user's own tasks: one file that is split by a hash, or a file for each split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdjax.data.tasks.raw import (
     RawTask,
     RowSource,
     SplitName,
-    number,
+    parse_label,
     shown,
 )
 from kdjax.data.tasks.tables import field, table_rows
@@ -35,7 +35,7 @@ class _OwnRow:
     identity: str
 
 
-def own_task(name: str, config: TaskConfig) -> RawTask:
+def user_task(name: str, config: TaskConfig) -> RawTask:
     """Read a task of one's own.
 
     One file is split by `split_fraction`: below `test` a row is tested on, in the next `dev`
@@ -70,7 +70,7 @@ def own_task(name: str, config: TaskConfig) -> RawTask:
     classes = _classes(config, used, where)
     if config.regression:
         for row in used:
-            number(row.row, row.label, ANY_NUMBER)
+            parse_label(row.row, row.label, ANY_NUMBER)
     sources = []
     for split in SPLITS:
         rows_of_split = [row.row for row in splits[split] if row.label not in config.drop_labels]

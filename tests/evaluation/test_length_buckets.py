@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdjax.evaluation import rows
-from kdjax.evaluation.rows import buckets_of, over_rows
+from kdjax.evaluation import length_buckets
+from kdjax.evaluation.length_buckets import buckets_of, over_rows
 from tests.evaluation.handmade import inputs, ragged
 
 
@@ -45,8 +45,8 @@ def test_batches_have_few_shapes_and_little_padding() -> None:
         return np.zeros(len(part["tokens"]))
 
     assert over_rows(compute, split, 80).shape == (1000,)
-    assert len(set(shapes)) <= rows.MOST
-    assert all(b * length <= rows.tokens_per_batch() for b, length in shapes)
+    assert len(set(shapes)) <= length_buckets.MOST
+    assert all(b * length <= length_buckets.tokens_per_batch() for b, length in shapes)
     # Padding included, and what fills the last batches up.
     assert sum(b * length for b, length in shapes) < 1.4 * split.lengths.sum()
 
@@ -63,7 +63,7 @@ def test_batch_has_a_multiple_of_the_devices_rows() -> None:
 
 
 def test_rows_longer_than_batch_go_one_by_one() -> None:
-    limit = rows.tokens_per_batch()
+    limit = length_buckets.tokens_per_batch()
     texts = inputs(3, np.random.default_rng(0), length=limit + 10, shortest=limit + 1)
     shapes = []
 
@@ -94,7 +94,7 @@ def tokens_of(lengths: np.ndarray, ends: Sequence[int]) -> int:
 def test_buckets_have_every_row_once_and_hold_it() -> None:
     lengths = np.random.default_rng(0).integers(1, 65, 500)
     buckets = buckets_of(lengths, 512, ten)
-    assert 1 < len(buckets) <= rows.MOST
+    assert 1 < len(buckets) <= length_buckets.MOST
     numbers = np.concatenate([bucket.rows for bucket in buckets])
     assert sorted(numbers) == list(range(500))
     for bucket in buckets:
@@ -108,7 +108,7 @@ def test_buckets_have_the_fewest_tokens_of_all_choices(count: int) -> None:
     buckets = buckets_of(lengths, 512, ten)
     # Every choice of lengths that the rows allow, tried out.
     candidates = sorted({-(-int(length) // 8) * 8 for length in lengths})
-    most = min(rows.MOST, max(1, count // 10 // rows.BATCHES), len(candidates))
+    most = min(length_buckets.MOST, max(1, count // 10 // length_buckets.BATCHES), len(candidates))
     choices = []
     for number in range(most):
         for chosen in itertools.combinations(candidates[:-1], number):

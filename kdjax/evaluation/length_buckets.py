@@ -73,7 +73,7 @@ def _ends(
     batch_rows: Callable[[int], int],
     most: int,
 ) -> list[int]:
-    """Return which candidates are the lengths of at most `most` buckets, by dynamic programming.
+    """Choose at most `most` candidates as the lengths of buckets, by dynamic programming.
 
     Args:
         candidates: lengths that buckets may have, ascending.

@@ -32,19 +32,20 @@ def with_teacher(results: Results, run: RunResult) -> int | None:
 
 
 def pretraining_of(results: Results, seed: int) -> PretrainingFacts | None:
-    """Return how the teacher of a seed's student was trained; None where kdjax did not train it."""
+    """Return the training record of the teacher behind a seed's student; None: not trained by
+    kdjax."""
     if results.teacher is None:
         return None
-    # Of n teachers a student learns from that of its seed modulo n.
+    # A student learns from teacher number (seed modulo n) of n teachers.
     members = results.teacher.teachers or (results.teacher,)
     return members[seed % len(members)].pretraining
 
 
 def word_cells(results: Results) -> WordCells:
     """Return for each arm the words of the mean run, below them those with the teacher's."""
-    seen = averages(results, lambda run: run.words_seen or 0)
+    words_seen = averages(results, lambda run: run.words_seen or 0)
     cells: WordCells = {}
-    for arm, words in seen.items():
+    for arm, words in words_seen.items():
         note = ""
         if results.arms[arm].needs_teacher:
             total = known(with_teacher(results, run) for run in runs(results, arm))
@@ -57,9 +58,9 @@ def word_cells(results: Results) -> WordCells:
 
 def epoch_cells(results: Results) -> WordCells:
     """Return for each arm the epochs of the mean run, below them its teacher's of its own text."""
-    seen = averages(results, lambda run: run.epochs)
+    epochs_seen = averages(results, lambda run: run.epochs)
     cells: WordCells = {}
-    for arm, epochs in seen.items():
+    for arm, epochs in epochs_seen.items():
         note = ""
         if results.arms[arm].needs_teacher:
             teachers = [pretraining_of(results, run.seed) for run in runs(results, arm)]
@@ -76,9 +77,9 @@ def in_terminal(results: Results, arm: str) -> tuple[str, str]:
 
     The second is empty where the arm needs no teacher.
     """
-    seen = known(run.words_seen for run in runs(results, arm))
-    shown = or_dash(numbers.count, seen)
-    if seen is None or not results.arms[arm].needs_teacher:
+    words_seen = known(run.words_seen for run in runs(results, arm))
+    shown = or_dash(numbers.count, words_seen)
+    if words_seen is None or not results.arms[arm].needs_teacher:
         return shown, ""
     total = known(with_teacher(results, run) for run in runs(results, arm))
-    return shown, "not known" if total is None else numbers.count(total - seen)
+    return shown, "not known" if total is None else numbers.count(total - words_seen)
