@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from typing_extensions import override
 
-from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel import hosts
@@ -19,8 +18,8 @@ from kdjax.parallel.host_sums import BatchCounts
 from kdjax.training.checkpoints.retry import CheckpointRetry
 from kdjax.training.checksum import sha256
 from kdjax.training.input_pipeline import StepInput, step_inputs
-from kdjax.training.learning_rate import decays
 from kdjax.training.loop import TrainingLoop
+from kdjax.training.milestones import Milestones
 from kdjax.training.outcome import Outcome
 from kdjax.training.profile import Profiler
 from kdjax.training.records.run_records import RunRecords
@@ -29,7 +28,7 @@ from kdjax.training.run_spec import RestoredRun
 from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.step_reporter import DivergedStep, StepReporter
 from kdjax.training.stopwatch import Stopwatch
-from kdjax.training.trunk import evaluation_reached, of_trunk
+from kdjax.training.trunk import of_trunk
 
 
 class Trainer(TrainingLoop):
@@ -69,6 +68,7 @@ class Trainer(TrainingLoop):
         self.ledger: Ledger = restored.ledger
         self.stopwatch = stopwatch
         self._ledger_before_step = self.ledger
+        self._milestones = Milestones(spec)
         self._evaluated_step = self.steps
         self._lanes = len(stopwatches)
         programs = [compiled.program for compiled in spec.compiled_phases]
@@ -261,27 +261,12 @@ class Trainer(TrainingLoop):
 
     @override
     def evaluation_is_due(self) -> bool:
-        if self._is_due_under(self.spec.budget):
-            return True
-        # Larger budgets that go on from this trunk have their own points on it.
-        if self.spec.trunk is None or self._decays(self._ledger_before_step):
-            return False
-        return any(self._is_due_under(budget) for budget in self.spec.trunk.larger)
-
-    def _is_due_under(self, budget: Budget) -> bool:
-        """Return whether the last step reached one of the evaluations spaced over a budget."""
-        return evaluation_reached(
-            self._ledger_before_step.used, self.ledger.used, budget, self.spec.config.evaluations
-        )
-
-    def _decays(self, ledger: Ledger) -> bool:
-        """Return whether the step after a ledger has left the schedule's peak."""
-        optimizer = self.spec.compiled_phases[0].phase.optimizer
-        return decays(optimizer, ledger.training_share)
+        return self._milestones.evaluation(self._ledger_before_step, self.ledger)
 
     @override
     def measure_held_out(self, state: State) -> None:
-        self._measure_held_out(state, on_own_curve=self._is_due_under(self.spec.budget))
+        on_own_curve = self._milestones.own_evaluation(self._ledger_before_step, self.ledger)
+        self._measure_held_out(state, on_own_curve=on_own_curve)
 
     def _measure_held_out(self, state: State, *, on_own_curve: bool) -> None:
         """Measure the student on held-out text, unless that was done after this very step.
@@ -305,7 +290,7 @@ class Trainer(TrainingLoop):
 
     @override
     def snapshot_is_due(self) -> bool:
-        return bool(self._reached_words())
+        return bool(self._milestones.words(self._ledger_before_step, self.ledger))
 
     @override
     def keep_snapshot(self, state: State) -> None:
@@ -315,22 +300,13 @@ class Trainer(TrainingLoop):
             return
         with self.stopwatch("checkpoint"):
             params = hosts.to_host(state.params["model"])
-            for words in self._reached_words():
+            for words in self._milestones.words(self._ledger_before_step, self.ledger):
                 self.spec.snapshots.keep(words, params, self.ledger)
         self.read_stopwatch()
 
-    def _reached_words(self) -> list[int]:
-        """List the numbers of words, of those at which the student is kept, that the last step
-        reached."""
-        if self.spec.snapshots is None:
-            return []
-        return self.spec.snapshots.reached(self._ledger_before_step.tokens, self.ledger.tokens)
-
     @override
     def trunk_ends(self) -> bool:
-        if self.spec.trunk is None:
-            return False
-        return self._decays(self.ledger) and not self._decays(self._ledger_before_step)
+        return self._milestones.trunk_end(self._ledger_before_step, self.ledger)
 
     @override
     def keep_trunk(self, state: State) -> None:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kdjax import recipes
+from kdjax.arms.recipe_arms import arms_of
 from kdjax.audit.audit import audit
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.recipes import dump
 from kdjax.study.runs.snapshots import kept_snapshots
-from kdjax.sweep.cells import cells_of
+from kdjax.sweep.cells import cells_of, shares_trunk
+from kdjax.sweep.check_trunk import check_trunk
 from kdjax.sweep.trunk import trunk_cost
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
-from tests.sweep.sweeps import recipe as pilot
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
@@ -116,7 +118,6 @@ def test_sweep_pays_for_no_step_twice_as_its_price_said(swept: Swept) -> None:
 
 
 def test_audit_holds_branches_against_the_other_runs_trunk(swept: Swept, tmp_path: Path) -> None:
-    assert audit(swept.out) == []
     copy = tmp_path / "copy"
     shutil.copytree(swept.out, copy)
     run = copy / swept.run(BUDGETS[-1]).relative_to(swept.out)
@@ -136,8 +137,11 @@ def test_budget_that_joins_goes_on_from_a_trunk_and_a_sweep_of_another_kind_is_r
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(swept.out, copy)
-    budgets = json.dumps([*BUDGETS, 5.0e7])
-    ended = kdjax("sweep", swept.recipe, "--out", copy, "--sweep.budget.flops", budgets)
+    recipe = yaml.safe_load(swept.recipe.read_text())
+    recipe["sweep"]["budget.flops"] = [*BUDGETS, 5.0e7]
+    joined = tmp_path / "joined.yaml"
+    joined.write_text(yaml.safe_dump(recipe))
+    ended = kdjax("sweep", joined, "--out", copy)
     assert ended.status == 0, ended.err
     (run,) = copy.glob("cells/*5e+07/runs/*")
     assert row_of(run)["shared"]["study"] == swept.run(BUDGETS[-1]).parents[1].name
@@ -147,55 +151,74 @@ def test_budget_that_joins_goes_on_from_a_trunk_and_a_sweep_of_another_kind_is_r
     assert "this sweep's sweep.trunk is 'shared', expected None" in ended.err
 
 
+def test_pilot_of_five_budgets_takes_two_thirds(swept: Swept) -> None:
+    budgets = [3.0e9, 7.0e9, 1.7e10, 4.0e10, 1.0e11]
+    optimizer = {"train.optimizer.decay": 0.1, "train.optimizer.warmup": 0.06}
+    pilot = replace(
+        recipes.changed(swept.config, optimizer),
+        sweep={"trunk": "shared", "budget.flops": budgets},
+    )
+    cost = trunk_cost(pilot)
+    assert cost is not None
+    assert cost.runs == len(budgets)
+    # By hand: nine tenths of each budget but the largest are not paid again.
+    expected = 1 - 0.9 * sum(budgets[:-1]) / sum(budgets)
+    assert cost.paid / cost.alone == pytest.approx(expected, rel=1e-3)
+
+
+RECIPE: dict[str, Any] = {
+    "student": small_study.STUDENT,
+    "teacher": {"architecture": small_study.TEACHER},
+    "data": {"seq_len": 16},
+    "arms": {"scratch": {}, "logit": {}},
+    "budget": {"flops": 1e12},
+    "train": {"optimizer": {"schedule": "wsd"}},
+}
+SCHEDULED = {"name": "logit", "weight": {"points": [[0, 1], [1, 0]]}}
+
+
 @pytest.mark.parametrize(
-    ("overrides", "line"),
+    ("changes", "swept_over", "line"),
     [
-        (["--sweep.trunk", "both"], "sweep.trunk is 'both', expected own or shared"),
-        (["--train.optimizer.schedule", "cosine"], "optimizer.schedule is 'cosine' under sweep"),
+        ({}, "train.batch_size", "no budget is swept over, expected budget.flops or"),
+        ({"budget": {"hours": 1.0}}, "budget.hours", "sweep has budget.hours under sweep.trunk"),
         (
-            ["--arms.logit.optimizer", "{schedule: linear}"],
+            {"train": {"optimizer": {"schedule": "cosine"}}},
+            "budget.flops",
+            "arms.scratch: optimizer.schedule is 'cosine' under sweep.trunk shared",
+        ),
+        (
+            {"arms": {"logit": {"optimizer": {"schedule": "linear"}}}},
+            "budget.flops",
             "arms.logit: optimizer.schedule is 'linear' under sweep.trunk shared, expected 'wsd'",
         ),
-        (["--data.mlm_probability_start", "0.3"], "data.mlm_probability_start is 0.3 under sweep"),
         (
-            ["--train.batch_ramp", "[{until: 0.5, batch_size: 4}]"],
+            {"data": {"seq_len": 16, "mlm_probability_start": 0.3}},
+            "budget.flops",
+            "data.mlm_probability_start is 0.3 under sweep.trunk shared",
+        ),
+        (
+            {"train": {**RECIPE["train"], "batch_ramp": [{"until": 0.5, "batch_size": 4}]}},
+            "budget.flops",
             "arms.scratch: 2 phases or stretches of a batch ramp under sweep.trunk shared",
         ),
         (
-            ["--arms.logit.terms", "[{name: logit, weight: {points: [[0, 1], [1, 0]]}}]"],
+            {"arms": {"logit": {"terms": [SCHEDULED]}}},
+            "budget.flops",
             "arms.logit: a term's weight or option changes over the budget under sweep.trunk",
         ),
     ],
 )
-def test_trunk_that_budgets_cannot_share_is_refused(overrides: list[str], line: str) -> None:
-    shared = ("--sweep.trunk", "shared", "--train.optimizer.schedule", "wsd")
+def test_trunk_that_budgets_cannot_share_is_refused(
+    changes: dict[str, Any], swept_over: str, line: str
+) -> None:
+    config = recipes.from_dict({**RECIPE, **changes})
     with pytest.raises(InputError) as refused:
-        cells_of(pilot(*shared, *overrides))
+        check_trunk(config, arms_of(config), [swept_over])
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("sweep", "line"),
-    [
-        ({"train.batch_size": [4, 8]}, "no budget is swept over, expected budget.flops or"),
-        ({"budget.hours": [1.0, 2.0]}, "sweep has budget.hours under sweep.trunk shared"),
-    ],
-)
-def test_trunk_without_countable_budgets_is_refused(sweep: dict[str, Any], line: str) -> None:
-    settings = {"sweep": {"trunk": "shared", **sweep}, "arms": {"scratch": {}}}
-    train = {"optimizer": {"schedule": "wsd"}}
-    budget = {} if "budget.hours" in sweep else {"flops": 1e12}
-    with pytest.raises(InputError, match=line):
-        cells_of(recipes.from_dict({**settings, "train": train, "budget": budget}))
-
-
-def test_pilot_of_five_budgets_takes_two_thirds() -> None:
-    overrides = ("--sweep.trunk", "shared", "--train.optimizer.schedule", "wsd")
-    cost = trunk_cost(pilot(*overrides))
-    assert cost is not None
-    assert cost.runs == 45
-    # By hand: nine tenths of each budget but the largest are not paid again.
-    budgets = [3.0e11, 7.0e11, 1.7e12, 4.0e12, 1.0e13]
-    expected = 1 - 0.9 * sum(budgets[:-1]) / sum(budgets)
-    assert cost.paid / cost.alone == pytest.approx(expected, rel=1e-3)
+def test_word_that_is_neither_own_nor_shared_is_refused() -> None:
+    with pytest.raises(InputError, match=r"sweep\.trunk is 'both', expected own or shared"):
+        shares_trunk(Config(sweep={"trunk": "both", "budget.flops": [1e12]}))
