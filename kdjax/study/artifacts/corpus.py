@@ -222,8 +222,10 @@ def _check_teacher_tokens(config: Config, corpus: Corpus) -> None:
     teacher = corpus.manifest.teacher
     tokenizer = locate_tokenizer(config.data.teacher_tokenizer)
     if teacher is None or teacher.tokenizer_sha256 != sha256(tokenizer):
-        found = "another teacher_tokenizer" if teacher else "no data.teacher_tokenizer"
-        raise InputError(f"{corpus.directory}: was prepared with {found}, expected {tokenizer}")
+        prepared_with = "another teacher_tokenizer" if teacher else "no data.teacher_tokenizer"
+        raise InputError(
+            f"{corpus.directory}: was prepared with {prepared_with}, expected {tokenizer}"
+        )
     if teacher.length != config.data.own_seq_len:
         raise InputError(
             f"{corpus.directory}: sequences of {teacher.length} tokens of the teacher, expected "
