@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.config import plain
 from kdjax.report import numbers, phrases, summary, svg
 
 
-def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **values: Any) -> str:
+@dataclass(frozen=True)
+class Section:
+    """A section of a page.
+
+    Attributes:
+        name: name of its template in `templates/sections/`.
+        values: what the template names besides what the whole page has.
+    """
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render(
+    template: str,
+    arms: Iterable[str],
+    config: Mapping[str, Any],
+    sections: Sequence[Section] = (),
+    **values: Any,
+) -> str:
     """Make a page: no scripts, no network, no other files; everything from outside is escaped.
 
     Args:
         template: file of the template.
         arms: names of the arms, in the order that gives each its colour and marker.
         config: resolved recipe as plain values, which the page lists.
-        values: further values that the template names.
+        sections: sections that the template puts one below another.
+        values: further values that the template and its sections name.
     """
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            keys={
-                arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
-                for n, arm in enumerate(arms)
-            },
-            colours=svg.COLOURS,
-            part_colours=[svg.PART_COLOURS[account] for account in ACCOUNTS],
-            config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
-            **values,
-        )
-    )
+    keys = {}
+    for n, arm in enumerate(arms):
+        keys[arm] = (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
+    of_page = {
+        "keys": keys,
+        "colours": svg.COLOURS,
+        "part_colours": [svg.PART_COLOURS[account] for account in ACCOUNTS],
+        "config": yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
+        **values,
+    }
+    environment = _environment()
+    rendered = []
+    for section in sections:
+        of_section = environment.get_template(f"sections/{section.name}.html.j2")
+        rendered.append(Markup(of_section.render({**of_page, **section.values})))
+    return environment.get_template(template).render({**of_page, "sections": rendered})
 
 
 @functools.cache
