@@ -127,7 +127,7 @@ def _check_vocabularies(student: int, teacher: int) -> None:
         teacher: entries of the teacher's.
 
     Raises:
-        InputError: they are not.
+        InputError: the numbers differ, and not by such padding.
     """
     if same_but_for_padding(student, teacher):
         return

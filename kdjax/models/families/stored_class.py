@@ -190,7 +190,7 @@ class StoredClass:
         """Return the padding token's id.
 
         Raises:
-            InputError: it is no id.
+            InputError: pad_token_id is no whole number of at least 0.
         """
         # A model may have none, where nothing is counted from it.
         if value is None and not self.offset_positions:
