@@ -24,9 +24,9 @@ from kdjax.models.layers import (
     Layer,
     LayerContext,
     LayerNorm,
-    MlmHead,
 )
 from kdjax.models.ops.dropout import Key, fold
+from kdjax.models.output_heads import MlmHead
 
 _SAVED = {
     # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest

@@ -19,8 +19,8 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.encoder import Encoder
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
-from kdjax.models.layers import MlmHead, TaskHead
 from kdjax.models.ops.dropout import fold, sequence_seeds
+from kdjax.models.output_heads import MlmHead, TaskHead
 from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
