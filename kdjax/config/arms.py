@@ -49,8 +49,8 @@ class TermConfig:
     """One term of an objective."""
 
     name: str
-    """Name of the term: mlm, logit, attention_mse, hidden_mse, relation, …; or MODULE:NAME, a term
-    of your own, which is imported."""
+    """Name of the term, such as mlm or relation (docs/objectives/README.md lists them); or
+    MODULE:NAME, a term of your own, which is imported."""
     weight: float | Schedule = 1.0
     """Its weight in the sum: a finite number, or a schedule {shape, points} over the budget."""
     variant: Literal["original", "bui2024"] = "original"

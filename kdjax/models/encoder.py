@@ -24,9 +24,9 @@ from kdjax.models.layers import (
     Layer,
     LayerContext,
     LayerNorm,
-    MlmHead,
 )
 from kdjax.models.ops.dropout import Key, fold
+from kdjax.models.output_heads import MlmHead
 
 _SAVED = {
     # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest
@@ -98,7 +98,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
                 x = self.final_norm(x)
             hidden[n] = x
 
-        # Of the layer above them, whose output nobody reads, the attention's features are computed.
+        # The layer above them computes the attention's features alone: nobody reads its output.
         if attention_layer is not None:
             rotation = contexts[attention_layer].rotation
             attention[attention_layer] = self.layers[str(attention_layer)].attention_features(
@@ -110,8 +110,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
     def first_state(self, batch: Batch, dropout_key: Key) -> jax.Array:
         """Return the last layer's state of each sequence's first token, float32 `[B, D]`.
 
-        Of that layer only what it needs is computed: keys and values of all tokens, and of the
-        first one the rest.
+        The last layer computes keys and values of all tokens, and all else of the first one alone.
         """
         last = len(self.layers)
         request = FeatureRequest(hidden=frozenset({last - 1}))

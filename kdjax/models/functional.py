@@ -19,8 +19,8 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.encoder import Encoder
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
-from kdjax.models.layers import MlmHead, TaskHead
 from kdjax.models.ops.dropout import fold, sequence_seeds
+from kdjax.models.output_heads import MlmHead, TaskHead
 from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
@@ -173,7 +173,7 @@ def pooled_state(
     if pool == "mean":
         features = forward(config, params, batch, request, dropout_key=dropout_key, compute=compute)
         return mean_pool(features.hidden[config.layers], batch["valid"])
-    # Of the last layer the first token's state alone is computed.
+    # The last layer computes the first token's state alone.
     _check(config, params, batch, request)
     encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
     state: jax.Array = encoder.first_state(batch, sequence_seeds(dropout_key, len(batch["tokens"])))

@@ -1,8 +1,8 @@
 """The parts of an encoder as Flax NNX modules: linear layers, LayerNorms, embeddings, attention,
-feed-forward blocks, transformer layers and heads. What families differ in are facts of the
-configuration, each by itself.
+feed-forward blocks and transformer layers. What families differ in are settings of
+the configuration, each by itself.
 
-Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary.
+Letters in shapes: B batch, L length, H heads, d head width, D width.
 `dropout_key` is as in `kdjax.models.ops.dropout`; every site folds its own number in.
 """
 
@@ -351,65 +351,3 @@ class Layer(nnx.Module):  # type: ignore[misc]
         if self.pre_norm and self.attention_norm is not None:
             return self.attention_norm(x)
         return x
-
-
-class MlmHead(nnx.Module):  # type: ignore[misc]
-    """The MLM head; its decoder is the word embedding."""
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.dense = Linear(
-            config,
-            config.width,
-            config.width,
-            rngs,
-            compute,
-            bias=config.linear_bias,
-            of_output=True,
-        )
-        self.norm = LayerNorm(config, rngs, compute)
-        self.bias = nnx.Param(jnp.zeros(config.vocab_size))
-        self.gelu = config.gelu
-
-    def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
-        """Return logits `[B, S, V]` of hidden states `[B, S, D]`."""
-        x = self.norm(ops.gelu(self.dense(hidden, feeds_activation=True), self.gelu))
-        return ops.tied_logits(x, word.embedding[...], self.bias[...])
-
-
-class TaskHead(nnx.Module):  # type: ignore[misc]
-    """The head of a model's family for classification or regression, in transformers' form: a dense
-    layer of the pooled state, an activation, a linear layer.
-
-    BERT's dense layer is its pooler. Its activation is tanh, and that of all families but two:
-    DistilBERT's is ReLU, and ModernBERT's GELU, with a LayerNorm behind it.
-    """
-
-    def __init__(self, config: ModelConfig, outputs: int, rngs: nnx.Rngs):
-        is_modernbert = config.family == "modernbert"
-        self.pooler = Linear(
-            config,
-            config.width,
-            config.width,
-            rngs,
-            ComputeConfig(),
-            bias=config.linear_bias or not is_modernbert,
-        )
-        self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
-        norm = None
-        if is_modernbert:
-            norm = LayerNorm(config, rngs, ComputeConfig())
-        self.norm = norm
-        self.dropout = config.dropout
-        self.family = config.family
-        self.gelu = config.gelu
-
-    def __call__(self, pooled: jax.Array, dropout_key: Key) -> jax.Array:
-        """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
-        dense = self.pooler(pooled)
-        if self.norm is not None:
-            x = self.norm(ops.gelu(dense, self.gelu))
-        elif self.family == "distilbert":
-            x = jax.nn.relu(dense)
-        else:
-            x = jnp.tanh(dense)
-        return self.output(ops.dropout(x, self.dropout, dropout_key, site=Site.TASK_POOLED))

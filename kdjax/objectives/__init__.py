@@ -54,10 +54,8 @@ def get(name: str, variant: str = "original", **options: Any) -> Term:
     """Return a term by its name.
 
     Args:
-        name: mlm, logit, cosine, attention_mse, first_scores_mse, hidden_mse, relation,
-            attention_kl, value_relation, hidden_cls, hidden_concat or pearson; or
-            `module:attribute`, a term of your own (`kdjax.objectives.term`), whose module is
-            imported and so run.
+        name: one of `registered`, such as mlm or relation; or `module:attribute`, a term of your
+            own (`kdjax.objectives.term`), whose module is imported and so run.
         variant: `original`, what the method's own paper says, or `bui2024`, what the code of arXiv
             2404.19319 computes.
         options: the term's own: the fields of its dataclass, or the keyword-only arguments of its

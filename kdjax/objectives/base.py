@@ -142,7 +142,7 @@ def as_scalar(name: str, loss: Any) -> jax.Array:
         loss: what the term returned; a term of a user's own may return anything.
 
     Raises:
-        InputError: it is no scalar.
+        InputError: the loss is an array of some shape, or no number.
     """
     if isinstance(loss, (int, float)):
         loss = jnp.asarray(loss)

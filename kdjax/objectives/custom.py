@@ -18,7 +18,7 @@ from kdjax.errors import InputError, nearest
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.base import FeatureNeeds, Params, Term
-from kdjax.objectives.schedule import current, read
+from kdjax.objectives.schedule import read_schedule, value_at_step
 
 _NORMALIZERS = {
     "slots": normalizers.masked_slots,
@@ -175,7 +175,7 @@ class CustomTerm(Term):
         options = dict(self.options)
         for name, option in self.options:
             if isinstance(option, Schedule):
-                options[name] = current(option, batch)
+                options[name] = value_at_step(option, batch)
         try:
             return cast(jax.Array, self.function(student, teacher, batch, params, **options))
         except InputError:
@@ -293,7 +293,7 @@ def _hashable(name: str, value: Any) -> Any:
         InputError: a mapping that is no schedule.
     """
     if isinstance(value, Mapping):
-        return read(value, name)
+        return read_schedule(value, name)
     if isinstance(value, (list, tuple)):
         return tuple(_hashable(name, item) for item in value)
     return value

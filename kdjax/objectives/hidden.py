@@ -149,7 +149,7 @@ class HiddenCls(TeacherTerm):
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of segments."""
-        return normalizers.number(_segment_starts(batch))
+        return normalizers.count_true(_segment_starts(batch))
 
     @override
     def __call__(

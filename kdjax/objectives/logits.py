@@ -16,7 +16,7 @@ from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm
 from kdjax.objectives.reductions import mean, require_logits, weighted_mean
-from kdjax.objectives.schedule import current, read
+from kdjax.objectives.schedule import read_schedule, value_at_step
 
 _POSITIONS = ("masked", "all")
 PADDED_TO = (8, 1024)
@@ -46,7 +46,7 @@ class Logit(TeacherTerm):
 
     def __post_init__(self) -> None:
         # A frozen dataclass: a recipe's mapping becomes a schedule, which can be hashed.
-        temperature = read(self.temperature, "temperature", positive=True)
+        temperature = read_schedule(self.temperature, "temperature", positive=True)
         object.__setattr__(self, "temperature", temperature)
         if self.positions not in _POSITIONS:
             raise InputError(f"positions is {self.positions!r}, expected {' or '.join(_POSITIONS)}")
@@ -67,7 +67,7 @@ class Logit(TeacherTerm):
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         # A schedule's value at this step.
-        temperature = current(self.temperature, batch)
+        temperature = value_at_step(self.temperature, batch)
         student_logits, teacher_logits = common_entries(
             self._logits(student), self._logits(teacher)
         )
@@ -127,7 +127,7 @@ def _check_vocabularies(student: int, teacher: int) -> None:
         teacher: entries of the teacher's.
 
     Raises:
-        InputError: they are not.
+        InputError: the numbers differ, and not by such padding.
     """
     if same_but_for_padding(student, teacher):
         return

@@ -10,7 +10,7 @@ from kdjax.models.ops import at_least_float32
 from kdjax.objectives.reductions import valid_pairs
 
 
-def number(where: jax.Array) -> jax.Array:
+def count_true(where: jax.Array) -> jax.Array:
     """Count how many are True."""
     return jnp.sum(where, dtype=jnp.int32).astype(jnp.float32)
 
@@ -22,12 +22,12 @@ def masked_slots(batch: Batch) -> jax.Array:
 
 def valid_positions(batch: Batch) -> jax.Array:
     """Count the valid positions, which are also the rows of attention and relations."""
-    return number(batch["valid"])
+    return count_true(batch["valid"])
 
 
 def pairs(batch: Batch) -> jax.Array:
     """Count the pairs of valid positions of one segment."""
-    return number(valid_pairs(batch))
+    return count_true(valid_pairs(batch))
 
 
 def sequences(batch: Batch) -> jax.Array:

@@ -13,7 +13,7 @@ from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives.base import FeatureNeeds, Term, as_scalar
-from kdjax.objectives.schedule import current
+from kdjax.objectives.schedule import value_at_step
 
 
 @dataclass(frozen=True)
@@ -127,5 +127,5 @@ class Objective:
             if shares is not None:
                 loss = shares[key] * loss
             losses[key] = loss
-            total = total + current(weight, batch) * loss
+            total = total + value_at_step(weight, batch) * loss
         return total, losses

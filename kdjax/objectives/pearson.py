@@ -62,10 +62,10 @@ class Pearson(TeacherTerm):
         names = _read_axes(self.axes, _AXES)
         where = _comparable_pairs(batch)
         if "head" not in names:
-            return normalizers.number(jnp.any(where, axis=-1))
+            return normalizers.count_true(jnp.any(where, axis=-1))
         if len(names) > 1:
             return None
-        return normalizers.number(where)
+        return normalizers.count_true(where)
 
     @override
     def __call__(

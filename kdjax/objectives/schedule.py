@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any, get_args, get_type_hints
@@ -19,7 +19,7 @@ from kdjax.objectives.base import is_amount
 _SHAPES = get_args(get_type_hints(Schedule)["shape"])
 
 
-def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule:
+def read_schedule(setting: Any, what: str, *, positive: bool = False) -> float | Schedule:
     """Read a number or a schedule, as a recipe gives it.
 
     Args:
@@ -31,32 +31,33 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
     Raises:
         InputError: neither of these, or a value out of range.
     """
-    least = "above 0" if positive else "of at least 0"
+    minimum = "of at least 0"
+    if positive:
+        minimum = "above 0"
     if isinstance(setting, Schedule):
         setting = {"shape": setting.shape, "points": setting.points}
     if not isinstance(setting, Mapping):
         if not is_amount(setting, positive=positive):
             raise InputError(
-                f"{what} is {setting!r}, expected a number {least} or a schedule {{shape, points}}"
+                f"{what} is {setting!r}, expected a number {minimum} or a schedule "
+                "{shape, points}"
             )
         return float(setting)
+
+    # A schedule's own settings, then its points
     known = [field.name for field in fields(Schedule)]
     for key in setting:
         if key not in known:
             hint = nearest(str(key), known)
             raise InputError(f"{what}: unknown setting {key!r} of a schedule{hint}")
     shape = setting.get("shape", Schedule.shape)
-    points = setting.get("points", ())
     if shape not in _SHAPES:
         raise InputError(f"{what}: unknown shape {shape!r}{nearest(str(shape), _SHAPES)}")
-    if not isinstance(points, (list, tuple)) or not all(_is_point(point) for point in points):
-        raise InputError(
-            f"{what}: points are {points!r}, expected a list of pairs [share of the budget, value]"
-        )
+    points = _read_points(setting.get("points", ()), what)
     for share, number in points:
         if not is_amount(number, positive=positive):
             raise InputError(
-                f"{what} is {number!r} at {share!r} of the budget, expected a number {least}"
+                f"{what} is {number!r} at {share!r} of the budget, expected a number {minimum}"
             )
     try:
         return Schedule(shape, tuple((float(share), float(number)) for share, number in points))
@@ -64,7 +65,22 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
         raise InputError(f"{what}: {e}") from None
 
 
-def value(setting: float | Schedule, budget_fraction: float | jax.Array) -> float | jax.Array:
+def _read_points(points: Any, what: str) -> Sequence[Sequence[Any]]:
+    """Return a schedule's points, checked to be pairs of which the first is a number from 0 on.
+
+    Raises:
+        InputError: they are no list of such pairs.
+    """
+    if not isinstance(points, (list, tuple)) or not all(_is_point(point) for point in points):
+        raise InputError(
+            f"{what}: points are {points!r}, expected a list of pairs [share of the budget, value]"
+        )
+    return points
+
+
+def schedule_value(
+    setting: float | Schedule, budget_fraction: float | jax.Array
+) -> float | jax.Array:
     """Compute the number at a point of the budget; pure, and may be traced.
 
     Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v -
@@ -72,7 +88,7 @@ def value(setting: float | Schedule, budget_fraction: float | jax.Array) -> floa
     after the last.
 
     Args:
-        setting: schedule from `read`.
+        setting: schedule from `read_schedule`.
         budget_fraction: share of the budget spent, a scalar.
 
     Returns:
@@ -103,9 +119,9 @@ def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
     return True
 
 
-def current(setting: float | Schedule, batch: Mapping[str, Any]) -> float | jax.Array:
+def value_at_step(setting: float | Schedule, batch: Mapping[str, Any]) -> float | jax.Array:
     """Compute the number at the batch's `budget_fraction`; at 0 if it has none."""
-    return value(setting, batch.get("budget_fraction", 0.0))
+    return schedule_value(setting, batch.get("budget_fraction", 0.0))
 
 
 def _is_point(point: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Features and batches small enough to read, and the terms that can be built from them."""
+"""Features and batches small enough to read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.config import ModelConfig
-from kdjax.objectives import FeatureRequest, Features, Term, get
+from kdjax.objectives import FeatureRequest, Features, Term
 
 SLOTS = 3
 VOCABULARY = 11
@@ -23,63 +23,6 @@ by side."""
 STUDENT = ModelConfig(layers=2, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
 TEACHER = ModelConfig(layers=4, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
 WIDE = ModelConfig(layers=4, width=12, heads=3, ffn=8, vocab_size=VOCABULARY)
-
-ORIGINAL: dict[str, tuple[str, dict[str, Any]]] = {
-    "mlm": ("mlm", {}),
-    "logit": ("logit", {"temperature": 2.0}),
-    "logit all": ("logit", {"temperature": 2.0, "positions": "all"}),
-    "cosine": ("cosine", {}),
-    "attention_mse": ("attention_mse", {}),
-    "attention_mse last": ("attention_mse", {"layers": "last"}),
-    "attention_mse lower": ("attention_mse", {"layers": "lower"}),
-    "attention_mse upper": ("attention_mse", {"layers": "upper"}),
-    "attention_mse pairs": ("attention_mse", {"layers": [[1, 3], [1, 2]]}),
-    "hidden_mse": ("hidden_mse", {}),
-    "hidden_mse last": ("hidden_mse", {"layers": "last"}),
-    "hidden_mse lower": ("hidden_mse", {"layers": "lower"}),
-    "hidden_mse upper": ("hidden_mse", {"layers": "upper"}),
-    "hidden_mse pairs": ("hidden_mse", {"layers": [[0, 3]]}),
-    "relation": ("relation", {"relation_heads": 4}),
-    "relation layer 3": (
-        "relation",
-        {"relation_heads": 2, "teacher_layer": 3, "query": 0.0, "value": 2.0},
-    ),
-    "attention_kl": ("attention_kl", {}),
-    "attention_kl layer 2": ("attention_kl", {"teacher_layer": 2}),
-    "value_relation": ("value_relation", {}),
-    "hidden_cls": ("hidden_cls", {}),
-    "hidden_concat": ("hidden_concat", {}),
-    "pearson": ("pearson", {}),
-    "pearson head": ("pearson", {"axes": "head"}),
-}
-"""Original terms with options, by a label."""
-
-# What a map does is tested once, in `test_layers.py`; properties need no term twice for it.
-MAPPED = frozenset(
-    label
-    for label in ORIGINAL
-    if label.endswith((" last", " lower", " upper", " pairs", " layer 2"))
-)
-"""Those that differ from another by their layer map alone."""
-
-PUBLISHED = (
-    "mlm",
-    "logit",
-    "attention_mse",
-    "first_scores_mse",
-    "hidden_mse",
-    "relation",
-    "attention_kl",
-    "value_relation",
-    "pearson",
-)
-"""Terms with a bui2024 variant."""
-
-
-def every_term() -> dict[str, Term]:
-    """Make all terms, both variants, by a label."""
-    original = {label: get(name, **options) for label, (name, options) in ORIGINAL.items()}
-    return {**original, **{f"{name} bui2024": get(name, "bui2024") for name in PUBLISHED}}
 
 
 def padded() -> dict[str, np.ndarray]:

@@ -12,17 +12,16 @@ from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.objectives import FeatureNeeds, FeatureRequest, Term, get
 from tests.objectives.examples import (
-    ORIGINAL,
     STUDENT,
     TEACHER,
     WIDE,
-    every_term,
     features,
     graded,
     packed,
     params_of,
     restricted,
 )
+from tests.objectives.terms import EXAMPLES
 
 
 def layers(*numbers: int) -> frozenset[int]:
@@ -117,83 +116,11 @@ def test_term_is_frozen_and_equals_another_of_the_same_options() -> None:
         term.layers = "last"
 
 
-@pytest.mark.parametrize(
-    ("term", "expected"),
-    [
-        (get("mlm"), FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())),
-        (get("logit"), FeatureNeeds(FeatureRequest(logits=True), FeatureRequest(logits=True))),
-        (
-            get("logit", positions="all"),
-            FeatureNeeds(FeatureRequest(token_logits=True), FeatureRequest(token_logits=True)),
-        ),
-        (
-            get("cosine"),
-            FeatureNeeds(FeatureRequest(hidden=layers(2)), FeatureRequest(hidden=layers(4))),
-        ),
-        (
-            get("attention_mse"),
-            FeatureNeeds(FeatureRequest(scores=layers(1, 2)), FeatureRequest(scores=layers(2, 4))),
-        ),
-        (
-            get("attention_mse", layers="lower"),
-            FeatureNeeds(FeatureRequest(scores=layers(1, 2)), FeatureRequest(scores=layers(1, 2))),
-        ),
-        (
-            get("attention_mse", "bui2024"),
-            FeatureNeeds(FeatureRequest(scores=layers(2)), FeatureRequest(scores=layers(4))),
-        ),
-        (
-            get("first_scores_mse", "bui2024"),
-            FeatureNeeds(FeatureRequest(scores=layers(1)), FeatureRequest(scores=layers(1))),
-        ),
-        (
-            get("hidden_mse"),
-            FeatureNeeds(
-                FeatureRequest(hidden=layers(0, 1, 2)), FeatureRequest(hidden=layers(0, 2, 4))
-            ),
-        ),
-        (
-            get("hidden_mse", "bui2024"),
-            FeatureNeeds(FeatureRequest(hidden=layers(2)), FeatureRequest(hidden=layers(4))),
-        ),
-        (
-            get("relation"),
-            FeatureNeeds(
-                FeatureRequest(query=layers(2), key=layers(2), value=layers(2)),
-                FeatureRequest(query=layers(4), key=layers(4), value=layers(4)),
-            ),
-        ),
-        (
-            get("relation", query=0, key=0, teacher_layer=3),
-            FeatureNeeds(FeatureRequest(value=layers(2)), FeatureRequest(value=layers(3))),
-        ),
-        (
-            get("attention_kl", teacher_layer=1),
-            FeatureNeeds(FeatureRequest(scores=layers(2)), FeatureRequest(scores=layers(1))),
-        ),
-        (
-            get("value_relation"),
-            FeatureNeeds(FeatureRequest(value=layers(2)), FeatureRequest(value=layers(4))),
-        ),
-        (
-            get("hidden_cls"),
-            FeatureNeeds(FeatureRequest(hidden=layers(2)), FeatureRequest(hidden=layers(4))),
-        ),
-        (
-            get("hidden_concat"),
-            FeatureNeeds(
-                FeatureRequest(hidden=layers(1, 2)), FeatureRequest(hidden=layers(1, 2, 3, 4))
-            ),
-        ),
-        (
-            get("pearson"),
-            FeatureNeeds(FeatureRequest(scores=layers(2)), FeatureRequest(scores=layers(4))),
-        ),
-    ],
-    ids=str,
-)
-def test_term_needs_what_its_equation_names(term: Term, expected: FeatureNeeds) -> None:
-    assert term.needs(STUDENT, TEACHER) == expected
+@pytest.mark.parametrize("label", EXAMPLES)
+def test_term_needs_what_its_equation_names(label: str) -> None:
+    example = EXAMPLES[label]
+    expected = FeatureNeeds(example.student, example.teacher)
+    assert example.term.needs(STUDENT, TEACHER) == expected
 
 
 def names_of(request: FeatureRequest) -> set[tuple[str, int]]:
@@ -204,9 +131,9 @@ def names_of(request: FeatureRequest) -> set[tuple[str, int]]:
     return asked | {(kind, 0) for kind in ("logits", "token_logits") if getattr(request, kind)}
 
 
-@pytest.mark.parametrize("label", every_term())
+@pytest.mark.parametrize("label", EXAMPLES)
 def test_term_uses_all_it_needs_and_nothing_else(label: str, float64: None) -> None:
-    term = every_term()[label]
+    term = EXAMPLES[label].term
     batch = packed()
     needs = term.needs(STUDENT, TEACHER)
     student = features(STUDENT, batch, 1)
@@ -311,9 +238,9 @@ def test_needs_of_models_that_do_not_fit_are_refused(
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("label", sorted(set(ORIGINAL) - {"mlm"}))
+@pytest.mark.parametrize("label", [label for label, example in EXAMPLES.items() if example.teacher])
 def test_term_that_needs_a_teacher_refuses_to_go_without(label: str) -> None:
-    term = every_term()[label]
+    term = EXAMPLES[label].term
     assert term.needs_teacher
     with pytest.raises(InputError, match="found no teacher"):
         term.needs(STUDENT, None)

@@ -17,12 +17,9 @@ from hypothesis import strategies as st
 from kdjax.objectives import Features, Term, get
 from tests.objectives.examples import (
     LENGTH,
-    MAPPED,
-    ORIGINAL,
     STUDENT,
     TEACHER,
     batch_of,
-    every_term,
     features,
     graded,
     groups,
@@ -30,17 +27,16 @@ from tests.objectives.examples import (
     padded,
     params_of,
 )
+from tests.objectives.terms import EXAMPLES, MAPPED
 
-TERMS = {label: term for label, term in every_term().items() if label not in MAPPED}
-POSITIONAL = [label for label in ORIGINAL if label in TERMS and label not in ("mlm", "logit")]
+TERMS = {label: example.term for label, example in EXAMPLES.items() if label not in MAPPED}
+POSITIONAL = [
+    label
+    for label in TERMS
+    if EXAMPLES[label].variant == "original" and not EXAMPLES[label].student.logits
+]
+"""Original terms that look at positions, not at slots."""
 VECTORS = ("query", "key", "value")
-
-NOT_ZERO = frozenset(
-    {"mlm", "mlm bui2024", "logit bui2024", "pearson bui2024", "hidden_mse", "hidden_concat"}
-)
-"""Terms that are not 0 where student and teacher are equal: those without a teacher, a
-cross-entropy, correlations of padded rows (0 in the published code), and projections, unless they
-are the identity."""
 
 
 def example(
@@ -83,7 +79,7 @@ def test_gradients_are_differences_of_the_loss(label: str, float64: None) -> Non
 
 
 @pytest.mark.parametrize(
-    "label", [label for label in TERMS if label not in NOT_ZERO and "layer" not in label]
+    "label", [label for label in TERMS if EXAMPLES[label].zero_if_equal and "layer" not in label]
 )
 def test_student_that_equals_its_teacher_has_no_loss_and_no_gradient(
     label: str, float64: None

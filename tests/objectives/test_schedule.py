@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kdjax.config import Schedule
 from kdjax.errors import InputError
-from kdjax.objectives.schedule import current, is_zero, read, value
+from kdjax.objectives.schedule import is_zero, read_schedule, schedule_value, value_at_step
 
 POINTS = ((0.25, 4.0), (0.5, 1.0), (0.75, 2.0))
 
@@ -32,36 +32,42 @@ def test_value_between_points_follows_the_shape(shape: Any, between: dict[float,
     # Before the first point and after the last the value stays.
     outside = {0.0: 4, 0.2: 4, 0.9: 2, 1.0: 2}
     for budget_fraction, expected in {**outside, **dict(POINTS), **between}.items():
-        assert float(value(setting, budget_fraction)) == pytest.approx(expected, rel=1e-6), (
-            budget_fraction
-        )
+        assert float(schedule_value(setting, budget_fraction)) == pytest.approx(
+            expected, rel=1e-6
+        ), budget_fraction
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "step"])
 def test_value_at_a_point_is_exact_also_when_traced_in_float32(shape: Any) -> None:
     points = tuple((share, 3.0 - share) for share in (0.0, 0.1, 0.3, 0.7, 0.9))
-    traced = jax.jit(lambda budget_fraction: value(Schedule(shape, points), budget_fraction))
+    traced = jax.jit(
+        lambda budget_fraction: schedule_value(Schedule(shape, points), budget_fraction)
+    )
     for share, number in points:
         # A traced schedule and a plain one must not differ by a rounding at a point.
-        for computed in (traced(np.float32(share)), value(Schedule(shape, points), share)):
+        for computed in (traced(np.float32(share)), schedule_value(Schedule(shape, points), share)):
             assert computed == np.float32(number)
             assert computed.dtype == np.float32
             assert computed.shape == ()
 
 
 def test_value_of_a_plain_number_is_constant() -> None:
-    assert value(3, 0.5) == 3
-    assert isinstance(value(3, 0.5), float)
+    assert schedule_value(3, 0.5) == 3
+    assert isinstance(schedule_value(3, 0.5), float)
 
 
 def test_current_without_budget_fraction_is_at_the_beginning() -> None:
     rising = Schedule("linear", ((0.0, 1.0), (1.0, 5.0)))
-    assert current(rising, {}) == 1
-    assert current(rising, {"budget_fraction": np.float32(0.5)}) == 3
+    assert value_at_step(rising, {}) == 1
+    assert value_at_step(rising, {"budget_fraction": np.float32(0.5)}) == 3
 
 
 def test_value_of_one_point_is_constant() -> None:
-    assert [float(value(Schedule("linear", ((0.5, 7.0),)), at)) for at in (0, 0.5, 1)] == [7, 7, 7]
+    assert [float(schedule_value(Schedule("linear", ((0.5, 7.0),)), at)) for at in (0, 0.5, 1)] == [
+        7,
+        7,
+        7,
+    ]
 
 
 @st.composite
@@ -103,16 +109,16 @@ def test_is_zero_of_a_plain_number() -> None:
 
 
 def test_read_takes_numbers_and_schedules_of_a_recipe() -> None:
-    assert read(2, "weight") == 2.0
+    assert read_schedule(2, "weight") == 2.0
     expected = Schedule("cosine", ((0.0, 1.0), (1.0, 0.0)))
     # A schedule is read as itself, so that a config can be read twice.
     assert (
-        read({"shape": "cosine", "points": [[0, 1], [1, 0]]}, "weight")
+        read_schedule({"shape": "cosine", "points": [[0, 1], [1, 0]]}, "weight")
         == expected
-        == read(expected, "weight")
+        == read_schedule(expected, "weight")
     )
-    assert read({"points": [[0, 1]]}, "weight").shape == "linear"
-    assert hash(read(Schedule("linear", [[0, 1]]), "weight")) == hash(
+    assert read_schedule({"points": [[0, 1]]}, "weight").shape == "linear"
+    assert hash(read_schedule(Schedule("linear", [[0, 1]]), "weight")) == hash(
         Schedule("linear", ((0.0, 1.0),))
     )
 
@@ -153,10 +159,10 @@ def test_read_takes_numbers_and_schedules_of_a_recipe() -> None:
 )
 def test_read_of_neither_a_number_nor_a_schedule_is_refused(setting: Any, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        read(setting, "T", positive=True)
+        read_schedule(setting, "T", positive=True)
 
 
 def test_read_takes_zero_where_it_need_not_be_positive() -> None:
-    assert read(0, "weight") == 0
+    assert read_schedule(0, "weight") == 0
     with pytest.raises(InputError, match="weight is -1, expected a number of at least 0"):
-        read(-1, "weight")
+        read_schedule(-1, "weight")

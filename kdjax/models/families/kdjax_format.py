@@ -10,7 +10,7 @@ from typing import Any
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError, nearest
 from kdjax.models.families.naming import DottedPaths
-from kdjax.models.families.stored_class import number
+from kdjax.models.families.stored_class import check_config_number
 from kdjax.storage import typed_json
 
 MODEL_TYPE = "kdjax"
@@ -60,13 +60,13 @@ def _checked_setting(known: dataclasses.Field[Any], value: Any, what: str) -> An
     """
     # Sizes have no default and are integers.
     if known.default is dataclasses.MISSING:
-        return number(value, 1, what)
+        return check_config_number(value, 1, what)
     if known.default is None and value is None:
         return None
     if known.default is None:
-        return number(value, 0.0, what)
+        return check_config_number(value, 0.0, what)
     if not isinstance(known.default, (str, bool)):
-        return number(value, known.default, what)
+        return check_config_number(value, known.default, what)
     kind = type(known.default)
     if not isinstance(value, kind):
         raise InputError(f"{what} is {value!r:.80}, expected a {kind.__name__}")

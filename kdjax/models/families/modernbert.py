@@ -15,7 +15,7 @@ from kdjax.config import ModelConfig
 from kdjax.config.families import FAMILIES
 from kdjax.errors import InputError
 from kdjax.models.families.naming import Naming, Part
-from kdjax.models.families.stored_class import Settings, StoredClass, number
+from kdjax.models.families.stored_class import Settings, StoredClass, check_config_number
 
 _GLOBAL = "full_attention"
 _LOCAL = "sliding_attention"
@@ -51,7 +51,7 @@ def _read(raw: Mapping[str, Any], where: object) -> Settings:
             f"{where}: classifier_activation is {raw.get('classifier_activation')!r:.80}, expected "
             "the hidden_activation"
         )
-    embedding_dropout = number(
+    embedding_dropout = check_config_number(
         raw.get("embedding_dropout", 0.0), 0.0, f"{where}: embedding_dropout"
     )
     if embedding_dropout != raw.get("mlp_dropout", 0.0):
@@ -61,8 +61,8 @@ def _read(raw: Mapping[str, Any], where: object) -> Settings:
 
 def _read_layers(raw: Mapping[str, Any], where: object) -> Settings:
     """Return the window, and every how many layers one has none."""
-    window = number(raw.get("local_attention", 128), 128, f"{where}: local_attention")
-    every = number(
+    window = check_config_number(raw.get("local_attention", 128), 128, f"{where}: local_attention")
+    every = check_config_number(
         raw.get("global_attn_every_n_layers", 3), 3, f"{where}: global_attn_every_n_layers"
     )
     layer_types = raw.get("layer_types")
@@ -120,7 +120,7 @@ def _read_rotations(raw: Mapping[str, Any], where: object) -> Settings:
         # As transformers: a null under the older name is none.
         older = raw.get(older_name)
         base = parameters.get("rope_theta", default if older is None else older)
-        bases[ours] = number(base, default, f"{where}: {older_name}")
+        bases[ours] = check_config_number(base, default, f"{where}: {older_name}")
     return bases
 
 

@@ -173,7 +173,7 @@ class StoredClass:
             if ours == "pad_token_id":
                 settings[ours] = self._padding_token(value, where)
             else:
-                settings[ours] = number(value, unsaid, f"{where}: {theirs}")
+                settings[ours] = check_config_number(value, unsaid, f"{where}: {theirs}")
         width = settings["width"]
         embedding_width = raw.get("embedding_size") or width
         if embedding_width != width:
@@ -190,7 +190,7 @@ class StoredClass:
         """Return the padding token's id.
 
         Raises:
-            InputError: it is no id.
+            InputError: pad_token_id is no whole number of at least 0.
         """
         # A model may have none, where nothing is counted from it.
         if value is None and not self.offset_positions:
@@ -225,7 +225,7 @@ class StoredClass:
         )
 
 
-def number(value: Any, default: Any, what: str) -> int | float:
+def check_config_number(value: Any, default: Any, what: str) -> int | float:
     """Return a setting of config.json, checked to be of the kind of its default.
 
     Raises:

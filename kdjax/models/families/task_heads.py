@@ -83,7 +83,7 @@ def check_head_exportable(config: ModelConfig, pool: Pooling) -> None:
         pool: what the head reads of the last layer.
 
     Raises:
-        InputError: none does; what stands in its way, and which could.
+        InputError: no class does; the message says what stands in its way, and which could.
     """
     transformers_classes.check_exportable(config)
     stored = transformers_classes.class_of(config)

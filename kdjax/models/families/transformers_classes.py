@@ -63,7 +63,8 @@ def check_exportable(config: ModelConfig) -> None:
     """Check that a class of transformers computes a model.
 
     Raises:
-        InputError: none does; what the nearest one would have in place of the model's settings.
+        InputError: no class computes it; the message says what the nearest one would have in place
+            of the model's settings.
     """
     if class_of(config) is not None:
         return

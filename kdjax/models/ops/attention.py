@@ -171,9 +171,9 @@ def attention_in_heads(
 ) -> tuple[jax.Array, jax.Array]:
     """Compute context and scores of each head.
 
-    Of arrays `[B, H, L, L]` the backward pass keeps the softmax's numerators alone. Denominators
-    are divided out of the products' other sides, which are smaller (as Dao et al. 2022, arXiv
-    2205.14135).
+    One array of numbers `[B, H, L, L]` is stored for the backward pass, the softmax's numerators.
+    Denominators are divided out of the products' other sides, which are smaller (as Dao et al.
+    2022, arXiv 2205.14135).
 
     Args:
         query, key, value: `[B, H, L, d]`.

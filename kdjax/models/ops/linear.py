@@ -42,7 +42,7 @@ def linear_each(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> l
         biases: vector b of each layer, `[E]`; None for all: there are none.
 
     Returns:
-        Of each layer `[..., E]`.
+        Each layer's result, `[..., E]`.
     """
     if dispatch.layers_are_split():
         # The parts of one product would have to be laid out anew.

@@ -20,7 +20,7 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.config import Schedule
 from kdjax.data.mask_rate import MaskRate
-from kdjax.objectives.schedule import value
+from kdjax.objectives.schedule import schedule_value
 from kdjax.training.phase import Phase
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
@@ -142,7 +142,7 @@ class MetricsRecorder:
         # On the host: the devices are busy with the next step.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             for key, schedule in schedules.items():
-                weight = value(schedule, step.schedule_inputs.budget_fraction)
+                weight = schedule_value(schedule, step.schedule_inputs.budget_fraction)
                 weights[f"weight/{key}"] = float(weight)
         return weights
 

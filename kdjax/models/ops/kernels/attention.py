@@ -227,7 +227,7 @@ def _backward(segments: Any, *refs: Any, settings: AttentionSettings) -> None:
             grad = grad_context[n, :, h * d : (h + 1) * d]
             probs = _probs(_scores(query, key), masked)
             grad_probs = drop(dot(grad, value, X_YT), h)
-            # Of the softmax: a row's gradient loses its mean under the probabilities.
+            # The softmax: a row's gradient loses its mean under the probabilities.
             mean = jnp.sum(probs * grad_probs, axis=1, keepdims=True)
             grad_scores = probs * (grad_probs - mean)
             if grad_scores_out:
