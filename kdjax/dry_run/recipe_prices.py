@@ -24,6 +24,7 @@ from kdjax.data.corpus import Corpus, apply_regime
 from kdjax.dry_run.minimal_pairs import known_pairs, pairs_cost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
+from kdjax.storage.typed_json import to_plain
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
@@ -91,7 +92,7 @@ def _arm_rows(
     for phase, step_price, reached in zip(arm.phases, step_prices, reach, strict=True):
         rows.append(
             {
-                **step_price.to_json(),
+                **to_plain(step_price),
                 "charged": budget.charges(step_price.parts()),
                 "until": phase.until,
                 "batch": phase.batch_shape(batch_shape).batch_size,

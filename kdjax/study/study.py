@@ -14,6 +14,7 @@ from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError, counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.artifacts.commits import pinned, stored_commits
 from kdjax.study.artifacts.corpus import refuse_repeated_text
 from kdjax.study.artifacts.inputs import check_inputs
@@ -150,7 +151,7 @@ class Study:
             {
                 "corpus": artifacts.corpus.digest,
                 "teachers": [teacher.facts for teacher in artifacts.teachers],
-                "costs": {name: cost.to_json() for name, cost in self.costs.items()},
+                "costs": to_plain(self.costs),
                 "texts": {name: text.digest for name, text in artifacts.held_out_texts.items()},
                 "minimal pairs": {pairs.name: pairs.digest for pairs in artifacts.minimal_pairs},
             }

@@ -17,6 +17,7 @@ from kdjax.budget.journal import read
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
+from kdjax.storage.typed_json import to_plain
 from kdjax.training import stopwatch
 from kdjax.training.checksum import sha256
 from kdjax.training.outcome import Outcome
@@ -324,4 +325,4 @@ def test_journal_has_restart_and_ends_with_result(tmp_path: Path) -> None:
     assert entries[-1]["params_sha256"] == outcome.params_sha256
     assert entries[-1]["sha256"] == outcome.journal_sha256
     assert entries[-1]["ledger"]["spent"] == outcome.ledger.spent
-    assert entries[0]["prices"] == [price(phase(), tiny.SHAPE).to_json()]
+    assert entries[0]["prices"] == [to_plain(price(phase(), tiny.SHAPE))]
