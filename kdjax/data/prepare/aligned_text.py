@@ -171,9 +171,9 @@ def align_documents(
         sizes = np.bincount(aligned.student)
         teacher_sizes = np.bincount(aligned.teacher)
         cuts = cut_words(sizes.tolist(), teacher_sizes.tolist(), room, teacher_room)
-        taken = sum(stop - start for start, stop in cuts)
-        words += taken
-        left_out += len(sizes) - taken
+        word_count = sum(stop - start for start, stop in cuts)
+        words += word_count
+        left_out += len(sizes) - word_count
 
         # First tokens of the words, and where the last one ends
         tokens = np.array(spans.ids, student_format.token_dtype)

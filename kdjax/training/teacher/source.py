@@ -272,13 +272,13 @@ def _forward_of_words(
     params: Any,
     batch: Batch,
 ) -> Features:
-    """Compute the hidden states of a teacher that reads tokens of its own, of each aligned word."""
-    own = {name: batch[f"{OWN_TOKENS}{name}"] for name in _TOKEN_FIELDS}
-    features = forward(teacher, params, own, request, compute=compute)
+    """Compute the hidden states of a teacher that reads tokens of its teacher_batch, of each aligned word."""
+    teacher_batch = {name: batch[f"{OWN_TOKENS}{name}"] for name in _TOKEN_FIELDS}
+    features = forward(teacher, params, teacher_batch, request, compute=compute)
     count = batch["words"].shape[1]
     hidden = {}
     for layer, x in features.hidden.items():
-        hidden[layer] = word_means(x, own["words"], count)
+        hidden[layer] = word_means(x, teacher_batch["words"], count)
     return Features(hidden=hidden)
 
 
