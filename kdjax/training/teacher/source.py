@@ -272,7 +272,7 @@ def _forward_of_words(
     params: Any,
     batch: Batch,
 ) -> Features:
-    """Compute the hidden states of a teacher that reads tokens of its teacher_batch, of each aligned word."""
+    """Compute the hidden states of a teacher that reads tokens of its own, of each aligned word."""
     teacher_batch = {name: batch[f"{OWN_TOKENS}{name}"] for name in _TOKEN_FIELDS}
     features = forward(teacher, params, teacher_batch, request, compute=compute)
     count = batch["words"].shape[1]
