@@ -367,8 +367,7 @@ def _without_fsdp(shardings: Any) -> Any:
 
 def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:
     """Return a spec of parameters without splits over any other mesh axis."""
-    new_axes = {kept_axis: kept_axis}
-    return PartitionSpec(*[new_axes.get(axis) for axis in spec])
+    return PartitionSpec(*[axis if axis == kept_axis else None for axis in spec])
 
 
 def _matches(name: str, pattern: str) -> bool:

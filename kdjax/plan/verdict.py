@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdjax.plan.phrases import say
+from kdjax.plan.phrases import CHECK, FIT, LAWS, say
 from kdjax.plan.ranking import RankedRange, Ranking, against_baseline, at, ranked_ranges
 from kdjax.plan.schema import (
     ComparedAt,
@@ -178,9 +178,9 @@ def sources(plan: Plan) -> dict[str, list[str]]:
         by_fit = _of_fit(fitted)
         by_check = _of_check(fitted)
     return {
-        "Fit of this pilot": by_fit,
-        "Check on held-out budgets": by_check,
-        "Published laws": [f"{PRIOR}.", *of_prior(plan)],
+        FIT: by_fit,
+        CHECK: by_check,
+        LAWS: [f"{PRIOR}.", *of_prior(plan)],
     }
 
 

@@ -141,10 +141,16 @@ class Preparation:
                 "special": dataclasses.asdict(self.teacher_tokenizer.special),
                 "seq_len": self.config.own_seq_len,
             }
+        # One that is still to be trained is not known yet.
+        tokenizer_sha256 = None
+        special = None
+        if self.tokenizer is not None:
+            tokenizer_sha256 = self.tokenizer.sha256
+            special = dataclasses.asdict(self.tokenizer.special)
         return {
             "version": VERSION,
-            "tokenizer_sha256": self.tokenizer.sha256 if self.tokenizer is not None else None,
-            "special": dataclasses.asdict(self.tokenizer.special) if self.tokenizer else None,
+            "tokenizer_sha256": tokenizer_sha256,
+            "special": special,
             "sources": dict(zip(map(str, self.sources), digests, strict=True)),
             "settings": settings,
         }
