@@ -140,7 +140,7 @@ def test_scan_microbatches_and_remat_on_mesh_equal_one_device() -> None:
     assert plain.phase.needs.student.ranges(2) == [range(1, 3)]
     compute = ComputeConfig(remat="full", scan=True)
     looped = Program(
-        plain.phase, SHAPE, Layout.of(MeshConfig(2, 2, 2)), microbatches=2, compute=compute
+        plain.phase, SHAPE, Layout.of(MeshConfig(2, 2, 2)), grad_accum_steps=2, compute=compute
     )
     check_same(stepped(looped), stepped(plain), started(plain))
 

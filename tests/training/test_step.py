@@ -23,7 +23,7 @@ from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays
 from kdjax.training.partition import flatten, partition
 from kdjax.training.phase import BatchShape, Phase
-from kdjax.training.phase_price import REFERENCE_BITS, price
+from kdjax.training.phase_price import REFERENCE_DROPOUT, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs, State, init_state
 from tests import tiny
@@ -195,7 +195,7 @@ def test_step_equals_reference_program(name: str) -> None:
     state = init_state(params, trainable.transformation, 3)
 
     def stepped() -> Any:
-        step = jax.jit(trainable.build_step(bits=REFERENCE_BITS))
+        step = jax.jit(trainable.build_step(dropout_impl=REFERENCE_DROPOUT))
         after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
         return jax.tree.map(np.subtract, params, after.params), metrics
 
