@@ -59,6 +59,6 @@ def _upfront(artifacts: AuditedArtifacts, arm: Arm, stored: Mapping[str, int]) -
         recorded = stored.get("teacher_cache", 0)
         upfront["teacher_cache"] = recorded if recorded in shares else shares[0]
     if arm.needs_teacher and artifacts.teacher:
-        cost = TeacherCost.of_facts(artifacts.teacher).charged_to(arm)
+        cost = TeacherCost.from_facts(artifacts.teacher).charged_to(arm)
         upfront["teacher_training"] = per_run_share(cost, study.config.budget.students)
     return upfront

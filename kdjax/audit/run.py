@@ -279,7 +279,7 @@ class RunAudit:
             return
         recorded = branches[0]["shared"]
         ledger = from_plain(Ledger, branches[0]["ledger"], f"{path}: ledger")
-        shared = SharedSteps.of(recorded["study"], ledger, recorded["trunk_sha256"])
+        shared = SharedSteps.from_ledger(recorded["study"], ledger, recorded["trunk_sha256"])
         for place, value in (
             (path, result.get("shared")),
             (path.with_name(journal.NAME), recorded),

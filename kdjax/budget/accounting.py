@@ -52,7 +52,7 @@ class Budget:
     clock: tuple[str, ...] = ("compute", "input")
 
     @staticmethod
-    def of(config: BudgetConfig) -> Budget:
+    def from_config(config: BudgetConfig) -> Budget:
         """Make the budget of a recipe.
 
         Raises:

@@ -66,7 +66,7 @@ def _arm_rows(
 ) -> list[dict[str, Any]]:
     """Return a row for each phase of an arm."""
     batch_shape = batch_shape_of(config)
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     step_prices = [price(phase, phase.batch_shape(batch_shape)) for phase in arm.phases]
 
     # What a row of this arm has besides its price.
@@ -125,7 +125,7 @@ def _reach(
         teacher = cost_by_recipe(config)
     sequences = corpus.sequences("train") if corpus is not None else 0
     upfront = upfront_charges(config, arms, arm, sequences, teacher)
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     rows = []
     for span in arm.schedule_phases(budget, step_prices, batch_shape_of(config), upfront):
         tokens = span.steps * span.tokens_per_step

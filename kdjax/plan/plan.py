@@ -236,7 +236,7 @@ def _budgets(config: Config, runs: Sequence[forecast.PilotRun]) -> list[float]:
             f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to "
             "forecast for"
         )
-    largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
+    largest = max((run.flops for run in runs), default=Budget.from_config(config.budget).amount)
     return [times * largest for times in BEYOND]
 
 

@@ -25,7 +25,7 @@ PRIOR = say("prior")
 
 def headline(plan: Plan) -> str:
     """Return the sentence on who is forecast to lead at which budgets, and what is extrapolated."""
-    fitted = FittedPlan.of(plan)
+    fitted = FittedPlan.from_plan(plan)
     if fitted is None:
         return say("plan_no_pilot")
 
@@ -171,7 +171,7 @@ def difference(point: ComparedAt) -> str:
 
 def sources(plan: Plan) -> dict[str, list[str]]:
     """Return the sentences on each source: the pilot's fit, its check, and published laws."""
-    fitted = FittedPlan.of(plan)
+    fitted = FittedPlan.from_plan(plan)
     by_fit = [say("fit_none")]
     by_check = [say("check_none")]
     if fitted is not None:

@@ -176,15 +176,15 @@ def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> 
 
 
 def test_budget_of_no_kind_two_kinds_or_no_amount_is_refused() -> None:
-    assert Budget.of(BudgetConfig(flops=1.5e12)) == Budget("flops", 1_500_000_000_000)
-    assert Budget.of(BudgetConfig(hours=0.5, clock=("compute", "compile"))).clock == (
+    assert Budget.from_config(BudgetConfig(flops=1.5e12)) == Budget("flops", 1_500_000_000_000)
+    assert Budget.from_config(BudgetConfig(hours=0.5, clock=("compute", "compile"))).clock == (
         "compute",
         "compile",
     )
     with pytest.raises(
         InputError, match=r"budget is not set, expected one of budget.flops, budget.tokens"
     ):
-        Budget.of(BudgetConfig())
+        Budget.from_config(BudgetConfig())
     with pytest.raises(
         InputError, match=r"budget.flops 1e.12 and budget.hours 2 are both set, expected one of"
     ):

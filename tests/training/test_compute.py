@@ -50,7 +50,11 @@ def phase() -> Phase:
 def program(version: str) -> Program:
     devices, grad_accum_steps, compute = VERSIONS[version]
     return program_of(
-        phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), grad_accum_steps, compute
+        phase(),
+        tiny.SHAPE,
+        Layout.from_config(devices=jax.devices()[:devices]),
+        grad_accum_steps,
+        compute,
     )
 
 

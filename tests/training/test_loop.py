@@ -41,7 +41,7 @@ def phase(learning_rate: float = LEARNING_RATE) -> Phase:
 @functools.cache
 def compiled() -> Program:
     """Compile the phase; one program serves every learning rate."""
-    return Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    return Program(phase(), tiny.SHAPE, Layout.from_config(devices=jax.devices()[:1]))
 
 
 def run(

@@ -45,7 +45,7 @@ def compiled(devices: int, grad_accum_steps: int) -> Program:
     return Program(
         phase(),
         tiny.SHAPE,
-        Layout.of(devices=jax.devices()[:devices]),
+        Layout.from_config(devices=jax.devices()[:devices]),
         grad_accum_steps=grad_accum_steps,
     )
 
@@ -141,4 +141,6 @@ def test_batch_that_microbatches_do_not_divide_is_refused() -> None:
         InputError,
         match=r"multiple of the 2 parts the mesh splits it into times train\.grad_accum_steps, 3",
     ):
-        Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:2]), grad_accum_steps=3)
+        Program(
+            phase(), tiny.SHAPE, Layout.from_config(devices=jax.devices()[:2]), grad_accum_steps=3
+        )

@@ -51,7 +51,7 @@ def stepped(
 def compiled(
     mesh: tuple[int, int, int], grad_accum_steps: int, *, scan: bool, layers: int
 ) -> Program:
-    layout = Layout.of(MeshConfig(*mesh), jax.devices()[: int(np.prod(mesh))])
+    layout = Layout.from_config(MeshConfig(*mesh), jax.devices()[: int(np.prod(mesh))])
     compute = ComputeConfig(scan=scan)
     return Program(
         phase(layers), tiny.SHAPE, layout, grad_accum_steps=grad_accum_steps, compute=compute

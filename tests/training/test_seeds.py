@@ -70,7 +70,7 @@ def phase() -> Phase:
 def compiled(
     seeds: int, of: Phase | None = None, devices: int = 1, grad_accum_steps: int = 1
 ) -> Program:
-    layout = Layout.of(devices=jax.devices()[:devices])
+    layout = Layout.from_config(devices=jax.devices()[:devices])
     return program_of(of or phase(), tiny.SHAPE, layout, grad_accum_steps, lanes=seeds)
 
 

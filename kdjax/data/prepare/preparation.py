@@ -68,7 +68,7 @@ class Preparation:
     teacher_tokenizer: TextTokenizer | None = None
 
     @classmethod
-    def of(
+    def from_config(
         cls, config: DataConfig, tokenizer: Path | None, out: Path, *, held_out: bool = False
     ) -> Preparation:
         """Find the text and the tokenizer that the settings ask for.
@@ -101,7 +101,7 @@ class Preparation:
         blocks = BlockSettings(out, tokenizer or out / TOKENIZER, digest, config.seq_len, teacher)
         return cls(
             expanded,
-            ReadSettings.of(config),
+            ReadSettings.from_config(config),
             validation,
             config.shard_documents,
             read,

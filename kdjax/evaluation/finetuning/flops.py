@@ -78,7 +78,7 @@ class TaskFlops:
     step: Polynomial
     forward: Polynomial
 
-    def of(self, work: Work) -> int:
+    def total(self, work: Work) -> int:
         """Return the FLOPs of all steps and scoring batches."""
         return self.step.total(work.steps) + self.forward.total(work.passes)
 
