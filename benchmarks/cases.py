@@ -204,7 +204,7 @@ class Kdjax:
             teacher: all of the teacher's parameters.
             batches: batches on the host.
         """
-        layout = Layout.of(devices=jax.devices()[:1])
+        layout = Layout.from_config(devices=jax.devices()[:1])
         self.program = Program(case.phase, case.shape, layout, compute=case.compute)
         self.state = self.program.start(params, seed=0)
         self.teacher = self.program.place_teacher(teacher)

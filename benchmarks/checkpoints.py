@@ -45,7 +45,9 @@ def row(size: str, saves: int, directory: Path) -> list[str]:
     student = zoo.get(size)
     (phase,) = resolve("scratch", ArmConfig(), student, student, OptimizerConfig()).phases
     params = {"model": models.init(student, 0).params, "objective": phase.init_objective(0)}
-    state = jax.device_put(init_state(params, phase.transformation, 0), Layout.of().replicated)
+    state = jax.device_put(
+        init_state(params, phase.transformation, 0), Layout.from_config().replicated
+    )
     # Nothing may be left to do for the device when the clock starts.
     jax.block_until_ready(state)
 

@@ -169,7 +169,7 @@ def rates_of(steps: int) -> list[float]:
 
 def compiled(case: Case) -> Program:
     """Compile an arm's step for one device."""
-    layout = Layout.of(devices=jax.devices()[:1])
+    layout = Layout.from_config(devices=jax.devices()[:1])
     return Program(case.phase, case.shape, layout, compute=case.compute)
 
 

@@ -134,7 +134,7 @@ def lanes_row(step_key: StepKey, task: Task, name: str, count: int, options: Any
 def rows_per_second(step_key: StepKey, task: Task, longest: int) -> float:
     """Return how many rows a second an epoch takes, by its second run."""
     step_key = dataclasses.replace(step_key)
-    order = Order.of(task.train, BATCH, longest)
+    order = Order.from_split(task.train, BATCH, longest)
     spec = TrialSpec(Setting(1e-4, BATCH, 1, order.steps_per_epoch), 0)
     params = models.init(step_key.model, 0).params
     seconds = 0.0
@@ -148,7 +148,7 @@ def rows_per_second(step_key: StepKey, task: Task, longest: int) -> float:
 
 def buckets_row(step_key: StepKey, task: Task, name: str) -> list[str]:
     """Measure an epoch of rows in buckets, and of rows padded to one length."""
-    order = Order.of(task.train, BATCH, FIXED)
+    order = Order.from_split(task.train, BATCH, FIXED)
     tokens = sum(bucket.length * len(bucket.rows) for bucket in order.buckets)
     in_buckets = rows_per_second(step_key, task, FIXED)
     # Rows as long as the longest may be, padding included.
@@ -185,7 +185,7 @@ def main() -> None:
     device = jax.devices()[0].device_kind
     print(f"{device}, JAX {jax.__version__}, {options.dtype}\n")
 
-    layout = Layout.of(devices=jax.devices()[:1])
+    layout = Layout.from_config(devices=jax.devices()[:1])
     task = sentences(max(options.rows, 1000), options.vocab)
     recipes = {}
     for name in options.models:

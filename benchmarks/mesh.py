@@ -50,7 +50,9 @@ SHAPE = BatchShape(batch_size=16, seq_len=64, max_predictions=10)
 def measure(mesh: tuple[int, int, int]) -> tuple[Program, Any, float]:
     """Return the program, the parameters after one step, and the loss."""
     (phase,) = resolve("logit", ArmConfig(), STUDENT, TEACHER, OptimizerConfig()).phases
-    program = Program(phase, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)]))
+    program = Program(
+        phase, SHAPE, Layout.from_config(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
+    )
     teacher = program.place_teacher(models.init(TEACHER, 1).params)
     state = program.start(models.init(STUDENT, 0).params, seed=0)
     # Neither dropout nor the batch differs between layouts, and so the result may not either.

@@ -96,7 +96,7 @@ def main() -> None:
 
     (arm_phase,) = resolve("scratch", ArmConfig(), STUDENT, None, OptimizerConfig()).phases
     stream = cases.Same(cases.batch(SHAPE, STUDENT.vocab_size, 0), SHAPE.batch_size)
-    program = Program(arm_phase, SHAPE, Layout.of())
+    program = Program(arm_phase, SHAPE, Layout.from_config())
     phase = CompiledPhase(arm_phase, program, price(arm_phase, SHAPE), stream)
     writing, size, reading = record_cost(phase)
     print(

@@ -96,7 +96,7 @@ class Seeds:
 
 def compile_seeds(phase: Phase, seeds: int, lanes: int, compute: ComputeConfig) -> Seeds:
     """Compile the step of so many lanes, and start all seeds in groups of as many."""
-    layout = Layout.of(devices=jax.devices()[:1])
+    layout = Layout.from_config(devices=jax.devices()[:1])
     program = Program(phase, SHAPE, layout, compute=compute, lanes=lanes)
     teacher = program.place_teacher(models.init(TEACHER, 0).params)
     groups = [range(first, first + lanes) for first in range(0, seeds, lanes)]

@@ -191,7 +191,7 @@ def trained(
     # The preset of `scratch` would choose these two itself.
     arm = ArmConfig(student={"norm": config.norm, "embedding_norm": config.embedding_norm})
     (phase,) = resolve("scratch", arm, config, config, optimizer).phases
-    program = program_of(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
+    program = program_of(phase, SHAPE, Layout.from_config(devices=jax.devices()[:1]))
     stream = runs.training_batches(text.corpus, SHAPE, seed)
     spec = runs.run_spec(
         CompiledPhase(phase, program, price(phase, SHAPE), stream),

@@ -92,7 +92,7 @@ def child(pair: str, arm: str) -> Iterator[None]:
     case = Case(arm, models, BatchShape(16, models.length, models.slots))
     assert case.price.total > 0
     yield
-    program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]))
+    program = Program(case.phase, case.shape, Layout.from_config(devices=jax.devices()[:1]))
     yield
     state = program.start(case.student_params, seed=0)
     teacher = program.place_teacher(case.teacher_params)

@@ -90,7 +90,7 @@ class KdjaxEpoch:
 
     def step(self) -> None:
         """Train an epoch."""
-        layout = Layout.of(devices=jax.devices()[:1])
+        layout = Layout.from_config(devices=jax.devices()[:1])
         step_key = step_key_of(EncoderSetup(self.config, layout), self.task, self.settings)
         spec = TrialSpec(fixed_setting(self.task, self.settings, self.config.max_positions), 0)
         warmup = self.settings.warmup
@@ -105,7 +105,7 @@ class KdjaxEpoch:
     def shapes(self) -> list[tuple[int, int]]:
         """Return (B, L) of each batch of an epoch."""
         batch_size = self.settings.batch_size
-        order = Order.of(self.task.train, batch_size, self.config.max_positions)
+        order = Order.from_split(self.task.train, batch_size, self.config.max_positions)
         steps = order.iterate([0], 0, order.steps_per_epoch)
         return [(batch_size, step.length) for step in steps]
 

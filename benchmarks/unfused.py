@@ -43,7 +43,7 @@ class Unfused:
             fused: the fused step, which places everything.
         """
         phase = case.phase
-        layout = Layout.of(devices=jax.devices()[:1])
+        layout = Layout.from_config(devices=jax.devices()[:1])
         compute = case.compute
         self._batches = [fused.place(host_batch) for host_batch in batches]
         self._state = fused.start(params, seed=0)

@@ -351,7 +351,7 @@ def train(
     if out is not None:
         out = local_path(out, "out")
     settings = replace(settings, batch_size=batch_size)
-    layout = Layout.of(settings.mesh)
+    layout = Layout.from_config(settings.mesh)
     batch_shape = BatchShape(batch_size, data.settings.seq_len, data.settings.max_predictions)
     _check_vocabulary(arm, data)
 

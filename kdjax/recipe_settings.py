@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 import textwrap
@@ -82,7 +83,11 @@ def beginning_with(beginnings: Sequence[str]) -> list[Setting]:
     Args:
         beginnings: whole parts of names; where a name has NAME or N, anything stands for it.
     """
-    return [setting for setting in settings() if any(_begins(setting, b) for b in beginnings)]
+    matching = []
+    for setting in settings():
+        if any(_begins(setting, beginning) for beginning in beginnings):
+            matching.append(setting)
+    return matching
 
 
 def overview(beginnings: Sequence[str], width: int) -> list[str]:
@@ -123,7 +128,7 @@ def look_up(words: str) -> list[Setting]:
     if not matching:
         matching = [setting for setting in settings() if name in setting.name]
     if not matching or not name:
-        known = {part for setting in settings() for part in setting.name.split(".")}
+        known = set(itertools.chain.from_iterable(s.name.split(".") for s in settings()))
         raise InputError(f"command line, settings: no setting has {words!r}{nearest(name, known)}")
     return matching
 

@@ -56,7 +56,7 @@ def write_run(
     """Write the files of a finished run."""
     directory.mkdir(parents=True)
     (seed,) = config.seeds
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     versions = dict.fromkeys(("kdjax", "jax", "python", "device"), "made up")
     settings = plain(to_dict(config))
     manifest = RunManifest(

@@ -81,7 +81,7 @@ def build(
     **more: Any,
 ) -> Any:
     model = more.pop("teacher", teacher())
-    mesh = Layout.of(devices=jax.devices()[:1])
+    mesh = Layout.from_config(devices=jax.devices()[:1])
     return cache.fill_teacher_cache(
         directory, model, request, config, text.data, text.corpus, mesh, **more
     )

@@ -76,7 +76,9 @@ def train_three_steps() -> dict[str, Any]:
     compilation_cache.reset_cache()
     # A small program: what it says of itself comes from the compiler, too.
     program = Program(
-        tiny.phase(student=tiny.SHALLOW_STUDENT), tiny.SHAPE, Layout.of(devices=jax.devices()[:1])
+        tiny.phase(student=tiny.SHALLOW_STUDENT),
+        tiny.SHAPE,
+        Layout.from_config(devices=jax.devices()[:1]),
     )
     teacher = program.place_teacher(None)
     state = program.start(models.init(tiny.SHALLOW_STUDENT, 0).params, seed=0)

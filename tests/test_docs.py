@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
+import inspect
 import itertools
 import re
 import sys
@@ -17,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
+import kdjax
 from kdjax import objectives, recipes
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.cli.command_line import PAPER
@@ -44,6 +48,7 @@ from kdjax.study.study_plan import StudyPlan
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
 OBJECTIVES = ROOT / "docs" / "objectives"
@@ -165,6 +170,20 @@ def test_library_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(loss) > 0
 
 
+def test_program_of_the_readme_calls_functions_as_they_are() -> None:
+    (program,) = blocks(README, "python")
+    called = set()
+    for node in ast.walk(ast.parse(program)):
+        if isinstance(node, ast.Call):
+            function = ast.unparse(node.func)
+            named = {str(keyword.arg): None for keyword in node.keywords}
+            member = functools.reduce(getattr, function.split(".")[1:], kdjax)
+            # Raises where an argument is missing or has no place.
+            inspect.signature(member).bind(*node.args, **named)
+            called.add(function)
+    assert called >= {"kdjax.arm", "kdjax.price", "kdjax.train", "kdjax.save"}
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_each_recipe_round_trips_through_yaml(path: Path, tmp_path: Path) -> None:
     loaded = recipes.load(path)
@@ -185,17 +204,17 @@ def test_worked_equations_equal_the_terms(page: str) -> None:
 @pytest.mark.usefixtures("own_terms")
 def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
     pages_with_recipes = set()
-    for page in PAGES:
+    for page in (README, *PAGES):
         for block in blocks(page, "yaml"):
             # Resolving an arm needs its terms, which are on the path here.
             assert arms_of(recipe(block, tmp_path))
             pages_with_recipes.add(page.stem)
-    assert pages_with_recipes >= {"arms", "own-terms", "stored-outputs"}
+    assert pages_with_recipes >= {"README", "arms", "own-terms", "stored-outputs"}
 
 
 def test_each_recipe_in_the_docs_says_whether_it_is_whole(tmp_path: Path) -> None:
     whole = 0
-    for page in PAGES:
+    for page in (README, *PAGES):
         for block in blocks(page, "yaml"):
             head, _, _ = block.partition("\n")
             sections = ", ".join(yaml.safe_load(block))
@@ -399,7 +418,7 @@ def test_documented_refusals_are_current(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *RECIPES],
+    [README, ROOT / "CONTRIBUTING.md", *PAGES, *RECIPES],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_page_names_no_former_setting(page: Path) -> None:
@@ -415,9 +434,7 @@ def test_former_settings_are_found_wherever_a_page_may_name_them() -> None:
     assert former_settings("`batch` with `data.seq_len` and `len(batch)`") == []
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("http"):

@@ -35,7 +35,7 @@ class TeacherCost:
     head: int = 0
 
     @staticmethod
-    def of_facts(facts: Mapping[str, Any]) -> TeacherCost:
+    def from_facts(facts: Mapping[str, Any]) -> TeacherCost:
         """Read the costs from a teacher's card, or from a study's facts of it."""
         tuning = int(facts.get("tuning_flops", 0))
         head = int(facts.get("head_flops", 0))
@@ -88,7 +88,7 @@ def cost_by_recipe(config: Config) -> TeacherCost:
         batch_shape = batch_shape_of(config, teacher.train.batch_size)
         return TeacherCost(pretraining_flops(architecture, teacher.train, batch_shape, teacher.at))
     # What the recipe states goes before what the card says.
-    cost = TeacherCost.of_facts(_card(config))
+    cost = TeacherCost.from_facts(_card(config))
     if teacher.training_flops:
         cost = replace(cost, training=int(teacher.training_flops))
     # A head that is still to be fitted adds to what the card says.

@@ -145,7 +145,7 @@ def _teacher_costs(study: RecordedStudy, corpus: Corpus | None) -> dict[str, Any
     head = config.teacher.head
     # What the source's card says was spent before this study, and on top of that the head: its
     # steps follow from its budget and the price of one.
-    before = TeacherCost.of_facts(read_card(source_directories(config)[0].path))
+    before = TeacherCost.from_facts(read_card(source_directories(config)[0].path))
     expected: dict[str, Any] = {
         "training_flops": int(config.teacher.training_flops) or before.training,
         "tuning_flops": before.tuning,

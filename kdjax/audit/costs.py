@@ -11,6 +11,7 @@ from kdjax.audit.artifacts import AuditedArtifacts
 from kdjax.config import plain, to_dict
 from kdjax.recipes import from_dict
 from kdjax.storage.files import digest
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.manifest import ArmCost
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
@@ -35,10 +36,10 @@ def _cost(artifacts: AuditedArtifacts, arm: Arm) -> ArmCost:
     cost = ArmCost(tuple(counted), _upfront(artifacts, arm, recorded.get("upfront", {})))
     if recorded:
         study.findings.expect_equal(
-            study.manifest_path, recorded, cost.to_json(), f"costs.{arm.name}", study.note
+            study.manifest_path, recorded, to_plain(cost), f"costs.{arm.name}", study.note
         )
         if study.note:
-            return ArmCost.from_json(recorded)
+            return from_plain(ArmCost, recorded, f"{study.manifest_path}: costs.{arm.name}")
     return cost
 
 
@@ -58,6 +59,6 @@ def _upfront(artifacts: AuditedArtifacts, arm: Arm, stored: Mapping[str, int]) -
         recorded = stored.get("teacher_cache", 0)
         upfront["teacher_cache"] = recorded if recorded in shares else shares[0]
     if arm.needs_teacher and artifacts.teacher:
-        cost = TeacherCost.of_facts(artifacts.teacher).charged_to(arm)
+        cost = TeacherCost.from_facts(artifacts.teacher).charged_to(arm)
         upfront["teacher_training"] = per_run_share(cost, study.config.budget.students)
     return upfront

@@ -97,7 +97,7 @@ def recorded_study(
         config = from_dict(plain(_recipe(results, recipes)))
         arms = arms_of(config)
         batch_shape = batch_shape_of(config)
-        budget = Budget.of(config.budget)
+        budget = Budget.from_config(config.budget)
     except Exception as error:
         findings.add(out / RESULTS, f"a recipe that cannot be used ({error})", WRITTEN)
         return None

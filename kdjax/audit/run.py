@@ -17,7 +17,7 @@ from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
 from kdjax.budget.shared_steps import SharedSteps
 from kdjax.config import plain, to_dict
-from kdjax.storage.typed_json import to_plain
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.manifest import ArmCost
 from kdjax.training.arm import Arm
 from kdjax.training.checksum import sha256
@@ -125,8 +125,8 @@ class RunAudit:
             "arm": self._arm.name,
             "seed": self._seed,
             "arm_settings": plain(to_dict(self._arm.config)),
-            "cost": self._cost.to_json(),
-            "budget": plain(self._budget.to_json()),
+            "cost": to_plain(self._cost),
+            "budget": to_plain(self._budget),
             "teacher": self._artifacts.teacher_of(self._seed) if self._arm.needs_teacher else None,
             "config": study.run_config(),
         }
@@ -148,7 +148,7 @@ class RunAudit:
             for part, flops in price.parts().items():
                 spent[part] += phase_steps * flops
         account: dict[str, Any] = {
-            "budget": plain(self._budget.to_json()),
+            "budget": to_plain(self._budget),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
             "positions": sequences * self._study.batch_shape.seq_len,
@@ -174,7 +174,7 @@ class RunAudit:
         """Audit every entry of the journal; return the account that should be at its end."""
         findings = self._findings
         opening = {
-            "prices": [price.to_json() for price in self._cost.prices],
+            "prices": to_plain(self._cost.prices),
             "positions": [batch_shape.tokens_per_step for batch_shape in self._batch_shapes],
         }
         findings.expect_fields(path, entries[0], opening, "entry 0")
@@ -201,7 +201,7 @@ class RunAudit:
 
         # At the end the budget is spent, unless the run diverged: to its last step, or until the
         # clock said so.
-        ledger = Ledger.from_json({**accounts[-1], **expected})
+        ledger = from_plain(Ledger, {**accounts[-1], **expected}, f"{path}: ledger")
         end = [span.steps for span in self._spans]
         used = _before_last_step(ledger)
         if end and not diverged:
@@ -234,7 +234,7 @@ class RunAudit:
         expected = {
             "arm": self._arm.name,
             "seed": self._seed,
-            "budget": plain(self._budget.to_json()),
+            "budget": to_plain(self._budget),
             "used": ledger.used,
             "spent": {**ledger.spent, "total": total, "charged": ledger.charged_flops},
             "cache_bytes": ledger.cache_bytes,
@@ -278,8 +278,8 @@ class RunAudit:
             self._findings.expect_equal(path, result.get("shared"), None, "shared")
             return
         recorded = branches[0]["shared"]
-        ledger = Ledger.from_json(branches[0]["ledger"])
-        shared = SharedSteps.of(recorded["study"], ledger, recorded["trunk_sha256"])
+        ledger = from_plain(Ledger, branches[0]["ledger"], f"{path}: ledger")
+        shared = SharedSteps.from_ledger(recorded["study"], ledger, recorded["trunk_sha256"])
         for place, value in (
             (path, result.get("shared")),
             (path.with_name(journal.NAME), recorded),

@@ -15,6 +15,7 @@ from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.models import zoo
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.runs.run_backup import MANIFEST, RESULT
 from kdjax.study.teachers.checkpoints import training_identity
 from kdjax.training.checksum import sha256
@@ -72,7 +73,7 @@ class TeacherAudit:
         )
         if manifest:
             findings.expect_equal(
-                directory / MANIFEST, manifest["price"], price.to_json(), "price", self._study.note
+                directory / MANIFEST, manifest["price"], to_plain(price), "price", self._study.note
             )
             if self._study.note:
                 price = Price(**manifest["price"])

@@ -12,6 +12,7 @@ from kdjax.budget import journal
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import Config, OptimizerConfig
+from kdjax.storage.typed_json import from_plain
 from kdjax.study.runs.run_backup import run_name
 from kdjax.sweep.cells import cells_of
 from kdjax.training.learning_rate import decays
@@ -91,7 +92,7 @@ def _is_end_of_trunk(
     entry: Mapping[str, Any], opening: Mapping[str, Any], optimizer: OptimizerConfig
 ) -> bool:
     """Return whether the step after an entry is the first that the schedule's decay is of."""
-    ledger = Ledger.from_json(entry["ledger"])
+    ledger = from_plain(Ledger, entry["ledger"], f"entry {entry['entry']}: ledger")
     step = ledger.budget.step_cost(Price(**opening["prices"][0]), opening["positions"][0])
     share_before = (ledger.training_used - step) / ledger.training_amount
     return decays(optimizer, ledger.training_share) and not decays(optimizer, share_before)

@@ -8,8 +8,7 @@ stored), or both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
@@ -53,7 +52,7 @@ class Budget:
     clock: tuple[str, ...] = ("compute", "input")
 
     @staticmethod
-    def of(config: BudgetConfig) -> Budget:
+    def from_config(config: BudgetConfig) -> Budget:
         """Make the budget of a recipe.
 
         Raises:
@@ -73,19 +72,6 @@ class Budget:
     def flops(amount: float) -> Budget:
         """Make a budget in FLOPs that pays for the teacher's forward passes."""
         return Budget("flops", int(amount))
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Budget:
-        """Restore a budget from what `to_json` made of it."""
-        fields = {**values, "clock": tuple(values["clock"])}
-        fields["teacher_case"] = fields.pop("teacher")
-        return Budget(**fields)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the budget as plain values."""
-        # In the order of the fields: a journal's hashes are of its text.
-        names = {"teacher_case": "teacher"}
-        return {names.get(name, name): value for name, value in asdict(self).items()}
 
     @property
     def countable(self) -> bool:

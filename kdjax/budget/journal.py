@@ -20,6 +20,7 @@ from typing import Any
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
 from kdjax.storage.files import append_text, digest
+from kdjax.storage.typed_json import to_plain
 
 NAME = "ledger.jsonl"
 
@@ -66,7 +67,7 @@ class Journal:
             "event": event,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **details,
-            "ledger": ledger.to_json(),
+            "ledger": to_plain(ledger),
             "previous": self.head,
         }
         # As it will be read back: with lists for tuples, and strings for keys.

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
 
 from kdjax.budget.accounting import EVERY_LEDGER, Budget
 from kdjax.budget.price import Price
 from kdjax.errors import InputError
+from kdjax.storage.typed_json import stored_as
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,6 @@ def schedule_phases(
     return tuple(spans)
 
 
-_STORED_AS = {"steps_by_phase": "phases", "padded_tokens": "positions"}
-"""Field of a ledger -> its key in files, where the two differ."""
-
-
 @dataclass(frozen=True)
 class Ledger:
     """The account of what one run has spent; it travels in the checkpoint.
@@ -104,12 +100,13 @@ class Ledger:
         step_seconds: seconds of the last step, of the kinds that the budget's clock counts.
     """
 
-    # The names are keys of stored ledgers, in checkpoints and ledger.jsonl, but for `_STORED_AS`.
+    # Names and order of the fields are those of ledgers in checkpoints and in ledger.jsonl, whose
+    # hashes are of its text.
 
     budget: Budget
     spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVERY_LEDGER, 0))
-    steps_by_phase: tuple[int, ...] = (0,)
-    padded_tokens: int = 0
+    steps_by_phase: tuple[int, ...] = field(default=(0,), metadata=stored_as("phases"))
+    padded_tokens: int = field(default=0, metadata=stored_as("positions"))
     tokens: int = 0
     unique_tokens: int = 0
     masked_tokens: int = 0
@@ -247,20 +244,3 @@ class Ledger:
             unique_tokens=self.unique_tokens + unique,
             masked_tokens=self.masked_tokens + masked,
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the ledger as plain values; FLOPs stay integers."""
-        values = {**asdict(self), "budget": self.budget.to_json()}
-        # In the order of the fields: a journal's hashes are of its text.
-        return {_STORED_AS.get(name, name): value for name, value in values.items()}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Ledger:
-        """Restore a ledger from what `to_json` made of it."""
-        fields = dict(values)
-        for name, key in _STORED_AS.items():
-            if key in fields:
-                fields[name] = fields.pop(key)
-        fields["budget"] = Budget.from_json(fields["budget"])
-        fields["steps_by_phase"] = tuple(fields["steps_by_phase"])
-        return Ledger(**fields)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -62,10 +62,6 @@ class Price:
     def parts(self) -> dict[str, int]:
         """Return the FLOPs by part; they add up to `total`."""
         return {name: getattr(self, name) for name in PARTS}
-
-    def to_json(self) -> dict[str, int]:
-        """Return the price as plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class SharedSteps:
     trunk_sha256: str
 
     @staticmethod
-    def of(study: str, ledger: Ledger, trunk_sha256: str) -> SharedSteps:
+    def from_ledger(study: str, ledger: Ledger, trunk_sha256: str) -> SharedSteps:
         """Return what a ledger has at the end of a trunk.
 
         Args:

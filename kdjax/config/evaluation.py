@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -195,4 +196,5 @@ class EvaluationConfig:
         names = list(self.task_results)
         if has_mean(self.suite, self.suite_tasks):
             names.append(self.suite)
-        return tuple(f"{protocol}.{name}" for protocol in self.protocols for name in names)
+        pairs = itertools.product(self.protocols, names)
+        return tuple(f"{protocol}.{name}" for protocol, name in pairs)

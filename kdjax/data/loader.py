@@ -175,7 +175,7 @@ class Batches:
         corpus = self._corpus
         masks = self._masks
         if self._mask_rate is not None:
-            masks = {**masks, "mlm_probability": self._mask_rate.at(seen_before)}
+            masks = {**masks, "mlm_probability": self._mask_rate.at_sequences(seen_before)}
         if not self._mask_copies:
             return corpus.batch(self._split, sequences, epochs, seed=self._seed, **masks)
         views = view_of(epochs, self._seed, self._mask_copies)

@@ -8,8 +8,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Steps of one size, one after another.
+class EqualSteps:
+    """Steps of one batch size, one after another.
 
     Attributes:
         first: sequences seen before its first step.
@@ -35,29 +35,29 @@ class MaskRate:
     Attributes:
         start: share of the tokens that are masked when the budget begins.
         end: share of them when it ends.
-        stretches: steps of the run, in their order; the first begins at 0 sequences.
+        spans: steps of the run, in their order; the first begins at 0 sequences.
     """
 
     start: float
     end: float
-    stretches: tuple[Stretch, ...]
+    spans: tuple[EqualSteps, ...]
 
-    def of(self, budget_fraction: float) -> float:
+    def at_fraction(self, budget_fraction: float) -> float:
         """Return the rate of a step, from the share of the budget spent before it."""
         fraction = min(max(budget_fraction, 0.0), 1.0)
         return self.start + (self.end - self.start) * fraction
 
-    def at(self, seen: np.ndarray) -> np.ndarray:
+    def at_sequences(self, seen: np.ndarray) -> np.ndarray:
         """Return the rate of each of some sequences, float64 `[n]`.
 
         Args:
             seen: `[n]`, number of sequences that the run has seen before each.
         """
-        firsts = [stretch.first for stretch in self.stretches]
+        firsts = [span.first for span in self.spans]
         numbers = np.searchsorted(firsts, seen, side="right") - 1
         rates = np.empty(len(seen))
         for row, (number, before) in enumerate(zip(numbers, seen, strict=True)):
-            stretch = self.stretches[number]
-            steps = (int(before) - stretch.first) // stretch.batch_size
-            rates[row] = self.of(stretch.begin + steps * stretch.step)
+            span = self.spans[number]
+            steps = (int(before) - span.first) // span.batch_size
+            rates[row] = self.at_fraction(span.begin + steps * span.step)
         return rates

@@ -183,7 +183,9 @@ def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length
     Raises:
         InputError: a sentence has no tokens to score, or too many; or the tokens are mostly [UNK].
     """
-    sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
+    sentences: list[Sentence] = []
+    for pair in pairs:
+        sentences += (pair.good, pair.bad)
     spans = tokenizer.spans([sentence.text for sentence in sentences])
 
     # Two sentences of the same tokens have the same score to the last bit, as they are scored once.

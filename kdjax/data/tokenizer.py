@@ -68,7 +68,7 @@ class Framing:
     pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
     @classmethod
-    def of(
+    def from_tokenizer(
         cls,
         templates: Mapping[str, Template],
         vocabulary: Mapping[str, int],
@@ -147,7 +147,7 @@ class TextTokenizer:
         special_ids = tuple(sorted(marked | with_role))
         try:
             templates = special_tokens.templates(content, path)
-            framing = Framing.of(templates, vocabulary, special)
+            framing = Framing.from_tokenizer(templates, vocabulary, special)
         except ValueError as e:
             raise InputError(f"{path}: its post_processor {e}") from None
         largest = max(vocabulary.values())
@@ -180,7 +180,7 @@ class TextTokenizer:
     def word_boundaries(self) -> WordBoundaries | None:
         """Read the entries that begin words and those that end them; None where they do not say."""
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        return WordBoundaries.of(read_json(self._path), vocabulary)
+        return WordBoundaries.from_tokenizer(read_json(self._path), vocabulary)
 
     def _encodings(
         self, texts: Sequence[str], encode: Callable[..., list[tokenizers.Encoding]]

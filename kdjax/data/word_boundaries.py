@@ -37,7 +37,9 @@ class WordBoundaries:
     ends: Bools
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], vocabulary: Mapping[str, int]) -> WordBoundaries | None:
+    def from_tokenizer(
+        cls, content: Mapping[str, Any], vocabulary: Mapping[str, int]
+    ) -> WordBoundaries | None:
         """Read the marks of a tokenizer's entries; None where its kind has none that are known.
 
         Args:

@@ -78,7 +78,7 @@ def compiled(
             )
     chosen = {name: all_arms[name] for name in arms or all_arms}
     # The mesh is laid out over the slice's devices, not over this machine's.
-    layout = Layout.of(config.train.mesh, target.devices)
+    layout = Layout.from_config(config.train.mesh, target.devices)
     for arm in chosen.values():
         for phase in arm.phases:
             batch_size = phase.batch_shape(batch_shape_of(config)).batch_size

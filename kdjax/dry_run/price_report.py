@@ -58,7 +58,7 @@ def _table(config: Config, rows: PriceRows) -> Table:
         collapse_padding=True,
         title=f"FLOPs of a step of {batch_shape.batch_size} x {batch_shape.seq_len} tokens, "
         f"{batch_shape.max_predictions} masked slots a sequence; what "
-        f"{Budget.of(config.budget)} buy",
+        f"{Budget.from_config(config.budget)} buy",
     )
     table.add_column("arm", no_wrap=True)
     parts = [part.replace("_", " ") for part in PARTS]

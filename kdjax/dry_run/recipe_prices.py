@@ -24,6 +24,7 @@ from kdjax.data.corpus import Corpus, apply_regime
 from kdjax.dry_run.minimal_pairs import known_pairs, pairs_cost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
+from kdjax.storage.typed_json import to_plain
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
@@ -65,7 +66,7 @@ def _arm_rows(
 ) -> list[dict[str, Any]]:
     """Return a row for each phase of an arm."""
     batch_shape = batch_shape_of(config)
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     step_prices = [price(phase, phase.batch_shape(batch_shape)) for phase in arm.phases]
 
     # What a row of this arm has besides its price.
@@ -91,7 +92,7 @@ def _arm_rows(
     for phase, step_price, reached in zip(arm.phases, step_prices, reach, strict=True):
         rows.append(
             {
-                **step_price.to_json(),
+                **to_plain(step_price),
                 "charged": budget.charges(step_price.parts()),
                 "until": phase.until,
                 "batch": phase.batch_shape(batch_shape).batch_size,
@@ -124,7 +125,7 @@ def _reach(
         teacher = cost_by_recipe(config)
     sequences = corpus.sequences("train") if corpus is not None else 0
     upfront = upfront_charges(config, arms, arm, sequences, teacher)
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     rows = []
     for span in arm.schedule_phases(budget, step_prices, batch_shape_of(config), upfront):
         tokens = span.steps * span.tokens_per_step

@@ -150,8 +150,8 @@ def _compiled_arm(
 def devices_of(config: Config, target: Slice) -> Layout:
     """Return the devices that a process of the slice fine-tunes on."""
     if target.is_one_host:
-        return Layout.of(config.train.mesh, target.devices)
-    return Layout.of(devices=target.devices[:1])
+        return Layout.from_config(config.train.mesh, target.devices)
+    return Layout.from_config(devices=target.devices[:1])
 
 
 def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) -> StepKey:

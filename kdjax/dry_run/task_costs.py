@@ -47,7 +47,7 @@ def _arm_cost(config: Config, arm: Arm, known: KnownTasks) -> dict[str, Any]:
         if name == "probe":
             flops = probe_flops(arm.student).total(work.passes)
         else:
-            flops = task_flops(arm.student, settings).of(work)
+            flops = task_flops(arm.student, settings).total(work)
         tokens = sum(shape.rows * shape.length * n for shape, n in work.steps.items())
         protocols[name] = {
             "flops": flops,

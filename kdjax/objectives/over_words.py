@@ -97,10 +97,10 @@ class OverWords(Term):
             )
         # Two equal models have nothing else that could be in the way.
         try:
-            requested = self.term.needs(student, student)
+            needs = self.term.needs(student, student)
         except InputError:
             return
-        self._check(requested.teacher)
+        self._check(needs.teacher)
 
     def _check(self, request: FeatureRequest) -> None:
         """Refuse a request for more than hidden states.

@@ -66,7 +66,7 @@ class Layout:
     splits_teacher: bool = True
 
     @staticmethod
-    def of(
+    def from_config(
         config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None
     ) -> Layout:
         """Return a recipe's layout.
@@ -353,7 +353,7 @@ UNSHARDED = Unsharded()
 
 def local() -> Layout:
     """Return a layout of this process's devices alone: a batch is split over all of them."""
-    return Layout.of(devices=jax.local_devices())
+    return Layout.from_config(devices=jax.local_devices())
 
 
 def _without_fsdp(shardings: Any) -> Any:
@@ -367,8 +367,7 @@ def _without_fsdp(shardings: Any) -> Any:
 
 def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:
     """Return a spec of parameters without splits over any other mesh axis."""
-    new_axes = {kept_axis: kept_axis}
-    return PartitionSpec(*[new_axes.get(axis) for axis in spec])
+    return PartitionSpec(*[axis if axis == kept_axis else None for axis in spec])
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -6,6 +6,10 @@ from functools import partial
 
 from kdjax.report.phrases import fill
 
+FIT = "Fit of this pilot"
+CHECK = "Check on held-out budgets"
+LAWS = "Published laws"
+"""What a plan's sources are called."""
 PHRASES = {
     "plan_no_pilot": (
         "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has "

@@ -196,9 +196,10 @@ def _compared(
     widening: Mapping[str, float],
 ) -> tuple[forecast.PairwiseComparison, ...]:
     """Compare pairs of arms over the budgets that buy every arm a step in a case."""
-    affordable = [
-        flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)
-    ]
+    affordable = []
+    for flops in grid:
+        if all(spending[arm].affords(flops, case) for arm in fits.arms):
+            affordable.append(flops)
     # A crossing takes two budgets to lie between.
     if len(affordable) < 2:
         return ()
@@ -235,7 +236,7 @@ def _budgets(config: Config, runs: Sequence[forecast.PilotRun]) -> list[float]:
             f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to "
             "forecast for"
         )
-    largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
+    largest = max((run.flops for run in runs), default=Budget.from_config(config.budget).amount)
     return [times * largest for times in BEYOND]
 
 

@@ -33,7 +33,7 @@ def write(plan: Plan, path: Path) -> None:
 
 def html(plan: Plan) -> str:
     """Build the page."""
-    fitted = FittedPlan.of(plan)
+    fitted = FittedPlan.from_plan(plan)
     return page.render(
         "plan.html.j2",
         plan.arms,

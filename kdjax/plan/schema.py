@@ -288,7 +288,7 @@ class FittedPlan:
     comparisons: dict[str, tuple[ForecastComparison, ...]]
 
     @staticmethod
-    def of(plan: Plan) -> FittedPlan | None:
+    def from_plan(plan: Plan) -> FittedPlan | None:
         """Return a plan with its pilot; None where it has none."""
         if plan.pilot is None or plan.fits is None or plan.contests is None:
             return None

@@ -20,7 +20,7 @@ def summary(plan: Plan) -> Group:
     """
     # Text, not markup: a name may hold square brackets.
     parts: list[WideTable | Text] = [Text(headline(plan), style="bold"), _bought_table(plan)]
-    fitted = FittedPlan.of(plan)
+    fitted = FittedPlan.from_plan(plan)
     if fitted is not None:
         parts += [_forecasts(fitted), *map(Text, answers(fitted).values())]
     for source, sentences in sources(plan).items():

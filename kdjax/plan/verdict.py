@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdjax.plan.phrases import say
+from kdjax.plan.phrases import CHECK, FIT, LAWS, say
 from kdjax.plan.ranking import RankedRange, Ranking, against_baseline, at, ranked_ranges
 from kdjax.plan.schema import (
     ComparedAt,
@@ -25,7 +25,7 @@ PRIOR = say("prior")
 
 def headline(plan: Plan) -> str:
     """Return the sentence on who is forecast to lead at which budgets, and what is extrapolated."""
-    fitted = FittedPlan.of(plan)
+    fitted = FittedPlan.from_plan(plan)
     if fitted is None:
         return say("plan_no_pilot")
 
@@ -171,16 +171,16 @@ def difference(point: ComparedAt) -> str:
 
 def sources(plan: Plan) -> dict[str, list[str]]:
     """Return the sentences on each source: the pilot's fit, its check, and published laws."""
-    fitted = FittedPlan.of(plan)
+    fitted = FittedPlan.from_plan(plan)
     by_fit = [say("fit_none")]
     by_check = [say("check_none")]
     if fitted is not None:
         by_fit = _of_fit(fitted)
         by_check = _of_check(fitted)
     return {
-        "Fit of this pilot": by_fit,
-        "Check on held-out budgets": by_check,
-        "Published laws": [f"{PRIOR}.", *of_prior(plan)],
+        FIT: by_fit,
+        CHECK: by_check,
+        LAWS: [f"{PRIOR}.", *of_prior(plan)],
     }
 
 

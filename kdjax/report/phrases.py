@@ -14,6 +14,8 @@ from typing import Any
 from kdjax.errors import counted
 
 __all__ = [
+    "MEASURES",
+    "OWN_TEXT",
     "PHRASES",
     "capitalized",
     "counted",
@@ -293,6 +295,20 @@ PHRASES = {
     "cost_head": "fitting its MLM head, for arms that use it, {flops}",
     "vendor_peak": "{rates} FLOPs a second and device ({sources}); devices of a run: {devices}",
 }
+
+MEASURES = {
+    "mlm_probe": "MLM probe",
+    "probe": "linear probes",
+    "fixed": "fine-tuning",
+    "grid": "fine-tuning, best of a grid",
+    "few_shot": "few-shot fine-tuning",
+    "finetune": "fine-tuning",  # of results of earlier versions
+    "minimal_pairs": "minimal pairs",
+    "mlm": "held-out MLM loss",
+}
+"""Kind of endpoint -> what pages call it, in the order of sentences."""
+OWN_TEXT = "held-out text"
+"""What the study's own text is called beside others."""
 
 
 def fill(templates: Mapping[str, str], name: str, /, **fields: object) -> str:

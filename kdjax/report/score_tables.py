@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
@@ -9,6 +10,7 @@ from typing import get_args
 from kdjax.config import Protocol
 from kdjax.config.suites import result_names
 from kdjax.report import mlm_probe, ngram_losses, numbers, summary
+from kdjax.report.averages import or_dash
 from kdjax.report.mlm_probe import ShuffledRow
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread
@@ -163,13 +165,13 @@ def explained(results: Results, shown: Iterable[ScoreTable]) -> str:
     texts = [say("scores_explained")]
     # What only some studies have is explained where it is.
     shown = list(shown)
-    cells = [cell for table in shown for cell in table.cells()]
+    cells = list(itertools.chain.from_iterable(table.cells() for table in shown))
     if any(cell.verdict for cell in cells):
         texts.append(say("scores_verdict", baseline=results.baseline_arm))
     if any(cell.failed for cell in cells):
         texts.append(say("scores_failed"))
-    columns = [column.title for table in shown for column in table.columns]
-    if any(title.endswith(say("scores_gap", name="")) for title in columns):
+    columns = itertools.chain.from_iterable(table.columns for table in shown)
+    if any(column.title.endswith(say("scores_gap", name="")) for column in columns):
         texts.append(say("scores_gap_explained"))
     return " ".join(texts)
 
@@ -244,7 +246,7 @@ def _levels(
     """Return the rows of what counts of the text reach, and of a constant's score."""
     levels = {}
     for label, values in ngram_losses.rows(results.corpus.ngram_losses, endpoints).items():
-        levels[label] = [ScoreCell("–" if v is None else numbers.score(v)) for v in values]
+        levels[label] = [ScoreCell(or_dash(numbers.score, value)) for value in values]
     if any(endpoint.baseline is not None for endpoint in endpoints):
         guess = "chance" if endpoints[0].kind == "minimal_pairs" else "majority class"
         levels[guess] = [ScoreCell(column.baseline) for column in columns]

@@ -7,25 +7,12 @@ from collections.abc import Iterable, Sequence, Set
 
 from kdjax.config.suites import SUITE_TITLES
 from kdjax.report import numbers, summary
-from kdjax.report.phrases import capitalized, listed, say
+from kdjax.report.phrases import MEASURES, OWN_TEXT, capitalized, listed, say
 from kdjax.report.summary import task_of
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
 
-MEASURES = {
-    "mlm_probe": "MLM probe",
-    "probe": "linear probes",
-    "fixed": "fine-tuning",
-    "grid": "fine-tuning, best of a grid",
-    "few_shot": "few-shot fine-tuning",
-    "finetune": "fine-tuning",  # of results of earlier versions
-    "minimal_pairs": "minimal pairs",
-    "mlm": "held-out MLM loss",
-}
-"""Kind of endpoint -> what pages call it, in the order of sentences."""
-OWN_TEXT = "held-out text"
-"""What the study's own text is called beside others."""
 _KINDS = list(MEASURES)
 
 

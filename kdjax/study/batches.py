@@ -59,6 +59,21 @@ def train_batches(
     )
 
 
+def check_train_batches(config: Config, corpus: Corpus, batch_size: int) -> None:
+    """Check that training batches of a size can be made of the text, before anything is trained.
+
+    Args:
+        config: resolved recipe, with `data`'s masking settings.
+        corpus: prepared text of the study.
+        batch_size: sequences of a batch.
+
+    Raises:
+        InputError: the text has fewer sequences than a batch, or cannot be masked as the recipe
+            says.
+    """
+    train_batches(config, corpus, batch_size, seed=0)
+
+
 def probe_batches(config: Config, corpus: Corpus) -> Batches:
     """Open the training text as an MLM probe reads it: the same order and masks for every model.
 

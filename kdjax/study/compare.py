@@ -115,7 +115,7 @@ def train_part(config: Config, out: Path, part: StudyPart) -> list[RunResult]:
     with writer, Reporter() as reporter:
         study = prepared_study(config, out, reporter)
         # All parts list the runs alike, and each takes its own.
-        runs = part.of(study.spans, config.seeds)
+        runs = part.select(study.spans, config.seeds)
         study.log_finished(runs)
         reporter.set_budget(study.unspent(runs))
         rows = StudyRunner(study).run_all(runs)

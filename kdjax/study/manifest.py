@@ -13,7 +13,7 @@ from kdjax.config.data import LATER_SETTINGS
 from kdjax.config.model import drop_later_settings
 from kdjax.errors import InputError
 from kdjax.storage.files import check_writable, entries, read_json, write_json
-from kdjax.storage.typed_json import check_fields
+from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 
 NAME = "study.json"
 """Written once all that runs need is there; from then on the directory is this recipe's."""
@@ -33,15 +33,6 @@ class ArmCost:
 
     prices: tuple[Price, ...]
     upfront: dict[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the cost as plain values."""
-        return {"prices": [price.to_json() for price in self.prices], "upfront": self.upfront}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> ArmCost:
-        """Invert `to_json`."""
-        return ArmCost(tuple(Price(**price) for price in values["prices"]), values["upfront"])
 
 
 class StudyManifest:
@@ -87,7 +78,8 @@ class StudyManifest:
                 f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another "
                 "--out"
             )
-        self.costs = {name: ArmCost.from_json(cost) for name, cost in stored["costs"].items()}
+        where = f"{self._path}: costs"
+        self.costs = from_plain(dict[str, ArmCost], stored["costs"], where)
 
     def write(self, costs: Mapping[str, ArmCost]) -> None:
         """Write the recipe's settings, and the costs beside those stored before.
@@ -99,8 +91,7 @@ class StudyManifest:
             InputError: the file cannot be written.
         """
         all_costs = {**self.costs, **costs}
-        values = {name: cost.to_json() for name, cost in all_costs.items()}
-        content: dict[str, Any] = {"config": self._settings, "costs": values}
+        content: dict[str, Any] = {"config": self._settings, "costs": to_plain(all_costs)}
         if self._commits:
             content["commits"] = self._commits
         write_json(self._path, content)

@@ -48,7 +48,7 @@ class StudyPart:
             )
         return StudyPart(int(match[1]), int(match[2]))
 
-    def of(
+    def select(
         self, spans: Mapping[str, Sequence[PhaseSpan]], seeds: Sequence[int]
     ) -> list[tuple[str, int]]:
         """Return the part's runs: the I-th of all runs and every N-th after it.

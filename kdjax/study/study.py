@@ -14,18 +14,19 @@ from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError, counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.storage.typed_json import to_plain
 from kdjax.study.artifacts.commits import pinned, stored_commits
 from kdjax.study.artifacts.corpus import refuse_repeated_text
 from kdjax.study.artifacts.inputs import check_inputs
 from kdjax.study.artifacts.study_artifacts import Artifacts
-from kdjax.study.batches import check_calibration, train_batches
+from kdjax.study.batches import check_calibration, check_train_batches
 from kdjax.study.machine import versions
 from kdjax.study.manifest import ArmCost, StudyManifest
 from kdjax.study.runs.run_backup import RESULT
 from kdjax.study.runs.snapshots import check_snapshots, unreached_line
 from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
-from kdjax.study.tuned import tuning_of
+from kdjax.study.tuned import check_tuning
 from kdjax.training.arm import Arm
 from kdjax.training.records.metrics_log import check_log
 from kdjax.training.run_mask_rate import run_mask_rate
@@ -112,13 +113,13 @@ class Study:
         config = plan.config
         artifacts = self.artifacts
         # What is wrong with small files is found before anything takes long.
-        tuning_of(config)
+        check_tuning(config)
         # Before tasks and minimal pairs, which need the text where a tokenizer is trained on it.
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
                 check_teacher(config, plan.layout)
         artifacts.make("task_scores", "minimal_pairs")
-        train_batches(config, artifacts.corpus, plan.batch_shape.batch_size, seed=0)
+        check_train_batches(config, artifacts.corpus, plan.batch_shape.batch_size)
         check_snapshots(config, artifacts.corpus)
         # Before anything is trained: the recipe may refuse what it finds.
         artifacts.make("contamination")
@@ -138,7 +139,7 @@ class Study:
                 except InputError as e:
                     raise InputError(f"arms.{name}: {e}") from None
 
-        # The teacher has what every objective asks of it.
+        # Raises where the teacher lacks what an objective asks of it: an MLM head.
         for arm in plan.arms.values():
             for teacher in artifacts.teachers:
                 for phase in arm.phases:
@@ -150,7 +151,7 @@ class Study:
             {
                 "corpus": artifacts.corpus.digest,
                 "teachers": [teacher.facts for teacher in artifacts.teachers],
-                "costs": {name: cost.to_json() for name, cost in self.costs.items()},
+                "costs": to_plain(self.costs),
                 "texts": {name: text.digest for name, text in artifacts.held_out_texts.items()},
                 "minimal pairs": {pairs.name: pairs.digest for pairs in artifacts.minimal_pairs},
             }

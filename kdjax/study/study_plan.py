@@ -50,8 +50,8 @@ class StudyPlan:
         self.artifact_dirs = artifact_dirs(config, out, shared)
         self.arms = arms_of(config)
         self.batch_shape = batch_shape_of(config)
-        self.budget = Budget.of(config.budget)
-        self.layout = Layout.of(config.train.mesh)
+        self.budget = Budget.from_config(config.budget)
+        self.layout = Layout.from_config(config.train.mesh)
         # Each stretch of a batch ramp has batches of its own.
         batch_sizes = [step.batch_size for step in config.train.batch_ramp]
         for batch_size in (self.batch_shape.batch_size, *batch_sizes):

@@ -26,6 +26,16 @@ from kdjax.storage.typed_json import from_plain
 _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 
 
+def check_tuning(config: Config) -> None:
+    """Check that the arms of a recipe that names a tuning have the settings that it found best.
+
+    Raises:
+        InputError: no such file, an arm that was not tuned, or one whose settings are not the best
+            ones.
+    """
+    tuning_of(config)
+
+
 def tuning_of(config: Config) -> Tuning | None:
     """Read the tuning record of a recipe's arms, from the tuning.json that `tuning` names.
 

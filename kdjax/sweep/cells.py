@@ -72,7 +72,7 @@ def cells_of(config: Config) -> list[Cell]:
         settings = dict(zip(swept, values, strict=True))
         cells.append(Cell(_name(settings), settings, recipes.changed(base, settings)))
     _check_directories(cells)
-    cells.sort(key=lambda cell: Budget.of(cell.config.budget).amount)
+    cells.sort(key=lambda cell: Budget.from_config(cell.config.budget).amount)
     if shared_trunk:
         cells = [_warming_up_alike(cell, cells[0]) for cell in cells]
 
@@ -105,9 +105,9 @@ def _warming_up_alike(cell: Cell, smallest: Cell) -> Cell:
     """Return a study whose warm-up is a share of the sweep's smallest budget, unless the recipe
     names another."""
     train = cell.config.train
-    if train.optimizer.warmup_budget or not Budget.of(smallest.config.budget).countable:
+    if train.optimizer.warmup_budget or not Budget.from_config(smallest.config.budget).countable:
         return cell
-    amount = float(Budget.of(smallest.config.budget).amount)
+    amount = float(Budget.from_config(smallest.config.budget).amount)
     optimizer = replace(train.optimizer, warmup_budget=amount)
     return replace(cell, config=replace(cell.config, train=replace(train, optimizer=optimizer)))
 

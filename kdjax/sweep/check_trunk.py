@@ -24,7 +24,8 @@ def check_trunk(config: Config, arms: Mapping[str, Arm], swept: Collection[str])
         InputError: no budget is swept over, it is of hours, or something of an arm depends on the
             budget before its decay.
     """
-    budgets = [name for name in swept if name in {f"budget.{kind}" for kind in KINDS}]
+    names = {f"budget.{kind}" for kind in KINDS}
+    budgets = [name for name in swept if name in names]
     if not budgets:
         raise InputError(
             "sweep.trunk is 'shared' and no budget is swept over, expected budget.flops or "

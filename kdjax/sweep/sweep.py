@@ -91,7 +91,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
 def _budget(cell: Cell) -> float:
     """Return the amount that all runs of a study may spend."""
     runs = len(cell.config.arms) * len(cell.config.seeds)
-    return Budget.of(cell.config.budget).amount * runs
+    return Budget.from_config(cell.config.budget).amount * runs
 
 
 @contextmanager

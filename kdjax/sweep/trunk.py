@@ -59,9 +59,9 @@ def study_trunk(cells: Sequence[Cell], cell: Cell, out: Path) -> StudyTrunk:
     """
     smaller = []
     larger = []
-    own_budget = Budget.of(cell.config.budget)
+    own_budget = Budget.from_config(cell.config.budget)
     for other in cells:
-        budget = Budget.of(other.config.budget)
+        budget = Budget.from_config(other.config.budget)
         if group_settings(other) != group_settings(cell):
             continue
         if budget.amount > own_budget.amount:
@@ -131,7 +131,7 @@ def _run_and_trunk(config: Config, arm: Arm, step: Price) -> tuple[int, int]:
         arm: its arm, of one phase.
         step: price of a step.
     """
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     batch_shape = batch_shape_of(config)
     upfront = own_charges(config, arm)
     if arm.needs_teacher and "teacher_training" in CASES[budget.teacher_case]:

@@ -294,7 +294,10 @@ def _encode(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: in
                 f"made {field.name} {array.dtype} {array.shape}, expected {field.dtype} {shape}"
             )
         stored.append(np.asarray(array, field.stored))
-    return [b"".join(array.tobytes() for array in record) for record in zip(*stored, strict=True)]
+    records = []
+    for record in zip(*stored, strict=True):
+        records.append(b"".join(array.tobytes() for array in record))
+    return records
 
 
 def _total(blocks: Iterable[StoredBlock]) -> Totals:

@@ -235,6 +235,7 @@ def _phase(
     if objective.needs_teacher and teacher is None:
         raise InputError("the objective looks at a teacher, expected one")
     phase_teacher = teacher if objective.needs_teacher else None
+    # Raises where a term cannot be computed between these two models.
     objective.needs(student, phase_teacher)
     others_need_teacher = any(other.needs_teacher for other in other_objectives)
     return Phase(

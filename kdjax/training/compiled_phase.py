@@ -50,7 +50,7 @@ def compile_phase(
         batch_shape: shape of the phase's batches.
         streams: batches of each run; as many lanes are compiled.
         layout: layout of the devices.
-        settings: training settings: microbatches, and how the models are computed.
+        settings: training settings: accumulation steps, and how the models are computed.
         teacher_params: the teacher's parameters, on the host; None without a teacher.
 
     Returns:

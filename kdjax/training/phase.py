@@ -245,8 +245,8 @@ class Phase:
     def build_step(
         self,
         *,
-        microbatches: int = 1,
-        bits: str = "threefry2x32",
+        grad_accum_steps: int = 1,
+        dropout_impl: str = "threefry2x32",
         compute: ComputeConfig = ComputeConfig(),
         group_norms: bool = True,
         layout: Layout | Unsharded = UNSHARDED,
@@ -254,8 +254,8 @@ class Phase:
         """Build `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`, a pure step.
 
         Args:
-            microbatches: parts in which a batch is taken, one after another.
-            bits: generator of dropout's random bits, a name JAX knows.
+            grad_accum_steps: parts in which a batch is taken, one after another.
+            dropout_impl: JAX PRNG implementation of dropout, a name such as threefry2x32.
             compute: way in which both models are computed.
             group_norms: whether metrics have the gradient norms of groups of parameters.
             layout: layout of the parameters on the devices.
@@ -264,8 +264,8 @@ class Phase:
             self.loss_fn(compute, layout),
             self.transformation,
             self.gradient_mask,
-            dropout_bits=bits if self.uses_dropout else None,
-            microbatches=microbatches,
+            dropout_impl=dropout_impl if self.uses_dropout else None,
+            grad_accum_steps=grad_accum_steps,
             group_norms=group_norms,
         )
 

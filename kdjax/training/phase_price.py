@@ -15,9 +15,9 @@ from kdjax.training.partition import Flat, combine, partition, select_optimizer_
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.step import ScheduleInputs, global_norm, init_state
 
-REFERENCE_BITS = "rbg"
-"""Dropout bits in the reference program: XLA's own generator counts as no FLOPs; mixing integers is
-not arithmetic."""
+REFERENCE_DROPOUT = "rbg"
+"""JAX PRNG implementation of dropout in the reference program: XLA's own generator counts as no
+FLOPs; mixing integers is not arithmetic."""
 
 
 def price(phase: Phase, batch_shape: BatchShape) -> Price:
@@ -47,7 +47,7 @@ def _price(phase: Phase, batch_shape: BatchShape) -> Price:
     schedule_inputs = ScheduleInputs.abstract()
     dropout_key = None
     if phase.uses_dropout:
-        dropout_key = jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
+        dropout_key = jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_DROPOUT))
     student_trainable, student_frozen = partition(params["model"], phase.gradient_mask["model"])
     student_inputs = (student_trainable, student_frozen, batch, dropout_key)
     trainable, _ = partition(params, phase.gradient_mask)
@@ -78,7 +78,7 @@ def _price(phase: Phase, batch_shape: BatchShape) -> Price:
     )
 
     # The parts must add up to the whole step, traced as one.
-    step = phase.build_step(bits=REFERENCE_BITS, group_norms=False)
+    step = phase.build_step(dropout_impl=REFERENCE_DROPOUT, group_norms=False)
     return reconcile(
         measure(step, state, teacher_params, batch, schedule_inputs),
         student_forward=forward_count.flops,

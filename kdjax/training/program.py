@@ -50,7 +50,7 @@ class Program:
         batch_shape: BatchShape,
         layout: Layout,
         *,
-        microbatches: int = 1,
+        grad_accum_steps: int = 1,
         compute: ComputeConfig = ComputeConfig(),
         lanes: int = 1,
     ):
@@ -60,15 +60,15 @@ class Program:
             phase: phase whose step is compiled: objective, student and teacher source.
             batch_shape: shape of a batch.
             layout: layout of the devices.
-            microbatches: parts in which a batch is taken.
+            grad_accum_steps: parts in which a batch is taken.
             compute: way in which the models are computed.
             lanes: runs whose steps it does at once.
 
         Raises:
-            InputError: a batch does not split over the devices and the microbatches, a model's
+            InputError: a batch does not split over the devices and accumulation steps, a model's
                 heads do not, or a rule of the mesh is of no parameter.
         """
-        layout.check_batch(batch_shape.batch_size, microbatches)
+        layout.check_batch(batch_shape.batch_size, grad_accum_steps)
         layout.check_model(phase.student, "the student")
         if phase.teacher:
             layout.check_model(phase.teacher, "the teacher")
@@ -82,7 +82,7 @@ class Program:
 
         # What is timed is paid for by a budget of hours whose clock counts compiling.
         started = time.perf_counter()
-        step = phase.build_step(microbatches=microbatches, compute=compute, layout=layout)
+        step = phase.build_step(grad_accum_steps=grad_accum_steps, compute=compute, layout=layout)
         traced = self._trace(step)
         self.kernels = kernels(traced.jaxpr)
         self._compiled = traced.lower().compile()
@@ -238,12 +238,12 @@ def _program(
     phase: Phase,
     batch_shape: BatchShape,
     layout: Layout,
-    microbatches: int,
+    grad_accum_steps: int,
     compute: ComputeConfig,
     lanes: int,
 ) -> Program:
     return Program(
-        phase, batch_shape, layout, microbatches=microbatches, compute=compute, lanes=lanes
+        phase, batch_shape, layout, grad_accum_steps=grad_accum_steps, compute=compute, lanes=lanes
     )
 
 
@@ -264,7 +264,7 @@ def program_of(
     phase: Phase,
     batch_shape: BatchShape,
     layout: Layout,
-    microbatches: int = 1,
+    grad_accum_steps: int = 1,
     compute: ComputeConfig = ComputeConfig(),
     lanes: int = 1,
 ) -> Program:
@@ -272,7 +272,7 @@ def program_of(
 
     Runs that differ in budget, seed, learning rate or the arm's name share it.
     """
-    return _program(phase.compile_key, batch_shape, layout, microbatches, compute, lanes)
+    return _program(phase.compile_key, batch_shape, layout, grad_accum_steps, compute, lanes)
 
 
 def _placed(

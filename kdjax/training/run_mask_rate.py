@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.config import DataConfig
-from kdjax.data.mask_rate import MaskRate, Stretch
+from kdjax.data.mask_rate import EqualSteps, MaskRate
 from kdjax.errors import InputError
 
 
@@ -34,16 +34,16 @@ def run_mask_rate(
         return None
     check_mask_rate(config, budget.kind)
     ledger = Ledger.open(budget, max(1, len(spans)), upfront)
-    stretches = []
+    equal_steps = []
     first = 0
     begin = ledger.training_share
     for span in spans:
         batch_size = span.tokens_per_step // config.seq_len
         step = budget.step_cost(span.price, span.tokens_per_step) / ledger.training_amount
-        stretches.append(Stretch(first, batch_size, begin, step))
+        equal_steps.append(EqualSteps(first, batch_size, begin, step))
         first += span.steps * batch_size
         begin += span.steps * step
-    return MaskRate(config.mlm_probability_start, config.mlm_probability, tuple(stretches))
+    return MaskRate(config.mlm_probability_start, config.mlm_probability, tuple(equal_steps))
 
 
 def check_mask_rate(config: DataConfig, kind: str) -> None:

@@ -156,5 +156,5 @@ def _branched(spec: RunSpec, storage: CheckpointStorage, opening: Ledger) -> Res
     step_cost = spec.budget.step_cost(compiled.price, tokens_per_step)
     metrics = branch_metrics(restored.metrics, ledger, step_cost, spec.config.evaluations)
     run_records.restore(spec.directory, {metrics_log.NAME: metrics})
-    shared = SharedSteps.of(restored.study, ledger, restored.trunk_sha256)
+    shared = SharedSteps.from_ledger(restored.study, ledger, restored.trunk_sha256)
     return RestoredRun(spec, storage, restored.state, ledger, [], Branch(opening, shared))

@@ -151,8 +151,8 @@ def make_step(
     optimizer: optax.GradientTransformation,
     gradient_mask: Any,
     *,
-    dropout_bits: str | None = None,
-    microbatches: int = 1,
+    dropout_impl: str | None = None,
+    grad_accum_steps: int = 1,
     group_norms: bool = True,
 ) -> Step:
     """Build the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
@@ -163,8 +163,9 @@ def make_step(
             (`kdjax.training.partition`), without the learning rate.
         gradient_mask: a tree like the parameters, True for those that are trained; the others stay
             as they are, and nothing is computed for them.
-        dropout_bits: generator of dropout's random bits, a name JAX knows; None: no dropout.
-        microbatches: parts in which a batch is taken, one after another.
+        dropout_impl: JAX PRNG implementation of dropout, a name such as threefry2x32; None: no
+            dropout.
+        grad_accum_steps: parts in which a batch is taken, one after another.
         group_norms: whether metrics have the gradient norms of groups of parameters; a price is
             counted without them.
 
@@ -177,7 +178,7 @@ def make_step(
     ) -> tuple[State, dict[str, jax.Array]]:
         # The loss as a function of what is trained, and its gradients, a part of the batch each
         trainable, frozen = partition(state.params, gradient_mask)
-        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_bits)
+        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_impl)
         budget_fraction = schedule_inputs.budget_fraction
 
         def loss_of(
@@ -188,7 +189,9 @@ def make_step(
 
         def grad_fn(trainable: Flat) -> Any:
             grad_of_part = partial(jax.value_and_grad(loss_of, has_aux=True), trainable)
-            return accumulate_gradients(grad_of_part, loss_fn.objective, microbatches, batch, seeds)
+            return accumulate_gradients(
+                grad_of_part, loss_fn.objective, grad_accum_steps, batch, seeds
+            )
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
         opt = select_optimizer_state(optimizer, state.opt, trainable)

@@ -15,6 +15,7 @@ from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel import hosts
 from kdjax.parallel.host_sums import BatchCounts
+from kdjax.storage.typed_json import to_plain
 from kdjax.training.checkpoints.retry import CheckpointRetry
 from kdjax.training.checksum import sha256
 from kdjax.training.input_pipeline import StepInput, step_inputs
@@ -83,7 +84,7 @@ class Trainer(TrainingLoop):
                 restored.damaged,
                 restored.branch,
                 side_by_side=self._lanes,
-                prices=[compiled.price.to_json() for compiled in spec.compiled_phases],
+                prices=[to_plain(compiled.price) for compiled in spec.compiled_phases],
                 positions=[program.batch_shape.tokens_per_step for program in programs],
             )
             patience = spec.config.checkpoint.patience

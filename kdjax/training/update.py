@@ -54,16 +54,19 @@ def update_by_gradient(
     return Updated(value, grads, params, opt)
 
 
-def step_dropout_seeds(seed: jax.Array, step: jax.Array, sequences: int, bits: str | None) -> Key:
+def step_dropout_seeds(
+    seed: jax.Array, step: jax.Array, sequences: int, dropout_impl: str | None
+) -> Key:
     """Draw a dropout seed for each sequence of a step: a pure function of (seed, step, sequence).
 
     Args:
         seed: seed of the run.
         step: steps done before this one.
         sequences: sequences of the batch.
-        bits: generator of random bits, a name JAX knows; None: no dropout, and no seeds.
+        dropout_impl: JAX PRNG implementation of dropout, a name such as threefry2x32; None: no
+            dropout, and no seeds.
     """
-    if bits is None:
+    if dropout_impl is None:
         return None
-    dropout_key = jax.random.fold_in(jax.random.key(seed, impl=bits), step)
+    dropout_key = jax.random.fold_in(jax.random.key(seed, impl=dropout_impl), step)
     return sequence_seeds(dropout_key, sequences)

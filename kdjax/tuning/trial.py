@@ -55,7 +55,7 @@ def recipe_of(config: Config) -> Config:
     for task in SUITES.get(suite, ()):
         if measured in [result for result, _ in task.results]:
             suite_tasks.append(task.name)
-    amount: dict[str, Any] = {budget.kind: tune.share * Budget.of(budget).amount}
+    amount: dict[str, Any] = {budget.kind: tune.share * Budget.from_config(budget).amount}
     return replace(
         config,
         budget=replace(budget, **amount),
@@ -107,7 +107,7 @@ class Trials:
         for arm in self._config.arms:
             for number in range(self._config.tune.trials):
                 runs += len(self._recipe.seeds) - self._ended(self._directory(arm, number), arm)
-        return Budget.of(self._recipe.budget).amount * runs
+        return Budget.from_config(self._recipe.budget).amount * runs
 
     @property
     def ngram_losses(self) -> CountedLosses | None:

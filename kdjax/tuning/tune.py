@@ -114,7 +114,7 @@ def tuning_of_trials(
         better=better,
         trials=tune.trials,
         share=tune.share,
-        budget=Budget.of(recipe_of(config).budget),
+        budget=Budget.from_config(recipe_of(config).budget),
         seeds=tune.seeds,
         sampler=tune.sampler,
         sampler_seed=tune.sampler_seed,

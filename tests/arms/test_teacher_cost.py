@@ -132,7 +132,7 @@ def test_audit_agrees_and_finds_an_arm_that_was_let_off(
 def test_cost_is_read_from_cards_of_all_versions(
     facts: dict[str, Any], expected: TeacherCost
 ) -> None:
-    assert TeacherCost.of_facts(facts) == expected
+    assert TeacherCost.from_facts(facts) == expected
 
 
 def test_head_is_charged_only_to_arms_with_logits() -> None:

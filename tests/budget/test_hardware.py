@@ -104,8 +104,8 @@ def test_hardware_flops_of_a_step_do_not_depend_on_loops() -> None:
     batch = phase.abstract_batch(shape)
     state = jax.eval_shape(lambda params: init_state(params, phase.transformation, 0), params)
     rest = (state, None, batch, ScheduleInputs.abstract())
-    plain = flops(phase.build_step(microbatches=1, compute=ComputeConfig(scan=False)), *rest)
-    looped = flops(phase.build_step(microbatches=2, compute=ComputeConfig(scan=True)), *rest)
+    plain = flops(phase.build_step(grad_accum_steps=1, compute=ComputeConfig(scan=False)), *rest)
+    looped = flops(phase.build_step(grad_accum_steps=2, compute=ComputeConfig(scan=True)), *rest)
     assert looped == pytest.approx(plain, rel=0.05)
     assert plain == pytest.approx(price(phase, shape).total, rel=0.05)
 

@@ -14,6 +14,7 @@ from kdjax.budget.journal import Journal, read
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.errors import InputError
+from kdjax.storage.typed_json import from_plain, to_plain
 
 PRICE = Price(15, 1, 2, 3, 4, 5, jaxpr_matmul=0, jaxpr_elementwise=0)
 
@@ -22,7 +23,7 @@ def written(path: Path) -> list[dict[str, Any]]:
     """Write a journal of four entries."""
     ledger = Ledger.open(Budget.flops(100))
     journal = Journal(path)
-    journal.add("open", ledger, prices=[PRICE.to_json()])
+    journal.add("open", ledger, prices=[to_plain(PRICE)])
     for _ in range(2):
         ledger = ledger.charge(0, PRICE, 8, tokens=7, unique=7, masked=1)
         journal.add("steps", ledger)
@@ -39,7 +40,7 @@ def test_added_entries_are_read_back_in_order_and_linked(tmp_path: Path) -> None
         *(entry["sha256"] for entry in entries[:-1]),
     ]
     # The ledger after two steps of 15 FLOPs.
-    assert Ledger.from_json(entries[2]["ledger"]).charged_flops == 30
+    assert from_plain(Ledger, entries[2]["ledger"], "ledger").charged_flops == 30
 
 
 def test_reopened_journal_adds_after_its_last_entry(tmp_path: Path) -> None:

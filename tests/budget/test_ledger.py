@@ -14,6 +14,7 @@ from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
 from kdjax.errors import InputError
+from kdjax.storage.typed_json import from_plain, to_plain
 
 POSITIONS = 96
 
@@ -133,7 +134,7 @@ def test_ledger_survives_json_with_integers_beyond_64_bits() -> None:
         budget, 2, {"teacher_cache": 10**21, "teacher_training": 10**20}, cache_bytes=10**15
     )
     ledger = charge(opened, a_price(10**22, 1, 2, 3, 4), phase=1)
-    assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
+    assert from_plain(Ledger, json.loads(json.dumps(to_plain(ledger))), "ledger") == ledger
     assert ledger.charged_flops == 10**22 + 10**21 + 10**20 + 10
     assert ledger.cache_bytes == 10**15
     assert ledger.steps_by_phase == (0, 1)
@@ -175,15 +176,15 @@ def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> 
 
 
 def test_budget_of_no_kind_two_kinds_or_no_amount_is_refused() -> None:
-    assert Budget.of(BudgetConfig(flops=1.5e12)) == Budget("flops", 1_500_000_000_000)
-    assert Budget.of(BudgetConfig(hours=0.5, clock=("compute", "compile"))).clock == (
+    assert Budget.from_config(BudgetConfig(flops=1.5e12)) == Budget("flops", 1_500_000_000_000)
+    assert Budget.from_config(BudgetConfig(hours=0.5, clock=("compute", "compile"))).clock == (
         "compute",
         "compile",
     )
     with pytest.raises(
         InputError, match=r"budget is not set, expected one of budget.flops, budget.tokens"
     ):
-        Budget.of(BudgetConfig())
+        Budget.from_config(BudgetConfig())
     with pytest.raises(
         InputError, match=r"budget.flops 1e.12 and budget.hours 2 are both set, expected one of"
     ):
@@ -196,7 +197,7 @@ def test_budget_of_no_kind_two_kinds_or_no_amount_is_refused() -> None:
 
 def test_padded_tokens_are_positions_in_files() -> None:
     ledger = dataclasses.replace(Ledger.open(Budget("tokens", 96)), padded_tokens=24)
-    stored = ledger.to_json()
+    stored = to_plain(ledger)
     assert stored["positions"] == 24
     assert "padded_tokens" not in stored
-    assert Ledger.from_json(stored) == ledger
+    assert from_plain(Ledger, stored, "ledger") == ledger

@@ -10,13 +10,13 @@ import pytest
 
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
-from kdjax.data.mask_rate import MaskRate, Stretch
+from kdjax.data.mask_rate import EqualSteps, MaskRate
 from kdjax.errors import InputError
 from tests.data.batches import originals
 from tests.data.test_loader import same
 
 BATCH = 8
-RATE = MaskRate(0.5, 0.1, (Stretch(0, BATCH, 0.0, 0.02),))
+RATE = MaskRate(0.5, 0.1, (EqualSteps(0, BATCH, 0.0, 0.02),))
 """Fifty steps, about two epochs of the shared corpus."""
 SLOTS = 12
 
@@ -33,7 +33,7 @@ def test_rows_of_a_step_have_its_rate_in_every_epoch(corpus: Corpus) -> None:
     for step in (0, straddling, 45):
         batch = batches[step]
         maskable = (batch["valid"].sum(axis=1) - 2).astype(float)
-        expected = RATE.of(step * 0.02) * maskable
+        expected = RATE.at_fraction(step * 0.02) * maskable
         # [CLS] and [SEP] of further segments are not maskable either.
         masked = batch["label_weights"].sum(axis=1)
         assert np.all(masked <= np.maximum(1, np.round(expected)))
@@ -62,7 +62,7 @@ def test_resumed_and_split_streams_read_the_same_masks(corpus: Corpus, mask_copi
 
 
 def test_rate_that_stays_gives_the_masks_of_one_rate(corpus: Corpus) -> None:
-    flat = MaskRate(0.1, 0.1, RATE.stretches)
+    flat = MaskRate(0.1, 0.1, RATE.spans)
     assert same(stream(corpus, flat)[5], stream(corpus, None)[5])
 
 

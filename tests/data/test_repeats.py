@@ -31,7 +31,7 @@ def test_placement_is_that_of_a_plain_dictionary_however_little_is_recent(
             moved += expected != own
             if deduplicate:
                 expected = None
-        assert finder.place(Fingerprint.of(document, 0.3)) is expected
+        assert finder.place(Fingerprint.from_document(document, 0.3)) is expected
     assert finder.repeated == repeated > 1000
     assert finder.removed == (repeated if deduplicate else 0)
     assert finder.moved == (0 if deduplicate else moved)
@@ -60,7 +60,7 @@ def test_frequent_identity_is_counted_among_very_many(share: int) -> None:
     documents = 20_000
     for number in range(documents):
         identity = "Untitled" if number % share == 0 else f"title {number}"
-        finder.place(Fingerprint.of(Document(identity, f"text {number}"), 0.1))
+        finder.place(Fingerprint.from_document(Document(identity, f"text {number}"), 0.1))
     error = documents / (repeats.CANDIDATES + 1)
     assert documents / share - error <= finder.same_identity <= documents / share
 
@@ -68,5 +68,5 @@ def test_frequent_identity_is_counted_among_very_many(share: int) -> None:
 def test_text_without_identity_counts_for_no_identity() -> None:
     finder = RepeatFinder(deduplicate=False)
     for _ in range(20):
-        finder.place(Fingerprint.of(Document("text", "text"), 0.1))
+        finder.place(Fingerprint.from_document(Document("text", "text"), 0.1))
     assert (finder.same_identity, finder.repeated) == (0, 19)

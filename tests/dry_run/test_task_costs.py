@@ -20,7 +20,7 @@ from kdjax.config.suites import GLUE, suite_tasks
 from kdjax.data.tasks.official_sizes import SIZES, stand_ins, tokens_of
 from kdjax.dry_run.task_costs import task_costs
 from kdjax.evaluation.finetuning import EncoderSetup, finetune, trial
-from kdjax.evaluation.finetuning.flops import REFERENCE_BITS, probe_flops, task_flops
+from kdjax.evaluation.finetuning.flops import REFERENCE_DROPOUT, probe_flops, task_flops
 from kdjax.evaluation.finetuning.step import StepKey, abstract_batch, abstract_state, make_step
 from kdjax.evaluation.finetuning.work import (
     BatchLimits,
@@ -147,7 +147,7 @@ def test_flops_of_a_step_are_those_counted_at_its_shape(rows: int, length: int) 
         dtype="float32",
         layout=handmade.alone(),
     )
-    step = make_step(step_key, REFERENCE_BITS, UNSHARDED)
+    step = make_step(step_key, REFERENCE_DROPOUT, UNSHARDED)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     counted = measure(step, abstract_state(step_key), abstract_batch(step_key, rows, length), rate)
     assert task_flops(MODEL, SETTINGS).step.at(rows, length) == pytest.approx(

@@ -78,4 +78,4 @@ def task(
 
 def alone() -> Layout:
     """Return a layout of one device."""
-    return Layout.of(devices=jax.devices()[:1])
+    return Layout.from_config(devices=jax.devices()[:1])

@@ -25,7 +25,9 @@ STEPS = 6
 @functools.cache
 def compiled() -> Program:
     return Program(
-        tiny.phase(student=tiny.SHALLOW_STUDENT), tiny.SHAPE, Layout.of(devices=jax.devices()[:1])
+        tiny.phase(student=tiny.SHALLOW_STUDENT),
+        tiny.SHAPE,
+        Layout.from_config(devices=jax.devices()[:1]),
     )
 
 

@@ -527,7 +527,7 @@ def test_layer_split_over_devices_has_no_kernel(device: SetPlatform) -> None:
     device("tpu")
     # Heads split over devices cannot be one kernel; parameters split over fsdp are whole when used.
     for mesh, expected in ((MeshConfig(tensor=3), 0), (MeshConfig(fsdp=3), TILED.layers)):
-        with Layout.of(mesh, jax.devices()[:3]).mesh_context():
+        with Layout.from_config(mesh, jax.devices()[:3]).mesh_context():
             eqns = trace(REQUESTS["logits only"], config=TILED, length=128, dropout=False)
         assert kernels(eqns)["attention_forward"] == expected
 

@@ -72,7 +72,7 @@ def phase(*terms: str, layers: int = 1) -> Phase:
 
 @functools.cache
 def program(mesh: tuple[int, int, int], *terms: str, layers: int = 1) -> Program:
-    layout = Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
+    layout = Layout.from_config(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
     return Program(phase(*terms, layers=layers), SHAPE, layout)
 
 
@@ -140,7 +140,11 @@ def test_scan_microbatches_and_remat_on_mesh_equal_one_device() -> None:
     assert plain.phase.needs.student.ranges(2) == [range(1, 3)]
     compute = ComputeConfig(remat="full", scan=True)
     looped = Program(
-        plain.phase, SHAPE, Layout.of(MeshConfig(2, 2, 2)), microbatches=2, compute=compute
+        plain.phase,
+        SHAPE,
+        Layout.from_config(MeshConfig(2, 2, 2)),
+        grad_accum_steps=2,
+        compute=compute,
     )
     check_same(stepped(looped), stepped(plain), started(plain))
 
@@ -175,7 +179,7 @@ def test_rotary_student_on_mesh_equals_one_device(student: ModelConfig) -> None:
     stepped_params = []
     for mesh in ((1, 1, 1), (2, 2, 2)):
         compiled = Program(
-            only, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
+            only, SHAPE, Layout.from_config(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
         )
         state = compiled.start(start, seed=1)
         state, _ = compiled(state, None, tiny.batch(0, SHAPE), tiny.schedule_inputs(only, 0, 5))
@@ -254,7 +258,7 @@ def test_params_split_over_tensor_are_not_gathered_over_it(layers: int) -> None:
 
 
 def test_replicated_teacher_is_not_gathered(layers: int) -> None:
-    layout = Layout.of(MeshConfig(fsdp=8, teacher="whole"))
+    layout = Layout.from_config(MeshConfig(fsdp=8, teacher="whole"))
     whole = Program(phase("mlm", "logit", layers=layers), SHAPE, layout)
     split = program((1, 8, 1), "mlm", "logit", layers=layers)
     assert total(collectives(whole.text), "all-gather") == stored_split(
@@ -300,7 +304,7 @@ def stored_split(params: Any) -> int:
 
 def test_recipe_rules_come_first() -> None:
     rules = {"*.attention.query.kernel": ("none", "none")}
-    layout = Layout.of(MeshConfig(fsdp=2, rules=rules))
+    layout = Layout.from_config(MeshConfig(fsdp=2, rules=rules))
     stored = layout.param_sharding(phase("mlm").abstract_params())["model"]["layers"]["1"][
         "attention"
     ]
@@ -309,7 +313,7 @@ def test_recipe_rules_come_first() -> None:
 
 
 def test_axis_that_devices_do_not_divide_stays_whole() -> None:
-    layout = Layout.of(MeshConfig(fsdp=1, tensor=8))
+    layout = Layout.from_config(MeshConfig(fsdp=1, tensor=8))
     odd = models.abstract_params(
         ModelConfig(layers=1, width=32, heads=8, ffn=64, **{**SIZES, "vocab_size": 61})
     )
@@ -339,11 +343,11 @@ def test_axis_that_devices_do_not_divide_stays_whole() -> None:
 )
 def test_mesh_that_does_not_fit_devices_is_refused(config: MeshConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Layout.of(config)
+        Layout.from_config(config)
 
 
 def test_heads_that_tensor_does_not_divide_are_refused() -> None:
-    layout = Layout.of(MeshConfig(data=1, tensor=8))
+    layout = Layout.from_config(MeshConfig(data=1, tensor=8))
     with pytest.raises(
         InputError,
         match=r"train.mesh.tensor is 8, expected a divisor of the 2 heads of the student",
@@ -365,7 +369,7 @@ def test_heads_that_tensor_does_not_divide_are_refused() -> None:
 def test_rule_of_no_parameter_or_of_other_axes_is_refused(
     pattern: str, axes: tuple[str, ...], message: str
 ) -> None:
-    layout = Layout.of(MeshConfig(fsdp=8, data=1, rules={pattern: axes}))
+    layout = Layout.from_config(MeshConfig(fsdp=8, data=1, rules={pattern: axes}))
     with pytest.raises(InputError, match=message):
         Program(tiny.phase(), SHAPE, layout)
 

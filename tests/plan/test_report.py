@@ -86,7 +86,7 @@ def with_comparisons(
 
 def fitted(pilot_plan: Plan) -> FittedPlan:
     """Return a plan with its pilot."""
-    with_pilot = FittedPlan.of(pilot_plan)
+    with_pilot = FittedPlan.from_plan(pilot_plan)
     assert with_pilot is not None
     return with_pilot
 

@@ -242,7 +242,9 @@ def costing(flops: Mapping[str, int]) -> dict[str, tuple[PhaseSpan, ...]]:
 def test_parts_hold_each_run_once_at_similar_cost(count: int) -> None:
     costs = {"scratch": 100, "logit": 164, "tinybert": 162, "minilm": 139}
     spans = costing(costs)
-    parts = [StudyPart(number, count).of(spans, seeds=range(3)) for number in range(1, count + 1)]
+    parts = [
+        StudyPart(number, count).select(spans, seeds=range(3)) for number in range(1, count + 1)
+    ]
     assert sorted(chain.from_iterable(parts)) == sorted(product(costs, range(3)))
     # No part takes longer than another by more than the dearest run.
     sums = []
@@ -253,4 +255,4 @@ def test_parts_hold_each_run_once_at_similar_cost(count: int) -> None:
 
 def test_parts_of_equal_arms_follow_the_recipe() -> None:
     under_hours: dict[str, tuple[PhaseSpan, ...]] = {"b": (), "a": ()}
-    assert StudyPart(1, 2).of(under_hours, seeds=(0, 1)) == [("b", 0), ("a", 0)]
+    assert StudyPart(1, 2).select(under_hours, seeds=(0, 1)) == [("b", 0), ("a", 0)]

@@ -27,7 +27,7 @@ TEACHER = tiny.SHALLOW_TEACHER
 def compiled() -> Program:
     """Compile a phase with a projection, so that every group of parameters has a gradient."""
     phase = tiny.phase("tinybert", dataclasses.replace(tiny.STUDENT, dropout=0.1), TEACHER)
-    return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    return Program(phase, tiny.SHAPE, Layout.from_config(devices=jax.devices()[:1]))
 
 
 def scale_sum(params: Any) -> dict[str, float]:

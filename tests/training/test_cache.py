@@ -179,7 +179,7 @@ def test_build_resumed_after_kill_stores_same_bytes(
 
 def test_build_on_more_devices_stores_same_bytes(text: Text, draws: Path, tmp_path: Path) -> None:
     cache.fill_teacher_cache(
-        tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.of()
+        tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.from_config()
     )
     by_one = Cache.open(draws)
     by_eight = Cache.open(tmp_path)
@@ -219,7 +219,7 @@ def test_build_batch_that_devices_do_not_divide_is_refused(text: Text, tmp_path:
             dataclasses.replace(EXACT, batch_size=12),
             text.data,
             text.corpus,
-            Layout.of(),
+            Layout.from_config(),
         )
 
 

@@ -94,7 +94,7 @@ def trained(
     """Train ten steps; return the final parameters, the losses, and what the compiled step took for
     a teacher."""
     (phase,) = arm(name, source).phases
-    program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
+    program = Program(phase, SHAPE, Layout.from_config(devices=jax.devices()[:1]))
     placed_teacher = program.place_teacher(teacher().params)
     state = program.start(untrained(), seed=3)
     # Both ways read the same sequences with the same masks.

@@ -48,9 +48,13 @@ def phase() -> Phase:
 
 @functools.cache
 def program(version: str) -> Program:
-    devices, microbatches, compute = VERSIONS[version]
+    devices, grad_accum_steps, compute = VERSIONS[version]
     return program_of(
-        phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches, compute
+        phase(),
+        tiny.SHAPE,
+        Layout.from_config(devices=jax.devices()[:devices]),
+        grad_accum_steps,
+        compute,
     )
 
 

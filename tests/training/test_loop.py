@@ -17,6 +17,7 @@ from kdjax.budget.journal import read
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
+from kdjax.storage.typed_json import to_plain
 from kdjax.training import stopwatch
 from kdjax.training.checksum import sha256
 from kdjax.training.outcome import Outcome
@@ -40,7 +41,7 @@ def phase(learning_rate: float = LEARNING_RATE) -> Phase:
 @functools.cache
 def compiled() -> Program:
     """Compile the phase; one program serves every learning rate."""
-    return Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    return Program(phase(), tiny.SHAPE, Layout.from_config(devices=jax.devices()[:1]))
 
 
 def run(
@@ -324,4 +325,4 @@ def test_journal_has_restart_and_ends_with_result(tmp_path: Path) -> None:
     assert entries[-1]["params_sha256"] == outcome.params_sha256
     assert entries[-1]["sha256"] == outcome.journal_sha256
     assert entries[-1]["ledger"]["spent"] == outcome.ledger.spent
-    assert entries[0]["prices"] == [price(phase(), tiny.SHAPE).to_json()]
+    assert entries[0]["prices"] == [to_plain(price(phase(), tiny.SHAPE))]

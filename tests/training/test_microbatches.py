@@ -41,9 +41,12 @@ def phase() -> Phase:
 
 
 @functools.cache
-def compiled(devices: int, microbatches: int) -> Program:
+def compiled(devices: int, grad_accum_steps: int) -> Program:
     return Program(
-        phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches=microbatches
+        phase(),
+        tiny.SHAPE,
+        Layout.from_config(devices=jax.devices()[:devices]),
+        grad_accum_steps=grad_accum_steps,
     )
 
 
@@ -53,11 +56,11 @@ def started(program: Program) -> State:
 
 @functools.cache
 def stepped(
-    devices: int, microbatches: int, dropped: int | None = None
+    devices: int, grad_accum_steps: int, dropped: int | None = None
 ) -> tuple[Any, dict[str, float]]:
     """Return parameters and metrics after two steps, with the sequences of one part empty where one
     is dropped."""
-    program = compiled(devices, microbatches)
+    program = compiled(devices, grad_accum_steps)
     teacher = program.place_teacher(tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9)))
     state = started(program)
     metrics: dict[str, Any] = {}
@@ -67,16 +70,16 @@ def stepped(
         # A part that is lost leaves its sequences without tokens.
         if dropped is not None:
             for name in ("segments", "valid", "label_weights"):
-                batch[name][dropped::microbatches] = 0
+                batch[name][dropped::grad_accum_steps] = 0
         state, metrics = program(state, teacher, batch, tiny.schedule_inputs(phase(), step, 5))
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 
 @pytest.mark.parametrize(
-    ("devices", "microbatches"), [(1, 8), pytest.param(2, 2, marks=pytest.mark.exhaustive)]
+    ("devices", "grad_accum_steps"), [(1, 8), pytest.param(2, 2, marks=pytest.mark.exhaustive)]
 )
-def test_microbatches_give_step_of_whole_batch(devices: int, microbatches: int) -> None:
-    check_same(stepped(devices, microbatches))
+def test_microbatches_give_step_of_whole_batch(devices: int, grad_accum_steps: int) -> None:
+    check_same(stepped(devices, grad_accum_steps))
 
 
 def check_same(actual: tuple[Any, dict[str, float]]) -> None:
@@ -138,4 +141,6 @@ def test_batch_that_microbatches_do_not_divide_is_refused() -> None:
         InputError,
         match=r"multiple of the 2 parts the mesh splits it into times train\.grad_accum_steps, 3",
     ):
-        Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:2]), microbatches=3)
+        Program(
+            phase(), tiny.SHAPE, Layout.from_config(devices=jax.devices()[:2]), grad_accum_steps=3
+        )

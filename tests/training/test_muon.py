@@ -41,17 +41,21 @@ def phase(layers: int = 1, **optimizer: Any) -> Phase:
 
 @functools.cache
 def stepped(
-    mesh: tuple[int, int, int] = (1, 1, 1), microbatches: int = 1, *, scan: bool = False
+    mesh: tuple[int, int, int] = (1, 1, 1), grad_accum_steps: int = 1, *, scan: bool = False
 ) -> tuple[Any, dict[str, float]]:
     """Return parameters and metrics after three steps."""
-    layers = 2 if scan or microbatches > 1 else 1
-    return run(compiled(mesh, microbatches, scan=scan, layers=layers))
+    layers = 2 if scan or grad_accum_steps > 1 else 1
+    return run(compiled(mesh, grad_accum_steps, scan=scan, layers=layers))
 
 
-def compiled(mesh: tuple[int, int, int], microbatches: int, *, scan: bool, layers: int) -> Program:
-    layout = Layout.of(MeshConfig(*mesh), jax.devices()[: int(np.prod(mesh))])
+def compiled(
+    mesh: tuple[int, int, int], grad_accum_steps: int, *, scan: bool, layers: int
+) -> Program:
+    layout = Layout.from_config(MeshConfig(*mesh), jax.devices()[: int(np.prod(mesh))])
     compute = ComputeConfig(scan=scan)
-    return Program(phase(layers), tiny.SHAPE, layout, microbatches=microbatches, compute=compute)
+    return Program(
+        phase(layers), tiny.SHAPE, layout, grad_accum_steps=grad_accum_steps, compute=compute
+    )
 
 
 def start(layers: int = 1) -> Any:
@@ -189,7 +193,7 @@ def test_mesh_that_splits_matrices_equals_one_device() -> None:
 
 def test_loop_over_layers_and_microbatches_equal_plain_step() -> None:
     plain = run(compiled((1, 1, 1), 1, scan=False, layers=2))
-    check_same(stepped(microbatches=2, scan=True), plain, layers=2)
+    check_same(stepped(grad_accum_steps=2, scan=True), plain, layers=2)
 
 
 def test_lane_equals_run_alone() -> None:

@@ -127,11 +127,11 @@ def test_price_has_the_teacher_at_its_own_length_and_both_means() -> None:
 
 
 @functools.cache
-def stepped(lanes: int, first: int, devices: int, microbatches: int) -> tuple[Any, Any]:
+def stepped(lanes: int, first: int, devices: int, grad_accum_steps: int) -> tuple[Any, Any]:
     """Return parameters and metrics of some seeds after two steps."""
     (phase,) = own_arm().phases
-    layout = Layout.of(devices=jax.devices()[:devices])
-    program = Program(phase, tiny.SHAPE, layout, microbatches=microbatches, lanes=lanes)
+    layout = Layout.from_config(devices=jax.devices()[:devices])
+    program = Program(phase, tiny.SHAPE, layout, grad_accum_steps=grad_accum_steps, lanes=lanes)
     teacher = program.place_teacher(tiny.spread(tiny.params(TEACHER, 9)))
     seeds = range(first, first + lanes)
     start = [program.start(tiny.params(phase.student, seed), seed) for seed in seeds]

@@ -65,7 +65,8 @@ def laid_out() -> tuple[Budget, tuple[PhaseSpan, ...]]:
 @functools.cache
 def programs() -> tuple[Program, ...]:
     return tuple(
-        Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1])) for phase in arm().phases
+        Program(phase, tiny.SHAPE, Layout.from_config(devices=jax.devices()[:1]))
+        for phase in arm().phases
     )
 
 

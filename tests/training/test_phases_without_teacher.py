@@ -39,7 +39,7 @@ def arm(order: str) -> Arm:
 
 @functools.cache
 def programs(order: str) -> tuple[Program, ...]:
-    layout = Layout.of(devices=jax.devices()[:1])
+    layout = Layout.from_config(devices=jax.devices()[:1])
     return tuple(Program(phase, tiny.SHAPE, layout) for phase in arm(order).phases)
 
 

@@ -96,7 +96,7 @@ def test_preset_trains_on_demo_corpus_within_budget(
 ) -> None:
     resolved = arm(name)
     # One device and a budget of ten steps or so.
-    mesh = Layout.of(devices=jax.devices()[:1])
+    mesh = Layout.from_config(devices=jax.devices()[:1])
     costs = [price(phase, SHAPE) for phase in resolved.phases]
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)

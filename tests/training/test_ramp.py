@@ -63,7 +63,7 @@ def run(
     phases = []
     for phase in arm().ramped(ramp).phases:
         shape = phase.batch_shape(tiny.SHAPE)
-        program = program_of(phase, shape, Layout.of(devices=jax.devices()[:1]))
+        program = program_of(phase, shape, Layout.from_config(devices=jax.devices()[:1]))
         phases.append(tiny.compiled_phase(phase, program, Seen(shape, asked)))
     return trainers.train_one(directory, phases, BUDGET)
 

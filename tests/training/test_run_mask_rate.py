@@ -14,7 +14,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, BudgetConfig, Config, DataConfig
-from kdjax.data.mask_rate import MaskRate, Stretch
+from kdjax.data.mask_rate import EqualSteps, MaskRate
 from kdjax.errors import InputError
 from kdjax.training.run_mask_rate import run_mask_rate
 
@@ -28,14 +28,14 @@ def price_of(flops: int) -> Price:
 
 
 def test_rate_goes_on_a_line_and_all_of_a_step_have_one() -> None:
-    rate = MaskRate(0.3, 0.1, (Stretch(0, 4, 0.0, 0.25), Stretch(8, 2, 0.5, 0.125)))
+    rate = MaskRate(0.3, 0.1, (EqualSteps(0, 4, 0.0, 0.25), EqualSteps(8, 2, 0.5, 0.125)))
     seen = np.array([0, 3, 4, 7, 8, 9, 10, 14])
     fractions = np.array([0, 0, 0.25, 0.25, 0.5, 0.5, 0.625, 0.875])
-    np.testing.assert_allclose(rate.at(seen), 0.3 - 0.2 * fractions)
+    np.testing.assert_allclose(rate.at_sequences(seen), 0.3 - 0.2 * fractions)
     # Any order and any part of them
-    np.testing.assert_array_equal(rate.at(seen[::-3]), rate.at(seen)[::-3])
+    np.testing.assert_array_equal(rate.at_sequences(seen[::-3]), rate.at_sequences(seen)[::-3])
     # The last step of a budget may be a little short of its end, none lies beyond.
-    assert rate.of(1.5) == pytest.approx(0.1)
+    assert rate.at_fraction(1.5) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("budget", [Budget.flops(10_000), Budget("tokens", 4096)])
@@ -53,9 +53,9 @@ def test_rate_follows_the_shares_that_the_ledger_shows(budget: Budget) -> None:
     for number, span in enumerate(spans):
         for _ in range(span.steps):
             seen = ledger.padded_tokens // SEQ_LEN
-            expected = rate.of(ledger.training_share)
+            expected = rate.at_fraction(ledger.training_share)
             rows = seen + np.arange(span.tokens_per_step // SEQ_LEN)
-            np.testing.assert_allclose(rate.at(rows), expected, rtol=1e-12)
+            np.testing.assert_allclose(rate.at_sequences(rows), expected, rtol=1e-12)
             ledger = ledger.charge(number, span.price, span.tokens_per_step, 1, 0, 0)
     assert expected == pytest.approx(0.15, abs=0.02)
 

@@ -68,10 +68,10 @@ def phase() -> Phase:
 
 
 def compiled(
-    seeds: int, of: Phase | None = None, devices: int = 1, microbatches: int = 1
+    seeds: int, of: Phase | None = None, devices: int = 1, grad_accum_steps: int = 1
 ) -> Program:
-    layout = Layout.of(devices=jax.devices()[:devices])
-    return program_of(of or phase(), tiny.SHAPE, layout, microbatches, lanes=seeds)
+    layout = Layout.from_config(devices=jax.devices()[:devices])
+    return program_of(of or phase(), tiny.SHAPE, layout, grad_accum_steps, lanes=seeds)
 
 
 def go(
@@ -336,11 +336,11 @@ def test_vmapped_profile_lies_with_first_run(tmp_path: Path) -> None:
 
 @functools.cache
 def stepped(
-    name: str, seeds: int, first: int, devices: int, microbatches: int
+    name: str, seeds: int, first: int, devices: int, grad_accum_steps: int
 ) -> tuple[list[Any], list[Any]]:
     """Return parameters and metrics of seeds after two steps."""
     of = tiny.phase(name, STUDENT, tiny.SHALLOW_TEACHER)
-    program = compiled(seeds, of, devices, microbatches)
+    program = compiled(seeds, of, devices, grad_accum_steps)
     # The seeds from `first` on, one a lane.
     chosen = range(first, first + seeds)
     teacher = program.place_teacher(teacher_params() if of.teacher else None)
@@ -359,13 +359,13 @@ def stepped(
 
 
 @pytest.mark.parametrize(
-    ("name", "devices", "microbatches"),
+    ("name", "devices", "grad_accum_steps"),
     [("logit", 2, 2), pytest.param("scratch", 1, 1, marks=pytest.mark.exhaustive)],
 )
-def test_vmapped_step_equals_step_alone(name: str, devices: int, microbatches: int) -> None:
-    params, figures = stepped(name, 2, 0, devices, microbatches)
+def test_vmapped_step_equals_step_alone(name: str, devices: int, grad_accum_steps: int) -> None:
+    params, figures = stepped(name, 2, 0, devices, grad_accum_steps)
     for seed in range(2):
-        expected, wanted = stepped(name, 1, seed, devices, microbatches)
+        expected, wanted = stepped(name, 1, seed, devices, grad_accum_steps)
         check_figures(figures[seed], wanted[0])
         check_params(params[seed]["model"], expected[0]["model"], beginning(STUDENT, seed))
 

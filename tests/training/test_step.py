@@ -23,7 +23,7 @@ from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays
 from kdjax.training.partition import flatten, partition
 from kdjax.training.phase import BatchShape, Phase
-from kdjax.training.phase_price import REFERENCE_BITS, price
+from kdjax.training.phase_price import REFERENCE_DROPOUT, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs, State, init_state
 from tests import tiny
@@ -52,7 +52,7 @@ def phase(name: str) -> Phase:
 @functools.cache
 def program(name: str, devices: int) -> Program:
     """Compile an arm for some of the emulated devices."""
-    return Program(phase(name), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]))
+    return Program(phase(name), tiny.SHAPE, Layout.from_config(devices=jax.devices()[:devices]))
 
 
 def started(program: Program) -> State:
@@ -164,7 +164,7 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
     mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
 
     # Over eight devices a step of SGD moves parameters by what it takes for the gradient.
-    compiled = Program(by_gradient(tiny.phase(student=student)), tiny.SHAPE, Layout.of())
+    compiled = Program(by_gradient(tiny.phase(student=student)), tiny.SHAPE, Layout.from_config())
     state, _ = compiled(compiled.start(start, seed=0), None, batch, ScheduleInputs(0.0, 1.0))
     moved = jax.tree.map(
         lambda before, after: before - after, start, jax.device_get(state.params["model"])
@@ -195,7 +195,7 @@ def test_step_equals_reference_program(name: str) -> None:
     state = init_state(params, trainable.transformation, 3)
 
     def stepped() -> Any:
-        step = jax.jit(trainable.build_step(bits=REFERENCE_BITS))
+        step = jax.jit(trainable.build_step(dropout_impl=REFERENCE_DROPOUT))
         after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
         return jax.tree.map(np.subtract, params, after.params), metrics
 
@@ -277,4 +277,4 @@ def test_term_of_weight_zero_costs_nothing() -> None:
 
 def test_batch_that_devices_do_not_divide_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of the 8 parts"):
-        Program(tiny.phase(), BatchShape(12, 12, 3), Layout.of())
+        Program(tiny.phase(), BatchShape(12, 12, 3), Layout.from_config())

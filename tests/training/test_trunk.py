@@ -55,7 +55,9 @@ def budgets(of: Phase) -> list[Budget]:
 
 
 def compiled(lanes: int) -> Program:
-    return program_of(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]), lanes=lanes)
+    return program_of(
+        phase(), tiny.SHAPE, Layout.from_config(devices=jax.devices()[:1]), lanes=lanes
+    )
 
 
 def trunk_of(directory: Path, number: int, seed: int) -> Trunk:

@@ -104,7 +104,7 @@ class RowIndex:
         run_keys = _Keys.joined(batch.runs for batch in batches)
         self._runs = _table(run_keys)
         self._run_lengths = np.unique(run_keys.lengths)
-        self._run_beginnings = HashTable.of(run_keys.beginnings, run_keys.rows)
+        self._run_beginnings = HashTable.from_hashes(run_keys.beginnings, run_keys.rows)
         sentence_keys = _Keys.joined(batch.sentences for batch in batches)
         self._sentences = _table(sentence_keys)
         self._sentence_lengths = np.unique(sentence_keys.lengths)
@@ -258,4 +258,4 @@ def _grams(words: Words) -> Indices:
 
 
 def _table(keys: _Keys) -> HashTable:
-    return HashTable.of(keys.hashes, keys.rows)
+    return HashTable.from_hashes(keys.hashes, keys.rows)

@@ -33,7 +33,7 @@ class HashTable:
     shift: np.uint64
 
     @classmethod
-    def of(cls, hashes: Hashes, rows: Indices) -> HashTable:
+    def from_hashes(cls, hashes: Hashes, rows: Indices) -> HashTable:
         """Make a table of hashes `[N]`, each with its row `[N]`."""
         order = np.argsort(hashes, kind="stable")
         distinct, firsts = np.unique(hashes[order], return_index=True)

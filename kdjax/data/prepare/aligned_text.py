@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kdjax.data.aligned_words import align
-from kdjax.data.prepare.packing import RecordFormat, best_fit
+from kdjax.data.prepare.packing import RecordFormat, best_fit, items_of_bins
 
 if TYPE_CHECKING:  # reading a corpus needs no tokenizer
     from kdjax.data.tokenizer import TextTokenizer
@@ -98,16 +98,10 @@ class AlignedFormat:
             teacher_special: the teacher's.
         """
         parts = (
-            _encoded(self.student, [[piece.tokens for piece in row] for row in rows], special),
-            _encoded(
-                self.teacher,
-                [[piece.teacher_tokens for piece in row] for row in rows],
-                teacher_special,
-            ),
-            _encoded_begins(self.student, [[piece.begins for piece in row] for row in rows]),
-            _encoded_begins(
-                self.teacher, [[piece.teacher_begins for piece in row] for row in rows]
-            ),
+            _encoded(self.student, _field(rows, "tokens"), special),
+            _encoded(self.teacher, _field(rows, "teacher_tokens"), teacher_special),
+            _encoded_begins(self.student, _field(rows, "begins")),
+            _encoded_begins(self.teacher, _field(rows, "teacher_begins")),
         )
         for record in zip(*parts, strict=True):
             yield b"".join(record)
@@ -171,9 +165,9 @@ def align_documents(
         sizes = np.bincount(aligned.student)
         teacher_sizes = np.bincount(aligned.teacher)
         cuts = cut_words(sizes.tolist(), teacher_sizes.tolist(), room, teacher_room)
-        words_in_pieces = sum(stop - start for start, stop in cuts)
-        words += words_in_pieces
-        left_out += len(sizes) - words_in_pieces
+        word_count = sum(stop - start for start, stop in cuts)
+        words += word_count
+        left_out += len(sizes) - word_count
 
         # First tokens of the words, and where the last one ends
         tokens = np.array(spans.ids, student_format.token_dtype)
@@ -248,7 +242,7 @@ def pack_aligned(
         # Rounded up, in units of the student's tokens
         teacher_share = -(-teacher_size * length // teacher_length)
         sizes.append(max(len(piece.tokens) + FRAME, teacher_share))
-    return [[pieces[number] for number in numbers] for numbers in best_fit(sizes, length)]
+    return items_of_bins(pieces, best_fit(sizes, length))
 
 
 def segments_of_words(words: np.ndarray, segments: np.ndarray) -> np.ndarray:
@@ -265,6 +259,14 @@ def segments_of_words(words: np.ndarray, segments: np.ndarray) -> np.ndarray:
     np.put_along_axis(by_number, words, segments, axis=1)
     # Padding is no word.
     return by_number[:, 1:]
+
+
+def _field(rows: Sequence[Sequence[AlignedPiece]], name: str) -> list[list[np.ndarray]]:
+    """Return one field of the pieces of each row."""
+    values = []
+    for row in rows:
+        values.append([getattr(piece, name) for piece in row])
+    return values
 
 
 def _encoded(

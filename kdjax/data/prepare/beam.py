@@ -85,7 +85,7 @@ def prepare(
         InputError: unusable text or tokenizer, a corpus too small for its splits, a directory that
             cannot be used, or options or a runner that Beam does not have.
     """
-    preparation = Preparation.of(config, tokenizer, out)
+    preparation = Preparation.from_config(config, tokenizer, out)
     runner = _options(options)
     reading = preparation.reading
     with preparing(out), _scanning(out) as scan:
@@ -139,7 +139,7 @@ def count_documents(
     try:
         # Few are held at a time, for a source may have millions of documents.
         documents = sources.documents_of(source, reading, notes)
-        rows = (_row(Fingerprint.of(document, validation)) for document in documents)
+        rows = (_row(Fingerprint.from_document(document, validation)) for document in documents)
         with temporary.open("wb") as file:
             while batch_of_rows := list(itertools.islice(rows, DOCUMENTS_HELD)):
                 file.write(np.array(batch_of_rows, FINGERPRINT).tobytes())

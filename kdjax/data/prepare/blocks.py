@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax.data.manifest import SPLITS, Shard
 from kdjax.data.prepare.aligned_text import AlignedFormat, align_documents, pack_aligned
-from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks
+from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks, items_of_bins
 from kdjax.data.prepare.repeats import SplitDocument
 from kdjax.data.shards import SHARDS, write_shard
 from kdjax.data.tokenizer import TextTokenizer
@@ -160,7 +160,13 @@ def make_block(block: Block) -> FinishedBlock:
         if rows.pieces:
             name = f"{split}-{block.index:05d}"
             shards.append(write_shard(settings.directory, name, split, rows.records))
-    documents = {split: len(texts[split]) for split in SPLITS}
+    documents = {}
+    words = {}
+    characters = {}
+    for split in SPLITS:
+        documents[split] = len(texts[split])
+        words[split] = sum(len(text.split()) for text in texts[split])
+        characters[split] = sum(map(len, texts[split]))
     of_teacher = {}
     if settings.teacher is not None:
         for name in ("teacher_tokens", "teacher_unknown", "aligned_words", "left_out"):
@@ -171,8 +177,8 @@ def make_block(block: Block) -> FinishedBlock:
         tokens,
         text_tokens,
         tuple(shards),
-        words={split: sum(len(text.split()) for text in texts[split]) for split in SPLITS},
-        characters={split: sum(map(len, texts[split])) for split in SPLITS},
+        words=words,
+        characters=characters,
         unknown=unknown,
         **of_teacher,
     )
@@ -195,7 +201,7 @@ def _packed(settings: BlockSettings, texts: list[str]) -> _PackedSplit:
 
     # Pieces are packed into sequences.
     packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
-    sequences = [[pieces[number] for number in numbers] for numbers in packed]
+    sequences = items_of_bins(pieces, packed)
     records = record_format.encode(sequences, start=special.start, end=special.end, pad=special.pad)
     return _PackedSplit(pieces, records)
 

@@ -59,7 +59,7 @@ def prepare(
             that holds something else, is in use or cannot be written. A directory of unusable text
             is left as it was found.
     """
-    preparation = Preparation.of(config, tokenizer, out, held_out=held_out)
+    preparation = Preparation.from_config(config, tokenizer, out, held_out=held_out)
     plan = preparation.plan([sources.digest(source) for source in preparation.sources])
     with preparing(out):
         check_plan(out, plan)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 AT_ONCE = 1024
 """Sequences that are encoded together."""
@@ -50,6 +53,14 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
             by_room[room].append(number)
             rooms |= 1 << room
     return bins
+
+
+def items_of_bins(items: Sequence[T], bins: Sequence[Sequence[int]]) -> list[list[T]]:
+    """Return the items of each bin of `best_fit`, which gives their indices."""
+    contents = []
+    for indices in bins:
+        contents.append([items[index] for index in indices])
+    return contents
 
 
 def position_ids(segments: np.ndarray) -> np.ndarray:

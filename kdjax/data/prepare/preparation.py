@@ -68,7 +68,7 @@ class Preparation:
     teacher_tokenizer: TextTokenizer | None = None
 
     @classmethod
-    def of(
+    def from_config(
         cls, config: DataConfig, tokenizer: Path | None, out: Path, *, held_out: bool = False
     ) -> Preparation:
         """Find the text and the tokenizer that the settings ask for.
@@ -101,7 +101,7 @@ class Preparation:
         blocks = BlockSettings(out, tokenizer or out / TOKENIZER, digest, config.seq_len, teacher)
         return cls(
             expanded,
-            ReadSettings.of(config),
+            ReadSettings.from_config(config),
             validation,
             config.shard_documents,
             read,
@@ -141,10 +141,16 @@ class Preparation:
                 "special": dataclasses.asdict(self.teacher_tokenizer.special),
                 "seq_len": self.config.own_seq_len,
             }
+        # One that is still to be trained is not known yet.
+        tokenizer_sha256 = None
+        special = None
+        if self.tokenizer is not None:
+            tokenizer_sha256 = self.tokenizer.sha256
+            special = dataclasses.asdict(self.tokenizer.special)
         return {
             "version": VERSION,
-            "tokenizer_sha256": self.tokenizer.sha256 if self.tokenizer is not None else None,
-            "special": dataclasses.asdict(self.tokenizer.special) if self.tokenizer else None,
+            "tokenizer_sha256": tokenizer_sha256,
+            "special": special,
             "sources": dict(zip(map(str, self.sources), digests, strict=True)),
             "settings": settings,
         }

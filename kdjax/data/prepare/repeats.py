@@ -40,7 +40,7 @@ class Fingerprint:
     size: int
 
     @classmethod
-    def of(cls, document: Document, validation: float) -> Fingerprint:
+    def from_document(cls, document: Document, validation: float) -> Fingerprint:
         """Compute a document's, under a share of documents that are held out."""
         text = document.text.encode()
         identity = 0
@@ -104,7 +104,7 @@ class RepeatFinder:
             validation: share of documents that are held out by their identity.
         """
         for document in documents:
-            held_out = self.place(Fingerprint.of(document, validation))
+            held_out = self.place(Fingerprint.from_document(document, validation))
             if held_out is not None:
                 yield SplitDocument(document.text, held_out)
 

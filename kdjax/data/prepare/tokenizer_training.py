@@ -73,7 +73,7 @@ def training_texts(config: DataConfig) -> Iterator[str]:
     Raises:
         TextError: unusable text; see `kdjax.data.text.sources.documents`.
     """
-    settings = ReadSettings.of(config)
+    settings = ReadSettings.from_config(config)
     repeats = RepeatFinder(deduplicate=config.deduplicate)
     for source in sources.expand(config.files):
         documents = sources.documents_of(source, settings, ReadingNotes())

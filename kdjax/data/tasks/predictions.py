@@ -78,7 +78,9 @@ def missing_files(results: Iterable[str]) -> list[str]:
     The diagnostic set is always among them: it has no training rows, and is not read here.
     """
     written = {file_name(result) for result in results}
-    wanted = [file_name(result) for task in GLUE for result, _ in task.results]
+    wanted = []
+    for task in GLUE:
+        wanted += [file_name(result) for result, _ in task.results]
     return [name for name in (*wanted, DIAGNOSTIC) if name not in written]
 
 

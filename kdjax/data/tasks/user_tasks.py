@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def user_task(name: str, config: TaskConfig) -> RawTask:
         places = {"train": config.train, "dev": str(config.dev), "test": str(config.test)}
         splits = {split: _sorted_rows(name, config, places[split]) for split in SPLITS}
     where = f"task {name}, {places['train']}"
-    every = [row for split in SPLITS for row in splits[split]]
+    every = list(itertools.chain.from_iterable(splits[split] for split in SPLITS))
     _check_dropped(config, every, where)
     used = [row for row in every if row.label not in config.drop_labels]
     if not used:

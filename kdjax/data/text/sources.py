@@ -148,7 +148,7 @@ class ReadSettings:
     skip_unusable: bool = False
 
     @classmethod
-    def of(cls, config: DataConfig) -> ReadSettings:
+    def from_config(cls, config: DataConfig) -> ReadSettings:
         """Return the settings of a recipe's text."""
         fields = config.text_field
         if isinstance(fields, str):

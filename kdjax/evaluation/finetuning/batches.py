@@ -41,7 +41,7 @@ class Order:
     batch_size: int
 
     @staticmethod
-    def of(split: Split, batch_size: int, longest: int) -> Order:
+    def from_split(split: Split, batch_size: int, longest: int) -> Order:
         """Sort a split's rows into buckets.
 
         Args:

@@ -143,7 +143,7 @@ def finetune_one(
     check_task(task, setup.config.max_positions)
     step_key = step_key_of(setup, task, settings)
     specs = [TrialSpec(hyperparameters, seed)]
-    scale = LabelScale.of(task)
+    scale = LabelScale.from_task(task)
     (model,) = train_lanes(step_key, dict(params), task.train, scale, specs, settings.warmup, saved)
     return model
 
@@ -217,7 +217,7 @@ class _Runner:
             self._step_key,
             self._encoder,
             task.train,
-            LabelScale.of(task),
+            LabelScale.from_task(task),
             group,
             self._settings.warmup,
             saved,

@@ -27,8 +27,8 @@ from kdjax.evaluation.finetuning.trial import one_device
 from kdjax.evaluation.finetuning.work import TaskBatchShape, Work
 from kdjax.parallel.layout import UNSHARDED
 
-REFERENCE_BITS = "rbg"
-"""Dropout bits that count as no FLOPs, as in `kdjax.training.phase_price`."""
+REFERENCE_DROPOUT = "rbg"
+"""JAX PRNG implementation of dropout, counted as no FLOPs, as in `kdjax.training.phase_price`."""
 POINTS = (8, 16, 24)
 """Lengths that are counted; all others follow from them."""
 
@@ -78,7 +78,7 @@ class TaskFlops:
     step: Polynomial
     forward: Polynomial
 
-    def of(self, work: Work) -> int:
+    def total(self, work: Work) -> int:
         """Return the FLOPs of all steps and scoring batches."""
         return self.step.total(work.steps) + self.forward.total(work.passes)
 
@@ -118,7 +118,7 @@ def _task_flops(model: ModelConfig, pool: Pooling, clips: bool, weight_decay: fl
     learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
 
     def step(rows: int, length: int) -> int:
-        program = make_step(step_key, REFERENCE_BITS, UNSHARDED)
+        program = make_step(step_key, REFERENCE_DROPOUT, UNSHARDED)
         count = measure(program, state, abstract_batch(step_key, rows, length), learning_rate)
         return check_agreement(count, "a step of fine-tuning")
 

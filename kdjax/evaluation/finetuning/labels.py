@@ -25,7 +25,7 @@ class LabelScale:
     spread: float = 1.0
 
     @staticmethod
-    def of(task: Task) -> LabelScale:
+    def from_task(task: Task) -> LabelScale:
         """Measure the labels of a task's training rows."""
         if not task.regression:
             return LabelScale()

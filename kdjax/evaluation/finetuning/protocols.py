@@ -115,7 +115,7 @@ def steps_of(task: Task, batch_size: int, epochs: int, longest: int) -> int:
         epochs: number of epochs.
         longest: tokens of the longest row that the model takes.
     """
-    return epochs * Order.of(task.train, batch_size, longest).steps_per_epoch
+    return epochs * Order.from_split(task.train, batch_size, longest).steps_per_epoch
 
 
 def seeds_of(seed: int, count: int) -> list[int]:

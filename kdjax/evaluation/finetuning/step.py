@@ -126,7 +126,7 @@ def abstract_batch(step_key: StepKey, rows: int, length: int) -> dict[str, jax.S
 
 
 def make_step(
-    step_key: StepKey, bits: str = "threefry2x32", layout: Layout | Unsharded | None = None
+    step_key: StepKey, dropout_impl: str = "threefry2x32", layout: Layout | Unsharded | None = None
 ) -> Callable[..., tuple[FinetuneState, jax.Array]]:
     """Build the step `(state, batch, learning_rate) -> (state, loss)`, a pure function.
 
@@ -136,7 +136,7 @@ def make_step(
 
     Args:
         step_key: what the step depends on.
-        bits: generator of dropout's random bits, a name JAX knows.
+        dropout_impl: JAX PRNG implementation of dropout, a name such as threefry2x32.
         layout: stands in for the key's layout where the step is only counted; None: that.
     """
     layout = layout or step_key.layout
@@ -154,7 +154,7 @@ def make_step(
     def step(
         state: FinetuneState, batch: Batch, learning_rate: jax.Array
     ) -> tuple[FinetuneState, jax.Array]:
-        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), bits)
+        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_impl)
         grad_fn = jax.value_and_grad(loss_fn)
         updated = update_by_gradient(
             lambda params: grad_fn(params, batch, seeds),

@@ -59,7 +59,7 @@ class FinetunedModel:
 
 def one_device() -> Layout:
     """Return a layout of this process's first device alone."""
-    return Layout.of(devices=jax.local_devices()[:1])
+    return Layout.from_config(devices=jax.local_devices()[:1])
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def train_lanes(
     hyperparameters = specs[0].setting
     lanes = len(specs)
     seeds = [spec.seed for spec in specs]
-    order = Order.of(train, hyperparameters.batch_size, step_key.model.max_positions)
+    order = Order.from_split(train, hyperparameters.batch_size, step_key.model.max_positions)
     targets = targets_of(train, scale, regression=step_key.regression)
     rates = _rates(specs, warmup)
     sharding = state_sharding(step_key, lanes)

@@ -138,7 +138,7 @@ def _setting_steps(
     task: Task, hyperparameters: Setting, lanes: int, limits: BatchLimits
 ) -> Counter[TaskBatchShape]:
     """Count the steps of a setting by shape."""
-    order = Order.of(task.train, hyperparameters.batch_size, limits.longest)
+    order = Order.from_split(task.train, hyperparameters.batch_size, limits.longest)
     epochs, remaining_steps = divmod(hyperparameters.steps, order.steps_per_epoch)
     lengths: Counter[int] = Counter()
     for bucket in order.buckets:

@@ -76,7 +76,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
         raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
     data_dir = out.with_name(f"{out.name}.data")
     teacher_dir = out.with_name(f"{out.name}.teacher")
-    layout = Layout.of(config.train.mesh)
+    layout = Layout.from_config(config.train.mesh)
     with locks.hold(out), Reporter() as reporter, remove_on_input_error(out, data_dir, teacher_dir):
         check_teacher(config, layout)
         check_inputs(config, {"data": data_dir})

@@ -103,7 +103,7 @@ def _check_text(config: Config, files: str | tuple[str, ...], only_here: bool) -
         patterns = [pattern for pattern in patterns if not _is_elsewhere(pattern)]
         if not patterns and files:
             return
-    settings = ReadSettings.of(config.data)
+    settings = ReadSettings.from_config(config.data)
     for source in sources.expand(patterns)[:HEADS]:
         # What lies elsewhere is read when it is prepared.
         if isinstance(source, Path):

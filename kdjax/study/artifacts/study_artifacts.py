@@ -62,7 +62,7 @@ class Artifacts:
         self._importances: dict[tuple[int, int, int], Importance] = {}
 
     def make(self, *names: ArtifactName) -> None:
-        """Make or find artifacts now, in the order given.
+        """Make or find artifacts now, in the order given: each is a property that keeps its value.
 
         Raises:
             InputError: the text, the tokenizer, the teacher or a directory cannot be used.

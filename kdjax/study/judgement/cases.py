@@ -47,7 +47,7 @@ def cases(
         teacher cost is not known.
     """
     return tuple(
-        _case(Costs.of(case, arms, runs, teacher, students), verdicts, case == enforced)
+        _case(Costs.from_runs(case, arms, runs, teacher, students), verdicts, case == enforced)
         for case in CASES
     )
 
@@ -75,7 +75,7 @@ class Costs:
     students: int
 
     @staticmethod
-    def of(
+    def from_runs(
         case: str,
         arms: Mapping[str, ArmResult],
         runs: Sequence[RunResult],

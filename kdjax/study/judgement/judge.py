@@ -132,7 +132,7 @@ def judge(
     endpoints = measured.endpoints
     teacher = measured.teacher
     values = plain(to_dict(config))
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     arm_results = {name: arm_result(arm, costs[name], runs) for name, arm in arms.items()}
     baseline = first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()})
 

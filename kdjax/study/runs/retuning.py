@@ -115,7 +115,7 @@ def setup_of(run: RecordedRun) -> EncoderSetup:
     """Return a run's student, and how it is computed on this machine: on one device where it has
     not the run's."""
     try:
-        layout = Layout.of(run.config.train.mesh)
+        layout = Layout.from_config(run.config.train.mesh)
     except InputError:
         layout = one_device()
     return EncoderSetup(run.arm.student, layout, run.config.train.compute.dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kdjax.arms.recipe_arms import finetuning_of
@@ -35,6 +37,26 @@ from kdjax.training.records.sinks import About
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.train import train
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A run of a study, and where its files lie.
+
+    Attributes:
+        arm: the run's arm.
+        seed: its seed.
+        directory: its directory.
+        backup: the place of its files besides the directory.
+    """
+
+    arm: Arm
+    seed: int
+    directory: Path
+    backup: RunBackup
+
+    def __str__(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}"
 
 
 class StudyRunner:
@@ -94,65 +116,66 @@ class StudyRunner:
             InputError: a checkpoint is damaged, the directory holds another
                 run, or there are several under a budget of hours.
         """
-        backups = {}
-        for seed in seeds:
-            run_dir = self._plan.run_dir(arm, seed)
-            backups[seed] = RunBackup(self._config.train.checkpoint.directory, run_dir)
+        runs = [self._run(arm, seed) for seed in seeds]
         # Two parts of a study, each in its turn right, may have a run in common.
         with ExitStack() as writers:
-            for seed, backup in backups.items():
-                run_dir = self._plan.run_dir(arm, seed)
-                writers.enter_context(sole_writer(run_dir, backup.directory))
-            return self._run_held(arm, backups)
+            for run in runs:
+                writers.enter_context(sole_writer(run.directory, run.backup.directory))
 
-    def _run_held(self, arm: str, backups: Mapping[int, RunBackup]) -> list[RunResult]:
-        """Take runs of an arm to their end, which no other process writes to.
+            # What is finished, here or on another machine, is read; the rest is trained together.
+            rows = {}
+            unfinished = []
+            for run in runs:
+                row = self._finished_row(run)
+                if row is None:
+                    unfinished.append(run)
+                else:
+                    rows[run.seed] = row
+            if unfinished:
+                rows |= self._train_and_measure(unfinished)
+        return [rows[seed] for seed in seeds]
 
-        Args:
-            arm: the arm's name.
-            backups: seed -> where the files of its run lie besides its directory.
+    def _run(self, arm: str, seed: int) -> StudyRun:
+        """Return a run by its arm's name and its seed."""
+        directory = self._plan.run_dir(arm, seed)
+        backup = RunBackup(self._config.train.checkpoint.directory, directory)
+        return StudyRun(self._plan.arms[arm], seed, directory, backup)
 
-        Returns:
-            Their rows of `results.json`.
+    def _finished_row(self, run: StudyRun) -> RunResult | None:
+        """Register a run and fetch what there is of it; return its row, None: unfinished.
+
+        Raises:
+            InputError: the directory holds another run.
         """
-        # Which runs are finished, here or on another machine; the others are trained together.
-        rows = {}
-        unfinished = {}
-        for seed, backup in backups.items():
-            run_dir = self._plan.run_dir(arm, seed)
-            register_run(self._study, arm, seed, backup)
-            backup.download()
-            backup.download_folders(FOLDER, FACTS)
-            if hosts.broadcast_from_main(self._study.is_finished(arm, seed)):
-                backup.upload_and_prune()
-                # The main process alone is sure to have it on its disk.
-                content = read_json(run_dir / RESULT) if hosts.is_main_process() else None
-                rows[seed] = result_of(
-                    hosts.broadcast_from_main(content), run_dir / RESULT, arm, seed
-                )
-            else:
-                unfinished[seed] = backup
-        if unfinished:
-            rows |= self._train(self._plan.arms[arm], unfinished)
-        return [rows[seed] for seed in backups]
+        arm = run.arm.name
+        register_run(self._study, arm, run.seed, run.backup)
+        run.backup.download()
+        run.backup.download_folders(FOLDER, FACTS)
+        if not hosts.broadcast_from_main(self._study.is_finished(arm, run.seed)):
+            return None
+        run.backup.upload_and_prune()
+        # The main process alone is sure to have it on its disk.
+        path = run.directory / RESULT
+        content = read_json(path) if hosts.is_main_process() else None
+        return result_of(hosts.broadcast_from_main(content), path, arm, run.seed)
 
-    def _train(self, arm: Arm, backups: Mapping[int, RunBackup]) -> dict[int, RunResult]:
+    def _train_and_measure(self, runs: Sequence[StudyRun]) -> dict[int, RunResult]:
         """Train runs of an arm together, and measure each.
 
         Args:
-            arm: the arm.
-            backups: seed -> where the files of its run lie besides its directory.
+            runs: unfinished runs, of one arm.
 
         Returns:
             Seed -> the row of its run.
         """
         # Later groups of the arm find its programs compiled.
+        arm = runs[0].arm
         if arm.name not in self._compiled_arms:
             self._compiled_arms.add(arm.name)
             self._reporter.stage(f"{arm.name}: compiling")
         # All learn from the teacher of the first, unless the arm looks at none.
-        seeds = list(backups)
-        rate = self._study.mask_rate(arm)
+        seeds = [run.seed for run in runs]
+        masking = self._study.mask_rate(arm)
         teacher = self._artifacts.teacher_for(seeds[0])
         compiled_phases = compile_arm(
             arm,
@@ -164,128 +187,116 @@ class StudyRunner:
             layout=self._plan.layout,
             teacher_params=teacher.params if teacher else None,
             cache=self._artifacts.teacher_cache,
-            mask_rate=rate,
+            mask_rate=masking,
         )
         specs = []
-        for seed, backup in backups.items():
-            specs.append(self._run_spec(arm, seed, compiled_phases[seed], rate, backup))
+        for run in runs:
+            specs.append(self._run_spec(run, compiled_phases[run.seed], masking))
+
         # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
-        for (seed, backup), outcome in zip(backups.items(), train(*specs), strict=True):
-            rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome, backup)
-            backup.upload_and_prune()
+        for run, outcome in zip(runs, train(*specs), strict=True):
+            measures = self._measure(run, outcome)
+            row = run_row(
+                self._plan,
+                self._artifacts.corpus,
+                (arm.name, run.seed),
+                compiled_phases[run.seed],
+                outcome,
+                measures,
+            )
+            self._store(run, row, outcome.params)
+            self._log(run, row)
+            run.backup.upload_and_prune()
+            rows[run.seed] = row
         return rows
 
     def _run_spec(
-        self,
-        arm: Arm,
-        seed: int,
-        compiled_phases: Sequence[CompiledPhase],
-        mask_rate: MaskRate | None,
-        backup: RunBackup,
+        self, run: StudyRun, compiled_phases: Sequence[CompiledPhase], masking: MaskRate | None
     ) -> RunSpec:
         """Return a run, ready to be trained."""
-        directory = self._plan.run_dir(arm.name, seed)
+        arm = run.arm
         manifest = self._artifacts.corpus.manifest
         trunk = None
         if self._trunk is not None:
-            trunk = run_trunk(self._trunk, directory, backup, self._reporter.warn)
+            trunk = run_trunk(self._trunk, run.directory, run.backup, self._reporter.warn)
         return arm_run(
             arm,
-            seed,
+            run.seed,
             compiled_phases,
             config=self._config,
             budget=self._plan.budget,
-            evaluation=self._artifacts.evaluation_for(seed),
-            start=self._artifacts.start_params(arm, seed),
-            directory=directory,
+            evaluation=self._artifacts.evaluation_for(run.seed),
+            start=self._artifacts.start_params(arm, run.seed),
+            directory=run.directory,
             upfront=self._study.costs[arm.name].upfront,
-            mask_rate=mask_rate,
-            snapshots=run_snapshots(self._config, manifest, directory, backup),
+            mask_rate=masking,
+            snapshots=run_snapshots(self._config, manifest, run.directory, run.backup),
             trunk=trunk,
             cache_bytes=self._artifacts.cache_bytes(arm),
-            watch=self._reporter.track(f"{arm.name}, seed {seed}"),
-            checkpoints=backup.checkpoints,
+            watch=self._reporter.track(str(run)),
+            checkpoints=run.backup.checkpoints,
             warn=self._reporter.warn,
             about=About(
-                self._plan.out.resolve().name, arm.name, seed, plain(to_dict(self._config))
+                self._plan.out.resolve().name, arm.name, run.seed, plain(to_dict(self._config))
             ),
             peak=peak(self._plan.layout.mesh.local_devices[0]),
         )
 
-    def _finetuning_records(self, arm: str, seed: int, backup: RunBackup) -> FinetuningRecords:
+    def _finetuning_records(self, run: StudyRun) -> FinetuningRecords:
         """Return where a run's fine-tuning is kept: in its directory, finished trials in its backup
         too."""
-        backup.download_records(FINETUNING)
+        run.backup.download_records(FINETUNING)
         return FinetuningRecords(
-            directory=self._plan.run_dir(arm, seed) / FINETUNING,
-            status=lambda task: self._reporter.status(f"{arm}, seed {seed}: {task}"),
-            finished=lambda: backup.upload_records(FINETUNING),
+            directory=run.directory / FINETUNING,
+            status=lambda task: self._reporter.status(f"{run}: {task}"),
+            finished=lambda: run.backup.upload_records(FINETUNING),
         )
 
-    def _finish(
-        self,
-        arm: Arm,
-        seed: int,
-        compiled_phases: Sequence[CompiledPhase],
-        outcome: Outcome,
-        backup: RunBackup,
-    ) -> RunResult:
-        """Measure a run that was trained, and store it; return its row."""
-        measures = self._measure(arm, seed, outcome, backup)
-        corpus = self._artifacts.corpus
-        run = (arm.name, seed)
-        row = run_row(self._plan, corpus, run, compiled_phases, outcome, measures)
-        self._store(row, outcome.params)
-        self._log(row)
-        return row
-
-    def _measure(self, arm: Arm, seed: int, outcome: Outcome, backup: RunBackup) -> RunMeasures:
+    def _measure(self, run: StudyRun, outcome: Outcome) -> RunMeasures:
         """Measure a run that was trained; one that diverged is measured no further."""
         # The time of evaluating counts as the run's.
         stopwatch = Stopwatch(outcome.ledger.seconds)
         if outcome.diverged is not None:
             return RunMeasures({}, {}, outcome.diverged, stopwatch.seconds)
-        self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
+        self._reporter.status(f"{run}: evaluating")
         try:
             with stopwatch("evaluation"):
-                metrics, details = self._artifacts.evaluation_for(seed).measure(
-                    arm.student,
+                metrics, details = self._artifacts.evaluation_for(run.seed).measure(
+                    run.arm.student,
                     outcome.params,
-                    seed,
-                    mlm=arm.trains_mlm_head,
-                    finetuning=finetuning_of(self._config, arm),
-                    records=self._finetuning_records(arm.name, seed, backup),
+                    run.seed,
+                    mlm=run.arm.trains_mlm_head,
+                    finetuning=finetuning_of(self._config, run.arm),
+                    records=self._finetuning_records(run),
                 )
         except Diverged as error:
             return RunMeasures({}, {}, str(error), stopwatch.seconds)
         return RunMeasures(metrics, details, None, stopwatch.seconds)
 
-    def _store(self, row: RunResult, params: Any) -> None:
+    def _store(self, run: StudyRun, row: RunResult, params: Any) -> None:
         """Write the files of a run that is measured.
 
         Args:
+            run: the run.
             row: its row of `results.json`.
             params: the student's parameters; None where training diverged.
         """
-        run_dir = self._plan.run_dir(row.arm, row.seed)
         if params is not None:
-            save_params(run_dir / "params.safetensors", params)
+            save_params(run.directory / "params.safetensors", params)
         # Last: a run that has it is finished.
-        write_json(run_dir / RESULT, to_plain(row))
+        write_json(run.directory / RESULT, to_plain(row))
 
-    def _log(self, row: RunResult) -> None:
+    def _log(self, run: StudyRun, row: RunResult) -> None:
         """Say in a line what a run came to."""
         figures = ", ".join(f"{name} {value:.3f}" for name, value in row.metrics.items())
         if row.diverged is not None:
             figures = f"diverged, {row.diverged.reason}"
         self._reporter.log(
-            f"{row.arm}, seed {row.seed}: {counted(row.steps, 'step')}, "
-            f"{row.spent['charged']:.4g} FLOPs; {figures}"
+            f"{run}: {counted(row.steps, 'step')}, {row.spent['charged']:.4g} FLOPs; {figures}"
         )
         words = self._config.train.checkpoint.words_of_snapshots
-        run_dir = self._plan.run_dir(row.arm, row.seed)
         unreached = unreached_line(words, row.words_seen)
-        passed = passed_line(run_dir, words, row.words_seen)
+        passed = passed_line(run.directory, words, row.words_seen)
         for line in filter(None, [unreached, passed]):
-            self._reporter.log(f"{row.arm}, seed {row.seed}: {line}")
+            self._reporter.log(f"{run}: {line}")

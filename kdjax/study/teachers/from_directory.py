@@ -53,7 +53,7 @@ class Teacher:
     @property
     def cost(self) -> TeacherCost:
         """Return the FLOPs that were spent on it before the study's runs."""
-        return TeacherCost.of_facts(self.facts)
+        return TeacherCost.from_facts(self.facts)
 
 
 def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) -> Model:
@@ -125,7 +125,7 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
     """
     encoder = read_checked(config, directory, corpus)
     card_facts = read_card(directory)
-    cost = TeacherCost.of_facts(card_facts)
+    cost = TeacherCost.from_facts(card_facts)
     # The recipe knows better than the card what training cost; a model without a card cost nothing
     # that is known.
     unknown = {"head_flops": 0, "tuning_flops": 0, "training_flops": 0, "encoder": "as given"}

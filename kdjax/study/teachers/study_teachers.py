@@ -116,7 +116,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
         )
     data_dir = out.with_name(f"{out.name}.data")
     fit_dir = out.with_name(f"{out.name}.fit")
-    layout = Layout.of(config.train.mesh)
+    layout = Layout.from_config(config.train.mesh)
     removal = remove_on_input_error(out, data_dir, fit_dir, unless=f"**/seed*/at-*/{CARD}")
     with sole_writer(out), Reporter() as reporter, removal:
         # What is made of a branch says of which commit it is.

@@ -188,7 +188,7 @@ class _Training:
             step_price = pretraining_price(self._architecture, self._settings, self._batch_shape)
             manifest = {
                 "identity": identity,
-                "price": step_price.to_json(),
+                "price": to_plain(step_price),
                 "config": plain(to_dict(self._config)),
                 **versions(),
             }
@@ -288,7 +288,7 @@ class _Training:
         ledger = outcome.ledger
         return {
             "seed": self._seed,
-            "budget": ledger.budget.to_json(),
+            "budget": to_plain(ledger.budget),
             "spent": {
                 **ledger.spent,
                 "total": sum(ledger.spent.values()),

@@ -20,6 +20,7 @@ from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.storage.files import digest
+from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.training.checkpoints.failure import Damaged, reason_of
 from kdjax.training.checkpoints.orbax_noise import close_abandoned_reads, quiet_orbax
 from kdjax.training.checksum import checksums, differing
@@ -122,7 +123,7 @@ class CheckpointStorage:
         """
         self.wait()
         facts = {
-            "ledger": ledger.to_json(),
+            "ledger": to_plain(ledger),
             "checksums": checksums(state),
             "records": dict(records or {}),
         }
@@ -215,7 +216,8 @@ class CheckpointStorage:
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             return f"the content of {names[0]}{more} does not match its checksum"
-        return Restored(state, Ledger.from_json(facts["ledger"]), facts["records"])
+        ledger = from_plain(Ledger, facts["ledger"], f"{path}: ledger")
+        return Restored(state, ledger, facts["records"])
 
     def _move_aside(self, step: int, reason: str) -> str:
         """Rename a damaged checkpoint, so that its step can be saved again; return a message."""

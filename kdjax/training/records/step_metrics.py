@@ -120,7 +120,7 @@ class MetricsRecorder:
         record |= self._weights(step)
         if self._mask_rate is not None:
             fraction = float(step.schedule_inputs.budget_fraction)
-            record["mlm_probability"] = self._mask_rate.of(fraction)
+            record["mlm_probability"] = self._mask_rate.at_fraction(fraction)
         record["tokens/seen"] = ledger.tokens
         record["tokens/unique"] = ledger.unique_tokens
         record["tokens/masked"] = ledger.masked_tokens

@@ -273,12 +273,12 @@ def _forward_of_words(
     batch: Batch,
 ) -> Features:
     """Compute the hidden states of a teacher that reads tokens of its own, of each aligned word."""
-    own_batch = {name: batch[f"{OWN_TOKENS}{name}"] for name in _TOKEN_FIELDS}
-    features = forward(teacher, params, own_batch, request, compute=compute)
+    teacher_batch = {name: batch[f"{OWN_TOKENS}{name}"] for name in _TOKEN_FIELDS}
+    features = forward(teacher, params, teacher_batch, request, compute=compute)
     count = batch["words"].shape[1]
     hidden = {}
     for layer, x in features.hidden.items():
-        hidden[layer] = word_means(x, own_batch["words"], count)
+        hidden[layer] = word_means(x, teacher_batch["words"], count)
     return Features(hidden=hidden)
 
 

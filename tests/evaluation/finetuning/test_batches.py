@@ -12,7 +12,7 @@ SPLIT = ragged(inputs(203, np.random.default_rng(0), length=60, shortest=2))
 
 
 def order(batch_size: int = 8) -> Order:
-    return Order.of(SPLIT, batch_size, 80)
+    return Order.from_split(SPLIT, batch_size, 80)
 
 
 def test_epoch_has_every_row_once_in_each_lane() -> None:
@@ -75,7 +75,7 @@ def test_only_a_buckets_last_batch_is_filled_up() -> None:
 
 
 def test_batch_larger_than_the_task_has_each_row_once() -> None:
-    made = Order.of(ragged(inputs(3, np.random.default_rng(0))), 8, 80)
+    made = Order.from_split(ragged(inputs(3, np.random.default_rng(0))), 8, 80)
     (step,) = made.iterate([0], 0, 1)
     assert made.steps_per_epoch == 1
     assert sorted(step.rows[0]) == [-1] * 5 + [0, 1, 2]

@@ -74,11 +74,11 @@ def test_lane_equals_the_same_trial_alone(one: FinetunedModel) -> None:
 @pytest.mark.exhaustive
 def test_mesh_gives_the_result_of_one_device(one: FinetunedModel) -> None:
     # A batch of 16 rows over 8 devices.
-    assert_same_model(train(specs(4), Layout.of(MeshConfig(data=8)))[0], one)
+    assert_same_model(train(specs(4), Layout.from_config(MeshConfig(data=8)))[0], one)
 
 
 def test_lanes_on_split_parameters_give_the_result_of_one_device(one: FinetunedModel) -> None:
-    layout = Layout.of(MeshConfig(fsdp=2, tensor=2), devices=jax.devices()[:4])
+    layout = Layout.from_config(MeshConfig(fsdp=2, tensor=2), devices=jax.devices()[:4])
     lanes = train(specs(9, 4), layout)
     assert_same_model(lanes[1], one)
 

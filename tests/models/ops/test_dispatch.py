@@ -63,7 +63,7 @@ def test_choose_takes_the_platforms_kernel_where_there_is_one(
 def test_choose_takes_no_kernel_where_devices_share_a_layer(
     mesh: dict[str, int], form: str
 ) -> None:
-    with Layout.of(MeshConfig(**mesh)).mesh_context():
+    with Layout.from_config(MeshConfig(**mesh)).mesh_context():
         # Parameters split over fsdp are whole when a layer runs; heads over tensor are not.
         assert chosen(tpu=True) == form
         assert dispatch.on_tpu() is (form == "tpu")
@@ -71,5 +71,5 @@ def test_choose_takes_no_kernel_where_devices_share_a_layer(
 
 def test_on_tpu_is_false_on_a_cpu() -> None:
     assert not dispatch.on_tpu()
-    with Layout.of().mesh_context():
+    with Layout.from_config().mesh_context():
         assert not dispatch.on_tpu()

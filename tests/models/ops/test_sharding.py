@@ -90,7 +90,7 @@ def phase() -> Phase:
 def stepped(mesh: MeshConfig, devices: int, **options: Any) -> tuple[Any, float, set[str]]:
     """Return the gradients of a step, its loss, and the kernels in it; of vmapped runs, the first
     one's."""
-    program = Program(phase(), SHAPE, Layout.of(mesh, jax.devices()[:devices]), **options)
+    program = Program(phase(), SHAPE, Layout.from_config(mesh, jax.devices()[:devices]), **options)
     start = models.init(STUDENT, 0).params
     teacher = program.place_teacher(models.init(TEACHER, 9).params)
     # Each lane has a seed and a batch of its own; one run is one lane.
@@ -154,7 +154,7 @@ def test_each_device_runs_a_kernel_on_its_own_sequences() -> None:
 
     inputs = (BATCH_SHARDED, REPLICATED)
     outputs = (BATCH_SHARDED, BATCH_SHARDED)
-    layout = Layout.of(MeshConfig(fsdp=2))
+    layout = Layout.from_config(MeshConfig(fsdp=2))
 
     def run(x: jax.Array, scale: jax.Array) -> Any:
         with layout.mesh_context():
@@ -177,7 +177,7 @@ def test_without_a_mesh_a_kernel_runs_as_it_is() -> None:
 @pytest.mark.usefixtures("tpu")
 def test_stored_outputs_of_a_teacher_are_computed_by_kernels_on_each_device() -> None:
     """XLA does not split a kernel's work: a TPU refuses one that is not in a shard_map."""
-    layout = Layout.of()
+    layout = Layout.from_config()
     request = models.FeatureRequest(hidden=frozenset({1}))
     program = cache.forward_program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
     batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch_size,), jnp.int32)}
