@@ -4,6 +4,7 @@
 # make test-parity: transformers and PyTorch beside kdjax, live. The tests hold the same by recorded numbers.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
 # make test-wheel: builds the wheel, installs it alone into a clean environment, and uses it from there (tests/smoke_wheel.py).
+# make docs: the documentation's site, in build/docs; its notebooks are run, and a warning or a dead link ends it.
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
 # TESTS='tests/training -k resume' passes arguments on to pytest.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
@@ -23,13 +24,14 @@ TEST := .venv-test
 endif
 PARITY := .venv-parity
 SPEED := .venv-bench
+DOCS := .venv-docs
 WHEEL := .venv-wheel$(addprefix -,$(word 1,$(VERSIONS)))
 # The versions that BabyLM's evaluation pins, beside the parity environment's PyTorch.
 BABYLM := .venv-babylm
 TORCH_INDEX ?=
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-unit test-all test-parity test-tpu test-wheel lint bench clean
+.PHONY: demo test test-unit test-all test-parity test-tpu test-wheel docs lint bench clean
 
 demo: $(DEMO)/installed
 	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
@@ -62,6 +64,10 @@ lint: $(TEST)/installed-lint
 	$(TEST)/bin/mypy
 	$(TEST)/bin/shellcheck tpu_scripts/*.sh
 
+docs: $(DOCS)/installed
+	$(DOCS)/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
 bench: $(SPEED)/installed
 	$(SPEED)/bin/python -m benchmarks.speed $(BENCH)
 
@@ -79,6 +85,11 @@ $(TEST)/installed: pyproject.toml requirements-data.txt requirements-demo.txt
 
 $(TEST)/installed-lint: $(TEST)/installed
 	$(TEST)/bin/python $(PIP) -e '.[lint]'
+	touch $@
+
+$(DOCS)/installed: pyproject.toml
+	$(call environment,$(DOCS))
+	$(DOCS)/bin/python $(PIP) -e '.[docs]'
 	touch $@
 
 $(PARITY)/installed: pyproject.toml requirements-data.txt requirements-demo.txt
@@ -107,7 +118,7 @@ $(SPEED)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(DEMO) .venv-test .venv-test-* .venv-wheel .venv-wheel-* $(PARITY) $(BABYLM) $(SPEED) runs/demo runs/bench
+	rm -rf $(DEMO) .venv-test .venv-test-* .venv-wheel .venv-wheel-* $(DOCS) build/docs $(PARITY) $(BABYLM) $(SPEED) runs/demo runs/bench
 
 define environment
 	@echo "setting up $(1): a minute or two, silent while pip installs"

@@ -14,8 +14,9 @@ from typing import Any
 
 from kdjax.doctor.finding import Finding
 
-SECONDS = 60
-"""Time limit of starting JAX's devices: a TPU that another process has keeps one waiting."""
+SECONDS = 180
+"""Time limit of starting JAX's devices. A TPU that another process has keeps one waiting for ever;
+a busy machine that has not run JAX before takes a minute or two."""
 PLUGINS = ("jaxlib", "jax-cuda12-plugin", "jax-cuda12-pjrt", "jax-cuda13-plugin", "jax-cuda13-pjrt")
 """Packages whose version has to be jax's own."""
 _PROBE = """
@@ -71,7 +72,7 @@ def devices(program: str = _PROBE, seconds: float = SECONDS) -> Iterator[Finding
             check=False,
         )
     except subprocess.TimeoutExpired:
-        advice = "end the process that has the device, or set JAX_PLATFORMS=cpu"
+        advice = "end the process that has the device, or set JAX_PLATFORMS=cpu; or wait, if busy"
         yield Finding("devices", "problem", f"JAX does not start within {seconds:g} s", advice)
         return
     if process.returncode != 0:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdjax.doctor.finding import Finding
+from kdjax.doctor.finding import Finding, State
 from kdjax.errors import InputError
 from kdjax.storage.files import check_writable
 from kdjax.storage.paths import user_cache
@@ -33,7 +33,7 @@ def machine() -> Iterator[Finding]:
     if memory is not None:
         is_little = memory < LEAST_MEMORY
         advice = "end other programs, or take smaller batches" if is_little else ""
-        state = "note" if is_little else "ok"
+        state: State = "note" if is_little else "ok"
         yield Finding("memory", state, f"{memory / 2**30:.1f} GiB available", advice)
     handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if handles != resource.RLIM_INFINITY and handles < LEAST_HANDLES:

