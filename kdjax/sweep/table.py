@@ -12,7 +12,7 @@ from kdjax.report.phrases import listed_settings
 from kdjax.report.wide_table import TableRow, WideTable
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
-from kdjax.sweep.verdict import amounts, headline, sentences
+from kdjax.sweep.verdict import amounts, gap_sentences, headline, sentences
 
 
 def summary(sweep: SweepResults) -> console.Group:
@@ -27,6 +27,7 @@ def summary(sweep: SweepResults) -> console.Group:
             parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
             parts += map(Text, sentences(sweep, group, endpoint))
+    parts += map(Text, gap_sentences(sweep))
     return console.Group(*parts)
 
 
