@@ -13,3 +13,13 @@ def first_without_teacher(needs_teacher: Mapping[str, bool]) -> str:
     """
     without_teacher = (name for name, needs in needs_teacher.items() if not needs)
     return next(without_teacher, next(iter(needs_teacher)))
+
+
+def baseline_arm(named: str, needs_teacher: Mapping[str, bool]) -> str:
+    """Return the baseline arm: the one that the recipe names, or `first_without_teacher`.
+
+    Args:
+        named: `evaluation.baseline`, checked before; empty: none.
+        needs_teacher: arm -> whether it looks at a teacher or starts from one.
+    """
+    return named or first_without_teacher(needs_teacher)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdjax.arms.check_primary import check_primary
+from kdjax.arms.check_verdicts import check_verdicts
 from kdjax.config import Config, FinetuneConfig, ModelConfig, changed
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -64,7 +64,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
         _check_warmup(config, arm)
         if arm.stored_features:
             _check_cached(config, arm)
-    check_primary(config, arms)
+    check_verdicts(config, arms)
     return arms
 
 

@@ -29,6 +29,7 @@ from kdjax.config.train import (
     TrainConfig,
 )
 from kdjax.config.values import changed, first_difference, new_name, plain, to_dict
+from kdjax.config.verdicts import ContrastConfig, MarginsConfig
 
 __all__ = [
     "KINDS",
@@ -39,6 +40,7 @@ __all__ = [
     "ComputeConfig",
     "Config",
     "ContaminationConfig",
+    "ContrastConfig",
     "DataConfig",
     "Dtype",
     "EvaluationConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "FinetuneConfig",
     "HeadConfig",
     "LogConfig",
+    "MarginsConfig",
     "MaskingConfig",
     "MeshConfig",
     "MinimalPairsConfig",

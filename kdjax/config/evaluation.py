@@ -13,17 +13,21 @@ from kdjax.config.suites import check_suite, has_mean, result_names
 from kdjax.config.tasks import TaskConfig
 from kdjax.config.values import (
     FLOAT32_LIMIT,
+    LATER,
     TOKENS_LIMIT,
     check_names,
     check_number,
     check_range,
     expect,
 )
+from kdjax.config.verdicts import ContrastConfig, MarginsConfig, Scale, check_contrasts
 from kdjax.errors import InputError
 from kdjax.storage.paths import check_setting
 
 Protocol = Literal["probe", "fixed", "grid", "few_shot"]
 """The ways to measure a model on a task."""
+NO_ENDPOINT = "none"
+"""Value of `evaluation.primary` for a study without a primary endpoint."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +144,29 @@ class EvaluationConfig:
     finetune: FinetuneConfig = FinetuneConfig()
     """Fine-tuning, for the protocols `fixed`, `grid` and `few_shot`."""
     primary: str = ""
-    """The endpoint on which every arm is tested against the baseline arm (the first one without a
-    teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe,
-    minimal_pairs.SET, or on tasks PROTOCOL.RESULT, such as probe.TASK, grid.mrpc or, for a whole
-    suite's mean, grid.glue. Empty: none."""
+    """The endpoint on which every arm is tested against the baseline arm, as the study's
+    confirmatory tests: mlm_loss, mlm_probe, minimal_pairs.SET, or on tasks PROTOCOL.RESULT, such as
+    probe.TASK, grid.mrpc or, for a whole suite's mean, grid.glue. Empty: mlm_probe where it is
+    measured, and else none; none: no endpoint."""
+    baseline: str = field(default="", metadata=LATER)
+    """The arm that the others are held against. Empty: the first without a teacher, or the first
+    where each needs one."""
+    hypotheses: dict[str, ContrastConfig] = field(default_factory=dict, metadata=LATER)
+    """Claims written down before the run, by name. They are confirmatory tests, too."""
+    contrasts: dict[str, ContrastConfig] = field(default_factory=dict, metadata=LATER)
+    """Further contrasts that are looked at, by name. They are secondary tests."""
+    planned_seeds: int = field(default=0, metadata=LATER)
+    """Seeds that the study is to have; with fewer its verdicts are provisional. 0: those of
+    `seeds`; up to 1000."""
     confidence: float = 0.95
-    """Confidence level of the paired intervals over seeds, between 0 and 1."""
+    """Confidence level of the paired intervals over seeds, between 0 and 1. What is left of 1 is
+    the chance that a study of equal arms names a winner anywhere."""
     margin: float = 0.01
     """Difference that does not matter, in the endpoint's unit (accuracy, r, or nats for the MLM
-    loss): two arms tie when the whole interval lies within it. From 0."""
+    loss), where `margins` has none of its own: two arms tie when two one-sided tests show that
+    theirs is smaller. From 0."""
+    margins: MarginsConfig = field(default=MarginsConfig(), metadata=LATER)
+    """Margins by kind of endpoint."""
 
     def __post_init__(self) -> None:
         check_range(self, "evaluation.", 1, 10**9, "mlm_sequences")
@@ -157,6 +175,9 @@ class EvaluationConfig:
         is_level = not isinstance(level, bool) and 0 < level < 1
         expect(is_level, "evaluation.confidence", level, between)
         check_range(self, "evaluation.", 0, FLOAT32_LIMIT, "margin")
+        check_range(self, "evaluation.", 0, 1000, "planned_seeds")
+        check_contrasts(self.hypotheses, "evaluation.hypotheses")
+        check_contrasts(self.contrasts, "evaluation.contrasts")
         if self.seq_len:
             check_range(self, "evaluation.", 8, 2**16, "seq_len")
         names = get_args(Protocol)
@@ -178,6 +199,20 @@ class EvaluationConfig:
             paths = (files,) if isinstance(files, str) else files
             for path in paths:
                 check_setting(path, f"evaluation.texts.{name}", url=True, hub_file=True)
+
+    @property
+    def primary_endpoint(self) -> str:
+        """Return the name of the primary endpoint; empty where there is none."""
+        if self.primary == NO_ENDPOINT:
+            return ""
+        if not self.primary and self.mlm_probe.tokens:
+            return "mlm_probe"
+        return self.primary
+
+    def margin_of(self, scale: Scale) -> float:
+        """Return the largest difference that does not matter on endpoints of a kind."""
+        own: float | None = getattr(self.margins, scale)
+        return self.margin if own is None else own
 
     @property
     def suite_place(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from kdjax.config import ModelConfig, ProbeConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import Diverged, InputError
+from kdjax.evaluation.finetuning.results import encode_right
 from kdjax.evaluation.length_buckets import over_rows
 from kdjax.evaluation.metric import baseline, task_score
 from kdjax.models import forward
@@ -41,12 +42,14 @@ class LayerProbe:
         strength: inverse regularisation strength C, chosen on the selection rows.
         selection: score on the selection rows.
         scores: result -> score on its rows.
+        rows: result -> which of its rows are right (`right_rows`); empty for a regression.
     """
 
     layer: int
     strength: float
     selection: float
     scores: dict[str, float]
+    rows: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class ProbeResult:
         layers: the best probe of every layer, from 0.
         examples: training rows used.
         unconverged: fits that stopped at `ITERATIONS`.
+        rows: result -> which of its rows the best probe has right; empty for a regression.
     """
 
     scores: dict[str, float]
@@ -76,6 +80,7 @@ class ProbeResult:
     layers: tuple[LayerProbe, ...]
     examples: int
     unconverged: int
+    rows: dict[str, str] = field(default_factory=dict)
 
 
 def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -> ProbeResult:
@@ -135,6 +140,7 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
         layers=tuple(layers),
         examples=len(labels),
         unconverged=unconverged,
+        rows=best.rows,
     )
 
 
@@ -196,11 +202,15 @@ def _probe_layer(
             model, converged = _logistic(x[TRAIN], labels, strength)
             unconverged += not converged
         scores = {}
+        right = {}
         for name, split in {SELECTION: task.selection, **task.reported}.items():
             truth = np.asarray(split.labels)
-            scores[name] = task_score(task.metrics, model.predict(x[name]), truth)
+            predicted = model.predict(x[name])
+            scores[name] = task_score(task.metrics, predicted, truth)
+            if not task.regression and name != SELECTION:
+                right[name] = encode_right(predicted, truth)
         selection = scores.pop(SELECTION)
-        probes.append(LayerProbe(layer, strength, selection, scores))
+        probes.append(LayerProbe(layer, strength, selection, scores, right))
     return _best(probes), unconverged
 
 

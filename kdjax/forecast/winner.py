@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import ArmVerdict
-from kdjax.forecast.fit import Fits, Point
+from kdjax.forecast.band import simultaneous_band
+from kdjax.forecast.fit import Fits, Point, Prediction
 
 Array = NDArray[np.float64]
 
@@ -53,8 +54,8 @@ class PairwiseComparison:
     Attributes:
         a, b: names of the arms.
         flops: `[m]`: budgets, rising.
-        mean, low, high: `[m]`: expected value of a less that of b, in the endpoint's unit, with its
-            pointwise interval.
+        mean, low, high: `[m]`: expected value of a less that of b, in the endpoint's unit, with a
+            band that holds the differences of all pairs at all budgets at once.
         verdicts: a verdict for each budget, on `a` against `b`.
         ranges: neighbouring budgets with the same verdict, merged.
         crossing: budget at which the two arms change places.
@@ -84,7 +85,8 @@ def compare_arms(
     The verdict at a budget, on the first arm against the second: `TIES` where the whole interval of
     the difference lies within -margin to +margin; otherwise `BEATS` or `LOSES` where the interval
     leaves out 0; otherwise, and wherever one of the fits is not usable, `INCONCLUSIVE`. Intervals
-    hold one by one, not all at once.
+    hold for all pairs and all budgets at once (`band.simultaneous_band` of the joint draws), so
+    that what is said of a stretch of budgets, or of any pair in it, errs no more often than one.
 
     Args:
         fits: laws of the arms.
@@ -109,26 +111,37 @@ def compare_arms(
         raise InputError(f"forecast: margin is {margin}, expected a finite number of at least 0")
     points = {arm: spend(arm, budgets) for arm in fits.arms}
     widenings = widen or {}
+    pairs = list(itertools.combinations(fits.arms, 2))
+    differences = []
+    for a, b in pairs:
+        difference = fits.difference(a, points[a], b, points[b])
+        differences.append(difference.widened(widenings.get((a, b), 1.0)))
+
+    # One band over the draws of all pairs and budgets side by side.
+    if not pairs:
+        return ()
+    joint = [np.broadcast_to(d.draws, (len(d.draws), len(budgets))) for d in differences]
+    band = simultaneous_band(np.concatenate(joint, axis=1), fits.confidence)
+    lows = np.split(band[0], len(pairs))
+    highs = np.split(band[1], len(pairs))
     return tuple(
-        _compare(fits, budgets, points, pair, margin, widenings.get(pair, 1.0))
-        for pair in itertools.combinations(fits.arms, 2)
+        _compare(fits, budgets, pair, replace(difference, low=low, high=high), margin)
+        for pair, difference, low, high in zip(pairs, differences, lows, highs, strict=True)
     )
 
 
 def _compare(
     fits: Fits,
     budgets: Array,
-    points: Mapping[str, Point],
     pair: tuple[str, str],
+    difference: Prediction,
     margin: float,
-    widening: float,
 ) -> PairwiseComparison:
     """Compare two arms at every budget; see `compare_arms`."""
     a, b = pair
-    difference = fits.difference(a, points[a], b, points[b]).widened(widening)
     mean = np.broadcast_to(difference.mean, budgets.shape)
-    low = np.broadcast_to(difference.low, budgets.shape)
-    high = np.broadcast_to(difference.high, budgets.shape)
+    low = difference.low
+    high = difference.high
     draws = np.broadcast_to(difference.draws, (len(difference.draws), len(budgets)))
     verdicts: list[ArmVerdict] = ["INCONCLUSIVE"] * len(budgets)
     if fits.arms[a].usable and fits.arms[b].usable:

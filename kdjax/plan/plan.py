@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from kdjax import forecast
-from kdjax.arms.baseline import first_without_teacher
+from kdjax.arms.baseline import baseline_arm
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
 from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import CASES, Budget
@@ -100,6 +100,7 @@ def forecasts(config: Config) -> Plan:
     # Prices and published laws are known without a pilot.
     case = config.budget.teacher
     values = plain(to_dict(config))
+    needs_teacher = {name: arm.needs_teacher for name, arm in arms.items()}
     without_pilot = Plan(
         **versions(),
         config=values,
@@ -108,7 +109,7 @@ def forecasts(config: Config) -> Plan:
         case=case,
         budgets=tuple(budgets),
         unique_tokens=_finite(unique),
-        baseline_arm=first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()}),
+        baseline_arm=baseline_arm(config.evaluation.baseline, needs_teacher),
         arms={name: _planned(arm, budgets, case) for name, arm in spending.items()},
         prior=prior.published(config, spending, budgets, case),
     )
@@ -161,10 +162,11 @@ def _fitted(
         laws[name] = _law(fit, spending[name], budgets, grid, case, widening.get(name, 1.0))
 
     # A case in which nobody knows what the teacher's training costs compares nothing.
+    margin = config.evaluation.margin_of(endpoint.scale)
     comparisons = {}
     for payers, accounts in CASES.items():
         if "teacher_training" not in accounts or cost_by_recipe(config).known:
-            compared = _compared(config, fits, spending, grid, payers, widening)
+            compared = _compared(margin, fits, spending, grid, payers, widening)
             comparisons[payers] = tuple(_comparison(pair) for pair in compared)
 
     # Studies of several texts have no losses of the text in common.
@@ -188,7 +190,7 @@ def _fitted(
 
 
 def _compared(
-    config: Config,
+    margin: float,
     fits: forecast.Fits,
     spending: Mapping[str, Spending],
     grid: Array,
@@ -208,7 +210,7 @@ def _compared(
         fits,
         np.array(affordable),
         lambda arm, flops: spending[arm].point(flops, case),
-        margin=config.evaluation.margin,
+        margin=margin,
         widen={(a, b): widening.get(f"{a} - {b}", 1.0) for a, b in pairs},
     )
 

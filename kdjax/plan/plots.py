@@ -23,6 +23,7 @@ from kdjax.plan.schema import (
 )
 from kdjax.report import ngram_losses, numbers, summary, svg
 from kdjax.report.axes import WIDTH, compact_number, logarithmic, margin_text, truncate
+from kdjax.report.margins import margin_of
 from kdjax.sweep.plots import limit_height
 
 WIDTHS = {1: WIDTH / 1.5, 2: WIDTH}
@@ -183,7 +184,7 @@ def differences(fitted: FittedPlan) -> Markup | None:
 def _draw_difference(ax: Axes, fitted: FittedPlan, comparison: ForecastComparison) -> None:
     """Draw one arm's forecast difference with its interval, turned so that better is up."""
     endpoint = fitted.pilot.endpoint
-    margin = fitted.plan.config["evaluation"]["margin"]
+    margin = margin_of(fitted.plan.config, endpoint)
     points = comparison.points
     colours = {
         "BEATS": _colour(fitted, comparison.a),

@@ -12,7 +12,7 @@ from kdjax.plan import plots, verdict
 from kdjax.plan.phrases import say
 from kdjax.plan.ranking import at, ranking
 from kdjax.plan.schema import FittedLaw, FittedPlan, ForecastComparison, Plan
-from kdjax.report import numbers, page
+from kdjax.report import margins, numbers, page
 from kdjax.report.teacher_accounting import MEANINGS
 from kdjax.report.usage import Column, Table, TableCell
 from kdjax.storage.files import write_text
@@ -42,6 +42,7 @@ def html(plan: Plan) -> str:
         fitted=fitted is not None,
         headline=verdict.headline(plan),
         baseline=plan.baseline_arm,
+        margins=_margins(fitted),
         sources=verdict.sources(plan),
         budgets=_heads(plan, fitted),
         rows=_rows(plan),
@@ -250,3 +251,10 @@ def _text(plan: Plan) -> str:
     if plan.config["data"]["regime"] == "unlimited":
         return say("text_unlimited")
     return say("text_unknown")
+
+
+def _margins(fitted: FittedPlan | None) -> str:
+    """Return the margin of a tie as text; nothing where no pilot was fitted."""
+    if fitted is None:
+        return ""
+    return margins.text(fitted.plan.config, [fitted.pilot.endpoint])

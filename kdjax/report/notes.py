@@ -8,22 +8,23 @@ from kdjax.config import Config
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, say, sentence
 from kdjax.results.arm_results import ArmResult
-from kdjax.results.failed import failed_arms
-from kdjax.results.runs import EndedRun, ReferenceModel, RunResult, diverged_arms, probe_fit
+from kdjax.results.failed import unlearnt_arms
+from kdjax.results.runs import EndedRun, ReferenceModel, RunResult, probe_fit
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 
+FEWEST_FOR_A_CLAIM = 5
+"""Seeds that a claim should rest on, at least."""
 
-def general(config: Config, count: int, false: float, teacher: TeacherFacts | None) -> list[str]:
+
+def general(config: Config, teacher: TeacherFacts | None) -> list[str]:
     """Return the sentences on how far the verdicts go, and what the budget leaves out.
 
     Args:
         config: resolved recipe, with confidence, seeds, tuning and budget.
-        count: number of confidence intervals in the report.
-        false: number of intervals that leave out 0 by chance, on average.
         teacher: facts of the teacher; None without one.
     """
     teachers: Sequence[TeacherFacts] = ()
@@ -35,18 +36,35 @@ def general(config: Config, count: int, false: float, teacher: TeacherFacts | No
         covered = say("covered_teachers", count=len(teachers))
     if not config.tuning:
         covered = sentence(covered, say("untuned"))
-    notes = [
-        say("chance", count=count, confidence=config.evaluation.confidence, false=false),
-        covered,
-        _budget(config, teacher),
-    ]
+    notes = [covered, _budget(config, teacher)]
     if teacher and teacher.pretraining:
         notes.append(_pretraining(teacher, teachers))
     if teacher and config.data.teacher_tokenizer:
         notes.append(say("own_tokens"))
-    if len(config.seeds) < 2:
-        notes.append(say("one_seed"))
     return notes
+
+
+def of_verdicts(config: Config, count: int, looks: Sequence[int]) -> list[str]:
+    """Return the sentences on how many comparisons there are, and over how many seeds.
+
+    Args:
+        config: resolved recipe, with confidence and seeds.
+        count: number of comparisons, contrasts included.
+        looks: numbers of seeds with which results were made before these, rising.
+    """
+    evaluation = config.evaluation
+    seeds = len(config.seeds)
+    level = numbers.percent(1 - evaluation.confidence)
+    sentences = [say("chance", count=count, level=level)]
+    if seeds < 2:
+        sentences.append(say("one_seed"))
+    elif seeds < FEWEST_FOR_A_CLAIM:
+        sentences.append(say("few_seeds", seeds=counted(seeds, "seed")))
+    if seeds < evaluation.planned_seeds:
+        sentences.append(say("planned_seeds", planned=evaluation.planned_seeds, seeds=seeds))
+    if looks:
+        sentences.append(say("looked", looks=listed(looks), level=level))
+    return sentences
 
 
 def _pretraining(teacher: TeacherFacts, teachers: Sequence[TeacherFacts]) -> str:
@@ -121,40 +139,26 @@ def side_by_side(runs: Sequence[RunResult]) -> list[str]:
     return [say("side_by_side", count=count)]
 
 
-def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
-    """Return notes on endpoints with arms that no seed lifts above guessing."""
+def not_learnt(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
+    """Return notes on endpoints with arms that have learnt nothing of them.
+
+    Args:
+        endpoints: measures of the models.
+        runs: all runs.
+    """
     # Endpoints with the same arms share a note.
     labels: dict[tuple[str, str], list[str]] = {}
-    diverged = diverged_arms(runs)
     for endpoint in endpoints:
-        if endpoint.baseline is None:
-            continue
-        # An arm whose best seed is no better than always guessing the largest class.
-        arms = []
-        for arm, scores in _values(endpoint, runs).items():
-            if max(scores) <= endpoint.baseline and arm not in diverged:
-                arms.append(arm)
-        if arms:
-            guess = "chance" if endpoint.kind == "minimal_pairs" else "the majority class"
-            labels.setdefault((guess, ", ".join(arms)), []).append(endpoint.label)
+        unlearnt = unlearnt_arms(endpoint, runs)
+        if unlearnt:
+            guess = "the majority class"
+            if endpoint.kind == "minimal_pairs":
+                guess = "chance"
+            arms = listed(arm for arm in endpoint.arms if arm in unlearnt)
+            labels.setdefault((guess, arms), []).append(endpoint.label)
     notes = []
-    for (guess, shown), names in labels.items():
-        notes.append(say("at_baseline", label="; ".join(names), guess=guess, arms=shown))
-    return notes
-
-
-def all_failed(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
-    """Return notes on endpoints with arms that cannot be told apart, as all their trials failed."""
-    # Endpoints on which the same arms failed share a note.
-    labels: dict[tuple[str, ...], list[str]] = {}
-    for endpoint in endpoints:
-        failed = failed_arms(endpoint, runs)
-        if len(failed) > 1:
-            arms = tuple(arm for arm in endpoint.arms if arm in failed)
-            labels.setdefault(arms, []).append(endpoint.label)
-    notes = []
-    for arms, names in labels.items():
-        notes.append(say("all_failed", label="; ".join(names), arms=listed(arms)))
+    for (guess, arms), names in labels.items():
+        notes.append(say("not_learnt", label="; ".join(names), guess=guess, arms=arms))
     return notes
 
 

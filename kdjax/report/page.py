@@ -84,6 +84,7 @@ def _environment() -> Environment:
         numbers.flops,
         numbers.interval,
         phrases.listed,
+        numbers.p_value,
         numbers.percent,
         numbers.score,
         numbers.signed,

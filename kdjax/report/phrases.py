@@ -33,11 +33,14 @@ PHRASES = {
         "this study cannot tell the arms apart: an interval needs at least two seeds that both "
         "arms share, and no pair has them"
     ),
-    "all_tie": "every pair of arms TIES on every endpoint: each interval lies within the margin",
+    "all_tie": "every pair of arms TIES on every endpoint: no difference is larger than the margin",
     "no_winner": (
         "this study cannot tell which arm is better: TIES in {ties} of {count} comparisons, "
-        "INCONCLUSIVE in {open}"
+        "INCONCLUSIVE in {open}{unlearnt}"
     ),
+    "no_winner_unlearnt": ", NOT LEARNT in {count}",
+    "provisional": "Provisional, {seeds} of {planned} planned seeds. {headline}",
+    "secondary": "secondary: {relations}",
     "beats": "{arm} BEATS {others}",
     "separated": "{measures}: {relations}",
     "not_separated": "{measures}: no arm BEATS another, TIES in {ties} of {count} comparisons",
@@ -66,36 +69,75 @@ PHRASES = {
         "INCONCLUSIVE, and differences are of a single seed."
     ),
     "basis": (
-        "Paired {confidence} Student-t intervals over {seeds} seeds; {count} of them, not "
-        "adjusted for their number. TIES: the interval lies within ±{margin:g}. BEATS, "
-        "or LOSES from the other side: otherwise, it leaves out 0{holm}. INCONCLUSIVE: neither."
+        "Paired {confidence} Student-t intervals over {seeds} seeds; {count} of them, shown "
+        "unadjusted. BEATS, or LOSES from the other side: p, adjusted over all comparisons of the "
+        "study, is at most {level}. {families} TIES: otherwise, or even so, two one-sided tests "
+        "at {level} show a difference within {margins}. NOT LEARNT: neither arm is better than "
+        "the majority class or chance. INCONCLUSIVE: none of these."
     ),
-    "basis_holm": (
-        " and, on the primary endpoint against {baseline}, p adjusted by Holm is at most {level}"
+    "basis_families": (
+        "Confirmatory are {confirmatory} of them, by Holm's method at 4/5 of that: {what}; "
+        "secondary are {secondary}, at the rest, or at all of it once every confirmatory one is "
+        "decided."
     ),
+    "basis_one_family": "They are one family, adjusted by Holm's method.",
+    "basis_what_primary": "{label} against {baseline}",
+    "basis_what_hypotheses": "the recipe's hypotheses",
+    "basis_earlier": (
+        "Paired {confidence} Student-t intervals over {seeds} seeds; {count} of them. The verdicts "
+        "are those of an earlier kdjax, which adjusted those of the primary endpoint against the "
+        "baseline arm alone: `kdjax compare` with the study's recipe makes them anew."
+    ),
+    "margin_same": "±{margin:g}",
+    "margin_scale": "±{margin:g} ({scale})",
     "basis_scope": (
         "The intervals speak of other seeds, not of other test rows, corpora or tunings."
     ),
-    # A study's primary endpoint.
+    # A study's primary endpoint and the recipe's contrasts.
     "primary": (
         "Primary endpoint, {label}, against {baseline} ({tests}, adjusted by Holm's method):"
     ),
     "primary_untested": "{arm} and {baseline}: {seeds} shared, expected at least two for a test.",
-    "primary_failed": (
-        "{arm} against {baseline} is INCONCLUSIVE: every fine-tuning of both failed, over {seeds}."
-    ),
     "primary_BEATS": "{arm} BEATS {baseline}",
     "primary_LOSES": "{baseline} BEATS {arm}",
-    "primary_TIES": "{arm} TIES with {baseline}: the interval lies within the margin",
+    "primary_TIES": "{arm} TIES with {baseline}: the difference is within the margin",
     "primary_INCONCLUSIVE": "{arm} against {baseline} is INCONCLUSIVE",
-    "primary_test": (
-        "{outcome}: {difference} {unit}, {interval} over {seeds}, adjusted p {p_value}{reason}."
-    ),
+    "primary_NOT LEARNT": "{arm} and {baseline} have NOT LEARNT it",
+    "primary_test": "{outcome}: {difference} {unit}, {interval} over {seeds}{p_value}{reason}.",
+    "primary_p": ", adjusted p {p_value}",
     "primary_alone": " (the interval alone leaves out 0; with so many tests that is not enough)",
+    "could_see": "; with 80% power these seeds find {detectable} or more",
+    "takes_seeds": ", and a difference as observed takes {seeds}",
+    "takes_many": ", and a difference as observed takes more than 1,000 seeds",
+    "claim": "{kind} {name} ({contrast} is {direction}, {label}): {verdict}, {rest}.",
+    "claim_hypothesis": "Hypothesis",
+    "claim_contrast": "Contrast",
+    "claim_measured": "{difference} {unit}, {interval} over {seeds}{p_value}",
+    "claim_untested": "{seeds} shared, expected at least two for a test",
+    # Differences of differences between studies.
+    "gap_heading": (
+        "Does an arm gain more over the baseline arm in {first} than in {second}? Settings that "
+        "differ: {settings}."
+    ),
+    "gap": (
+        "{arm} gains more over {baseline} on {label} in {first} than in {second}{settings}: "
+        "{verdict} ({family}), {rest}."
+    ),
     # What a study's reader has to know besides its numbers.
     "chance": (
-        "{count} intervals at {confidence:.0%} were looked at, unadjusted: were no two arms "
-        "different, about {false:.2g} of them would leave out zero by chance."
+        "{count} comparisons were made and adjusted together: were no two arms different, at most "
+        "{level} of such studies would name a winner anywhere."
+    ),
+    "few_seeds": (
+        "With {seeds} an interval leans on the differences being normal; 5 or more are what a "
+        "claim should rest on."
+    ),
+    "planned_seeds": (
+        "{planned} seeds are planned and {seeds} are there: all verdicts are provisional."
+    ),
+    "looked": (
+        "Results were looked at before, with {looks} seeds. Seeds that are added until a verdict "
+        "comes out make false winners likelier than {level}, unless their number was planned."
     ),
     "covered": (
         "The intervals cover seeds (start, order, masks). They do not cover the choice of test "
@@ -193,13 +235,10 @@ PHRASES = {
         "diverged), and count in the means."
     ),
     "intermediate": "Started from the encoder tuned on {start}: {tasks}.",
-    "at_baseline": (
-        "{label}: no better than {guess} under every seed: {arms}. That two arms tie there says "
-        "nothing of either."
-    ),
-    "all_failed": (
-        "{label}: every fine-tuning of these arms failed: {arms}. They score what a constant does, "
-        "so nothing tells two of them apart: INCONCLUSIVE, whatever the interval."
+    "not_learnt": (
+        "{label}: not shown to be better than {guess}, to within the error of its rows, or every "
+        "fine-tuning failed: {arms}. Two such arms have NOT LEARNT it: neither wins, and they do "
+        "not tie."
     ),
     "diverged": ("{arm} diverged: {places} ({bad} of {count}). It is compared with no other arm."),
     "above_unigram": (
@@ -277,6 +316,7 @@ PHRASES = {
         "Costs are of these very runs. Assumed: no arm would have done worse for spending more."
     ),
     "term_INCONCLUSIVE": "What is INCONCLUSIVE above is so in every case.",
+    "term_NOT LEARNT": "What neither arm has learnt above is so in every case.",
     "term_AT LEAST TIES": "AT LEAST TIES: TIES above, and costs less here.",
     "term_OPEN": (
         "Open: the arm that does better here also costs more, or may, so these runs do not say "

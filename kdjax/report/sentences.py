@@ -11,7 +11,7 @@ from kdjax.report.phrases import MEASURES, OWN_TEXT, capitalized, listed, say
 from kdjax.report.summary import task_of
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
-from kdjax.results.verdicts import Endpoint
+from kdjax.results.verdicts import Endpoint, PairVerdict
 
 _KINDS = list(MEASURES)
 
@@ -30,16 +30,25 @@ def headline(results: Results) -> str:
     elif outcomes["TIES"] == len(verdicts):
         statement = say("all_tie")
     elif not outcomes["BEATS"]:
+        unlearnt = outcomes["NOT LEARNT"]
         statement = say(
             "no_winner",
             count=len(verdicts),
             ties=outcomes["TIES"],
             open=outcomes["INCONCLUSIVE"],
+            unlearnt=say("no_winner_unlearnt", count=unlearnt) if unlearnt else "",
         )
     else:
         first, *others = _statements(results)
         statement = ". ".join([first, *map(capitalized, others)])
-    return f"{budget}, {statement}."
+    text = f"{budget}, {statement}."
+
+    # A study that is looked at before it is whole may still say something else.
+    planned = results.config["evaluation"].get("planned_seeds", 0)
+    seeds = len(results.config["seeds"])
+    if seeds < planned:
+        return say("provisional", seeds=seeds, planned=planned, headline=text)
+    return text
 
 
 def answers(results: Results) -> dict[str, str]:
@@ -72,9 +81,9 @@ def _statements(results: Results) -> list[str]:
     pairs: dict[tuple[str, str], list[Endpoint]] = {}
     for endpoint in _ordered(summary.main_endpoints(results)):
         verdicts = [verdict for verdict in results.verdicts if verdict.endpoint == endpoint.name]
-        wins = {(v.a, v.b) for v in verdicts if v.verdict == "BEATS"}
         if verdicts:
-            pairs.setdefault((endpoint.kind, _relations(wins, results)), []).append(endpoint)
+            relations = _by_family(verdicts, results)
+            pairs.setdefault((endpoint.kind, relations), []).append(endpoint)
 
     # Arms that are told apart come before what shows nothing.
     separated: list[str] = []
@@ -98,6 +107,21 @@ def _statements(results: Results) -> list[str]:
     return [*separated, nothing]
 
 
+def _by_family(verdicts: Sequence[PairVerdict], results: Results) -> str:
+    """Return an endpoint's pairs (winner, loser); secondary ones are labelled, and come last."""
+    wins: dict[bool, set[tuple[str, str]]] = {False: set(), True: set()}
+    # Without confirmatory tests all are alike, and need no label.
+    has_confirmatory = any(verdict.family == "confirmatory" for verdict in results.verdicts)
+    for verdict in verdicts:
+        if verdict.verdict == "BEATS":
+            is_secondary = has_confirmatory and verdict.family == "secondary"
+            wins[is_secondary].add((verdict.a, verdict.b))
+    relations = [_relations(wins[False], results)]
+    if wins[True]:
+        relations.append(say("secondary", relations=_relations(wins[True], results)))
+    return "; ".join(filter(None, relations))
+
+
 def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
     """Return pairs (winner, loser), best arms first: `a BEATS b and c; b BEATS c`."""
     winners: dict[str, list[str]] = {}
@@ -118,6 +142,7 @@ def _outcomes(results: Results, arm: str, baseline: str) -> list[str]:
         "BEATS": {},
         "LOSES": {},
         "TIES": {},
+        "NOT LEARNT": {},
         "INCONCLUSIVE": {},
     }
     for endpoint in _ordered(summary.main_endpoints(results)):

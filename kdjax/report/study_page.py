@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdjax.report import numbers, page, sentences
-from kdjax.report.phrases import say, sentence
+from kdjax.report import margins, numbers, page, sentences
+from kdjax.report.phrases import listed, say, sentence
 from kdjax.report.study_sections import study_sections
 from kdjax.results.study import Results
 from kdjax.storage.files import write_text
@@ -45,17 +45,41 @@ def _basis(results: Results) -> str:
     counts = [verdict.n for verdict in results.verdicts if verdict.n > 1]
     if not counts:
         return say("basis_none")
-    # On the primary endpoint a win over the baseline arm takes more than its interval.
-    holm = ""
-    if results.primary:
-        level = numbers.percent(1 - evaluation["confidence"])
-        holm = say("basis_holm", baseline=results.primary.baseline, level=level)
+    fields = {
+        "confidence": numbers.percent(evaluation["confidence"]),
+        "seeds": numbers.span(counts, str),
+        "count": sum(verdict.low is not None for verdict in results.verdicts),
+    }
+    # Verdicts of earlier versions have no family.
+    if any(verdict.family is None for verdict in results.verdicts):
+        return sentence(say("basis_earlier", **fields), say("basis_scope"))
     basis = say(
         "basis",
-        confidence=numbers.percent(evaluation["confidence"]),
-        seeds=numbers.span(counts, str),
-        count=sum(verdict.low is not None for verdict in results.verdicts),
-        margin=evaluation["margin"],
-        holm=holm,
+        level=numbers.percent(1 - evaluation["confidence"]),
+        families=_families(results),
+        margins=margins.text(results.config, results.endpoints),
+        **fields,
     )
     return sentence(basis, say("basis_scope"))
+
+
+def _families(results: Results) -> str:
+    """Return the sentence on which comparisons are confirmatory, and how families are adjusted."""
+    confirmatory = sum(test.family == "confirmatory" for test in results.verdicts)
+    hypotheses = sum(test.family == "confirmatory" for test in results.contrasts)
+    secondary = sum(test.family == "secondary" for test in results.verdicts)
+    secondary += sum(test.family == "secondary" for test in results.contrasts)
+    if not confirmatory and not hypotheses:
+        return say("basis_one_family")
+    named = []
+    primary = next((e for e in results.endpoints if e.name == results.primary), None)
+    if primary is not None:
+        named.append(say("basis_what_primary", label=primary.label, baseline=results.baseline_arm))
+    if hypotheses:
+        named.append(say("basis_what_hypotheses"))
+    return say(
+        "basis_families",
+        confirmatory=confirmatory,
+        what=listed(named),
+        secondary=secondary,
+    )

@@ -13,6 +13,7 @@ from kdjax.budget.accounting import ACCOUNTS
 from kdjax.report import (
     averages,
     contamination_table,
+    margins,
     mlm_probe,
     ngram_losses,
     notes,
@@ -52,6 +53,13 @@ def _primary_endpoint(results: Results) -> Section | None:
     return Section("primary_endpoint", {"tested": tested})
 
 
+def _contrasts(results: Results) -> Section | None:
+    contrasts = primary_endpoint.contrasts(results)
+    if not contrasts:
+        return None
+    return Section("contrasts", {"contrasts": contrasts})
+
+
 def _answers(results: Results) -> Section | None:
     answers = sentences.answers(results)
     if not answers:
@@ -62,8 +70,15 @@ def _answers(results: Results) -> Section | None:
     distilled = any(summary.has_teacher(results, arm) for arm in results.arms)
     if distilled and not results.arms[baseline].needs_teacher:
         question = say("distilling")
-    plot = differences.draw(results)
-    return Section("answers", {"question": question, "answers": answers, "plot": plot})
+    return Section(
+        "answers",
+        {
+            "question": question,
+            "answers": answers,
+            "plot": differences.draw(results),
+            "margins": margins.text(results.config, results.endpoints),
+        },
+    )
 
 
 def _scores(results: Results) -> Section:
@@ -238,7 +253,8 @@ def _pairs(results: Results) -> Section | None:
             pairs.append((endpoint, verdicts))
     if not pairs:
         return None
-    return Section("pairs", {"pairs": pairs})
+    with_rows = any(verdict.rows_low is not None for verdict in results.verdicts)
+    return Section("pairs", {"pairs": pairs, "with_rows": with_rows})
 
 
 def _differences(results: Results) -> Section:
@@ -278,6 +294,7 @@ def _has_ngram_losses(results: Results) -> bool:
 
 _SECTIONS: tuple[Builder, ...] = (
     _primary_endpoint,
+    _contrasts,
     _answers,
     _scores,
     _suites,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdjax.config.suites import result_names
-from kdjax.evaluation.statistics import ArmVerdict
+from kdjax.evaluation.statistics import OTHER_SIDE, ArmVerdict, Family
 from kdjax.report import numbers
 from kdjax.results.runs import diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
-
-"""What a verdict on two arms says of the first one. LOSES: the other one BEATS it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,9 @@ class Difference:
         low, high: ends of the mean's confidence interval; None with fewer than two shared seeds.
         n: number of shared seeds.
         outcome: what the verdict says of the first arm.
+        family: family that it was tested in; None in results of earlier versions.
+        p_adjusted: p-value, adjusted for both families; None where it was not tested.
+        detectable, seeds_needed: see `kdjax.evaluation.statistics.PairedOutcome`.
     """
 
     mean: float | None
@@ -48,6 +49,20 @@ class Difference:
     high: float | None
     n: int
     outcome: ArmVerdict
+    family: Family | None = None
+    p_adjusted: float | None = None
+    detectable: float | None = None
+    seeds_needed: int | None = None
+
+    def turned(self) -> Difference:
+        """Return the same difference, read from the other arm's side."""
+        return replace(
+            self,
+            mean=_negated(self.mean),
+            low=_negated(self.high),
+            high=_negated(self.low),
+            outcome=OTHER_SIDE[self.outcome],
+        )
 
 
 def spread(values: Iterable[float]) -> Spread | None:
@@ -128,17 +143,18 @@ def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Di
     for verdict in results.verdicts:
         if verdict.endpoint != endpoint.name or {verdict.a, verdict.b} != {arm, other}:
             continue
-        outcome: ArmVerdict = verdict.verdict
-        n = verdict.n
-        if verdict.a == arm:
-            return Difference(verdict.difference, verdict.low, verdict.high, n, outcome)
-
-        # Seen from the other side differences change their sign, and a winner is a loser.
-        if outcome == "BEATS":
-            outcome = "LOSES"
-        low = _negated(verdict.high)
-        high = _negated(verdict.low)
-        return Difference(_negated(verdict.difference), low, high, n, outcome)
+        read_from_a = Difference(
+            verdict.difference,
+            verdict.low,
+            verdict.high,
+            verdict.n,
+            verdict.verdict,
+            verdict.family,
+            verdict.p_adjusted,
+            verdict.detectable,
+            verdict.seeds_needed,
+        )
+        return read_from_a if verdict.a == arm else read_from_a.turned()
     return None
 
 

@@ -55,7 +55,7 @@ def terms(results: Results) -> list[str]:
         verdicts.update(row.verdict for row in case.verdicts)
     # Words that no verdict of this study has need no explanation.
     notes = [say("terms")]
-    for verdict in ("INCONCLUSIVE", "AT LEAST TIES", "OPEN"):
+    for verdict in ("INCONCLUSIVE", "NOT LEARNT", "AT LEAST TIES", "OPEN"):
         if verdict in verdicts:
             notes.append(say(f"term_{verdict}"))
 
@@ -87,7 +87,7 @@ def _sentences(results: Results, case: Case) -> list[str]:
     # endpoints share a clause.
     endpoints: dict[tuple[str, str, str, str, str], list[str]] = {}
     for row, verdict in pairs:
-        if row.verdict != "INCONCLUSIVE":
+        if row.verdict not in ("INCONCLUSIVE", "NOT LEARNT"):
             statement = (*_statement(row, verdict.verdict, case.unknown), row.a, row.b)
             endpoints.setdefault(statement, []).append(row.endpoint)
     losers: dict[tuple[str, str, str, str, tuple[str, ...]], list[str]] = {}

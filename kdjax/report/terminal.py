@@ -30,12 +30,14 @@ def summary(results: Results) -> Group:
     headline = Text(sentences.headline(results), style="bold")
     answers = [Text(answer) for answer in sentences.answers(results).values()]
     tested = [Text(sentence) for sentence in primary_endpoint.sentences(results)]
+    contrasts = [Text(sentence) for sentence in primary_endpoint.contrasts(results)]
     return Group(
         Text(title, style="bold"),
         *scores,
         Text(explained, style="dim"),
         _used(results),
         *tested,
+        *contrasts,
         headline,
         *answers,
     )

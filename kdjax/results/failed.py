@@ -1,14 +1,18 @@
-"""Which arms failed to learn a task at all; two of them cannot be told apart on it."""
+"""Which arms have not learnt a task at all; two of them are not told apart on it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from kdjax.config.suites import LEFT_OUT, suite_tasks
 from kdjax.evaluation.finetuning.results import FinetunedTask
 from kdjax.results.runs import ReferenceModel, RunResult, diverged_arms, finetuned_task
-from kdjax.results.verdicts import Endpoint, PairVerdict
+from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
+
+ONE_SIDED = 1.645
+"""Quantile 0.95 of the standard normal."""
 
 
 def failed_arms(endpoint: Endpoint, runs: Sequence[RunResult]) -> frozenset[str]:
@@ -30,20 +34,51 @@ def failed_arms(endpoint: Endpoint, runs: Sequence[RunResult]) -> frozenset[str]
     return frozenset(failed)
 
 
-def after_failures(
-    verdicts: Sequence[PairVerdict], failed: Collection[str]
-) -> tuple[PairVerdict, ...]:
-    """Make verdicts on two arms that both failed INCONCLUSIVE: their scores are a constant's.
+def at_baseline(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> frozenset[str]:
+    """Return the arms that an endpoint's rows cannot show to be better than a constant.
+
+    Their mean over seeds is not above the score of the majority class, or of chance, by as much as
+    the rows' own error allows: a one-sided test at 5%, with the rows' standard error at that score.
 
     Args:
-        verdicts: verdicts on one endpoint.
-        failed: arms of which every fine-tuning on it failed (`failed_arms`).
+        endpoint: an endpoint; a loss has no such score, and no such arms.
+        runs: runs of the study. Arms with a run that diverged have no values, and are left out.
     """
-    decided = list(verdicts)
-    for number, verdict in enumerate(verdicts):
-        if verdict.a in failed and verdict.b in failed:
-            decided[number] = replace(verdict, verdict="INCONCLUSIVE")
-    return tuple(decided)
+    if endpoint.baseline is None:
+        return frozenset()
+    limit = endpoint.baseline + ONE_SIDED * _row_error(endpoint)
+    diverged = diverged_arms(runs)
+    arms = set()
+    for arm in endpoint.arms:
+        arm_runs = [run for run in runs if run.arm == arm and endpoint.name in run.metrics]
+        if not arm_runs or arm in diverged:
+            continue
+        if fmean(run.metrics[endpoint.name] for run in arm_runs) <= limit:
+            arms.add(arm)
+    return frozenset(arms)
+
+
+def unlearnt_arms(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> frozenset[str]:
+    """Return the arms that have learnt nothing of an endpoint, two of which are not compared.
+
+    Args:
+        endpoint: an endpoint.
+        runs: runs of the study.
+    """
+    return failed_arms(endpoint, runs) | at_baseline(endpoint, runs)
+
+
+def _row_error(endpoint: MeasuredEndpoint) -> float:
+    """Return the standard error, over rows, of a constant's score on an endpoint.
+
+    Of an accuracy it is the binomial one; of a correlation that of two unrelated lists. Of a
+    suite's mean it is that of one task with as many rows, which is less than it has.
+    """
+    assert endpoint.baseline is not None  # the caller has checked
+    variance = endpoint.baseline * (1 - endpoint.baseline)
+    if endpoint.scale == "correlation":
+        variance = 1 - endpoint.baseline**2
+    return math.sqrt(max(variance, 0.0) / max(endpoint.rows, 1))
 
 
 def _all_failed(endpoint: str, runs: Iterable[RunResult]) -> bool:

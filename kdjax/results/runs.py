@@ -99,12 +99,15 @@ class ProbedLayers:
         strength: regularisation strength of that layer's probe.
         last_layer: test score of the last layer.
         layers: scores of every layer, from the embeddings on.
+        rows: which reported rows the probe has right, in base64
+            (`kdjax.evaluation.finetuning.results.right_rows`); None where that is not kept.
     """
 
     layer: int
     strength: float
     last_layer: float
     layers: tuple[LayerScore, ...]
+    rows: str | None = optional()
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def results_of(content: Any, path: Path) -> Results:
         raise InputError(f"{path}: found {content!r:.60}, expected the results of a study")
     # Fields that a later version renamed would read as missing ones: the version is told first.
     version = content.get("version", 1)
-    if version not in (1, VERSION):
+    if version not in range(1, VERSION + 1):
         raise InputError(
             f"{path}: version is {version!r}, expected at most {VERSION}; read it with the kdjax "
             f"that wrote it, {content.get('kdjax', 'a later one')}"
@@ -101,6 +101,8 @@ def results_of(content: Any, path: Path) -> Results:
     try:
         if version == 1:
             content = _second_version(content, path)
+        if version < VERSION:
+            content = _third_version(content, path)
         return from_plain(Results, content, f"{path}:")
     except InputError as error:
         raise InputError(
@@ -113,4 +115,28 @@ def _second_version(content: dict[str, Any], path: Path) -> dict[str, Any]:
     arms = from_plain(dict[str, dict[str, Any]], content.get("arms"), f"{path}: arms")
     needs_teacher = {name: bool(arm.get("needs_teacher")) for name, arm in arms.items()}
     baseline = first_without_teacher(needs_teacher)
-    return {"version": VERSION, "baseline_arm": baseline, **content}
+    return {"version": 2, "baseline_arm": baseline, **content}
+
+
+def _third_version(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the content of a file of the second version as the third has it.
+
+    The tests of the primary endpoint stood apart; their p-values join its verdicts.
+    """
+    if content.get("primary") is None:
+        return {**content, "version": VERSION}
+    kinds = {"endpoint": str, "baseline": str, "comparisons": tuple[dict[str, Any], ...]}
+    primary = check_fields(content["primary"], kinds, f"{path}: primary")
+    tests = {row.get("arm"): row for row in primary["comparisons"]}
+    verdicts = from_plain(tuple[dict[str, Any], ...], content.get("verdicts"), f"{path}: verdicts")
+    joined = []
+    for verdict in verdicts:
+        pair = {verdict.get("a"), verdict.get("b")}
+        others = pair - {primary["baseline"]}
+        if verdict.get("endpoint") == primary["endpoint"] and len(others) == 1:
+            test = tests.get(others.pop(), {})
+            p_values = {name: test.get(name) for name in ("p_value", "p_adjusted")}
+            joined.append({**verdict, **p_values, "family": "confirmatory"})
+        else:
+            joined.append(verdict)
+    return {**content, "version": VERSION, "primary": primary["endpoint"], "verdicts": joined}

@@ -6,7 +6,7 @@ in nats, costs in FLOPs, times in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdjax.budget.accounting import Budget
@@ -16,11 +16,12 @@ from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.teacher_facts import StoredOutputs, TeacherFacts
 from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
-from kdjax.results.verdicts import Case, MeasuredEndpoint, PairVerdict, PrimaryResult
-from kdjax.storage.typed_json import optional
+from kdjax.results.verdicts import Case, ContrastVerdict, MeasuredEndpoint, PairVerdict
+from kdjax.storage.typed_json import LATER, optional
 
-VERSION = 2
-"""Version of results.json. A file without one is of the first, which had no `baseline_arm`."""
+VERSION = 3
+"""Version of results.json. A file without one is of the first, which had no `baseline_arm`. The
+second one tested the primary endpoint apart from the verdicts, and adjusted no other."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class Results:
         runs: finished runs, seed by seed, arm by arm.
         references: measured untrained starts and teachers.
         verdicts: verdicts on every pair of arms on every endpoint.
-        primary: tests on the primary endpoint; None without one.
+        primary: name of the primary endpoint; None without one.
         tuning: tuning of the arms; None where they were not tuned.
         cases: costs and verdicts under each way to pay for the teacher.
         notes: remarks a reader has to know, in sentences.
         contamination: evaluation rows that stand in training text; None where nobody looked.
+        contrasts: verdicts on the recipe's hypotheses and other contrasts.
+        looks: numbers of seeds with which results were made before these, rising.
     """
 
     kdjax: str
@@ -73,9 +76,11 @@ class Results:
     runs: tuple[RunResult, ...]
     references: tuple[ReferenceModel, ...]
     verdicts: tuple[PairVerdict, ...]
-    primary: PrimaryResult | None
+    primary: str | None
     tuning: Tuning | None
     cases: tuple[Case, ...]
     notes: tuple[str, ...]
     version: int = VERSION
     contamination: Contamination | None = optional()
+    contrasts: tuple[ContrastVerdict, ...] = field(default=(), metadata={LATER: True})
+    looks: tuple[int, ...] = field(default=(), metadata={LATER: True})

@@ -43,7 +43,12 @@ STORED_WORDS = "stored_words"
 
 def is_left_out(field: Field[Any], content: Any) -> bool:
     """Return whether a field's value is not written: a later field that is at its default."""
-    return LATER in field.metadata and bool(content == field.default)
+    if LATER not in field.metadata:
+        return False
+    default = field.default
+    if field.default_factory is not MISSING:
+        default = field.default_factory()
+    return bool(content == default)
 
 
 def stored_words(words: Mapping[str, str]) -> dict[str, Mapping[str, str]]:

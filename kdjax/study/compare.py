@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -17,7 +18,8 @@ from kdjax.report import notes, study_page, terminal, wall_clock
 from kdjax.results.runs import RunResult
 from kdjax.results.store import RESULTS, write_results
 from kdjax.results.study import Results
-from kdjax.storage.files import remove_on_input_error
+from kdjax.storage.files import read_json, remove_on_input_error
+from kdjax.storage.typed_json import check_fields, from_plain
 from kdjax.study import manifest
 from kdjax.study.judgement.judge import collect
 from kdjax.study.measures.reference_models import ReferenceModels
@@ -162,6 +164,7 @@ def finish(study: Study, begun: Mark, trunk: StudyTrunk | None = None) -> Result
     """
     out = study.plan.out
     all_runs = study.plan.runs
+    looks = earlier_looks(out / RESULTS, len(study.plan.config.seeds))
     is_finished = study.unspent(all_runs) == 0 and (out / RESULTS).exists()
     # A study that was finished before has spent its time already.
     timing = nullcontext() if is_finished else wall_clock.record(out, begun)
@@ -169,8 +172,33 @@ def finish(study: Study, begun: Mark, trunk: StudyTrunk | None = None) -> Result
         rows = StudyRunner(study, trunk).run_all(all_runs)
         references = ReferenceModels(study).measure()
     # Judged anew each time: arms and seeds may have joined.
-    results = collect(study, rows, references, wall_clock.read(out))
+    results = collect(study, rows, references, wall_clock.read(out), looks)
     with CLOCK("report"):
         write_results(out / RESULTS, results)
         study_page.write(results, out / "report.html")
     return results
+
+
+def earlier_looks(path: Path, seeds: int) -> list[int]:
+    """Return the numbers of seeds with which a study's results were made before, rising.
+
+    Whoever looks, and adds seeds where the verdict is not the one that was hoped for, errs more
+    often than the verdicts say.
+
+    Args:
+        path: results.json of the study, which may be there from before.
+        seeds: number of seeds that results will be made with now; as many are not a further look.
+
+    Returns:
+        None, where there are no results yet, or where the file is damaged: it is written anew.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = check_fields(read_json(path), {"config": dict[str, Any]}, f"{path}:")
+        recorded = check_fields(content["config"], {"seeds": tuple[int, ...]}, f"{path}: config")
+        earlier = from_plain(tuple[int, ...], content.get("looks", []), f"{path}: looks")
+    except InputError:
+        return []
+    looks = {*earlier, len(recorded["seeds"])}
+    return sorted(look for look in looks if 0 < look < seeds)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from kdjax.config import Config, plain, to_dict
-from kdjax.evaluation.crossing import crossings
-from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.report import summary
-from kdjax.results.failed import failed_arms
 from kdjax.results.runs import RunResult, diverged_arms
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
@@ -20,11 +16,11 @@ from kdjax.storage.typed_json import to_plain
 from kdjax.study.machine import versions
 from kdjax.sweep.cells import BUDGETS, Cell, swept_settings
 from kdjax.sweep.isoflop import profiles
+from kdjax.sweep.judging import judge_sweep
 from kdjax.sweep.schema import (
     ArmPair,
     CurvePoint,
     Group,
-    PairPoint,
     StudentSize,
     SweepResults,
     SweepRow,
@@ -62,6 +58,9 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         settings.setdefault(repr(other_settings), other_settings)
         members.setdefault(repr(other_settings), []).append(study)
 
+    # All of them are judged together.
+    judged = judge_sweep(config, cells, results, list(members.values()), endpoints)
+
     # The kind of a budget that is swept over, else of the recipe's.
     swept = swept_settings(config)
     swept_budgets = [name for name in swept if name in BUDGETS]
@@ -81,9 +80,11 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         endpoints=tuple(endpoints),
         rows=tuple(rows),
         groups=tuple(
-            _group(config, settings[key], group, endpoints) for key, group in members.items()
+            _group(settings[key], members[key], endpoints, group_pairs)
+            for key, group_pairs in zip(members, judged.pairs, strict=True)
         ),
         profiles=tuple(profiles(rows, endpoints, config.evaluation.confidence)),
+        gaps=judged.gaps,
     )
 
 
@@ -117,10 +118,10 @@ def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
 
 
 def _group(
-    config: Config,
     settings: dict[str, Any],
     members: Sequence[Results],
     endpoints: Sequence[Endpoint],
+    pairs: tuple[ArmPair, ...],
 ) -> Group:
     """Return studies that differ in their budget only: curves, and differences between arms."""
     # Text and sizes of students are the same in all of them.
@@ -130,13 +131,10 @@ def _group(
         for name, arm in first.arms.items()
     }
     curves: dict[str, dict[str, tuple[CurvePoint, ...]]] = {}
-    pairs: list[ArmPair] = []
     for endpoint in endpoints:
         arms = endpoint.arms
         curves[endpoint.name] = {arm: _curve(members, endpoint, arm) for arm in arms}
-        for a, b in itertools.combinations(arms, 2):
-            pairs.append(_pair(config, members, endpoint, a, b))
-    return Group(settings, first.corpus.ngram_losses, sizes, curves, tuple(pairs))
+    return Group(settings, first.corpus.ngram_losses, sizes, curves, pairs)
 
 
 def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[CurvePoint, ...]:
@@ -147,53 +145,3 @@ def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[Cu
         if spread is not None:
             points.append(CurvePoint(study.budget.amount, spread.mean, spread.sd, spread.n))
     return tuple(points)
-
-
-def _pair(
-    config: Config, members: Sequence[Results], endpoint: Endpoint, a: str, b: str
-) -> ArmPair:
-    """Compute the paired difference a - b at each budget, and where it is 0."""
-    points = []
-    for study in members:
-        comparison = paired(
-            summary.by_seed(study, a, endpoint),
-            summary.by_seed(study, b, endpoint),
-            names=(a, b),
-            confidence=config.evaluation.confidence,
-            margin=config.evaluation.margin,
-            better=endpoint.better,
-        )
-        # Two arms that both failed to learn a task are not told apart.
-        if failed_arms(endpoint, study.runs).issuperset((a, b)):
-            comparison = replace(comparison, verdict="INCONCLUSIVE")
-        points.append(_from_side(comparison, a, study.budget.amount))
-
-    # A mean without an interval crosses nothing.
-    budgets: list[float] = []
-    differences: list[float] = []
-    lows: list[float] = []
-    highs: list[float] = []
-    for point in points:
-        if point.difference is not None and point.low is not None and point.high is not None:
-            budgets.append(point.budget)
-            differences.append(point.difference)
-            lows.append(point.low)
-            highs.append(point.high)
-    crossed = crossings(budgets, differences, lows, highs)
-    return ArmPair(endpoint.name, a, b, tuple(points), tuple(crossed))
-
-
-def _from_side(comparison: Comparison, a: str, budget: float) -> PairPoint:
-    """Return a comparison read from arm a's side."""
-    point = PairPoint(
-        budget,
-        comparison.difference,
-        comparison.low,
-        comparison.high,
-        comparison.n,
-        comparison.verdict,
-    )
-    # A comparison has its winner first, whichever arm was named first.
-    if comparison.a == a:
-        return point
-    return point.turned()

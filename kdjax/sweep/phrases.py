@@ -9,10 +9,17 @@ from kdjax.report.phrases import fill
 PHRASES = {
     "basis_sweep_none": "No difference has an interval: that takes two seeds that both arms share.",
     "basis_sweep": (
-        "Paired {confidence} Student-t intervals over {seeds} seeds, budget by budget; {count} "
-        "were looked at, not adjusted for their number: were no two arms different, about "
-        "{false:.1f} of them would leave out 0. TIES: the interval lies within ±{margin:g}. BEATS, "
-        "or LOSES from the other side: otherwise, it leaves out 0. INCONCLUSIVE: neither."
+        "Paired {confidence} Student-t intervals over {seeds} seeds, budget by budget; {count} of "
+        "them, shown unadjusted. BEATS, or LOSES from the other side: p, adjusted over all "
+        "comparisons of the sweep, is at most {level}; those of the primary endpoint with the "
+        "baseline arm are confirmatory, and the others secondary. TIES: otherwise, or even so, two "
+        "one-sided tests show a difference within {margins}. NOT LEARNT: neither arm is better "
+        "than the majority class or chance. INCONCLUSIVE: none of these."
+    ),
+    "basis_sweep_earlier": (
+        "Paired {confidence} Student-t intervals over {seeds} seeds, budget by budget; {count} of "
+        "them, not adjusted for their number (level {level}, margins {margins}): the verdicts are "
+        "those of an earlier kdjax. `kdjax sweep` with the sweep's recipe makes them anew."
     ),
     "sweep_nothing": (
         "Nothing was compared with {baseline}: a difference needs two arms with an endpoint in "
@@ -31,6 +38,7 @@ PHRASES = {
     "sweep_LOSES": "LOSES",
     "sweep_TIES": "TIES",
     "sweep_INCONCLUSIVE": "INCONCLUSIVE",
+    "sweep_NOT LEARNT": "NOT LEARNT",
     "sweep_otherwise": "otherwise INCONCLUSIVE",
     "sweep_count": "{outcome} in {count}",
     "sweep_counts": "{arm} {counts} of {total}",

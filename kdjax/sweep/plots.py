@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from kdjax.report import ngram_losses, svg
 from kdjax.report.axes import WIDTH, compact_number, limits, logarithmic, truncate
+from kdjax.report.margins import margin_of
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import ArmPair, CurvePoint, Group, Profile, SweepResults, rows_of
@@ -124,7 +125,7 @@ def _differences(
 ) -> None:
     """Draw differences to the baseline arm with intervals, turned so that better is up."""
     # The margin is always in sight, so that a tie can be seen as one.
-    margin = sweep.config["evaluation"]["margin"]
+    margin = margin_of(sweep.config, endpoint)
     ax.axhspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axhline(0, color=svg.MUTED, linewidth=1)
     heights = [0.0, -margin, margin]

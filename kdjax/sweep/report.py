@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.evaluation.statistics import expected_false
-from kdjax.report import ngram_losses, numbers, page, phrases, summary
+from kdjax.report import margins, ngram_losses, numbers, page, phrases, summary
 from kdjax.report.averages import known, mean, or_dash
 from kdjax.report.phrases import counted, listed, listed_settings, sentence
 from kdjax.report.usage import Column, Table, TableCell
@@ -65,6 +64,7 @@ def html(sweep: SweepResults) -> str:
         over=over,
         groups=[_group(sweep, n, group) for n, group in enumerate(sweep.groups)],
         profiles=profiles,
+        gaps=verdict.gap_sentences(sweep),
         ngram_losses_meaning=ngram_losses.MEANING,
         fields=[(name, _swept(name, values)) for name, values in sweep.fields.items()],
         shared=say("sweep_shared", seeds=listed(sweep.config["seeds"])),
@@ -83,13 +83,15 @@ def _basis(sweep: SweepResults) -> str:
     count = sum(point.low is not None for point in points)
     if not count:
         return say("basis_sweep_none")
+    # Points of earlier versions have no family, and were not adjusted.
+    is_earlier = any(point.family is None for point in points)
     basis = say(
-        "basis_sweep",
+        "basis_sweep_earlier" if is_earlier else "basis_sweep",
         confidence=numbers.percent(evaluation["confidence"]),
         seeds=numbers.span((point.n for point in points if point.n > 1), str),
         count=count,
-        false=expected_false(count, evaluation["confidence"]),
-        margin=evaluation["margin"],
+        level=numbers.percent(1 - evaluation["confidence"]),
+        margins=margins.text(sweep.config, sweep.endpoints),
     )
     return sentence(basis, phrases.say("basis_scope"))
 

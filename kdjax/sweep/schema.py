@@ -11,12 +11,13 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.shared_steps import SharedSteps
 from kdjax.errors import InputError
 from kdjax.evaluation.crossing import Crossing
-from kdjax.evaluation.statistics import OTHER_SIDE, ArmVerdict
+from kdjax.evaluation.statistics import OTHER_SIDE, ArmVerdict, Family
+from kdjax.results.gaps import GapChange
 from kdjax.results.runs import Divergence
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import read_json
-from kdjax.storage.typed_json import from_plain, optional, stored_as
+from kdjax.storage.typed_json import LATER, from_plain, optional, stored_as
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ class PairPoint:
     high: float | None
     n: int
     verdict: ArmVerdict
+    p_value: float | None = optional()
+    p_adjusted: float | None = optional()
+    family: Family | None = optional()
 
     def turned(self) -> PairPoint:
         """Return the same difference, read from the other arm's side."""
@@ -205,6 +209,7 @@ class SweepResults:
         rows: every run of every study.
         groups: studies grouped by all swept settings but the budget.
         profiles: dependences on the student's size; none where there is one size.
+        gaps: how the gaps to the baseline arm differ between a setting's last value and its first.
     """
 
     kdjax: str
@@ -222,6 +227,7 @@ class SweepResults:
     rows: tuple[SweepRow, ...]
     groups: tuple[Group, ...]
     profiles: tuple[Profile, ...]
+    gaps: tuple[GapChange, ...] = field(default=(), metadata={LATER: True})
 
 
 def read_sweep(path: Path) -> SweepResults:

@@ -13,7 +13,7 @@ from kdjax.report.wide_table import TableRow, WideTable
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
 from kdjax.sweep.trunk import paid_and_alone
-from kdjax.sweep.verdict import amounts, headline, sentences
+from kdjax.sweep.verdict import amounts, gap_sentences, headline, sentences
 
 
 def summary(sweep: SweepResults) -> console.Group:
@@ -30,6 +30,7 @@ def summary(sweep: SweepResults) -> console.Group:
             parts += map(Text, sentences(sweep, group, endpoint))
     if cost := paid_and_alone(sweep.rows):
         parts.append(Text(cost.line()))
+    parts += map(Text, gap_sentences(sweep))
     return console.Group(*parts)
 
 

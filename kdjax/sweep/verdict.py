@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdjax.evaluation.statistics import ArmVerdict
-from kdjax.report import notes, numbers
+from kdjax.report import gaps, notes, numbers
 from kdjax.report.phrases import listed, listed_settings
 from kdjax.report.sentences import measures
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.phrases import say
 from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults
 
-_VERDICTS: tuple[ArmVerdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
+_VERDICTS: tuple[ArmVerdict, ...] = ("BEATS", "LOSES", "TIES", "NOT LEARNT", "INCONCLUSIVE")
 """Verdicts in the order in which sentences have them."""
 _UNITS = {"flops": " FLOPs", "tokens": " tokens", "hours": ""}
 """Words behind budgets, by their kind."""
@@ -159,6 +159,16 @@ def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str
         outcome = _outcome(pair, sweep.kind) + _crossed(pair, sweep.kind, every=True)
         texts.append(say("sweep_pair", a=pair.a, b=pair.b, outcome=outcome))
     return texts
+
+
+def gap_sentences(sweep: SweepResults) -> list[str]:
+    """Return a sentence on each gap to the baseline arm at a setting's last value and its first.
+
+    Args:
+        sweep: the sweep.
+    """
+    endpoints = {endpoint.name: endpoint for endpoint in sweep.endpoints}
+    return [gaps.sentence(change, endpoints[change.endpoint]) for change in sweep.gaps]
 
 
 def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:

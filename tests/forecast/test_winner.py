@@ -89,13 +89,12 @@ def test_crossing_is_covered_at_nominal_rate(studies: int, least: float) -> None
     # Nominal is 10%, one standard error 3.9 points of 60 studies, and 2.5 of 150.
     [(60, 0.19), pytest.param(150, 0.16, marks=pytest.mark.exhaustive)],
 )
-def test_equal_arms_win_no_more_often_than_nominal(studies: int, most: float) -> None:
-    last = len(BUDGETS) - 1
+def test_equal_arms_win_anywhere_no_more_often_than_nominal(studies: int, most: float) -> None:
     wrong = []
     for study in range(studies):
         comparison = compare(np.random.default_rng(2000 + study), TWINS, draws=200)
-        wrong.append([comparison.verdicts[i] in ("BEATS", "LOSES") for i in (0, 30, last)])
-    assert (np.mean(wrong, axis=0) <= most).all()
+        wrong.append(bool({"BEATS", "LOSES"} & set(comparison.verdicts)))
+    assert np.mean(wrong) <= most
 
 
 def test_equal_arms_tie_within_wide_margin() -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from kdjax.arms.baseline import first_without_teacher
-from kdjax.evaluation.statistics import compare_all
+from kdjax.config import EvaluationConfig
 from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
-from kdjax.results.verdicts import PairVerdict
+from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.judgement.cases import cases
+from kdjax.study.judgement.verdicts import judge_study
 
 BUDGETS = {"flops": 1_500_000_000_000, "tokens": 64_000, "hours": 0.005}
 RATE = 6.1e10  # FLOPs done in a second
@@ -89,15 +90,6 @@ def study(
         for arm, seed in itertools.product(PRICES, range(seeds))
     ]
     endpoints = _endpoints()
-    # The verdicts are those the study's own statistics reach about these values.
-    verdicts = []
-    for endpoint in endpoints:
-        name = endpoint["name"]
-        values = {}
-        for arm in endpoint["arms"]:
-            values[arm] = {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm}
-        comparisons = compare_all(values, confidence=0.95, margin=0.01, better=endpoint["better"])
-        verdicts += [PairVerdict(endpoint=name, **vars(pair)) for pair in comparisons]
     arms = {}
     for arm in PRICES:
         first_run = next(run for run in runs if run["arm"] == arm)
@@ -118,6 +110,10 @@ def study(
     arm_results = {name: from_plain(ArmResult, arm, f"arms {name}") for name, arm in arms.items()}
     run_results = [from_plain(RunResult, run, "run") for run in runs]
     enforced = teacher if kind == "flops" else None
+    # The verdicts are those that the project reaches about these values.
+    measured = [from_plain(MeasuredEndpoint, endpoint, "endpoint") for endpoint in endpoints]
+    judged = judge_study(EvaluationConfig(), measured, "scratch", run_results)
+    verdicts = judged.pairs
     paid = from_plain(TeacherFacts, facts, "teacher")
     content = {
         "baseline_arm": first_without_teacher(
@@ -211,6 +207,7 @@ def _endpoints() -> list[dict[str, Any]]:
             "name": "mlm_loss",
             "label": "Held-out MLM loss",
             "unit": "nats",
+            "scale": "nats",
             "better": "lower",
             "kind": "mlm",
             "rows": 256,

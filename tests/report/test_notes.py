@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.config import BudgetConfig, Config
+from kdjax.config import BudgetConfig, Config, EvaluationConfig
 from kdjax.report import notes
 from kdjax.results.runs import Divergence
 from kdjax.results.teacher_facts import PretrainingFacts, TeacherFacts
@@ -70,7 +70,7 @@ TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_acc
 def test_budget_note_names_what_is_paid_and_what_is_not(
     budget: dict[str, Any], teacher: TeacherFacts | None, present: str, absent: str
 ) -> None:
-    text = " ".join(notes.general(Config(budget=BudgetConfig(**budget)), 25, 1.25, teacher)[2:])
+    text = " ".join(notes.general(Config(budget=BudgetConfig(**budget)), teacher)[1:])
     assert present in text
     assert absent not in text
 
@@ -79,7 +79,7 @@ TUNED = replace(TEACHER, head_flops=0, tuning_flops=3_000_000_000_000)
 
 
 def test_unpaid_encoder_tuning_is_named() -> None:
-    text = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, TUNED))
+    text = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), TUNED))
     assert "the tuning of the teacher's encoder, 3.00e12 FLOPs" in text
     assert "MLM head" not in text
 
@@ -118,14 +118,9 @@ TWO_TEACHERS = replace(trained(4, 1.0), teachers=(trained(4, 1.0), trained(5, 1.
 def test_pretrained_teacher_is_described(
     teacher: TeacherFacts | None, present: str, absent: str
 ) -> None:
-    text = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, teacher))
+    text = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), teacher))
     assert present in text
     assert absent not in text
-
-
-def test_one_seed_is_noted() -> None:
-    assert "With one seed" in notes.general(Config(seeds=(0,)), 0, 0.0, None)[-1]
-    assert "With one seed" not in " ".join(notes.general(Config(), 0, 0.0, None))
 
 
 @pytest.mark.parametrize(
@@ -211,18 +206,18 @@ def test_endpoints_on_which_the_same_arms_only_guess_share_a_note() -> None:
     baselines = {endpoint.name: endpoint.baseline or 0.0 for endpoint in chosen}
     runs = []
     for run in results.runs:
-        # minilm is never above the majority class; logit is on topic, with one seed.
-        above = 0.1 if run.arm in ("scratch", "tinybert") else 0.0
+        # Of 912 rows at 0.268 the error is 0.0147: one above it is not above 1.645 of them.
+        above = {"minilm": 0.0, "logit": 0.0147}.get(run.arm, 0.1)
         metrics = {name: value + above for name, value in baselines.items()}
-        if (run.arm, run.seed) == ("logit", 2):
-            metrics["probe.topic"] += 0.01
+        if run.arm == "logit":
+            metrics["probe.topic"] += 0.0147
         runs.append(replace(run, metrics=metrics))
-    first, second = notes.at_baseline(chosen, runs)
-    assert first.startswith("topic, linear probe, best layer: no better than the majority class")
-    assert "under every seed: minilm." in first
-    others = "sentiment, linear probe, best layer; topic, fine-tuned; sentiment, fine-tuned: no"
+    first, second = notes.not_learnt(chosen, runs)
+    assert first.startswith("topic, linear probe, best layer: not shown to be better than the maj")
+    assert "fine-tuning failed: minilm." in first
+    others = "sentiment, linear probe, best layer; topic, fine-tuned; sentiment, fine-tuned: not"
     assert second.startswith(others)
-    assert "under every seed: logit, minilm." in second
+    assert "fine-tuning failed: logit and minilm." in second
 
 
 def test_arm_with_a_diverged_run_does_not_only_guess() -> None:
@@ -230,5 +225,31 @@ def test_arm_with_a_diverged_run_does_not_only_guess() -> None:
     (endpoint,) = [e for e in results.endpoints if e.name == "probe.topic"]
     runs = [replace(run, metrics={"probe.topic": 0.0}) for run in results.runs]
     runs[0] = replace(runs[0], metrics={}, diverged=Divergence(3, "loss is nan"))
-    (note,) = notes.at_baseline([endpoint], runs)
-    assert "under every seed: logit, tinybert, minilm." in note
+    (note,) = notes.not_learnt([endpoint], runs)
+    assert "failed: logit, tinybert and minilm." in note
+
+
+@pytest.mark.parametrize(
+    ("seeds", "planned", "looks", "said"),
+    [
+        ((0, 1, 2), 0, (), ["6 comparisons", "With 3 seeds an interval leans"]),
+        (
+            (0, 1, 2),
+            5,
+            (),
+            ["6 comparisons", "With 3 seeds", "5 seeds are planned and 3 are there"],
+        ),
+        ((0, 1, 2, 3, 4), 5, (), ["6 comparisons"]),
+        ((0, 1, 2, 3, 4), 5, (2, 3), ["6 comparisons", "looked at before, with 2 and 3 seeds"]),
+        ((0,), 0, (), ["6 comparisons", "With one seed there is no interval"]),
+    ],
+)
+def test_notes_say_how_many_seeds_there_are_and_were_planned(
+    seeds: tuple[int, ...], planned: int, looks: tuple[int, ...], said: list[str]
+) -> None:
+    config = Config(seeds=seeds, evaluation=EvaluationConfig(planned_seeds=planned))
+    sentences = notes.of_verdicts(config, 6, looks)
+    assert len(sentences) == len(said)
+    for sentence, expected in zip(sentences, said, strict=True):
+        assert expected in sentence
+    assert "at most 5% of such studies" in sentences[0]

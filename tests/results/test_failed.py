@@ -1,4 +1,4 @@
-"""Two arms that failed every fine-tuning on an endpoint are not told apart on it."""
+"""Two arms that have learnt nothing of an endpoint are not told apart on it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
 from kdjax.evaluation.finetuning.results import FinetunedTask, FinetuningTrial, Setting
 from kdjax.report import notes, primary_endpoint
-from kdjax.results.failed import after_failures, failed_arms
+from kdjax.results.failed import at_baseline, failed_arms
 from kdjax.results.runs import Divergence, RunResult
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
-from kdjax.study.judgement import primary
+from kdjax.study.judgement.verdicts import judge_study
 from tests.report import results as made_up
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
@@ -91,36 +91,67 @@ def test_suite_s_mean_has_failed_where_every_task_that_counts_did(
     assert ("scratch" in failed_arms(endpoint("glue"), runs)) is failed
 
 
-@pytest.mark.parametrize("verdict", ["BEATS", "TIES"])
-def test_verdict_on_two_failed_arms_alone_is_inconclusive(verdict: str) -> None:
-    pairs = (("logit", "scratch"), ("minilm", "scratch"), ("minilm", "tinybert"))
-    rows = [PairVerdict("fixed.rte", a, b, 0.2, 0.2, 0.2, 3, verdict) for a, b in pairs]
-    decided = after_failures(rows, {"logit", "scratch", "tinybert"})
-    assert [row.verdict for row in decided] == ["INCONCLUSIVE", verdict, verdict]
-    assert decided[0] == dataclasses.replace(rows[0], verdict="INCONCLUSIVE")
+def judged(failed: dict[str, int]) -> dict[frozenset[str], PairVerdict]:
+    """Return the verdicts of a study whose trials failed, by their arms."""
+    config = EvaluationConfig(primary="fixed.rte")
+    verdicts = judge_study(config, [endpoint()], "scratch", runs_of(failed)).pairs
+    return {frozenset((verdict.a, verdict.b)): verdict for verdict in verdicts}
+
+
+def test_two_failed_arms_have_not_learnt_whatever_their_scores() -> None:
+    verdicts = judged({"scratch": 2, "logit": 2})
+    both = verdicts[frozenset(("scratch", "logit"))]
+    assert (both.verdict, both.p_value) == ("NOT LEARNT", None)
+    assert both.difference == pytest.approx(-0.2)
+    # An arm that learnt the task is compared with one that did not: 0.8 on 100 rows against 0.5.
+    learnt = verdicts[frozenset(("scratch", "minilm"))]
+    assert (learnt.a, learnt.verdict) == ("minilm", "BEATS")
+
+
+def test_arms_at_the_majority_class_have_not_learnt_and_do_not_tie() -> None:
+    # Of 100 rows at 0.5 the error is 0.05: up to 0.582 is not above it.
+    runs = []
+    for run in runs_of({}):
+        value = {"scratch": 0.5, "logit": 0.5, "tinybert": 0.58, "minilm": 0.59}[run.arm]
+        runs.append(dataclasses.replace(run, metrics={"fixed.rte": value}))
+    assert at_baseline(endpoint(), runs) == {"scratch", "logit", "tinybert"}
+    verdicts = judge_study(EvaluationConfig(), [endpoint()], "scratch", runs).pairs
+    by_arms = {frozenset((verdict.a, verdict.b)): verdict.verdict for verdict in verdicts}
+    assert by_arms[frozenset(("scratch", "logit"))] == "NOT LEARNT"
+    assert by_arms[frozenset(("tinybert", "minilm"))] != "NOT LEARNT"
+
+
+def test_loss_has_no_majority_class() -> None:
+    loss = dataclasses.replace(endpoint(), baseline=None, unit="nats", scale="nats")
+    assert at_baseline(loss, runs_of({})) == frozenset()
+
+
+def test_correlation_of_few_rows_is_told_from_0_by_their_error() -> None:
+    # 1.645 / sqrt(100) = 0.1645.
+    correlation = dataclasses.replace(endpoint(), baseline=0.0, scale="correlation")
+    runs = []
+    for run in runs_of({}):
+        value = {"scratch": 0.16, "logit": 0.17}.get(run.arm, 0.5)
+        runs.append(dataclasses.replace(run, metrics={"fixed.rte": value}))
+    assert at_baseline(correlation, runs) == {"scratch"}
 
 
 def test_primary_endpoint_does_not_test_two_failed_arms() -> None:
     runs = runs_of({"scratch": 2, "logit": 2})
-    tests = primary.primary_endpoint(
-        EvaluationConfig(primary="fixed.rte"), [endpoint()], "scratch", runs
-    )
-    assert tests is not None
-    logit, tinybert, minilm = tests.comparisons
-    assert (logit.verdict, logit.p_value) == ("INCONCLUSIVE", None)
-    # An arm that learnt the task is tested against one that did not.
-    assert tinybert.verdict == "BEATS"
-    assert minilm.verdict == "BEATS"
+    judged_study = judge_study(EvaluationConfig(primary="fixed.rte"), [endpoint()], "scratch", runs)
     results = dataclasses.replace(
-        made_up.study(), endpoints=(endpoint(),), runs=tuple(runs), primary=tests
+        made_up.study(),
+        endpoints=(endpoint(),),
+        runs=tuple(runs),
+        primary="fixed.rte",
+        verdicts=judged_study.pairs,
     )
     _, sentence, *_ = primary_endpoint.sentences(results)
-    assert "every fine-tuning of both failed" in sentence
+    assert sentence.startswith("logit and scratch have NOT LEARNT it: +0.200 accuracy")
 
 
 def test_note_names_endpoints_and_arms_that_failed_together() -> None:
     runs = runs_of({"scratch": 2, "logit": 2})
-    (note,) = notes.all_failed([endpoint()], runs)
-    assert note.startswith("rte: every fine-tuning of these arms failed: scratch and logit.")
-    # One failed arm is told from the others.
-    assert notes.all_failed([endpoint()], runs_of({"scratch": 2})) == []
+    (note,) = notes.not_learnt([endpoint()], runs)
+    assert note.startswith("rte: not shown to be better than the majority class")
+    assert "every fine-tuning failed: scratch and logit." in note

@@ -34,7 +34,17 @@ def test_file_of_the_first_version_gets_a_version_and_its_baseline_arm(
     results = read_results(FIRST_VERSION)
     assert "version" not in content
     assert (results.version, results.baseline_arm) == (VERSION, "scratch")
-    added = {"version": VERSION, "baseline_arm": "scratch"}
+    # The tests of the primary endpoint stood apart, with p-values that its verdicts have now.
+    (tested,) = content["primary"]["comparisons"]
+    first, *others = content["verdicts"]
+    names = ("p_value", "p_adjusted")
+    joined = {**first, **{name: tested[name] for name in names}, "family": "confirmatory"}
+    added = {
+        "version": VERSION,
+        "baseline_arm": "scratch",
+        "primary": "mlm_loss",
+        "verdicts": [joined, *others],
+    }
     assert to_plain(results) == {**content, **added}
 
 

@@ -70,7 +70,8 @@ def test_diverged_arm_is_compared_with_none_and_counts_in_holm(study: tuple[Path
             assert verdict["n"] == 0
     # The baseline arm has not diverged: each of the other two is a test.
     assert results["baseline_arm"] == "scratch"
-    assert [test["arm"] for test in results["primary"]["comparisons"]] == ["wild", "again"]
+    tests = [row for row in results["verdicts"] if row.get("family") == "confirmatory"]
+    assert [{row["a"], row["b"]} for row in tests] == [{"scratch", "wild"}, {"scratch", "again"}]
 
 
 def test_report_shows_what_diverged(study: tuple[Path, Ended]) -> None:

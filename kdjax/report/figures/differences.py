@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kdjax.report import numbers, summary, svg
 from kdjax.report.axes import WIDTH, margin_text, truncate
+from kdjax.report.margins import margin_of
 from kdjax.report.summary import Difference
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint
@@ -63,8 +64,9 @@ def _forest(
     ax: Axes, results: Results, rows: Sequence[tuple[str, DifferenceRow | None]], baseline: str
 ) -> None:
     """Draw differences to one arm below one another, on one axis."""
-    # What lies within the band is a tie by the recipe's margin.
-    margin = results.config["evaluation"]["margin"]
+    # What lies within the band is a tie by the recipe's margin; endpoints on one axis share a unit.
+    endpoint = next(row[0] for _, row in rows if row is not None)
+    margin = margin_of(results.config, endpoint)
     ax.axvspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axvline(0, color=svg.MUTED, linewidth=1)
     for y, (arm, row) in enumerate(rows):

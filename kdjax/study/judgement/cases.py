@@ -42,9 +42,9 @@ def cases(
 
     Returns:
         For each case its verdicts in the order of `verdicts`. A verdict is BEATS, TIES (at the same
-        cost), AT LEAST TIES (a costs less), OPEN (a scores better and costs more, or may), or
-        INCONCLUSIVE. `unknown` are arms whose cost is at least that, because what training their
-        teacher cost is not known.
+        cost), AT LEAST TIES (a costs less), OPEN (a scores better and costs more, or may),
+        INCONCLUSIVE or NOT LEARNT. `unknown` are arms whose cost is at least that, because what
+        training their teacher cost is not known.
     """
     return tuple(
         _case(Costs.from_runs(case, arms, runs, teacher, students), verdicts, case == enforced)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from kdjax.config import Config, EvaluationConfig, Protocol
 from kdjax.config.finetune import grid_size
 from kdjax.config.suites import SUITE_TITLES
+from kdjax.config.verdicts import Scale
 from kdjax.data.minimal_pairs import PairSet
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.data.tasks.task import Task
@@ -90,6 +91,8 @@ def _suite_mean(
             unit="mean of the tasks' scores",
             rows=sum(endpoint.rows for endpoint in endpoints),
             baseline=mean,
+            # Its tasks may be scored by correlations, too; most are shares of rows.
+            scale="accuracy",
         )
     ]
 
@@ -114,6 +117,8 @@ def _scores(protocol: str, label: str, task: Task, arms: tuple[str, ...]) -> lis
     unit = " and ".join(METRICS[name].label for name in task.metrics)
     if len(task.metrics) > 1:
         unit = f"mean of {unit}"
+    is_correlation = all(METRICS[name].lowest < 0 for name in task.metrics)
+    scale: Scale = "correlation" if is_correlation else "accuracy"
     return [
         MeasuredEndpoint(
             name=f"{protocol}.{result}",
@@ -124,6 +129,7 @@ def _scores(protocol: str, label: str, task: Task, arms: tuple[str, ...]) -> lis
             arms=arms,
             rows=len(split),
             baseline=baselines[result],
+            scale=scale,
         )
         for result, split in task.reported.items()
     ]
@@ -136,7 +142,9 @@ def _losses(
     # A text may have fewer sequences than the recipe asks for.
     limit = config.evaluation.mlm_sequences
     sequences = min(limit, corpus.sequences["validation"])
-    on_own_text = MeasuredEndpoint(name, label, "nats", "lower", kind, arms, sequences, None)
+    on_own_text = MeasuredEndpoint(
+        name, label, "nats", "lower", kind, arms, sequences, None, scale="nats"
+    )
     endpoints = [on_own_text]
     for text, facts in corpus.texts.items():
         endpoints.append(

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from kdjax.arms.baseline import first_without_teacher
+from kdjax.arms.baseline import baseline_arm
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.contamination.check import Contamination
 from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
-from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.report import notes
 from kdjax.report.contamination_table import notes as contamination_notes
 from kdjax.report.phrases import say
 from kdjax.results.arm_results import ArmResult
-from kdjax.results.failed import after_failures, failed_arms
 from kdjax.results.runs import ReferenceModel, RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.text import CorpusFacts
 from kdjax.results.tuning import Tuning
-from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
+from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.storage.files import digest
 from kdjax.study import tuned
-from kdjax.study.judgement import differences, primary
+from kdjax.study.judgement import differences
 from kdjax.study.judgement.cases import cases
 from kdjax.study.judgement.endpoints import endpoints_of
 from kdjax.study.judgement.facts import (
@@ -36,6 +34,7 @@ from kdjax.study.judgement.facts import (
     student_facts,
     teacher_facts,
 )
+from kdjax.study.judgement.verdicts import judge_study
 from kdjax.study.machine import versions
 from kdjax.study.manifest import ArmCost
 from kdjax.study.runs.run_backup import RESULT
@@ -58,6 +57,7 @@ class Measured:
         contamination: evaluation rows that stand in training text; None where nobody looked.
         tuning: tuning of the arms; None where they were not tuned.
         wall_clock: seconds by kind, of the study's commands.
+        looks: numbers of seeds with which results were made before these, rising.
     """
 
     runs: Sequence[RunResult]
@@ -69,6 +69,7 @@ class Measured:
     contamination: Contamination | None
     tuning: Tuning | None
     wall_clock: Mapping[str, float]
+    looks: Sequence[int] = ()
 
 
 def collect(
@@ -76,6 +77,7 @@ def collect(
     runs: Sequence[RunResult],
     references: Sequence[ReferenceModel],
     wall_clock: Mapping[str, float],
+    looks: Sequence[int] = (),
 ) -> Results:
     """Join what a study's runs measured, and judge every pair of arms on every endpoint.
 
@@ -84,6 +86,7 @@ def collect(
         runs: all runs.
         references: all models that were not trained here.
         wall_clock: seconds by kind, of the study's commands.
+        looks: numbers of seeds with which results were made before these, rising.
 
     Raises:
         InputError: a finished run lacks a value of an endpoint.
@@ -111,6 +114,7 @@ def collect(
         contamination=artifacts.contamination,
         tuning=tuned.tuning_of(config),
         wall_clock=wall_clock,
+        looks=looks,
     )
     return judge(config, arms, study.costs, measured)
 
@@ -134,13 +138,12 @@ def judge(
     values = plain(to_dict(config))
     budget = Budget.from_config(config.budget)
     arm_results = {name: arm_result(arm, costs[name], runs) for name, arm in arms.items()}
-    baseline = first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()})
-
-    # Holm's adjustment can take back a win on the primary endpoint, and on no other.
-    tests = primary.primary_endpoint(config.evaluation, endpoints, baseline, runs)
-    verdicts: list[PairVerdict] = []
-    for endpoint in endpoints:
-        verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tests)
+    needs_teacher = {name: arm.needs_teacher for name, arm in arms.items()}
+    baseline = baseline_arm(config.evaluation.baseline, needs_teacher)
+    verdicts = judge_study(config.evaluation, endpoints, baseline, runs)
+    count = len(verdicts.pairs) + len(verdicts.contrasts)
+    primary = config.evaluation.primary_endpoint
+    is_measured = any(endpoint.name == primary for endpoint in endpoints)
 
     # Costs under each way to pay for the teacher are in FLOPs.
     enforced = budget.teacher_case if budget.kind == "flops" else None
@@ -162,17 +165,19 @@ def judge(
         endpoints=tuple(endpoints),
         runs=tuple(runs),
         references=tuple(measured.references),
-        verdicts=tuple(verdicts),
-        primary=tests,
+        verdicts=verdicts.pairs,
+        primary=primary if is_measured else None,
         tuning=measured.tuning,
-        cases=cases(arm_results, runs, verdicts, teacher, enforced, config.budget.students),
-        notes=tuple(_notes(config, measured, arm_results, len(verdicts))),
+        cases=cases(arm_results, runs, verdicts.pairs, teacher, enforced, config.budget.students),
+        notes=tuple(_notes(config, measured, arm_results, count)),
         contamination=measured.contamination,
+        contrasts=verdicts.contrasts,
+        looks=tuple(measured.looks),
     )
 
 
 def _notes(
-    config: Config, measured: Measured, arm_results: Mapping[str, ArmResult], verdict_count: int
+    config: Config, measured: Measured, arm_results: Mapping[str, ArmResult], count: int
 ) -> list[str]:
     """Return the sentences of a study's notes.
 
@@ -180,14 +185,14 @@ def _notes(
         config: the recipe.
         measured: what its runs gave, and what is known of its text and teacher.
         arm_results: name -> what is said of an arm.
-        verdict_count: number of verdicts, of which some are false by chance.
+        count: number of comparisons, contrasts included.
     """
     runs = measured.runs
     endpoints = measured.endpoints
-    expected_errors = expected_false(verdict_count, config.evaluation.confidence)
 
     # What holds for every study comes first, then what this one's runs give rise to.
-    sentences = notes.general(config, verdict_count, expected_errors, measured.teacher)
+    sentences = notes.of_verdicts(config, count, measured.looks)
+    sentences += notes.general(config, measured.teacher)
     if measured.tuning:
         sentences += tuned.notes(measured.tuning)
     sentences += [
@@ -196,26 +201,8 @@ def _notes(
         *notes.of_arms(arm_results, measured.cache),
         *notes.side_by_side(runs),
         *notes.divergences(runs),
-        *notes.at_baseline(endpoints, runs),
-        *notes.all_failed(endpoints, runs),
+        *notes.not_learnt(endpoints, runs),
         *notes.no_better_than_counts(endpoints, runs, measured.corpus.ngram_losses),
         *notes.unconverged(runs, measured.references),
     ]
     return sentences
-
-
-def _verdicts(
-    config: Config, endpoint: MeasuredEndpoint, runs: Sequence[RunResult]
-) -> tuple[PairVerdict, ...]:
-    """Return an endpoint's verdict on every pair of the arms for which it means something.
-
-    Two arms of which every fine-tuning failed are told apart by nothing.
-    """
-    comparisons = compare_all(
-        primary.values_by_arm(endpoint, runs),
-        confidence=config.evaluation.confidence,
-        margin=config.evaluation.margin,
-        better=endpoint.better,
-    )
-    verdicts = [PairVerdict(endpoint.name, **asdict(comparison)) for comparison in comparisons]
-    return after_failures(verdicts, failed_arms(endpoint, runs))

@@ -192,4 +192,10 @@ def _probed_layers(probed: ProbeResult, result: str) -> ProbedLayers:
     for layer in probed.layers:
         scores = {"dev": layer.selection, "test": layer.scores[result]}
         layers.append(LayerScore(layer=layer.layer, strength=layer.strength, **scores))
-    return ProbedLayers(probed.layer, probed.strength, probed.last_layer[result], tuple(layers))
+    return ProbedLayers(
+        layer=probed.layer,
+        strength=probed.strength,
+        last_layer=probed.last_layer[result],
+        layers=tuple(layers),
+        rows=probed.rows.get(result),
+    )

@@ -114,8 +114,10 @@ def test_report_shows_sets_ways_and_phenomena(study: Study) -> None:
 
 def test_primary_endpoint_may_be_a_set(study: Study) -> None:
     _, results = study
-    assert results["primary"]["endpoint"] == "minimal_pairs.blimp"
-    assert [row["arm"] for row in results["primary"]["comparisons"]] == ["logit"]
+    assert results["primary"] == "minimal_pairs.blimp"
+    (tested,) = [row for row in results["verdicts"] if row["family"] == "confirmatory"]
+    assert tested["endpoint"] == "minimal_pairs.blimp"
+    assert {tested["a"], tested["b"]} == {"scratch", "logit"}
 
 
 def test_audit_finds_nothing(study: Study) -> None:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import (
+    ArmVerdict,
     Better,
     Comparison,
-    against_baseline,
     compare_all,
     decide_verdict,
-    expected_false,
-    holm,
+    estimate,
     interval,
     paired,
-    paired_p_value,
+    smallest_spread,
 )
 
 # Quantile .975 of Student's t by degrees of freedom, as printed in statistical tables.
@@ -80,20 +78,6 @@ def test_interval_covers_at_nominal_rate(n: int) -> None:
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / studies)
 
 
-def test_expected_false_equals_rate_of_equal_arms() -> None:
-    studies = 5_000
-    arms = 4
-    seeds = 3
-    values = np.random.default_rng(0).normal(size=(studies, arms, seeds))
-    # All pairs of four equal arms, each of which wins falsely one time in ten.
-    pairs = list(itertools.combinations(range(arms), 2))
-    d = np.stack([values[:, i] - values[:, j] for i, j in pairs], 1)
-    _, low, high = interval(d, 0.9)
-    false_per_study = np.mean(np.sum((low > 0) | (high < 0), axis=1))
-    assert expected_false(len(pairs), 0.9) == pytest.approx(0.6)
-    assert false_per_study == pytest.approx(0.6, abs=0.06)
-
-
 def test_verdict_follows_interval_and_margin() -> None:
     # The other arm is 0 throughout, so that its differences are the values.
     def verdict(differences: list[float], margin: float) -> str:
@@ -108,6 +92,16 @@ def test_verdict_follows_interval_and_margin() -> None:
     assert verdict([0.009, 0.011, 0.001], 0.01) == "INCONCLUSIVE"
 
 
+def test_tie_takes_the_90_percent_interval_within_the_margin() -> None:
+    # Mean 0, s = .005, 3 seeds: 2.920 * s / sqrt(3) = .00843 at 90%, and with 4.303 .0124 at 95%.
+    a = by_seed([0.505, 0.5, 0.495])
+    b = by_seed([0.5, 0.5, 0.5])
+    comparison = paired(a, b, confidence=0.95, margin=0.0085)
+    assert comparison.verdict == "TIES"
+    assert comparison.high == pytest.approx(0.01242, abs=1e-5)
+    assert paired(a, b, confidence=0.95, margin=0.0084).verdict == "INCONCLUSIVE"
+
+
 def test_significant_difference_within_margin_ties() -> None:
     a = by_seed([0.5010, 0.5011, 0.5012])
     b = by_seed([0.5, 0.5, 0.5])
@@ -115,22 +109,6 @@ def test_significant_difference_within_margin_ties() -> None:
     assert paired(a, b, confidence=0.95, margin=0.01).low > 0
     assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
     assert paired(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
-
-
-def test_difference_of_exactly_the_margin_ties_however_it_is_rounded() -> None:
-    # 0.31 - 0.3 is more than 0.01 in floating point, and 0.81 - 0.8 too.
-    a = by_seed([0.31, 0.81])
-    b = by_seed([0.3, 0.8])
-    assert a[0] - b[0] > 0.01
-    assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
-    # Tested against a baseline arm they tie as well.
-    (tested,) = against_baseline({"a": a, "b": b}, "b", confidence=0.95, margin=0.01)
-    assert tested.verdict == "TIES"
-    # What is larger by more than rounding does not.
-    a = by_seed([0.31 + 1e-12, 0.81 + 1e-12])
-    assert paired(a, b, confidence=0.95, margin=0.01).verdict == "BEATS"
-    (tested,) = against_baseline({"a": a, "b": b}, "b", confidence=0.95, margin=0.01)
-    assert tested.verdict == "BEATS"
 
 
 def test_winner_is_stored_first_for_either_direction() -> None:
@@ -159,9 +137,30 @@ def test_winner_is_stored_first_for_either_direction() -> None:
     assert 0 < comparison.low < comparison.difference < comparison.high
 
 
+def test_pairs_with_the_baseline_are_confirmatory_and_the_others_secondary() -> None:
+    rng = np.random.default_rng(3)
+    values = {arm: by_seed(rng.normal(mean, 0.1, 5)) for arm, mean in dict(a=1, b=2, c=0).items()}
+    comparisons = compare_all(values, confidence=0.95, margin=0.0, baseline="b")
+    assert [comparison.family for comparison in comparisons] == [
+        "confirmatory",
+        "secondary",
+        "confirmatory",
+    ]
+    ab, ac, bc = (comparison.p_value or 0.0 for comparison in comparisons)
+    # By Holm over two at 4/5 of alpha; the secondary one at all of it, as both of these reject.
+    larger = max(ab, bc)
+    smaller = 2 * min(ab, bc)
+    largest = max(larger, smaller) / 0.8
+    assert max(comparisons[0].p_adjusted or 0.0, comparisons[2].p_adjusted or 0.0) == (
+        pytest.approx(largest)
+    )
+    assert comparisons[1].p_adjusted == pytest.approx(min(5 * ac, max(ac, largest)))
+
+
 values_by_seed = st.dictionaries(st.integers(0, 5), st.floats(-10, 10), max_size=6)
 
 
+@settings(max_examples=25)
 @given(values_by_seed, values_by_seed, st.sampled_from(["higher", "lower"]))
 def test_swapped_arms_give_same_verdict(
     a: dict[int, float], b: dict[int, float], better: Better
@@ -182,6 +181,7 @@ def test_swapped_arms_give_same_verdict(
         )
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(-99, 99), st.integers(-99, 99)), min_size=2, max_size=6),
     st.integers(-50, 50),
@@ -193,27 +193,49 @@ def test_shift_of_both_arms_in_a_seed_changes_nothing(
     def compare(shifts: list[int]) -> Comparison:
         a = by_seed([x + s for (x, _), s in zip(pairs, shifts, strict=True)])
         b = by_seed([y + s for (_, y), s in zip(pairs, shifts, strict=True)])
-        return paired(a, b, confidence=0.9, margin=1.0)
+        return paired(a, b, confidence=0.9, margin=1.0, resolution=0.001)
 
     # A shift of its own for each seed, and none.
     assert compare([shift * i for i in range(len(pairs))]) == compare([0] * len(pairs))
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6), st.sampled_from([0.0, 0.01]))
-def test_identical_values_tie_without_width(values: list[float], margin: float) -> None:
-    comparison = paired(by_seed(values), by_seed(values), confidence=0.95, margin=margin)
-    assert (comparison.difference, comparison.low, comparison.high, comparison.verdict) == (
-        0,
-        0,
-        0,
-        "TIES",
-    )
 
 
 @given(st.floats(-1e3, 1e3), st.integers(2, 7))
 def test_equal_differences_give_no_width_despite_rounding(difference: float, n: int) -> None:
     _, low, high = interval([difference] * n, 0.95)
     assert low == high == pytest.approx(difference)
+
+
+def test_equal_differences_are_judged_by_the_resolution() -> None:
+    # Five seeds that are each one row of 50 better: t = sqrt(5), p = 0.0890 by tables.
+    a = by_seed([0.62] * 5)
+    b = by_seed([0.60] * 5)
+    one_row = paired(a, b, confidence=0.95, margin=0.0, resolution=1 / 50)
+    assert one_row.verdict == "INCONCLUSIVE"
+    assert one_row.p_value == pytest.approx(0.0890, abs=1e-4)
+    # Rows that are far more are another matter, and a p-value is never 0.
+    many = paired(a, b, confidence=0.95, margin=0.0, resolution=1 / 5000)
+    assert many.verdict == "BEATS"
+    assert many.p_value is not None
+    assert many.p_value > 0
+    losses = paired(a, b, confidence=0.95, margin=0.0)
+    assert losses.p_value is not None
+    assert 0 < losses.p_value < 1e-12
+
+
+def test_identical_values_tie_where_the_test_set_can_show_it() -> None:
+    same = by_seed([0.6] * 5)
+    assert paired(same, same, confidence=0.95, margin=0.01, resolution=1 / 200).verdict == "TIES"
+    # One row of 20 is five times the margin.
+    few = paired(same, same, confidence=0.95, margin=0.01, resolution=1 / 20)
+    assert (few.difference, few.p_value, few.verdict) == (0.0, 1.0, "INCONCLUSIVE")
+    assert few.low is not None
+    assert few.low < 0
+
+
+def test_smallest_spread_is_a_row_or_a_step_of_float32() -> None:
+    assert smallest_spread([0.5, 0.75], 1 / 200) == 0.005
+    assert smallest_spread([4.0, -8.0]) == pytest.approx(8 * 2**-23)
+    assert smallest_spread([]) == 0.0
 
 
 def test_seeds_of_one_arm_only_change_nothing() -> None:
@@ -265,7 +287,7 @@ def test_value_not_finite_is_refused_with_arm_and_seed(bad: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("invalid", "named"),
     [
         (dict(confidence=1.0, margin=0.1), "confidence is 1.0"),
         (dict(confidence=95.0, margin=0.1), "confidence is 95.0"),
@@ -274,116 +296,45 @@ def test_value_not_finite_is_refused_with_arm_and_seed(bad: float) -> None:
         (dict(confidence=0.95, margin=math.inf), "margin is inf"),
     ],
 )
-def test_invalid_settings_are_refused(settings: dict[str, Any], named: str) -> None:
+def test_invalid_settings_are_refused(invalid: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
-        paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, **settings)
+        paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, **invalid)
 
 
-def test_holm_gives_the_textbook_example() -> None:
-    # 0.01 * 4, 0.02 * 3, max(0.06, 0.03 * 2), max(0.06, 0.04 * 1); in the order given.
-    np.testing.assert_allclose(holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_paired_p_value_equals_scipy() -> None:
+def test_p_value_equals_scipy() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=5)
     b = a + rng.normal(0.5, 0.3, 5)
-    assert paired_p_value(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    assert paired_p_value([0.0, 0.0]) == 1.0
-    assert paired_p_value([0.1, 0.1]) == 0.0
+    over_seeds = estimate(a - b)
+    assert float(over_seeds.p_value()) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    # Many studies at once give what each gives.
+    studies = rng.normal(size=(6, 4))
+    expected = [stats.ttest_1samp(study, 0.0).pvalue for study in studies]
+    np.testing.assert_allclose(estimate(studies).p_value(), expected)
 
 
-def test_equal_arms_name_a_winner_in_at_most_one_study_in_twenty() -> None:
-    studies = 1_000
-    seeds = 4
-    rng = np.random.default_rng(0)
-    false_winners = 0
-    for _ in range(studies):
-        values = {
-            arm: by_seed(rng.normal(size=seeds))
-            for arm in ("scratch", "logit", "tinybert", "minilm")
-        }
-        comparisons = against_baseline(values, "scratch", confidence=0.95)
-        false_winners += any(comparison.verdict != "INCONCLUSIVE" for comparison in comparisons)
-    assert false_winners / studies < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
-    assert false_winners > 0
-
-
-def test_baseline_comparison_reads_from_the_arms_side() -> None:
-    values = {
-        "logit": by_seed([3.8, 3.9, 3.7]),
-        "scratch": by_seed([4.2, 4.4, 4.0]),
-        "alone": {9: 1.0},
-    }
-    better, alone = against_baseline(values, "scratch", confidence=0.9, better="lower")
-    assert (better.arm, better.baseline, better.verdict, better.n) == (
-        "logit",
-        "scratch",
-        "BEATS",
-        3,
-    )
-    assert better.difference == pytest.approx(-0.4)
-    assert better.low < better.difference < better.high
-    # Two tests in the family, though one of them cannot be made.
-    assert better.p_adjusted == pytest.approx(2 * better.p_value)
-    assert (alone.n, alone.p_value, alone.verdict) == (0, None, "INCONCLUSIVE")
-    (worse,) = against_baseline(
-        {"scratch": values["logit"], "logit": values["scratch"]},
-        "scratch",
-        confidence=0.95,
-        better="lower",
-    )
-    assert worse.verdict == "LOSES"
-    (within,) = against_baseline(
-        {"scratch": values["scratch"], "logit": values["logit"]},
-        "scratch",
-        confidence=0.9,
-        margin=1.0,
-        better="lower",
-    )
-    assert within.verdict == "TIES"
-    assert within.p_value == better.p_value
-    with pytest.raises(InputError, match=r"arm 'logit', seed 1: value is nan"):
-        against_baseline({"scratch": {1: 0.0}, "logit": {1: math.nan}}, "scratch", confidence=0.95)
-
-
-def test_untestable_arm_is_inconclusive_and_counts_as_a_test() -> None:
-    values = {
-        "scratch": {0: 0.5, 1: 0.5, 2: 0.5},
-        "constant": {0: 0.7, 1: 0.7, 2: 0.7},
-        "kd": {0: 0.69, 1: 0.70, 2: 0.72},
-    }
-    constant, kd = against_baseline(values, "scratch", confidence=0.95, untestable={"constant"})
-    assert constant.verdict == "INCONCLUSIVE"
-    assert constant.difference == pytest.approx(0.2)
-    assert (constant.p_value, constant.p_adjusted) == (None, None)
-    # Two hypotheses: the smaller p-value is doubled, though the other has none.
-    assert kd.verdict == "BEATS"
-    assert kd.p_value is not None
-    assert kd.p_adjusted == pytest.approx(2 * kd.p_value)
+@pytest.mark.parametrize("margin", [0.05, 0.5, 1.5])
+def test_two_one_sided_tests_equal_scipy_s(margin: float) -> None:
+    d = np.random.default_rng(1).normal(0.2, 0.5, 6)
+    above = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(d, margin, alternative="less").pvalue
+    assert bool(estimate(d).is_within(margin, 0.05)) == (max(above, below) <= 0.05)
 
 
 @pytest.mark.parametrize(
-    ("ends", "differ", "better", "verdict"),
+    ("is_tie", "is_significant", "mean", "better", "verdict"),
     [
-        ((-0.1, 0.1), False, "higher", "TIES"),
-        ((0.05, 0.1), True, "higher", "TIES"),
-        ((0.1, 0.5), True, "higher", "BEATS"),
-        ((0.1, 0.5), True, "lower", "LOSES"),
-        ((-0.5, -0.1), True, "lower", "BEATS"),
-        ((-0.5, -0.1), True, "higher", "LOSES"),
-        ((-0.1, 0.5), False, "higher", "INCONCLUSIVE"),
-        ((0.1, 0.5), False, "higher", "INCONCLUSIVE"),
+        (True, False, 0.1, "higher", "TIES"),
+        (True, True, 0.1, "higher", "TIES"),
+        (False, True, 0.3, "higher", "BEATS"),
+        (False, True, 0.3, "lower", "LOSES"),
+        (False, True, -0.3, "lower", "BEATS"),
+        (False, True, -0.3, "higher", "LOSES"),
+        (False, False, 0.3, "higher", "INCONCLUSIVE"),
     ],
 )
-def test_verdict_follows_table_of_margin_difference_and_direction(
-    ends: tuple[float, float], differ: bool, better: Better, verdict: str
+def test_verdict_follows_table_of_tie_significance_and_direction(
+    is_tie: bool, is_significant: bool, mean: float, better: Better, verdict: ArmVerdict
 ) -> None:
-    low, high = ends
-    mean = (low + high) / 2
-    decided = decide_verdict(
-        mean, low, high, differ=differ, margin=0.1, better=better, values=[1.0]
-    )
+    decided = decide_verdict(mean, is_tie=is_tie, is_significant=is_significant, better=better)
     assert decided == verdict

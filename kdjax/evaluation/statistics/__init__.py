@@ -1,0 +1,53 @@
+"""Statistics of paired arms: intervals over seeds, families of tests, verdicts, power, contrasts.
+
+docs/statistics.md says what each number means, and what was measured of it.
+"""
+
+from kdjax.evaluation.statistics.comparison import Comparison, compare_all, paired
+from kdjax.evaluation.statistics.contrast import (
+    ContrastOutcome,
+    contrast_differences,
+    difference_of_differences,
+    judge_contrast,
+)
+from kdjax.evaluation.statistics.estimate import Estimate, estimate, interval, smallest_spread
+from kdjax.evaluation.statistics.families import Family, adjust_families, holm
+from kdjax.evaluation.statistics.outcome import PairedOutcome, PairedTest, judge_tests
+from kdjax.evaluation.statistics.power import power, seeds_needed, smallest_detectable
+from kdjax.evaluation.statistics.row_error import crossed_interval
+from kdjax.evaluation.statistics.verdict import (
+    OTHER_SIDE,
+    ArmVerdict,
+    Better,
+    Verdict,
+    decide_verdict,
+)
+
+__all__ = [
+    "OTHER_SIDE",
+    "ArmVerdict",
+    "Better",
+    "Comparison",
+    "ContrastOutcome",
+    "Estimate",
+    "Family",
+    "PairedOutcome",
+    "PairedTest",
+    "Verdict",
+    "adjust_families",
+    "compare_all",
+    "contrast_differences",
+    "crossed_interval",
+    "decide_verdict",
+    "difference_of_differences",
+    "estimate",
+    "holm",
+    "interval",
+    "judge_contrast",
+    "judge_tests",
+    "paired",
+    "power",
+    "seeds_needed",
+    "smallest_detectable",
+    "smallest_spread",
+]
