@@ -100,13 +100,13 @@ def rehearse(
     arm = next(iter(smaller.arms))
     seed = smaller.seeds[0]
     study = out / "study"
-    one = ("--arm", arm, "--seed", str(seed))
+    chosen = ("--arm", arm, "--seed", str(seed))
     saved = ("--train.checkpoint.seconds", "0")
     reporter.stage(f"rehearsal: {run_name(arm, seed)}, killed at a checkpoint")
     watched = [study]
     if smaller.train.checkpoint.directory:
         watched.append(Path(smaller.train.checkpoint.directory))
-    was_killed = commands.kill_at_checkpoint(watched, "train", recipe, "--out", study, *one, *saved)
+    was_killed = commands.kill_at_checkpoint(watched, "train", recipe, "--out", study, *chosen, *saved)
     reporter.stage(f"rehearsal: going on with it, and {counted(_runs(smaller), 'run')} in all")
     commands.run("compare", recipe, "--out", study, *saved)
     reporter.stage("rehearsal: auditing")
@@ -115,7 +115,7 @@ def rehearse(
     is_same = None
     if config.budget.kind != "hours":
         reporter.stage(f"rehearsal: {run_name(arm, seed)} without being killed")
-        is_same = _is_same(smaller, recipe, out, commands, one)
+        is_same = _is_same(smaller, recipe, out, commands, chosen)
     results = json.loads((study / RESULTS).read_text(encoding="utf-8"))
     return Rehearsed(
         smaller,
@@ -133,7 +133,7 @@ def _runs(config: Config) -> int:
 
 
 def _is_same(
-    config: Config, recipe: Path, out: Path, commands: Commands, one: tuple[str, ...]
+    config: Config, recipe: Path, out: Path, commands: Commands, chosen: tuple[str, ...]
 ) -> bool:
     """Make a run again, in a directory of its own, and compare its parameters.
 
@@ -142,8 +142,8 @@ def _is_same(
     """
     straight = out / "straight"
     never = ("--train.checkpoint.seconds", f"{NEVER:g}", "--train.checkpoint.directory", "")
-    commands.run("train", recipe, "--out", straight, *one, *never)
-    name = run_name(one[1], int(one[3]))
+    commands.run("train", recipe, "--out", straight, *chosen, *never)
+    name = run_name(chosen[1], int(chosen[3]))
     digests = []
     for directory in (out / "study", straight):
         result = read_json(directory / "runs" / name / RESULT)
