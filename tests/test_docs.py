@@ -8,6 +8,7 @@ import importlib
 import inspect
 import itertools
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ import yaml
 import kdjax
 from kdjax import objectives, recipes
 from kdjax.arms.recipe_arms import arms_of
+from kdjax.cli import command_line
 from kdjax.cli.command_line import PAPER
 from kdjax.config import (
     ArmConfig,
@@ -94,6 +96,16 @@ def former_settings(text: str) -> list[str]:
 
 def code(cell: str) -> list[str]:
     return re.findall(r"`([^`]*)`", cell)
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Return the words after `kdjax` of each command of a page's blocks, or of a recipe's header,
+    that names a recipe of the project."""
+    lines = re.findall(
+        r"^(?:#   )?kdjax (\w+ configs/.*)$", text.replace("\\\n", " "), re.MULTILINE
+    )
+    # In a header two spaces end the command, and a remark follows.
+    return [shlex.split(re.split(r"\s{2,}(?=[A-Za-z])", line)[0]) for line in lines]
 
 
 def recipe(text: str, directory: Path) -> Config:
@@ -190,6 +202,45 @@ def test_each_recipe_round_trips_through_yaml(path: Path, tmp_path: Path) -> Non
     copy = tmp_path / "copy.yaml"
     copy.write_text(recipes.dump(loaded), encoding="utf-8")
     assert recipes.load(copy) == loaded
+
+
+def test_budgets_worked_out_in_the_paper_page_are_right() -> None:
+    (block,) = blocks(ROOT / "docs" / "paper.md", "python")
+    exec(block, {})
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        ROOT / "docs" / "paper.md",
+        ROOT / "docs" / "studies.md",
+        *sorted((ROOT / "configs" / "paper").glob("*.yaml")),
+        *sorted((ROOT / "configs" / "studies").glob("*.yaml")),
+    ],
+    ids=lambda page: page.name,
+)
+def test_commands_of_the_papers_and_the_studies_pages_can_be_given(page: Path) -> None:
+    commands = command_lines(page.read_text(encoding="utf-8"))
+    assert commands
+    for words in commands:
+        _, options = command_line.read(words)
+        assert arms_of(options.config)
+
+
+def test_overrides_of_the_paper_page_are_the_scripts_differences() -> None:
+    commands = command_lines((ROOT / "docs" / "paper.md").read_text(encoding="utf-8"))
+    as_run = [command_line.read(words)[1].config for words in commands if "--seeds" in words]
+    assert len(as_run) == 2
+    for config in as_run:
+        arms = arms_of(config)
+        assert {name: arm.config.preset for name, arm in arms.items()} == {
+            name: f"paper_as_run_{name}" for name in ("scratch", "logit", "tinybert", "minilm")
+        }
+        biases = {name: arm.phases[0].student.decoder_bias for name, arm in arms.items()}
+        assert biases == {"scratch": False, "logit": True, "tinybert": True, "minilm": True}
+        assert (config.data.packing, config.data.mask_copies) == ("none", 10)
+    warmups = [arms_of(config)["logit"].phases[0].optimizer.warmup for config in as_run]
+    assert warmups == [0.06, 0.12]
 
 
 @pytest.mark.parametrize(

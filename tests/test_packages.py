@@ -17,6 +17,7 @@ FLOORS = (
     "api",
     "cli",
     "doctor",
+    "rehearsal",
     "audit",
     "plan",
     "tuning",

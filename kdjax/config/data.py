@@ -17,7 +17,12 @@ BYTES = 256
 LARGEST_VOCABULARY = 2**20
 """The most entries of a trained vocabulary: four times the largest of a published masked model
 (XLM-R's 250,002)."""
-LATER_SETTINGS = {"documents": "paragraphs", "unusable": "refuse", "deduplicate": False}
+LATER_SETTINGS = {
+    "documents": "paragraphs",
+    "unusable": "refuse",
+    "deduplicate": False,
+    "packing": "best_fit",
+}
 """Settings of `data` that corpora and studies of earlier versions do not name, and the values that
 these have there. Where a setting has that value it is left out of what identifies a corpus or a
 study, so that those go on."""
@@ -174,6 +179,9 @@ class DataConfig:
     many as `seq_len`. A sequence is cut where either is full."""
     seq_len: int = 128
     """Tokens of a sequence, [CLS] and [SEP] included, 8 to 65,536."""
+    packing: Literal["best_fit", "none"] = field(default="best_fit", metadata=LATER)
+    """What a sequence holds. `best_fit`: documents, or pieces of them, that fill it together, each
+    of which attention stays inside. `none`: one piece of one document, and padding."""
     max_predictions: int = 0
     """The most masked positions of a sequence. Every sequence has so many slots, so that shapes are
     fixed; unused ones get weight 0. Unset, or 0: `mlm_probability` of `seq_len`, rounded up, 20 of
@@ -221,6 +229,8 @@ class DataConfig:
         documents = ("paragraphs", "lines", "files")
         known = " or ".join(documents)
         expect(self.documents in documents, "data.documents", repr(self.documents), known)
+        packings = ("best_fit", "none")
+        expect(self.packing in packings, "data.packing", repr(self.packing), " or ".join(packings))
         is_known = self.unusable in ("refuse", "skip")
         expect(is_known, "data.unusable", repr(self.unusable), "refuse or skip")
         # Neither nothing nor all: both splits, and both kinds of tokens, are needed.

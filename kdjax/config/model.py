@@ -68,8 +68,10 @@ class ModelConfig:
     norm_bias: bool = field(default=True, metadata=LATER)
     """Whether LayerNorms have a bias."""
     linear_bias: bool = field(default=True, metadata=LATER)
-    """Whether linear layers of the encoder and the MLM head's dense layer have a bias. The MLM
-    head's decoder always has one."""
+    """Whether linear layers of the encoder and the MLM head's dense layer have a bias."""
+    decoder_bias: bool = field(default=True, metadata=LATER)
+    """Whether the MLM head's decoder has a bias. Without one a 0 stands in its place, which nothing
+    trains."""
     ffn_gated: bool = field(default=False, metadata=LATER)
     """Whether the feed-forward block is gated: GELU(x U) ⊙ (x G) in place of GELU(x U) (GeGLU,
     Shazeer 2020, arXiv 2002.05202)."""
@@ -215,6 +217,8 @@ class ModelSpec:
     """Whether LayerNorms have a bias. None: as the family, else true."""
     linear_bias: bool | None = None
     """Whether linear layers have a bias. None: as the family, else true."""
+    decoder_bias: bool | None = None
+    """Whether the MLM head's decoder has a bias. None: true."""
     ffn_gated: bool | None = None
     """Whether the feed-forward block is gated (GeGLU). None: as the family, else false."""
     gelu: Literal["exact", "tanh"] | None = None

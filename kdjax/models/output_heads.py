@@ -31,11 +31,16 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
         self.norm = LayerNorm(config, rngs, compute)
         self.bias = nnx.Param(jnp.zeros(config.vocab_size))
         self.gelu = config.gelu
+        self.decoder_bias = config.decoder_bias
 
     def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
         """Return logits `[B, S, V]` of hidden states `[B, S, D]`."""
         x = self.norm(ops.gelu(self.dense(hidden, feeds_activation=True), self.gelu))
-        return ops.tied_logits(x, word.embedding[...], self.bias[...])
+        bias = self.bias[...]
+        # The parameter stays, as saved models have one; a constant has no gradient.
+        if not self.decoder_bias:
+            bias = jnp.zeros_like(bias)
+        return ops.tied_logits(x, word.embedding[...], bias)
 
 
 class TaskHead(nnx.Module):  # type: ignore[misc]

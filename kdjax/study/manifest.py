@@ -121,7 +121,7 @@ def shared_settings(config: Config) -> dict[str, Any]:
         del settings[name]
     # A study of an earlier version does not name them, and has these values.
     for name, value in LATER_SETTINGS.items():
-        if settings["data"][name] == value:
+        if settings["data"].get(name) == value:
             del settings["data"][name]
     drop_later_settings(settings["student"])
     drop_later_settings(settings["teacher"]["architecture"])

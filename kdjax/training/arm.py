@@ -91,7 +91,11 @@ class Arm:
     @property
     def trains_mlm_head(self) -> bool:
         """Return whether the MLM head gets a gradient in some phase."""
-        return all(jax.tree.leaves(self.gradient_mask["model"]["mlm"]))
+        head = dict(self.gradient_mask["model"]["mlm"])
+        # Where the decoder has no bias, nothing trains the 0 in its place.
+        if not self.phases[0].student.decoder_bias:
+            del head["bias"]
+        return all(jax.tree.leaves(head))
 
     @property
     def needs_mlm_head(self) -> bool:

@@ -79,7 +79,7 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         )
     at_most = ["width", "heads", "ffn", "type_vocab_size"]
     equal = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
-    equal += ["first_norm", "norm_bias", "linear_bias", "ffn_gated"]
+    equal += ["first_norm", "norm_bias", "linear_bias", "decoder_bias", "ffn_gated"]
     if teacher.positions == "rotary":
         # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
         # width.

@@ -70,6 +70,25 @@ def segments(directory: Path, split: str) -> list[tuple[int, ...]]:
     return pieces_found
 
 
+def test_unpacked_sequence_is_one_piece_of_one_document(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
+    packed = prepare(config, tokenizer, tmp_path / "packed")
+    unpacked = prepare(replace(config, packing="none"), tokenizer, tmp_path / "unpacked")
+    for split in ("train", "validation"):
+        pieces = segments(tmp_path / "unpacked", split)
+        assert Counter(pieces) == Counter(segments(tmp_path / "packed", split))
+        numbers = [int(numbers.max()) for _, numbers in sequences(tmp_path / "unpacked", split)]
+        assert numbers == [1] * len(pieces)
+    assert unpacked.sequences["train"] > packed.sequences["train"]
+    assert "packing" not in packed.settings
+    # A corpus of the one is none of the other.
+    with pytest.raises(
+        InputError, match=r"was prepared with data\.packing best_fit, expected none"
+    ):
+        prepare(replace(config, packing="none"), tokenizer, tmp_path / "packed")
+
+
 def test_no_token_is_lost_and_none_added(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:

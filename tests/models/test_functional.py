@@ -597,3 +597,25 @@ def test_sequences_longer_than_the_positions_are_refused(
         forward(config, params, too_long, request)
     with pytest.raises(InputError, match=message):
         classify(config, params, head, too_long)
+
+
+def test_decoder_without_a_bias_adds_none_and_gives_it_no_gradient(
+    config_with: ConfigWith, batch_of: BatchOf
+) -> None:
+    with_bias = config_with()
+    without = dataclasses.replace(with_bias, decoder_bias=False)
+    batch = batch_of([[9]])
+    params = init(without, 0).params
+    bias = np.linspace(-1, 1, with_bias.vocab_size, dtype=np.float32)
+    params["mlm"]["bias"] = jnp.asarray(bias)
+    request = FeatureRequest(logits=True)
+    plain_logits = forward(without, params, batch, request).logits
+    biased = forward(with_bias, params, batch, request).logits
+    np.testing.assert_allclose(biased, plain_logits + bias, rtol=1e-5, atol=1e-5)
+
+    def total(params: Any) -> jax.Array:
+        return forward(without, params, batch, request).logits.sum()
+
+    gradient = jax.grad(total)(params)["mlm"]
+    assert not gradient["bias"].any()
+    assert gradient["dense"]["kernel"].any()

@@ -49,7 +49,7 @@ def recipe(name: str) -> Config:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
-    paper = recipe("paper/unlimited-24h")
+    paper = recipe("paper/limited-6x768")
     config = recipe(f"tpu/{name}")
     expected = replace(
         paper,

@@ -52,6 +52,7 @@ class BlockSettings:
         tokenizer: path of a tokenizer.json.
         tokenizer_sha256: SHA-256 of that file.
         length: tokens of a sequence.
+        packs: whether a sequence holds pieces of several documents, where they fit.
         teacher: what the teacher reads by; None where it reads the student's tokens.
     """
 
@@ -59,6 +60,7 @@ class BlockSettings:
     tokenizer: Path
     tokenizer_sha256: str
     length: int
+    packs: bool
     teacher: TeacherText | None = None
 
 
@@ -191,7 +193,7 @@ def _packed(settings: BlockSettings, texts: list[str]) -> _PackedSplit:
     tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
     record_format = RecordFormat.smallest(settings.length, tokenizer.vocab_size)
     if settings.teacher is not None:
-        return _packed_for_both(settings.teacher, tokenizer, record_format, texts)
+        return _packed_for_both(settings, settings.teacher, tokenizer, record_format, texts)
     special = tokenizer.special
     # A document becomes pieces that fit into a sequence with [CLS] and [SEP].
     pieces: list[np.ndarray] = []
@@ -199,21 +201,29 @@ def _packed(settings: BlockSettings, texts: list[str]) -> _PackedSplit:
         # An array: a list of Python's integers takes ten times the memory.
         pieces += chunks(np.array(ids, record_format.token_dtype), settings.length - 2)
 
-    # Pieces are packed into sequences.
-    packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
+    # Pieces are packed into sequences, or each is one by itself.
+    packed = [[number] for number in range(len(pieces))]
+    if settings.packs:
+        packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
     sequences = items_of_bins(pieces, packed)
     records = record_format.encode(sequences, start=special.start, end=special.end, pad=special.pad)
     return _PackedSplit(pieces, records)
 
 
 def _packed_for_both(
-    teacher: TeacherText, tokenizer: TextTokenizer, record_format: RecordFormat, texts: list[str]
+    settings: BlockSettings,
+    teacher: TeacherText,
+    tokenizer: TextTokenizer,
+    record_format: RecordFormat,
+    texts: list[str],
 ) -> _PackedSplit:
     """Tokenise the texts of a split by both tokenizers, and pack them so that both sides fit."""
     teacher_tokenizer = _tokenizer(teacher.tokenizer, teacher.tokenizer_sha256)
     teacher_format = RecordFormat.smallest(teacher.length, teacher_tokenizer.vocab_size)
     aligned = align_documents(texts, tokenizer, teacher_tokenizer, record_format, teacher_format)
-    rows = pack_aligned(aligned.pieces, record_format.length, teacher.length)
+    rows = [[piece] for piece in aligned.pieces]
+    if settings.packs:
+        rows = pack_aligned(aligned.pieces, record_format.length, teacher.length)
     both = AlignedFormat(record_format, teacher_format)
     count_unknown = teacher_tokenizer.special.count_unknown
     return _PackedSplit(

@@ -98,7 +98,14 @@ class Preparation:
             path = locate_tokenizer(config.teacher_tokenizer)
             teacher_tokenizer = TextTokenizer.read(path)
             teacher = TeacherText(path, teacher_tokenizer.sha256, config.own_seq_len)
-        blocks = BlockSettings(out, tokenizer or out / TOKENIZER, digest, config.seq_len, teacher)
+        blocks = BlockSettings(
+            out,
+            tokenizer or out / TOKENIZER,
+            digest,
+            config.seq_len,
+            packs=config.packing == "best_fit",
+            teacher=teacher,
+        )
         return cls(
             expanded,
             ReadSettings.from_config(config),
