@@ -245,15 +245,11 @@ class Artifacts:
         texts = {name: held_out(self._config, text) for name, text in self.held_out_texts.items()}
         # Read and shuffled once: only the teacher whose predictions stand beside them differs.
         study_text = held_out(self._config, self.corpus)
-        # Predictions over other tokens cannot be compared.
-        reads_own_tokens = bool(self._config.data.teacher_tokenizer)
-        vocab_size = zoo.resolve(self._config.student).vocab_size
         models: list[Model | None] = [teacher.model for teacher in self.teachers]
         evaluations = []
         for model in models or [None]:
             comparable_teacher = None
-            is_comparable = model is not None and not reads_own_tokens
-            if is_comparable and same_but_for_padding(vocab_size, model.config.vocab_size):
+            if model is not None and self._predicts_students_tokens(model):
                 comparable_teacher = model
             beside_teacher = HeldOut(study_text.batches, comparable_teacher, study_text.shuffled)
             evaluations.append(
@@ -267,6 +263,13 @@ class Artifacts:
                 )
             )
         return tuple(evaluations)
+
+    def _predicts_students_tokens(self, teacher: Model) -> bool:
+        """Return whether a teacher's predictions can be compared with those of students."""
+        if self._config.data.teacher_tokenizer:
+            return False
+        vocab_size = zoo.resolve(self._config.student).vocab_size
+        return same_but_for_padding(vocab_size, teacher.config.vocab_size)
 
     def evaluation_for(self, seed: int) -> Evaluation:
         """Return the measures of a seed's student, with the teacher that it learns from."""

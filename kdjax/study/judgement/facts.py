@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any, Literal
@@ -51,12 +51,19 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
         return first
     # No teacher's weights stand for those of all.
     others = {name: value for name, value in first.others.items() if name != "params_sha256"}
-    # Those that read tokens of their own are not measured.
-    means = {}
-    for name in ("mlm_loss", "mlm_accuracy"):
-        measured = [facts[name] for facts in teachers if facts[name] is not None]
-        means[name] = fmean(measured) if measured else None
-    return replace(first, **means, teachers=each, others=others)
+    return replace(
+        first,
+        mlm_loss=_mean(facts.mlm_loss for facts in each),
+        mlm_accuracy=_mean(facts.mlm_accuracy for facts in each),
+        teachers=each,
+        others=others,
+    )
+
+
+def _mean(figures: Iterable[float | None]) -> float | None:
+    """Return the mean of the figures that were measured; None where none was."""
+    measured = [figure for figure in figures if figure is not None]
+    return fmean(measured) if measured else None
 
 
 def corpus_facts(
