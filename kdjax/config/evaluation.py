@@ -211,8 +211,8 @@ class EvaluationConfig:
 
     def margin_of(self, scale: Scale) -> float:
         """Return the largest difference that does not matter on endpoints of a kind."""
-        own: float | None = getattr(self.margins, scale)
-        return self.margin if own is None else own
+        of_scale: float | None = getattr(self.margins, scale)
+        return self.margin if of_scale is None else of_scale
 
     @property
     def suite_place(self) -> str:

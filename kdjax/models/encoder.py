@@ -284,7 +284,8 @@ def _collect(
         request: features that were asked for.
         attention: layer -> what its attention computed.
         hidden: layer -> hidden states; 0 is the embedding output.
-        slot_logits, token_logits: logits at the slots and at all tokens; None: not asked for.
+        slot_logits: logits at the slots; None: not asked for.
+        token_logits: logits at all tokens; None: not asked for.
     """
     by_name: dict[str, Any] = {}
     for name in ATTENTION_FEATURES:

@@ -126,7 +126,7 @@ def work_of(config: Config) -> Work:
     Raises:
         InputError: a recipe without a budget, or an arm that its models do not allow.
     """
-    budget = Budget.of(config.budget)
+    budget = Budget.from_config(config.budget)
     runs = len(config.arms) * len(config.seeds)
     training: float | None = None
     hours: float | None = None

@@ -17,8 +17,8 @@ def margin_of(config: Mapping[str, Any], endpoint: Endpoint) -> float:
         endpoint: the endpoint.
     """
     evaluation = config["evaluation"]
-    own = evaluation.get("margins", {}).get(endpoint.scale)
-    margin: float = evaluation["margin"] if own is None else own
+    of_scale = evaluation.get("margins", {}).get(endpoint.scale)
+    margin: float = evaluation["margin"] if of_scale is None else of_scale
     return margin
 
 

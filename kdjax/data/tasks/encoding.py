@@ -143,13 +143,12 @@ def encode(
             fractions.append(hash_fraction(row.texts))
             if labelled:
                 labels.append(task.label(row, source))
-    typed_labels = None
-    if labelled:
-        typed_labels = np.array(labels).astype(np.int32 if task.classes else np.float32)
-    second = None
-    if task.pairs:
-        second = np.array(seconds, np.int32)
     # An empty array has no buffer.
     flat_tokens = np.frombuffer(tokens, np.int32) if tokens else np.zeros(0, np.int32)
-    split = Split(flat_tokens, np.array(ends, np.int64), second, typed_labels)
+    second_begins = np.array(seconds, np.int32) if task.pairs else None
+    numbers = np.array(labels)
+    typed_labels = numbers.astype(np.int32) if task.classes else numbers.astype(np.float32)
+    split = Split(
+        flat_tokens, np.array(ends, np.int64), second_begins, typed_labels if labelled else None
+    )
     return EncodedRows(split, np.array(fractions), text_tokens, unknown)

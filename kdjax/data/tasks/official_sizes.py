@@ -81,7 +81,7 @@ def _stand_in(task: SuiteTask, evaluation: EvaluationConfig, seq_len: int) -> Ta
 
 def _rows(task: SuiteTask, rows: int, length: int) -> Split:
     """Return so many rows of one length; classes take turns."""
-    labels = np.arange(rows) % max(1, len(task.classes))
+    labels = (np.arange(rows) % max(1, len(task.classes))).astype(np.int32)
     second = None
     if len(task.columns) == 2:
         second = np.full(rows, length // 2, np.int32)
@@ -90,5 +90,5 @@ def _rows(task: SuiteTask, rows: int, length: int) -> Split:
         tokens=np.broadcast_to(np.int32(0), (rows * length,)),
         offsets=np.arange(rows + 1, dtype=np.int64) * length,
         second=second,
-        labels=labels.astype(np.int32 if task.classes else np.float32),
+        labels=labels if task.classes else labels.astype(np.float32),
     )

@@ -52,7 +52,8 @@ def as_comparison(a: str, b: str, outcome: PairedOutcome) -> Comparison:
     """Name an outcome's sides; of a pair with a winner, the winner comes first.
 
     Args:
-        a, b: names of the arms, in the order of the outcome's difference.
+        a: name of the arm whose values come first in the outcome's difference.
+        b: name of the other arm.
         outcome: the outcome.
     """
     if outcome.verdict == "LOSES":
@@ -89,7 +90,8 @@ def paired(
     or `judge_tests` over endpoints.
 
     Args:
-        a, b: seed -> value of the endpoint.
+        a: seed -> value of the endpoint, of one arm.
+        b: seed -> value, of the other arm.
         names: names of the arms that `a` and `b` are of.
         confidence: nominal coverage of the interval, between 0 and 1.
         margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
@@ -123,9 +125,12 @@ def compare_all(
 
     Args:
         values: arm -> seed -> value of the endpoint.
-        confidence, margin, better, resolution: as for `paired`.
+        confidence: nominal coverage of the intervals, between 0 and 1.
+        margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
+        better: whether higher or lower values are better.
         baseline: arm whose pairs are the confirmatory family, all others being secondary; None: all
             pairs are one family.
+        resolution: smallest step of the endpoint, such as 1 / rows of an accuracy.
 
     Returns:
         A comparison for each pair, in the order of `values`.

@@ -118,7 +118,10 @@ def judge_contrast(
         values: arm -> seed -> value of the endpoint.
         weights: arm -> its weight in the sum.
         direction: what is claimed of the positive side.
-        confidence, margin, better, resolution: as for `paired`.
+        confidence: nominal coverage of the interval, between 0 and 1.
+        margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
+        better: whether higher or lower values are better.
+        resolution: smallest step of the endpoint, such as 1 / rows of an accuracy.
 
     Raises:
         InputError: a value that is not finite, a confidence outside (0, 1), a margin that is

@@ -87,7 +87,8 @@ def attention(
 
     Args:
         query: `[B, L, D]`, heads side by side; or of the first positions alone.
-        key, value: `[B, L, D]`, heads side by side.
+        key: `[B, L, D]`, heads side by side.
+        value: `[B, L, D]`, heads side by side.
         mask: positions that each of the queries' positions may look at.
         heads: H.
         dropout_rate: dropout probability of the attention probabilities.
@@ -176,7 +177,9 @@ def attention_in_heads(
     2022, arXiv 2205.14135).
 
     Args:
-        query, key, value: `[B, H, L, d]`.
+        query: `[B, H, L, d]`.
+        key: `[B, H, L, d]`.
+        value: `[B, H, L, d]`.
         allowed: bool `[B, 1, L, L]`, which positions each may look at.
         keep: bool `[B, H, L, L]`, the probabilities that dropout keeps; None: all.
         rate: dropout probability, 0 where all are kept.

@@ -81,7 +81,7 @@ def judge_study(
     looked_at = _named_contrasts(evaluation.contrasts, primary, by_name)
 
     # Pairs first, in the order of endpoints; then contrasts that are of no pair.
-    asked: list[_Asked] = []
+    planned: list[_Asked] = []
     for endpoint in endpoints:
         for a, b in itertools.combinations(endpoint.arms, 2):
             pair = _Asked(endpoint, {a: 1.0, b: -1.0}, "secondary")
@@ -89,18 +89,18 @@ def judge_study(
             is_claimed = any(pair.is_of(c.endpoint, c.weights) for c in claimed.values())
             if is_planned or is_claimed:
                 pair = _Asked(endpoint, pair.weights, "confirmatory")
-            asked.append(pair)
-    pair_count = len(asked)
+            planned.append(pair)
+    pair_count = len(planned)
     for family, contrasts in _families(claimed, looked_at):
         for contrast in contrasts.values():
-            if not any(test.is_of(contrast.endpoint, contrast.weights) for test in asked):
-                asked.append(_Asked(by_name[contrast.endpoint], contrast.weights, family))
+            if not any(test.is_of(contrast.endpoint, contrast.weights) for test in planned):
+                planned.append(_Asked(by_name[contrast.endpoint], contrast.weights, family))
 
-    tests = [_test(evaluation, test, runs) for test in asked]
+    tests = [_test(evaluation, test, runs) for test in planned]
     outcomes = judge_tests(tests, evaluation.confidence)
 
     pairs = []
-    for test, outcome in zip(asked[:pair_count], outcomes[:pair_count], strict=True):
+    for test, outcome in zip(planned[:pair_count], outcomes[:pair_count], strict=True):
         a, b = test.weights
         comparison = as_comparison(a, b, outcome)
         verdict = PairVerdict(test.endpoint.name, **asdict(comparison))
@@ -108,7 +108,7 @@ def judge_study(
     verdicts = []
     for _, contrasts in _families(claimed, looked_at):
         for name, contrast in contrasts.items():
-            verdicts.append(_contrast_verdict(name, contrast, asked, outcomes))
+            verdicts.append(_contrast_verdict(name, contrast, planned, outcomes))
     return StudyVerdicts(tuple(pairs), tuple(verdicts))
 
 
@@ -169,39 +169,39 @@ def _named_contrasts(
     return named
 
 
-def _test(evaluation: EvaluationConfig, asked: _Asked, runs: Sequence[RunResult]) -> PairedTest:
+def _test(evaluation: EvaluationConfig, planned: _Asked, runs: Sequence[RunResult]) -> PairedTest:
     """Return the test of a contrast on an endpoint."""
-    endpoint = asked.endpoint
+    endpoint = planned.endpoint
     # Arms are paired by seed: under one seed they saw the same text and masks.
     values = values_by_arm(endpoint, runs)
-    used = [value for arm in asked.weights for value in values[arm].values()]
+    used = [value for arm in planned.weights for value in values[arm].values()]
     # Where no arm has learnt anything, nothing tells them apart.
     unlearnt = unlearnt_arms(endpoint, runs)
     return PairedTest(
-        differences=contrast_differences(values, asked.weights),
+        differences=contrast_differences(values, planned.weights),
         better=endpoint.better,
         margin=evaluation.margin_of(endpoint.scale),
         floor=smallest_spread(used, resolution(endpoint)),
-        family=asked.family,
-        learnt=not unlearnt.issuperset(asked.weights),
+        family=planned.family,
+        learnt=not unlearnt.issuperset(planned.weights),
     )
 
 
 def _contrast_verdict(
     name: str,
     contrast: ContrastConfig,
-    asked: Sequence[_Asked],
+    planned: Sequence[_Asked],
     outcomes: Sequence[PairedOutcome],
 ) -> ContrastVerdict:
     """Return what the test of a contrast says of what is claimed."""
     number = next(
         number
-        for number, test in enumerate(asked)
+        for number, test in enumerate(planned)
         if test.is_of(contrast.endpoint, contrast.weights)
     )
     outcome = outcomes[number]
     # The pair may have been tested the other way round.
-    if asked[number].weights != contrast.weights:
+    if planned[number].weights != contrast.weights:
         outcome = outcome.turned()
     return ContrastVerdict(
         name=name,

@@ -115,9 +115,13 @@ def backward(
     gradient by returned scores; dq = dS k/√d, dk = dSᵀ q/√d, dv = (M ⊙ P)ᵀ dO.
 
     Args:
-        joined, segments, seeds, settings, interpret: as for `forward`.
+        joined: queries, keys and values, one after another in `[B, L, 3 D]`.
+        segments: segment number of each position, int32 `[B, L]`.
+        seeds: seeds of the probabilities' dropout that `forward` took, int32 `[B, 2]`; or None.
         grad_context: gradient by the contexts, `[B, L, D]`.
         grad_scores: gradient by the scores, `[B, H, L, L]`, or None where `forward` returned none.
+        settings: settings that `forward` took.
+        interpret: whether it runs as plain JAX, on any device.
 
     Returns:
         `[B, L, 3 D]`, of the type of `joined`.

@@ -82,8 +82,12 @@ def backward(
     For each head dX = (G + Gᵀ) X/√d, where row i of G is g_i times row i of R_s − R_t.
 
     Args:
-        student, teacher, segments, heads, interpret: as for `forward`.
+        student: vectors of the student, heads side by side, `[B, L, D_s]`.
+        teacher: vectors of the teacher, heads side by side, `[B, L, D_t]`.
+        segments: segment number of each position, int32 `[B, L]`.
         grad_out: g, float32 `[B, L]`.
+        heads: A; it divides both widths.
+        interpret: whether it runs as plain JAX, on any device.
 
     Returns:
         `[B, L, D_s]`, of the type of `student`.

@@ -59,7 +59,8 @@ def dot(x: jax.Array, y: jax.Array, axes: Any) -> jax.Array:
     """Compute x y, x yᵀ or xᵀ y as float32, accumulated in float32.
 
     Args:
-        x, y: two matrices.
+        x: a matrix.
+        y: another one.
         axes: `X_Y`, `X_YT` or `XT_Y`: which of the products.
     """
     product: jax.Array = jax.lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
