@@ -24,8 +24,10 @@ from kdjax.config import (
     ArmConfig,
     Config,
     ContaminationConfig,
+    ContrastConfig,
     EvaluationConfig,
     FinetuneConfig,
+    MarginsConfig,
     MinimalPairsConfig,
     MlmProbeConfig,
     ProbeConfig,
@@ -163,6 +165,13 @@ def test_library_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FLOPs" in cost
     assert shapes == "(1, 6, 128) (1, 2, 6, 6)"
     assert float(loss) > 0
+
+
+def test_example_of_statistics_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks(ROOT / "docs" / "statistics.md", "python")
+    exec(block, {})
+    expected = re.findall(r"^print\(.*\)   # (.*)$", block, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -443,6 +452,8 @@ def test_links_have_targets(page: Path) -> None:
         ("evaluation.md", "evaluation.finetune.", FinetuneConfig),
         ("tasks.md", "evaluation.tasks.NAME.", TaskConfig),
         ("data.md", "evaluation.contamination.", ContaminationConfig),
+        ("statistics.md", "evaluation.margins.", MarginsConfig),
+        ("statistics.md", "evaluation.hypotheses.NAME.", ContrastConfig),
     ],
 )
 def test_table_of_settings_names_every_setting_and_no_other(
