@@ -30,8 +30,10 @@ from kdjax.config import (
     ArmConfig,
     Config,
     ContaminationConfig,
+    ContrastConfig,
     EvaluationConfig,
     FinetuneConfig,
+    MarginsConfig,
     MinimalPairsConfig,
     MlmProbeConfig,
     ProbeConfig,
@@ -194,6 +196,13 @@ def test_program_of_the_readme_calls_functions_as_they_are() -> None:
             inspect.signature(member).bind(*node.args, **named)
             called.add(function)
     assert called >= {"kdjax.arm", "kdjax.price", "kdjax.train", "kdjax.save"}
+
+
+def test_example_of_statistics_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks(ROOT / "docs" / "statistics.md", "python")
+    exec(block, {})
+    expected = re.findall(r"^print\(.*\)   # (.*)$", block, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -511,6 +520,8 @@ def test_links_have_targets(page: Path) -> None:
         ("evaluation.md", "evaluation.finetune.", FinetuneConfig),
         ("tasks.md", "evaluation.tasks.NAME.", TaskConfig),
         ("data.md", "evaluation.contamination.", ContaminationConfig),
+        ("statistics.md", "evaluation.margins.", MarginsConfig),
+        ("statistics.md", "evaluation.hypotheses.NAME.", ContrastConfig),
     ],
 )
 def test_table_of_settings_names_every_setting_and_no_other(

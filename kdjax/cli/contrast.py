@@ -28,5 +28,5 @@ COMMAND = Command(
     run,
     usage="A B [--json]",
     add_arguments=add_arguments,
-    takes_recipe=False,
+    settings=None,
 )

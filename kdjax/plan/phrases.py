@@ -22,6 +22,10 @@ PHRASES = {
     "plan_headline": "By the fit to this pilot, on {measures}: {clauses}.",
     "plan_undecided": ("By the fit to this pilot, on {measures}: {arms} INCONCLUSIVE {span}."),
     "plan_extrapolated": "Beyond {flops} FLOPs, the pilot's largest budget, this is extrapolated.",
+    "plan_near_unigram": (
+        "Near the unigram line at the pilot's largest budget, so that nothing is known of what "
+        "comes once they leave it: {arms}."
+    ),
     "plan_unusable": "Of {arms} nothing is forecast: values get worse with more tokens.",
     "plan_wins": "{arms} BEATS {others} {span}",
     "plan_ties": "{arms}: TIES {span}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdjax.plan.phrases import CHECK, FIT, LAWS, say
+from kdjax.plan.plateau import arms_near_unigram
 from kdjax.plan.ranking import RankedRange, Ranking, against_baseline, at, ranked_ranges
 from kdjax.plan.schema import (
     ComparedAt,
@@ -50,6 +51,8 @@ def headline(plan: Plan) -> str:
     caveats = []
     if ranges[-1].high > fitted.largest_budget:
         caveats.append(say("plan_extrapolated", flops=numbers.flops(fitted.largest_budget)))
+    if near := arms_near_unigram(fitted.pilot):
+        caveats.append(say("plan_near_unigram", arms=listed(near)))
     if unusable := _unusable(fitted):
         caveats.append(say("plan_unusable", arms=listed(unusable)))
     return sentence(statement, *caveats)

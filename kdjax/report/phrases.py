@@ -120,7 +120,7 @@ PHRASES = {
         "differ: {settings}."
     ),
     "gap": (
-        "{arm} gains more over {baseline} on {label} in {first} than in {second}{settings}: "
+        "{first} against {second}{settings}: {arm} gains more over {baseline} on {label}: "
         "{verdict} ({family}), {rest}."
     ),
     # What a study's reader has to know besides its numbers.

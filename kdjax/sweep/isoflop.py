@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
-from kdjax.evaluation.statistics import interval
 from kdjax.report import summary
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.cells import BUDGETS
@@ -33,9 +34,9 @@ def profiles(
 
     Returns:
         One for each endpoint, arm, budget and combination of what else was swept. The optimum is
-        the size at the vertex of a parabola in log parameters, the geometric mean over seeds. It
-        is None with fewer than three sizes, or where a seed's parabola has its vertex outside the
-        sizes tried, or none on the better side.
+        the size at the vertex of one parabola in log parameters, fitted to all seeds together. It
+        is None with fewer than three sizes, or where the parabola has its vertex outside the sizes
+        tried, or none on the better side.
     """
     # Runs that differ in size and seed alone belong to one profile.
     groups: dict[tuple[str, float, str], list[SweepRow]] = {}
@@ -72,45 +73,77 @@ def _point(rows: Sequence[SweepRow], size: int, endpoint: str) -> SizePoint:
 def _optimum(
     rows: Sequence[SweepRow], sizes: Sequence[int], endpoint: Endpoint, confidence: float
 ) -> Optimum | None:
-    """Fit a parabola for each seed; return the geometric mean of their best sizes.
+    """Fit one parabola to all seeds, each with a height of its own; return its best size.
 
     Returns:
-        The mean with its interval; None where a seed shows no best size or lacks a size.
+        The size at the vertex with its interval, an end of which is None where it lies beyond the
+        sizes tried; None where there is no best size between them.
     """
     if len(sizes) < FEWEST:
         return None
-    vertices = []
-    for seed in sorted({row.seed for row in rows}):
-        seed_rows = [row for row in rows if row.seed == seed]
-        values = {r.parameters_without_embeddings: r.metrics[endpoint.name] for r in seed_rows}
-        # A parabola through fewer sizes would not compare with those of other seeds.
-        if values.keys() != set(sizes):
-            return None
-        vertex = _vertex(sizes, [values[size] for size in sizes], endpoint.better == "lower")
-        if vertex is None:
-            return None
-        vertices.append(vertex)
+    # Logarithms of size, measured from their middle: the columns are then nearly independent.
+    logs = np.log([row.parameters_without_embeddings for row in rows])
+    middle = float(np.log(sizes).mean())
+    x = logs - middle
+    seeds = sorted({row.seed for row in rows})
+    heights = [[float(row.seed == seed) for seed in seeds] for row in rows]
+    design = np.column_stack([x, x**2, np.array(heights)])
+    values = np.array([row.metrics[endpoint.name] for row in rows])
+    coefficients, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    slope, curvature = coefficients[:2].tolist()
 
-    # Vertices are logarithms: their mean is the geometric mean of sizes.
-    if len(vertices) < 2:
-        return Optimum(math.exp(vertices[0]), None, None)
-    mean, low, high = interval(vertices, confidence)
-    return Optimum(math.exp(mean), math.exp(low), math.exp(high))
+    # A straight line has no vertex; that of a parabola turned the other way is the worst size.
+    if rank < design.shape[1] or (curvature > 0) != (endpoint.better == "lower"):
+        return None
+    vertex = -slope / (2 * curvature)
+    # Beyond the sizes tried the vertex would be extrapolated.
+    span = (math.log(sizes[0]) - middle, math.log(sizes[-1]) - middle)
+    if not span[0] <= vertex <= span[1]:
+        return None
+    df = len(rows) - design.shape[1]
+    low = None
+    high = None
+    if df > 0:
+        residuals = values - design @ coefficients
+        covariance = residuals @ residuals / df * np.linalg.inv(design.T @ design)[:2, :2]
+        quantile = float(stats.t.ppf((1 + confidence) / 2, df))
+        low, high = _vertex_interval((slope, curvature), covariance, quantile, span)
+    return Optimum(
+        math.exp(vertex + middle),
+        None if low is None else math.exp(low + middle),
+        None if high is None else math.exp(high + middle),
+    )
 
 
-def _vertex(sizes: Sequence[int], values: Sequence[float], has_minimum: bool) -> float | None:
-    """Fit a parabola; return the logarithm of the size at its vertex, None where no optimum.
+def _vertex_interval(
+    parabola: tuple[float, float],
+    covariance: NDArray[np.float64],
+    quantile: float,
+    span: tuple[float, float],
+) -> tuple[float | None, float | None]:
+    """Return where a parabola may have its vertex, by inverting a t-test (Fieller's theorem).
+
+    A place v belongs to it where slope + 2 * curvature * v cannot be told from 0.
 
     Args:
-        sizes: parameters of the students without embeddings, ascending.
-        values: value at each size.
-        has_minimum: whether the best value is the lowest.
+        parabola: slope at 0, and curvature.
+        covariance: `[2, 2]`: theirs.
+        quantile: quantile of Student's t.
+        span: smallest and largest place looked at.
+
+    Returns:
+        low, high: ends of the interval; None where it goes on to the end of the span.
     """
-    curvature, slope, _ = np.polyfit(np.log(sizes), values, 2)
-    # A straight line has no vertex; that of a parabola turned the other way is the worst size.
-    if curvature and (curvature > 0) == has_minimum:
-        vertex = -slope / (2 * curvature)
-        # Beyond the sizes tried the vertex would be extrapolated.
-        if math.log(sizes[0]) <= vertex <= math.log(sizes[-1]):
-            return float(vertex)
-    return None
+    slope, curvature = parabola
+    # slope + 2 v curvature is 0 to within the quantile of its error: a quadratic in v below 0.
+    square = 4 * (curvature**2 - quantile**2 * covariance[1, 1])
+    linear = 4 * (slope * curvature - quantile**2 * covariance[0, 1])
+    constant = slope**2 - quantile**2 * covariance[0, 0]
+    # A curvature that cannot be told from 0 leaves the vertex anywhere.
+    if square <= 0:
+        return None, None
+    # The fitted vertex is inside, so that there are two roots.
+    half = math.sqrt(max(linear**2 - 4 * square * constant, 0.0))
+    low = (-linear - half) / (2 * square)
+    high = (-linear + half) / (2 * square)
+    return (low if low > span[0] else None), (high if high < span[1] else None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kdjax.config import Config, EvaluationConfig, plain, to_dict
 from kdjax.evaluation.crossing import crossings
@@ -23,8 +24,9 @@ from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 from kdjax.study.judgement.gaps import Gap, gaps_between
 from kdjax.study.judgement.verdicts import resolution
-from kdjax.sweep.cells import Cell
+from kdjax.sweep.cells import BUDGETS, Cell
 from kdjax.sweep.schema import ArmPair, PairPoint
+from kdjax.sweep.verdict import amounts
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,18 @@ def _swept_gaps(
             number = next(n for n, cell in enumerate(cells) if cell.settings == settings)
             others = {other: value for other, value in settings.items() if other != name}
             for gap in gaps_between(values, last_study, results[number], baseline):
-                last = listed_settings({name: swept[-1]})
-                first = listed_settings({name: swept[0]})
-                swept_gaps.append(_SweptGap(gap, last, first, listed_settings(others)))
+                last = _shown(name, swept[-1])
+                first = _shown(name, swept[0])
+                shown = ", ".join(_shown(other, value) for other, value in others.items())
+                swept_gaps.append(_SweptGap(gap, last, first, shown))
     return swept_gaps
+
+
+def _shown(name: str, value: Any) -> str:
+    """Return a swept setting's value as text: `student.layers 4`, and of a budget its amount."""
+    if name in BUDGETS:
+        return amounts([value], name.removeprefix("budget."))
+    return listed_settings({name: value})
 
 
 def _test(evaluation: EvaluationConfig, pair: _Pair, study: Results, family: Family) -> PairedTest:

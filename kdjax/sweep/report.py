@@ -182,8 +182,14 @@ def _optimum(profile: Profile | None) -> TableCell:
         return "–", ""
     optimum = profile.optimum
     interval = ""
-    if optimum.low is not None and optimum.high is not None:
-        interval = f"[{optimum.low:.3g}, {optimum.high:.3g}]"
+    if optimum.low is not None or optimum.high is not None:
+        low = f"below {profile.points[0].parameters:.3g}"
+        high = f"above {profile.points[-1].parameters:.3g}"
+        if optimum.low is not None:
+            low = f"{optimum.low:.3g}"
+        if optimum.high is not None:
+            high = f"{optimum.high:.3g}"
+        interval = f"[{low}, {high}]"
     return f"{optimum.parameters:.3g}", interval
 
 

@@ -166,7 +166,8 @@ class SizePoint:
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best size of a student, and its interval over seeds; None for a single seed."""
+    """The best size of a student, and its interval; an end is None where it lies beyond the sizes
+    tried, both where nothing is known of it."""
 
     parameters: float
     low: float | None

@@ -18,7 +18,7 @@ from tests.report.page import Page
 from tests.report.results import study
 
 SETTING = Setting(1e-3, 32, 2, 100)
-VERDICTS = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
+VERDICTS = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE", "NOT LEARNT")
 
 
 def failed_task(task: str, failed: int) -> FinetunedTask:
@@ -140,7 +140,7 @@ def test_failed_fine_tunings_are_counted_for_arms_and_references(
     assert sum("6 of 6 failed" in line for line in printed(results, 80)) == 4
 
 
-def test_verdict_is_seen_from_the_arm_and_one_of_four_words(results: Results) -> None:
+def test_verdict_is_seen_from_the_arm_and_one_of_five_words(results: Results) -> None:
     endpoint = next(e for e in results.endpoints if e.name == "fixed.topic")
     words = []
     for a, b, verdict in (
@@ -148,6 +148,7 @@ def test_verdict_is_seen_from_the_arm_and_one_of_four_words(results: Results) ->
         ("scratch", "logit", "BEATS"),
         ("scratch", "logit", "TIES"),
         ("scratch", "logit", "INCONCLUSIVE"),
+        ("scratch", "logit", "NOT LEARNT"),
     ):
         pair = PairVerdict("fixed.topic", a, b, 0.1, 0.05, 0.15, 3, verdict)
         judged = replace(results, verdicts=(pair,))

@@ -51,12 +51,15 @@ def values(
 
 
 def ahead(results: SweepResults, arm: str, budget: float, other: str = "scratch") -> int:
-    """Return 1 (ahead), -1 (behind) or 0, by a paired 95% t interval of the loss and a margin of
-    0.01."""
+    """Return 1 (ahead), -1 (behind) or 0: the loss's sign where the adjusted p-value is at most 5%
+    and the 90% interval does not lie within a margin of 0.01."""
     gap = values(results, other, budget) - values(results, arm, budget)
-    # An arm is undecided where the interval holds 0, and tied where it lies within the margin.
-    half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
-    if abs(gap.mean()) <= half or abs(gap.mean()) + half <= 0.01:
+    half = stats.t.ppf(0.95, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
+    points = verdict.against(results.groups[0], results.endpoints[0], other)[arm].points
+    (point,) = [point for point in points if point.budget == budget]
+    assert point.p_value == pytest.approx(stats.ttest_1samp(gap, 0.0).pvalue)
+    assert point.p_adjusted is not None
+    if point.p_adjusted > 0.05 or abs(gap.mean()) + half <= 0.01:
         return 0
     return int(np.sign(gap.mean()))
 
@@ -216,12 +219,27 @@ def test_table_of_cells_has_mean_deviation_and_counts_of_runs(
         assert row[7:] == [f"{runs[0].epochs:.3f}", "–", "900,000"]
 
 
-def test_page_counts_intervals_and_expected_false_ones(page: Page) -> None:
+def test_page_counts_intervals_and_says_how_they_are_adjusted(page: Page) -> None:
     # 3 pairs on 2 endpoints at 5 budgets, at 95%.
-    assert (
-        "30 were looked at, not adjusted for their number: were no two arms different, about 1.5 "
-        "of them" in page.text
-    )
+    assert "budget by budget; 30 of them, shown unadjusted." in page.text
+    assert "p, adjusted over all comparisons of the sweep, is at most 5%" in page.text
+
+
+def test_gaps_to_the_baseline_arm_change_from_the_smallest_budget_to_the_largest(
+    results: SweepResults, page: Page
+) -> None:
+    # Two arms on two endpoints, between the ends of the only swept setting.
+    assert len(results.gaps) == 4
+    change = results.gaps[0]
+    assert (change.endpoint, change.arm, change.baseline) == ("mlm_loss", "logit", "scratch")
+    low = min(BUDGETS)
+    high = max(BUDGETS)
+    gaps = {b: values(results, "logit", b) - values(results, "scratch", b) for b in (low, high)}
+    assert change.difference == pytest.approx(float(np.mean(gaps[high] - gaps[low])))
+    expected = stats.ttest_1samp(gaps[high] - gaps[low], 0.0)
+    assert change.p_value == pytest.approx(expected.pvalue)
+    said = "1.00e13 FLOPs against 3.00e11 FLOPs: logit gains more over scratch on Held-out MLM loss"
+    assert said in page.text
 
 
 def test_page_of_student_sizes_shows_profiles_with_the_best_size() -> None:

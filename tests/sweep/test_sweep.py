@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -288,19 +289,30 @@ def test_isoflop_optimum_equals_the_vertex_of_a_planted_parabola() -> None:
         )
 
     endpoint = Endpoint("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm", ("scratch",))
-    # In log10 size: (x - 2)^2 + 1 of seed 0 and (x - 2.2)^2 + 1 of seed 1.
+    # In log10 size: (x - 2)^2 + 1 of seed 0 and (x - 2.02)^2 + 1 of seed 1.
     rows = [
         row(10**x, seed, (x - best) ** 2 + 1)
-        for (seed, best), x in itertools.product(((0, 2.0), (1, 2.2)), (1, 2, 3))
+        for (seed, best), x in itertools.product(((0, 2.0), (1, 2.02)), (1, 2, 3))
     ]
     (profile,) = profiles(rows, [endpoint], 0.95)
     assert [point.parameters for point in profile.points] == [10, 100, 1000]
-    assert profile.points[1].mean == pytest.approx((1.0 + 1.04) / 2)
+    assert profile.points[1].mean == pytest.approx((1.0 + 1.0004) / 2)
     assert profile.optimum is not None
-    assert profile.optimum.parameters == pytest.approx(10**2.1)
+    assert profile.optimum.parameters == pytest.approx(10**2.01)
     assert profile.optimum.low is not None
     assert profile.optimum.high is not None
-    assert profile.optimum.low < 10**2.1 < profile.optimum.high
+    # Where |slope + 2 v curvature| is at most t(2) = 4.303 errors, found on a grid of v.
+    interval = np.log10([profile.optimum.low, profile.optimum.high])
+    np.testing.assert_allclose(interval, [1.9795, 2.0407], atol=1e-4)
+    # Seeds that disagree on the slope by far leave the curvature open, and with it both ends.
+    rows = [
+        row(10**x, seed, (x - best) ** 2 + 1)
+        for (seed, best), x in itertools.product(((0, 1.6), (1, 2.6)), (1, 2, 3))
+    ]
+    (open_profile,) = profiles(rows, [endpoint], 0.95)
+    assert open_profile.optimum is not None
+    assert open_profile.optimum.parameters == pytest.approx(10**2.1)
+    assert (open_profile.optimum.low, open_profile.optimum.high) == (None, None)
 
     # A loss that falls over all sizes has its best size beyond them, and one size has no profile.
     (falling,) = profiles([row(10**x, 0, -float(x)) for x in (1, 2, 3)], [endpoint], 0.95)
