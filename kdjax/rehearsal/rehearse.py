@@ -106,7 +106,9 @@ def rehearse(
     watched = [study]
     if smaller.train.checkpoint.directory:
         watched.append(Path(smaller.train.checkpoint.directory))
-    was_killed = commands.kill_at_checkpoint(watched, "train", recipe, "--out", study, *chosen, *saved)
+    was_killed = commands.kill_at_checkpoint(
+        watched, "train", recipe, "--out", study, *chosen, *saved
+    )
     reporter.stage(f"rehearsal: going on with it, and {counted(_runs(smaller), 'run')} in all")
     commands.run("compare", recipe, "--out", study, *saved)
     reporter.stage("rehearsal: auditing")
