@@ -117,7 +117,9 @@ def _teacher_budgets(config: Config) -> TeacherConfig:
         batch_shape = batch_shape_of(config, teacher.head.batch_size)
         step = price(head_phase(architecture, teacher.head), batch_shape).total
         teacher = replace(teacher, head=replace(teacher.head, budget=float(4 * step)))
-    if teacher.training_flops:
+    # A stand-in has no card that says what its training cost.
+    is_charged = "teacher_training" in CASES[config.budget.teacher]
+    if teacher.training_flops or (is_charged and teacher.source):
         # As large beside a step as that of a small model: a few of them.
         batch_shape = batch_shape_of(config)
         step = pretraining_price(architecture, teacher.train, batch_shape).total
