@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from kdjax.arms.charges import upfront_charges
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
@@ -42,14 +43,35 @@ def with_budgets(config: Config, train_sequences: int, recipe: BudgetConfig) -> 
     if recipe.kind == "hours":
         return replace(config, budget=replace(recipe, hours=SECONDS / 3600))
     needed = max(_needed(config, arms, arm, train_sequences) for arm in arms.values())
-    return replace(config, budget=_amount(recipe, float(needed)))
+    amount = float(needed)
+    config = _with_warmup(config, amount / getattr(recipe, recipe.kind))
+    return replace(config, budget=_amount(recipe, amount))
+
+
+def _with_warmup(config: Config, ratio: float) -> Config:
+    """Scale the budget that the warm-up is a share of, where the recipe names one.
+
+    Args:
+        config: scaled recipe.
+        ratio: its budget over the recipe's.
+    """
+    optimizer = config.train.optimizer
+    optimizer = replace(optimizer, warmup_budget=ratio * optimizer.warmup_budget)
+    arms = {}
+    for name, arm in config.arms.items():
+        settings = dict(arm.optimizer)
+        if "warmup_budget" in settings:
+            settings["warmup_budget"] = ratio * settings["warmup_budget"]
+        arms[name] = replace(arm, optimizer=settings)
+    return replace(config, arms=arms, train=replace(config.train, optimizer=optimizer))
 
 
 def _amount(recipe: BudgetConfig, amount: float) -> BudgetConfig:
     """Return the recipe's budget with another amount of the same kind."""
     if recipe.kind == "hours":
         return recipe
-    return replace(recipe, **{recipe.kind: amount})
+    setting: dict[str, Any] = {recipe.kind: amount}
+    return replace(recipe, **setting)
 
 
 def _needed(config: Config, arms: dict[str, Arm], arm: Arm, train_sequences: int) -> int:
@@ -95,7 +117,9 @@ def _teacher_budgets(config: Config) -> TeacherConfig:
         batch_shape = batch_shape_of(config, teacher.head.batch_size)
         step = price(head_phase(architecture, teacher.head), batch_shape).total
         teacher = replace(teacher, head=replace(teacher.head, budget=float(4 * step)))
-    if teacher.training_flops:
+    # A stand-in has no card that says what its training cost.
+    is_charged = "teacher_training" in CASES[config.budget.teacher]
+    if teacher.training_flops or (is_charged and teacher.source):
         # As large beside a step as that of a small model: a few of them.
         batch_shape = batch_shape_of(config)
         step = pretraining_price(architecture, teacher.train, batch_shape).total

@@ -59,17 +59,22 @@ def write_inputs(config: Config, directory: Path) -> Inputs:
         backup=directory / "backup" if config.train.checkpoint.directory else None,
     )
     # A tokenizer that the recipe does not train comes from the teacher's directory, or a file.
-    teacher = None
-    tokenizer = None
+    named_tokenizer = None
+    beside_teacher = None
     if not isinstance(config.data.tokenizer, TokenizerConfig):
-        tokenizer = _tokenizer(config, inputs, directory / "tokenizer.json")
-    if config.teacher.source or not config.teacher.train.budget:
+        path = _tokenizer(config, inputs, directory / "tokenizer.json", config.student.family)
+        beside_teacher = path
+        if config.data.tokenizer or not config.teacher.source:
+            named_tokenizer = path
+    if config.data.teacher_tokenizer:
+        path = directory / "teacher-tokenizer.json"
+        family = config.teacher.architecture.family
+        beside_teacher = _tokenizer(config, inputs, path, family)
+    teacher = None
+    if not config.teacher.train.budget:
         teacher = directory / "teacher"
-        _write_teacher(config, replace(inputs, teacher=teacher), tokenizer)
-    is_named = isinstance(config.data.tokenizer, str) and bool(config.data.tokenizer)
-    return replace(
-        inputs, teacher=teacher, tokenizer=tokenizer if is_named or teacher is None else None
-    )
+        _write_teacher(config, replace(inputs, teacher=teacher), beside_teacher)
+    return replace(inputs, teacher=teacher, tokenizer=named_tokenizer)
 
 
 def _write_text(path: Path, count: int, seed: int) -> Path:
@@ -81,11 +86,24 @@ def _write_text(path: Path, count: int, seed: int) -> Path:
     return path
 
 
-def _tokenizer(config: Config, inputs: Inputs, path: Path) -> Path:
-    """Train a tokenizer of the kind that the student's family has, and write its file."""
-    kind = TOKENIZERS.get(config.student.family, "wordpiece")
-    settings = TokenizerConfig(kind, VOCABULARY)
-    data = replace(config.data, files=str(inputs.text), text_field="text", tokenizer=settings)
+def _tokenizer(config: Config, inputs: Inputs, path: Path, family: str) -> Path:
+    """Train a tokenizer of the kind that a family's models have, and write its file.
+
+    Args:
+        config: the recipe as it is.
+        inputs: what is read in place of its text.
+        path: the tokenizer's file.
+        family: the family's name.
+    """
+    settings = TokenizerConfig(TOKENIZERS.get(family, "wordpiece"), VOCABULARY)
+    data = replace(
+        config.data,
+        files=str(inputs.text),
+        text_field="text",
+        tokenizer=settings,
+        teacher_tokenizer="",
+        teacher_seq_len=0,
+    )
     write_text(path, tokenizer_training.train_on_corpus(data).json)
     return path
 

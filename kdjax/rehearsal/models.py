@@ -77,14 +77,14 @@ class SmallerModels:
         if len({each.head_width for each in self._models}) == 1:
             return self.width(model.width) // HEAD_WIDTH
         counts = sorted({each.heads for each in self._models})
-        return 2 ** (1 + counts.index(model.heads))
+        return 2 << counts.index(model.heads)
 
     def relation_heads(self, before: int) -> int:
         """Return the relation heads that stand for so many: as many as attention heads where they
         were, else a power of two, which divides every width."""
         if before == self.student.heads:
             return self.heads(self.student)
-        return 2 ** int(math.log2(min(before, HEAD_WIDTH)))
+        return 1 << int(math.log2(min(before, HEAD_WIDTH)))
 
     def sizes(self, model: ModelConfig) -> dict[str, Any]:
         """Return the settings of the smaller model in place of a model's, by name."""

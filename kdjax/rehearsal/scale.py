@@ -44,6 +44,8 @@ BATCH = 8
 """Sequences of a step, where the devices and turns that share them are no more."""
 SEEDS = 2
 """The most seeds, of students and of teachers."""
+WORDS = 100
+"""Words at which a student is kept, where the recipe keeps some."""
 HELD_OUT = 16
 """Held-out sequences that losses are measured on."""
 _SIZES = ("size", "layers", "width", "heads", "ffn")
@@ -87,6 +89,9 @@ def scaled(config: Config, inputs: Inputs) -> Config:
     """
     models = smaller_models(config)
     train = _train(config.train)
+    keep_at_words = (WORDS,) if train.checkpoint.keep_at_words else ()
+    backup = str(inputs.backup) if inputs.backup else ""
+    checkpoint = replace(train.checkpoint, directory=backup, keep_at_words=keep_at_words)
     return replace(
         config,
         data=_data(config.data, inputs, train.batch_size),
@@ -94,12 +99,7 @@ def scaled(config: Config, inputs: Inputs) -> Config:
         teacher=_teacher(config, inputs, models),
         arms={name: _arm(config, name, arm, models) for name, arm in config.arms.items()},
         cache=_cache(config),
-        train=replace(
-            train,
-            checkpoint=replace(
-                train.checkpoint, directory=str(inputs.backup) if inputs.backup else ""
-            ),
-        ),
+        train=replace(train, checkpoint=checkpoint),
         seeds=config.seeds[:SEEDS],
         evaluation=_evaluation(config.evaluation, inputs, train.batch_size),
         # What belongs to other commands than `compare`, and trials that these settings are not of
@@ -145,6 +145,10 @@ def _data(config: DataConfig, inputs: Inputs, batch_size: int) -> DataConfig:
         tokenizer = replace(config.tokenizer, size=size, alphabet=0)
     elif inputs.tokenizer is not None:
         tokenizer = str(inputs.tokenizer)
+    # The teacher's own tokens are those of the tokenizer beside its weights.
+    teacher_tokenizer = ""
+    if config.teacher_tokenizer:
+        teacher_tokenizer = str(inputs.teacher)
     unique_tokens = 0.0
     if config.regime == "limited":
         # Two batches, so that every run repeats them.
@@ -154,6 +158,8 @@ def _data(config: DataConfig, inputs: Inputs, batch_size: int) -> DataConfig:
         files=str(inputs.text),
         text_field="text",
         tokenizer=tokenizer,
+        teacher_tokenizer=teacher_tokenizer,
+        teacher_seq_len=min(config.teacher_seq_len, LENGTH),
         seq_len=seq_len,
         max_predictions=0,
         mask_copies=min(config.mask_copies, 3),

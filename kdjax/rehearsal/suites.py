@@ -63,7 +63,7 @@ def rows_of(
         texts = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in task.columns]
         if task.classes:
             label = float(number % len(task.classes))
-            word = words[int(label) * WORDS_A_CLASS + rng.integers(WORDS_A_CLASS)]
+            word = words[int(label) * WORDS_A_CLASS + int(rng.integers(WORDS_A_CLASS))]
         else:
             label = float(rng.integers(0, 26)) / 5
             word = words[int(label * 5)]
