@@ -201,7 +201,7 @@ def test_program_of_the_readme_calls_functions_as_they_are() -> None:
 def test_example_of_statistics_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = blocks(ROOT / "docs" / "statistics.md", "python")
     exec(block, {})
-    expected = re.findall(r"^print\(.*\)   # (.*)$", block, re.MULTILINE)
+    expected = re.findall(r"^print\(.*\)\s+# (.*)$", block, re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == expected
 
 
