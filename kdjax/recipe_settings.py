@@ -65,7 +65,7 @@ class Setting:
 
 @functools.cache
 def settings() -> tuple[Setting, ...]:
-    """Return all settings, in the order of the dataclasses."""
+    """Return the settings, in the order of the dataclasses."""
     return tuple(_below(Config, Config(), ""))
 
 
@@ -187,7 +187,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 
 
 def _meanings(cls: Any) -> dict[str, str]:
-    """Return what each setting of a dataclass means, by its docstrings and those of its bases."""
+    """Return the help text of each setting of a dataclass, by its docstrings and its bases'."""
     meanings = {}
     for base in reversed(cls.__mro__[:-1]):
         for param in docstring_parser.parse_from_object(base).params:

@@ -178,7 +178,7 @@ class Ledger:
 
     @property
     def training_used(self) -> float:
-        """Compute how much of `training_amount` is used up, in the budget's unit."""
+        """Compute the part of `training_amount` that is used up, in the budget's unit."""
         return self.used - self._probe
 
     @property

@@ -32,7 +32,7 @@ class SharedSteps:
 
     @staticmethod
     def from_ledger(study: str, ledger: Ledger, trunk_sha256: str) -> SharedSteps:
-        """Return what a ledger has at the end of a trunk.
+        """Return the account of a ledger at the end of a trunk.
 
         Args:
             study: name of the study whose run it is.

@@ -85,7 +85,7 @@ class ScoreTable:
     remarks: list[str] = field(default_factory=list)
 
     def cells(self, number: int | None = None) -> list[ScoreCell]:
-        """Return all cells, or those of the column with this number."""
+        """Return the cells of all columns, or of the column with this number."""
         cells: list[ScoreCell] = []
         for rows in (self.arms, self.references, self.levels):
             for row in rows.values():
@@ -326,8 +326,7 @@ def _shuffled_cells(rows: Sequence[ShuffledRow]) -> dict[str, ScoreCell]:
 
 
 def _gap_cells(results: Results, endpoint: MeasuredEndpoint) -> dict[str, ScoreCell]:
-    """Return how far each model's loss has come from the unigram loss to that of both
-    neighbours."""
+    """Return each model's share of the way from the unigram loss to that of both neighbours."""
     losses = results.corpus.ngram_losses
     assert losses is not None  # the caller has checked
     means: dict[str, float] = {}

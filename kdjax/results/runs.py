@@ -271,7 +271,7 @@ class EndedRun(Protocol):
 
     @property
     def diverged(self) -> Divergence | None:
-        """Return how it diverged; None: it did not."""
+        """Return the step and the reason of its divergence; None: it did not diverge."""
 
 
 def diverged_arms(runs: Iterable[EndedRun]) -> set[str]:

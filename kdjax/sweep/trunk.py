@@ -79,7 +79,7 @@ def group_settings(cell: Cell) -> dict[str, Any]:
 
 
 def paid_and_alone(rows: Iterable[SweepRow]) -> TrunkCost | None:
-    """Return what a sweep's runs have cost; None where none shares a trunk with another."""
+    """Return the cost of a sweep's runs, as paid and were each alone; None: none shares a trunk."""
     runs = list(rows)
     if all(row.shared is None for row in runs):
         return None
@@ -89,7 +89,7 @@ def paid_and_alone(rows: Iterable[SweepRow]) -> TrunkCost | None:
 
 
 def trunk_cost(config: Config) -> TrunkCost | None:
-    """Compute what a sweep with a shared trunk costs, from prices alone.
+    """Compute the cost of a sweep with a shared trunk, from prices alone.
 
     Args:
         config: recipe of the sweep.

@@ -192,7 +192,7 @@ def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:
 
 
 def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
-    """Return where means cross, as text; unless `every`, only crossings with both ends closed."""
+    """Return the crossings of means as text; unless `every`, only those with both ends closed."""
     # An open end of a crossing lies beyond the budgets looked at.
     ends = (pair.points[0].budget, pair.points[-1].budget)
     texts = []

@@ -25,7 +25,7 @@ class Stream(Protocol):
 
     @property
     def sequences(self) -> int:
-        """Return how many sequences there are before they repeat."""
+        """Return the number of sequences before they repeat."""
 
     def iterate(self, seen: int, rows: Any = ...) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
         """Yield the batches that follow on `seen` sequences, without end, with the number seen."""

@@ -219,7 +219,8 @@ def accumulate_gradients(
     batch: Batch,
     dropout_seeds: Key,
 ) -> Any:
-    """Compute what `grad_fn` gives for a batch from its parts, one after another, to save memory.
+    """Compute the result of `grad_fn` for a batch from its parts, one after another, to save
+    memory.
 
     Each term's value in a part counts by what it is a mean over there (`Objective.normalizers`), so
     the result is that of the whole batch, whatever the parts hold, dropout included. Part i takes

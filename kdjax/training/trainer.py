@@ -124,7 +124,8 @@ class Trainer(TrainingLoop):
         return self.ledger.steps
 
     def sequences_seen(self, phase_number: int) -> int:
-        """Return how many sequences the run has seen, when the phase begins or goes on."""
+        """Return the number of sequences the run has seen, when the phase begins or goes on."""
+        # All phases have sequences of one length, padding included.
         batch_shape = self.spec.compiled_phases[phase_number].program.batch_shape
         return self.ledger.padded_tokens // batch_shape.seq_len
 

@@ -38,7 +38,7 @@ class StackedStream:
 
     @property
     def sequences(self) -> int:
-        """Return how many sequences there are before they repeat."""
+        """Return the number of sequences before they repeat."""
         return self.streams[0].sequences
 
     def iterate(

@@ -57,7 +57,7 @@ class RemoteFile:
 
     @property
     def suffixes(self) -> list[str]:
-        """Return all suffixes of its name."""
+        """Return the suffixes of its name."""
         return PurePosixPath(self.name).suffixes
 
     def open(self, mode: str = "rb", buffering: int = io.DEFAULT_BUFFER_SIZE) -> BinaryIO:

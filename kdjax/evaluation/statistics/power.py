@@ -42,7 +42,7 @@ def smallest_detectable(spread: float, n: int, level: float, target: float = POW
 
 
 def seeds_needed(effect: float, spread: float, level: float, target: float = POWER) -> int | None:
-    """Compute how many seeds a two-sided paired t-test takes to find an effect with a given power.
+    """Compute the seeds that a two-sided paired t-test takes to find an effect with a given power.
 
     Args:
         effect: true mean of the paired differences.

@@ -47,7 +47,7 @@ BERT = StoredClass(
     naming=Naming(
         "bert.", LAYER, ("cls.predictions.",), {**ENCODER, **POST_NORM, **HEAD}, COPIES, NOT_READ
     ),
-    facts={**PLAIN, "norm": "post", "positions": "learned", "embedding_norm": True},
-    least={"type_vocab_size": 1},
-    only={"position_embedding_type": "absolute", **NO_DECODER},
+    fixed_settings={**PLAIN, "norm": "post", "positions": "learned", "embedding_norm": True},
+    minimum={"type_vocab_size": 1},
+    required_values={"position_embedding_type": "absolute", **NO_DECODER},
 )

@@ -34,7 +34,7 @@ DISTILBERT = StoredClass(
         },
         copies={"vocab_projector.weight": "embeddings.word_embeddings.weight"},
     ),
-    facts=FAMILIES["distilbert"].fixed_settings,
+    fixed_settings=FAMILIES["distilbert"].fixed_settings,
     sizes={
         "layers": "n_layers",
         "width": "dim",
@@ -46,9 +46,9 @@ DISTILBERT = StoredClass(
         "attention_dropout": "attention_dropout",
         "pad_token_id": "pad_token_id",
     },
-    unsaid={**BERT_SIZES, "layers": 6},
+    config_json_defaults={**BERT_SIZES, "layers": 6},
     # Sinusoidal positions are a table as well, which the file holds.
-    only={},
+    required_values={},
     act="activation",
     has_pooler=False,
 )

@@ -77,7 +77,7 @@ ESM = StoredClass(
         COPIES,
         r"pooler\.|contact_head\.|(encoder\.layer\.\d+\.attention\.self\.)?rotary_embeddings\.",
     ),
-    facts={
+    fixed_settings={
         **PLAIN,
         "norm": "pre",
         "positions": "rotary",
@@ -86,8 +86,8 @@ ESM = StoredClass(
         "gelu": "exact",
     },
     sizes={ours: theirs for ours, theirs in SIZES.items() if ours != "type_vocab_size"},
-    unsaid={**BERT_SIZES, "max_positions": 1026, "pad_token_id": 1},
-    only={"token_dropout": False, "rope_theta": 10000.0, **NO_DECODER},
+    config_json_defaults={**BERT_SIZES, "max_positions": 1026, "pad_token_id": 1},
+    required_values={"token_dropout": False, "rope_theta": 10000.0, **NO_DECODER},
     act=None,
     read=_read,
     write=_write,

@@ -26,9 +26,9 @@ MEGATRON_BERT = StoredClass(
         COPIES,
         NOT_READ,
     ),
-    facts={**BERT.facts, "norm": "pre", "embedding_norm": False},
-    least=BERT.least,
-    unsaid={
+    fixed_settings={**BERT.fixed_settings, "norm": "pre", "embedding_norm": False},
+    minimum=BERT.minimum,
+    config_json_defaults={
         **BERT_SIZES,
         "layers": 24,
         "width": 1024,
@@ -36,5 +36,5 @@ MEGATRON_BERT = StoredClass(
         "ffn": 4096,
         "vocab_size": 29056,
     },
-    only=BERT.only,
+    required_values=BERT.required_values,
 )

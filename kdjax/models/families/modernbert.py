@@ -191,7 +191,7 @@ MODERNBERT = StoredClass(
         copies={"decoder.weight": "embeddings.tok_embeddings.weight"},
         shared_head=("head.",),
     ),
-    facts=FAMILIES["modernbert"].fixed_settings,
+    fixed_settings=FAMILIES["modernbert"].fixed_settings,
     sizes={
         "layers": "num_hidden_layers",
         "width": "hidden_size",
@@ -204,7 +204,7 @@ MODERNBERT = StoredClass(
         "norm_eps": "norm_eps",
         "pad_token_id": "pad_token_id",
     },
-    unsaid={
+    config_json_defaults={
         "layers": 22,
         "width": 768,
         "heads": 12,
@@ -216,7 +216,7 @@ MODERNBERT = StoredClass(
         "norm_eps": 1e-5,
         "pad_token_id": 50283,
     },
-    only={"decoder_bias": True},
+    required_values={"decoder_bias": True},
     act="hidden_activation",
     read=_read,
     write=_write,

@@ -24,7 +24,7 @@ COPIES = {
     "lm_head.decoder.weight": "embeddings.word_embeddings.weight",
 }
 """What some files hold under a second name, by it."""
-UNSAID = {**BERT_SIZES, "vocab_size": 50265, "pad_token_id": 1}
+DEFAULTS = {**BERT_SIZES, "vocab_size": 50265, "pad_token_id": 1}
 """transformers' defaults."""
 
 ROBERTA = StoredClass(
@@ -33,11 +33,15 @@ ROBERTA = StoredClass(
     without_head="RobertaModel",
     families=("roberta",),
     naming=Naming("roberta.", LAYER, ("lm_head.",), {**ENCODER, **POST_NORM, **HEAD}, COPIES),
-    facts=FAMILIES["roberta"].fixed_settings,
-    least=FAMILIES["roberta"].minimum,
-    unsaid=UNSAID,
-    only={"position_embedding_type": "absolute", **NO_DECODER},
+    fixed_settings=FAMILIES["roberta"].fixed_settings,
+    minimum=FAMILIES["roberta"].minimum,
+    config_json_defaults=DEFAULTS,
+    required_values={"position_embedding_type": "absolute", **NO_DECODER},
     offset_positions=True,
 )
-XLM_ROBERTA = ROBERTA.of_type("xlm-roberta", "XLMRoberta", unsaid={**UNSAID, "vocab_size": 30522})
-CAMEMBERT = ROBERTA.of_type("camembert", "Camembert", unsaid={**UNSAID, "vocab_size": 30522})
+XLM_ROBERTA = ROBERTA.of_type(
+    "xlm-roberta", "XLMRoberta", config_json_defaults={**DEFAULTS, "vocab_size": 30522}
+)
+CAMEMBERT = ROBERTA.of_type(
+    "camembert", "Camembert", config_json_defaults={**DEFAULTS, "vocab_size": 30522}
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdjax.models.families.bert import ENCODER, LAYER
 from kdjax.models.families.naming import Naming
-from kdjax.models.families.roberta import COPIES, HEAD, ROBERTA, UNSAID
+from kdjax.models.families.roberta import COPIES, DEFAULTS, HEAD, ROBERTA
 from kdjax.models.families.stored_class import StoredClass
 
 ROBERTA_PRELAYERNORM = StoredClass(
@@ -25,9 +25,9 @@ ROBERTA_PRELAYERNORM = StoredClass(
         },
         COPIES,
     ),
-    facts={**ROBERTA.facts, "norm": "pre"},
-    least=ROBERTA.least,
-    unsaid=UNSAID,
-    only=ROBERTA.only,
+    fixed_settings={**ROBERTA.fixed_settings, "norm": "pre"},
+    minimum=ROBERTA.minimum,
+    config_json_defaults=DEFAULTS,
+    required_values=ROBERTA.required_values,
     offset_positions=True,
 )

@@ -76,11 +76,11 @@ class StoredClass:
         families: values of `ModelConfig.family` whose models it stores; the first is that of what
             is read.
         naming: names of its tensors.
-        facts: `ModelConfig`'s settings that the class has, all the same for every model of it.
-        least: settings -> the least that the class can have.
+        fixed_settings: `ModelConfig`'s settings that all models of the class have.
+        minimum: settings -> the least that the class can have.
         sizes: `ModelConfig`'s settings -> their names in config.json.
-        unsaid: setting in `sizes` -> what holds where config.json does not say.
-        only: settings of config.json that this package knows one value of.
+        config_json_defaults: setting in `sizes` -> what holds where config.json does not say.
+        required_values: settings of config.json that this package knows one value of.
         act: name of the activation in config.json; None: there is none.
         read: reads what else config.json says, as settings of `ModelConfig`.
         write: writes what else config.json says.
@@ -97,11 +97,11 @@ class StoredClass:
     without_head: str
     families: tuple[Any, ...]
     naming: Naming
-    facts: Mapping[str, Any]
-    least: Mapping[str, int] = field(default_factory=dict)
+    fixed_settings: Mapping[str, Any]
+    minimum: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, str] = field(default_factory=lambda: SIZES)
-    unsaid: Mapping[str, int | float] = field(default_factory=lambda: BERT_SIZES)
-    only: Mapping[str, Any] = field(default_factory=lambda: NO_DECODER)
+    config_json_defaults: Mapping[str, int | float] = field(default_factory=lambda: BERT_SIZES)
+    required_values: Mapping[str, Any] = field(default_factory=lambda: NO_DECODER)
     act: str | None = "hidden_act"
     read: Callable[[Mapping[str, Any], object], Settings] = _nothing
     write: Callable[[ModelConfig], Settings] = _nothing
@@ -113,12 +113,12 @@ class StoredClass:
     def differences(self, config: ModelConfig) -> dict[str, str]:
         """Return the settings that the class cannot have -> what it would have, in words."""
         differences = {}
-        for name, expected in self.facts.items():
+        for name, expected in self.fixed_settings.items():
             if getattr(config, name) != expected:
                 differences[name] = repr(expected)
-        for name, least in self.least.items():
-            if getattr(config, name) < least:
-                differences[name] = f"at least {least}"
+        for name, minimum in self.minimum.items():
+            if getattr(config, name) < minimum:
+                differences[name] = f"at least {minimum}"
         return differences
 
     def rows_before_positions(self, config: ModelConfig) -> int:
@@ -157,9 +157,9 @@ class StoredClass:
                 computes.
         """
         # What would have to be computed in another way
-        for name, only in self.only.items():
-            if raw.get(name, only) != only:
-                raise InputError(f"{where}: {name} is {raw[name]!r:.80}, expected {only!r}")
+        for name, required in self.required_values.items():
+            if raw.get(name, required) != required:
+                raise InputError(f"{where}: {name} is {raw[name]!r:.80}, expected {required!r}")
         act = "gelu" if self.act is None else raw.get(self.act, "gelu")
         if not isinstance(act, str) or act not in GELUS:
             raise InputError(f"{where}: {self.act} is {act!r:.80}{nearest(str(act), GELUS)}")
@@ -168,12 +168,12 @@ class StoredClass:
         family = self.families[0]
         settings: Settings = {**FAMILIES[family].defaults, "family": family, "gelu": GELUS[act]}
         for ours, theirs in self.sizes.items():
-            unsaid = self.unsaid[ours]
-            value = raw.get(theirs, unsaid)
+            default = self.config_json_defaults[ours]
+            value = raw.get(theirs, default)
             if ours == "pad_token_id":
                 settings[ours] = self._padding_token(value, where)
             else:
-                settings[ours] = check_config_number(value, unsaid, f"{where}: {theirs}")
+                settings[ours] = check_config_number(value, default, f"{where}: {theirs}")
         width = settings["width"]
         embedding_width = raw.get("embedding_size") or width
         if embedding_width != width:
@@ -181,9 +181,9 @@ class StoredClass:
                 f"{where}: embedding_size is {embedding_width!r:.80}, expected the hidden_size, "
                 f"{width}"
             )
-        if self.facts.get("gelu", settings["gelu"]) != settings["gelu"]:
+        if self.fixed_settings.get("gelu", settings["gelu"]) != settings["gelu"]:
             raise InputError(f"{where}: {self.act} is {act!r}, expected 'gelu'")
-        settings |= {**self.facts, **self.read(raw, where)}
+        settings |= {**self.fixed_settings, **self.read(raw, where)}
         return self._config(settings, where)
 
     def _padding_token(self, value: Any, where: object) -> int:
@@ -194,7 +194,7 @@ class StoredClass:
         """
         # A model may have none, where nothing is counted from it.
         if value is None and not self.offset_positions:
-            return int(self.unsaid["pad_token_id"])
+            return int(self.config_json_defaults["pad_token_id"])
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{where}: pad_token_id is {value!r:.80}, expected an id, at least 0")
         return value

@@ -53,7 +53,7 @@ class RecordedRun:
 
     @property
     def finetuning(self) -> FinetuneConfig:
-        """Return how the run's student was fine-tuned."""
+        """Return the settings by which the run's student was fine-tuned."""
         return finetuning_of(self.config, self.arm)
 
     def params(self) -> dict[str, Any]:

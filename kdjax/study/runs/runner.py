@@ -244,8 +244,8 @@ class StudyRunner:
         )
 
     def _finetuning_records(self, run: StudyRun) -> FinetuningRecords:
-        """Return where a run's fine-tuning is kept: in its directory, finished trials in its backup
-        too."""
+        """Return the places of a run's fine-tuning: its directory, and its backup for finished
+        trials."""
         run.backup.download_records(FINETUNING)
         return FinetuningRecords(
             directory=run.directory / FINETUNING,

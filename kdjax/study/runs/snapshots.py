@@ -84,7 +84,7 @@ def kept_snapshots(run_dir: Path) -> dict[str, Snapshot]:
 def run_snapshots(
     config: Config, manifest: Manifest, run_dir: Path, backup: RunBackup
 ) -> Snapshots | None:
-    """Return where a run's student is kept, and how; None where it is kept at its end alone.
+    """Return the snapshots that a run's student is kept at; None: it is kept at its end alone.
 
     Args:
         config: recipe of the run.

@@ -112,7 +112,7 @@ class RunRecords:
             ) from None
 
     def shared(self) -> SharedSteps | None:
-        """Return what the run shares with the one whose trunk it went on from; None: nothing."""
+        """Return the steps shared with the run whose trunk it went on from; None: no steps."""
         for entry in self._journal.entries:
             if entry["event"] == "branch":
                 return from_plain(SharedSteps, entry["shared"], f"{self._directory}:")

@@ -131,7 +131,7 @@ class CachedTeacher(TeacherSource):
         return (*stored, *word_fields(length)) if self.own_seq_len else stored
 
     def stored_fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """Return what is stored of a sequence.
+        """Return the fields that are stored of a sequence.
 
         Args:
             length: tokens of the student's sequence.
@@ -257,7 +257,7 @@ _TOKEN_FIELDS = ("tokens", "segments", "positions", "words")
 
 
 def word_fields(length: int) -> tuple[Field, ...]:
-    """Return what a batch says of aligned words, a sequence at a time.
+    """Return the fields of a batch that say aligned words, for a sequence.
 
     Args:
         length: tokens of the student's sequence.
