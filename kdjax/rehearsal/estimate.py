@@ -217,12 +217,13 @@ def _estimate(
 
 def _mean_utilisation(rows: Mapping[str, Any]) -> float | None:
     """Return the share of the peak over all arms, each with the same FLOPs; None: not known."""
-    inverses = []
+    inverses: list[float] = []
     for phases in rows["arms"].values():
         shares = [(phase["estimated"] or {}).get("utilisation") for phase in phases]
-        if None in shares:
+        known = [float(share) for share in shares if share is not None]
+        if len(known) < len(shares):
             return None
-        inverses.append(sum(1 / share for share in shares) / len(shares))
+        inverses.append(sum(1 / share for share in known) / len(known))
     return len(inverses) / sum(inverses)
 
 

@@ -136,8 +136,9 @@ def _own_tasks(config: Config, directory: Path) -> Iterator[tuple[str, TaskConfi
             path = directory / f"{name}.jsonl"
             suites.write(path, suites.json_lines(_task_rows(task, ROWS, number)))
             # Shares so large that every split has rows.
-            shares = {"dev": max(float(task.dev), 0.1), "test": max(float(task.test), 0.1)}
-            yield name, replace(task, file=str(path), **shares)
+            dev = max(float(task.dev), 0.1)
+            test = max(float(task.test), 0.1)
+            yield name, replace(task, file=str(path), dev=dev, test=test)
             continue
         files = {}
         for split, count in (("train", ROWS), ("dev", ROWS // 4), ("test", ROWS // 4)):
