@@ -23,6 +23,7 @@ from kdjax.training.loop import TrainingLoop
 from kdjax.training.milestones import Milestones
 from kdjax.training.outcome import Outcome
 from kdjax.training.profile import Profiler
+from kdjax.training.program import Program
 from kdjax.training.records.run_records import RunRecords
 from kdjax.training.records.step_metrics import PendingStep
 from kdjax.training.run_spec import RestoredRun
@@ -91,18 +92,8 @@ class Trainer(TrainingLoop):
             self._saver = CheckpointRetry(restored.storage, spec.directory, patience, spec.warn)
             self._saver.resume(self.steps)
 
-            # Phases may share a program, which is compiled once.
-            for program in dict.fromkeys(programs):
-                stopwatch.add("compile", program.compile_seconds / self._lanes)
-            self.read_stopwatch()
-            if self.ledger.used > spec.budget.amount and not self.steps:
-                raise InputError(
-                    f"{spec.directory}: budget.hours is {spec.budget.amount:g}, expected more than "
-                    f"the {self.ledger.used:.3g} hours that compiling took, as budget.clock counts "
-                    "it"
-                )
-
             # Speed is measured from here on.
+            self._charge_compiling(programs)
             self._reporter = StepReporter(
                 spec, self._records.log, self.ledger, stopwatch, stopwatches
             )
@@ -111,6 +102,23 @@ class Trainer(TrainingLoop):
             self._profiler = Profiler(profile_dir, profiled_steps, self.steps, spec.warn)
             open_files.callback(lambda: self._profiler.close(self.steps))
             self._open_files = open_files.pop_all()
+
+    def _charge_compiling(self, programs: Sequence[Program]) -> None:
+        """Put the seconds that compiling took on the ledger.
+
+        Raises:
+            InputError: they are all of the budget's hours.
+        """
+        # Phases may share a program, which is compiled once.
+        for program in dict.fromkeys(programs):
+            self.stopwatch.add("compile", program.compile_seconds / self._lanes)
+        self.read_stopwatch()
+        budget = self.spec.budget
+        if self.ledger.used > budget.amount and not self.steps:
+            raise InputError(
+                f"{self.spec.directory}: budget.hours is {budget.amount:g}, expected more than the "
+                f"{self.ledger.used:.3g} hours that compiling took, as budget.clock counts it"
+            )
 
     def __enter__(self) -> Trainer:
         return self
