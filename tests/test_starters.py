@@ -30,7 +30,7 @@ def test_each_recipe_and_each_program_can_be_started_from() -> None:
     assert by_name.keys() == expected
     # Each says first what it is, in a sentence or two.
     for starter in by_name.values():
-        assert 20 < len(starter.summary) < 220, starter.name
+        assert 20 < len(starter.summary) < 250, starter.name
         assert starter.summary[-1] in ".:;", starter.name
 
 

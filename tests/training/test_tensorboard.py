@@ -139,3 +139,20 @@ def test_events_are_written_while_the_wall_clock_jumps(
         log.write(step, {"flops": 1, "loss": float(step)})
     log.close()
     assert points(read(tmp_path), "loss") == [(step, step) for step in range(1, 5)]
+
+
+def test_endpoints_join_the_run_once_however_often_they_are_written(tmp_path: Path) -> None:
+    directory = tmp_path / "tensorboard"
+    sink = tensorboard.TensorBoard(directory, [], About("study", "minilm", 3, {}))
+    sink.write(10, {"loss": 2.0})
+    sink.close()
+    tensorboard.write_endpoints(directory, 10, {"mlm_probe": 4.5, "probe.topic": 0.25})
+    tensorboard.write_endpoints(directory, 10, {"mlm_probe": 4.0, "probe.topic": 0.5})
+    events = read(tmp_path)
+    assert points(events, "endpoint/mlm_probe") == [(10, 4.0)]
+    assert points(events, "endpoint/probe.topic") == [(10, 0.5)]
+    # The table has arm and seed beside them.
+    assert SESSION_START_INFO_TAG in events.summary_metadata
+    # A run that goes on is measured anew.
+    tensorboard.TensorBoard(directory, [(10, {"loss": 2.0})]).close()
+    assert "endpoint/mlm_probe" not in read(tmp_path).Tags()["scalars"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -20,11 +21,16 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from kdjax.storage.files import write_bytes
 from kdjax.training.records.sinks import About, MetricsRecord, is_evaluation
 
 BY_BUDGET = "by_budget"
 """Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any
 price compare."""
+ENDPOINTS = "endpoint"
+"""Begins the tags of what a run's student was measured to, once its budget was spent."""
+_ENDPOINTS_FILE = "events.out.tfevents.9999999999.endpoints"
+"""File of the endpoints. TensorBoard reads files in the order of their names: this one is last."""
 _FLUSH_SECONDS = 30
 """Seconds between two writes of what waits in memory to the disk."""
 _VERSION = "brain.Event:2"
@@ -132,6 +138,29 @@ class TensorBoard:
             _text("recipe", recipe),
         ):
             self._write(Event(wall_time=time.time(), summary=summary))
+
+
+def write_endpoints(directory: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Write what a run's student was measured to, for TensorBoard's table of runs (HPARAMS).
+
+    They are a file of their own, as a run is measured after its event file is closed. It is written
+    anew each time, so no point is there twice.
+
+    Args:
+        directory: directory of this run's event files alone.
+        step: last step of the run.
+        metrics: values by the names of endpoints.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    summary = _scalars({f"{ENDPOINTS}/{name}": value for name, value in metrics.items()})
+    now = time.time()
+    content = io.BytesIO()
+    writer = RecordWriter(content)
+    writer.write(Event(wall_time=now, file_version=_VERSION).SerializeToString())
+    writer.write(Event(step=step, wall_time=now, summary=summary).SerializeToString())
+    write_bytes(directory / _ENDPOINTS_FILE, content.getvalue())
 
 
 def _scalars(figures: Mapping[str, Any]) -> Summary:
