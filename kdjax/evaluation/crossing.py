@@ -27,6 +27,22 @@ class Crossing:
     rising: bool
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """Neighbouring budgets whose differences cannot be told from 0, and the two around them.
+
+    Attributes:
+        before, after: numbers of the budgets on either side, whose differences can; None: there is
+            none, and the stretch goes on to the smallest or the largest budget.
+        first, last: numbers of the first and the last budget, `before` and `after` included.
+    """
+
+    before: int | None
+    after: int | None
+    first: int
+    last: int
+
+
 def crossings(
     budgets: Sequence[float], means: Sequence[float], lows: Sequence[float], highs: Sequence[float]
 ) -> list[Crossing]:
@@ -53,51 +69,82 @@ def crossings(
 
     # The sign of the difference at each budget; 0 where its interval holds 0.
     signs = [(low > 0) - (high < 0) for low, high in zip(lows, highs, strict=True)]
-    significant: list[int | None] = [n for n, sign in enumerate(signs) if sign]
-
-    def interval_end(index: int | None, direction: int) -> float | None:
-        """Find where the interval beside a significant budget first holds 0.
-
-        Args:
-            index: number of the significant budget; None: the interval is open on this side.
-            direction: 1 for the interval above that budget, -1 for the one below.
-        """
-        if index is None:
-            return None
-        # The interval's end that lies nearer to 0.
-        ends = lows if signs[index] > 0 else highs
-        neighbour = index + direction
-        return math.exp(_zero_of_line(x[index], x[neighbour], ends[index], ends[neighbour]))
-
-    # At most one crossing lies between two neighbouring significant budgets, and one on either side
-    # of all of them (None). Without any significant budget all is noise.
     crossed = []
-    for before, after in pairwise([None, *significant, None]):
-        if before is None and after is None:
+    for stretch in _stretches(signs):
+        change = _last_change(stretch, means, signs)
+        if change is None:
             continue
-        start = before or 0
-        stop = len(x) - 1 if after is None else after
-        changes = []
-        for n in range(start, stop):
-            changes_sign = means[n] * means[n + 1] < 0
-            comes_to_zero = means[n] != 0 and means[n + 1] == 0
-            if changes_sign or comes_to_zero:
-                changes.append(n)
-        if not changes:
-            continue
+        at = _zero_of_line(x[change], x[change + 1], means[change], means[change + 1])
 
-        # The difference goes and comes back where it has one sign at both ends: that is no
-        # crossing. At an open end the mean speaks, as the interval says nothing.
-        first = means[start] if before is None else signs[before]
-        final = means[stop] if after is None else signs[after]
-        if first * final > 0:
-            continue
-        last = changes[-1]
-        at = _zero_of_line(x[last], x[last + 1], means[last], means[last + 1])
-        low = interval_end(before, 1)
-        high = interval_end(after, -1)
-        crossed.append(Crossing(math.exp(at), low, high, rising=means[last] < 0))
+        # Its interval ends where that of the difference first holds 0, coming from either side.
+        low = None
+        high = None
+        if stretch.before is not None:
+            ends = lows if signs[stretch.before] > 0 else highs
+            low = _zero_beside(x, ends, stretch.before, stretch.before + 1)
+        if stretch.after is not None:
+            ends = lows if signs[stretch.after] > 0 else highs
+            high = _zero_beside(x, ends, stretch.after, stretch.after - 1)
+        crossed.append(Crossing(math.exp(at), low, high, rising=means[change] < 0))
     return crossed
+
+
+def _stretches(signs: Sequence[int]) -> list[_Stretch]:
+    """Return the stretches in which at most one crossing lies.
+
+    They are between two neighbouring budgets whose differences can be told from 0, and on either
+    side of all of these. Without any such budget all is noise, and there is no stretch.
+
+    Args:
+        signs: sign of the difference at each budget; 0 where it cannot be told from 0.
+    """
+    told = [number for number, sign in enumerate(signs) if sign]
+    if not told:
+        return []
+    stretches = [_Stretch(None, told[0], 0, told[0])]
+    for before, after in pairwise(told):
+        stretches.append(_Stretch(before, after, before, after))
+    stretches.append(_Stretch(told[-1], None, told[-1], len(signs) - 1))
+    return stretches
+
+
+def _last_change(stretch: _Stretch, means: Sequence[float], signs: Sequence[int]) -> int | None:
+    """Return the budget after which the mean changes its sign for the last time in a stretch.
+
+    Args:
+        stretch: the stretch.
+        means: mean difference at each budget.
+        signs: sign of the difference at each budget; 0 where it cannot be told from 0.
+
+    Returns:
+        None where it does not change, or goes and comes back: one sign at both ends is no crossing.
+    """
+    changes = []
+    for number in range(stretch.first, stretch.last):
+        changes_sign = means[number] * means[number + 1] < 0
+        comes_to_zero = means[number] != 0 and means[number + 1] == 0
+        if changes_sign or comes_to_zero:
+            changes.append(number)
+    if not changes:
+        return None
+    # At an open end the mean speaks, as the interval says nothing.
+    at_first = means[stretch.first] if stretch.before is None else signs[stretch.before]
+    at_last = means[stretch.last] if stretch.after is None else signs[stretch.after]
+    if at_first * at_last > 0:
+        return None
+    return changes[-1]
+
+
+def _zero_beside(x: Sequence[float], ends: Sequence[float], told: int, neighbour: int) -> float:
+    """Compute the budget at which an interval's end is 0, between a budget and its neighbour.
+
+    Args:
+        x: logarithms of the budgets.
+        ends: the end of the interval that lies nearer to 0, at each budget.
+        told: number of a budget whose difference can be told from 0.
+        neighbour: number of the budget beside it whose interval holds 0, or is on the other side.
+    """
+    return math.exp(_zero_of_line(x[told], x[neighbour], ends[told], ends[neighbour]))
 
 
 def _zero_of_line(left: float, right: float, at_left: float, at_right: float) -> float:

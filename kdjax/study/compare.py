@@ -192,7 +192,7 @@ def earlier_looks(path: Path, seeds: int) -> list[int]:
         seeds: number of seeds that results will be made with now; as many are not a further look.
 
     Returns:
-        None, where there are no results yet, or where the file is damaged: it is written anew.
+        Nothing where there are no results yet, or where the file is damaged: it is written anew.
     """
     if not path.exists():
         return []
