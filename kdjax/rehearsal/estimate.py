@@ -18,6 +18,9 @@ from kdjax.hlo.chips import CHIPS
 UTILISATION = {"v5e": 0.6, "v6e": 0.3, "v5p": 0.6}
 """Chip -> share of its peak that the steps of configs/tpu reach by the TPU compiler's estimate,
 rounded down (docs/tpu.md)."""
+TASK_STEP_SECONDS = 0.005
+"""Seconds that a step of fine-tuning takes at least, however few its rows: what the TPU compiler
+estimates for a 6 x 768 student on v5e (docs/tpu.md)."""
 TOPOLOGIES = {"v5e": "v5e:2x4", "v6e": "v6e:2x4", "v5p": "v5p:2x2x1"}
 """Chip -> a slice of one host."""
 
@@ -32,6 +35,7 @@ class Work:
         hours: hours of all runs one after another, under a budget of hours; else None.
         teacher: FLOPs of training teachers and fitting a head.
         tasks: FLOPs of measuring all runs on tasks, by what is known of these.
+        task_steps: steps of fine-tuning of all runs.
         unknown: what is not known, and so not counted, in words.
     """
 
@@ -40,12 +44,17 @@ class Work:
     hours: float | None
     teacher: float
     tasks: float
+    task_steps: int
     unknown: tuple[str, ...]
 
-    @property
-    def flops(self) -> float:
-        """Return the FLOPs that are known."""
-        return (self.training or 0.0) + self.teacher + self.tasks
+    def hours_at(self, rate: float) -> float:
+        """Return the hours of all of it at a rate, in FLOPs a second.
+
+        Batches of fine-tuning are too small to reach the rate: their steps take a time at least.
+        """
+        training = ((self.training or 0.0) + self.teacher) / rate
+        tasks = max(self.tasks / rate, self.task_steps * TASK_STEP_SECONDS)
+        return (training + tasks) / 3600 + (self.hours or 0.0)
 
 
 @dataclass(frozen=True)
@@ -146,13 +155,16 @@ def work_of(config: Config) -> Work:
     teacher = config.teacher.head.budget
     teacher += len(config.teacher.train.seeds) * config.teacher.train.budget
     tasks = 0.0
+    task_steps = 0
     for cost in task_costs(config).values():
         tasks += len(config.seeds) * cost["flops"]
+        steps = sum(protocol["steps"] for protocol in cost["protocols"].values())
+        task_steps += len(config.seeds) * steps
         if cost["unknown"] and cost["unknown"] not in unknown:
             unknown.append(cost["unknown"])
     if any(arm.teacher == "cached" for arm in config.arms.values()) and not config.cache.source:
         unknown.append("storing the teacher's outputs, which needs a prepared corpus")
-    return Work(runs, training, hours, teacher, tasks, tuple(unknown))
+    return Work(runs, training, hours, teacher, tasks, task_steps, tuple(unknown))
 
 
 def stated_estimates(
@@ -210,8 +222,7 @@ def _estimate(
     """Return the estimate at a share of the peak; under a budget of hours that is of the rest."""
     hours = None
     if share is not None:
-        rate = chips * _peak(chip) * share
-        hours = work.flops / rate / 3600 + (work.hours or 0.0)
+        hours = work.hours_at(chips * _peak(chip) * share)
     return ChipEstimate(chip, chips, share, source, hours, price)
 
 
@@ -250,7 +261,10 @@ def lines_of(work: Work, estimates: Sequence[ChipEstimate]) -> list[str]:
     if work.teacher:
         parts.append(f"{work.teacher:.4g} of teachers")
     if work.tasks:
-        parts.append(f"{work.tasks:.4g} of tasks")
+        steps = (
+            f"{work.task_steps:,} steps of fine-tuning, at {1000 * TASK_STEP_SECONDS:g} ms or more"
+        )
+        parts.append(f"{work.tasks:.4g} of tasks ({steps})")
     lines = [f"the recipe itself: {counted(work.runs, 'run')}, {', '.join(parts)}"]
     for estimate in estimates:
         lines.append(_line(estimate))

@@ -16,7 +16,7 @@ TWO_ARMS = {"scratch": ArmConfig(), "logit": ArmConfig()}
 def test_hours_and_cost_follow_from_budget_peak_share_and_price() -> None:
     config = Config(arms=TWO_ARMS, budget=BudgetConfig(flops=1e18), seeds=(0, 1, 2))
     work = estimate.work_of(config)
-    assert (work.runs, work.training, work.flops) == (6, 6e18, 6e18)
+    assert (work.runs, work.training, work.task_steps) == (6, 6e18, 0)
     v5e, v6e, v5p = estimate.stated_estimates(work, {"v6e": 0.5}, {"v5e": 1.2})
     # 8 chips of 197 TFLOP/s at 60%; 8 of 918 at 50%; 4 of 459 at 60%.
     assert v5e.hours == pytest.approx(6e18 / (8 * 197e12 * 0.6) / 3600)
@@ -46,6 +46,14 @@ def test_hours_by_the_clock_are_the_runs_hours_on_any_chip() -> None:
     assert (work.hours, work.training) == (8.0, None)
     hours = [each.hours for each in estimate.stated_estimates(work, {}, {})]
     assert hours == [8.0] * 3
+
+
+def test_steps_of_fine_tuning_take_their_time_however_fast_the_chips() -> None:
+    work = estimate.Work(1, 1e18, None, 0.0, tasks=1e12, task_steps=720_000, unknown=())
+    assert work.hours_at(1e30) == pytest.approx(1.0)
+    # Where their FLOPs take longer, those count.
+    large = replace(work, tasks=3.6e18)
+    assert large.hours_at(1e15) == pytest.approx((1e18 + 3.6e18) / 1e15 / 3600)
 
 
 @pytest.mark.parametrize(
