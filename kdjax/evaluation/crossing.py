@@ -98,13 +98,13 @@ def _stretches(signs: Sequence[int]) -> list[_Stretch]:
     Args:
         signs: sign of the difference at each budget; 0 where it cannot be told from 0.
     """
-    told = [number for number, sign in enumerate(signs) if sign]
-    if not told:
+    decided = [number for number, sign in enumerate(signs) if sign]
+    if not decided:
         return []
-    stretches = [_Stretch(None, told[0], 0, told[0])]
-    for before, after in pairwise(told):
+    stretches = [_Stretch(None, decided[0], 0, decided[0])]
+    for before, after in pairwise(decided):
         stretches.append(_Stretch(before, after, before, after))
-    stretches.append(_Stretch(told[-1], None, told[-1], len(signs) - 1))
+    stretches.append(_Stretch(decided[-1], None, decided[-1], len(signs) - 1))
     return stretches
 
 
@@ -135,16 +135,16 @@ def _last_change(stretch: _Stretch, means: Sequence[float], signs: Sequence[int]
     return changes[-1]
 
 
-def _zero_beside(x: Sequence[float], ends: Sequence[float], told: int, neighbour: int) -> float:
+def _zero_beside(x: Sequence[float], ends: Sequence[float], decided: int, neighbour: int) -> float:
     """Compute the budget at which an interval's end is 0, between a budget and its neighbour.
 
     Args:
         x: logarithms of the budgets.
         ends: the end of the interval that lies nearer to 0, at each budget.
-        told: number of a budget whose difference can be told from 0.
+        decided: number of a budget whose difference can be told from 0.
         neighbour: number of the budget beside it whose interval holds 0, or is on the other side.
     """
-    return math.exp(_zero_of_line(x[told], x[neighbour], ends[told], ends[neighbour]))
+    return math.exp(_zero_of_line(x[decided], x[neighbour], ends[decided], ends[neighbour]))
 
 
 def _zero_of_line(left: float, right: float, at_left: float, at_right: float) -> float:

@@ -99,7 +99,8 @@ def test_score_cell_is_mean_and_sd_of_runs(page: Page, results: Results) -> None
     sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
     cell = page.figures(PROBES, "minilm")["sentimentn\xa0=\xa01,706"]
     assert cell.startswith(f"{mean:.3f} ± {sd:.3f}")
-    assert cell.endswith("BEATS")
+    # Three seeds do not tell them apart among 25 comparisons.
+    assert cell.endswith("INCONCLUSIVE")
 
 
 def test_scores_table_has_references_and_majority_class(page: Page) -> None:
@@ -155,7 +156,7 @@ def test_arm_with_untrained_head_shows_no_mlm_loss(page: Page, results: Results)
 
 
 def test_pairs_table_has_every_verdict(page: Page, results: Results) -> None:
-    rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    rows = [row for row in page.cells["All pairs"] if len(row) == 9]
     # One pair of two arms has a loss, and six pairs of four arms have four other endpoints.
     assert len(rows) == len(results.verdicts) == 1 + 4 * 6
     assert Counter(row[1] for row in rows) == Counter(v.verdict for v in results.verdicts)
@@ -274,7 +275,7 @@ def test_one_seed_shows_differences_without_intervals() -> None:
     page = Page(report.html(study(seeds=1)))
     assert page.problems == []
     assert "cannot tell the arms apart" in page.text
-    rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    rows = [row for row in page.cells["All pairs"] if len(row) == 9]
     # Without intervals no pair is decided.
     assert rows
     assert {row[1] for row in rows} == {"INCONCLUSIVE"}
