@@ -15,6 +15,8 @@ from kdjax import recipes
 from kdjax.arms.baseline import first_without_teacher
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, to_dict
+from kdjax.config.verdicts import Scale
+from kdjax.evaluation.statistics import Better
 from kdjax.plan.plan import forecasts
 from kdjax.plan.schema import Plan
 from kdjax.results.runs import Divergence
@@ -40,7 +42,7 @@ LAWS = {
     "mlm+minilm": (5.6, 30.0, 0.25),
 }
 LOSSES = {"unigram": 7.1, "left_neighbor": 6.2, "both_neighbors": 5.4}
-ENDPOINTS = [
+ENDPOINTS: list[tuple[str, str, Scale, Better, str]] = [
     ("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm"),
     ("probe.topic", "topic, linear probe, best layer", "accuracy", "higher", "probe"),
 ]
@@ -170,7 +172,8 @@ def _results(
         arms=arms,
         baseline_arm=first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()}),
         endpoints=tuple(
-            MeasuredEndpoint(*endpoint, tuple(config.arms), 500, None) for endpoint in ENDPOINTS
+            MeasuredEndpoint(*endpoint, tuple(config.arms), 500, None, scale=endpoint[2])
+            for endpoint in ENDPOINTS
         ),
         runs=tuple(runs),
     )
