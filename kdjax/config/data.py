@@ -268,6 +268,7 @@ class DataConfig:
             InputError: its sequences' length is out of range or without such a teacher, there is no
                 tokenizer of the student's own, or tokens are masked one by one.
         """
+        check_range(self, "data.", 0, 2**16, "teacher_seq_len")
         if not self.teacher_tokenizer:
             length = self.teacher_seq_len
             expected = "0 without data.teacher_tokenizer"
