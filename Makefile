@@ -51,8 +51,9 @@ test-parity: $(PARITY)/installed $(BABYLM)/installed
 test-tpu: $(TEST)/installed-tpu
 	KDJAX_TEST_TPU=1 $(TEST)/bin/python -m pytest -m tpu --dist load tests/tpu
 
-# Run from elsewhere: this directory has a kdjax, too.
+# Without what an earlier build left, which would be in the wheel. Run from elsewhere: this directory has a kdjax, too.
 test-wheel:
+	rm -rf build/lib
 	$(call environment,$(WHEEL))
 	$(WHEEL)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL)/dist .
 	$(WHEEL)/bin/python $(PIP) $(WHEEL)/dist/kdjax-*.whl

@@ -1,11 +1,18 @@
 """Sphinx's settings for the documentation's site (`make docs`)."""
 
 import os
+from pathlib import Path
 
 import kdjax
 
-# Notebooks are run while the site is built; both are small enough for a processor.
+# Notebooks are run while the site is built, on a processor. Compiling is most of what they take, so
+# little is optimised, and what one build compiled the next one reads.
+BUILD = Path(__file__).parents[1] / "build"
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(BUILD / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 project = "kdjax"
