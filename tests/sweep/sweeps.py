@@ -170,7 +170,14 @@ def _results(
         arms=arms,
         baseline_arm=first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()}),
         endpoints=tuple(
-            MeasuredEndpoint(*endpoint, tuple(config.arms), 500, None) for endpoint in ENDPOINTS
+            MeasuredEndpoint(
+                *endpoint,
+                tuple(config.arms),
+                500,
+                None,
+                scale="nats" if endpoint[2] == "nats" else "accuracy",
+            )
+            for endpoint in ENDPOINTS
         ),
         runs=tuple(runs),
     )

@@ -20,7 +20,7 @@ from kdjax.errors import InputError
 from kdjax.report import ngram_losses
 from kdjax.storage.typed_json import to_plain
 from kdjax.sweep import plots, report, table, verdict
-from kdjax.sweep.schema import SweepResults, sweep_of
+from kdjax.sweep.schema import PairPoint, SweepResults, sweep_of
 from tests.report.page import Page, check_escaped
 from tests.sweep.sweeps import SEEDS, read_again, recipe, renamed, sweep
 
@@ -57,7 +57,7 @@ def ahead(results: SweepResults, arm: str, budget: float, other: str = "scratch"
     and the 90% interval does not lie within a margin of 0.01."""
     gap = values(results, other, budget) - values(results, arm, budget)
     half = stats.t.ppf(0.95, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
-    points = []
+    points: list[PairPoint] = []
     for group in results.groups:
         points += verdict.against(group, results.endpoints[0], other)[arm].points
     # Studies of other sizes have other differences at the same budget.
