@@ -110,7 +110,7 @@ def rehearse(
         watched, "train", recipe, "--out", study, *chosen, *saved
     )
     reporter.stage(f"rehearsal: going on with it, and {counted(_runs(smaller), 'run')} in all")
-    commands.run("compare", recipe, "--out", study, *saved)
+    commands.run("compare", recipe, "--out", study)
     reporter.stage("rehearsal: auditing")
     commands.run("audit", study)
 

@@ -44,6 +44,8 @@ BATCH = 8
 """Sequences of a step, where the devices and turns that share them are no more."""
 SEEDS = 2
 """The most seeds, of students and of teachers."""
+SHARING_RUNS = 1000
+"""Runs that are said to share what storing the teacher's outputs costs."""
 WORDS = 100
 """Words at which a student is kept, where the recipe keeps some."""
 HELD_OUT = 16
@@ -175,7 +177,8 @@ def _cache(config: Config) -> CacheConfig:
     cache = config.cache
     if all(arm.teacher == "online" for arm in config.arms.values()):
         return cache
-    return replace(cache, source="", k=min(cache.k, 16), batch_size=BATCH)
+    # Storing takes more than the few steps here: a share of it has to leave them some budget.
+    return replace(cache, source="", k=min(cache.k, 16), batch_size=BATCH, shared_by=SHARING_RUNS)
 
 
 def _teacher(config: Config, inputs: Inputs, models: SmallerModels) -> TeacherConfig:

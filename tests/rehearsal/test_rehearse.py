@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.config import ArmConfig, BudgetConfig, Config, EvaluationConfig, MlmProbeConfig
+from kdjax.config import (
+    ArmConfig,
+    BudgetConfig,
+    Config,
+    EvaluationConfig,
+    MlmProbeConfig,
+    ModelSpec,
+)
 from kdjax.errors import InputError
 from kdjax.progress import Reporter
 from kdjax.rehearsal.commands import Commands
@@ -21,6 +28,8 @@ pytestmark = pytest.mark.system
 
 CONFIG = Config(
     data=replace(Config().data, mask_copies=2),
+    student=ModelSpec(size="1x64"),
+    teacher=replace(Config().teacher, source="teacher", architecture=ModelSpec(size="2x64")),
     arms={
         "scratch": ArmConfig(),
         "cached": ArmConfig(preset="logit", teacher="cached"),
@@ -32,7 +41,7 @@ CONFIG = Config(
         suite="glue",
         glue="glue",
         suite_tasks=("rte",),
-        protocols=("grid",),
+        protocols=("probe",),
     ),
 )
 
@@ -56,16 +65,16 @@ def test_rehearsal_takes_the_whole_path_and_says_what_it_ran_and_scaled(tmp_path
         rehearsed = rehearse(CONFIG, out, reporter, InThisProcess)
     names = [command.split()[0] for command in rehearsed.commands]
     assert names == ["prepare", "train", "compare", "audit", "train"]
-    # Each arm took twelve steps or more, the stored outputs' share being paid before.
+    # Each arm took twelve steps or more, though stored outputs are paid for, and not many more.
     steps = {run["arm"]: run["steps"] for run in rehearsed.results["runs"]}
     assert steps.keys() == {"scratch", "cached"}
-    assert min(steps.values()) >= 12
+    assert 12 <= min(steps.values()) <= max(steps.values()) < 60
     assert rehearsed.is_same
     assert (out / "study" / "report.html").is_file()
     lines = lines_of(CONFIG, rehearsed)
     assert "  seeds" not in " ".join(lines)
     assert "  train.batch_size: 256 -> 8" in lines
-    assert any(line.startswith("measured: mlm_loss; mlm_probe; grid on rte") for line in lines)
+    assert any(line.startswith("measured: mlm_loss; mlm_probe; probe on rte") for line in lines)
 
 
 def test_differences_name_each_setting_that_changed_and_no_other() -> None:
