@@ -24,7 +24,7 @@ from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 from kdjax.study.judgement.gaps import Gap, gaps_between
 from kdjax.study.judgement.verdicts import resolution
-from kdjax.sweep.cells import BUDGETS, Cell
+from kdjax.sweep.cells import BUDGETS, Cell, swept_settings
 from kdjax.sweep.schema import ArmPair, PairPoint
 from kdjax.sweep.verdict import amounts
 
@@ -120,7 +120,7 @@ def _swept_gaps(
     """Return the gaps to the baseline arm at the last value of each setting and at its first."""
     values = plain(to_dict(config))
     swept_gaps = []
-    for name, swept in config.sweep.items():
+    for name, swept in swept_settings(config).items():
         if len(swept) < 2:
             continue
         for last_cell, last_study in zip(cells, results, strict=True):
