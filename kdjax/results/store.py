@@ -123,14 +123,21 @@ def _third_version(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
     The tests of the primary endpoint stood apart; their p-values join its verdicts.
     """
+    # A loss was told from a score by its unit.
+    check_fields(content, {"endpoints": tuple[dict[str, Any], ...]}, f"{path}:")
+    endpoints = []
+    for endpoint in content["endpoints"]:
+        is_loss = endpoint.get("unit") == "nats"
+        endpoints.append({**endpoint, "scale": "nats"} if is_loss else endpoint)
+    content = {**content, "version": VERSION, "endpoints": endpoints}
     if content.get("primary") is None:
-        return {**content, "version": VERSION}
+        return content
     kinds = {"endpoint": str, "baseline": str, "comparisons": tuple[dict[str, Any], ...]}
     primary = check_fields(content["primary"], kinds, f"{path}: primary")
     tests = {row.get("arm"): row for row in primary["comparisons"]}
-    verdicts = from_plain(tuple[dict[str, Any], ...], content.get("verdicts"), f"{path}: verdicts")
+    check_fields(content, {"verdicts": tuple[dict[str, Any], ...]}, f"{path}:")
     joined = []
-    for verdict in verdicts:
+    for verdict in content["verdicts"]:
         pair = {verdict.get("a"), verdict.get("b")}
         others = pair - {primary["baseline"]}
         if verdict.get("endpoint") == primary["endpoint"] and len(others) == 1:
@@ -139,4 +146,4 @@ def _third_version(content: dict[str, Any], path: Path) -> dict[str, Any]:
             joined.append({**verdict, **p_values, "family": "confirmatory"})
         else:
             joined.append(verdict)
-    return {**content, "version": VERSION, "primary": primary["endpoint"], "verdicts": joined}
+    return {**content, "primary": primary["endpoint"], "verdicts": joined}

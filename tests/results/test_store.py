@@ -39,7 +39,9 @@ def test_file_of_the_first_version_gets_a_version_and_its_baseline_arm(
     first, *others = content["verdicts"]
     names = ("p_value", "p_adjusted")
     joined = {**first, **{name: tested[name] for name in names}, "family": "confirmatory"}
+    loss, *scores = content["endpoints"]
     added = {
+        "endpoints": [{**loss, "scale": "nats"}, *scores],
         "version": VERSION,
         "baseline_arm": "scratch",
         "primary": "mlm_loss",
