@@ -176,8 +176,6 @@ def finish(study: Study, begun: Mark, trunk: StudyTrunk | None = None) -> Result
     with CLOCK("report"):
         write_results(out / RESULTS, results)
         study_page.write(results, out / "report.html")
-        if study.plan.config.train.log.tensorboard:
-            _write_endpoints(results, out)
     return results
 
 
@@ -204,19 +202,3 @@ def earlier_looks(path: Path, seeds: int) -> list[int]:
         return []
     looks = {*earlier, len(recorded["seeds"])}
     return sorted(look for look in looks if 0 < look < seeds)
-
-
-def _write_endpoints(results: Results, out: Path) -> None:
-    """Write the endpoints of every run to where TensorBoard finds its other figures.
-
-    Args:
-        results: results of the study.
-        out: directory of the study.
-    """
-    from kdjax.training.records.tensorboard import write_endpoints  # noqa: PLC0415 - slow
-
-    for run in results.runs:
-        directory = out / "runs" / run_name(run.arm, run.seed) / "tensorboard"
-        # A run from elsewhere may have come without its event files.
-        if directory.is_dir():
-            write_endpoints(directory, run.steps, run.metrics)

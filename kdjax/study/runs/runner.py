@@ -284,6 +284,10 @@ class StudyRunner:
         """
         if params is not None:
             save_params(run.directory / "params.safetensors", params)
+        if self._config.train.log.tensorboard and row.diverged is None:
+            from kdjax.training.records.tensorboard import write_endpoints  # noqa: PLC0415 - slow
+
+            write_endpoints(run.directory / "tensorboard", row.steps, row.metrics)
         # Last: a run that has it is finished.
         write_json(run.directory / RESULT, to_plain(row))
 

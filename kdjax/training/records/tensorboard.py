@@ -143,8 +143,8 @@ class TensorBoard:
 def write_endpoints(directory: Path, step: int, metrics: Mapping[str, float]) -> None:
     """Write what a run's student was measured to, for TensorBoard's table of runs (HPARAMS).
 
-    They are a file of their own, as a run is measured after its event file is closed. It is written
-    anew each time, so no point is there twice.
+    They are a file of their own, as a run is measured after its event file is closed. A run that is
+    measured again writes it anew, so no point is there twice.
 
     Args:
         directory: directory of this run's event files alone.
