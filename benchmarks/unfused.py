@@ -68,7 +68,7 @@ class Unfused:
             loss_fn,
             phase.transformation,
             phase.gradient_mask,
-            dropout_bits="threefry2x32" if phase.uses_dropout else None,
+            dropout_impl="threefry2x32" if phase.uses_dropout else None,
         )
         # State and batches are placed as the fused step has them.
         state = fused.abstract_state()
