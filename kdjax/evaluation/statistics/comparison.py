@@ -31,7 +31,11 @@ class Comparison:
             shared seeds.
         n: number of shared seeds.
         verdict: see `kdjax.evaluation.statistics.judge_tests`.
-        p_value, p_adjusted, family, detectable, seeds_needed: see `PairedOutcome`.
+        p_value: two-sided p-value of the paired t-test; None where it cannot be tested.
+        p_adjusted: the p-value adjusted for both families; None where `p_value` is.
+        family: family that the pair was tested in.
+        detectable: smallest true difference found with 80% power (`PairedOutcome`).
+        seeds_needed: number of seeds that finds the observed one as often (`PairedOutcome`).
     """
 
     a: str
