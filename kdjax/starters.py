@@ -180,13 +180,21 @@ def _contents(source: PurePosixPath, target: Path) -> dict[Path, bytes]:
     return contents
 
 
+def pinned_packages(file: str) -> dict[str, str]:
+    """Return the data packages that a list pins, with their versions.
+
+    Args:
+        file: name of the list, one of `REQUIREMENTS`.
+    """
+    text = _read(resources.files("kdjax"), PurePosixPath(file)).decode()
+    return dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
+
+
 def _requirements(text: str) -> list[str]:
     """Return the lists of data packages that have all whose files a recipe or program reads."""
     needed = set(re.findall(r"package:(\w+)/", text))
-    package = resources.files("kdjax")
     demo, data = REQUIREMENTS
-    pinned = _read(package, PurePosixPath(demo)).decode()
-    named = {name.replace("-", "_") for name in re.findall(r"^([\w-]+)==", pinned, re.MULTILINE)}
+    named = {name.replace("-", "_") for name in pinned_packages(demo)}
     if not needed:
         return []
     return [demo] if needed <= named else [data, demo]

@@ -28,7 +28,7 @@ from kdjax.config.train import (
     RampConfig,
     TrainConfig,
 )
-from kdjax.config.values import changed, first_difference, new_name, plain, to_dict
+from kdjax.config.values import changed, differences, first_difference, new_name, plain, to_dict
 from kdjax.config.verdicts import ContrastConfig, MarginsConfig
 
 __all__ = [
@@ -74,6 +74,7 @@ __all__ = [
     "TrainConfig",
     "TuneConfig",
     "changed",
+    "differences",
     "first_difference",
     "new_name",
     "plain",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from kdjax.errors import InputError, nearest
@@ -294,21 +294,29 @@ def renamed(name: str, value: Any) -> str:
     return ""
 
 
+def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the settings in which two configs differ: dotted name and both values of each.
+
+    Args:
+        before: the one config, as plain values.
+        now: the other, of the same class.
+        name: dotted name of both; empty for a whole recipe.
+    """
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        if before != now:
+            yield name, before, now
+        return
+    for key in {**before, **now}:
+        inner = f"{name}.{key}".lstrip(".")
+        yield from differences(before.get(key), now.get(key), inner)
+
+
 def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """Find the first setting in which two configs differ: its dotted name and both values.
 
     Args:
-        before: the one config.
+        before: the one config, as plain values.
         now: the other, of the same class.
         name: dotted name of both, for messages; empty for a whole recipe.
     """
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        if before == now:
-            return None
-        return name, before, now
-    for key in {**before, **now}:
-        inner = f"{name}.{key}".lstrip(".")
-        difference = first_difference(before.get(key), now.get(key), inner)
-        if difference:
-            return difference
-    return None
+    return next(differences(before, now, name), None)

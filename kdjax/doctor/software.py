@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Iterator
-from importlib import metadata, resources
+from importlib import metadata
 
 from packaging.requirements import Requirement
 
 from kdjax.doctor.finding import Finding
-from kdjax.starters import REQUIREMENTS
+from kdjax.starters import REQUIREMENTS, pinned_packages
 
 EXTRAS = {
     "tpu": "TPUs, and `kdjax compile`",
@@ -74,8 +73,7 @@ def extras() -> Iterator[Finding]:
 def data_packages() -> Iterator[Finding]:
     """Yield whether the packages that carry text and models of kdjax's recipes are there."""
     for file in REQUIREMENTS:
-        pinned = resources.files("kdjax").joinpath(file).read_text(encoding="utf-8")
-        for name, version in re.findall(r"^([\w-]+)==(\S+)", pinned, re.MULTILINE):
+        for name, version in pinned_packages(file).items():
             problem = unmet(Requirement(f"{name}=={version}"))
             if problem:
                 advice = "for recipes that name it: `kdjax init NAME` says how to install it"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdjax import recipes
-from kdjax.config import Config, plain, to_dict
+from kdjax.config import Config, differences, plain, to_dict
 from kdjax.data.corpus import Corpus, apply_regime
 from kdjax.errors import InputError, counted
 from kdjax.progress import Reporter
@@ -118,7 +117,7 @@ def rehearse(
     if config.budget.kind != "hours":
         reporter.stage(f"rehearsal: {run_name(arm, seed)} without being killed")
         is_same = _is_same(smaller, recipe, out, commands, chosen)
-    results = json.loads((study / RESULTS).read_text(encoding="utf-8"))
+    results = read_json(study / RESULTS)
     return Rehearsed(
         smaller,
         tuple(commands.ran),
@@ -158,20 +157,6 @@ def _is_same(
     return True
 
 
-def differences(recipe: Config, rehearsed: Config) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each setting that was scaled: its dotted name, the recipe's value, the rehearsal's."""
-    yield from _differences(plain(to_dict(recipe)), plain(to_dict(rehearsed)), "")
-
-
-def _differences(before: Any, after: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in {**before, **after}:
-            inner = f"{name}.{key}".lstrip(".")
-            yield from _differences(before.get(key), after.get(key), inner)
-    elif before != after:
-        yield name, before, after
-
-
 def lines_of(recipe: Config, rehearsed: Rehearsed) -> list[str]:
     """Return what was run, and what was scaled for it, as lines."""
     config = rehearsed.config
@@ -198,7 +183,7 @@ def lines_of(recipe: Config, rehearsed: Rehearsed) -> list[str]:
         kill += ": its parameters are those of a run that nothing disturbed, bit for bit"
     lines.append(kill)
     lines.append("scaled:")
-    for name, before, after in differences(recipe, config):
+    for name, before, after in differences(plain(to_dict(recipe)), plain(to_dict(config))):
         lines.append(f"  {name}: {_short(before)} -> {_short(after)}")
     lines.append(
         "not rehearsed: your text, teacher and tasks, an accelerator and its kernels, several hosts"

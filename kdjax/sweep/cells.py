@@ -39,6 +39,11 @@ class Cell:
     settings: dict[str, Any]
     config: Config
 
+    @property
+    def group_settings(self) -> dict[str, Any]:
+        """Return the swept settings but for the budget: those of a group of studies."""
+        return {name: value for name, value in self.settings.items() if name not in BUDGETS}
+
 
 def cells_of(config: Config) -> list[Cell]:
     """Return the studies of a sweep, small budgets first; the first settings vary slowest.

@@ -52,11 +52,9 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
     members: dict[str, list[Results]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for cell, study in studies:
-        other_settings = {
-            name: value for name, value in cell.settings.items() if name not in BUDGETS
-        }
-        settings.setdefault(repr(other_settings), other_settings)
-        members.setdefault(repr(other_settings), []).append(study)
+        key = repr(cell.group_settings)
+        settings.setdefault(key, cell.group_settings)
+        members.setdefault(key, []).append(study)
 
     # All of them are judged together.
     judged = judge_sweep(config, cells, results, list(members.values()), endpoints)

@@ -11,19 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdjax.config import Config, EvaluationConfig, plain, to_dict
+from kdjax.config import Config, plain, to_dict
 from kdjax.evaluation.crossing import crossings
-from kdjax.evaluation.statistics import Family, PairedOutcome, PairedTest, judge_tests
-from kdjax.evaluation.statistics.estimate import smallest_spread
-from kdjax.evaluation.statistics.outcome import paired_differences
-from kdjax.report import summary
+from kdjax.evaluation.statistics import Family, PairedOutcome, judge_tests
 from kdjax.report.phrases import listed_settings
-from kdjax.results.failed import unlearnt_arms
 from kdjax.results.gaps import GapChange
 from kdjax.results.study import Results
 from kdjax.results.verdicts import Endpoint, MeasuredEndpoint
 from kdjax.study.judgement.gaps import Gap, gaps_between
-from kdjax.study.judgement.verdicts import resolution
+from kdjax.study.judgement.verdicts import contrast_test
 from kdjax.sweep.cells import BUDGETS, Cell, swept_settings
 from kdjax.sweep.schema import ArmPair, PairPoint
 from kdjax.sweep.verdict import amounts
@@ -97,7 +93,9 @@ def judge_sweep(
         is_confirmatory = is_planned and baseline in (pair.a, pair.b)
         family: Family = "confirmatory" if is_confirmatory else "secondary"
         for study in pair.studies:
-            tests.append(_test(evaluation, pair, study, family))
+            endpoint = _measured(study, pair.endpoint)
+            weights = {pair.a: 1.0, pair.b: -1.0}
+            tests.append(contrast_test(evaluation, endpoint, weights, family, study.runs))
     swept_gaps = _swept_gaps(config, cells, results, baseline)
     tests += [swept.gap.test for swept in swept_gaps]
     outcomes = iter(judge_tests(tests, evaluation.confidence))
@@ -143,21 +141,6 @@ def _shown(name: str, value: Any) -> str:
     if name in BUDGETS:
         return amounts([value], name.removeprefix("budget."))
     return listed_settings({name: value})
-
-
-def _test(evaluation: EvaluationConfig, pair: _Pair, study: Results, family: Family) -> PairedTest:
-    """Return the test of a pair of arms in a study."""
-    endpoint = _measured(study, pair.endpoint)
-    a = summary.by_seed(study, pair.a, endpoint)
-    b = summary.by_seed(study, pair.b, endpoint)
-    return PairedTest(
-        differences=paired_differences(a, b),
-        better=endpoint.better,
-        margin=evaluation.margin_of(endpoint.scale),
-        floor=smallest_spread([*a.values(), *b.values()], resolution(endpoint)),
-        family=family,
-        learnt=not unlearnt_arms(endpoint, study.runs).issuperset((pair.a, pair.b)),
-    )
 
 
 def _measured(study: Results, endpoint: Endpoint) -> MeasuredEndpoint:

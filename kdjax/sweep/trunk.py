@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdjax.arms.charges import own_charges, per_run_share, teacher_flops
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
@@ -16,7 +15,7 @@ from kdjax.config import Config
 from kdjax.errors import counted
 from kdjax.study.runs.run_backup import subdirectory
 from kdjax.study.runs.trunk import StudyTrunk, TrunkStudy
-from kdjax.sweep.cells import BUDGETS, Cell, cells_of
+from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.phrases import say
 from kdjax.sweep.schema import SweepRow
 from kdjax.training.arm import Arm
@@ -62,7 +61,7 @@ def study_trunk(cells: Sequence[Cell], cell: Cell, out: Path) -> StudyTrunk:
     own_budget = Budget.from_config(cell.config.budget)
     for other in cells:
         budget = Budget.from_config(other.config.budget)
-        if group_settings(other) != group_settings(cell):
+        if other.group_settings != cell.group_settings:
             continue
         if budget.amount > own_budget.amount:
             larger.append(budget)
@@ -71,11 +70,6 @@ def study_trunk(cells: Sequence[Cell], cell: Cell, out: Path) -> StudyTrunk:
             backup = subdirectory(other.config, place).train.checkpoint.directory
             smaller.append(TrunkStudy(other.name, out / place, backup))
     return StudyTrunk(tuple(reversed(smaller)), tuple(larger))
-
-
-def group_settings(cell: Cell) -> dict[str, Any]:
-    """Return the swept settings of a study but for its budget."""
-    return {name: value for name, value in cell.settings.items() if name not in BUDGETS}
 
 
 def paid_and_alone(rows: Iterable[SweepRow]) -> TrunkCost | None:
@@ -111,7 +105,7 @@ def trunk_cost(config: Config) -> TrunkCost | None:
         for arm in arms_of(cell.config).values():
             if arm.stored_features:
                 return None
-            key = f"{group_settings(cell)} {arm.name}"
+            key = f"{cell.group_settings} {arm.name}"
             if key not in prices:
                 prices[key] = price(arm.phases[0], batch_shape_of(cell.config))
             whole, trunk = _run_and_trunk(cell.config, arm, prices[key])

@@ -17,11 +17,14 @@ from kdjax.config import (
     EvaluationConfig,
     MlmProbeConfig,
     ModelSpec,
+    differences,
+    plain,
+    to_dict,
 )
 from kdjax.errors import InputError
 from kdjax.progress import Reporter
 from kdjax.rehearsal.commands import Commands
-from kdjax.rehearsal.rehearse import differences, lines_of, rehearse
+from kdjax.rehearsal.rehearse import lines_of, rehearse
 from tests.study.conftest import kdjax
 
 pytestmark = pytest.mark.system
@@ -79,7 +82,7 @@ def test_rehearsal_takes_the_whole_path_and_says_what_it_ran_and_scaled(tmp_path
 
 def test_differences_name_each_setting_that_changed_and_no_other() -> None:
     changed = replace(CONFIG, seeds=(7, 8), budget=BudgetConfig(flops=1e6))
-    assert list(differences(CONFIG, changed)) == [
+    assert list(differences(plain(to_dict(CONFIG)), plain(to_dict(changed)))) == [
         ("budget.flops", 1e18, 1e6),
         ("seeds", [7], [7, 8]),
     ]

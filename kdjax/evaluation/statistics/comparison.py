@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from kdjax.evaluation.statistics.estimate import smallest_spread
 from kdjax.evaluation.statistics.families import Family
@@ -62,20 +62,7 @@ def as_comparison(a: str, b: str, outcome: PairedOutcome) -> Comparison:
     """
     if outcome.verdict == "LOSES":
         return as_comparison(b, a, outcome.turned())
-    return Comparison(
-        a,
-        b,
-        outcome.difference,
-        outcome.low,
-        outcome.high,
-        outcome.n,
-        outcome.verdict,
-        outcome.p_value,
-        outcome.p_adjusted,
-        outcome.family,
-        outcome.detectable,
-        outcome.seeds_needed,
-    )
+    return Comparison(a, b, **asdict(outcome))
 
 
 def paired(

@@ -5,11 +5,11 @@ The paper's third claim is one: that distilling gains more where text is limited
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kdjax.config import first_difference
+from kdjax.config import differences
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import (
     Family,
@@ -52,16 +52,7 @@ class Gap:
             baseline=self.baseline,
             first=first,
             second=second,
-            difference=outcome.difference,
-            low=outcome.low,
-            high=outcome.high,
-            n=outcome.n,
-            verdict=claim_verdict(outcome.verdict, "better"),
-            family=outcome.family,
-            p_value=outcome.p_value,
-            p_adjusted=outcome.p_adjusted,
-            detectable=outcome.detectable,
-            seeds_needed=outcome.seeds_needed,
+            **{**asdict(outcome), "verdict": claim_verdict(outcome.verdict, "better")},
         )
 
 
@@ -162,17 +153,4 @@ def differing_settings(first: Results, second: Results) -> list[str]:
         first: results of one study.
         second: results of the other.
     """
-    names: list[str] = []
-    for section in dict.fromkeys((*first.config, *second.config)):
-        names += _differing(first.config.get(section), second.config.get(section), section)
-    return names
-
-
-def _differing(before: object, now: object, name: str) -> Sequence[str]:
-    """Return the dotted names of settings that differ below a section."""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [name] if first_difference(before, now, name) else []
-    names: list[str] = []
-    for key in dict.fromkeys((*before, *now)):
-        names += _differing(before.get(key), now.get(key), f"{name}.{key}")
-    return names
+    return [name for name, _, _ in differences(first.config, second.config)]

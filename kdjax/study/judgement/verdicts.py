@@ -96,7 +96,9 @@ def judge_study(
             if not any(test.is_of(contrast.endpoint, contrast.weights) for test in planned):
                 planned.append(_Asked(by_name[contrast.endpoint], contrast.weights, family))
 
-    tests = [_test(evaluation, test, runs) for test in planned]
+    tests = []
+    for test in planned:
+        tests.append(contrast_test(evaluation, test.endpoint, test.weights, test.family, runs))
     outcomes = judge_tests(tests, evaluation.confidence)
 
     pairs = []
@@ -169,21 +171,34 @@ def _named_contrasts(
     return named
 
 
-def _test(evaluation: EvaluationConfig, planned: _Asked, runs: Sequence[RunResult]) -> PairedTest:
-    """Return the test of a contrast on an endpoint."""
-    endpoint = planned.endpoint
+def contrast_test(
+    evaluation: EvaluationConfig,
+    endpoint: MeasuredEndpoint,
+    weights: Weights,
+    family: Family,
+    runs: Sequence[RunResult],
+) -> PairedTest:
+    """Return the test of a contrast on an endpoint, over the runs of a study.
+
+    Args:
+        evaluation: settings with the margins.
+        endpoint: the endpoint.
+        weights: arm -> its weight; of a pair 1 and -1.
+        family: family that it is tested in.
+        runs: runs of the study.
+    """
     # Arms are paired by seed: under one seed they saw the same text and masks.
     values = values_by_arm(endpoint, runs)
-    used = [value for arm in planned.weights for value in values[arm].values()]
+    used = [value for arm in weights for value in values.get(arm, {}).values()]
     # Where no arm has learnt anything, nothing tells them apart.
     unlearnt = unlearnt_arms(endpoint, runs)
     return PairedTest(
-        differences=contrast_differences(values, planned.weights),
+        differences=contrast_differences(values, weights),
         better=endpoint.better,
         margin=evaluation.margin_of(endpoint.scale),
         floor=smallest_spread(used, resolution(endpoint)),
-        family=planned.family,
-        learnt=not unlearnt.issuperset(planned.weights),
+        family=family,
+        learnt=not unlearnt.issuperset(weights),
     )
 
 
@@ -208,14 +223,5 @@ def _contrast_verdict(
         endpoint=contrast.endpoint,
         weights=dict(contrast.weights),
         direction=contrast.direction,
-        difference=outcome.difference,
-        low=outcome.low,
-        high=outcome.high,
-        n=outcome.n,
-        verdict=claim_verdict(outcome.verdict, contrast.direction),
-        family=outcome.family,
-        p_value=outcome.p_value,
-        p_adjusted=outcome.p_adjusted,
-        detectable=outcome.detectable,
-        seeds_needed=outcome.seeds_needed,
+        **{**asdict(outcome), "verdict": claim_verdict(outcome.verdict, contrast.direction)},
     )

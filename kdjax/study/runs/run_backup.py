@@ -163,7 +163,7 @@ class RunBackup:
         """
         with self._reachable() as directory:
             if directory is not None:
-                _copy_missing(directory, self._run_dir, RESULT, self._finished)
+                copy_missing(directory, self._run_dir, RESULT, self._finished)
 
     def download_folder(self, name: str, last: str) -> None:
         """Copy one of the run's folders into its directory, where it is missing.
@@ -177,7 +177,7 @@ class RunBackup:
         """
         with self._reachable() as directory:
             if directory is not None:
-                _copy_missing(directory / name, self._run_dir / name, last)
+                copy_missing(directory / name, self._run_dir / name, last)
 
     def download_folders(self, parent: str, last: str) -> None:
         """Copy each folder of one of the run's folders into its directory, where it is missing.
@@ -192,7 +192,7 @@ class RunBackup:
         with self._reachable() as directory:
             if directory is not None and (directory / parent).exists():
                 for folder in (directory / parent).iterdir():
-                    _copy_missing(folder, self._run_dir / parent / folder.name, last)
+                    copy_missing(folder, self._run_dir / parent / folder.name, last)
 
     def upload_folder(self, name: str, last: str) -> None:
         """Copy one of the run's folders into the backup, where it is missing.
@@ -206,7 +206,7 @@ class RunBackup:
         """
         with self._reachable() as directory:
             if directory is not None and hosts.is_main_process():
-                _copy_missing(self._run_dir / name, directory / name, last)
+                copy_missing(self._run_dir / name, directory / name, last)
 
     def download_records(self, name: str) -> None:
         """Copy the records (.json files) of one of the run's folders that it lacks.
@@ -245,7 +245,7 @@ class RunBackup:
             return
         with self._reachable() as directory:
             if directory is not None:
-                _copy_missing(self._run_dir, directory, RESULT, self._finished)
+                copy_missing(self._run_dir, directory, RESULT, self._finished)
             if self.checkpoints.exists():
                 self.checkpoints.rmtree()
 
@@ -271,7 +271,7 @@ class RunBackup:
             ) from None
 
 
-def _copy_missing(source: Any, target: Any, last: str, names: Sequence[str] = ()) -> None:
+def copy_missing(source: Any, target: Any, last: str, names: Sequence[str] = ()) -> None:
     """Copy a directory's files, unless the target has them all or the source has not.
 
     Args:

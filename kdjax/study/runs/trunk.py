@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import first_difference
 from kdjax.parallel import hosts
-from kdjax.study.runs.run_backup import RunBackup
+from kdjax.study.runs.run_backup import RunBackup, copy_missing
 from kdjax.study.runs.snapshots import FACTS, FOLDER, kept_snapshots
 from kdjax.training.trunk import Trunk, TrunkSource
 
@@ -99,13 +98,9 @@ def _copy_snapshots(source_dir: Path, run_dir: Path, backup: RunBackup) -> Calla
 
     def copy(ledger: Ledger) -> None:
         for name, snapshot in kept_snapshots(source_dir).items():
-            target = run_dir / FOLDER / name
-            if snapshot.steps > ledger.steps or (target / FACTS).exists():
-                continue
-            beside = target.with_name(f".{name}.tmp")
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(source_dir / FOLDER / name, beside)
-            beside.replace(target)
-            backup.upload_folder(f"{FOLDER}/{name}", FACTS)
+            if snapshot.steps <= ledger.steps:
+                folder = f"{FOLDER}/{name}"
+                copy_missing(source_dir / folder, run_dir / folder, FACTS)
+                backup.upload_folder(folder, FACTS)
 
     return copy
