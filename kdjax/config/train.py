@@ -257,6 +257,9 @@ class LogConfig:
     wandb: str = ""
     """The project at Weights & Biases that records go to as well; empty: to none. With
     WANDB_MODE=offline they stay on this machine."""
+    mlflow: str = field(default="", metadata=LATER)
+    """The experiment at MLflow that records go to as well; empty: to none. The server is the one
+    that MLFLOW_TRACKING_URI names."""
     profile: tuple[int, ...] = ()
     """First and last step, counted from 1, that JAX's profiler captures, into the run's profile/;
     empty: no step."""

@@ -20,9 +20,11 @@ def recipe(config: Config) -> Iterator[Finding]:
 
     yield _looked_at("text and tasks", lambda: check_inputs(config, only_here=True))
     yield _looked_at("teacher", lambda: _check_teacher(config))
-    if config.train.log.wandb and importlib.util.find_spec("wandb") is None:
-        advice = "pip install 'kdjax[wandb]'"
-        yield Finding("train.log.wandb", "problem", "wandb is not installed", advice)
+    trackers = {"wandb": config.train.log.wandb, "mlflow": config.train.log.mlflow}
+    for name, wanted in trackers.items():
+        if wanted and importlib.util.find_spec(name) is None:
+            advice = f"pip install 'kdjax[{name}]'"
+            yield Finding(f"train.log.{name}", "problem", f"{name} is not installed", advice)
 
 
 def _looked_at(subject: str, check: Callable[[], None]) -> Finding:

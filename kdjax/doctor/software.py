@@ -24,6 +24,7 @@ EXTRAS = {
     "beam": "`kdjax prepare --beam`",
     "sentencepiece": "training Unigram tokenizers",
     "wandb": "records at Weights & Biases",
+    "mlflow": "records at MLflow",
 }
 """Extras of users and what each is for."""
 

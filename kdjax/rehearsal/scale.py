@@ -277,7 +277,7 @@ def _train(train: TrainConfig) -> TrainConfig:
         grad_accum_steps=turns,
         vmapped_seeds=min(train.vmapped_seeds, SEEDS),
         mesh=mesh,
-        log=replace(train.log, every=1, wandb="", profile=()),
+        log=replace(train.log, every=1, wandb="", mlflow="", profile=()),
         evaluations=min(train.evaluations, 2),
     )
 

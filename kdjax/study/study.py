@@ -28,7 +28,7 @@ from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.study_teachers import check_teacher
 from kdjax.study.tuned import check_tuning
 from kdjax.training.arm import Arm
-from kdjax.training.records.metrics_log import check_log
+from kdjax.training.records.trackers import check_trackers
 from kdjax.training.run_mask_rate import run_mask_rate
 
 
@@ -60,7 +60,7 @@ class Study:
         hosts.check_same({**versions(), "recipe": plain(to_dict(config))})
         # Nothing is written before all that follows from the recipe has been checked.
         self.plan = StudyPlan(config, out, shared)
-        check_log(config.train.log)
+        check_trackers(config.train.log)
         self.artifacts = Artifacts(self.plan, reporter)
         self.reporter = reporter
         self._manifest = StudyManifest(config, out, commits)

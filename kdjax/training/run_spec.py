@@ -53,7 +53,7 @@ class RunSpec:
         trunk: trunk that the run shares with runs of other budgets; None: it shares none.
         checkpoints: directory of the checkpoints, a path or gs://bucket/path; None: in `directory`.
         warn: function called with a line about what goes wrong and does not stop the run.
-        about: names of study, arm and seed, for TensorBoard and Weights & Biases.
+        about: names of study, arm and seed, for TensorBoard and trackers.
         peak: peak of a device; None: not known, and utilisation is not reported.
     """
 

@@ -14,8 +14,9 @@ import pytest
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.training.records import wandb as sink
-from kdjax.training.records.metrics_log import Log, check_log
+from kdjax.training.records.metrics_log import Log
 from kdjax.training.records.sinks import About
+from kdjax.training.records.trackers import check_trackers, log_endpoints
 from tests import metrics, trainers
 from tests.training import runs
 
@@ -33,6 +34,7 @@ class Server:
         self.runs: dict[str, dict[int, dict[str, Any]]] = {}
         self.began: list[dict[str, Any]] = []
         self.refused: list[int] = []
+        self.summaries: dict[str, dict[str, float]] = {}
         self.finished = 0
         self.offline = False
         self.logged_in = True
@@ -60,7 +62,10 @@ class Server:
         def finish() -> None:
             self.finished += 1
 
-        return SimpleNamespace(step=next_step, offline=self.offline, log=log, finish=finish)
+        summary = self.summaries.setdefault(facts["id"], {})
+        return SimpleNamespace(
+            step=next_step, offline=self.offline, log=log, finish=finish, summary=summary
+        )
 
     def package(self) -> ModuleType:
         module = ModuleType("wandb")
@@ -123,6 +128,27 @@ def test_resumed_run_sends_what_kill_prevented(server: Server, tmp_path: Path) -
     assert history == sent(tmp_path)
 
 
+def test_result_joins_run_that_was_closed(server: Server, tmp_path: Path) -> None:
+    runs.run(tmp_path, PROJECT)
+    log_endpoints(tmp_path, PROJECT, runs.STEPS, {"mlm_probe": 4.5, "probe.topic": 0.25})
+    (summary,) = server.summaries.values()
+    assert summary == {"endpoint/mlm_probe": 4.5, "endpoint/probe.topic": 0.25}
+    # Its history is what it was.
+    (history,) = server.runs.values()
+    assert history == sent(tmp_path)
+    assert server.finished == 2
+
+
+def test_result_that_is_not_taken_is_one_warning(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(sys.modules["wandb"], "init", None)
+    log_endpoints(tmp_path, PROJECT, runs.STEPS, {"mlm_probe": 4.5}, messages.append)
+    (message,) = messages
+    assert "a tracker does not take the result" in message
+
+
 def test_wandb_switched_on_late_gets_whole_run(server: Server, tmp_path: Path) -> None:
     with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=5)
@@ -143,7 +169,7 @@ def test_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     # It is asked for twice: before the study, and where a run opens.
-    for ask in (lambda: check_log(PROJECT), lambda: Log(tmp_path, 0, PROJECT)):
+    for ask in (lambda: check_trackers(PROJECT), lambda: Log(tmp_path, 0, PROJECT)):
         with pytest.raises(
             InputError, match=r"needs the package wandb, .*pip install 'kdjax\[wandb\]'"
         ):
@@ -156,10 +182,10 @@ def test_missing_login_is_one_line(server: Server, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         InputError, match=r"train.log.wandb is 'mine': No API key configured\. WANDB_MODE=offline"
     ):
-        check_log(PROJECT)
+        check_trackers(PROJECT)
     # Offline needs no login.
     monkeypatch.setenv("WANDB_MODE", "offline")
-    check_log(PROJECT)
+    check_trackers(PROJECT)
 
 
 @pytest.mark.skipif(
@@ -171,7 +197,7 @@ def test_installed_package_takes_run_offline(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     messages: list[str] = []
-    check_log(PROJECT)
+    check_trackers(PROJECT)
     runs.run(
         tmp_path,
         PROJECT,

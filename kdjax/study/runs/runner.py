@@ -34,6 +34,7 @@ from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
 from kdjax.training.params_file import save_params
 from kdjax.training.records.sinks import About
+from kdjax.training.records.trackers import log_endpoints
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.train import train
@@ -284,10 +285,9 @@ class StudyRunner:
         """
         if params is not None:
             save_params(run.directory / "params.safetensors", params)
-        if self._config.train.log.tensorboard and row.diverged is None:
-            from kdjax.training.records.tensorboard import write_endpoints  # noqa: PLC0415 - slow
-
-            write_endpoints(run.directory / "tensorboard", row.steps, row.metrics)
+        if row.diverged is None:
+            log = self._config.train.log
+            log_endpoints(run.directory, log, row.steps, row.metrics, self._reporter.warn)
         # Last: a run that has it is finished.
         write_json(run.directory / RESULT, to_plain(row))
 

@@ -1,1 +1,1 @@
-"""What a run writes down: figures of its steps, its journal, TensorBoard, Weights & Biases."""
+"""What a run writes down: figures of its steps, its journal, TensorBoard, trackers."""

@@ -20,23 +20,12 @@ from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.storage.files import append_text, write_text
 from kdjax.training.records.sinks import About, MetricsRecord, Sink
+from kdjax.training.records.trackers import open_trackers
 
 NAME = "metrics.jsonl"
 
 CURVE = ("mlm_loss", "mlm_probe")
 """Figures of the learning curve: a record with one of them is a point of it."""
-
-
-def check_log(config: LogConfig) -> None:
-    """Check, before anything is spent, that Weights & Biases can take records if it is asked for.
-
-    Raises:
-        InputError: the package for Weights & Biases is missing, or nobody is logged in there.
-    """
-    if config.wandb and hosts.is_main_process():
-        from kdjax.training.records import wandb  # noqa: PLC0415 - most do not have it
-
-        wandb.check(config.wandb)
 
 
 class Lines:
@@ -101,10 +90,10 @@ class Lines:
 
 
 class Log:
-    """A run's records, on their way to `metrics.jsonl`, TensorBoard and Weights & Biases.
+    """A run's records, on their way to `metrics.jsonl`, TensorBoard and the trackers.
 
-    Only the main process writes to the latter two. If one of them fails, the run goes on without
-    it, and says so.
+    Only the main process writes to the latter. If one of them fails, the run goes on without it,
+    and says so.
 
     Attributes:
         reached: last step that a line had been written for.
@@ -128,7 +117,7 @@ class Log:
             warn: function called with a line about a sink that fails.
 
         Raises:
-            InputError: metrics.jsonl is damaged, or Weights & Biases cannot be had.
+            InputError: metrics.jsonl is damaged, or a tracker cannot be had.
         """
         self._lines = Lines(directory / NAME, step)
         self._warn = warn
@@ -136,11 +125,7 @@ class Log:
         self._sinks: list[Sink] = []
         if not hosts.is_main_process():
             return
-        if config.wandb:
-            from kdjax.training.records.wandb import WandB  # noqa: PLC0415 - most do not have it
-
-            records = self._lines.records()
-            self._sinks.append(WandB(directory, config.wandb, records, self.reached, about))
+        self._sinks += open_trackers(directory, config, self._lines.records, self.reached, about)
         if config.tensorboard:
             from kdjax.training.records.tensorboard import TensorBoard  # noqa: PLC0415 - slow
 

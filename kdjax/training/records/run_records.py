@@ -54,7 +54,7 @@ class RunRecords:
         """Open both files; what the metrics have of later steps than `step` is dropped.
 
         Raises:
-            InputError: one of them is damaged, or Weights & Biases cannot be had.
+            InputError: one of them is damaged, or a tracker cannot be had.
         """
         self._directory = directory
         self._journal = Journal(directory / journal.NAME)

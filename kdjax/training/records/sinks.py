@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kdjax.errors import InputError
+
 MetricsRecord = Mapping[str, Any]
+
+ENDPOINTS = "endpoint"
+"""Begins the names of what a run's student was measured to, once its budget was spent."""
 
 
 @dataclass(frozen=True)
 class About:
-    """The names of a run, by which it is told from others in TensorBoard and Weights & Biases.
+    """The names of a run, by which it is told from others in TensorBoard and trackers.
 
     Attributes:
         study: name of the study's directory.
@@ -42,3 +49,17 @@ class Sink(Protocol):
 def is_evaluation(record: MetricsRecord) -> bool:
     """Return whether a record is of held-out text, not of a step."""
     return "loss" not in record
+
+
+def import_package(name: str) -> Any:
+    """Import a tracker's package, which has the name of its setting and of kdjax's extra.
+
+    Raises:
+        InputError: it is missing.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise InputError(
+            f"train.log.{name} needs the package {name}, expected it installed: pip install "
+            f"'kdjax[{name}]'"
+        )
+    return importlib.import_module(name)

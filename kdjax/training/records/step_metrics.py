@@ -1,5 +1,5 @@
-"""The record of a step: every figure of it, by name, for `metrics.jsonl`, TensorBoard and Weights &
-Biases alike.
+"""The record of a step: every figure of it, by name, for `metrics.jsonl`, TensorBoard and trackers
+alike.
 
 Names, units and what they are for: docs/observability.md. A name is `group/member`, or `group` for
 the whole of it. What a record says is a pure function of recipe and step, but for what was measured

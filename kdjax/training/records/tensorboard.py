@@ -22,13 +22,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from kdjax.storage.files import write_bytes
-from kdjax.training.records.sinks import About, MetricsRecord, is_evaluation
+from kdjax.training.records.sinks import ENDPOINTS, About, MetricsRecord, is_evaluation
 
 BY_BUDGET = "by_budget"
 """Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any
 price compare."""
-ENDPOINTS = "endpoint"
-"""Begins the tags of what a run's student was measured to, once its budget was spent."""
 _ENDPOINTS_FILE = "events.out.tfevents.9999999999.endpoints"
 """File of the endpoints. TensorBoard reads files in the order of their names: this one is last."""
 _FLUSH_SECONDS = 30

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdjax.errors import InputError
 from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import check_fields
-from kdjax.training.records.sinks import About, MetricsRecord
+from kdjax.training.records.sinks import ENDPOINTS, About, MetricsRecord, import_package
 
 ID = "wandb.json"
 """In a run's directory: its name at Weights & Biases, by which it is resumed there."""
@@ -43,7 +42,7 @@ class WandB:
             InputError: the package is missing, or nobody is logged in.
         """
         # The run there has a name of its own, by which it is found again.
-        wandb = _package()
+        wandb = import_package("wandb")
         path = directory / ID
         is_new = not path.exists()
         if is_new:
@@ -79,6 +78,11 @@ class WandB:
             figures = {name: figure for name, figure in record.items() if figure is not None}
             self._run.log(figures, step=step)
 
+    def write_endpoints(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Send what the student was measured to: columns of the project's table of runs."""
+        named = {f"{ENDPOINTS}/{name}": value for name, value in metrics.items()}
+        self._run.summary.update(named)
+
     def close(self) -> None:
         """Send what is waiting."""
         self._run.finish()
@@ -93,7 +97,7 @@ def check(project: str) -> None:
     Raises:
         InputError: the package is missing, or nobody is logged in.
     """
-    wandb = _package()
+    wandb = import_package("wandb")
     if os.environ.get("WANDB_MODE", "online") != "online":
         return
     try:
@@ -102,13 +106,3 @@ def check(project: str) -> None:
         raise InputError(
             f"train.log.wandb is {project!r}: {e} WANDB_MODE=offline keeps it on this machine"
         ) from None
-
-
-def _package() -> Any:
-    """Return the package, or raise InputError where it is missing."""
-    if importlib.util.find_spec("wandb") is None:
-        raise InputError(
-            "train.log.wandb needs the package wandb, expected it installed: pip install "
-            "'kdjax[wandb]'"
-        )
-    return importlib.import_module("wandb")
