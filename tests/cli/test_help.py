@@ -77,6 +77,7 @@ def test_bash_completes_commands_options_settings_and_their_values() -> None:
     assert {"compare", "compile", "completion"} <= completed("kdjax", "comp")
     assert completed("kdjax", "compare", "--train.log.") == {
         "--train.log.every",
+        "--train.log.mlflow",
         "--train.log.profile",
         "--train.log.tensorboard",
         "--train.log.wandb",
