@@ -24,9 +24,10 @@ import numpy as np
 from benchmarks import runs, tables
 from benchmarks.cases import RATE, Same, batch
 from benchmarks.timing import in_turn, ratio
-from kdjax import memory, models
+from kdjax import models
 from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.parallel.layout import Layout
+from kdjax.runtime import memory
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, Phase

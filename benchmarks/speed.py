@@ -39,9 +39,9 @@ from benchmarks.profiling import profile
 from benchmarks.timing import MatmulRate, Ratio, in_turn, ratio, xla_product
 from benchmarks.torch_arms import Torch, torch_product
 from benchmarks.unfused import Unfused
-from kdjax import memory
 from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
+from kdjax.runtime import memory
 from kdjax.training.phase import BatchShape
 
 SEQUENCES = {

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdjax import recipes, standard_streams
+from kdjax import recipes
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
@@ -36,12 +36,12 @@ from kdjax.config import (
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
+from kdjax.runtime import standard_streams
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path, path_text
 from kdjax.study.batches import held_out_batches
@@ -50,6 +50,7 @@ from kdjax.study.measures.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.measures.task_scores import TaskScores
 from kdjax.study.runs.arm_run import arm_run
 from kdjax.study.runs.compiled_arm import compile_arm
+from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price as phase_price

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from kdjax import process_logging
 from kdjax.budget.ledger import Ledger
+from kdjax.runtime import process_logging
 
 INTERVAL = 10.0
 """Seconds between lines where there is no terminal."""

@@ -19,9 +19,9 @@ from kdjax.data.prepare.local import prepare
 from kdjax.models import Model, forward
 from kdjax.models.features import FeatureRequest
 from kdjax.parallel.layout import Layout
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.phase import BatchShape
-from kdjax.training.teacher import fill_cache as cache
+from kdjax.training.teacher_cache import fill as cache
+from kdjax.training.teacher_cache.store import Cache
 from tests import tiny
 from tests.corpora import make_corpus, make_tokenizer
 

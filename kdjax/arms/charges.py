@@ -11,11 +11,11 @@ from kdjax.config import Config, ModelConfig
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
 from kdjax.models import FeatureRequest, zoo
 from kdjax.storage.paths import local_path
-from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
 from kdjax.training.start import start_flops
-from kdjax.training.teacher.fill_cache import cache_price, forward_pass_count
+from kdjax.training.teacher_cache.fill import cache_price, forward_pass_count
+from kdjax.training.teacher_cache.manifest import CacheManifest
 
 
 def per_run_share(flops: int, runs: int) -> int:

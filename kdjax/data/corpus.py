@@ -19,9 +19,9 @@ from kdjax.data.prepare.aligned_text import AlignedRows, segments_of_words
 from kdjax.data.prepare.packing import position_ids
 from kdjax.data.shards import check_shard, damaged
 from kdjax.data.subset import Subset, take
-from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
 from kdjax.storage.files import digest
+from kdjax.tokenizers.word_boundaries import WordBoundaries
 
 HostBatch = dict[str, np.ndarray]
 """`tokens`, `segments`, `positions` `[B, L]` int32, `valid` `[B, L]` bool; `slots`, `labels` `[B,

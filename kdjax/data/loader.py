@@ -58,7 +58,7 @@ class CacheSizes(Protocol):
 
 
 class StoredArrays(Protocol):
-    """Arrays of masked sequences by sequence and view (`kdjax.teacher_cache.store.Cache`)."""
+    """Arrays of masked sequences by sequence and view, as the teacher's stored outputs have them."""
 
     @property
     def directory(self) -> Path:

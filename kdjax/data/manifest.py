@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 
 from kdjax.data.prepare.aligned_text import AlignedFormat
 from kdjax.data.prepare.packing import RecordFormat
-from kdjax.data.text.streams import sha256
 from kdjax.data.text_figures import TextFigures, unknown_warning
 from kdjax.errors import InputError, counted
-from kdjax.special_tokens import SpecialTokens
 from kdjax.storage.files import digest, read_json, write_json
+from kdjax.text.streams import sha256
+from kdjax.tokenizers.special_tokens import SpecialTokens
 
 NAME = "manifest.json"
 VERSION = 1

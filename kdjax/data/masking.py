@@ -10,7 +10,7 @@ import numpy as np
 
 from kdjax.config import MaskingConfig
 from kdjax.data.mask_units import choose, find_words
-from kdjax.data.word_boundaries import WordBoundaries
+from kdjax.tokenizers.word_boundaries import WordBoundaries
 
 
 @dataclass(frozen=True)

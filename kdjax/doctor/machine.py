@@ -72,7 +72,7 @@ def compilation_cache() -> Finding:
         )
         return Finding("compiled programs", "ok", text)
     try:
-        from kdjax.compiled import cache_directory  # noqa: PLC0415 - JAX may be what is missing
+        from kdjax.storage.compiled_programs import cache_directory  # noqa: PLC0415 - JAX may be what is missing
 
         directory = cache_directory()
         size = sum(path.stat().st_size for path in directory.parent.glob("*/*"))

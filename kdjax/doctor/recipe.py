@@ -40,8 +40,8 @@ def _check_teacher(config: Config) -> None:
     Raises:
         InputError: it cannot, or is another.
     """
-    from kdjax.data.text import sources  # noqa: PLC0415 - imports JAX
     from kdjax.study.teachers.from_directory import read_checked  # noqa: PLC0415
+    from kdjax.text import sources  # noqa: PLC0415 - imports JAX
 
     source = config.teacher.source
     if source and not hub.is_hub_name(source):

@@ -9,7 +9,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from kdjax.doctor.finding import Finding
-from kdjax.starters import REQUIREMENTS, pinned_packages
+from kdjax.recipes.starters import REQUIREMENTS, pinned_packages
 
 EXTRAS = {
     "tpu": "TPUs, and `kdjax compile`",

@@ -7,9 +7,9 @@ from pathlib import Path
 from kdjax.config import Config
 from kdjax.data import minimal_pairs
 from kdjax.data.minimal_pairs import PairSet
-from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.evaluation.minimal_pairs import pairs_flops
 from kdjax.storage.paths import local_path
+from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 from kdjax.training.arm import Arm
 
 

@@ -25,11 +25,11 @@ from kdjax.dry_run.minimal_pairs import known_pairs, pairs_cost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain
-from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
-from kdjax.training.teacher.fill_cache import cache_price
 from kdjax.training.teacher.source import CachedTeacher
+from kdjax.training.teacher_cache.fill import cache_price
+from kdjax.training.teacher_cache.manifest import record_bytes
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:

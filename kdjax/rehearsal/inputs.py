@@ -12,11 +12,11 @@ import numpy as np
 from kdjax.config import Config, TaskConfig, TokenizerConfig
 from kdjax.config.minimal_pairs import PairSetName
 from kdjax.config.suites import suite_tasks
-from kdjax.data.prepare import tokenizer_training
 from kdjax.models import Model, init, save_pretrained, zoo
 from kdjax.rehearsal import suites, text
 from kdjax.rehearsal.scale import VOCABULARY, Inputs, scaled
 from kdjax.storage.files import write_text
+from kdjax.tokenizers import tokenizer_training
 
 DOCUMENTS = 400
 """Documents of the text."""

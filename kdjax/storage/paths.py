@@ -12,7 +12,7 @@ from kdjax.storage import hub, secrets, urls
 
 ELSEWHERE = ("package:", "tfds:")
 """Beginnings of names of text, tokenizers and weights that are no plain paths; what reads them
-resolves them (`kdjax.data.text.sources`)."""
+resolves them (`kdjax.text.sources`)."""
 LONGEST_PART = 255
 """Most bytes of a file's or a directory's name on common file systems."""
 LONGEST_PATH = 4095

@@ -11,8 +11,8 @@ from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.shuffle import shuffle_visible
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.importance import BATCH_SIZE
+from kdjax.training.teacher_cache.store import Cache
 
 HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study, and of the shuffled control."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from kdjax.clock import CLOCK, Mark
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.parallel import hosts
@@ -18,6 +17,7 @@ from kdjax.report import notes, study_page, terminal, wall_clock
 from kdjax.results.runs import RunResult
 from kdjax.results.store import RESULTS, write_results
 from kdjax.results.study import Results
+from kdjax.runtime.clock import CLOCK, Mark
 from kdjax.storage.files import read_json, remove_on_input_error
 from kdjax.storage.typed_json import check_fields, from_plain
 from kdjax.study import manifest

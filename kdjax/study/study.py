@@ -8,12 +8,12 @@ from pathlib import Path
 
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
-from kdjax.clock import CLOCK
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError, counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.artifacts.commits import pinned, stored_commits
 from kdjax.study.artifacts.corpus import refuse_repeated_text

@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from kdjax.budget.accounting import Budget
-from kdjax.clock import CLOCK
 from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.files import check_writable, entries, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
 from kdjax.study.artifacts.artifact_dirs import artifact_dirs

@@ -18,7 +18,6 @@ from kdjax.models import abstract_params, forward
 from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
-from kdjax.teacher_cache.manifest import Field
 from kdjax.training.learning_rate import learning_rate
 from kdjax.training.optimizer import transformation
 from kdjax.training.partition import Flat, flatten, name_of, parameters_in_use
@@ -29,6 +28,7 @@ from kdjax.training.step import (
     make_step,
 )
 from kdjax.training.teacher.source import TeacherSource
+from kdjax.training.teacher_cache.manifest import Field
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from kdjax.data.prepare.aligned_text import (
     segments_of_words,
 )
 from kdjax.data.prepare.packing import RecordFormat
-from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
-from kdjax.special_tokens import SpecialTokens
+from kdjax.tokenizers.special_tokens import SpecialTokens
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from tests.corpora import (
     PIECES,
     SPECIAL,

@@ -15,9 +15,9 @@ from kdjax.data.corpus import Corpus, HostBatch
 from kdjax.data.loader import Batches, fixed_batches, view_of
 from kdjax.data.masking import MaskRule, mask
 from kdjax.errors import InputError
-from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.manifest import Field
-from kdjax.teacher_cache.store import Cache
+from kdjax.training.teacher_cache import store as cache
+from kdjax.training.teacher_cache.manifest import Field
+from kdjax.training.teacher_cache.store import Cache
 from tests.data.batches import MASKS, all_originals, originals
 
 BATCH = 7

@@ -17,10 +17,10 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.mask_units import WordSpans, choose, find_words
 from kdjax.data.masking import MaskedSequence, MaskRule, mask
 from kdjax.data.prepare.local import prepare
-from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
+from kdjax.tokenizers.word_boundaries import WordBoundaries
 from tests.corpora import make_corpus, make_tokenizer
-from tests.data.test_wordpiece import TRAINING, config
+from tests.tokenizers.test_wordpiece import TRAINING, config
 
 __all__ = ["config"]
 

@@ -16,9 +16,9 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.subset import permutation, take
 from kdjax.errors import InputError
-from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.manifest import Field
-from kdjax.teacher_cache.store import Cache
+from kdjax.training.teacher_cache import store as cache
+from kdjax.training.teacher_cache.manifest import Field
+from kdjax.training.teacher_cache.store import Cache
 from tests.data.batches import MASKS, all_originals
 
 SIZES = st.lists(st.integers(3, 9), min_size=1, max_size=40)

@@ -17,12 +17,12 @@ from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.data.loader import Batches
 from kdjax.parallel.layout import Layout
-from kdjax.teacher_cache.manifest import CacheManifest, bias
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
-from kdjax.training.teacher import fill_cache as cache
+from kdjax.training.teacher_cache import fill as cache
+from kdjax.training.teacher_cache.manifest import CacheManifest, bias
+from kdjax.training.teacher_cache.store import Cache
 from tests import tiny
 from tests.stored import (
     BOTH,

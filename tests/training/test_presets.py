@@ -19,10 +19,10 @@ from kdjax.config import ArmConfig, DataConfig, ModelConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
 from kdjax.data.prepare import local as prepare
-from kdjax.data.text import sources
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.parallel.layout import Layout
+from kdjax.text import sources
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape

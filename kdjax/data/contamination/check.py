@@ -23,13 +23,13 @@ from kdjax.data.contamination.index import RowIndex, RowTexts, whole_row
 from kdjax.data.contamination.rows import RowGroup
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare.repeats import RepeatFinder
-from kdjax.data.text import sources
-from kdjax.data.text.notes import ReadingNotes
-from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.errors import InputError
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import read_version
+from kdjax.text import sources
+from kdjax.text.notes import ReadingNotes
+from kdjax.text.repeats import RepeatFinder
+from kdjax.text.sources import ReadSettings, Source
 
 VERSION = 2
 """Version of the file and of the comparison: another one is computed again."""

@@ -15,11 +15,11 @@ import numpy as np
 from kdjax.data.manifest import SPLITS, Shard
 from kdjax.data.prepare.aligned_text import AlignedFormat, align_documents, pack_aligned
 from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks, items_of_bins
-from kdjax.data.prepare.repeats import SplitDocument
 from kdjax.data.shards import SHARDS, write_shard
-from kdjax.data.tokenizer import TextTokenizer
 from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import read_typed
+from kdjax.text.repeats import SplitDocument
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
 
 BLOCK_BYTES = 32 * 2**20
 """Text of a block in UTF-8: long documents make blocks of fewer documents, so that a block fits in

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from kdjax.data.tasks.raw import RawRow, RawTask, RowSource
 from kdjax.data.tasks.task import Split
-from kdjax.data.text.sources import split_fraction
-from kdjax.data.tokenizer import Framing, TextTokenizer
+from kdjax.text.sources import split_fraction
+from kdjax.tokenizers.text_tokenizer import Framing, TextTokenizer
 
 CHUNK = 2048
 """Rows whose texts are held while they are tokenised."""

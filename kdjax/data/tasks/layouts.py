@@ -12,9 +12,9 @@ from kdjax.data.tasks.official import has_task, official_sources
 from kdjax.data.tasks.raw import RawTask
 from kdjax.data.tasks.suite import raw_task
 from kdjax.data.tasks.tfds_files import tfds_root, tfds_sources
-from kdjax.data.text import tfds
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
+from kdjax.text import tfds
 
 
 def glue_tasks(place: str, tasks: tuple[SuiteTask, ...]) -> Iterator[RawTask]:

@@ -16,8 +16,8 @@ from kdjax.data.tasks.raw import RawTask, RowSource
 from kdjax.data.tasks.task import Split, Task
 from kdjax.data.tasks.user_tasks import user_task
 from kdjax.data.text_figures import check_unknown
-from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError, counted
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
 
 
 def raw_tasks(config: EvaluationConfig) -> Iterator[RawTask]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import SuiteTask, suite_tasks
 from kdjax.data.tasks.load import raw_tasks
-from kdjax.data.text import tfds
 from kdjax.errors import InputError
+from kdjax.text import tfds
 
 
 def check_test_rows(evaluation: EvaluationConfig, names: tuple[str, ...]) -> None:

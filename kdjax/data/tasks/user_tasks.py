@@ -20,9 +20,9 @@ from kdjax.data.tasks.raw import (
     shown,
 )
 from kdjax.data.tasks.tables import field, table_rows
-from kdjax.data.text.records import Record
-from kdjax.data.text.sources import locate, split_fraction
 from kdjax.errors import InputError, counted, nearest
+from kdjax.text.records import Record
+from kdjax.text.sources import locate, split_fraction
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 

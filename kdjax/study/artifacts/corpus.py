@@ -15,16 +15,16 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
 from kdjax.data.prepare.ngram_losses import NgramLosses, ngram_losses
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.text.shard_sets import missing_shards
-from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
-from kdjax.data.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.errors import InputError, InUse, counted
 from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path
 from kdjax.study.artifacts.contamination import study_contamination
+from kdjax.text.shard_sets import missing_shards
+from kdjax.text.streams import optional, sha256
+from kdjax.tokenizers.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.training.teacher.directories import source_directories
 
 

@@ -10,14 +10,14 @@ from kdjax.config import Config
 from kdjax.data import minimal_pairs
 from kdjax.data.manifest import NAME, Manifest
 from kdjax.data.tasks.load import raw_tasks
-from kdjax.data.text import sources
-from kdjax.data.text.notes import ReadingNotes
-from kdjax.data.text.sources import ReadSettings
-from kdjax.data.tokenizer import TextTokenizer
-from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError
 from kdjax.storage import hub, urls
 from kdjax.storage.paths import local_path
+from kdjax.text import sources
+from kdjax.text.notes import ReadingNotes
+from kdjax.text.sources import ReadSettings
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
+from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 
 HEADS = 64
 """Most files of a text whose first document is read."""

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from kdjax.arms.charges import stored_by
 from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
-from kdjax.clock import CLOCK
 from kdjax.data import minimal_pairs
 from kdjax.data.contamination.check import Contamination
 from kdjax.data.corpus import Corpus
@@ -26,6 +25,7 @@ from kdjax.objectives.logits import same_but_for_padding
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
+from kdjax.runtime.clock import CLOCK
 from kdjax.study.artifacts.cache import study_cache
 from kdjax.study.artifacts.contamination import study_contamination
 from kdjax.study.artifacts.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
@@ -35,10 +35,10 @@ from kdjax.study.measures.task_scores import TaskScores
 from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.teachers.study_teachers import study_teachers
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.importance import Importance, measured_importance
 from kdjax.training.start import calibration_depth, start_params
+from kdjax.training.teacher_cache.store import Cache
 
 ArtifactName = Literal[
     "task_scores", "minimal_pairs", "contamination", "teacher_cache", "evaluations"

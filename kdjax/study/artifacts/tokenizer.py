@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdjax.config import Config
-from kdjax.data.prepare import tokenizer_training
-from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.progress import Reporter
@@ -14,6 +12,8 @@ from kdjax.report import numbers
 from kdjax.storage import locks
 from kdjax.storage.files import entries
 from kdjax.storage.whole_directory import whole_directory
+from kdjax.text.streams import sha256
+from kdjax.tokenizers import tokenizer_training
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:

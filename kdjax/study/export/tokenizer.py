@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdjax import tokenizer_json
 from kdjax.config import ModelConfig
-from kdjax.data.tokenizer import TextTokenizer
-from kdjax.special_tokens import templates
 from kdjax.storage.files import read_json
-from kdjax.tokenizer_config import TOKENIZER
+from kdjax.tokenizers import tokenizer_json
+from kdjax.tokenizers.special_tokens import templates
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
+from kdjax.tokenizers.tokenizer_config import TOKENIZER
 
 
 def adapt_tokenizer(directory: Path, source: Path, model: ModelConfig) -> None:

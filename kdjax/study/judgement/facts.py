@@ -28,8 +28,8 @@ from kdjax.results.text import (
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.artifacts.corpus import text_warnings
 from kdjax.study.manifest import ArmCost
-from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.training.arm import Arm
+from kdjax.training.teacher_cache.manifest import CacheManifest, bias
 
 
 def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:

@@ -39,8 +39,8 @@ from kdjax.study.machine import versions
 from kdjax.study.manifest import ArmCost
 from kdjax.study.runs.run_backup import RESULT
 from kdjax.study.study import Study
-from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
+from kdjax.training.teacher_cache.manifest import CacheManifest
 
 
 @dataclass(frozen=True)

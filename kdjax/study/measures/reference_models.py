@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
 from kdjax.results.runs import ReferenceModel
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.files import digest, read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 from kdjax.study.measures.evaluation import Evaluation

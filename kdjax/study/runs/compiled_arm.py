@@ -11,11 +11,11 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.mask_rate import MaskRate
 from kdjax.parallel.layout import Layout
 from kdjax.study.batches import train_batches
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher.source import CachedTeacher
+from kdjax.training.teacher_cache.store import Cache
 
 
 def compile_arm(

@@ -14,12 +14,12 @@ from typing import Any
 
 from kdjax import models
 from kdjax.config import Config
-from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.storage import hub
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import check_fields
+from kdjax.text import sources
 from kdjax.training.checksum import sha256
 
 CARD = "teacher.json"

@@ -21,7 +21,7 @@ from kdjax.models import abstract_params, forward
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.objectives.objective import Objective
 from kdjax.objectives.reductions import word_means
-from kdjax.teacher_cache.manifest import Field
+from kdjax.training.teacher_cache.manifest import Field
 
 TeacherForward = Callable[[Any, Batch], Features]
 """`(teacher_params, batch)` to the teacher's features."""
