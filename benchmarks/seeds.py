@@ -105,7 +105,9 @@ def compile_seeds(phase: Phase, seeds: int, lanes: int, compute: ComputeConfig) 
     states = []
     batches = []
     for group in groups:
-        starts = [program.start(models.init(phase.student, seed).params, seed) for seed in group]
+        starts = [
+            program.start(models.init(phase.student_config, seed).params, seed) for seed in group
+        ]
         states.append(program.stack(starts))
         batches.append([batch(SHAPE, SIZES["vocab_size"], seed) for seed in group])
     return Seeds(phase, program, groups, states, batches, teacher)
@@ -124,7 +126,7 @@ def loop(seeds: Seeds, steps: int) -> float:
                 spec = runs.run_spec(
                     CompiledPhase(seeds.phase, seeds.program, cost, stream, seeds.teacher),
                     steps * cost.total,
-                    models.init(seeds.phase.student, seed).params,
+                    models.init(seeds.phase.student_config, seed).params,
                     Path(directory) / str(seed),
                     batch_size=SHAPE.batch_size,
                     seed=seed,

@@ -120,7 +120,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
         bfloat16=case.compute.dtype == "bfloat16",
     )
     runners: dict[str, Any] = {"kdjax": kdjax, "torch": other}
-    if case.phase.teacher:
+    if case.phase.teacher_config:
         runners["unfused"] = Unfused(case, params, teacher, batches, kdjax.program)
     # With dropout the two draw different numbers, and their losses differ.
     if not case.phase.uses_dropout:

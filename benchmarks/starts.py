@@ -28,6 +28,7 @@ from benchmarks import runs, tables
 from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import fixed_batches
+from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare import local as prepare
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import FeatureRequest, forward, init
@@ -119,8 +120,7 @@ def text_in(directory: Path) -> Text:
         batch_size=SHAPE.batch_size,
         limit=HELD_OUT_SEQUENCES,
         seed=1,
-        mlm_probability=runs.MLM_PROBABILITY,
-        max_predictions=SHAPE.max_predictions,
+        mask_settings=MaskSettings(runs.MLM_PROBABILITY, SHAPE.max_predictions),
     )
     return Text(corpus, held_out, unigram(corpus, held_out))
 

@@ -99,7 +99,9 @@ def child(pair: str, arm: str) -> Iterator[None]:
     teacher = program.place_teacher(case.teacher_params)
     yield
     (batch,) = case.batches(1)
-    jax.block_until_ready(program(state, teacher, batch, ScheduleInputs(0.5, RATE)))
+    jax.block_until_ready(
+        program.step(state, teacher, program.place(batch), ScheduleInputs(0.5, RATE))
+    )
     yield
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from kdjax import models
 from kdjax.config import CacheConfig, DataConfig
 from kdjax.data.corpus import Corpus
+from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare.local import prepare
 from kdjax.models import Model, forward
 from kdjax.models.features import FeatureRequest
@@ -114,8 +115,7 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
             "train",
             numbers,
             np.full_like(numbers, view),
-            mlm_probability=data.mlm_probability,
-            max_predictions=data.max_predictions,
+            mask_settings=MaskSettings.from_config(data),
         )
         seen = jax.device_get(_seen()(teacher().params, batch))
         features.append((seen.hidden[2], seen.logits, batch["label_weights"]))

@@ -292,7 +292,7 @@ def test_arm_of_another_family_keeps_size_and_vocabulary(tmp_path: Path) -> None
     path = tmp_path / "recipe.yaml"
     text = "student: {size: 2x64, dropout: 0.3}\narms: {scratch: {student: {family: modernbert}}}\n"
     path.write_text(text, encoding="utf-8")
-    student = arms_of(recipes.load(path))["scratch"].student
+    student = arms_of(recipes.load(path))["scratch"].student_config
     assert (student.layers, student.vocab_size, student.ffn) == (2, 30522, 96)
     assert (student.family, student.dropout) == ("modernbert", 0.0)
 

@@ -44,7 +44,7 @@ def pairs_cost(config: Config, arm: Arm, pairs: tuple[PairSet, ...]) -> int:
     settings = config.evaluation.minimal_pairs
     total = 0
     for of_set in pairs:
-        total += pairs_flops(arm.student, of_set, settings.scoring, settings.batch_tokens)
+        total += pairs_flops(arm.student_config, of_set, settings.scoring, settings.batch_tokens)
     return total
 
 

@@ -93,7 +93,7 @@ def compiled_tasks(
     with Reporter() as reporter:
         for name in arms or all_arms:
             arm = all_arms[name]
-            key = (arm.student, finetuning_of(config, arm))
+            key = (arm.student_config, finetuning_of(config, arm))
             if key not in results:
                 results[key] = _compiled_arm(config, target, arm, known, reporter)
             rows[name] = results[key]
@@ -106,8 +106,10 @@ def _compiled_arm(
     """Compile an arm's fine-tuning; return what a run of it takes."""
     settings = finetuning_of(config, arm)
     layout = devices_of(config, target)
-    lanes = lanes_of(settings.lanes, arm.student, layout)
-    limits = BatchLimits(arm.student.max_positions, lanes, layout.batch_parts, ACCELERATOR_TOKENS)
+    lanes = lanes_of(settings.lanes, arm.student_config, layout)
+    limits = BatchLimits(
+        arm.student_config.max_positions, lanes, layout.batch_parts, ACCELERATOR_TOKENS
+    )
     work = Work()
     for protocol, of_protocol in protocol_work(config, arm, known, limits).items():
         if protocol != "probe":
@@ -157,7 +159,7 @@ def devices_of(config: Config, target: Slice) -> Layout:
 def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) -> StepKey:
     """Return the key of a task's programs; a head of two outputs stands for all."""
     return StepKey(
-        model=arm.student,
+        model=arm.student_config,
         outputs=2,
         regression=False,
         pool=settings.pool,

@@ -62,14 +62,18 @@ class Term(ABC):
         return any(isinstance(option, Schedule) for option in vars(self).values())
 
     @abstractmethod
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the features this term uses, and no others.
 
         Raises:
             InputError: the term cannot be computed between these two models.
         """
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return the term's own trainable parameters: none, unless it learns a projection."""
         return {}
 
@@ -115,22 +119,24 @@ class TeacherTerm(Term):
         """Return True, as it compares the student with a teacher."""
         return True
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the features this term uses, and no others.
 
         Raises:
             InputError: no teacher, or the term cannot be computed between these two models.
         """
-        if teacher is None:
+        if teacher_config is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
         # What is refused is said with the term's name.
         try:
-            return self._needs(student, teacher)
+            return self._needs(student_config, teacher_config)
         except InputError as e:
             raise InputError(f"{self.name}: {e}") from None
 
     @abstractmethod
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
         """Return what `needs` does where there is a teacher."""
 
 

@@ -118,11 +118,11 @@ class Study:
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
                 check_teacher(config, plan.layout)
-        artifacts.make("task_scores", "minimal_pairs")
+        artifacts.make_measures()
         check_train_batches(config, artifacts.corpus, plan.batch_shape.batch_size)
         check_snapshots(config, artifacts.corpus)
         # Before anything is trained: the recipe may refuse what it finds.
-        artifacts.make("contamination")
+        artifacts.look_for_tasks_in_text()
 
         # Before much is made: a share of it may exceed the budget.
         for name, spans in self.spans.items():
@@ -146,7 +146,7 @@ class Study:
                     phase.teacher_part(teacher.model.params)
 
         # All that runs share is made now, and the same on all processes.
-        artifacts.make("teacher_cache", "evaluations")
+        artifacts.make_for_runs()
         hosts.check_same(
             {
                 "corpus": artifacts.corpus.digest,

@@ -84,8 +84,11 @@ def train_three_steps() -> dict[str, Any]:
     teacher = program.place_teacher(None)
     state = program.start(models.init(tiny.SHALLOW_STUDENT, 0).params, seed=0)
     for step in range(3):
-        state, metrics = program(
-            state, teacher, tiny.batch(step), tiny.schedule_inputs(program.phase, step, 3)
+        state, metrics = program.step(
+            state,
+            teacher,
+            program.place(tiny.batch(step)),
+            tiny.schedule_inputs(program.phase, step, 3),
         )
     return {
         "params": sha256(state.params),

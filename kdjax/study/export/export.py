@@ -82,9 +82,9 @@ def export_run(run_dir: Path, out: Path, options: ExportOptions = ExportOptions(
     protocol = ""
     if options.task:
         protocol = check_task(run, options.task, options.protocol)
-        check_head_exportable(run.arm.student, run.finetuning.pool)
+        check_head_exportable(run.arm.student_config, run.finetuning.pool)
     else:
-        transformers_classes.check_exportable(run.arm.student)
+        transformers_classes.check_exportable(run.arm.student_config)
     license_name = names.check_license(options.license)
     check_empty(out)
     targets: dict[str, HubName] = {}
@@ -163,7 +163,7 @@ class _Exporter:
         run = self._run
         params = run.params() if snapshot is None else run.params_at(snapshot)
         if not self._options.task:
-            model = Model(run.arm.student, _leaving(run, params, self._library))
+            model = Model(run.arm.student_config, _leaving(run, params, self._library))
             return ExportedModel(run, model, self._library, self._license, snapshot=snapshot)
         tuned = tune_again(
             run,
@@ -173,7 +173,7 @@ class _Exporter:
             self._reporter,
             glue=self._options.glue,
         )
-        model = Model(run.arm.student, dict(tuned.encoder))
+        model = Model(run.arm.student_config, dict(tuned.encoder))
         return ExportedModel(run, model, self._library, self._license, tuned)
 
 

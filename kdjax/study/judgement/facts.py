@@ -162,7 +162,7 @@ def arm_result(arm: Arm, cost: ArmCost, runs: Sequence[RunResult]) -> ArmResult:
             arm.config.phases, cost.prices, first.phases, strict=True
         )
     ]
-    student = student_facts(arm.student)
+    student = student_facts(arm.student_config)
     outputs: Literal["cached", "online"] | None = None
     if arm.uses_teacher:
         outputs = "cached" if arm.stored_features else "online"

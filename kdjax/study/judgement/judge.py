@@ -157,7 +157,7 @@ def judge(
         corpus=measured.corpus,
         teacher=teacher,
         cache=stored_outputs(measured.cache),
-        student=student_facts(next(iter(arms.values())).student),
+        student=student_facts(next(iter(arms.values())).student_config),
         arms=arm_results,
         baseline_arm=baseline,
         differences=differences.rows(arm_results),

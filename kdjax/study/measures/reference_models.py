@@ -40,7 +40,7 @@ class ReferenceModels:
         """Measure each start that arms share, under every seed."""
         arms_by_start: dict[Any, list[Arm]] = {}
         for arm in self._plan.arms.values():
-            arms_by_start.setdefault((arm.student, arm.start), []).append(arm)
+            arms_by_start.setdefault((arm.student_config, arm.start), []).append(arm)
         rows: list[ReferenceModel] = []
         for arms in arms_by_start.values():
             name = "untrained start"

@@ -263,7 +263,7 @@ class StudyRunner:
         try:
             with stopwatch("evaluation"):
                 metrics, details = self._artifacts.evaluation_for(run.seed).measure(
-                    run.arm.student,
+                    run.arm.student_config,
                     outcome.params,
                     run.seed,
                     mlm=run.arm.trains_mlm_head,

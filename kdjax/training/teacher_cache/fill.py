@@ -16,6 +16,7 @@ import numpy as np
 from kdjax.budget.price import measure
 from kdjax.config import CacheConfig, DataConfig, MaskingConfig, ModelConfig, plain
 from kdjax.data.corpus import Corpus
+from kdjax.data.masking import MaskSettings
 from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.models.features import FeatureRequest, Features
@@ -33,19 +34,22 @@ SHARD_BYTES = 64 * 2**20
 
 @functools.cache
 def cache_price(
-    teacher: ModelConfig, request: FeatureRequest, batch_shape: BatchShape, own_seq_len: int = 0
+    teacher_config: ModelConfig,
+    request: FeatureRequest,
+    batch_shape: BatchShape,
+    own_seq_len: int = 0,
 ) -> int:
     """Count the FLOPs of one forward pass of the teacher over a batch, as XLA does.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
 
     Args:
-        teacher: configuration of the teacher.
+        teacher_config: configuration of the teacher.
         request: outputs that are stored.
         batch_shape: shape of the batch, by the student's tokens.
         own_seq_len: tokens of a sequence by the teacher's own tokenizer; 0: it reads the student's.
     """
-    source = OnlineTeacher(teacher, own_seq_len)
+    source = OnlineTeacher(teacher_config, own_seq_len)
     batch = batch_shape.with_fields(source.fields(batch_shape.seq_len, batch_shape.max_predictions))
     return measure(source.forward(request), source.params(request), batch).flops
 
@@ -179,9 +183,7 @@ class _Encoder:
             "train",
             numbers,
             views,
-            mlm_probability=self._data.mlm_probability,
-            max_predictions=self._data.max_predictions,
-            masking=self._data.masking,
+            mask_settings=MaskSettings.from_config(self._data),
         )
         # The last batch is filled up: its further rows are computed and not stored.
         records = views * self._corpus.sequences("train") + numbers
