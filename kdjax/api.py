@@ -190,10 +190,13 @@ def arm(
             f"arm {name!r}: settings of student and start are given, expected none: the student is "
             "the model itself"
         )
-    definition = resolve(
-        name, settings, student.config, teacher.config if teacher else None, optimizer
-    )
-    return ArmWithModels(definition, student, teacher if definition.uses_teacher else None)
+    teacher_config = None
+    if teacher is not None:
+        teacher_config = teacher.config
+    definition = resolve(name, settings, student.config, teacher_config, optimizer)
+    if not definition.uses_teacher:
+        teacher = None
+    return ArmWithModels(definition, student, teacher)
 
 
 def price(
@@ -430,9 +433,11 @@ def evaluate(
         >>> sorted(kdjax.evaluate(run, data))
         ['mlm_accuracy', 'mlm_loss']
     """
-    model = run if isinstance(run, Model) else run.model
-    has_head = "mlm" in model.params
-    if isinstance(run, TrainedRun):
+    if isinstance(run, Model):
+        model = run
+        has_head = "mlm" in model.params
+    else:
+        model = run.model
         has_head = run.arm.definition.trains_mlm_head
     if not has_head and not mlm_probe.tokens:
         raise InputError(
@@ -479,8 +484,10 @@ def save(
         >>> kdjax.models.from_pretrained("trained").config == run.model.config
         True
     """
-    model = run if isinstance(run, Model) else run.model
-    tokenizer = data.tokenizer if data else None
+    model = run.model if isinstance(run, TrainedRun) else run
+    tokenizer = None
+    if data:
+        tokenizer = data.tokenizer
     save_pretrained(model, directory, tokenizer=tokenizer, for_transformers=for_transformers)
 
 

@@ -59,7 +59,9 @@ def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
     """
     teacher_config = zoo.resolve(config.teacher.architecture)
     flops = start_flops(arm.start, arm.student_config, teacher_config, config.data.seq_len)
-    return {"calibration": flops} if flops else {}
+    if not flops:
+        return {}
+    return {"calibration": flops}
 
 
 def own_charges(config: Config, arm: Arm) -> dict[str, int]:

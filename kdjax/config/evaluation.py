@@ -212,7 +212,9 @@ class EvaluationConfig:
     def margin_of(self, scale: Scale) -> float:
         """Return the largest difference that does not matter on endpoints of a kind."""
         of_scale: float | None = getattr(self.margins, scale)
-        return self.margin if of_scale is None else of_scale
+        if of_scale is None:
+            return self.margin
+        return of_scale
 
     @property
     def suite_place(self) -> str:

@@ -45,7 +45,9 @@ def available_memory() -> int | None:
     if not MEMORY_FILE.exists():
         return None
     match = re.search(r"^MemAvailable:\s*(\d+) kB", MEMORY_FILE.read_text(), re.MULTILINE)
-    return int(match[1]) * 1024 if match else None
+    if not match:
+        return None
+    return int(match[1]) * 1024
 
 
 def disks(out: Path | None) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ def recipe(config: Config) -> Iterator[Finding]:
 
 
 def _looked_at(subject: str, check: Callable[[], None]) -> Finding:
-    """Return what a check says: its line of bad input, or that all is there."""
+    """Return the finding of a check: its line of bad input, or that all is there."""
     try:
         check()
     except InputError as e:

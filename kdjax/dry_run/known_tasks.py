@@ -71,7 +71,9 @@ def _tokenizer(config: Config) -> Path | None:
             path = find_tokenizer(local_path(config.teacher.source, "teacher.source"))
     except InputError:
         return None
-    return path if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return None
+    return path
 
 
 def _is_there(place: str) -> bool:

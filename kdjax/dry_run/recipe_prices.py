@@ -123,7 +123,9 @@ def _reach(
     teacher_cost = None
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
         teacher_cost = cost_by_recipe(config)
-    sequences = corpus.sequences("train") if corpus is not None else 0
+    sequences = 0
+    if corpus is not None:
+        sequences = corpus.sequences("train")
     upfront = upfront_charges(config, arms, arm, sequences, teacher_cost)
     budget = Budget.from_config(config.budget)
     rows = []

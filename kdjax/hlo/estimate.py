@@ -261,7 +261,9 @@ class _Pricing:
 
     def _note_unknown(self, instruction: Instruction, reason: str) -> None:
         place = self.module.place(instruction)
-        where = f" ({place})" if place else ""
+        where = ""
+        if place:
+            where = f" ({place})"
         self.unknown.append(f"{instruction.name}: {reason}{where}")
 
 

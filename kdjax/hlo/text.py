@@ -101,7 +101,9 @@ class Instruction:
     def attribute(self, pattern: str) -> str | None:
         """Return the first group of a pattern in its attributes; None where they do not match."""
         match = re.search(pattern, self.attributes)
-        return match[1] if match else None
+        if not match:
+            return None
+        return match[1]
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ class Module:
             return self.places.get(int(frame), "")
         file = instruction.attribute(r'source_file="([^"]*)"')
         line = instruction.attribute(r"source_line=(\d+)")
-        return f"{file}:{line}" if file and line else ""
+        if not file or not line:
+            return ""
+        return f"{file}:{line}"
 
 
 def parse(text: str) -> Module:
@@ -273,4 +277,6 @@ def _field(fields: str, name: str) -> int:
     """Return a field's number; 0 where it is missing."""
     # {file_location_id=2 parent_frame_id=1}
     match = re.search(rf"\b{name}=(\d+)", fields)
-    return int(match[1]) if match else 0
+    if not match:
+        return 0
+    return int(match[1])

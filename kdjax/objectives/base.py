@@ -78,7 +78,7 @@ class Term(ABC):
         return {}
 
     def normalizer(self, batch: Batch) -> jax.Array | None:
-        """Return what the loss of this batch is a mean over, up to a constant factor.
+        """Return the number that the loss of this batch is divided by, up to a constant factor.
 
         It is the weight with which the losses of parts of a batch make the loss of the whole,
         however the batch is split: loss(whole) = Σ n(part)·loss(part) / Σ n(part).
@@ -137,7 +137,7 @@ class TeacherTerm(Term):
 
     @abstractmethod
     def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
-        """Return what `needs` does where there is a teacher."""
+        """Return the features this term uses, where there is a teacher (`needs`)."""
 
 
 def as_scalar(name: str, loss: Any) -> jax.Array:

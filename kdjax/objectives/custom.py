@@ -166,7 +166,7 @@ class CustomTerm(Term):
         return self.function.params(student_config, teacher_config, seed)
 
     def normalizer(self, batch: Batch) -> jax.Array | None:
-        """Return what the function's loss is declared to be a mean over."""
+        """Return the number that the function's loss is declared to be divided by."""
         if self.function.normalizer is None:
             return None
         return _NORMALIZERS[self.function.normalizer](batch)

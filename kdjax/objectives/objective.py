@@ -72,7 +72,7 @@ class Objective:
         return {key: term_params for key, term_params in params.items() if term_params}
 
     def normalizers(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Return what each term's loss of this batch is a mean over.
+        """Return the number that each term's loss of this batch is divided by.
 
         Raises:
             InputError: a term whose batch must not be split.

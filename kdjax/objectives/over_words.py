@@ -124,7 +124,7 @@ class OverWords(Term):
         return self.term.init(student_config, teacher_config, seed)
 
     def normalizer(self, batch: Batch) -> jax.Array | None:
-        """Return what the term's loss is a mean over, with words for positions."""
+        """Return the number that the term's loss is divided by, with words for positions."""
         return self.term.normalizer(_of_words(batch))
 
     @override

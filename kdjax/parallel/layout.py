@@ -202,7 +202,9 @@ class Layout:
         manual_axes = set(AXES if layers_are_whole else BATCH_AXES)
 
         def cast_matrix(x: jax.Array) -> jax.Array:
-            return cast(x, dtype) if x.ndim >= 2 else x
+            if x.ndim >= 2:
+                return cast(x, dtype)
+            return x
 
         def sharded_forward(params: Any, batch: Any, **arrays: Any) -> Any:
             params = jax.tree.map(cast_matrix, params)

@@ -47,11 +47,15 @@ class Setting:
     def line(self, width: int) -> str:
         """Return name, type, default and summary on one line of at most `width` columns."""
         line = f"{self.head()}  {self.summary}"
-        return line if len(line) <= width else f"{line[: width - 1]}…"
+        if len(line) <= width:
+            return line
+        return f"{line[: width - 1]}…"
 
     def head(self) -> str:
         """Return name, type and default."""
-        default = f" = {self.default}" if self.default else ""
+        default = ""
+        if self.default:
+            default = f" = {self.default}"
         return f"{self.name}: {self.kind}{default}"
 
     def paragraph(self, width: int) -> str:
@@ -161,7 +165,9 @@ def _below(cls: Any, instance: Any, prefix: str) -> Iterator[Setting]:
         if dataclasses.is_dataclass(hint):
             yield from _below(hint, default, f"{name}.")
             continue
-        shown = "" if default is dataclasses.MISSING else json.dumps(plain(default), default=str)
+        shown = ""
+        if default is not dataclasses.MISSING:
+            shown = json.dumps(plain(default), default=str)
         yield Setting(name, _kind(hint), shown, meanings.get(field.name, ""), _choices(hint))
         # A dataclass among the type's arguments has settings of its own.
         inner = next(filter(dataclasses.is_dataclass, get_args(hint)), None)
@@ -183,7 +189,9 @@ def _choices(hint: Any) -> tuple[str, ...]:
         return ("true", "false")
     values = get_args(hint)
     are_text = bool(values) and all(isinstance(value, str) for value in values)
-    return values if are_text else ()
+    if not are_text:
+        return ()
+    return values
 
 
 def _meanings(cls: Any) -> dict[str, str]:

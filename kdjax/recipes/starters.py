@@ -45,7 +45,7 @@ class Starter:
 
     @property
     def summary(self) -> str:
-        """Return what it says of itself first: a recipe's first comment, a program's docstring."""
+        """Return its first comment, of a recipe, or its docstring, of a program."""
         if self.path.suffix == ".py":
             docstring = ast.get_docstring(ast.parse(self.text)) or ""
             return docstring.partition("\n")[0]
@@ -170,7 +170,7 @@ def _own_files(value: Any) -> set[PurePosixPath]:
 
 
 def _contents(source: PurePosixPath, target: Path) -> dict[Path, bytes]:
-    """Return what is to be written of a file or a directory of the package, by new paths."""
+    """Return the content of a file of the package, or of a directory's files, by new paths."""
     package = resources.files("kdjax")
     if not package.joinpath(*source.parts).is_dir():
         return {target: _read(package, source)}
@@ -197,7 +197,9 @@ def _requirements(text: str) -> list[str]:
     named = {name.replace("-", "_") for name in pinned_packages(demo)}
     if not needed:
         return []
-    return [demo] if needed <= named else [data, demo]
+    if needed <= named:
+        return [demo]
+    return [data, demo]
 
 
 def _is_there(path: Path, content: bytes) -> bool:

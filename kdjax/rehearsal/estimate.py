@@ -252,7 +252,7 @@ def _chips(topology: str) -> int:
 
 
 def lines_of(work: Work, estimates: Sequence[ChipEstimate]) -> list[str]:
-    """Return what a study would take, a line for each kind of chip."""
+    """Return the time and memory that a study would take, a line for each kind of chip."""
     parts = []
     if work.training is not None:
         parts.append(f"{work.training:.4g} FLOPs of training")
@@ -275,7 +275,7 @@ def lines_of(work: Work, estimates: Sequence[ChipEstimate]) -> list[str]:
 
 
 def _line(estimate: ChipEstimate) -> str:
-    """Return what a study would take on one kind of chip."""
+    """Return the time and memory that a study would take on one kind of chip."""
     where = f"{estimate.chips} chips of {estimate.chip}"
     if estimate.hours is None or estimate.utilisation is None:
         return f"  {where}: not known{estimate.note and f' ({estimate.note})'}"

@@ -94,7 +94,7 @@ class StandardStreams:
         self._file = file
 
     def output_failure(self) -> OSError | None:
-        """Write what is still to be written; return why not all of the output could be, or None."""
+        """Flush the streams; return the reason why not all of the output was written, or None."""
         if self._output is None or self._file is None:
             return None
         self._output.flush()

@@ -84,7 +84,9 @@ def private_store() -> ModuleType | None:
     except ImportError:
         return None
     opens_store = callable(getattr(compilation_cache, "get_file_cache", None))
-    return compilation_cache if opens_store else None
+    if not opens_store:
+        return None
+    return compilation_cache
 
 
 class CacheDirectory:

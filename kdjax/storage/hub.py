@@ -270,7 +270,9 @@ def cached_file(name: HubName) -> Path | None:
         name.repo_id, name.path, revision=name.revision, repo_type=name.kind
     )
     # The cache also knows which files a repository lacks.
-    return Path(path) if isinstance(path, str) else None
+    if not isinstance(path, str):
+        return None
+    return Path(path)
 
 
 def cached_directory(name: HubName) -> Path | None:

@@ -87,7 +87,9 @@ def path_text(path: object, name: str, expected: str = "a path") -> str:
     Raises:
         InputError: it is neither.
     """
-    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    text = None
+    if isinstance(path, (str, os.PathLike)):
+        text = os.fspath(path)
     if not isinstance(text, str):
         raise InputError(f"{name} is {path!r:.80}, expected {expected}: a str or a Path")
     return text

@@ -159,11 +159,13 @@ class Study:
         self._manifest.write(self.costs)
 
     def _log_unreached(self, arm: str, sequences: int) -> None:
-        """Say which snapshots the budget of an arm ends before, by its sequences, if any."""
+        """Log the snapshots that an arm's budget does not reach, by its sequences, if any."""
         corpus = self.artifacts.corpus
         tokens = sequences / corpus.sequences("train") * corpus.tokens("train")
         words = self.plan.config.train.checkpoint.words_of_snapshots
-        seen = corpus.manifest.words_in(tokens) if sequences else None
+        seen = None
+        if sequences:
+            seen = corpus.manifest.words_in(tokens)
         if line := unreached_line(words, seen, about=True):
             self.reporter.log(f"arms.{arm}: {line}")
 

@@ -166,7 +166,9 @@ def _list(
 def _hub_identity(info: dict[str, Any]) -> str:
     """Return the SHA-256 that the Hub has of a large file; of a small one it has none."""
     large = info.get("lfs")
-    return large.sha256 if large else ""
+    if not large:
+        return ""
+    return large.sha256
 
 
 def _identity(info: dict[str, Any]) -> str:

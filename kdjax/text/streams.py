@@ -70,7 +70,9 @@ def kind(path: TextFile) -> str:
 def compression(path: TextFile) -> str:
     """Return the suffix of a file's compression in lower case; empty where it has none."""
     suffix = path.suffix.lower()
-    return suffix if suffix in COMPRESSIONS else ""
+    if suffix not in COMPRESSIONS:
+        return ""
+    return suffix
 
 
 def check_readable(path: TextFile) -> None:
@@ -136,7 +138,9 @@ def lines(path: TextFile) -> Iterator[tuple[int, str]]:
                 return
             # The line goes on behind what was read of it.
             if len(line) > LINE_BYTES:
-                remedy = f" (has {OLD_MAC})" if b"\r" in line else ""
+                remedy = ""
+                if b"\r" in line:
+                    remedy = f" (has {OLD_MAC})"
                 raise TextError(
                     f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, the most that "
                     f"is held of a line, expected shorter lines{remedy}"
@@ -196,7 +200,9 @@ class _Members(io.RawIOBase):
         while not text:
             data = b""
             if self._member is None or self._member.eof:
-                data = self._member.unused_data if self._member else b""
+                data = b""
+                if self._member:
+                    data = self._member.unused_data
                 data = data or self._file.read(BUFFER)
                 if not data and self._member:
                     return 0

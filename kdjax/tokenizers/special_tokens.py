@@ -241,7 +241,9 @@ def _text_of(token: Any) -> str | None:
     """Return a token's text; files have it alone or with properties."""
     if isinstance(token, dict):
         token = token.get("content")
-    return token if isinstance(token, str) else None
+    if not isinstance(token, str):
+        return None
+    return token
 
 
 def _unknown_of_model(content: Mapping[str, Any]) -> str | None:

@@ -78,7 +78,9 @@ def padding_token(content: Any, path: Path) -> int | None:
         return None
     entries = tokenizer_json.entries(content)
     token = entries.get(find_roles(content, path, entries).get("pad", ""))
-    return token if isinstance(token, int) else None
+    if not isinstance(token, int):
+        return None
+    return token
 
 
 def _normalization(content: Mapping[str, Any]) -> dict[str, bool | None]:

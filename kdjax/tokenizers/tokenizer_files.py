@@ -62,7 +62,9 @@ def find_tokenizer(path: Path) -> Path:
         InputError: the directory has no tokenizer, or one that cannot be converted.
     """
     if not path.is_dir() or (path / TOKENIZER).is_file():
-        return path / TOKENIZER if path.is_dir() else path
+        if path.is_dir():
+            return path / TOKENIZER
+        return path
     if not any((path / name).is_file() for name in hub.VOCABULARY_FILES):
         raise InputError(f"{path}: holds no tokenizer, expected {_EXPECTED}")
 

@@ -32,7 +32,9 @@ def entries(content: Mapping[str, Any]) -> dict[str, Any]:
         content: content of the tokenizer.json.
     """
     model = content.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    vocabulary = None
+    if isinstance(model, dict):
+        vocabulary = model.get("vocab")
     ids: dict[str, Any] = {}
     if isinstance(vocabulary, dict):
         ids |= vocabulary

@@ -124,7 +124,7 @@ def _lines(words: Mapping[str, int], alphabet: Sequence[str]) -> Iterator[str]:
 
 
 def _normalizer() -> normalizers.Normalizer:
-    """Build what leaves out control characters, and normalizes all others."""
+    """Build the normalizer that leaves out control characters and normalizes all others."""
     return normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
 
 

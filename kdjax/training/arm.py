@@ -238,7 +238,9 @@ def _phase(
     """
     if objective.needs_teacher and teacher_config is None:
         raise InputError("the objective looks at a teacher, expected one")
-    phase_teacher = teacher_config if objective.needs_teacher else None
+    phase_teacher = None
+    if objective.needs_teacher:
+        phase_teacher = teacher_config
     # Raises where a term cannot be computed between these two models.
     objective.needs(student_config, phase_teacher)
     others_need_teacher = any(other.needs_teacher for other in other_objectives)
@@ -280,7 +282,9 @@ def _cached(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
             if phase.needs.teacher.head:
                 check_readable(phase.objective, cache, phase.student_config, phase.teacher_config)
             online = phase.teacher_source
-            own_seq_len = online.own_seq_len if isinstance(online, OnlineTeacher) else 0
+            own_seq_len = 0
+            if isinstance(online, OnlineTeacher):
+                own_seq_len = online.own_seq_len
             stored = CachedTeacher(phase.teacher_config, phase.needs.teacher, cache, own_seq_len)
             phase = replace(phase, teacher_source=stored)  # noqa: PLW2901
         cached_phases.append(phase)

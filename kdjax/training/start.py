@@ -153,7 +153,9 @@ def _check_kinds(
 
 def _seen(half_window: int | None) -> str:
     """Return the reach of a layer's attention in words."""
-    return "all" if half_window is None else f"{half_window} positions to either side"
+    if half_window is None:
+        return "all"
+    return f"{half_window} positions to either side"
 
 
 def _check_projection(student_config: ModelConfig, teacher_config: ModelConfig) -> None:

@@ -93,7 +93,9 @@ def _load(
         reported = {result: rows.split for result, rows in dev.items()}
         # The first result's rows: of MNLI those whose genres are trained on.
         selection = reported[raw.name]
-        share = config.selection if config.report_on == "unseen" else 0.0
+        share = 0.0
+        if config.report_on == "unseen":
+            share = config.selection
         train, unseen = _split_by_hash(train_rows, share)
         if config.report_on == "unseen":
             selection = unseen

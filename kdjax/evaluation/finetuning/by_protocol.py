@@ -100,7 +100,9 @@ def finetune(
     max_positions = setup.config.max_positions
     check_task(task, max_positions)
     encoder = encoder_of(params, start)
-    intermediate = "" if start is None else start.task
+    intermediate = ""
+    if start is not None:
+        intermediate = start.task
     specs = specs_of(task, settings, protocol, seed, max_positions)
     task_directory = None
     if directory is not None:

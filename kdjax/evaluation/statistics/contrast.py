@@ -48,7 +48,7 @@ class ContrastOutcome:
 
 
 def claim_verdict(verdict: ArmVerdict, direction: Direction) -> ClaimVerdict:
-    """Return what a verdict says of a claim.
+    """Translate a verdict on two arms into a verdict on the claim about them.
 
     Args:
         verdict: verdict read from the contrast's positive side.

@@ -186,7 +186,9 @@ def check_finite(values: Mapping[str, Mapping[int, float]]) -> None:
 
 def _negated(value: float | None) -> float | None:
     """Return a number with the other sign, if there is one."""
-    return None if value is None else -value
+    if value is None:
+        return None
+    return -value
 
 
 def _untested(test: PairedTest) -> PairedOutcome:

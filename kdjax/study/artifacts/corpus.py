@@ -148,7 +148,9 @@ def _prepare(
     config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None
 ) -> None:
     """Prepare a corpus in a directory, or find it prepared."""
-    tokenizer = None if trains_tokenizer(config) else tokenizer_of(config)
+    tokenizer = None
+    if not trains_tokenizer(config):
+        tokenizer = tokenizer_of(config)
     if beam is not None:
         optional("apache_beam", "beam", "--beam")
         from kdjax.data.prepare.beam import prepare  # noqa: PLC0415 - an extra
@@ -173,7 +175,9 @@ def _shown(files: str | tuple[str, ...]) -> str:
     """Return files as a line names them."""
     patterns = [files] if isinstance(files, str) else list(files)
     shown = ", ".join(patterns[:2])
-    return f"{shown} and {len(patterns) - 2:,} more" if len(patterns) > 2 else shown
+    if len(patterns) > 2:
+        return f"{shown} and {len(patterns) - 2:,} more"
+    return shown
 
 
 def _check_corpus(config: Config, corpus: Corpus) -> None:

@@ -40,6 +40,7 @@ from kdjax.training.importance import Importance, measured_importance
 from kdjax.training.start import calibration_depth, start_params
 from kdjax.training.teacher_cache.store import Cache
 
+
 class Artifacts:
     """What the runs of a study share: each is made, or found and checked, when first asked for."""
 
@@ -129,7 +130,7 @@ class Artifacts:
 
     @cached_property
     def task_scores(self) -> TaskScores:
-        """Build what measures models on the tasks, with the precision that students train in.
+        """Build the fine-tuning that measures models on the tasks, in the precision of students.
 
         Raises:
             InputError: a task cannot be fine-tuned on as the recipe or an arm says.

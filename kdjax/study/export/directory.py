@@ -70,7 +70,7 @@ def write_directory(
 
 
 def _write_sentence_files(directory: Path, model: Model, seq_len: int) -> None:
-    """Write what sentence-transformers reads besides: the mean over tokens of the last layer."""
+    """Write the other files of sentence-transformers: the mean over the last layer's tokens."""
     modules = []
     for number, (folder, kind) in enumerate(_MODULES):
         modules.append({"idx": number, "name": str(number), "path": folder, "type": kind})

@@ -63,7 +63,9 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
 def _mean(figures: Iterable[float | None]) -> float | None:
     """Return the mean of the figures that were measured; None where none was."""
     measured = [figure for figure in figures if figure is not None]
-    return fmean(measured) if measured else None
+    if not measured:
+        return None
+    return fmean(measured)
 
 
 def corpus_facts(

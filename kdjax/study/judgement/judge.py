@@ -146,7 +146,9 @@ def judge(
     is_measured = any(endpoint.name == primary for endpoint in endpoints)
 
     # Costs under each way to pay for the teacher are in FLOPs.
-    enforced = budget.teacher_case if budget.kind == "flops" else None
+    enforced = None
+    if budget.kind == "flops":
+        enforced = budget.teacher_case
 
     return Results(
         **versions(),

@@ -157,4 +157,6 @@ def recorded_run(directory: Path) -> RecordedRun:
 def _run_within(directory: Path) -> str:
     """Return a hint where a directory is a study's, and has runs."""
     runs = sorted(path.parent for path in directory.glob(f"runs/*/{RESULT}"))
-    return f", such as {runs[0]}" if runs else ""
+    if not runs:
+        return ""
+    return f", such as {runs[0]}"

@@ -156,7 +156,9 @@ class StudyRunner:
         run.backup.upload_and_prune()
         # The main process alone is sure to have it on its disk.
         path = run.directory / RESULT
-        content = read_json(path) if hosts.is_main_process() else None
+        content = None
+        if hosts.is_main_process():
+            content = read_json(path)
         return result_of(hosts.broadcast_from_main(content), path, arm, run.seed)
 
     def _train_and_measure(self, runs: Sequence[StudyRun]) -> dict[int, RunResult]:

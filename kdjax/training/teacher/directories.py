@@ -67,7 +67,9 @@ def seed_directory(directory: Path, seed: int) -> Path:
 
 def checkpoint_name(share: float) -> str:
     """Return the folder's name of a teacher saved at a share of its training budget."""
-    return f"at-{share!r}" if share < 1 else "at-1"
+    if share < 1:
+        return f"at-{share!r}"
+    return "at-1"
 
 
 def read_teacher(directory: Path) -> Model:

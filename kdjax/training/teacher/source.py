@@ -128,7 +128,9 @@ class CachedTeacher(TeacherSource):
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
         """Return the stored arrays, and which words they are of where they are of words."""
         stored = self.stored_fields(length, slots)
-        return (*stored, *word_fields(length)) if self.own_seq_len else stored
+        if self.own_seq_len:
+            return (*stored, *word_fields(length))
+        return stored
 
     def stored_fields(self, length: int, slots: int) -> tuple[Field, ...]:
         """Return the fields that are stored of a sequence.
@@ -176,7 +178,7 @@ class CachedTeacher(TeacherSource):
     def forward(
         self, request: FeatureRequest, compute: ComputeConfig = ComputeConfig()
     ) -> TeacherForward:
-        """Build what reads the stored features out of a batch; no teacher runs."""
+        """Build the function that reads the stored features out of a batch; no teacher runs."""
         return lambda params, batch: self.read(batch, request)
 
     def read(self, batch: Batch, request: FeatureRequest) -> Features:

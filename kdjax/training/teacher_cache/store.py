@@ -311,4 +311,6 @@ def _total(blocks: Iterable[StoredBlock]) -> Totals:
 
 def _plain(value: float | int) -> float | int:
     """Return a Python number, as JSON gives it back: integers stay exact."""
-    return int(value) if isinstance(value, (int, np.integer)) else float(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    return float(value)
