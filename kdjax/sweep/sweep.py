@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from kdjax.budget.accounting import Budget
 from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
@@ -95,7 +94,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
 def _budget(cell: Cell) -> float:
     """Return the amount that all runs of a study may spend."""
     runs = len(cell.config.arms) * len(cell.config.seeds)
-    return Budget.from_config(cell.config.budget).amount * runs
+    return cell.budget.amount * runs
 
 
 @contextmanager

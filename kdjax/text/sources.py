@@ -114,6 +114,13 @@ def locate(uri: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
 
+def patterns_of(files: str | Sequence[str]) -> list[str]:
+    """Return the paths and globs of a setting, which may be one or several."""
+    if isinstance(files, str):
+        return [files]
+    return list(files)
+
+
 def expand(files: str | Sequence[str]) -> list[Source]:
     """List the sources that paths, URLs, globs and `tfds:DIRECTORY:SPLIT` name: in order, each
     glob's matches sorted, none twice.
@@ -122,7 +129,7 @@ def expand(files: str | Sequence[str]) -> list[Source]:
         TextError: nothing matches, or a file is of a kind that cannot be read.
         InputError: a library is missing that a file needs.
     """
-    patterns = [files] if isinstance(files, str) else list(files)
+    patterns = patterns_of(files)
     if not patterns or not all(patterns):
         raise TextError(f"data.files is empty, expected paths or globs of {EXPECTED}")
     expanded: list[Source] = []

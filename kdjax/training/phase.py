@@ -17,7 +17,8 @@ from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
-from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
+from kdjax.parallel.layout import Layout
+from kdjax.parallel.unsharded import UNSHARDED, Unsharded
 from kdjax.training.learning_rate import learning_rate
 from kdjax.training.optimizer import transformation
 from kdjax.training.partition import Flat, flatten, name_of, parameters_in_use

@@ -15,7 +15,8 @@ import optax
 from kdjax.models.features import Batch, Features
 from kdjax.models.ops.dropout import Key
 from kdjax.objectives.objective import Objective
-from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
+from kdjax.parallel.layout import Layout
+from kdjax.parallel.unsharded import UNSHARDED, Unsharded
 from kdjax.training.partition import (
     Flat,
     combine,

@@ -82,6 +82,8 @@ def _load(
         encoded.append(rows)
         return rows
 
+    # One's own tasks have a dev and a test split; of a suite the official dev rows are reported, as
+    # the labels of its test rows are nobody's.
     (train_source,) = raw.of_split("train")
     train_rows = read(train_source)
     dev = {source.result: read(source) for source in raw.of_split("dev")}
@@ -102,10 +104,12 @@ def _load(
             _check_part(raw, train_source, train, "left to train on")
             _check_part(raw, train_source, unseen, f"in evaluation.selection, {share:g}")
 
+    # Texts of another vocabulary are refused.
     tokens = sum(rows.text_tokens for rows in encoded)
     unknown = sum(rows.unknown for rows in encoded) / max(1, tokens)
     check_unknown({"all": unknown}, f"task {raw.name}, {train_source.place}")
 
+    # Rows to predict, for GLUE's server
     unlabelled = {}
     if with_unlabelled and raw.from_suite:
         unlabelled = {source.result: read(source).split for source in raw.of_split("test")}

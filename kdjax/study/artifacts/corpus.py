@@ -23,6 +23,7 @@ from kdjax.storage import locks
 from kdjax.storage.paths import local_path
 from kdjax.study.artifacts.contamination import study_contamination
 from kdjax.text.shard_sets import missing_shards
+from kdjax.text.sources import patterns_of
 from kdjax.text.streams import optional, sha256
 from kdjax.tokenizers.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.training.teacher.directories import source_directories
@@ -173,7 +174,7 @@ def _prepare(
 
 def _shown(files: str | tuple[str, ...]) -> str:
     """Return files as a line names them."""
-    patterns = [files] if isinstance(files, str) else list(files)
+    patterns = patterns_of(files)
     shown = ", ".join(patterns[:2])
     if len(patterns) > 2:
         return f"{shown} and {len(patterns) - 2:,} more"
@@ -257,9 +258,8 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
         if named != made_with[name]:
             sentences.append(_other_setting(f"data.{name}", named, made_with[name]))
 
-    patterns = [data.files] if isinstance(data.files, str) else list(data.files)
     sources = [Path(source).name for source in manifest.sources]
-    for pattern in patterns:
+    for pattern in patterns_of(data.files):
         if not fnmatch.filter(sources, Path(pattern).name):
             shown = ", ".join(sources[:3])
             if len(sources) > 3:

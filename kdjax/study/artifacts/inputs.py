@@ -98,7 +98,7 @@ def _is_elsewhere(name: str) -> bool:
 
 def _check_text(config: Config, files: str | tuple[str, ...], only_here: bool) -> None:
     """Check that files of text are there, and that each of the first ones has a document."""
-    patterns = [files] if isinstance(files, str) else list(files)
+    patterns = sources.patterns_of(files)
     if only_here:
         patterns = [pattern for pattern in patterns if not _is_elsewhere(pattern)]
         if not patterns and files:
