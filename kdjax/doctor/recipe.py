@@ -16,7 +16,7 @@ def recipe(config: Config) -> Iterator[Finding]:
 
     What lies on the Hub or behind a URL is not asked for.
     """
-    from kdjax.study.artifacts.inputs import check_inputs  # noqa: PLC0415 - imports JAX
+    from kdjax.study.artifacts.input_checks import check_inputs  # noqa: PLC0415 - imports JAX
 
     yield _looked_at("text and tasks", lambda: check_inputs(config, only_here=True))
     yield _looked_at("teacher", lambda: _check_teacher(config))

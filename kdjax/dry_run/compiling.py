@@ -23,7 +23,7 @@ from kdjax.hlo.collectives import KINDS
 from kdjax.hlo.estimate import estimate
 from kdjax.hlo.execution import executed_collectives
 from kdjax.hlo.materialised import materialised
-from kdjax.hlo.text import Module, parse
+from kdjax.hlo.program_text import Module, parse
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.training.phase import BatchShape, Phase

@@ -22,7 +22,6 @@ from kdjax.config import Config, FinetuneConfig
 from kdjax.dry_run.compiling import out_of_memory
 from kdjax.dry_run.known_tasks import KnownTasks, known_tasks
 from kdjax.dry_run.task_costs import protocol_work
-from kdjax.evaluation.finetuning.lanes import lanes_of
 from kdjax.evaluation.finetuning.step import (
     StepKey,
     abstract_batch,
@@ -30,6 +29,7 @@ from kdjax.evaluation.finetuning.step import (
     compiled_outputs,
     compiled_step,
 )
+from kdjax.evaluation.finetuning.trial_groups import lanes_of
 from kdjax.evaluation.finetuning.work import BatchLimits, TaskBatchShape, Work
 from kdjax.evaluation.length_buckets import ACCELERATOR_TOKENS
 from kdjax.hlo.aot import Slice, uncached

@@ -32,7 +32,7 @@ from functools import cached_property
 from kdjax.hlo.chips import Chip
 from kdjax.hlo.collectives import KINDS, Collective
 from kdjax.hlo.execution import called, executed_collectives, fused, trip_count
-from kdjax.hlo.text import Instruction, Module, parse
+from kdjax.hlo.program_text import Instruction, Module, parse
 from kdjax.hlo.traffic import moved_bytes
 
 SOURCES = ("compute", "custom_calls", "collectives", "moves")

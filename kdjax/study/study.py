@@ -17,7 +17,7 @@ from kdjax.runtime.clock import CLOCK
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.artifacts.commits import pinned, stored_commits
 from kdjax.study.artifacts.corpus import refuse_repeated_text
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.artifacts.study_artifacts import Artifacts
 from kdjax.study.batches import check_calibration, check_train_batches
 from kdjax.study.machine import versions

@@ -19,7 +19,7 @@ from kdjax.runtime.clock import CLOCK
 from kdjax.storage.files import check_writable, entries, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
 from kdjax.study.artifacts.artifact_dirs import artifact_dirs
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
 from kdjax.study.manifest import shared_settings
 from kdjax.study.runs.run_backup import subdirectory

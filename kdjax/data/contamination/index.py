@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kdjax.data.contamination.hash_table import HashTable
 from kdjax.data.contamination.hashing import Hashes, RunHasher
-from kdjax.data.contamination.table import HashTable
 from kdjax.data.contamination.words import Indices, Words, letters_of, words_of
 
 GRAM = 13

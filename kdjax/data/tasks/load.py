@@ -11,8 +11,8 @@ import numpy as np
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.encoding import EncodedRows, encode, is_selection_row
-from kdjax.data.tasks.layouts import babylm_tasks, glue_tasks
 from kdjax.data.tasks.raw import RawTask, RowSource
+from kdjax.data.tasks.suite_layouts import babylm_tasks, glue_tasks
 from kdjax.data.tasks.task import Split, Task
 from kdjax.data.tasks.user_tasks import user_task
 from kdjax.data.text_figures import check_unknown

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kdjax.errors import InputError
-from kdjax.evaluation.statistics.estimate import Estimate, estimate
 from kdjax.evaluation.statistics.families import (
     Family,
     adjust_families,
     level_of_open_test,
     shares,
 )
+from kdjax.evaluation.statistics.paired_mean import Estimate, estimate
 from kdjax.evaluation.statistics.power import seeds_needed, smallest_detectable
-from kdjax.evaluation.statistics.verdict import (
+from kdjax.evaluation.statistics.verdict_rule import (
     OTHER_SIDE,
     ArmVerdict,
     Better,

@@ -17,7 +17,7 @@ from kdjax.storage import locks
 from kdjax.storage.files import remove_on_input_error
 from kdjax.storage.paths import local_path
 from kdjax.study.artifacts.corpus import study_corpus
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.teachers.study_teachers import check_teacher, study_teachers
 from kdjax.training.teacher_cache import fill
 from kdjax.training.teacher_cache.manifest import CacheManifest, bias

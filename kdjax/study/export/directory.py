@@ -13,7 +13,7 @@ from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.models.families.task_heads import FinetunedHead
 from kdjax.models.hf import WRITTEN, write_files
-from kdjax.study.export.tokenizer import adapt_tokenizer
+from kdjax.study.export.exported_tokenizer import adapt_tokenizer
 
 Format = Literal["transformers", "sentence-transformers"]
 """Libraries that an exported directory is for."""
