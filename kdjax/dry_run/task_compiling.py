@@ -104,6 +104,7 @@ def _compiled_arm(
     config: Config, target: Slice, arm: Arm, known: KnownTasks, reporter: Reporter
 ) -> dict[str, Any]:
     """Compile an arm's fine-tuning; return what a run of it takes."""
+    # What the arm's fine-tuning does, over all protocols
     settings = finetuning_of(config, arm)
     layout = devices_of(config, target)
     lanes = lanes_of(settings.lanes, arm.student_config, layout)
@@ -115,6 +116,7 @@ def _compiled_arm(
         if protocol != "probe":
             work += of_protocol
 
+    # Each shape of its batches is a program.
     step_key = _step_key(config, arm, settings, layout)
 
     def compile_part(part: ProgramPart, shape: TaskBatchShape) -> CompiledShape:

@@ -135,6 +135,7 @@ def work_of(config: Config) -> Work:
     Raises:
         InputError: a recipe without a budget, or an arm that its models do not allow.
     """
+    # Training: what the budget says, or the steps that its tokens are
     budget = Budget.from_config(config.budget)
     runs = len(config.arms) * len(config.seeds)
     training: float | None = None
@@ -152,6 +153,8 @@ def work_of(config: Config) -> Work:
                 continue
             per_run = sum(phase["total"] * phase["steps"] for phase in phases)
             training += len(config.seeds) * per_run
+
+    # The teachers, and the downstream tasks
     teacher = config.teacher.head.budget
     teacher += len(config.teacher.train.seeds) * config.teacher.train.budget
     tasks = 0.0

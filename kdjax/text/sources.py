@@ -346,6 +346,7 @@ def _document_of(record: Record, fields: Sequence[str]) -> Document:
     if not text.strip():
         raise _UnusableRecord(EMPTY, f"{where}: the field {name!r} is empty, expected text")
 
+    # A record's own key goes before fields that often are one, and these before its text.
     identities = (record.key, record.fields.get("id"), record.fields.get("title"), text)
     identity = str(next(value for value in identities if value is not None))
     try:

@@ -37,16 +37,17 @@ def project(params: Params, teacher_config: ModelConfig, student_config: ModelCo
         teacher_config: configuration of the teacher.
         student_config: configuration of the student.
     """
-    if all(
-        getattr(student_config, name) == getattr(teacher_config, name)
-        for name in ("width", "heads", "ffn")
-    ):
+    sizes = ("width", "heads", "ffn")
+    if all(getattr(student_config, name) == getattr(teacher_config, name) for name in sizes):
         return params
+
+    # P, `[D_t, D_s]`, takes the teacher's residual stream to the student's.
     if student_config.width == teacher_config.width:
         basis = np.eye(teacher_config.width)
     else:
         basis = stream_basis(params, student_config.width)
 
+    # What writes to the stream is multiplied by P, what reads from it by its transpose.
     embeddings = {}
     for name, p in params["embeddings"].items():
         if name == "norm":
@@ -62,6 +63,8 @@ def project(params: Params, teacher_config: ModelConfig, student_config: ModelCo
             "ffn_norm": _norm(layer["ffn_norm"], basis),
         }
     projected: Params = {"embeddings": embeddings, "layers": layers}
+
+    # After the last layer
     if "final_norm" in params:
         projected["final_norm"] = _norm(params["final_norm"], basis)
     if "mlm" in params:

@@ -121,6 +121,7 @@ def recorded_run(directory: Path) -> RecordedRun:
     Raises:
         InputError: it is no run's, or the run is unfinished or diverged.
     """
+    # Its recipe, by the manifest
     path = directory / MANIFEST
     if not path.is_file():
         raise InputError(
@@ -139,6 +140,7 @@ def recorded_run(directory: Path) -> RecordedRun:
             f"{nearest(manifest.arm, arms)}"
         )
 
+    # What it came to: it has to have ended well.
     result_path = directory / RESULT
     if not result_path.is_file():
         raise InputError(

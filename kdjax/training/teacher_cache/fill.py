@@ -96,6 +96,7 @@ def fill_teacher_cache(
         InputError: no mask views, a teacher without an MLM head, or a directory that holds
             something else.
     """
+    # What cannot be stored is refused before anything is computed.
     if data.mask_copies < 1:
         raise InputError(
             "data.mask_copies is 0, expected at least 1: stored outputs belong to fixed masks"
@@ -110,22 +111,7 @@ def fill_teacher_cache(
     fields = teacher_source.stored_fields(data.seq_len, data.max_predictions)
     encoder = _Encoder(teacher, teacher_source, data, corpus, layout)
 
-    def make(
-        numbers: np.ndarray, views: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-        parts = []
-        totals: dict[str, float | int] = {"flops": 0}
-        for start in range(0, len(numbers), config.batch_size):
-            chosen = slice(start, start + config.batch_size)
-            stored, sums = encoder.encode(numbers[chosen], views[chosen])
-            parts.append(stored)
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + value
-        arrays = {}
-        for field in fields:
-            arrays[field.name] = np.concatenate([part[field.name] for part in parts])
-        return arrays, totals
-
+    # A block is a shard of whole batches.
     per_shard = max(1, SHARD_BYTES // (record_bytes(fields) * config.batch_size))
     return store.build_cache(
         directory,
@@ -134,7 +120,7 @@ def fill_teacher_cache(
         sequences=corpus.sequences("train"),
         views=data.mask_copies,
         block=per_shard * config.batch_size,
-        make=make,
+        make=encoder.encode_block,
         progress=progress,
     )
 
@@ -164,6 +150,34 @@ class _Encoder:
         self._flops = cache_price(teacher.config, request, batch_shape, own_seq_len)
         self._run = forward_program(teacher_source, layout)
         self._params = jax.device_put(params, layout.replicated)
+
+    def encode_block(
+        self, numbers: np.ndarray, views: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+        """Run the teacher on any number of sequences, a batch after another.
+
+        Args:
+            numbers: numbers of the sequences.
+            views: number of the view of each.
+
+        Returns:
+            The arrays to store, and their part of the manifest's totals.
+
+        Raises:
+            InputError: a feature is not finite in the type in which it is stored.
+        """
+        parts = []
+        totals: dict[str, float | int] = {"flops": 0}
+        for start in range(0, len(numbers), self._config.batch_size):
+            chosen = slice(start, start + self._config.batch_size)
+            stored, sums = self.encode(numbers[chosen], views[chosen])
+            parts.append(stored)
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + value
+        arrays = {}
+        for name in parts[0]:
+            arrays[name] = np.concatenate([part[name] for part in parts])
+        return arrays, totals
 
     def encode(
         self, numbers: np.ndarray, views: np.ndarray
