@@ -25,8 +25,8 @@ from pathlib import Path
 from benchmarks import tables
 from benchmarks.prepare import TEXT, write_corpus
 from kdjax.data.contamination.index import RowIndex
-from kdjax.data.prepare.repeats import RepeatFinder
-from kdjax.data.text import sources
+from kdjax.text import sources
+from kdjax.text.repeats import RepeatFinder
 
 HEADER = ("MB", "rows", "found", "seconds to index", "seconds", "MB/s", "peak MiB")
 PARAGRAPHS = 8

@@ -37,11 +37,11 @@ from benchmarks.cases import OPTIMIZER, Case, Pair, start
 from benchmarks.growth import GREY, MEASURED, PRICE, STYLE
 from benchmarks.machine import describe, restrict
 from benchmarks.torch_curve import torch_curve
-from kdjax import memory
 from kdjax.config import OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
+from kdjax.runtime import memory
 from kdjax.training.learning_rate import learning_rate
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import Program

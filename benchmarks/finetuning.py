@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import tables
 from benchmarks.timing import in_turn, ratio
-from kdjax import memory, models
+from kdjax import models
 from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.batches import Order
@@ -34,6 +34,7 @@ from kdjax.evaluation.finetuning.trial import EncoderSetup, make_batch, step_key
 from kdjax.evaluation.length_buckets import Bucket
 from kdjax.models.zoo import get
 from kdjax.parallel.layout import Layout
+from kdjax.runtime import memory
 from kdjax.training.lanes import stack
 
 BATCH = 32

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.config import EvaluationConfig, TokenizerConfig
-from kdjax.data.prepare import tokenizer_training
 from kdjax.data.tasks.load import load_tasks, raw_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.protocols import with_rows
+from kdjax.tokenizers import tokenizer_training
 
 
 def read(place: Path, names: tuple[str, ...], vocabulary: int, length: int) -> dict[str, Task]:

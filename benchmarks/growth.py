@@ -31,9 +31,9 @@ from benchmarks import tables
 from benchmarks.cases import ARMS, Case, Pair, runner
 from benchmarks.machine import describe, restrict
 from benchmarks.timing import Ratio, in_turn, ratio
-from kdjax import memory
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
+from kdjax.runtime import memory
 from kdjax.training.phase import BatchShape
 
 BASE = {

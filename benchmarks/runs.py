@@ -11,6 +11,7 @@ from kdjax.budget.ledger import Ledger
 from kdjax.config import LogConfig, OptimizerConfig, TrainConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
+from kdjax.data.masking import MaskSettings
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
 from kdjax.training.run_spec import RunSpec
@@ -25,8 +26,7 @@ def training_batches(corpus: Corpus, shape: BatchShape, seed: int = 0) -> Batche
         "train",
         batch_size=shape.batch_size,
         seed=seed,
-        mlm_probability=MLM_PROBABILITY,
-        max_predictions=shape.max_predictions,
+        mask_settings=MaskSettings(MLM_PROBABILITY, shape.max_predictions),
     )
 
 

@@ -24,9 +24,10 @@ import numpy as np
 from benchmarks import runs, tables
 from benchmarks.cases import RATE, Same, batch
 from benchmarks.timing import in_turn, ratio
-from kdjax import memory, models
+from kdjax import models
 from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.parallel.layout import Layout
+from kdjax.runtime import memory
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, Phase
@@ -104,7 +105,9 @@ def compile_seeds(phase: Phase, seeds: int, lanes: int, compute: ComputeConfig) 
     states = []
     batches = []
     for group in groups:
-        starts = [program.start(models.init(phase.student, seed).params, seed) for seed in group]
+        starts = [
+            program.start(models.init(phase.student_config, seed).params, seed) for seed in group
+        ]
         states.append(program.stack(starts))
         batches.append([batch(SHAPE, SIZES["vocab_size"], seed) for seed in group])
     return Seeds(phase, program, groups, states, batches, teacher)
@@ -123,7 +126,7 @@ def loop(seeds: Seeds, steps: int) -> float:
                 spec = runs.run_spec(
                     CompiledPhase(seeds.phase, seeds.program, cost, stream, seeds.teacher),
                     steps * cost.total,
-                    models.init(seeds.phase.student, seed).params,
+                    models.init(seeds.phase.student_config, seed).params,
                     Path(directory) / str(seed),
                     batch_size=SHAPE.batch_size,
                     seed=seed,

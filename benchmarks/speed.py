@@ -39,9 +39,9 @@ from benchmarks.profiling import profile
 from benchmarks.timing import MatmulRate, Ratio, in_turn, ratio, xla_product
 from benchmarks.torch_arms import Torch, torch_product
 from benchmarks.unfused import Unfused
-from kdjax import memory
 from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
+from kdjax.runtime import memory
 from kdjax.training.phase import BatchShape
 
 SEQUENCES = {
@@ -120,7 +120,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
         bfloat16=case.compute.dtype == "bfloat16",
     )
     runners: dict[str, Any] = {"kdjax": kdjax, "torch": other}
-    if case.phase.teacher:
+    if case.phase.teacher_config:
         runners["unfused"] = Unfused(case, params, teacher, batches, kdjax.program)
     # With dropout the two draw different numbers, and their losses differ.
     if not case.phase.uses_dropout:

@@ -25,18 +25,19 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from benchmarks import runs, tables
-from kdjax import memory
 from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import fixed_batches
+from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare import local as prepare
-from kdjax.data.prepare.wordpiece import SPECIAL
-from kdjax.data.text import sources
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import FeatureRequest, forward, init
 from kdjax.models.starts import init_std
 from kdjax.parallel.layout import Layout
+from kdjax.runtime import memory
 from kdjax.storage.files import read_json, write_json
+from kdjax.text import sources
+from kdjax.tokenizers.wordpiece import SPECIAL
 from kdjax.training.arm import resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
@@ -119,8 +120,7 @@ def text_in(directory: Path) -> Text:
         batch_size=SHAPE.batch_size,
         limit=HELD_OUT_SEQUENCES,
         seed=1,
-        mlm_probability=runs.MLM_PROBABILITY,
-        max_predictions=SHAPE.max_predictions,
+        mask_settings=MaskSettings(runs.MLM_PROBABILITY, SHAPE.max_predictions),
     )
     return Text(corpus, held_out, unigram(corpus, held_out))
 

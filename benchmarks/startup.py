@@ -76,11 +76,12 @@ def child(pair: str, arm: str) -> Iterator[None]:
     yield
     import jax
 
-    from kdjax import compiled, memory
+    from kdjax.runtime import memory
+    from kdjax.storage import compiled_programs
     from kdjax.study import compare  # noqa: F401
 
     memory.configure_malloc()
-    compiled.enable_compilation_cache()
+    compiled_programs.enable_compilation_cache()
     yield
     from benchmarks.cases import PAIRS, RATE, Case
     from kdjax.parallel.layout import Layout
@@ -98,7 +99,9 @@ def child(pair: str, arm: str) -> Iterator[None]:
     teacher = program.place_teacher(case.teacher_params)
     yield
     (batch,) = case.batches(1)
-    jax.block_until_ready(program(state, teacher, batch, ScheduleInputs(0.5, RATE)))
+    jax.block_until_ready(
+        program.step(state, teacher, program.place(batch), ScheduleInputs(0.5, RATE))
+    )
     yield
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kdjax.config import DataConfig
 from kdjax.data.prepare.local import prepare
-from kdjax.data.tokenizer import TextTokenizer
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
 
 AT_ONCE = 1000
 """Documents of a call of the tokenizer."""

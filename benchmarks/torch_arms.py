@@ -402,7 +402,7 @@ class Torch:
             self._loss = functools.partial(minilm, relation_heads=case.pair.relation_heads)
         self.student = _loaded(Encoder(case.pair.student), params).to(device).train()
         self.teacher = None
-        if case.phase.teacher:
+        if case.phase.teacher_config:
             self.teacher = _loaded(Encoder(case.pair.teacher), teacher).to(device)
             # A teacher has no dropout and no gradients.
             self.teacher.eval().requires_grad_(False)

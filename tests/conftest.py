@@ -68,14 +68,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_worker and config.getoption("numprocesses", None):
         config.pluginmanager.register(PeaksOfWorkers())
         return
-    from kdjax import compiled, memory
+    from kdjax.runtime import memory
+    from kdjax.storage import compiled_programs
     from tests import prices
 
-    compiled.enable_compilation_cache()
+    compiled_programs.enable_compilation_cache()
     memory.configure_malloc = lambda: False
     # Else walks over all that JAX keeps take a tenth of the time
     gc.set_threshold(10_000, 50, 1_000_000)
     prices.keep()
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """Return the path of a tokenizer.json that no other test has."""
+    from tests.corpora import make_tokenizer
+
+    return make_tokenizer(tmp_path / "tokenizer" / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,14 @@ import numpy as np
 from kdjax import models
 from kdjax.config import CacheConfig, DataConfig
 from kdjax.data.corpus import Corpus
+from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare.local import prepare
 from kdjax.models import Model, forward
 from kdjax.models.features import FeatureRequest
 from kdjax.parallel.layout import Layout
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.phase import BatchShape
-from kdjax.training.teacher import fill_cache as cache
+from kdjax.training.teacher_cache import fill as cache
+from kdjax.training.teacher_cache.store import Cache
 from tests import tiny
 from tests.corpora import make_corpus, make_tokenizer
 
@@ -114,8 +115,7 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
             "train",
             numbers,
             np.full_like(numbers, view),
-            mlm_probability=data.mlm_probability,
-            max_predictions=data.max_predictions,
+            mask_settings=MaskSettings.from_config(data),
         )
         seen = jax.device_get(_seen()(teacher().params, batch))
         features.append((seen.hidden[2], seen.logits, batch["label_weights"]))

@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 import pytest
 
-from kdjax import recipe_settings, recipes
+from kdjax import recipes
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import (
     ArmConfig,
@@ -22,6 +22,7 @@ from kdjax.config import (
     to_dict,
 )
 from kdjax.errors import InputError
+from kdjax.recipes.settings import look_up, settings
 
 RECIPE = """
 data: {files: [a/*.txt, b.jsonl], seq_len: 64, max_predictions: 10}
@@ -200,7 +201,7 @@ def test_config_round_trips_through_json_and_yaml(recipe: Path, tmp_path: Path) 
 
 
 def test_each_setting_has_a_type_and_a_meaning() -> None:
-    by_name = {setting.name: setting for setting in recipe_settings.settings()}
+    by_name = {setting.name: setting for setting in settings()}
     for name in (
         "data.seq_len",
         "teacher.head.optimizer.eps",
@@ -220,7 +221,7 @@ def test_each_setting_has_a_type_and_a_meaning() -> None:
 
 def test_settings_are_found_by_beginning_by_part_and_below_names_of_a_recipe() -> None:
     def names(words: str) -> list[str]:
-        return [setting.name for setting in recipe_settings.look_up(words)]
+        return [setting.name for setting in look_up(words)]
 
     assert names("--train.log.every") == ["train.log.every"]
     assert names("train.log") == [name for name in names("train") if ".log." in name]
@@ -291,7 +292,7 @@ def test_arm_of_another_family_keeps_size_and_vocabulary(tmp_path: Path) -> None
     path = tmp_path / "recipe.yaml"
     text = "student: {size: 2x64, dropout: 0.3}\narms: {scratch: {student: {family: modernbert}}}\n"
     path.write_text(text, encoding="utf-8")
-    student = arms_of(recipes.load(path))["scratch"].student
+    student = arms_of(recipes.load(path))["scratch"].student_config
     assert (student.layers, student.vocab_size, student.ffn) == (2, 30522, 96)
     assert (student.family, student.dropout) == ("modernbert", 0.0)
 

@@ -245,7 +245,7 @@ def test_overrides_of_the_paper_page_are_the_scripts_differences() -> None:
         assert {name: arm.config.preset for name, arm in arms.items()} == {
             name: f"paper_as_run_{name}" for name in ("scratch", "logit", "tinybert", "minilm")
         }
-        biases = {name: arm.phases[0].student.decoder_bias for name, arm in arms.items()}
+        biases = {name: arm.phases[0].student_config.decoder_bias for name, arm in arms.items()}
         assert biases == {"scratch": False, "logit": True, "tinybert": True, "minilm": True}
         assert (config.data.packing, config.data.mask_copies) == ("none", 10)
     warmups = [arms_of(config)["logit"].phases[0].optimizer.warmup for config in as_run]

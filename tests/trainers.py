@@ -102,7 +102,7 @@ def run_spec(
         evaluations=evaluations,
     )
     defaults: dict[str, Any] = {
-        "start": tiny.params(compiled_phases[0].phase.student, 0),
+        "start": tiny.params(compiled_phases[0].phase.student_config, 0),
         "seed": 0,
         "config": config,
         "directory": directory,

@@ -11,11 +11,11 @@ from kdjax.config import Config, ModelConfig
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
 from kdjax.models import FeatureRequest, zoo
 from kdjax.storage.paths import local_path
-from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
 from kdjax.training.start import start_flops
-from kdjax.training.teacher.fill_cache import cache_price, forward_pass_count
+from kdjax.training.teacher_cache.fill import cache_price, forward_pass_count
+from kdjax.training.teacher_cache.manifest import CacheManifest
 
 
 def per_run_share(flops: int, runs: int) -> int:
@@ -45,7 +45,7 @@ def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
 
     Nothing, unless the recipe says so.
     """
-    cost = probe_cost(config, arm.student)
+    cost = probe_cost(config, arm.student_config)
     if cost is None or not config.evaluation.mlm_probe.charged:
         return {}
     return {"mlm_probe": cost.total}
@@ -57,9 +57,11 @@ def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
 
     Each run pays for all of it, as if it were alone.
     """
-    teacher = zoo.resolve(config.teacher.architecture)
-    flops = start_flops(arm.start, arm.student, teacher, config.data.seq_len)
-    return {"calibration": flops} if flops else {}
+    teacher_config = zoo.resolve(config.teacher.architecture)
+    flops = start_flops(arm.start, arm.student_config, teacher_config, config.data.seq_len)
+    if not flops:
+        return {}
+    return {"calibration": flops}
 
 
 def own_charges(config: Config, arm: Arm) -> dict[str, int]:
@@ -95,8 +97,8 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
         directory = local_path(config.cache.source, "cache.source")
         return int(CacheManifest.read(directory).totals["flops"])
     batch_shape = batch_shape_of(config, config.cache.batch_size)
-    teacher = zoo.resolve(config.teacher.architecture)
-    flops_per_pass = cache_price(teacher, request, batch_shape, config.data.own_seq_len)
+    teacher_config = zoo.resolve(config.teacher.architecture)
+    flops_per_pass = cache_price(teacher_config, request, batch_shape, config.data.own_seq_len)
     views = config.data.mask_copies
     return flops_per_pass * forward_pass_count(sequences, views, batch_shape.batch_size)
 
@@ -117,7 +119,7 @@ def upfront_charges(
     arms: Mapping[str, Arm],
     arm: Arm,
     train_sequences: int,
-    teacher: TeacherCost | None,
+    teacher_cost: TeacherCost | None,
 ) -> dict[str, int]:
     """Compute a run's charges before its first step, by account.
 
@@ -129,7 +131,7 @@ def upfront_charges(
         arms: all arms, which share the cost of stored outputs.
         arm: arm of the run that is charged.
         train_sequences: number of training sequences, whose outputs are stored.
-        teacher: cost of the teacher; None where the run owes nothing for it.
+        teacher_cost: cost of the teacher; None where the run owes nothing for it.
 
     Returns:
         FLOPs by account: `mlm_probe`, where the recipe charges it, `calibration`,
@@ -142,7 +144,9 @@ def upfront_charges(
     if arm.stored_features:
         flops = cache_flops(config, stored_by(arms), train_sequences)
         charges["teacher_cache"] = per_run_share(flops, runs_sharing_cache(config, arms))
-    if teacher is not None:
-        teacher.check(config.budget.teacher)
-        charges["teacher_training"] = per_run_share(teacher.charged_to(arm), config.budget.students)
+    if teacher_cost is not None:
+        teacher_cost.check(config.budget.teacher)
+        charges["teacher_training"] = per_run_share(
+            teacher_cost.charged_to(arm), config.budget.students
+        )
     return charges

@@ -33,7 +33,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
-    teacher = zoo.resolve(config.teacher.architecture)
+    teacher_config = zoo.resolve(config.teacher.architecture)
     optimizer = config.train.optimizer
     # Each by itself, its phases split where a batch ramp changes the batch.
     arms = {}
@@ -42,7 +42,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
             name,
             settings,
             config.student,
-            teacher,
+            teacher_config,
             optimizer,
             config.cache,
             config.data.own_seq_len,
@@ -51,7 +51,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
     # Against the recipe, which all arms share.
     check_mask_rate(config.data, config.budget.kind)
     for arm in arms.values():
-        _check_models(config, arm, teacher)
+        _check_models(config, arm, teacher_config)
         _check_finetuning(config, arm)
         if config.train.grad_accum_steps > 1:
             for phase in arm.phases:
@@ -82,7 +82,7 @@ def _check_warmup(config: Config, arm: Arm) -> None:
         )
 
 
-def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
+def _check_models(config: Config, arm: Arm, teacher_config: ModelConfig) -> None:
     """Check that an arm's models can read the recipe's sequences.
 
     Raises:
@@ -90,28 +90,30 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
             than a model's positions.
     """
     vocab_size = zoo.resolve(config.student).vocab_size
-    if arm.student.vocab_size != vocab_size:
+    if arm.student_config.vocab_size != vocab_size:
         raise InputError(
-            f"arms.{arm.name}.student.vocab_size is {arm.student.vocab_size}, expected "
+            f"arms.{arm.name}.student.vocab_size is {arm.student_config.vocab_size}, expected "
             f"student.vocab_size, {vocab_size}: arms read the same text"
         )
     evaluation = config.evaluation
     lengths = [
-        ("data.seq_len", config.data.seq_len, "student", arm.student),
-        ("evaluation.seq_len", evaluation.seq_len, "student", arm.student),
+        ("data.seq_len", config.data.seq_len, "student", arm.student_config),
+        ("evaluation.seq_len", evaluation.seq_len, "student", arm.student_config),
     ]
     # The teacher reads only what an arm shows it, and the tasks that it is probed on: it is not
     # fine-tuned.
     if arm.uses_teacher or arm.start.prunes:
         own_seq_len = config.data.own_seq_len
         if own_seq_len:
-            row = ("data.teacher_seq_len", own_seq_len, "teacher.architecture", teacher)
+            row = ("data.teacher_seq_len", own_seq_len, "teacher.architecture", teacher_config)
             lengths.append(row)
         else:
-            lengths.append(("data.seq_len", config.data.seq_len, "teacher.architecture", teacher))
+            lengths.append(
+                ("data.seq_len", config.data.seq_len, "teacher.architecture", teacher_config)
+            )
         # One that reads tokens of its own is not measured.
         if "probe" in evaluation.protocols and not own_seq_len:
-            row = ("evaluation.seq_len", evaluation.seq_len, "teacher.architecture", teacher)
+            row = ("evaluation.seq_len", evaluation.seq_len, "teacher.architecture", teacher_config)
             lengths.append(row)
     for length_setting, length, setting, model in lengths:
         if length > model.max_positions:

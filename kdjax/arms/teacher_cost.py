@@ -122,7 +122,9 @@ def _card(config: Config) -> Mapping[str, Any]:
     # A price asks nothing of the Hub: what an earlier command has downloaded is read.
     if hub.is_repository(config.teacher.source):
         cached = hub.cached_directory(hub.parse(config.teacher.source))
-        return read_card(cached) if cached else {}
+        if not cached:
+            return {}
+        return read_card(cached)
     try:
         directory = source_directories(config)[0].path
     except InputError:

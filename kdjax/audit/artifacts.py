@@ -17,13 +17,12 @@ from kdjax.budget.ledger import schedule_phases
 from kdjax.data.corpus import Corpus, apply_regime
 from kdjax.data.manifest import Manifest
 from kdjax.data.mask_rate import MaskRate
-from kdjax.data.text import sources
 from kdjax.models import zoo
 from kdjax.storage import hub
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.judgement.facts import teacher_facts
-from kdjax.teacher_cache.manifest import CacheManifest
+from kdjax.text import sources
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price
@@ -36,6 +35,7 @@ from kdjax.training.teacher.directories import (
 )
 from kdjax.training.teacher.head import head_phase
 from kdjax.training.teacher.pretraining import stream_seed
+from kdjax.training.teacher_cache.manifest import CacheManifest
 
 Facts = Mapping[str, Any]
 """A teacher's facts, as results.json or its card has them."""

@@ -49,7 +49,9 @@ class Journal:
     @property
     def head(self) -> str:
         """Return the hash of the last entry; empty where there is none."""
-        return str(self.entries[-1]["sha256"]) if self.entries else ""
+        if not self.entries:
+            return ""
+        return str(self.entries[-1]["sha256"])
 
     def add(self, event: str, ledger: Ledger, **details: Any) -> None:
         """Add an entry; it is on the disk before this returns.

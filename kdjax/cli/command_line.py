@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import kdjax
-from kdjax import recipe_settings, recipes
+from kdjax import recipes
 from kdjax.cli import (
     arms,
     audit,
@@ -37,6 +37,7 @@ from kdjax.cli import (
 from kdjax.cli.command import Command, Options
 from kdjax.config import Config, TrainConfig
 from kdjax.errors import InputError
+from kdjax.recipes.settings import overview, sections
 
 MODULES = (
     init,
@@ -172,10 +173,10 @@ def settings_help(beginnings: Sequence[str]) -> str:
     """
     width = shutil.get_terminal_size().columns
     if beginnings:
-        listed = recipe_settings.overview(beginnings, width - 2)
+        listed = overview(beginnings, width - 2)
         more = f"`kdjax settings {beginnings[0]}` says more of these, `kdjax settings` lists all"
     else:
-        listed = [f"{s.name:12}{s.summary}" for s in recipe_settings.sections()]
+        listed = [f"{s.name:12}{s.summary}" for s in sections()]
         more = "`kdjax settings` lists all, `kdjax settings NAME` says more of some"
     lines = ["settings of the recipe, here as --SETTING VALUE:"]
     lines += [f"  {line}" for line in listed]

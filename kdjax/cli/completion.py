@@ -18,8 +18,8 @@ def run(options: Options) -> None:
     """Print the script for the shell."""
     import shtab
 
-    from kdjax.recipe_settings import settings
-    from kdjax.starters import starters
+    from kdjax.recipes.settings import settings
+    from kdjax.recipes.starters import starters
 
     # shtab reads what a parser has. The parser of this process has no use for settings: overrides
     # are read by their own rules.

@@ -28,7 +28,9 @@ def run(options: Options) -> None:
     from kdjax.doctor.examine import examine
 
     findings = []
-    config = options.config if options.names_recipe else None
+    config = None
+    if options.names_recipe:
+        config = options.config
     for finding in examine(config, options.out):
         findings.append(finding)
         if not options.json:

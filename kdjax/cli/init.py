@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> None:
     """Copy it and print what it needs and what to do next; without a name, list what there is."""
-    from kdjax.starters import copy_starter, starters
+    from kdjax.recipes.starters import copy_starter, starters
 
     if options.name is None:
         by_name = starters()

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kdjax import process_logging, standard_streams
 from kdjax.cli import command_line
 from kdjax.cli.command import Command, Options
-from kdjax.clock import CLOCK
 from kdjax.errors import InputError, NoHandles, Stopped
 from kdjax.parallel.preemption import INTERRUPTED, PREEMPTION
+from kdjax.runtime import process_logging, standard_streams
+from kdjax.runtime.clock import CLOCK
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How the system says that a disk is full, or a quota or a limit on files used up."""
@@ -85,7 +85,9 @@ def _run(arguments: Sequence[str] | None) -> bool:
     except OSError as e:
         if e.errno not in NO_ROOM:
             raise
-        file = f"{e.filename}: " if e.filename else ""
+        file = ""
+        if e.filename:
+            file = f"{e.filename}: "
         process_logging.warn(f"{file}{e.strerror}; make room, and the same command goes on")
         _exit_now(2)
     except KeyboardInterrupt:
@@ -117,7 +119,8 @@ def _set_up(command: Command, options: Options) -> bool:
     # Work that takes long begins with this; what only prints is done soon.
     if "jax" not in sys.modules and hasattr(options, "out"):
         process_logging.note("loading JAX")
-    from kdjax import compiled, memory  # JAX is loaded only now
+    from kdjax.runtime import memory
+    from kdjax.storage import compiled_programs
 
     # Before JAX first uses a device.
     memory.configure_malloc()
@@ -130,7 +133,7 @@ def _set_up(command: Command, options: Options) -> bool:
             options.out = hosts.process_dir(options.out)
         elif not hosts.is_main_process():
             return False
-    compiled.enable_compilation_cache()
+    compiled_programs.enable_compilation_cache()
     return True
 
 

@@ -11,7 +11,7 @@ def run(options: Options) -> None:
     from kdjax.dry_run.recipe_prices import prices
     from kdjax.dry_run.task_costs import add_task_costs
     from kdjax.progress import Reporter
-    from kdjax.study.artifacts.inputs import missing_input
+    from kdjax.study.artifacts.input_checks import missing_input
     from kdjax.sweep.cells import shares_trunk
     from kdjax.sweep.trunk import trunk_cost
 

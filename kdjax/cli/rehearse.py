@@ -56,30 +56,30 @@ def run(options: Options) -> None:
     # A rehearsal is of the processor; accelerators are left to whoever uses them.
     aot.offline()
     from kdjax.progress import Reporter
-    from kdjax.rehearsal import estimate
+    from kdjax.rehearsal import tpu_estimate
     from kdjax.rehearsal.rehearse import lines_of, rehearse
 
     # What is wrong with the command line is found before minutes are spent.
-    prices = estimate.by_chip(options.price_per_chip_hour, "--price-per-chip-hour", 0, 1e6)
-    shares = estimate.by_chip(options.utilisation, "--utilisation", 0, 1)
+    prices = tpu_estimate.by_chip(options.price_per_chip_hour, "--price-per-chip-hour", 0, 1e6)
+    shares = tpu_estimate.by_chip(options.utilisation, "--utilisation", 0, 1)
     if options.compile:
-        aot.slice_of(estimate.TOPOLOGIES["v5e"])
+        aot.slice_of(tpu_estimate.TOPOLOGIES["v5e"])
     directory = options.directory or Path(tempfile.mkdtemp(prefix="kdjax-rehearsal-"))
     with Reporter() as reporter:
         rehearsed = rehearse(options.config, directory, reporter)
         reporter.stage("rehearsal: estimating what the recipe itself takes")
-        work = estimate.work_of(options.config)
+        work = tpu_estimate.work_of(options.config)
         if options.compile:
-            estimates = estimate.compiled_estimates(options.config, work, prices)
+            estimates = tpu_estimate.compiled_estimates(options.config, work, prices)
         else:
-            estimates = estimate.stated_estimates(work, shares, prices)
+            estimates = tpu_estimate.stated_estimates(work, shares, prices)
     # After a failure the files stay, whose logs its line names.
     if options.directory is None:
         shutil.rmtree(directory, ignore_errors=True)
     for line in lines_of(options.config, rehearsed):
         print(line)
     print(f"rehearsed in {rehearsed.seconds:.0f} s; the audit found no difference")
-    for line in estimate.lines_of(work, estimates):
+    for line in tpu_estimate.lines_of(work, estimates):
         print(line)
 
 

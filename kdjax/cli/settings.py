@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> None:
     """Print a line for each setting; all that is known of each where a name is given."""
-    from kdjax.recipe_settings import look_up, settings
+    from kdjax.recipes.settings import look_up, settings
 
     chosen = settings() if options.name is None else look_up(options.name)
     width = shutil.get_terminal_size((100, 24)).columns

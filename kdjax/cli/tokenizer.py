@@ -5,7 +5,7 @@ from kdjax.cli.command import Command, Options
 
 def run(options: Options) -> None:
     """Train the tokenizer."""
-    from kdjax.study.artifacts.tokenizer import prepare_tokenizer
+    from kdjax.study.artifacts.trained_tokenizer import prepare_tokenizer
 
     prepare_tokenizer(options.config, options.out)
 

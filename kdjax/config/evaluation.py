@@ -169,6 +169,7 @@ class EvaluationConfig:
     """Margins by kind of endpoint."""
 
     def __post_init__(self) -> None:
+        # How runs are compared
         check_range(self, "evaluation.", 1, 10**9, "mlm_sequences")
         level = self.confidence
         between = "a number between 0 and 1, both excluded"
@@ -178,6 +179,8 @@ class EvaluationConfig:
         check_range(self, "evaluation.", 0, 1000, "planned_seeds")
         check_contrasts(self.hypotheses, "evaluation.hypotheses")
         check_contrasts(self.contrasts, "evaluation.contrasts")
+
+        # Tasks, and the protocols by which models are measured on them
         if self.seq_len:
             check_range(self, "evaluation.", 8, 2**16, "seq_len")
         names = get_args(Protocol)
@@ -193,6 +196,8 @@ class EvaluationConfig:
         check_setting(self.glue, "evaluation.glue")
         check_setting(self.babylm, "evaluation.babylm")
         check_suite(self.suite, self.suite_tasks, self.suite_place, self.tasks)
+
+        # Held-out text from elsewhere
         check_names(self.texts, "evaluation.texts")
         for name, files in self.texts.items():
             expect(bool(files), f"evaluation.texts.{name}", "empty", "files")
@@ -212,7 +217,9 @@ class EvaluationConfig:
     def margin_of(self, scale: Scale) -> float:
         """Return the largest difference that does not matter on endpoints of a kind."""
         of_scale: float | None = getattr(self.margins, scale)
-        return self.margin if of_scale is None else of_scale
+        if of_scale is None:
+            return self.margin
+        return of_scale
 
     @property
     def suite_place(self) -> str:

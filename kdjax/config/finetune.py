@@ -62,8 +62,8 @@ class FinetuneConfig:
     of its own. The score is the mean over them."""
     lanes: int = 0
     """The most trials that are trained side by side as one program, 1 to 1,000. 0: as many as is
-    faster on the device at hand (`kdjax.evaluation.finetuning.lanes`). Changes results by no more
-    than rounding."""
+    faster on the device at hand (`kdjax.evaluation.finetuning.trial_groups`). Changes results by no
+    more than rounding."""
     learning_rates: tuple[float, ...] = (1e-5, 3e-5, 5e-5, 8e-5)
     """Peak learning rates of the grid, each above 0 and once."""
     batch_sizes: tuple[int, ...] = (16, 32)

@@ -152,7 +152,7 @@ class ModelConfig:
         return (layer - 1) % self.global_every != 0
 
     def half_window(self, layer: int) -> int | None:
-        """Return how many positions a layer sees to either side; None: all of them."""
+        """Return the number of positions that a layer sees to either side; None: all of them."""
         if not self.is_local(layer):
             return None
         return self.attention_window // 2

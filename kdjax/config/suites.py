@@ -59,7 +59,9 @@ class SuiteTask:
             return label
         # As the files have them: 1, and neither 01 nor the digits of another script.
         indices = [str(index) for index in range(len(self.classes))]
-        return self.classes[indices.index(label)] if label in indices else label
+        if label in indices:
+            return self.classes[indices.index(label)]
+        return label
 
 
 ENTAILMENT = ("entailment", "not_entailment")

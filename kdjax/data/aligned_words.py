@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:  # reading a corpus needs no tokenizer
-    from kdjax.data.tokenizer import TokenSpans
+    from kdjax.tokenizers.text_tokenizer import TokenSpans
 
 
 class AlignedWords(NamedTuple):

@@ -11,17 +11,17 @@ from pathlib import Path
 import grain
 import numpy as np
 
-from kdjax.config import DataConfig, MaskingConfig
+from kdjax.config import DataConfig
 from kdjax.data.aligned_words import hide_words
 from kdjax.data.manifest import SPLITS, Manifest
-from kdjax.data.masking import MaskedSequence, MaskRule, mask
+from kdjax.data.masking import MaskedSequence, MaskRule, MaskSettings, mask
 from kdjax.data.prepare.aligned_text import AlignedRows, segments_of_words
 from kdjax.data.prepare.packing import position_ids
 from kdjax.data.shards import check_shard, damaged
 from kdjax.data.subset import Subset, take
-from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
 from kdjax.storage.files import digest
+from kdjax.tokenizers.word_boundaries import WordBoundaries
 
 HostBatch = dict[str, np.ndarray]
 """`tokens`, `segments`, `positions` `[B, L]` int32, `valid` `[B, L]` bool; `slots`, `labels` `[B,
@@ -220,9 +220,8 @@ class Corpus:
         epochs: np.ndarray,
         *,
         seed: int,
-        mlm_probability: float | np.ndarray,
-        max_predictions: int,
-        masking: MaskingConfig = MaskingConfig(),
+        mask_settings: MaskSettings,
+        rates: np.ndarray | None = None,
     ) -> HostBatch:
         """Read a batch of sequences, each masked for its epoch.
 
@@ -231,9 +230,9 @@ class Corpus:
             sequences: `[n]`, numbers of the sequences.
             epochs: `[n]`, number of times that each was seen before.
             seed: seed of the masks.
-            mlm_probability: share of a sequence's tokens that are masked: one, or `[n]`.
-            max_predictions: the most tokens of a sequence that are masked.
-            masking: which tokens are masked, and what takes their place.
+            mask_settings: how many tokens are masked, which, and what takes their place.
+            rates: `[n]`, share of each sequence's tokens that are masked, in place of
+                `mask_settings.mlm_probability`; None: that of all.
 
         Raises:
             InputError: a shard is damaged there.
@@ -247,25 +246,17 @@ class Corpus:
         # A sequence's masks follow from its number in the whole split, so that they are the same in
         # every subset.
         numbers = self._numbers(split, sequences)
-        rule = MaskRule(
-            mlm_probability=0.0,
-            max_predictions=max_predictions,
-            vocab_size=self.manifest.vocab_size,
-            special_ids=self.manifest.special_ids,
-            mask_id=self.manifest.special.mask,
-            masking=masking,
-            boundaries=self.word_boundaries if masking.unit != "token" else None,
-        )
-        # The sequences of a step have one rate.
-        rates = np.broadcast_to(mlm_probability, len(numbers)).tolist()
-        rules = {rate: replace(rule, mlm_probability=rate) for rate in set(rates)}
+        if rates is None:
+            rates = np.full(len(numbers), mask_settings.mlm_probability)
+        # The sequences of a step have one rate, so there are few rules.
+        rules = {rate: self._mask_rule(mask_settings, rate) for rate in set(rates.tolist())}
         masked = []
         for row, number in enumerate(numbers):
             masked.append(
                 mask(
                     tokens[row],
                     segments[row],
-                    rules[rates[row]],
+                    rules[float(rates[row])],
                     seed=seed,
                     sequence=int(number),
                     epoch=int(epochs[row]),
@@ -282,6 +273,19 @@ class Corpus:
         if aligned is not None:
             batch |= self._for_teacher(aligned, hidden=stacked.tokens != tokens)
         return batch
+
+    def _mask_rule(self, settings: MaskSettings, rate: float) -> MaskRule:
+        """Return the rule by which sequences are masked at a rate."""
+        boundaries = None
+        if settings.masking.unit != "token":
+            boundaries = self.word_boundaries
+        return MaskRule(
+            replace(settings, mlm_probability=rate),
+            vocab_size=self.manifest.vocab_size,
+            special_ids=self.manifest.special_ids,
+            mask_id=self.manifest.special.mask,
+            boundaries=boundaries,
+        )
 
     def _for_teacher(self, rows: AlignedRows, hidden: np.ndarray) -> HostBatch:
         """Return the arrays of a batch that a teacher with tokens of its own adds.
@@ -311,9 +315,8 @@ class Corpus:
         sequences: np.ndarray,
         views: np.ndarray,
         *,
-        mlm_probability: float | np.ndarray,
-        max_predictions: int,
-        masking: MaskingConfig = MaskingConfig(),
+        mask_settings: MaskSettings,
+        rates: np.ndarray | None = None,
     ) -> HostBatch:
         """Read a batch of sequences, each masked for its view.
 
@@ -323,9 +326,9 @@ class Corpus:
             split: `train` or `validation`.
             sequences: `[n]`, numbers of the sequences.
             views: `[n]`, number of each sequence's mask view, from 0.
-            mlm_probability: share of a sequence's tokens that are masked: one, or `[n]`.
-            max_predictions: the most tokens of a sequence that are masked.
-            masking: which tokens are masked, and what takes their place.
+            mask_settings: how many tokens are masked, which, and what takes their place.
+            rates: `[n]`, share of each sequence's tokens that are masked, in place of
+                `mask_settings.mlm_probability`; None: that of all.
 
         Raises:
             InputError: a shard is damaged there.
@@ -335,9 +338,8 @@ class Corpus:
             sequences,
             views,
             seed=VIEW_SEED,
-            mlm_probability=mlm_probability,
-            max_predictions=max_predictions,
-            masking=masking,
+            mask_settings=mask_settings,
+            rates=rates,
         )
 
     def _shard_of(self, split: str, number: int) -> Path:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import grain
 import numpy as np
 
-from kdjax.config import MaskingConfig
 from kdjax.data.corpus import Corpus, HostBatch
 from kdjax.data.mask_rate import MaskRate
+from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare.packing import position_ids
 from kdjax.errors import InputError, counted
 
@@ -58,7 +58,7 @@ class CacheSizes(Protocol):
 
 
 class StoredArrays(Protocol):
-    """Arrays of masked sequences by sequence and view (`kdjax.teacher_cache.store.Cache`)."""
+    """Arrays of masked sequences by sequence and view, such as stored teacher outputs."""
 
     @property
     def directory(self) -> Path:
@@ -87,9 +87,7 @@ class Batches:
         *,
         batch_size: int,
         seed: int,
-        mlm_probability: float,
-        max_predictions: int,
-        masking: MaskingConfig = MaskingConfig(),
+        mask_settings: MaskSettings,
         mask_copies: int = 0,
         mask_rate: MaskRate | None = None,
         cache: StoredArrays | None = None,
@@ -101,12 +99,10 @@ class Batches:
             split: `train` or `validation`.
             batch_size: sequences of a batch.
             seed: seed of the order and the masks.
-            mlm_probability: share of a sequence's tokens that are masked.
-            max_predictions: the most tokens of a sequence that are masked.
-            masking: which tokens are masked, and what takes their place.
+            mask_settings: how many tokens are masked, which, and what takes their place.
             mask_copies: mask views of a sequence; 0: new masks in every epoch.
-            mask_rate: masking rate that changes over a run, in place of `mlm_probability`; not with
-                stored arrays, which belong to masks of one rate.
+            mask_rate: masking rate that changes over a run, in place of that of `mask_settings`;
+                not with stored arrays, which belong to masks of one rate.
             cache: stored arrays that join each batch: those of its sequences under its views.
                 Whether they were made of this corpus and these masks is for the caller to check.
 
@@ -118,11 +114,7 @@ class Batches:
         self._split = split
         self._batch_size = batch_size
         self._seed = seed
-        self._masks: dict[str, Any] = {
-            "mlm_probability": mlm_probability,
-            "max_predictions": max_predictions,
-            "masking": masking,
-        }
+        self._mask_settings = mask_settings
         self._mask_copies = mask_copies
         self._mask_rate = mask_rate
         self._cache = cache
@@ -173,13 +165,21 @@ class Batches:
         seen_before = seen + number * self._batch_size + np.arange(self._batch_size)[rows]
         epochs = seen_before // self.sequences
         corpus = self._corpus
-        masks = self._masks
+        settings = self._mask_settings
+        rates = None
         if self._mask_rate is not None:
-            masks = {**masks, "mlm_probability": self._mask_rate.at_sequences(seen_before)}
+            rates = self._mask_rate.at_sequences(seen_before)
         if not self._mask_copies:
-            return corpus.batch(self._split, sequences, epochs, seed=self._seed, **masks)
+            return corpus.batch(
+                self._split,
+                sequences,
+                epochs,
+                seed=self._seed,
+                mask_settings=settings,
+                rates=rates,
+            )
         views = view_of(epochs, self._seed, self._mask_copies)
-        batch = corpus.viewed(self._split, sequences, views, **masks)
+        batch = corpus.viewed(self._split, sequences, views, mask_settings=settings, rates=rates)
         if self._cache is not None:
             batch.update(self._cache.read(sequences, views))
         return batch
@@ -212,9 +212,7 @@ def fixed_batches(
     batch_size: int,
     limit: int,
     seed: int,
-    mlm_probability: float,
-    max_predictions: int,
-    masking: MaskingConfig = MaskingConfig(),
+    mask_settings: MaskSettings,
     excluding: int = 0,
 ) -> list[HostBatch]:
     """Read sequences of a split in order with fixed masks, for evaluation.
@@ -229,9 +227,7 @@ def fixed_batches(
             `label_weights` are 0.
         limit: the most sequences that are read.
         seed: seed of the masks.
-        mlm_probability: share of a sequence's tokens that are masked.
-        max_predictions: the most tokens of a sequence that are masked.
-        masking: which tokens are masked, and what takes their place.
+        mask_settings: how many tokens are masked, which, and what takes their place.
         excluding: limit of another call, whose sequences are left out; 0: none are.
     """
     return masked_batches(
@@ -240,9 +236,7 @@ def fixed_batches(
         evenly_spaced(corpus.sequences(split), limit, excluding),
         batch_size=batch_size,
         seed=seed,
-        mlm_probability=mlm_probability,
-        max_predictions=max_predictions,
-        masking=masking,
+        mask_settings=mask_settings,
     )
 
 
@@ -253,9 +247,7 @@ def masked_batches(
     *,
     batch_size: int,
     seed: int,
-    mlm_probability: float,
-    max_predictions: int,
-    masking: MaskingConfig = MaskingConfig(),
+    mask_settings: MaskSettings,
 ) -> list[HostBatch]:
     """Read some sequences of a split in the order given, with fixed masks.
 
@@ -266,9 +258,7 @@ def masked_batches(
         batch_size: rows of a batch. The last one is filled up with rows of padding whose
             `label_weights` are 0.
         seed: seed of the masks.
-        mlm_probability: share of a sequence's tokens that are masked.
-        max_predictions: the most tokens of a sequence that are masked.
-        masking: what takes the place of a token that is masked.
+        mask_settings: how many tokens are masked, which, and what takes their place.
     """
     batches = []
     for start in range(0, len(chosen), batch_size):
@@ -278,9 +268,7 @@ def masked_batches(
             sequences,
             np.zeros(len(sequences), int),
             seed=seed,
-            mlm_probability=mlm_probability,
-            max_predictions=max_predictions,
-            masking=masking,
+            mask_settings=mask_settings,
         )
         batches.append(_pad_rows(batch, batch_size, corpus.manifest.special.pad))
     return batches

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 
 from kdjax.data.prepare.aligned_text import AlignedFormat
 from kdjax.data.prepare.packing import RecordFormat
-from kdjax.data.text.streams import sha256
 from kdjax.data.text_figures import TextFigures, unknown_warning
 from kdjax.errors import InputError, counted
-from kdjax.special_tokens import SpecialTokens
 from kdjax.storage.files import digest, read_json, write_json
+from kdjax.text.streams import sha256
+from kdjax.tokenizers.special_tokens import SpecialTokens
 
 NAME = "manifest.json"
 VERSION = 1
@@ -51,7 +51,9 @@ class Shard:
     def size_in(self, directory: Path) -> int:
         """Return the size of the file as it is now; 0 where there is none."""
         path = directory / self.file
-        return path.stat().st_size if path.is_file() else 0
+        if not path.is_file():
+            return 0
+        return path.stat().st_size
 
     def intact(self, directory: Path) -> bool:
         """Return whether the file is there with these very bytes."""
@@ -112,7 +114,9 @@ class SignedManifest:
             InputError: the file is of another version, was changed, or is no such manifest.
         """
         values = read_json(path)
-        version_read = values.get("version") if isinstance(values, dict) else None
+        version_read = None
+        if isinstance(values, dict):
+            version_read = values.get("version")
         if version_read != version:
             raise InputError(f"{path}: is of version {version_read}, expected {version}; {remedy}")
         try:
@@ -247,7 +251,9 @@ class Manifest(SignedManifest):
     @property
     def unknown(self) -> dict[str, float]:
         """Return the share of [UNK] among the text's tokens, by split; empty where not counted."""
-        return self.text.unknown_shares(self.text_tokens) if self.text else {}
+        if not self.text:
+            return {}
+        return self.text.unknown_shares(self.text_tokens)
 
     def words_in(self, tokens: float) -> int | None:
         """Estimate the number of words in some tokens of the training split.
@@ -314,7 +320,9 @@ class Manifest(SignedManifest):
         shards = tuple(Shard(**shard) for shard in values["shards"])
         special_ids = tuple(values["special_ids"])
         text = values.get("text")
-        figures = TextFigures(**text) if text is not None else None
+        figures = None
+        if text is not None:
+            figures = TextFigures(**text)
         # By role; in manifests of earlier versions, by BERT's names.
         stored = values["special"]
         roles = {}

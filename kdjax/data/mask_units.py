@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax.config import MaskingConfig
-from kdjax.data.word_boundaries import WordBoundaries
+from kdjax.tokenizers.word_boundaries import WordBoundaries
 
 
 class WordSpans(NamedTuple):

@@ -8,31 +8,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.config import MaskingConfig
+from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.mask_units import choose, find_words
-from kdjax.data.word_boundaries import WordBoundaries
+from kdjax.tokenizers.word_boundaries import WordBoundaries
 
 
 @dataclass(frozen=True)
-class MaskRule:
-    """Settings of masking that are the same for every sequence.
+class MaskSettings:
+    """A recipe's settings of masking.
 
     Attributes:
-        mlm_probability: share of the maskable tokens to mask.
-        max_predictions: S, the most that are masked.
-        vocab_size: ids are below it.
-        special_ids: distinct ids that are neither masked nor drawn.
-        mask_id: id of [MASK].
+        mlm_probability: share of a sequence's maskable tokens to mask.
+        max_predictions: S, the most tokens of a sequence that are masked.
         masking: which tokens are chosen, and what takes their place.
-        boundaries: where words begin; needed where words or spans are chosen.
     """
 
     mlm_probability: float
     max_predictions: int
+    masking: MaskingConfig = MaskingConfig()
+
+    @classmethod
+    def from_config(cls, config: DataConfig) -> MaskSettings:
+        """Take the settings of masking out of those of the data."""
+        return cls(config.mlm_probability, config.max_predictions, config.masking)
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """All that the masks of a corpus depend on besides its sequences.
+
+    Attributes:
+        settings: how many tokens are masked, which, and what takes their place.
+        vocab_size: ids are below it.
+        special_ids: distinct ids that are neither masked nor drawn.
+        mask_id: id of [MASK].
+        boundaries: where words begin; needed where words or spans are chosen.
+    """
+
+    settings: MaskSettings
     vocab_size: int
     special_ids: Sequence[int]
     mask_id: int
-    masking: MaskingConfig = MaskingConfig()
     boundaries: WordBoundaries | None = None
 
 
@@ -80,13 +96,16 @@ def mask(
 
     Example:
         >>> tokens = np.array([2, 10, 11, 12, 13, 3, 0, 0])  # [CLS], four words, [SEP], padding
-        >>> rule = MaskRule(0.5, 3, vocab_size=20, special_ids=(0, 2, 3, 4), mask_id=4)
+        >>> settings = MaskSettings(mlm_probability=0.5, max_predictions=3)
+        >>> rule = MaskRule(settings, vocab_size=20, special_ids=(0, 2, 3, 4), mask_id=4)
         >>> masked = mask(tokens, np.sign(tokens), rule, seed=0, sequence=0, epoch=0)
         >>> masked.tokens.tolist()
         [2, 4, 11, 4, 13, 3, 0, 0]
         >>> masked.slots.tolist(), masked.labels.tolist(), masked.label_weights.tolist()
         ([1, 3, 0], [10, 12, 0], [1.0, 1.0, 0.0])
     """
+    settings = rule.settings
+    masking = settings.masking
     key = np.array([seed % 2**64, sequence], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, epoch]))
     maskable = segments > 0
@@ -96,16 +115,16 @@ def mask(
     # Which tokens: those with the smallest random numbers, in their order in the sequence, or
     # likewise words and spans.
     candidates = np.flatnonzero(maskable)
-    wanted = max(1, round(rule.mlm_probability * len(candidates)))
-    count = min(rule.max_predictions, wanted, len(candidates))
-    if rule.masking.unit == "token":
+    wanted = max(1, round(settings.mlm_probability * len(candidates)))
+    count = min(settings.max_predictions, wanted, len(candidates))
+    if masking.unit == "token":
         ranked = candidates[np.argsort(rng.random(len(candidates)), kind="stable")]
         positions = np.sort(ranked[:count])
         action, draw = rng.random((2, count))
     else:
         # Whole words or spans, which may leave some of the count over.
         words = find_words(tokens, segments, maskable, rule.boundaries)
-        choice = choose(words, count, rule.masking, rng)
+        choice = choose(words, count, masking, rng)
         positions = choice.positions
         count = len(positions)
         action, draw = rng.random((2, count))
@@ -119,14 +138,14 @@ def mask(
     masked = tokens.astype(np.int32)
     hidden = masked[positions]
     # From the end: 1 - 0.1 is exactly the double 0.9, where a sum of shares may miss it.
-    replaced = np.where(action < 1 - rule.masking.keep, drawn, hidden)
-    masked[positions] = np.where(action < rule.masking.mask, rule.mask_id, replaced)
+    replaced = np.where(action < 1 - masking.keep, drawn, hidden)
+    masked[positions] = np.where(action < masking.mask, rule.mask_id, replaced)
 
     # Padded to S, so that every batch has the same shapes.
-    slots = np.zeros(rule.max_predictions, np.int32)
+    slots = np.zeros(settings.max_predictions, np.int32)
     slots[:count] = positions
-    labels = np.zeros(rule.max_predictions, np.int32)
+    labels = np.zeros(settings.max_predictions, np.int32)
     labels[:count] = hidden
-    weights = np.zeros(rule.max_predictions, np.float32)
+    weights = np.zeros(settings.max_predictions, np.float32)
     weights[:count] = 1.0
     return MaskedSequence(masked, slots, labels, weights)

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.config import MinimalPairsConfig
-from kdjax.data.text.records import Record, records
-from kdjax.data.text.sources import locate
-from kdjax.data.text.streams import check_characters
 from kdjax.data.text_figures import check_unknown
-from kdjax.data.tokenizer import TextTokenizer, TokenSpans
 from kdjax.errors import InputError
+from kdjax.text.records import Record, records
+from kdjax.text.sources import locate
+from kdjax.text.streams import check_characters
+from kdjax.tokenizers.text_tokenizer import TextTokenizer, TokenSpans
 
 ENDINGS = ("filtered", "fast")
 """What follows a set's name in its directory's: all pairs, or BabyLM's choice of a few."""

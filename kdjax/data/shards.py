@@ -11,9 +11,9 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from kdjax.data.manifest import Shard
-from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.storage import locks
+from kdjax.text.streams import sha256
 
 SHARDS = "shards"
 """Subdirectory of the shards."""

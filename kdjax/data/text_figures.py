@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kdjax.data.text.notes import layout_hints, unusable_in_words
-from kdjax.data.text.streams import TextError
 from kdjax.errors import counted
+from kdjax.text.notes import layout_hints, unusable_in_words
+from kdjax.text.streams import TextError
 
 DOUBTFUL_UNKNOWN = 0.02
 """Share of [UNK] that is warned of: far above the thousandths of a tokenizer that fits its text."""
@@ -34,7 +34,7 @@ class TextFigures:
         words: split -> words, between white space.
         characters: split -> characters.
         unknown: split -> [UNK] among the text's tokens.
-        unusable: kind -> records that were left out; see `kdjax.data.text.notes`.
+        unusable: kind -> records that were left out; see `kdjax.text.notes`.
         layouts: kind -> text files that look as if they had another layout.
         repeated: documents whose text an earlier one has.
         moved: those of them that are in another split than their identity says.

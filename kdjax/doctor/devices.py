@@ -57,7 +57,7 @@ def versions() -> Iterator[Finding]:
 
 
 def devices(program: str = _PROBE, seconds: float = SECONDS) -> Iterator[Finding]:
-    """Yield what devices JAX finds, asked in a process of its own, and which ones it passes over.
+    """Yield the devices that JAX finds, asked in a process of its own, and those it passes over.
 
     Args:
         program: Python program that prints them.
@@ -81,7 +81,9 @@ def devices(program: str = _PROBE, seconds: float = SECONDS) -> Iterator[Finding
         yield Finding("devices", "problem", f"JAX does not start: {last:.200}", _plugin_advice())
         return
     device: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    memory = f", {device['memory'] / 2**30:.0f} GiB each" if device["memory"] else ""
+    memory = ""
+    if device["memory"]:
+        memory = f", {device['memory'] / 2**30:.0f} GiB each"
     text = f"{device['count']} x {device['kind']} ({device['platform']}){memory}"
     yield Finding("devices", "ok", text)
     if device["platform"] == "cpu":
@@ -102,5 +104,5 @@ def _passed_over() -> Iterator[Finding]:
 
 
 def _plugin_advice() -> str:
-    """Return what may help where JAX does not start."""
+    """Return advice for a machine on which JAX does not start."""
     return "`python -c 'import jax; jax.devices()'` shows all of it; JAX_PLATFORMS=cpu does without"

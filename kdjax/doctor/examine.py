@@ -12,7 +12,7 @@ from kdjax.doctor.recipe import recipe
 
 
 def examine(config: Config | None, out: Path | None) -> Iterator[Finding]:
-    """Yield what is found, one thing after another.
+    """Yield the findings, one after another.
 
     Args:
         config: resolved recipe whose needs are looked at, too; None: none.

@@ -27,5 +27,7 @@ class Finding:
     advice: str = ""
 
     def __str__(self) -> str:
-        advice = f"; {self.advice}" if self.advice else ""
+        advice = ""
+        if self.advice:
+            advice = f"; {self.advice}"
         return f"{self.state:7}  {self.subject:18}  {self.found}{advice}"

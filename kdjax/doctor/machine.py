@@ -45,7 +45,9 @@ def available_memory() -> int | None:
     if not MEMORY_FILE.exists():
         return None
     match = re.search(r"^MemAvailable:\s*(\d+) kB", MEMORY_FILE.read_text(), re.MULTILINE)
-    return int(match[1]) * 1024 if match else None
+    if not match:
+        return None
+    return int(match[1]) * 1024
 
 
 def disks(out: Path | None) -> Iterator[Finding]:
@@ -72,7 +74,7 @@ def compilation_cache() -> Finding:
         )
         return Finding("compiled programs", "ok", text)
     try:
-        from kdjax.compiled import cache_directory  # noqa: PLC0415 - JAX may be what is missing
+        from kdjax.storage.compiled_programs import cache_directory  # noqa: PLC0415 - JAX may be what is missing
 
         directory = cache_directory()
         size = sum(path.stat().st_size for path in directory.parent.glob("*/*"))

@@ -16,7 +16,7 @@ def recipe(config: Config) -> Iterator[Finding]:
 
     What lies on the Hub or behind a URL is not asked for.
     """
-    from kdjax.study.artifacts.inputs import check_inputs  # noqa: PLC0415 - imports JAX
+    from kdjax.study.artifacts.input_checks import check_inputs  # noqa: PLC0415 - imports JAX
 
     yield _looked_at("text and tasks", lambda: check_inputs(config, only_here=True))
     yield _looked_at("teacher", lambda: _check_teacher(config))
@@ -28,7 +28,7 @@ def recipe(config: Config) -> Iterator[Finding]:
 
 
 def _looked_at(subject: str, check: Callable[[], None]) -> Finding:
-    """Return what a check says: its line of bad input, or that all is there."""
+    """Return the finding of a check: its line of bad input, or that all is there."""
     try:
         check()
     except InputError as e:
@@ -42,8 +42,8 @@ def _check_teacher(config: Config) -> None:
     Raises:
         InputError: it cannot, or is another.
     """
-    from kdjax.data.text import sources  # noqa: PLC0415 - imports JAX
     from kdjax.study.teachers.from_directory import read_checked  # noqa: PLC0415
+    from kdjax.text import sources  # noqa: PLC0415 - imports JAX
 
     source = config.teacher.source
     if source and not hub.is_hub_name(source):

@@ -9,7 +9,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from kdjax.doctor.finding import Finding
-from kdjax.starters import REQUIREMENTS, pinned_packages
+from kdjax.recipes.starters import REQUIREMENTS, pinned_packages
 
 EXTRAS = {
     "tpu": "TPUs, and `kdjax compile`",
@@ -30,13 +30,13 @@ EXTRAS = {
 
 
 def python() -> Finding:
-    """Return which Python this is; an older one would not have come this far."""
+    """Return the version of Python; an older one would not have come this far."""
     system = f"{platform.system()} {platform.machine()}"
     return Finding("Python", "ok", f"{platform.python_version()}, {system}")
 
 
 def requirements() -> list[Finding]:
-    """Return what is wrong with the packages that kdjax requires: one line where all are there."""
+    """Return a finding for each required package at fault; one alone where all are there."""
     try:
         required = metadata.requires("kdjax") or []
     except metadata.PackageNotFoundError:
@@ -84,7 +84,7 @@ def data_packages() -> Iterator[Finding]:
 
 
 def unmet(requirement: Requirement) -> str:
-    """Return what is wrong with an installed package; nothing where it is as required."""
+    """Return the fault of an installed package; empty where it is as required."""
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:

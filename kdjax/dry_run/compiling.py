@@ -23,7 +23,7 @@ from kdjax.hlo.collectives import KINDS
 from kdjax.hlo.estimate import estimate
 from kdjax.hlo.execution import executed_collectives
 from kdjax.hlo.materialised import materialised
-from kdjax.hlo.text import Module, parse
+from kdjax.hlo.program_text import Module, parse
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.training.phase import BatchShape, Phase
@@ -145,9 +145,9 @@ def _attention(
     config: Config, module: Module, layout: Layout, phase: Phase, batch_shape: BatchShape
 ) -> dict[str, dict[str, int]]:
     """Return, by type, the arrays of the size of attention scores that go through HBM."""
-    heads = {phase.student.heads // layout.mesh.shape["tensor"]}
-    if phase.teacher is not None:
-        heads.add(phase.teacher.heads // layout.mesh.shape["tensor"])
+    heads = {phase.student_config.heads // layout.mesh.shape["tensor"]}
+    if phase.teacher_config is not None:
+        heads.add(phase.teacher_config.heads // layout.mesh.shape["tensor"])
     # Scores are of the sequences that a device works on at once.
     batch_size = batch_shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
     written = materialised(module, batch_size, heads, batch_shape.seq_len)

@@ -10,11 +10,11 @@ from kdjax.config import Config
 from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.official_sizes import stand_ins
 from kdjax.data.tasks.task import Task
-from kdjax.data.text import tfds
-from kdjax.data.tokenizer_files import find_tokenizer
 from kdjax.dry_run.minimal_pairs import known_tokenizer
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
+from kdjax.text import tfds
+from kdjax.tokenizers.tokenizer_files import find_tokenizer
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def _tokenizer(config: Config) -> Path | None:
             path = find_tokenizer(local_path(config.teacher.source, "teacher.source"))
     except InputError:
         return None
-    return path if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return None
+    return path
 
 
 def _is_there(place: str) -> bool:

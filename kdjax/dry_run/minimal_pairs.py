@@ -7,9 +7,9 @@ from pathlib import Path
 from kdjax.config import Config
 from kdjax.data import minimal_pairs
 from kdjax.data.minimal_pairs import PairSet
-from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.evaluation.minimal_pairs import pairs_flops
 from kdjax.storage.paths import local_path
+from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 from kdjax.training.arm import Arm
 
 
@@ -44,7 +44,7 @@ def pairs_cost(config: Config, arm: Arm, pairs: tuple[PairSet, ...]) -> int:
     settings = config.evaluation.minimal_pairs
     total = 0
     for of_set in pairs:
-        total += pairs_flops(arm.student, of_set, settings.scoring, settings.batch_tokens)
+        total += pairs_flops(arm.student_config, of_set, settings.scoring, settings.batch_tokens)
     return total
 
 

@@ -33,14 +33,14 @@ def named_arms(
         Name -> `does`, `asks`, `source`, and `flops`, of the mean step, and `relative`, to
         `scratch`; or `refused`, why the arm cannot be between these models.
     """
-    teacher = zoo.resolve(config.teacher.architecture)
+    teacher_config = zoo.resolve(config.teacher.architecture)
     rows: dict[str, dict[str, Any]] = {}
     for number, (name, preset) in enumerate(PRESETS.items(), start=1):
         status(f"{name}: counting what a step costs, arm {number} of {len(PRESETS)}")
         row: dict[str, Any] = {"does": preset.summary, "asks": preset.asks, "source": preset.source}
         # An arm that these models do not allow is listed with the reason.
         try:
-            arm = resolve(name, ArmConfig(), config.student, teacher, config.train.optimizer)
+            arm = resolve(name, ArmConfig(), config.student, teacher_config, config.train.optimizer)
             row["flops"] = _mean_step(arm, config)
             row["relative"] = row["flops"] / rows.get("scratch", row)["flops"]
         except InputError as e:

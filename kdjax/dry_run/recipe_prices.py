@@ -25,11 +25,11 @@ from kdjax.dry_run.minimal_pairs import known_pairs, pairs_cost
 from kdjax.models import zoo
 from kdjax.storage.paths import local_path
 from kdjax.storage.typed_json import to_plain
-from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
 from kdjax.training.phase_price import price
-from kdjax.training.teacher.fill_cache import cache_price
 from kdjax.training.teacher.source import CachedTeacher
+from kdjax.training.teacher_cache.fill import cache_price
+from kdjax.training.teacher_cache.manifest import record_bytes
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
@@ -73,7 +73,7 @@ def _arm_rows(
     extras: dict[str, Any] = {}
     if arm.stored_features:
         extras["cache"] = _cache(config, arms, arm, step_prices, corpus)
-    probe = probe_cost(config, arm.student)
+    probe = probe_cost(config, arm.student_config)
     if probe is not None:
         charged = config.evaluation.mlm_probe.charged
         extras["mlm_probe"] = {"flops": probe.total, "charged": charged}
@@ -120,11 +120,13 @@ def _reach(
         corpus: the prepared text, if any.
     """
     # A teacher's cost may take long to count, or not be known: only where it is charged.
-    teacher = None
+    teacher_cost = None
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
-        teacher = cost_by_recipe(config)
-    sequences = corpus.sequences("train") if corpus is not None else 0
-    upfront = upfront_charges(config, arms, arm, sequences, teacher)
+        teacher_cost = cost_by_recipe(config)
+    sequences = 0
+    if corpus is not None:
+        sequences = corpus.sequences("train")
+    upfront = upfront_charges(config, arms, arm, sequences, teacher_cost)
     budget = Budget.from_config(config.budget)
     rows = []
     for span in arm.schedule_phases(budget, step_prices, batch_shape_of(config), upfront):
@@ -151,13 +153,13 @@ def _cache(
         step_prices: prices of a step, one for each of its phases.
         corpus: the prepared text, if any.
     """
-    teacher = zoo.resolve(config.teacher.architecture)
+    teacher_config = zoo.resolve(config.teacher.architecture)
     request = stored_by(arms)
     runs = runs_sharing_cache(config, arms)
     views = config.data.mask_copies
     batch_shape = batch_shape_of(config, config.cache.batch_size)
     own_seq_len = config.data.own_seq_len
-    source = CachedTeacher(teacher, request, config.cache, own_seq_len)
+    source = CachedTeacher(teacher_config, request, config.cache, own_seq_len)
     fields = source.stored_fields(batch_shape.seq_len, batch_shape.max_predictions)
     bytes_a_sequence = record_bytes(fields) * views
 
@@ -172,7 +174,7 @@ def _cache(
         flops_share = per_run_share(flops, runs)
 
     # They pay off once a run has saved its share: both are of one sequence.
-    flops_per_batch = cache_price(teacher, request, batch_shape, own_seq_len)
+    flops_per_batch = cache_price(teacher_config, request, batch_shape, own_seq_len)
     cost = Fraction(flops_per_batch, batch_shape.batch_size) * views / runs
     saved_an_epoch = _saved_an_epoch(config, arm, step_prices)
     epochs = None

@@ -22,7 +22,6 @@ from kdjax.config import Config, FinetuneConfig
 from kdjax.dry_run.compiling import out_of_memory
 from kdjax.dry_run.known_tasks import KnownTasks, known_tasks
 from kdjax.dry_run.task_costs import protocol_work
-from kdjax.evaluation.finetuning.lanes import lanes_of
 from kdjax.evaluation.finetuning.step import (
     StepKey,
     abstract_batch,
@@ -30,6 +29,7 @@ from kdjax.evaluation.finetuning.step import (
     compiled_outputs,
     compiled_step,
 )
+from kdjax.evaluation.finetuning.trial_groups import lanes_of
 from kdjax.evaluation.finetuning.work import BatchLimits, TaskBatchShape, Work
 from kdjax.evaluation.length_buckets import ACCELERATOR_TOKENS
 from kdjax.hlo.aot import Slice, uncached
@@ -93,7 +93,7 @@ def compiled_tasks(
     with Reporter() as reporter:
         for name in arms or all_arms:
             arm = all_arms[name]
-            key = (arm.student, finetuning_of(config, arm))
+            key = (arm.student_config, finetuning_of(config, arm))
             if key not in results:
                 results[key] = _compiled_arm(config, target, arm, known, reporter)
             rows[name] = results[key]
@@ -104,15 +104,19 @@ def _compiled_arm(
     config: Config, target: Slice, arm: Arm, known: KnownTasks, reporter: Reporter
 ) -> dict[str, Any]:
     """Compile an arm's fine-tuning; return what a run of it takes."""
+    # What the arm's fine-tuning does, over all protocols
     settings = finetuning_of(config, arm)
     layout = devices_of(config, target)
-    lanes = lanes_of(settings.lanes, arm.student, layout)
-    limits = BatchLimits(arm.student.max_positions, lanes, layout.batch_parts, ACCELERATOR_TOKENS)
+    lanes = lanes_of(settings.lanes, arm.student_config, layout)
+    limits = BatchLimits(
+        arm.student_config.max_positions, lanes, layout.batch_parts, ACCELERATOR_TOKENS
+    )
     work = Work()
     for protocol, of_protocol in protocol_work(config, arm, known, limits).items():
         if protocol != "probe":
             work += of_protocol
 
+    # Each shape of its batches is a program.
     step_key = _step_key(config, arm, settings, layout)
 
     def compile_part(part: ProgramPart, shape: TaskBatchShape) -> CompiledShape:
@@ -157,7 +161,7 @@ def devices_of(config: Config, target: Slice) -> Layout:
 def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout) -> StepKey:
     """Return the key of a task's programs; a head of two outputs stands for all."""
     return StepKey(
-        model=arm.student,
+        model=arm.student_config,
         outputs=2,
         regression=False,
         pool=settings.pool,
@@ -262,7 +266,9 @@ def task_lines(rows: dict[str, dict[str, Any]], seeds: int) -> list[str]:
         row = rows[names[0]]
         programs = []
         for program in row["programs"]:
-            lanes = f" x {program['lanes']}" if program["lanes"] > 1 else ""
+            lanes = ""
+            if program["lanes"] > 1:
+                lanes = f" x {program['lanes']}"
             seconds = "unknown"
             if program["seconds"] is not None:
                 seconds = f"{1e3 * program['seconds']:.2f} ms"

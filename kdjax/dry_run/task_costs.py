@@ -41,13 +41,13 @@ def task_costs(config: Config) -> dict[str, dict[str, Any]]:
 def _arm_cost(config: Config, arm: Arm, known: KnownTasks) -> dict[str, Any]:
     """Return the cost of a run of an arm."""
     settings = finetuning_of(config, arm)
-    limits = BatchLimits(arm.student.max_positions, 1, 1, ACCELERATOR_TOKENS)
+    limits = BatchLimits(arm.student_config.max_positions, 1, 1, ACCELERATOR_TOKENS)
     protocols: dict[str, dict[str, int]] = {}
     for name, work in protocol_work(config, arm, known, limits).items():
         if name == "probe":
-            flops = probe_flops(arm.student).total(work.passes)
+            flops = probe_flops(arm.student_config).total(work.passes)
         else:
-            flops = task_flops(arm.student, settings).total(work)
+            flops = task_flops(arm.student_config, settings).total(work)
         tokens = sum(shape.rows * shape.length * n for shape, n in work.steps.items())
         protocols[name] = {
             "flops": flops,

@@ -107,6 +107,8 @@ def hold_out(
             f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and at "
             "least 3 left to fit"
         )
+
+    # Fit what is left, with seeds paired as they are in the whole.
     largest = levels[-budgets:]
     rest = [run for run in runs if run.flops not in largest]
     fits = fit(
@@ -118,12 +120,15 @@ def hold_out(
         seed=seed,
         same_seeds=True,
     )
+
     # The held-out runs of each budget and size, by arm and seed.
     points: dict[tuple[float, float], dict[str, dict[int, PilotRun]]] = {}
     for run in runs:
         if run.flops in largest:
             by_arm = points.setdefault((run.flops, run.parameters), {})
             by_arm.setdefault(run.arm, {})[run.seed] = run
+
+    # Each arm, and each pair of arms that share seeds, at each of these
     arms = []
     differences = []
     for (flops, parameters), by_arm in sorted(points.items(), key=lambda item: item[0]):

@@ -53,11 +53,14 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
     Raises:
         InputError: too few budgets, sizes or runs for either law.
     """
+    # What the runs vary in
     sizes = len(np.unique(runs.parameters))
     budgets = len(_merged(np.log(runs.tokens)))
     points = len(np.unique(_points(runs)))
     sign = "+" if better == "lower" else "-"
     design = f"{sizes} sizes and {budgets} budgets at {points} different points"
+
+    # The richest law that so many points determine
     if sizes == 1:
         form = Form(
             PowerLaw(runs.tokens, floor),
@@ -79,6 +82,8 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
             f"{design}: too few for the exponent g, which is 1",
         )
         enough = sizes >= 3 and budgets >= 3 and points >= 7
+
+    # Noise needs runs to spare.
     if not enough or degrees_of_freedom(form.law, runs.seed) < 1:
         raise InputError(
             f"forecast: arm {arm!r} has {len(runs.values)} runs of {sizes} size(s) at {budgets} "
@@ -152,12 +157,15 @@ def cautions(
         draws: `[draws, size]`: bootstrap draws of the parameters.
         confidence: nominal coverage of the intervals.
     """
+    # What no law here describes
     notes = []
     if worsens(runs, y, confidence):
         notes.append(
             "values get worse with more tokens: no law here describes that, and nothing is "
             "forecast from it"
         )
+
+    # One size: how well its budgets determine the effect of tokens
     tail = (1 - confidence) / 2
     if isinstance(form.law, PowerLaw):
         ends = np.array([runs.tokens.min(), runs.tokens.max()])
@@ -175,6 +183,8 @@ def cautions(
             notes.append(
                 f"the budgets span a factor of {ends[1] / ends[0]:.2g} in tokens, less than 3"
             )
+
+    # What intervals and the fit leave out
     if runs.seed.max() == 0:
         notes.append("one seed: the intervals say nothing about other seeds")
     p_value = misfit(form, fit, runs, y)

@@ -83,6 +83,8 @@ def tabulate(runs: Sequence[PilotRun]) -> PilotTable:
     """
     if not runs:
         raise InputError("forecast: found no runs, expected the pilot runs of at least one arm")
+
+    # Every number is one that a law can be fitted to, and every run is there once.
     known: set[tuple[str, float, float, int]] = set()
     for run in runs:
         where = f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kdjax.hlo.text import COMMENT, Instruction, parse_instruction
+from kdjax.hlo.program_text import COMMENT, Instruction, parse_instruction
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 

@@ -32,7 +32,7 @@ from functools import cached_property
 from kdjax.hlo.chips import Chip
 from kdjax.hlo.collectives import KINDS, Collective
 from kdjax.hlo.execution import called, executed_collectives, fused, trip_count
-from kdjax.hlo.text import Instruction, Module, parse
+from kdjax.hlo.program_text import Instruction, Module, parse
 from kdjax.hlo.traffic import moved_bytes
 
 SOURCES = ("compute", "custom_calls", "collectives", "moves")
@@ -261,7 +261,9 @@ class _Pricing:
 
     def _note_unknown(self, instruction: Instruction, reason: str) -> None:
         place = self.module.place(instruction)
-        where = f" ({place})" if place else ""
+        where = ""
+        if place:
+            where = f" ({place})"
         self.unknown.append(f"{instruction.name}: {reason}{where}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kdjax.hlo.collectives import Collective, chain_of, collective_of
-from kdjax.hlo.text import Instruction, Module
+from kdjax.hlo.program_text import Instruction, Module
 
 
 @dataclass(frozen=True)

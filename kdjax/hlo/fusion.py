@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Hashable, Sequence
 
-from kdjax.hlo.text import Instruction, Module, parse
+from kdjax.hlo.program_text import Instruction, Module, parse
 
 _COUNTED = frozenset(
     {

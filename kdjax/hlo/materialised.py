@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdjax.hlo.execution import executed
-from kdjax.hlo.text import HBM, Array, Instruction, Module
+from kdjax.hlo.program_text import HBM, Array, Instruction, Module
 from kdjax.hlo.traffic import results
 
 _FLOATS = ("bf16", "f16", "f32")
@@ -51,7 +51,7 @@ def materialised(
     shape (a width that is `length`) are counted with them.
 
     Args:
-        module: a program compiled for TPUs (`kdjax.hlo.text.parse`).
+        module: a program compiled for TPUs (`kdjax.hlo.program_text.parse`).
         sequences: number of sequences that a device works on at once.
         heads: number of heads on a device, of each of the models.
         length: tokens of a sequence.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from kdjax.hlo.execution import fused
-from kdjax.hlo.text import HBM, VMEM, Array, Instruction, Module
+from kdjax.hlo.program_text import HBM, VMEM, Array, Instruction, Module
 
 _READ_IN_PART = {"gather", "dynamic-slice", "slice"}
 _WRITE_IN_PART = {"scatter", "dynamic-update-slice"}

@@ -125,7 +125,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         return state
 
     def _layers_needed(self, request: FeatureRequest) -> tuple[int, int | None]:
-        """Return how many layers run whole, and the layer of which the attention alone does.
+        """Return the number of layers that run whole, and the one whose attention alone does.
 
         No layer above the highest one requested runs, and that one runs whole only where its output
         is read. Otherwise it is the second result, which is None where all that run are whole.
@@ -159,7 +159,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
     def _layer_context(
         self, batch: Batch, layer: int, *, has_mask: bool = True, queries: int | None = None
     ) -> LayerContext:
-        """Return what a layer, and every other of its kind, sees of a batch.
+        """Return the attention mask and rotations of a layer, and of every other of its kind.
 
         Args:
             batch: `segments` and `positions`, `[B, L]`.

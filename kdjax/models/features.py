@@ -99,7 +99,7 @@ class FeatureRequest:
         return max(layers, default=0)
 
     def attention(self, layer: int) -> frozenset[str]:
-        """Return which of `scores`, `query`, `key`, `value` are requested of `layer`."""
+        """Return those of `scores`, `query`, `key`, `value` that are requested of `layer`."""
         return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))
 
     def ranges(self, layers: int) -> list[range]:

@@ -156,7 +156,7 @@ def pooled_state(
     dropout_key: jax.Array | None = None,
     compute: ComputeConfig = ComputeConfig(),
 ) -> jax.Array:
-    """Compute what a task's head reads of the last layer, float32 `[B, D]`.
+    """Compute the input of a task's head from the last layer, float32 `[B, D]`.
 
     Args:
         config: configuration of the model.

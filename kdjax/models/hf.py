@@ -22,8 +22,8 @@ from kdjax.models.functional import Model, abstract_params
 from kdjax.storage import hub, locks
 from kdjax.storage.files import entries, read_json
 from kdjax.storage.paths import local_path, path_text
-from kdjax.tokenizer_config import NAME as TOKENIZER_CONFIG
-from kdjax.tokenizer_config import TOKENIZER, padding_token, write_tokenizer_config
+from kdjax.tokenizers.tokenizer_config import NAME as TOKENIZER_CONFIG
+from kdjax.tokenizers.tokenizer_config import TOKENIZER, padding_token, write_tokenizer_config
 
 WEIGHTS = "model.safetensors"
 WRITTEN = frozenset({"config.json", WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, "README.md"})
@@ -222,7 +222,9 @@ def _read(path: Path) -> Tensors:
         return _read_pickle(path)
     if path.suffix == ".json":
         index = read_json(path)
-        shards = index.get("weight_map") if isinstance(index, dict) else None
+        shards = None
+        if isinstance(index, dict):
+            shards = index.get("weight_map")
         if not isinstance(shards, dict):
             raise InputError(f"{path}: expected an index with a weight_map")
         for name, shard in shards.items():

@@ -347,7 +347,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
         return self.attention.features(self._attention_input(x), rotation, requested)
 
     def _attention_input(self, x: jax.Array) -> jax.Array:
-        """Return what the attention reads of a layer's input, `[B, L, D]`."""
+        """Return the attention's input, `[B, L, D]`, from the layer's."""
         if self.pre_norm and self.attention_norm is not None:
             return self.attention_norm(x)
         return x

@@ -46,7 +46,7 @@ _TERMS: dict[str, dict[str, custom.Kind]] = {
 
 
 def registered() -> dict[str, dict[str, custom.Kind]]:
-    """Return what makes each term that `get` knows without a module, by name and variant."""
+    """Return the class of each term that `get` knows without a module, by name and variant."""
     return {name: dict(variants) for name, variants in _TERMS.items()}
 
 

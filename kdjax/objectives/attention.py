@@ -29,16 +29,18 @@ _MASK = -1e4
 _CLEARED = -100.0
 
 
-def scores_needs(student: ModelConfig, teacher: ModelConfig, layers: Pairs) -> FeatureNeeds:
+def scores_needs(
+    student_config: ModelConfig, teacher_config: ModelConfig, layers: Pairs
+) -> FeatureNeeds:
     """Return the scores of both models at some pairs of layers.
 
     Raises:
         InputError: the models differ in their heads, or a layer sees a sliding window alone.
     """
-    check_equal("heads", student.heads, teacher.heads)
+    check_equal("heads", student_config.heads, teacher_config.heads)
     for student_layer, teacher_layer in layers:
-        _check_global("student", student, student_layer)
-        _check_global("teacher", teacher, teacher_layer)
+        _check_global("student", student_config, student_layer)
+        _check_global("teacher", teacher_config, teacher_layer)
     student_layers = frozenset(pair[0] for pair in layers)
     teacher_layers = frozenset(pair[1] for pair in layers)
     return FeatureNeeds(
@@ -88,8 +90,12 @@ class AttentionMse(TeacherTerm):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", read_map(self.layers))
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return scores_needs(student, teacher, pairs(self.layers, student.layers, teacher.layers))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return scores_needs(
+            student_config,
+            teacher_config,
+            pairs(self.layers, student_config.layers, teacher_config.layers),
+        )
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of valid pairs of positions."""
@@ -120,8 +126,10 @@ class AttentionMseBui2024(TeacherTerm):
 
     name: ClassVar[str] = "attention_mse"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return scores_needs(student, teacher, ((student.layers, teacher.layers),))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return scores_needs(
+            student_config, teacher_config, ((student_config.layers, teacher_config.layers),)
+        )
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of sequences."""
@@ -148,8 +156,8 @@ class FirstScoresMseBui2024(TeacherTerm):
 
     name: ClassVar[str] = "first_scores_mse"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return scores_needs(student, teacher, ((1, 1),))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return scores_needs(student_config, teacher_config, ((1, 1),))
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of sequences."""
@@ -177,9 +185,9 @@ class AttentionKl(TeacherTerm):
     def __post_init__(self) -> None:
         check_whole("teacher_layer", self.teacher_layer)
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        pair = last_pair(self.teacher_layer, student.layers, teacher.layers)
-        return scores_needs(student, teacher, (pair,))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        pair = last_pair(self.teacher_layer, student_config.layers, teacher_config.layers)
+        return scores_needs(student_config, teacher_config, (pair,))
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of valid rows."""
@@ -210,8 +218,10 @@ class AttentionKlBui2024(TeacherTerm):
 
     name: ClassVar[str] = "attention_kl"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return scores_needs(student, teacher, ((student.layers, teacher.layers),))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return scores_needs(
+            student_config, teacher_config, ((student_config.layers, teacher_config.layers),)
+        )
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of sequences."""

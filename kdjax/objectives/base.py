@@ -62,19 +62,23 @@ class Term(ABC):
         return any(isinstance(option, Schedule) for option in vars(self).values())
 
     @abstractmethod
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the features this term uses, and no others.
 
         Raises:
             InputError: the term cannot be computed between these two models.
         """
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return the term's own trainable parameters: none, unless it learns a projection."""
         return {}
 
     def normalizer(self, batch: Batch) -> jax.Array | None:
-        """Return what the loss of this batch is a mean over, up to a constant factor.
+        """Return the number that the loss of this batch is divided by, up to a constant factor.
 
         It is the weight with which the losses of parts of a batch make the loss of the whole,
         however the batch is split: loss(whole) = Σ n(part)·loss(part) / Σ n(part).
@@ -115,23 +119,25 @@ class TeacherTerm(Term):
         """Return True, as it compares the student with a teacher."""
         return True
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the features this term uses, and no others.
 
         Raises:
             InputError: no teacher, or the term cannot be computed between these two models.
         """
-        if teacher is None:
+        if teacher_config is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
         # What is refused is said with the term's name.
         try:
-            return self._needs(student, teacher)
+            return self._needs(student_config, teacher_config)
         except InputError as e:
             raise InputError(f"{self.name}: {e}") from None
 
     @abstractmethod
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        """Return what `needs` does where there is a teacher."""
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        """Return the features this term uses, where there is a teacher (`needs`)."""
 
 
 def as_scalar(name: str, loss: Any) -> jax.Array:

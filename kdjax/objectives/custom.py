@@ -141,28 +141,32 @@ class CustomTerm(Term):
         """Return whether an option changes over the budget."""
         return any(isinstance(option, Schedule) for _, option in self.options)
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the features that the function is declared to look at.
 
         Raises:
             InputError: no teacher where one is needed, or a layer that is not there.
         """
-        student_request = self._request(self.function.student, student, "student")
+        student_request = self._request(self.function.student, student_config, "student")
         if self.function.teacher is None:
             return FeatureNeeds(student_request, FeatureRequest())
-        if teacher is None:
+        if teacher_config is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
-        teacher_request = self._request(self.function.teacher, teacher, "teacher")
+        teacher_request = self._request(self.function.teacher, teacher_config, "teacher")
         return FeatureNeeds(student_request, teacher_request)
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return the parameters that the function is declared to learn."""
         if self.function.params is None:
             return {}
-        return self.function.params(student, teacher, seed)
+        return self.function.params(student_config, teacher_config, seed)
 
     def normalizer(self, batch: Batch) -> jax.Array | None:
-        """Return what the function's loss is declared to be a mean over."""
+        """Return the number that the function's loss is declared to be divided by."""
         if self.function.normalizer is None:
             return None
         return _NORMALIZERS[self.function.normalizer](batch)

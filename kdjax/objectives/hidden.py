@@ -34,9 +34,9 @@ class Cosine(TeacherTerm):
 
     name: ClassVar[str] = "cosine"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        check_equal("hidden units", student.width, teacher.width)
-        return _hidden_needs(((student.layers, teacher.layers),))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        check_equal("hidden units", student_config.width, teacher_config.width)
+        return _hidden_needs(((student_config.layers, teacher_config.layers),))
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of valid positions."""
@@ -68,16 +68,20 @@ class HiddenMse(TeacherTerm):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", read_map(self.layers))
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return _hidden_needs(pairs(self.layers, student.layers, teacher.layers, embeddings=True))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return _hidden_needs(
+            pairs(self.layers, student_config.layers, teacher_config.layers, embeddings=True)
+        )
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return W and b: `kernel` `[D_s, D_t]`, `bias` `[D_t]`.
 
         Raises:
             InputError: there is no teacher.
         """
-        return _projection(student.width, _present(teacher).width, seed)
+        return _projection(student_config.width, _present(teacher_config).width, seed)
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of valid positions."""
@@ -107,9 +111,9 @@ class HiddenMseBui2024(TeacherTerm):
 
     name: ClassVar[str] = "hidden_mse"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        check_equal("hidden units", student.width, teacher.width)
-        return _hidden_needs(((student.layers, teacher.layers),))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        check_equal("hidden units", student_config.width, teacher_config.width)
+        return _hidden_needs(((student_config.layers, teacher_config.layers),))
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of sequences."""
@@ -133,19 +137,21 @@ class HiddenCls(TeacherTerm):
 
     name: ClassVar[str] = "hidden_cls"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return _hidden_needs(((student.layers, teacher.layers),))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return _hidden_needs(((student_config.layers, teacher_config.layers),))
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return W and b where the widths differ: `kernel` `[D_s, D_t]`, `bias` `[D_t]`.
 
         Raises:
             InputError: there is no teacher.
         """
-        width = _present(teacher).width
-        if student.width == width:
+        width = _present(teacher_config).width
+        if student_config.width == width:
             return {}
-        return _projection(student.width, width, seed)
+        return _projection(student_config.width, width, seed)
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of segments."""
@@ -172,17 +178,23 @@ class HiddenConcat(TeacherTerm):
 
     name: ClassVar[str] = "hidden_concat"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return FeatureNeeds(_all_layers(student), _all_layers(teacher))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return FeatureNeeds(_all_layers(student_config), _all_layers(teacher_config))
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`.
 
         Raises:
             InputError: there is no teacher.
         """
-        teacher = _present(teacher)
-        return _projection(student.layers * student.width, teacher.layers * teacher.width, seed)
+        teacher_config = _present(teacher_config)
+        return _projection(
+            student_config.layers * student_config.width,
+            teacher_config.layers * teacher_config.width,
+            seed,
+        )
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of valid positions."""
@@ -207,10 +219,10 @@ def _all_layers(config: ModelConfig) -> FeatureRequest:
     return FeatureRequest(hidden=frozenset(range(1, config.layers + 1)))
 
 
-def _present(teacher: ModelConfig | None) -> ModelConfig:
-    if teacher is None:
+def _present(teacher_config: ModelConfig | None) -> ModelConfig:
+    if teacher_config is None:
         raise InputError("a projection to the teacher's width, expected a teacher")
-    return teacher
+    return teacher_config
 
 
 def _projection(width: int, target: int, seed: int) -> dict[str, Any]:

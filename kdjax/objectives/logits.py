@@ -51,10 +51,10 @@ class Logit(TeacherTerm):
         if self.positions not in _POSITIONS:
             raise InputError(f"positions is {self.positions!r}, expected {' or '.join(_POSITIONS)}")
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
         everywhere = self.positions == "all"
         request = FeatureRequest(logits=not everywhere, token_logits=everywhere)
-        return _needs(student, teacher, request)
+        return _needs(student_config, teacher_config, request)
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of masked slots by their weights, or of valid positions."""
@@ -93,8 +93,8 @@ class LogitBui2024(TeacherTerm):
 
     name: ClassVar[str] = "logit"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return _needs(student, teacher, FeatureRequest(logits=True))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return _needs(student_config, teacher_config, FeatureRequest(logits=True))
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of masked slots, by their weights."""
@@ -114,8 +114,10 @@ class LogitBui2024(TeacherTerm):
         return weighted_mean(losses, batch["label_weights"])
 
 
-def _needs(student: ModelConfig, teacher: ModelConfig, request: FeatureRequest) -> FeatureNeeds:
-    _check_vocabularies(student.vocab_size, teacher.vocab_size)
+def _needs(
+    student_config: ModelConfig, teacher_config: ModelConfig, request: FeatureRequest
+) -> FeatureNeeds:
+    _check_vocabularies(student_config.vocab_size, teacher_config.vocab_size)
     return FeatureNeeds(request, request)
 
 

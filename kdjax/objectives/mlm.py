@@ -25,7 +25,9 @@ class Mlm(Term):
 
     name: ClassVar[str] = "mlm"
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the student's logits."""
         return FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())
 

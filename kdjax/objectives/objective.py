@@ -42,7 +42,9 @@ class Objective:
         """Return whether a weight or a term's option changes over the budget."""
         return any(isinstance(weight, Schedule) or term.scheduled for _, weight, term in self.terms)
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the features all terms ask for together.
 
         Raises:
@@ -51,22 +53,26 @@ class Objective:
         student_request = FeatureRequest()
         teacher_request = FeatureRequest()
         for _, _, term in self.terms:
-            needs = term.needs(student, teacher)
+            needs = term.needs(student_config, teacher_config)
             student_request |= needs.student
             teacher_request |= needs.teacher
         return FeatureNeeds(student_request, teacher_request)
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return the terms' own trainable parameters (projections), by the terms' keys.
 
         They are trained with the student and never exported.
         """
         # Terms that learn nothing have no entry.
-        params = {key: term.init(student, teacher, seed) for key, _, term in self.terms}
+        params = {
+            key: term.init(student_config, teacher_config, seed) for key, _, term in self.terms
+        }
         return {key: term_params for key, term_params in params.items() if term_params}
 
     def normalizers(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Return what each term's loss of this batch is a mean over.
+        """Return the number that each term's loss of this batch is divided by.
 
         Raises:
             InputError: a term whose batch must not be split.

@@ -71,20 +71,22 @@ class OverWords(Term):
         """Return whether an option of the term changes over the budget."""
         return self.term.scheduled
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
+    def needs(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None
+    ) -> FeatureNeeds:
         """Return the features that the term uses.
 
         Raises:
             InputError: it looks at more than hidden states, or at padding, or cannot be computed
                 between these two models.
         """
-        self._check_kind(student)
-        needs = self.term.needs(student, teacher)
+        self._check_kind(student_config)
+        needs = self.term.needs(student_config, teacher_config)
         self._check(needs.student)
         self._check(needs.teacher)
         return needs
 
-    def _check_kind(self, student: ModelConfig) -> None:
+    def _check_kind(self, student_config: ModelConfig) -> None:
         """Refuse a term for what it looks at before it is refused for what these models are.
 
         Raises:
@@ -97,7 +99,7 @@ class OverWords(Term):
             )
         # Two equal models have nothing else that could be in the way.
         try:
-            needs = self.term.needs(student, student)
+            needs = self.term.needs(student_config, student_config)
         except InputError:
             return
         self._check(needs.teacher)
@@ -115,12 +117,14 @@ class OverWords(Term):
                     f"expected {_EXPECTED}: {why}"
                 )
 
-    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+    def init(
+        self, student_config: ModelConfig, teacher_config: ModelConfig | None, seed: int
+    ) -> dict[str, Any]:
         """Return the term's own trainable parameters."""
-        return self.term.init(student, teacher, seed)
+        return self.term.init(student_config, teacher_config, seed)
 
     def normalizer(self, batch: Batch) -> jax.Array | None:
-        """Return what the term's loss is a mean over, with words for positions."""
+        """Return the number that the term's loss is divided by, with words for positions."""
         return self.term.normalizer(_of_words(batch))
 
     @override

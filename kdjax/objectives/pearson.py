@@ -46,13 +46,15 @@ class Pearson(TeacherTerm):
     def __post_init__(self) -> None:
         _read_axes(self.axes, ("key", "query", "head"))
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        if "head" in self.axes and student.heads < 2:
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        if "head" in self.axes and student_config.heads < 2:
             raise InputError(
-                f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to "
-                "correlate"
+                f"axes is {self.axes!r} with {student_config.heads} head, "
+                "expected at least 2 heads to correlate"
             )
-        return scores_needs(student, teacher, ((student.layers, teacher.layers),))
+        return scores_needs(
+            student_config, teacher_config, ((student_config.layers, teacher_config.layers),)
+        )
 
     def normalizer(self, batch: Batch) -> jax.Array | None:
         """Return the number of rows or columns, or of pairs of positions.
@@ -101,8 +103,10 @@ class PearsonBui2024(TeacherTerm):
 
     name: ClassVar[str] = "pearson"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return scores_needs(student, teacher, ((student.layers, teacher.layers),))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return scores_needs(
+            student_config, teacher_config, ((student_config.layers, teacher_config.layers),)
+        )
 
     @override
     def __call__(

@@ -23,7 +23,7 @@ def require_logits(logits: jax.Array | None) -> jax.Array:
 
 
 def valid_pairs(batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Return which pairs of positions are both valid and in one segment, bool `[B, 1, L, L]`."""
+    """Return the mask of pairs of valid positions in one segment, bool `[B, 1, L, L]`."""
     segments = batch["segments"]
     valid = batch["valid"]
     same_segment = segments[:, :, None] == segments[:, None, :]

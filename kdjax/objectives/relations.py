@@ -92,10 +92,10 @@ class Relation(TeacherTerm):
             )
         return self.relation_heads
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
         # Refuses a number of relation heads that does not divide both.
-        self.heads(student.width, teacher.width)
-        student_layer, teacher_layer = self._pair(student.layers, teacher.layers)
+        self.heads(student_config.width, teacher_config.width)
+        student_layer, teacher_layer = self._pair(student_config.layers, teacher_config.layers)
         return FeatureNeeds(
             _request(self._weights, student_layer), _request(self._weights, teacher_layer)
         )
@@ -143,9 +143,11 @@ class RelationBui2024(TeacherTerm):
 
     name: ClassVar[str] = "relation"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        check_equal("heads", student.heads, teacher.heads)
-        return FeatureNeeds(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        check_equal("heads", student_config.heads, teacher_config.heads)
+        return FeatureNeeds(
+            _request(_KINDS, student_config.layers), _request(_KINDS, teacher_config.layers)
+        )
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of sequences."""
@@ -181,8 +183,8 @@ class ValueRelation(TeacherTerm):
     def __post_init__(self) -> None:
         check_whole("teacher_layer", self.teacher_layer)
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return _value_needs(student, teacher, self.teacher_layer)
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return _value_needs(student_config, teacher_config, self.teacher_layer)
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of valid rows."""
@@ -211,8 +213,8 @@ class ValueRelationBui2024(TeacherTerm):
 
     name: ClassVar[str] = "value_relation"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return _value_needs(student, teacher, 0)
+    def _needs(self, student_config: ModelConfig, teacher_config: ModelConfig) -> FeatureNeeds:
+        return _value_needs(student_config, teacher_config, 0)
 
     def normalizer(self, batch: Batch) -> jax.Array:
         """Return the number of sequences."""
@@ -231,10 +233,12 @@ class ValueRelationBui2024(TeacherTerm):
         return mean(ops.kl_of_log_probs(floored, teacher_log_probs))
 
 
-def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int) -> FeatureNeeds:
+def _value_needs(
+    student_config: ModelConfig, teacher_config: ModelConfig, teacher_layer: int
+) -> FeatureNeeds:
     """Return the values of the student's last layer and of the teacher's, or a named one."""
-    check_equal("heads", student.heads, teacher.heads)
-    pair = last_pair(teacher_layer, student.layers, teacher.layers)
+    check_equal("heads", student_config.heads, teacher_config.heads)
+    pair = last_pair(teacher_layer, student_config.layers, teacher_config.layers)
     return FeatureNeeds(_request(["value"], pair[0]), _request(["value"], pair[1]))
 
 

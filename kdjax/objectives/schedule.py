@@ -129,7 +129,7 @@ def _is_point(point: Any) -> bool:
 
 
 def _fraction(shape: str, at: jax.Array, start: float, end: float) -> jax.Array:
-    """Compute how much of the way between two points' values is behind, 0…1."""
+    """Compute the share of the way between two points' values that is behind, 0…1."""
     if shape == "step":
         return (at >= end).astype(at.dtype)
     fraction = jnp.clip((at - start) / (end - start), 0, 1)

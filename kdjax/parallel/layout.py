@@ -1,5 +1,4 @@
-"""How devices are laid out, and where arrays lie on them: the mesh, and the rules by which
-parameters are split.
+"""How devices are laid out, and where arrays lie on them.
 
 The mesh has three axes. A batch is split over `data` and `fsdp`, and every group of `tensor`
 devices works on the same sequences. Parameters, the optimiser's state and the teacher are stored
@@ -10,11 +9,10 @@ vocabulary entries for the work itself (Shoeybi et al. 2019, arXiv 1909.08053).
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,29 +24,9 @@ from kdjax.config import MeshConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models.ops.dtypes import cast
 from kdjax.models.ops.sharding import BATCH_AXES, BATCH_SHARDED
+from kdjax.parallel.sharding_rules import NONE, RULES, Rule, axes_of, check_matches, check_rule
 
 AXES = ("data", "fsdp", "tensor")
-NONE = "none"
-Rule = tuple[str, tuple[str, ...]]
-RULES: tuple[Rule, ...] = (
-    ("*.word.embedding", ("tensor", "fsdp")),  # [V, D]
-    ("*.embedding", (NONE, "fsdp")),
-    ("*.attention.output.kernel", ("tensor", "fsdp")),  # [H d, D]
-    ("*.ffn.down.kernel", ("tensor", "fsdp")),  # [F, D]
-    ("*.kernel", ("fsdp", "tensor")),  # [D, H d], [D, F], the MLM head's, projections
-    ("*.query.bias", ("tensor",)),
-    ("*.key.bias", ("tensor",)),
-    ("*.value.bias", ("tensor",)),
-    ("*.up.bias", ("tensor",)),
-    ("*.gate.bias", ("tensor",)),
-    ("*mlm.dense.bias", ("tensor",)),
-    ("*mlm.norm.*", ("tensor",)),
-    ("*mlm.bias", ("tensor",)),  # [V]
-    ("objective.*.bias", ("tensor",)),
-)
-"""A pattern over a parameter's dotted path -> for each of its axes, the mesh axis that splits it.
-The first pattern that matches counts; what none matches is whole on every device, and so is an axis
-that the devices do not divide."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +35,7 @@ class Layout:
 
     Attributes:
         mesh: devices, along the axes `data`, `fsdp` and `tensor`.
-        rules: patterns that say how parameters are split, as `RULES`.
+        rules: patterns that say how parameters are split (`kdjax.parallel.sharding_rules`).
         splits_teacher: whether the teacher is split over `fsdp`.
     """
 
@@ -92,7 +70,7 @@ class Layout:
         # A recipe's rules come first, so they win over the built-in ones.
         recipe_rules = tuple(config.rules.items())
         for pattern, axes in recipe_rules:
-            _check_rule(pattern, axes)
+            check_rule(pattern, axes)
         mesh = jax.make_mesh(
             (data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices
         )
@@ -202,7 +180,9 @@ class Layout:
         manual_axes = set(AXES if layers_are_whole else BATCH_AXES)
 
         def cast_matrix(x: jax.Array) -> jax.Array:
-            return cast(x, dtype) if x.ndim >= 2 else x
+            if x.ndim >= 2:
+                return cast(x, dtype)
+            return x
 
         def sharded_forward(params: Any, batch: Any, **arrays: Any) -> Any:
             params = jax.tree.map(cast_matrix, params)
@@ -276,20 +256,8 @@ class Layout:
         Raises:
             InputError: a pattern that matches nothing, or a rule with another number of axes.
         """
-        for pattern, axes in self.rules[: -len(RULES)]:
-            matched = {name: rank for name, rank in ranks.items() if _matches(name, pattern)}
-            # Only some arms have projections.
-            if not matched and not pattern.startswith("objective"):
-                raise InputError(
-                    f"train.mesh.rules.{pattern}: matches no parameter, expected a pattern over "
-                    f"dotted paths, such as {next(iter(ranks))}"
-                )
-            for name, rank in matched.items():
-                if rank != len(axes):
-                    raise InputError(
-                        f"train.mesh.rules.{pattern}: {list(axes)}, expected an entry for each of "
-                        f"the {rank} axes of {name}"
-                    )
+        # Those of `RULES` come last, and hold for any model.
+        check_matches(self.rules[: -len(RULES)], ranks)
 
     def check_model(self, model: ModelConfig, whose: str) -> None:
         """Raise InputError unless the model's heads split evenly over `tensor`."""
@@ -308,7 +276,7 @@ class Layout:
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         """Return the sharding of the leaf at a path."""
-        axes = self._axes(_dotted(path))
+        axes = axes_of(_dotted(path), self.rules)
         if len(axes) != len(leaf.shape):
             # A scalar of the optimiser's, or a parameter of another rank
             return NamedSharding(self.mesh, PartitionSpec(*[None] * len(leaf.shape)))
@@ -317,38 +285,6 @@ class Layout:
             if axis != NONE and size % self.mesh.shape[axis] == 0:
                 spec[n] = axis
         return NamedSharding(self.mesh, PartitionSpec(*spec))
-
-    def _axes(self, name: str) -> tuple[str, ...]:
-        """Return the mesh axes of the first rule that a parameter's name matches."""
-        for pattern, axes in self.rules:
-            if _matches(name, pattern):
-                return axes
-        return ()
-
-
-class Unsharded:
-    """Stand-in for a `Layout` where a program is traced for no mesh, as for its price."""
-
-    def shard_forward(
-        self, forward: Callable[..., Any], dtype: str, *, of_teacher: bool = False
-    ) -> Callable[..., Any]:
-        """Return the forward pass as it is."""
-        return forward
-
-    def constrain_gathered(self, tree: Any) -> Any:
-        """Return the parameters as they are."""
-        return tree
-
-    def constrain_as_stored(self, gradients: Any) -> Any:
-        """Return the gradients as they are."""
-        return gradients
-
-    def mesh_context(self) -> AbstractContextManager[Any]:
-        """Return a context that changes nothing."""
-        return nullcontext()
-
-
-UNSHARDED = Unsharded()
 
 
 def local() -> Layout:
@@ -368,25 +304,6 @@ def _without_fsdp(shardings: Any) -> Any:
 def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:
     """Return a spec of parameters without splits over any other mesh axis."""
     return PartitionSpec(*[axis if axis == kept_axis else None for axis in spec])
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Return whether a parameter's dotted path is one of a pattern's."""
-    return fnmatch.fnmatchcase(name, pattern)
-
-
-def _check_rule(pattern: str, axes: Sequence[str]) -> None:
-    """Raise InputError unless a recipe's rule names axes of the mesh, each at most once."""
-    unknown = set(axes) - {"fsdp", "tensor", NONE}
-    if unknown:
-        raise InputError(
-            f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none"
-        )
-    named = [axis for axis in axes if axis != NONE]
-    if len(set(named)) < len(named):
-        raise InputError(
-            f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once"
-        )
 
 
 def _gather_fsdp(x: jax.Array, spec: PartitionSpec) -> jax.Array:

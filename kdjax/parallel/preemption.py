@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from kdjax import process_logging
 from kdjax.errors import Stopped
+from kdjax.runtime import process_logging
 
 INTERRUPTED = 130
 """Exit status after SIGINT, as shells give it."""

@@ -69,7 +69,9 @@ def plan(config: Config, out: Path) -> Plan:
         content = forecasts(config)
         write_json(out / "plan.json", to_plain(content))
         report.write(content, out / "plan.html")
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    width = None
+    if not sys.stdout.isatty():
+        width = PLAIN_WIDTH
     Console(width=width).print(table.summary(content))
     print(f"report: {out / 'plan.html'}")
     return content
@@ -171,7 +173,9 @@ def _fitted(
 
     # Studies of several texts have no losses of the text in common.
     losses = [group.ngram_losses for group in pilot.groups]
-    shared_losses = losses[0] if losses.count(losses[0]) == len(losses) else None
+    shared_losses = None
+    if losses.count(losses[0]) == len(losses):
+        shared_losses = losses[0]
     return replace(
         without_pilot,
         pilot=Pilot(
@@ -284,7 +288,9 @@ def _predictions(
 
 def _finite(value: float) -> float | None:
     """Return a number that JSON can hold; None for infinity, which it has not."""
-    return value if np.isfinite(value) else None
+    if not np.isfinite(value):
+        return None
+    return value
 
 
 def _check(check: forecast.CrossValidation) -> HeldOutCheck:

@@ -32,8 +32,10 @@ def published(
         case: way to pay for the teacher.
     """
     # The distillation law takes the teacher's loss, which is taken from the supervised law.
-    teacher = count_params(abstract_params(zoo.resolve(config.teacher.architecture))).others
-    teacher_loss = float(forecast.supervised_loss(teacher, TEACHER_TOKENS_PER_PARAMETER * teacher))
+    teacher_params = count_params(abstract_params(zoo.resolve(config.teacher.architecture))).others
+    teacher_loss = float(
+        forecast.supervised_loss(teacher_params, TEACHER_TOKENS_PER_PARAMETER * teacher_params)
+    )
 
     # A loss for each arm and budget, and the tokens at which the laws are asked.
     arms: dict[str, PriorArm] = {}
@@ -60,7 +62,7 @@ def published(
         },
         teacher_loss=teacher_loss,
         assumption=(
-            f"a teacher of {teacher:,} parameters without embeddings, trained on "
+            f"a teacher of {teacher_params:,} parameters without embeddings, trained on "
             f"{TEACHER_TOKENS_PER_PARAMETER} tokens for each of them, by the supervised law"
         ),
         arms=arms,

@@ -43,7 +43,7 @@ class Spending:
     @property
     def parameters(self) -> int:
         """Return the parameters of the student, without embeddings."""
-        return count_params(abstract_params(self.arm.student)).others
+        return count_params(abstract_params(self.arm.student_config)).others
 
     def spans(self, flops: float, case: str) -> tuple[PhaseSpan, ...]:
         """Return the arm's phases in a budget.

@@ -81,10 +81,10 @@ def _needed(config: Config, arms: dict[str, Arm], arm: Arm, train_sequences: int
     shapes = [phase.batch_shape(batch_shape) for phase in arm.phases]
     if config.budget.kind == "tokens":
         return steps * max(shape.tokens_per_step for shape in shapes)
-    teacher = None
+    teacher_cost = None
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
-        teacher = cost_by_recipe(config)
-    upfront = upfront_charges(config, arms, arm, train_sequences, teacher)
+        teacher_cost = cost_by_recipe(config)
+    upfront = upfront_charges(config, arms, arm, train_sequences, teacher_cost)
     prices = [price(phase, shape) for phase, shape in zip(arm.phases, shapes, strict=True)]
     # What is charged before the first step is part of the first phase's share of the budget.
     before = math.ceil(sum(upfront.values()) / arm.phases[0].until)

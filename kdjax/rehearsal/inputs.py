@@ -12,11 +12,11 @@ import numpy as np
 from kdjax.config import Config, TaskConfig, TokenizerConfig
 from kdjax.config.minimal_pairs import PairSetName
 from kdjax.config.suites import suite_tasks
-from kdjax.data.prepare import tokenizer_training
 from kdjax.models import Model, init, save_pretrained, zoo
-from kdjax.rehearsal import suites, text
+from kdjax.rehearsal import made_up_text, suites
 from kdjax.rehearsal.scale import VOCABULARY, Inputs, scaled
 from kdjax.storage.files import write_text
+from kdjax.tokenizers import tokenizer_training
 
 DOCUMENTS = 400
 """Documents of the text."""
@@ -80,7 +80,7 @@ def write_inputs(config: Config, directory: Path) -> Inputs:
 def _write_text(path: Path, count: int, seed: int) -> Path:
     """Write documents as JSON lines."""
     rows = []
-    for number, document in enumerate(text.documents(count, seed)):
+    for number, document in enumerate(made_up_text.documents(count, seed)):
         rows.append({"id": f"{path.stem} {number}", "text": document})
     suites.write(path, suites.json_lines(rows))
     return path
@@ -123,9 +123,9 @@ def _suite(config: Config, directory: Path) -> Path | None:
     evaluation = config.evaluation
     if evaluation.suite == "glue":
         tasks = suite_tasks("glue", evaluation.suite_tasks)
-        return suites.write_glue(directory / "glue", text.words(), tasks, **SUITE_ROWS)
+        return suites.write_glue(directory / "glue", made_up_text.words(), tasks, **SUITE_ROWS)
     if evaluation.suite == "babylm":
-        return suites.write_babylm(directory / "babylm", text.words(), **SUITE_ROWS)
+        return suites.write_babylm(directory / "babylm", made_up_text.words(), **SUITE_ROWS)
     return None
 
 
@@ -151,12 +151,12 @@ def _own_tasks(config: Config, directory: Path) -> Iterator[tuple[str, TaskConfi
 def _task_rows(task: TaskConfig, count: int, seed: int) -> list[dict[str, Any]]:
     """Return rows with a task's columns; the first word tells the label."""
     rng = np.random.default_rng(seed)
-    words = text.words()
+    words = made_up_text.words()
     labels = list(task.classes or ("no", "yes"))
     # Labels that are left out have to occur.
     labels += [label for label in task.drop_labels if label not in labels]
     rows = []
-    for number, sentence in enumerate(text.sentences(count, seed)):
+    for number, sentence in enumerate(made_up_text.sentences(count, seed)):
         label: str | float = labels[number % len(labels)]
         first = words[number % len(labels)]
         if task.regression:
@@ -186,7 +186,7 @@ def _pairs(config: Config, directory: Path) -> Path | None:
 def _pair_rows(name: PairSetName) -> list[dict[str, Any]]:
     """Return minimal pairs that differ in the order of two words."""
     rows: list[dict[str, Any]] = []
-    words = text.words()
+    words = made_up_text.words()
     for number in range(PAIRS):
         first, second, third, fourth = words[number : number + 4]
         good = f"{first} {second} {third}"

@@ -158,7 +158,7 @@ def _is_same(
 
 
 def lines_of(recipe: Config, rehearsed: Rehearsed) -> list[str]:
-    """Return what was run, and what was scaled for it, as lines."""
+    """Return lines on the commands that were run, and on the settings that were scaled for them."""
     config = rehearsed.config
     lines = ["ran:"]
     lines += [f"  {command}" for command in rehearsed.commands]

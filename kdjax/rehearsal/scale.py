@@ -92,8 +92,9 @@ def scaled(config: Config, inputs: Inputs) -> Config:
     models = smaller_models(config)
     train = _train(config.train)
     keep_at_words = (WORDS,) if train.checkpoint.keep_at_words else ()
-    backup = str(inputs.backup) if inputs.backup else ""
-    checkpoint = replace(train.checkpoint, directory=backup, keep_at_words=keep_at_words)
+    checkpoint = replace(
+        train.checkpoint, directory=_named(inputs.backup), keep_at_words=keep_at_words
+    )
     return replace(
         config,
         data=_data(config.data, inputs, train.batch_size),
@@ -110,6 +111,13 @@ def scaled(config: Config, inputs: Inputs) -> Config:
         tuning="",
         plan=PlanConfig(),
     )
+
+
+def _named(path: Path | None) -> str:
+    """Return a path as a setting names it; empty where there is none."""
+    if path is None:
+        return ""
+    return str(path)
 
 
 def smaller_models(config: Config) -> SmallerModels:
@@ -191,10 +199,12 @@ def _teacher(config: Config, inputs: Inputs, models: SmallerModels) -> TeacherCo
     if head.budget:
         head = replace(head, batch_size=BATCH)
     # A teacher that was trained before is a directory of one model here.
-    at = teacher.at if teacher.train.budget else 1.0
+    at = 1.0
+    if teacher.train.budget:
+        at = teacher.at
     return replace(
         teacher,
-        source=str(inputs.teacher) if inputs.teacher else "",
+        source=_named(inputs.teacher),
         train=training,
         at=at,
         architecture=_model(config, teacher.architecture, models),
@@ -269,7 +279,10 @@ def _train(train: TrainConfig) -> TrainConfig:
     ramp = []
     for stretch in train.batch_ramp:
         smaller = stretch.batch_size <= train.batch_size
-        ramp.append(replace(stretch, batch_size=batch_size // 2 if smaller else 2 * batch_size))
+        ramp_size = 2 * batch_size
+        if smaller:
+            ramp_size = batch_size // 2
+        ramp.append(replace(stretch, batch_size=ramp_size))
     return replace(
         train,
         batch_size=batch_size,
@@ -292,17 +305,18 @@ def _evaluation(evaluation: EvaluationConfig, inputs: Inputs, batch_size: int) -
     if probe.tokens:
         # Four steps: half of them are those of its half-way twin.
         probe = replace(probe, tokens=4.0 * BATCH * LENGTH, batch_size=BATCH)
+    suites = {"glue": "", "babylm": ""}
+    if evaluation.suite:
+        suites[evaluation.suite] = str(inputs.suite)
     return replace(
         evaluation,
         mlm_sequences=min(evaluation.mlm_sequences, HELD_OUT),
         mlm_probe=probe,
         texts={name: str(path) for name, path in inputs.texts.items()},
-        minimal_pairs=replace(
-            evaluation.minimal_pairs, directory=str(inputs.pairs) if inputs.pairs else ""
-        ),
+        minimal_pairs=replace(evaluation.minimal_pairs, directory=_named(inputs.pairs)),
         tasks=dict(inputs.tasks),
-        glue=str(inputs.suite) if evaluation.suite == "glue" else "",
-        babylm=str(inputs.suite) if evaluation.suite == "babylm" else "",
+        glue=suites["glue"],
+        babylm=suites["babylm"],
         seq_len=min(evaluation.seq_len, LENGTH),
         probe=linear,
         finetune=_finetune(evaluation.finetune, evaluation.protocols),

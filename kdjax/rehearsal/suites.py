@@ -149,7 +149,9 @@ def official_lines(task: SuiteTask, split: str, rows: Sequence[Row]) -> str:
 def _official_label(task: SuiteTask, label: float) -> str:
     if not task.classes:
         return f"{label:.3f}"
-    return task.classes[int(label)] if task.named else str(int(label))
+    if task.named:
+        return task.classes[int(label)]
+    return str(int(label))
 
 
 def records_of(task: SuiteTask, rows: Sequence[Row], hidden: bool) -> Iterator[dict[str, Any]]:

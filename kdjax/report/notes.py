@@ -14,7 +14,7 @@ from kdjax.results.study import Results
 from kdjax.results.teacher_facts import TeacherFacts
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import MeasuredEndpoint
-from kdjax.teacher_cache.manifest import CacheManifest, bias
+from kdjax.training.teacher_cache.manifest import CacheManifest, bias
 
 FEWEST_FOR_A_CLAIM = 5
 """Seeds that a claim should rest on, at least."""

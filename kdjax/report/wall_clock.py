@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kdjax.clock import CLOCK, Mark
 from kdjax.errors import InputError
 from kdjax.report import numbers
+from kdjax.runtime.clock import CLOCK, Mark
 from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import read_typed
 

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def right_by_row(run: RunResult, endpoint: MeasuredEndpoint) -> Array | None:
-    """Return how often each row was right, `[rows]`: of several fine-tunings the mean.
+    """Return the share of fine-tunings that had each row right, `[rows]`.
 
     Args:
         run: row of a run.
@@ -47,7 +47,7 @@ def right_by_row(run: RunResult, endpoint: MeasuredEndpoint) -> Array | None:
 def row_differences(
     endpoint: MeasuredEndpoint, runs: Sequence[RunResult], arms: tuple[str, str]
 ) -> Array | None:
-    """Return how much oftener the first arm had each row right, `[seeds, rows]`.
+    """Return the first arm's share of right answers to each row less the second's, `[seeds, rows]`.
 
     Args:
         endpoint: an endpoint.
@@ -63,7 +63,9 @@ def row_differences(
     for arm in arms:
         by_seed = {}
         for run in runs:
-            right = right_by_row(run, endpoint) if run.arm == arm else None
+            right = None
+            if run.arm == arm:
+                right = right_by_row(run, endpoint)
             if right is not None:
                 by_seed[run.seed] = right
         by_arm.append(by_seed)

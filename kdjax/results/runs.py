@@ -329,7 +329,9 @@ def pair_scores(row: RunResult | ReferenceModel, endpoint: str) -> PairScores | 
 def _details(row: RunResult | ReferenceModel, endpoint: str, kind: type[T]) -> T | None:
     """Return a model's details on an endpoint; None where they are missing or of another kind."""
     details = row.details.get(endpoint)
-    return details if isinstance(details, kind) else None
+    if not isinstance(details, kind):
+        return None
+    return details
 
 
 def shuffled_loss(row: RunResult | ReferenceModel, endpoint: str) -> float | None:

@@ -123,6 +123,7 @@ def parse(text: str, name: str = "") -> HubName:
         InputError: it is no such name, its path has an empty part, `.` or `..`, its revision could
             be none, or a part is too long.
     """
+    # Which kind of name it is, by its beginning
     shown = without_user(text)
     where = f"{name} is {shown!r:.200}" if name else f"{shown:.200}"
     if is_repository(text):
@@ -133,6 +134,8 @@ def parse(text: str, name: str = "") -> HubName:
         expected = EXPECTED_FILE
     if match is None or match["repo_id"].split("/")[0] in _KINDS or "\0" in text:
         raise InputError(f"{where}, expected {expected}")
+
+    # Each part as the Hub and the file system have it
     groups = match.groupdict()
     path = groups.get("path") or ""
     if path and any(part in ("", ".", "..") for part in path.split("/")):
@@ -157,7 +160,9 @@ def parse(text: str, name: str = "") -> HubName:
             f"{where}, expected {expected} with a path of at most {LONGEST_FILE:,} bytes, and "
             f"{LONGEST_PART} between two slashes"
         )
-    kind: Literal["model", "dataset"] = "dataset" if groups.get("datasets") else "model"
+    kind: Literal["model", "dataset"] = "model"
+    if groups.get("datasets"):
+        kind = "dataset"
     return HubName(kind, repo_id, revision, path)
 
 
@@ -270,7 +275,9 @@ def cached_file(name: HubName) -> Path | None:
         name.repo_id, name.path, revision=name.revision, repo_type=name.kind
     )
     # The cache also knows which files a repository lacks.
-    return Path(path) if isinstance(path, str) else None
+    if not isinstance(path, str):
+        return None
+    return Path(path)
 
 
 def cached_directory(name: HubName) -> Path | None:

@@ -25,8 +25,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
-from kdjax import process_logging
 from kdjax.errors import InUse, Stopped
+from kdjax.runtime import process_logging
 from kdjax.storage import gcs
 from kdjax.storage.holder import describe, this_process
 

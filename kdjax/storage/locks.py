@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kdjax import process_logging
 from kdjax.errors import InputError, InUse
+from kdjax.runtime import process_logging
 from kdjax.storage import leases
 from kdjax.storage.files import LOCK, check_writable
 from kdjax.storage.holder import describe, this_process

@@ -12,7 +12,7 @@ from kdjax.storage import hub, secrets, urls
 
 ELSEWHERE = ("package:", "tfds:")
 """Beginnings of names of text, tokenizers and weights that are no plain paths; what reads them
-resolves them (`kdjax.data.text.sources`)."""
+resolves them (`kdjax.text.sources`)."""
 LONGEST_PART = 255
 """Most bytes of a file's or a directory's name on common file systems."""
 LONGEST_PATH = 4095
@@ -87,7 +87,9 @@ def path_text(path: object, name: str, expected: str = "a path") -> str:
     Raises:
         InputError: it is neither.
     """
-    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    text = None
+    if isinstance(path, (str, os.PathLike)):
+        text = os.fspath(path)
     if not isinstance(text, str):
         raise InputError(f"{name} is {path!r:.80}, expected {expected}: a str or a Path")
     return text

@@ -27,7 +27,9 @@ def has_user(text: str) -> bool:
     if text.startswith(_NAMES):
         return ":" in before.partition(":")[2]
     protocols = _PROTOCOLS.match(before)
-    start = protocols.group() if protocols else ""
+    start = ""
+    if protocols:
+        start = protocols.group()
     return (":" in start or start.startswith("//")) and "/" not in before[len(start) :]
 
 
@@ -41,4 +43,6 @@ def without_user(text: str) -> str:
         return text
     protocol = _PROTOCOL.match(text)
     place = re.split(r"[?#]", text.rpartition("@")[2], maxsplit=1)[0]
-    return f"{protocol.group()}//{place}" if protocol else place
+    if protocol:
+        return f"{protocol.group()}//{place}"
+    return place

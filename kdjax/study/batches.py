@@ -8,11 +8,12 @@ from kdjax.config import Config
 from kdjax.data.corpus import Corpus, HostBatch
 from kdjax.data.loader import Batches, fixed_batches, masked_batches
 from kdjax.data.mask_rate import MaskRate
+from kdjax.data.masking import MaskSettings
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.shuffle import shuffle_visible
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.importance import BATCH_SIZE
+from kdjax.training.teacher_cache.store import Cache
 
 HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study, and of the shuffled control."""
@@ -50,9 +51,7 @@ def train_batches(
         "train",
         batch_size=batch_size,
         seed=seed,
-        mlm_probability=config.data.mlm_probability,
-        max_predictions=config.data.max_predictions,
-        masking=config.data.masking,
+        mask_settings=MaskSettings.from_config(config.data),
         mask_copies=config.data.mask_copies,
         mask_rate=mask_rate,
         cache=cache,
@@ -90,9 +89,7 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
             "train",
             batch_size=config.evaluation.mlm_probe.batch_size,
             seed=PROBE_SEED,
-            mlm_probability=config.data.mlm_probability,
-            max_predictions=config.data.max_predictions,
-            masking=config.data.masking,
+            mask_settings=MaskSettings.from_config(config.data),
         )
     except InputError as e:
         raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
@@ -118,9 +115,7 @@ def calibration_batches(config: Config, corpus: Corpus, sequences: int) -> list[
         np.arange(sequences),
         batch_size=BATCH_SIZE,
         seed=CALIBRATION_SEED,
-        mlm_probability=config.data.mlm_probability,
-        max_predictions=config.data.max_predictions,
-        masking=config.data.masking,
+        mask_settings=MaskSettings.from_config(config.data),
     )
 
 
@@ -166,9 +161,7 @@ def held_out_batches(
         batch_size=config.train.batch_size,
         limit=config.evaluation.mlm_sequences,
         seed=HELD_OUT_SEED,
-        mlm_probability=config.data.mlm_probability,
-        max_predictions=config.data.max_predictions,
-        masking=config.data.masking,
+        mask_settings=MaskSettings.from_config(config.data),
         excluding=excluding,
     )
 

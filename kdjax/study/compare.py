@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from kdjax.clock import CLOCK, Mark
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.parallel import hosts
@@ -18,6 +17,7 @@ from kdjax.report import notes, study_page, terminal, wall_clock
 from kdjax.results.runs import RunResult
 from kdjax.results.store import RESULTS, write_results
 from kdjax.results.study import Results
+from kdjax.runtime.clock import CLOCK, Mark
 from kdjax.storage.files import read_json, remove_on_input_error
 from kdjax.storage.typed_json import check_fields, from_plain
 from kdjax.study import manifest
@@ -64,7 +64,9 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         reporter.log(f"wall-clock, {wall_clock.text(CLOCK.since(begun))}")
     # Several processes have the same results; one prints them.
     if hosts.is_main_process():
-        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        width = None
+        if not sys.stdout.isatty():
+            width = PLAIN_WIDTH
         Console(width=width).print(terminal.summary(results))
         print(f"report: {out / 'report.html'}")
         # Last, where it is seen: an arm that diverged is compared with none.

@@ -45,7 +45,7 @@ def contrast_command(first: Path, second: Path, *, as_json: bool = False) -> tup
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
-    """Return what the two studies are called: their directories' names, where these differ."""
+    """Return names of the two studies: their directories' names, where these differ."""
     if first.name != second.name:
         return first.name, second.name
     return str(first), str(second)

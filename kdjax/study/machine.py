@@ -54,7 +54,9 @@ def hardware_use(
 
     def utilisation_by(flops: int | None) -> float | None:
         """Return the share of the devices' peak; None where nothing was counted or timed."""
-        return utilisation(flops, seconds, device_peak, devices) if flops and seconds else None
+        if not (flops and seconds):
+            return None
+        return utilisation(flops, seconds, device_peak, devices)
 
     return HardwareUse(
         model_flops=model_flops,

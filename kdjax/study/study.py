@@ -8,16 +8,16 @@ from pathlib import Path
 
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
-from kdjax.clock import CLOCK
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError, counted
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.artifacts.commits import pinned, stored_commits
 from kdjax.study.artifacts.corpus import refuse_repeated_text
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.artifacts.study_artifacts import Artifacts
 from kdjax.study.batches import check_calibration, check_train_batches
 from kdjax.study.machine import versions
@@ -118,11 +118,11 @@ class Study:
         if plan.needs_teacher and self._manifest.is_new:
             with CLOCK("teacher", whole=True):
                 check_teacher(config, plan.layout)
-        artifacts.make("task_scores", "minimal_pairs")
+        artifacts.make_measures()
         check_train_batches(config, artifacts.corpus, plan.batch_shape.batch_size)
         check_snapshots(config, artifacts.corpus)
         # Before anything is trained: the recipe may refuse what it finds.
-        artifacts.make("contamination")
+        artifacts.look_for_tasks_in_text()
 
         # Before much is made: a share of it may exceed the budget.
         for name, spans in self.spans.items():
@@ -146,7 +146,7 @@ class Study:
                     phase.teacher_part(teacher.model.params)
 
         # All that runs share is made now, and the same on all processes.
-        artifacts.make("teacher_cache", "evaluations")
+        artifacts.make_for_runs()
         hosts.check_same(
             {
                 "corpus": artifacts.corpus.digest,
@@ -159,11 +159,13 @@ class Study:
         self._manifest.write(self.costs)
 
     def _log_unreached(self, arm: str, sequences: int) -> None:
-        """Say which snapshots the budget of an arm ends before, by its sequences, if any."""
+        """Log the snapshots that an arm's budget does not reach, by its sequences, if any."""
         corpus = self.artifacts.corpus
         tokens = sequences / corpus.sequences("train") * corpus.tokens("train")
         words = self.plan.config.train.checkpoint.words_of_snapshots
-        seen = corpus.manifest.words_in(tokens) if sequences else None
+        seen = None
+        if sequences:
+            seen = corpus.manifest.words_in(tokens)
         if line := unreached_line(words, seen, about=True):
             self.reporter.log(f"arms.{arm}: {line}")
 

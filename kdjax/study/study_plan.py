@@ -92,7 +92,11 @@ class StudyPlan:
         self.schedule(arm, ArmCost(prices, own_charges(self.config, arm)))
 
     def cost(
-        self, arm: Arm, prices: tuple[Price, ...], train_sequences: int, teacher: TeacherCost | None
+        self,
+        arm: Arm,
+        prices: tuple[Price, ...],
+        train_sequences: int,
+        teacher_cost: TeacherCost | None,
     ) -> ArmCost:
         """Compute the cost of a run of an arm, its shares of what the study makes before included.
 
@@ -100,12 +104,12 @@ class StudyPlan:
             arm: arm of the run.
             prices: prices of a step, one for each of its phases.
             train_sequences: training sequences of the corpus.
-            teacher: cost of the teacher; None where the arm needs none.
+            teacher_cost: cost of the teacher; None where the arm needs none.
 
         Raises:
             InputError: the teacher's training is charged and its cost is not known.
         """
-        upfront = upfront_charges(self.config, self.arms, arm, train_sequences, teacher)
+        upfront = upfront_charges(self.config, self.arms, arm, train_sequences, teacher_cost)
         return ArmCost(prices, upfront)
 
     def schedule(self, arm: Arm, cost: ArmCost) -> tuple[PhaseSpan, ...]:

@@ -139,4 +139,6 @@ def format_settings(settings: Mapping[str, Any]) -> str:
 
 def format_value(value: Any) -> str:
     """Return a setting's value as text: three digits of a number that is not whole."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)

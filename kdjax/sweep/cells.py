@@ -40,6 +40,11 @@ class Cell:
     config: Config
 
     @property
+    def budget(self) -> Budget:
+        """Return the budget of each run of the study."""
+        return Budget.from_config(self.config.budget)
+
+    @property
     def group_settings(self) -> dict[str, Any]:
         """Return the swept settings but for the budget: those of a group of studies."""
         return {name: value for name, value in self.settings.items() if name not in BUDGETS}
@@ -77,7 +82,7 @@ def cells_of(config: Config) -> list[Cell]:
         settings = dict(zip(swept, values, strict=True))
         cells.append(Cell(_name(settings), settings, recipes.changed(base, settings)))
     _check_directories(cells)
-    cells.sort(key=lambda cell: Budget.from_config(cell.config.budget).amount)
+    cells.sort(key=lambda cell: cell.budget.amount)
     if shared_trunk:
         cells = [_warming_up_alike(cell, cells[0]) for cell in cells]
 
@@ -110,10 +115,10 @@ def _warming_up_alike(cell: Cell, smallest: Cell) -> Cell:
     """Return a study whose warm-up is a share of the sweep's smallest budget, unless the recipe
     names another."""
     train = cell.config.train
-    if train.optimizer.warmup_budget or not Budget.from_config(smallest.config.budget).countable:
+    budget = smallest.budget
+    if train.optimizer.warmup_budget or not budget.countable:
         return cell
-    amount = float(Budget.from_config(smallest.config.budget).amount)
-    optimizer = replace(train.optimizer, warmup_budget=amount)
+    optimizer = replace(train.optimizer, warmup_budget=float(budget.amount))
     return replace(cell, config=replace(cell.config, train=replace(train, optimizer=optimizer)))
 
 

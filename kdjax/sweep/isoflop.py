@@ -121,7 +121,7 @@ def _vertex_interval(
     quantile: float,
     span: tuple[float, float],
 ) -> tuple[float | None, float | None]:
-    """Return where a parabola may have its vertex, by inverting a t-test (Fieller's theorem).
+    """Return the interval of a parabola's vertex, by inverting a t-test (Fieller's theorem).
 
     A place v belongs to it where slope + 2 * curvature * v cannot be told from 0.
 

@@ -11,16 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-from kdjax.budget.accounting import Budget
-from kdjax.clock import CLOCK
 from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.files import check_writable, entries, write_json
 from kdjax.storage.typed_json import read_typed, to_plain
 from kdjax.study.artifacts.artifact_dirs import artifact_dirs
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
 from kdjax.study.manifest import shared_settings
 from kdjax.study.runs.run_backup import subdirectory
@@ -72,7 +71,9 @@ def sweep(config: Config, out: Path) -> SweepResults:
                 ahead -= _budget(cell)
                 study.log_finished(study.plan.runs)
                 reporter.set_budget(ahead + study.unspent(study.plan.runs))
-                trunk = study_trunk(cells, cell, out) if shares_trunk(config) else None
+                trunk = None
+                if shares_trunk(config):
+                    trunk = study_trunk(cells, cell, out)
                 studies.append(finish(study, begun, trunk))
 
         # Only when every study has ended: each gives a point of every curve.
@@ -80,7 +81,9 @@ def sweep(config: Config, out: Path) -> SweepResults:
         write_json(out / NAME, to_plain(results))
         report.write(results, out / REPORT)
     if hosts.is_main_process():
-        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        width = None
+        if not sys.stdout.isatty():
+            width = PLAIN_WIDTH
         Console(width=width).print(table.summary(results))
         print(f"report: {out / REPORT}")
         for sentence in divergences(results):
@@ -91,7 +94,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
 def _budget(cell: Cell) -> float:
     """Return the amount that all runs of a study may spend."""
     runs = len(cell.config.arms) * len(cell.config.seeds)
-    return Budget.from_config(cell.config.budget).amount * runs
+    return cell.budget.amount * runs
 
 
 @contextmanager

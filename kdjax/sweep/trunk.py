@@ -58,14 +58,12 @@ def study_trunk(cells: Sequence[Cell], cell: Cell, out: Path) -> StudyTrunk:
     """
     smaller = []
     larger = []
-    own_budget = Budget.from_config(cell.config.budget)
     for other in cells:
-        budget = Budget.from_config(other.config.budget)
         if other.group_settings != cell.group_settings:
             continue
-        if budget.amount > own_budget.amount:
-            larger.append(budget)
-        elif budget.amount < own_budget.amount:
+        if other.budget.amount > cell.budget.amount:
+            larger.append(other.budget)
+        elif other.budget.amount < cell.budget.amount:
             place = f"cells/{other.name}"
             backup = subdirectory(other.config, place).train.checkpoint.directory
             smaller.append(TrunkStudy(other.name, out / place, backup))

@@ -54,9 +54,9 @@ class Arm:
     phases: tuple[Phase, ...]
 
     @property
-    def student(self) -> ModelConfig:
+    def student_config(self) -> ModelConfig:
         """Return the student's configuration."""
-        return self.phases[0].student
+        return self.phases[0].student_config
 
     @property
     def start(self) -> StartConfig:
@@ -66,7 +66,7 @@ class Arm:
     @property
     def uses_teacher(self) -> bool:
         """Return whether any phase looks at a teacher."""
-        return any(phase.teacher for phase in self.phases)
+        return any(phase.teacher_config for phase in self.phases)
 
     @property
     def needs_teacher(self) -> bool:
@@ -93,7 +93,7 @@ class Arm:
         """Return whether the MLM head gets a gradient in some phase."""
         head = dict(self.gradient_mask["model"]["mlm"])
         # Where the decoder has no bias, nothing trains the 0 in its place.
-        if not self.phases[0].student.decoder_bias:
+        if not self.phases[0].student_config.decoder_bias:
             del head["bias"]
         return all(jax.tree.leaves(head))
 
@@ -147,7 +147,7 @@ def resolve(
     name: str,
     config: ArmConfig,
     student: ModelSpec | ModelConfig,
-    teacher: ModelConfig | None,
+    teacher_config: ModelConfig | None,
     optimizer: OptimizerConfig,
     cache: CacheConfig = CacheConfig(),
     own_seq_len: int = 0,
@@ -158,7 +158,7 @@ def resolve(
         name: name of the arm in the recipe.
         config: settings of the arm.
         student: student of the recipe, which the arm's own settings may change.
-        teacher: the recipe's teacher; None: there is none, and no objective may look at one.
+        teacher_config: the recipe's teacher; None: there is none, and no objective may look at one.
         optimizer: optimiser of the recipe, which the arm's own settings may change.
         cache: settings of stored teacher outputs, for an arm that reads them.
         own_seq_len: tokens of a sequence by the teacher's own tokenizer, whose states are then
@@ -186,11 +186,11 @@ def resolve(
                 "start.source is 'teacher' under data.teacher_tokenizer, expected 'random': the "
                 "teacher's word embeddings are of its own vocabulary"
             )
-        check_start(start, model, teacher)
+        check_start(start, model, teacher_config)
         for n, objective in enumerate(objectives):
             other_objectives = objectives[:n] + objectives[n + 1 :]
             phase = _phase(
-                name, model, teacher, objective, other_objectives, optimizer, own_seq_len
+                name, model, teacher_config, objective, other_objectives, optimizer, own_seq_len
             )
             phases.append(replace(phase, until=config.phases[n].until))
         _check_shared(phases)
@@ -224,8 +224,8 @@ def _changed_student(
 
 def _phase(
     name: str,
-    student: ModelConfig,
-    teacher: ModelConfig | None,
+    student_config: ModelConfig,
+    teacher_config: ModelConfig | None,
     objective: Objective,
     other_objectives: tuple[Objective, ...],
     optimizer: OptimizerConfig,
@@ -236,21 +236,23 @@ def _phase(
     Raises:
         InputError: the objective cannot be computed between these two models.
     """
-    if objective.needs_teacher and teacher is None:
+    if objective.needs_teacher and teacher_config is None:
         raise InputError("the objective looks at a teacher, expected one")
-    phase_teacher = teacher if objective.needs_teacher else None
+    phase_teacher = None
+    if objective.needs_teacher:
+        phase_teacher = teacher_config
     # Raises where a term cannot be computed between these two models.
-    objective.needs(student, phase_teacher)
+    objective.needs(student_config, phase_teacher)
     others_need_teacher = any(other.needs_teacher for other in other_objectives)
     return Phase(
         name,
-        student,
+        student_config,
         phase_teacher,
         OnlineTeacher(phase_teacher, own_seq_len) if phase_teacher else None,
         objective,
         optimizer,
         other_objectives=other_objectives,
-        other_objectives_teacher=teacher if others_need_teacher else None,
+        other_teacher_config=teacher_config if others_need_teacher else None,
     )
 
 
@@ -258,7 +260,9 @@ def _check_shared(phases: list[Phase]) -> None:
     """Raise InputError where terms of one name have unequal parameters over an arm's phases."""
     shapes: dict[str, Any] = {}
     for phase in phases:
-        init = functools.partial(phase.objective.init, phase.student, phase.teacher, 0)
+        init = functools.partial(
+            phase.objective.init, phase.student_config, phase.teacher_config, 0
+        )
         for key, params in jax.eval_shape(init).items():
             shape = jax.tree.map(lambda x: x.shape, params)
             if shapes.setdefault(key, shape) != shape:
@@ -270,16 +274,18 @@ def _check_shared(phases: list[Phase]) -> None:
 
 def _cached(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
     """Return the phases with stored outputs in place of the teacher."""
-    if not any(phase.teacher for phase in phases):
+    if not any(phase.teacher_config for phase in phases):
         raise InputError("teacher is 'cached', expected an objective that looks at a teacher")
     cached_phases = []
     for phase in phases:
-        if phase.teacher is not None:
+        if phase.teacher_config is not None:
             if phase.needs.teacher.head:
-                check_readable(phase.objective, cache, phase.student, phase.teacher)
+                check_readable(phase.objective, cache, phase.student_config, phase.teacher_config)
             online = phase.teacher_source
-            own_seq_len = online.own_seq_len if isinstance(online, OnlineTeacher) else 0
-            stored = CachedTeacher(phase.teacher, phase.needs.teacher, cache, own_seq_len)
+            own_seq_len = 0
+            if isinstance(online, OnlineTeacher):
+                own_seq_len = online.own_seq_len
+            stored = CachedTeacher(phase.teacher_config, phase.needs.teacher, cache, own_seq_len)
             phase = replace(phase, teacher_source=stored)  # noqa: PLW2901
         cached_phases.append(phase)
     return cached_phases

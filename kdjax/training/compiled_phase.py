@@ -23,14 +23,14 @@ class CompiledPhase:
         program: compiled step of the phase, for as many lanes as runs are trained at once.
         price: price of one step.
         stream: batches of the phase.
-        teacher: the teacher's parameters on the devices (`Program.place_teacher`), or None.
+        teacher_params: the teacher's parameters on the devices (`Program.place_teacher`), or None.
     """
 
     phase: Phase
     program: Program
     price: Price
     stream: Stream
-    teacher: Any = None
+    teacher_params: Any = None
 
 
 def compile_phase(
@@ -63,5 +63,5 @@ def compile_phase(
     program = program_of(
         phase, batch_shape, layout, settings.grad_accum_steps, settings.compute, len(streams)
     )
-    teacher = program.place_teacher(teacher_params)
-    return [CompiledPhase(phase, program, price, stream, teacher) for stream in streams]
+    placed_teacher = program.place_teacher(teacher_params)
+    return [CompiledPhase(phase, program, price, stream, placed_teacher) for stream in streams]

@@ -5,49 +5,62 @@ from __future__ import annotations
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.training.learning_rate import decays
+from kdjax.training.run_account import RunAccount
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.trunk import evaluation_reached
 
 
 class Milestones:
-    """The milestones of one run, read off its ledgers before and after a step."""
+    """The milestones of one run, read off its ledgers before and after the last step."""
 
-    def __init__(self, spec: RunSpec):
-        """Take what the run is made of."""
+    def __init__(self, spec: RunSpec, account: RunAccount):
+        """Take what the run is made of.
+
+        Args:
+            spec: what the run is made of.
+            account: its ledgers.
+        """
         self._spec = spec
+        self._account = account
 
-    def evaluation(self, before: Ledger, now: Ledger) -> bool:
-        """Return whether a step reached an evaluation of the run, or of a larger budget that goes
-        on from its trunk."""
-        if self.own_evaluation(before, now):
+    def evaluation_reached(self) -> bool:
+        """Return whether the last step reached an evaluation of the run, or of a larger budget that
+        goes on from its trunk."""
+        if self.own_evaluation_reached():
             return True
         trunk = self._spec.trunk
-        if trunk is None or self._decays(before):
+        if trunk is None or self._decays_after(self._account.before_step):
             return False
-        return any(self._evaluation(budget, before, now) for budget in trunk.larger)
+        return any(self._evaluation_reached(budget) for budget in trunk.larger)
 
-    def own_evaluation(self, before: Ledger, now: Ledger) -> bool:
-        """Return whether a step reached one of the evaluations spaced evenly over the run's own
-        budget."""
-        return self._evaluation(self._spec.budget, before, now)
+    def own_evaluation_reached(self) -> bool:
+        """Return whether the last step reached one of the evaluations spaced evenly over the run's
+        own budget."""
+        return self._evaluation_reached(self._spec.budget)
 
-    def words(self, before: Ledger, now: Ledger) -> list[int]:
-        """List the numbers of words, of those at which the student is kept, that a step reached."""
+    def words_reached(self) -> list[int]:
+        """List the numbers of words, of those at which the student is kept, that the last step
+        reached."""
         if self._spec.snapshots is None:
             return []
-        return self._spec.snapshots.reached(before.tokens, now.tokens)
+        before = self._account.before_step
+        return self._spec.snapshots.reached(before.tokens, self._account.ledger.tokens)
 
-    def trunk_end(self, before: Ledger, now: Ledger) -> bool:
-        """Return whether a step was the last before the decay, of a run whose trunk is shared."""
-        if self._spec.trunk is None:
+    def trunk_end_reached(self) -> bool:
+        """Return whether the last step was the last before the decay, of a run whose trunk is
+        shared."""
+        if self._spec.trunk is None or self._decays_after(self._account.before_step):
             return False
-        return self._decays(now) and not self._decays(before)
+        return self._decays_after(self._account.ledger)
 
-    def _evaluation(self, budget: Budget, before: Ledger, now: Ledger) -> bool:
-        """Return whether a step reached one of the evaluations spaced evenly over a budget."""
-        return evaluation_reached(before.used, now.used, budget, self._spec.config.evaluations)
+    def _evaluation_reached(self, budget: Budget) -> bool:
+        """Return whether the last step reached one of the evaluations spaced evenly over a
+        budget."""
+        before = self._account.before_step.used
+        now = self._account.ledger.used
+        return evaluation_reached(before, now, budget, self._spec.config.evaluations)
 
-    def _decays(self, ledger: Ledger) -> bool:
+    def _decays_after(self, ledger: Ledger) -> bool:
         """Return whether the step after a ledger has left the schedule's peak."""
         optimizer = self._spec.compiled_phases[0].phase.optimizer
         return decays(optimizer, ledger.training_share)

@@ -17,8 +17,8 @@ from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
-from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
-from kdjax.teacher_cache.manifest import Field
+from kdjax.parallel.layout import Layout
+from kdjax.parallel.unsharded import UNSHARDED, Unsharded
 from kdjax.training.learning_rate import learning_rate
 from kdjax.training.optimizer import transformation
 from kdjax.training.partition import Flat, flatten, name_of, parameters_in_use
@@ -29,6 +29,7 @@ from kdjax.training.step import (
     make_step,
 )
 from kdjax.training.teacher.source import TeacherSource
+from kdjax.training.teacher_cache.manifest import Field
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class Phase:
 
     Attributes:
         name: name of the arm in the recipe.
-        student: configuration of the student.
-        teacher: configuration of the teacher; None when no term looks at one.
+        student_config: configuration of the student.
+        teacher_config: configuration of the teacher; None when no term looks at one.
         teacher_source: source of the teacher's features; None without a teacher.
         objective: weighted sum of terms that is minimised.
         optimizer: settings of the optimiser.
@@ -92,22 +93,22 @@ class Phase:
         batch_size: sequences of a step; None: as many as the recipe says.
         other_objectives: objectives of the arm's other phases, whose projections travel along in
             the state.
-        other_objectives_teacher: the teacher that `other_objectives` look at; None where none of
+        other_teacher_config: the teacher that `other_objectives` look at; None where none of
             them does. A phase without a teacher may stand beside one whose projection has the
             teacher's width.
         frozen_encoder: whether the MLM head alone is trained.
     """
 
     name: str
-    student: ModelConfig
-    teacher: ModelConfig | None
+    student_config: ModelConfig
+    teacher_config: ModelConfig | None
     teacher_source: TeacherSource | None
     objective: Objective
     optimizer: OptimizerConfig
     until: float = 1.0
     batch_size: int | None = None
     other_objectives: tuple[Objective, ...] = ()
-    other_objectives_teacher: ModelConfig | None = None
+    other_teacher_config: ModelConfig | None = None
     frozen_encoder: bool = False
 
     def student_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward:
@@ -115,7 +116,9 @@ class Phase:
 
         It computes what the objective needs and nothing else.
         """
-        return functools.partial(forward, self.student, request=self.needs.student, compute=compute)
+        return functools.partial(
+            forward, self.student_config, request=self.needs.student, compute=compute
+        )
 
     def teacher_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward | None:
         """Build the teacher's `(teacher_params, batch) -> Features`; None: no term looks at one."""
@@ -161,7 +164,7 @@ class Phase:
     @property
     def uses_dropout(self) -> bool:
         """Return whether the student has dropout."""
-        return self.student.drops_out
+        return self.student_config.drops_out
 
     def init_objective(self, seed: int) -> dict[str, Any]:
         """Make the first projections of all the arm's phases.
@@ -170,16 +173,18 @@ class Phase:
         """
         projections: dict[str, Any] = {}
         for objective in reversed(self.other_objectives):
-            teacher = self.other_objectives_teacher if objective.needs_teacher else None
-            projections |= objective.init(self.student, teacher, seed)
+            teacher_config = None
+            if objective.needs_teacher:
+                teacher_config = self.other_teacher_config
+            projections |= objective.init(self.student_config, teacher_config, seed)
         # The phase's own come last: of several under one name these count.
-        projections |= self.objective.init(self.student, self.teacher, seed)
+        projections |= self.objective.init(self.student_config, self.teacher_config, seed)
         return projections
 
     def abstract_params(self) -> dict[str, Any]:
         """Return the parameters of a state, as shapes."""
         projections = jax.eval_shape(lambda: self.init_objective(0))
-        return {"model": abstract_params(self.student), "objective": projections}
+        return {"model": abstract_params(self.student_config), "objective": projections}
 
     def loss_fn(
         self,
@@ -192,11 +197,11 @@ class Phase:
             compute: way in which both models are computed.
             layout: layout of the parameters on the devices.
         """
-        student = layout.shard_forward(self.student_forward(compute), compute.dtype)
-        teacher = self.teacher_forward(compute)
-        if teacher is not None:
-            teacher = layout.shard_forward(teacher, compute.dtype, of_teacher=True)
-        return LossFn(student, teacher, self.objective, layout)
+        student_forward = layout.shard_forward(self.student_forward(compute), compute.dtype)
+        teacher_forward = self.teacher_forward(compute)
+        if teacher_forward is not None:
+            teacher_forward = layout.shard_forward(teacher_forward, compute.dtype, of_teacher=True)
+        return LossFn(student_forward, teacher_forward, self.objective, layout)
 
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""
@@ -272,7 +277,7 @@ class Phase:
     @cached_property
     def needs(self) -> FeatureNeeds:
         """Return the features that the objective asks of both models."""
-        return self.objective.needs(self.student, self.teacher)
+        return self.objective.needs(self.student_config, self.teacher_config)
 
 
 @cache

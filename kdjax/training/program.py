@@ -69,9 +69,9 @@ class Program:
                 heads do not, or a rule of the mesh is of no parameter.
         """
         layout.check_batch(batch_shape.batch_size, grad_accum_steps)
-        layout.check_model(phase.student, "the student")
-        if phase.teacher:
-            layout.check_model(phase.teacher, "the teacher")
+        layout.check_model(phase.student_config, "the student")
+        if phase.teacher_config:
+            layout.check_model(phase.teacher_config, "the teacher")
         layout.check_rules(_ranks(phase))
         self.phase = phase
         self.batch_shape = batch_shape
@@ -109,11 +109,11 @@ class Program:
             batch = jax.eval_shape(stack_batches, [batch] * self.lanes)
 
         # Teacher and schedule inputs are the same for all lanes.
-        teacher = self._abstract_teacher()
+        teacher_params = self._abstract_teacher()
         placed = jax.tree.map(lambda x: _placed(x, self.layout.batch_sharding), batch)
         schedule_inputs = ScheduleInputs.abstract(self.layout.replicated)
-        jitted = jit_step(step, self.layout, state_sharding, teacher)
-        return jitted.trace(state, teacher, placed, schedule_inputs)
+        jitted = jit_step(step, self.layout, state_sharding, teacher_params)
+        return jitted.trace(state, teacher_params, placed, schedule_inputs)
 
     def _compile_stacking(self) -> None:
         """Compile what puts states into lanes, and takes one out again."""
@@ -182,13 +182,17 @@ class Program:
         return self.layout.place_batch(fields, self.batch_shape.batch_size)
 
     def step(
-        self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
+        self,
+        state: State,
+        teacher_params: Any,
+        batch: Mapping[str, Any],
+        schedule_inputs: ScheduleInputs,
     ) -> tuple[State, dict[str, jax.Array]]:
         """Do one step.
 
         Args:
             state: state of the run, or of all lanes (`stack`); used up.
-            teacher: the teacher's parameters, placed.
+            teacher_params: the teacher's parameters, placed.
             batch: the arrays of `batch_fields`, with several lanes stacked along `BATCH_AXIS`;
                 placed, or on the host where there is one process: the call then places them, in a
                 fraction of the time.
@@ -201,15 +205,9 @@ class Program:
         scalars = jax.tree.map(np.float32, schedule_inputs)
         if hosts.is_multiprocess():
             scalars = self.layout.place(scalars, self.layout.replicated)
-        after = self._compiled(state, teacher, batch, scalars)
+        after = self._compiled(state, teacher_params, batch, scalars)
         hosts.serialize_on_cpu(after)
         return after  # type: ignore[no-any-return]
-
-    def __call__(
-        self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
-    ) -> tuple[State, dict[str, jax.Array]]:
-        """Do one step on a batch on the host, which may have more arrays than the step takes."""
-        return self.step(state, teacher, self.place(batch), schedule_inputs)
 
     def stack(self, states: Sequence[State]) -> State:
         """Return the states of as many runs as there are lanes, as the step takes them."""
@@ -250,8 +248,8 @@ def _program(
 def _ranks(phase: Phase) -> dict[str, int]:
     """Return the number of axes of each parameter that a rule of the mesh may be of, by its path:
     the whole student's, those that the phase trains, and the teacher's."""
-    trees: list[Any] = [{"model": abstract_params(phase.student)}, phase.abstract_params()]
-    if phase.teacher:
+    trees: list[Any] = [{"model": abstract_params(phase.student_config)}, phase.abstract_params()]
+    if phase.teacher_config:
         trees.append(phase.abstract_teacher())
     ranks = {}
     for tree in trees:

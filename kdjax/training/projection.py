@@ -24,7 +24,7 @@ Array = np.ndarray
 Params = dict[str, Any]
 
 
-def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Params:
+def project(params: Params, teacher_config: ModelConfig, student_config: ModelConfig) -> Params:
     """Project the parameters of a student from those of a teacher with as many layers.
 
     Where the two have the same width, heads and feed-forward width they are the teacher's own. A
@@ -34,16 +34,20 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
     Args:
         params: the teacher's parameters, with the layers that are kept and as many positions and
             types as the student has.
-        teacher: configuration of the teacher.
-        student: configuration of the student.
+        teacher_config: configuration of the teacher.
+        student_config: configuration of the student.
     """
-    if all(getattr(student, name) == getattr(teacher, name) for name in ("width", "heads", "ffn")):
+    sizes = ("width", "heads", "ffn")
+    if all(getattr(student_config, name) == getattr(teacher_config, name) for name in sizes):
         return params
-    if student.width == teacher.width:
-        basis = np.eye(teacher.width)
-    else:
-        basis = stream_basis(params, student.width)
 
+    # P, `[D_t, D_s]`, takes the teacher's residual stream to the student's.
+    if student_config.width == teacher_config.width:
+        basis = np.eye(teacher_config.width)
+    else:
+        basis = stream_basis(params, student_config.width)
+
+    # What writes to the stream is multiplied by P, what reads from it by its transpose.
     embeddings = {}
     for name, p in params["embeddings"].items():
         if name == "norm":
@@ -53,12 +57,14 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
     layers = {}
     for number, layer in params["layers"].items():
         layers[number] = {
-            "attention": _attention(layer["attention"], basis, teacher, student),
+            "attention": _attention(layer["attention"], basis, teacher_config, student_config),
             "attention_norm": _norm(layer["attention_norm"], basis),
-            "ffn": _feed_forward(layer["ffn"], basis, student.ffn),
+            "ffn": _feed_forward(layer["ffn"], basis, student_config.ffn),
             "ffn_norm": _norm(layer["ffn_norm"], basis),
         }
     projected: Params = {"embeddings": embeddings, "layers": layers}
+
+    # After the last layer
     if "final_norm" in params:
         projected["final_norm"] = _norm(params["final_norm"], basis)
     if "mlm" in params:
@@ -125,27 +131,29 @@ def _norm(p: Params, basis: Array) -> Params:
     return {"scale": scale, "bias": p["bias"] @ basis}
 
 
-def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConfig) -> Params:
+def _attention(
+    p: Params, basis: Array, teacher_config: ModelConfig, student_config: ModelConfig
+) -> Params:
     """Project attention's matrices to the new basis, with the student's heads."""
     # Queries, keys and values of each head, with the bias as a last row: [D_s + 1, d_t]
     heads = {}
     for name in ("query", "key", "value"):
         joined = np.vstack([basis.T @ p[name]["kernel"], p[name]["bias"]])
-        heads[name] = np.split(joined, teacher.heads, axis=1)
+        heads[name] = np.split(joined, teacher_config.heads, axis=1)
     # Each [d_t, D_s]
-    outputs = [part @ basis for part in np.split(p["output"]["kernel"], teacher.heads)]
+    outputs = [part @ basis for part in np.split(p["output"]["kernel"], teacher_config.heads)]
     weights = []
     for value, output in zip(heads["value"], outputs, strict=True):
         weights.append(np.linalg.norm(value @ output))
 
-    rank = student.head_width
+    rank = student_config.head_width
     # Scores are divided by sqrt(d): the student's by less.
-    score_scale = (student.head_width / teacher.head_width) ** 0.25
+    score_scale = (student_config.head_width / teacher_config.head_width) ** 0.25
     parts: dict[str, list[Array]] = {name: [] for name in ("query", "key", "value", "output")}
-    for head in largest(weights, student.heads):
+    for head in largest(weights, student_config.heads):
         query = heads["query"][head]
         key = heads["key"][head]
-        if teacher.positions == "learned":
+        if teacher_config.positions == "learned":
             query, key = factors(query, key, rank)
         value, output = factors(heads["value"][head], outputs[head].T, rank)
         parts["query"].append(score_scale * query)

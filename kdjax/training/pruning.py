@@ -22,19 +22,19 @@ Params = dict[str, Any]
 
 
 def prune(
-    params: Params, teacher: ModelConfig, student: ModelConfig, importance: Importance
+    params: Params, teacher_config: ModelConfig, student_config: ModelConfig, importance: Importance
 ) -> Params:
     """Cut the parameters of a student out of those of a teacher with as many layers.
 
     Args:
         params: the teacher's parameters, with the layers that are kept and as many positions and
             types as the student has.
-        teacher: configuration of the teacher.
-        student: configuration of the student, whose heads are as wide as the teacher's.
+        teacher_config: configuration of the teacher.
+        student_config: configuration of the student, whose heads are as wide as the teacher's.
         importance: importances of the teacher's parts, by the numbers of the layers that are kept.
     """
     # The same channels everywhere, as they are one residual stream.
-    channels = largest(importance.channels, student.width)
+    channels = largest(importance.channels, student_config.width)
     embeddings: Params = {}
     for name, part in params["embeddings"].items():
         if name == "norm":
@@ -45,9 +45,9 @@ def prune(
 
     # Heads and units are each layer's own.
     for number, layer in params["layers"].items():
-        heads = largest(importance.heads[int(number)], student.heads)
-        columns = _columns(heads, teacher.head_width)
-        units = largest(importance.units[int(number)], student.ffn)
+        heads = largest(importance.heads[int(number)], student_config.heads)
+        columns = _columns(heads, teacher_config.head_width)
+        units = largest(importance.units[int(number)], student_config.ffn)
         pruned["layers"][number] = {
             "attention": {
                 "query": _linear(layer["attention"]["query"], channels, columns),

@@ -8,7 +8,6 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdjax import process_logging
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
@@ -17,6 +16,7 @@ from kdjax.config import TrainConfig
 from kdjax.data.mask_rate import MaskRate
 from kdjax.parallel import hosts
 from kdjax.progress import Progress
+from kdjax.runtime import process_logging
 from kdjax.training.checkpoints.storage import CheckpointStorage
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.records import metrics_log, run_records

@@ -19,7 +19,7 @@ START_RULES = tuple(rule for rule in RULES if rule != "last")
 
 
 def start_layers(
-    config: StartConfig, student: ModelConfig, teacher: ModelConfig
+    config: StartConfig, student_config: ModelConfig, teacher_config: ModelConfig
 ) -> tuple[int, ...]:
     """Return the teacher layer that each student layer starts from.
 
@@ -28,8 +28,8 @@ def start_layers(
 
     Args:
         config: settings of the start.
-        student: configuration of the student.
-        teacher: configuration of the teacher.
+        student_config: configuration of the student.
+        teacher_config: configuration of the teacher.
 
     Raises:
         InputError: an unknown rule, a layer that is not there, or another number of layers than the
@@ -40,21 +40,27 @@ def start_layers(
         if layers not in START_RULES:
             raise InputError(f"start.layers: unknown rule {layers!r}{nearest(layers, START_RULES)}")
         try:
-            return tuple(other for _, other in pairs(layers, student.layers, teacher.layers))
+            return tuple(
+                other for _, other in pairs(layers, student_config.layers, teacher_config.layers)
+            )
         except InputError as e:
             raise InputError(f"start.{e}") from None
-    if len(layers) != student.layers:
+    if len(layers) != student_config.layers:
         raise InputError(
             f"start.layers names {len(layers)} layers, expected one for each of the student's "
-            f"{student.layers}"
+            f"{student_config.layers}"
         )
     for layer in layers:
-        if not 1 <= layer <= teacher.layers:
-            raise InputError(f"start.layers: teacher layer {layer}, expected 1 to {teacher.layers}")
+        if not 1 <= layer <= teacher_config.layers:
+            raise InputError(
+                f"start.layers: teacher layer {layer}, expected 1 to {teacher_config.layers}"
+            )
     return layers
 
 
-def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig | None) -> None:
+def check_start(
+    config: StartConfig, student_config: ModelConfig, teacher_config: ModelConfig | None
+) -> None:
     """Check a start from settings alone.
 
     Positions must be of the teacher's kind: its queries and keys have learned to be compared with
@@ -63,24 +69,24 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
 
     Args:
         config: settings of the start.
-        student: configuration of the student.
-        teacher: configuration of the teacher.
+        student_config: configuration of the student.
+        teacher_config: configuration of the teacher.
 
     Raises:
         InputError: no teacher to start from, or one this student cannot be cut out of.
     """
     if config.source == "random":
         return
-    if teacher is None:
+    if teacher_config is None:
         raise InputError("start.source is 'teacher', expected a teacher")
-    if config.prunes and not has_known_layers(teacher):
+    if config.prunes and not has_known_layers(teacher_config):
         raise InputError(
             "start.cut is 'prune' and the teacher's layers are not BERT's, expected 'project'"
         )
     at_most = ["width", "heads", "ffn", "type_vocab_size"]
     equal = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
     equal += ["first_norm", "norm_bias", "linear_bias", "decoder_bias", "ffn_gated"]
-    if teacher.positions == "rotary":
+    if teacher_config.positions == "rotary":
         # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
         # width.
         equal += ["rotary_base", "local_rotary_base", "head_width"]
@@ -93,32 +99,37 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
 
     # A projection narrows the teacher; it cannot widen it, or change what a layer computes.
     for name in at_most:
-        size = getattr(student, name)
-        most = getattr(teacher, name)
+        size = getattr(student_config, name)
+        most = getattr(teacher_config, name)
         if size > most:
             raise InputError(
                 f"start from the teacher: the student's {name} is {size}, expected at most its "
                 f"{most}"
             )
     for name in equal:
-        setting = getattr(student, name)
-        expected = getattr(teacher, name)
+        setting = getattr(student_config, name)
+        expected = getattr(teacher_config, name)
         if setting != expected:
             raise InputError(
                 f"start from the teacher: the student's {name} is {setting}, expected its "
                 f"{expected}"
             )
-    if student.type_vocab_size == 0 < teacher.type_vocab_size and student.positions == "rotary":
+    if (
+        student_config.type_vocab_size == 0 < teacher_config.type_vocab_size
+        and student_config.positions == "rotary"
+    ):
         raise InputError(
             "start from the teacher: the student's type_vocab_size is 0, expected at least 1: the "
             "teacher's token types have nowhere to go"
         )
-    chosen = start_layers(config, student, teacher)
-    _check_kinds(chosen, student, teacher)
-    _check_projection(student, teacher)
+    chosen = start_layers(config, student_config, teacher_config)
+    _check_kinds(chosen, student_config, teacher_config)
+    _check_projection(student_config, teacher_config)
 
 
-def _check_kinds(chosen: tuple[int, ...], student: ModelConfig, teacher: ModelConfig) -> None:
+def _check_kinds(
+    chosen: tuple[int, ...], student_config: ModelConfig, teacher_config: ModelConfig
+) -> None:
     """Check that each layer starts from one that computes the same.
 
     Raises:
@@ -126,14 +137,14 @@ def _check_kinds(chosen: tuple[int, ...], student: ModelConfig, teacher: ModelCo
             own; or one has a norm where the other has none.
     """
     for n, layer in enumerate(chosen, start=1):
-        half_windows = (student.half_window(n), teacher.half_window(layer))
+        half_windows = (student_config.half_window(n), teacher_config.half_window(layer))
         if half_windows[0] != half_windows[1]:
             raise InputError(
                 f"start.layers: layer {n} of the student sees {_seen(half_windows[0])}, the "
                 f"teacher's {layer} {_seen(half_windows[1])}, expected layers that see the same; "
                 "lower takes the teacher's first ones"
             )
-        if not student.first_norm and (n == 1) != (layer == 1):
+        if not student_config.first_norm and (n == 1) != (layer == 1):
             raise InputError(
                 f"start.layers: layer {n} of the student from the teacher's {layer}, expected "
                 "layer 1 from layer 1 and no other: it alone has no norm before its attention"
@@ -142,18 +153,22 @@ def _check_kinds(chosen: tuple[int, ...], student: ModelConfig, teacher: ModelCo
 
 def _seen(half_window: int | None) -> str:
     """Return the reach of a layer's attention in words."""
-    return "all" if half_window is None else f"{half_window} positions to either side"
+    if half_window is None:
+        return "all"
+    return f"{half_window} positions to either side"
 
 
-def _check_projection(student: ModelConfig, teacher: ModelConfig) -> None:
+def _check_projection(student_config: ModelConfig, teacher_config: ModelConfig) -> None:
     """Check that a teacher need not be narrowed, or is one that can be.
 
     Raises:
         InputError: a narrower start from a teacher with gated blocks or without biases.
     """
     sizes = ("width", "heads", "ffn")
-    is_whole = all(getattr(student, name) == getattr(teacher, name) for name in sizes)
-    is_plain = teacher.linear_bias and teacher.norm_bias and not teacher.ffn_gated
+    is_whole = all(getattr(student_config, name) == getattr(teacher_config, name) for name in sizes)
+    is_plain = (
+        teacher_config.linear_bias and teacher_config.norm_bias and not teacher_config.ffn_gated
+    )
     if not is_whole and not is_plain:
         raise InputError(
             "start from the teacher: the student is narrower, expected its width, heads and ffn: "
@@ -161,37 +176,42 @@ def _check_projection(student: ModelConfig, teacher: ModelConfig) -> None:
         )
 
 
-def calibration_depth(config: StartConfig, student: ModelConfig, teacher: ModelConfig) -> int:
+def calibration_depth(
+    config: StartConfig, student_config: ModelConfig, teacher_config: ModelConfig
+) -> int:
     """Count the teacher's layers that calibration runs: up to the last that is kept.
 
     Args:
         config: settings of the start.
-        student: configuration of the student.
-        teacher: configuration of the teacher.
+        student_config: configuration of the student.
+        teacher_config: configuration of the teacher.
     """
-    return max(start_layers(config, student, teacher))
+    return max(start_layers(config, student_config, teacher_config))
 
 
 def start_flops(
-    config: StartConfig, student: ModelConfig, teacher: ModelConfig | None, seq_len: int
+    config: StartConfig,
+    student_config: ModelConfig,
+    teacher_config: ModelConfig | None,
+    seq_len: int,
 ) -> int:
     """Count the FLOPs of making a start: the calibration of one that prunes; others cost none.
 
     Args:
         config: where the student starts.
-        student: configuration of the student.
-        teacher: configuration of the teacher.
+        student_config: configuration of the student.
+        teacher_config: configuration of the teacher.
         seq_len: tokens of a sequence.
     """
-    if not config.prunes or teacher is None:
+    if not config.prunes or teacher_config is None:
         return 0
-    depth = calibration_depth(config, student, teacher)
-    return calibration_flops(teacher, depth, config.calibration_sequences, seq_len)
+    depth = calibration_depth(config, student_config, teacher_config)
+    return calibration_flops(teacher_config, depth, config.calibration_sequences, seq_len)
 
 
 def start_params(
     config: StartConfig,
-    student: ModelConfig,
+    student_config: ModelConfig,
     teacher: Model | None,
     seed: int,
     importance: Importance | None = None,
@@ -200,7 +220,7 @@ def start_params(
 
     Args:
         config: random, or which of the teacher's layers.
-        student: configuration of the student.
+        student_config: configuration of the student.
         teacher: the teacher; needed where the start is from it.
         seed: seed of what is random: everything, or an MLM head that the teacher does not have.
         importance: importances of the teacher's parts, for a start that prunes it.
@@ -209,28 +229,31 @@ def start_params(
         InputError: the two models do not allow the start, as in `check_start`, or it prunes and
             nobody has measured importances.
     """
-    check_start(config, student, teacher.config if teacher else None)
+    check_start(config, student_config, teacher.config if teacher else None)
     if config.source == "random" or teacher is None:
-        return init(student, seed).params
+        return init(student_config, seed).params
 
     # The teacher with as many layers, positions and types as the student
     params: dict[str, Any] = jax.tree.map(np.asarray, teacher.params)
-    chosen = start_layers(config, student, teacher.config)
+    chosen = start_layers(config, student_config, teacher.config)
     layers = {str(n): params["layers"][str(layer)] for n, layer in enumerate(chosen, start=1)}
     embeddings = dict(params["embeddings"])
-    if "type" in embeddings and student.type_vocab_size == 0:
+    if "type" in embeddings and student_config.type_vocab_size == 0:
         # Every token was of the first type: its vector goes with the positions.
         first_type = embeddings.pop("type")["embedding"][0]
         positions = embeddings["position"]["embedding"]
         embeddings["position"] = {"embedding": positions + first_type}
-    for name, rows in (("position", student.max_positions), ("type", student.type_vocab_size)):
+    for name, rows in (
+        ("position", student_config.max_positions),
+        ("type", student_config.type_vocab_size),
+    ):
         if name in embeddings:
             embeddings[name] = {"embedding": embeddings[name]["embedding"][:rows]}
     params = {**params, "layers": layers, "embeddings": embeddings}
 
     # As narrow as the student, with a head
     if not config.prunes:
-        params = project(params, teacher.config, student)
+        params = project(params, teacher.config, student_config)
     elif importance is None:
         raise InputError("start.cut is 'prune' and no importances are given, expected some")
     else:
@@ -238,7 +261,7 @@ def start_params(
         heads = {n: importance.heads[layer] for n, layer in enumerate(chosen, start=1)}
         units = {n: importance.units[layer] for n, layer in enumerate(chosen, start=1)}
         of_chosen = Importance(heads, units, importance.channels)
-        params = prune(params, teacher.config, student, of_chosen)
+        params = prune(params, teacher.config, student_config, of_chosen)
     if "mlm" not in params:
-        params["mlm"] = init(student, seed).params["mlm"]
+        params["mlm"] = init(student_config, seed).params["mlm"]
     return jax.tree.map(lambda x: np.asarray(x, np.float32), params)  # type: ignore[no-any-return]

@@ -15,7 +15,8 @@ import optax
 from kdjax.models.features import Batch, Features
 from kdjax.models.ops.dropout import Key
 from kdjax.objectives.objective import Objective
-from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
+from kdjax.parallel.layout import Layout
+from kdjax.parallel.unsharded import UNSHARDED, Unsharded
 from kdjax.training.partition import (
     Flat,
     combine,
@@ -102,14 +103,15 @@ class LossFn:
     """The loss of a batch: both forward passes and the objective, as a pure function.
 
     Attributes:
-        student: `(params, batch, dropout_key=seeds)` to the student's features.
-        teacher: `(teacher_params, batch)` to the teacher's features; None: there is no teacher.
+        student_forward: `(params, batch, dropout_key=seeds)` to the student's features.
+        teacher_forward: `(teacher_params, batch)` to the teacher's features; None: there is
+            none.
         objective: the weighted sum of terms that is minimised.
         layout: layout of the parameters; changes results by rounding alone.
     """
 
-    student: Forward
-    teacher: Forward | None
+    student_forward: Forward
+    teacher_forward: Forward | None
     objective: Objective
     layout: Layout | Unsharded = UNSHARDED
 
@@ -135,9 +137,9 @@ class LossFn:
         """
         # Both forward passes, each as far as the objective needs it
         teacher_features = Features()
-        if self.teacher is not None:
-            teacher_features = jax.lax.stop_gradient(self.teacher(teacher_params, batch))
-        student_features = self.student(params["model"], batch, dropout_key=dropout_seeds)
+        if self.teacher_forward is not None:
+            teacher_features = jax.lax.stop_gradient(self.teacher_forward(teacher_params, batch))
+        student_features = self.student_forward(params["model"], batch, dropout_key=dropout_seeds)
 
         # Projections are stored split; the objective needs them whole.
         projections = self.layout.constrain_gathered(params["objective"])
@@ -256,20 +258,20 @@ def accumulate_gradients(
     return total
 
 
-def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> Any:
+def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher_params: Any) -> Any:
     """Jit the step over a layout: the batch split over devices, the state donated.
 
     Args:
         step: step from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
         layout: layout of arrays on the devices.
         state_sharding: shardings of the state.
-        teacher: the teacher's parameters, as shapes.
+        teacher_params: the teacher's parameters, as shapes.
     """
     return jax.jit(
         step,
         in_shardings=(
             state_sharding,
-            layout.teacher_sharding(teacher),
+            layout.teacher_sharding(teacher_params),
             layout.batch_sharding,
             layout.replicated,
         ),

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import jax
 
-from kdjax.clock import CLOCK
+from kdjax.runtime.clock import CLOCK
 
 
 class Stopwatch:

@@ -11,8 +11,7 @@ from typing import Any
 import jax
 from typing_extensions import override
 
-from kdjax.budget.ledger import Ledger
-from kdjax.errors import Diverged, InputError
+from kdjax.errors import Diverged
 from kdjax.parallel import hosts
 from kdjax.parallel.host_sums import BatchCounts
 from kdjax.storage.typed_json import to_plain
@@ -23,9 +22,9 @@ from kdjax.training.loop import TrainingLoop
 from kdjax.training.milestones import Milestones
 from kdjax.training.outcome import Outcome
 from kdjax.training.profile import Profiler
-from kdjax.training.program import Program
 from kdjax.training.records.run_records import RunRecords
 from kdjax.training.records.step_metrics import PendingStep
+from kdjax.training.run_account import RunAccount
 from kdjax.training.run_spec import RestoredRun
 from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.step_reporter import DivergedStep, StepReporter
@@ -38,8 +37,7 @@ class Trainer(TrainingLoop):
 
     Attributes:
         spec: what the run is made of.
-        ledger: account of what the run has spent so far.
-        stopwatch: stopwatch of where its time went.
+        account: what it has spent so far, and where its time went.
     """
 
     def __init__(
@@ -67,10 +65,8 @@ class Trainer(TrainingLoop):
         super().__init__(len(spec.compiled_phases), spec.config.checkpoint.seconds)
         stopwatches = stopwatches or (stopwatch,)
         self.spec = spec
-        self.ledger: Ledger = restored.ledger
-        self.stopwatch = stopwatch
-        self._ledger_before_step = self.ledger
-        self._milestones = Milestones(spec)
+        self.account = RunAccount(spec, restored.ledger, stopwatch)
+        self._milestones = Milestones(spec, self.account)
         self._evaluated_step = self.steps
         self._lanes = len(stopwatches)
         programs = [compiled.program for compiled in spec.compiled_phases]
@@ -81,7 +77,7 @@ class Trainer(TrainingLoop):
             self._records = RunRecords(spec.directory, self.steps, log, spec.about, spec.warn)
             open_files.callback(self._records.log.close)
             self._records.begin(
-                self.ledger,
+                restored.ledger,
                 restored.damaged,
                 restored.branch,
                 side_by_side=self._lanes,
@@ -93,32 +89,17 @@ class Trainer(TrainingLoop):
             self._saver.resume(self.steps)
 
             # Speed is measured from here on.
-            self._charge_compiling(programs)
+            self.account.charge_compiling(programs, self._lanes)
             self._reporter = StepReporter(
-                spec, self._records.log, self.ledger, stopwatch, stopwatches
+                spec, self._records.log, self.account.ledger, stopwatch, stopwatches
             )
-            profiled_steps = log.profile if profiles and hosts.is_main_process() else ()
+            profiled_steps: tuple[int, ...] = ()
+            if profiles and hosts.is_main_process():
+                profiled_steps = log.profile
             profile_dir = spec.directory / "profile"
             self._profiler = Profiler(profile_dir, profiled_steps, self.steps, spec.warn)
             open_files.callback(lambda: self._profiler.close(self.steps))
             self._open_files = open_files.pop_all()
-
-    def _charge_compiling(self, programs: Sequence[Program]) -> None:
-        """Put the seconds that compiling took on the ledger.
-
-        Raises:
-            InputError: they are all of the budget's hours.
-        """
-        # Phases may share a program, which is compiled once.
-        for program in dict.fromkeys(programs):
-            self.stopwatch.add("compile", program.compile_seconds / self._lanes)
-        self.read_stopwatch()
-        budget = self.spec.budget
-        if self.ledger.used > budget.amount and not self.steps:
-            raise InputError(
-                f"{self.spec.directory}: budget.hours is {budget.amount:g}, expected more than the "
-                f"{self.ledger.used:.3g} hours that compiling took, as budget.clock counts it"
-            )
 
     def __enter__(self) -> Trainer:
         return self
@@ -129,26 +110,17 @@ class Trainer(TrainingLoop):
     @property
     @override
     def steps(self) -> int:
-        return self.ledger.steps
-
-    def sequences_seen(self, phase_number: int) -> int:
-        """Return the number of sequences the run has seen, when the phase begins or goes on."""
-        # All phases have sequences of one length, padding included.
-        batch_shape = self.spec.compiled_phases[phase_number].program.batch_shape
-        return self.ledger.padded_tokens // batch_shape.seq_len
+        return self.account.ledger.steps
 
     @override
     def step_inputs(self, phase_number: int) -> Iterator[StepInput]:
         compiled = self.spec.compiled_phases[phase_number]
-        sequences_seen = self.sequences_seen(phase_number)
+        sequences_seen = self.account.sequences_seen(phase_number)
         return step_inputs(compiled.program, compiled.stream, sequences_seen, self.policy.signals)
 
     @override
     def affords_step(self, phase_number: int) -> bool:
-        compiled = self.spec.compiled_phases[phase_number]
-        return self.ledger.affords(
-            compiled.price, compiled.program.batch_shape.tokens_per_step, compiled.phase.until
-        )
+        return self.account.affords_step(phase_number)
 
     @override
     def profiled_step(self) -> AbstractContextManager[None]:
@@ -160,46 +132,28 @@ class Trainer(TrainingLoop):
         Args:
             wait: function that waits until the devices have done all steps before.
         """
-        return self._profiler.capture(self.steps + 1, wait, self.stopwatch)
+        return self._profiler.capture(self.steps + 1, wait, self.account.stopwatch)
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
-        with self.stopwatch("input"):
+        with self.account.stopwatch("input"):
             return next(inputs)
 
     @override
     def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:
         compiled = self.spec.compiled_phases[phase_number]
-        self.refuse_repeated_text(phase_number, step_input.counts)
-        schedule_inputs = self.schedule_inputs(phase_number)
+        self.account.refuse_repeated_text(phase_number, step_input.counts)
+        schedule_inputs = self.account.schedule_inputs(phase_number)
 
         # The devices are busy with this step while the last one's metrics are reported.
-        with self.stopwatch("compute"):
+        with self.account.stopwatch("compute"):
             state, metrics = compiled.program.step(
-                state, compiled.teacher, step_input.batch, schedule_inputs
+                state, compiled.teacher_params, step_input.batch, schedule_inputs
             )
             self.charge_and_queue(phase_number, step_input.counts, schedule_inputs, metrics)
             self.report()
-        self.read_stopwatch_of_step()
+        self.account.read_stopwatch_of_step()
         return state
-
-    def refuse_repeated_text(self, phase_number: int, counts: BatchCounts) -> None:
-        """Raise InputError where a step of the phase would repeat text that must not repeat."""
-        batch_size = self.spec.compiled_phases[phase_number].program.batch_shape.batch_size
-        if counts.fresh < batch_size and not self.spec.repeats:
-            raise InputError(
-                f"{self.spec.directory}: step {self.steps + 1} would repeat text, expected none "
-                "under data.regime 'unlimited'; add text or lower the budget"
-            )
-
-    def schedule_inputs(self, phase_number: int) -> ScheduleInputs:
-        """Return the inputs of the phase's next step: share of the budget, learning rate."""
-        compiled = self.spec.compiled_phases[phase_number]
-        cost = self.ledger.step_cost(compiled.price, compiled.program.batch_shape.tokens_per_step)
-        before = self.ledger.training_share
-        after = before + cost / self.ledger.training_amount
-        used = self.ledger.training_used + cost
-        return ScheduleInputs(before, compiled.phase.learning_rate(before, after, used))
 
     def charge_and_queue(
         self,
@@ -218,17 +172,9 @@ class Trainer(TrainingLoop):
             metrics: its metrics, on the devices.
             fetch: function that brings metrics to the host.
         """
-        compiled = self.spec.compiled_phases[phase_number]
-        self._ledger_before_step = self.ledger
-        self.ledger = self.ledger.charge(
-            phase_number,
-            compiled.price,
-            compiled.program.batch_shape.tokens_per_step,
-            int(counts.tokens),
-            int(counts.unique),
-            int(counts.masked),
-        )
-        self._reporter.add(PendingStep(self.ledger, phase_number, schedule_inputs, metrics, fetch))
+        self.account.charge_step(phase_number, counts)
+        pending = PendingStep(self.account.ledger, phase_number, schedule_inputs, metrics, fetch)
+        self._reporter.add(pending)
 
     def report(self, *, last_too: bool = False) -> None:
         """Report the steps done: metrics to the function that watches the run, records to its log.
@@ -241,8 +187,10 @@ class Trainer(TrainingLoop):
         Raises:
             Diverged: a loss is not finite.
         """
-        last_too = last_too or not self.spec.budget.countable
-        self._reporter.report(steps_ahead=0 if last_too else 1)
+        if last_too or not self.spec.budget.countable:
+            self._reporter.report(steps_ahead=0)
+        else:
+            self._reporter.report(steps_ahead=1)
 
     def finish_pending(self) -> None:
         """Wait for the last step, and report it.
@@ -251,31 +199,16 @@ class Trainer(TrainingLoop):
             Diverged: its loss is not finite.
         """
         if self._reporter.has_pending:
-            with self.stopwatch("compute"):
+            with self.account.timed("compute"):
                 self.report(last_too=True)
-            self.read_stopwatch()
-
-    def read_stopwatch_of_step(self) -> None:
-        """Put the seconds of a step on the ledger: a budget of hours affords by the last one."""
-        self.read_stopwatch()
-        seconds = self.ledger.counted_seconds - self._ledger_before_step.counted_seconds
-        self.ledger = replace(self.ledger, step_seconds=seconds)
-
-    def read_stopwatch(self) -> None:
-        """Put the seconds that have passed on the ledger."""
-        seconds = self.stopwatch.seconds
-        if not self.spec.budget.countable:
-            # The clock decides then, and each process has its own.
-            seconds = hosts.broadcast_from_main(seconds)
-        self.ledger = replace(self.ledger, seconds=seconds)
 
     @override
     def evaluation_is_due(self) -> bool:
-        return self._milestones.evaluation(self._ledger_before_step, self.ledger)
+        return self._milestones.evaluation_reached()
 
     @override
     def measure_held_out(self, state: State) -> None:
-        on_own_curve = self._milestones.own_evaluation(self._ledger_before_step, self.ledger)
+        on_own_curve = self._milestones.own_evaluation_reached()
         self._measure_held_out(state, on_own_curve=on_own_curve)
 
     def _measure_held_out(self, state: State, *, on_own_curve: bool) -> None:
@@ -288,19 +221,20 @@ class Trainer(TrainingLoop):
         self.finish_pending()
         if self.spec.evaluate is None or self._evaluated_step == self.steps:
             return
-        with self.stopwatch("evaluation"):
+        # What the run had spent before it was measured
+        ledger = self.account.ledger
+        with self.account.timed("evaluation"):
             figures = dict(self.spec.evaluate(hosts.to_host(state.params["model"])))
         if on_own_curve:
             self._evaluated_step = self.steps
         else:
             figures = of_trunk(figures)
-        point = {"flops": self.ledger.charged_flops, "share": self.ledger.share, **figures}
+        point = {"flops": ledger.charged_flops, "share": ledger.share, **figures}
         self._records.log.write(self.steps, point)
-        self.read_stopwatch()
 
     @override
     def snapshot_is_due(self) -> bool:
-        return bool(self._milestones.words(self._ledger_before_step, self.ledger))
+        return bool(self._milestones.words_reached())
 
     @override
     def keep_snapshot(self, state: State) -> None:
@@ -308,25 +242,23 @@ class Trainer(TrainingLoop):
         self.finish_pending()
         if self.spec.snapshots is None:
             return
-        with self.stopwatch("checkpoint"):
+        with self.account.timed("checkpoint"):
             params = hosts.to_host(state.params["model"])
-            for words in self._milestones.words(self._ledger_before_step, self.ledger):
-                self.spec.snapshots.keep(words, params, self.ledger)
-        self.read_stopwatch()
+            for words in self._milestones.words_reached():
+                self.spec.snapshots.keep(words, params, self.account.ledger)
 
     @override
     def trunk_ends(self) -> bool:
-        return self._milestones.trunk_end(self._ledger_before_step, self.ledger)
+        return self._milestones.trunk_end_reached()
 
     @override
     def keep_trunk(self, state: State) -> None:
         self.finish_pending()
         if self.spec.trunk is None:
             return
-        with self.stopwatch("checkpoint"):
-            self._records.keep_trunk(self.ledger)
-            self.spec.trunk.keep(state, self.ledger, self._records.read())
-        self.read_stopwatch()
+        with self.account.timed("checkpoint"):
+            self._records.keep_trunk(self.account.ledger)
+            self.spec.trunk.keep(state, self.account.ledger, self._records.read())
 
     @override
     def save(self, state: State) -> None:
@@ -335,22 +267,23 @@ class Trainer(TrainingLoop):
     @override
     def save_now(self, state: State) -> None:
         self._save(state, patience=0.0)
-        self._saver.wait_until_saved(self.ledger, patience=0.0)
+        self._saver.wait_until_saved(self.account.ledger, patience=0.0)
 
     def _save(self, state: State, patience: float | None = None) -> None:
         """Begin a checkpoint, with the patience of `CheckpointRetry.save`."""
         self.finish_pending()
-        with self.stopwatch("checkpoint"):
-            self._saver.save(state, self.ledger, self._records, patience)
-        self.read_stopwatch()
+        with self.account.timed("checkpoint"):
+            self._saver.save(state, self.account.ledger, self._records, patience)
 
     @override
     def end_phase(self, phase_number: int, state: State) -> None:
-        if self.spec.phase_ended is None or any(self.ledger.steps_by_phase[phase_number + 1 :]):
+        if self.spec.phase_ended is None:
             return
-        self.finish_pending()
-        params = hosts.to_host(state.params["model"])
-        self.spec.phase_ended(phase_number, params, self.ledger)
+        later_steps = self.account.ledger.steps_by_phase[phase_number + 1 :]
+        if not any(later_steps):
+            self.finish_pending()
+            params = hosts.to_host(state.params["model"])
+            self.spec.phase_ended(phase_number, params, self.account.ledger)
 
     def finish(self, state: State) -> Outcome:
         """Write the last figures and the last checkpoint, and return what the run came to."""
@@ -358,17 +291,17 @@ class Trainer(TrainingLoop):
 
         # Nothing is spent any more, so the last checkpoint is waited for.
         self.save(state)
-        while not self._saver.wait_until_saved(self.ledger):
+        while not self._saver.wait_until_saved(self.account.ledger):
             self._saver.sleep_before_retry()
             self.save(state)
         params = hosts.to_host(state.params["model"])
         params_sha256 = sha256(params)
         return Outcome(
             params,
-            self.ledger,
+            self.account.ledger,
             self._records.log.curve(),
             params_sha256,
-            self._records.finish(self.ledger, params_sha256),
+            self._records.finish(self.account.ledger, params_sha256),
             self._lanes,
             shared=self._records.shared(),
         )
@@ -378,7 +311,7 @@ class Trainer(TrainingLoop):
 
         Its last checkpoint stays as it is: the same seed diverges again from there.
         """
-        ledger = self.ledger
+        ledger = self.account.ledger
         if isinstance(error, DivergedStep):
             # The step after it may have begun by then: whether it had depends on the clock.
             ledger = replace(error.ledger, seconds=ledger.seconds)

@@ -9,7 +9,8 @@ import jax
 import optax
 
 from kdjax.models.ops.dropout import Key, sequence_seeds
-from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
+from kdjax.parallel.layout import Layout
+from kdjax.parallel.unsharded import UNSHARDED, Unsharded
 from kdjax.training.optimizer import apply_update
 
 

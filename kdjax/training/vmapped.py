@@ -152,7 +152,7 @@ class VmappedTrainer(TrainingLoop):
         for lane in self._filled:
             streams.append(self._all_lanes[lane].spec.compiled_phases[phase_number].stream)
         stream = StackedStream(streams, program)
-        sequences_seen = self._first.sequences_seen(phase_number)
+        sequences_seen = self._first.account.sequences_seen(phase_number)
         return step_inputs(program, stream, sequences_seen, self.policy.signals)
 
     @override
@@ -173,13 +173,13 @@ class VmappedTrainer(TrainingLoop):
         compiled = self._first.spec.compiled_phases[phase_number]
         counts = {lane: lane_counts(step_input.counts, lane) for lane in self._lanes}
         for lane, trainer in self._lanes.items():
-            trainer.refuse_repeated_text(phase_number, counts[lane])
+            trainer.account.refuse_repeated_text(phase_number, counts[lane])
 
         # One step, charged to each ledger
-        schedule_inputs = self._first.schedule_inputs(phase_number)
+        schedule_inputs = self._first.account.schedule_inputs(phase_number)
         with self._shared_stopwatch("compute"):
             state, metrics = compiled.program.step(
-                state, compiled.teacher, step_input.batch, schedule_inputs
+                state, compiled.teacher_params, step_input.batch, schedule_inputs
             )
             for lane, trainer in self._lanes.items():
                 fetch = functools.partial(fetch_lane, lane)
@@ -188,7 +188,7 @@ class VmappedTrainer(TrainingLoop):
                 )
             self._report()
         for trainer in self._lanes.values():
-            trainer.read_stopwatch_of_step()
+            trainer.account.read_stopwatch_of_step()
         return state
 
     @override
@@ -293,7 +293,7 @@ class VmappedTrainer(TrainingLoop):
 
     def _shared_stopwatch(self, kind: str) -> AbstractContextManager[None]:
         """Count the seconds of the block, in even shares, on every run's stopwatch."""
-        return shared([trainer.stopwatch for trainer in self._lanes.values()], kind)
+        return shared([trainer.account.stopwatch for trainer in self._lanes.values()], kind)
 
 
 def lane_counts(counts: BatchCounts, lane: int) -> BatchCounts:

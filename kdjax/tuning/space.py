@@ -161,7 +161,9 @@ def _kind_name(kind: Any) -> str:
     """Return a type as a recipe's author knows it, or the value of a Literal."""
     if kind is NoneType:
         return "null"
-    return kind.__name__ if isinstance(kind, type) else repr(kind)
+    if isinstance(kind, type):
+        return kind.__name__
+    return repr(kind)
 
 
 def _ends(distribution: BaseDistribution) -> Iterable[Any]:

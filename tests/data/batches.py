@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from kdjax.data.corpus import HostBatch
+from kdjax.data.masking import MaskSettings
 
-MASKS: dict[str, Any] = {"mlm_probability": 0.15, "max_predictions": 4}
+MASKS = MaskSettings(mlm_probability=0.15, max_predictions=4)
 """Masks of the shared corpus's sequences of 24 tokens."""
 
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from kdjax.config import DataConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.local import prepare
 from tests.corpora import make_corpus, make_tokenizer
-
-
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> Path:
-    return make_tokenizer(tmp_path / "tokenizer" / "tokenizer.json")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 
 from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.corpus import Corpus
+from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare import local
 from kdjax.data.prepare.aligned_text import (
     AlignedFormat,
@@ -19,9 +20,9 @@ from kdjax.data.prepare.aligned_text import (
     segments_of_words,
 )
 from kdjax.data.prepare.packing import RecordFormat
-from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
-from kdjax.special_tokens import SpecialTokens
+from kdjax.tokenizers.special_tokens import SpecialTokens
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from tests.corpora import (
     PIECES,
     SPECIAL,
@@ -133,9 +134,7 @@ def test_batch_has_the_same_text_and_the_same_hidden_words_for_both_models(
         sequences,
         sequences * 0,
         seed=1,
-        mlm_probability=0.3,
-        max_predictions=4,
-        masking=config.masking,
+        mask_settings=MaskSettings(0.3, 4, config.masking),
     )
     tokens, _ = corpus.read("train", sequences)
     entries = {index: f"w{index - len(SPECIAL)}" for index in range(len(SPECIAL), 53)}

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from kdjax.data.aligned_words import align, hide_words
-from kdjax.data.tokenizer import TextTokenizer, TokenSpans
+from kdjax.tokenizers.text_tokenizer import TextTokenizer, TokenSpans
 from tests.golden import record_token_kinds, record_tokens
 
 TEXTS = (

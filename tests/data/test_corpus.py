@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
+from kdjax.data.masking import MaskSettings
 from kdjax.errors import InputError
 
 
@@ -64,9 +65,9 @@ def test_flipped_bit_is_found_by_verifying_and_by_reading(
     with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
         opened.read("train", np.array([0, number]))
     with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
-        stream = Batches(
-            opened, batch_size=7, seed=0, mlm_probability=0.15, max_predictions=4
-        ).iterate(0)
+        stream = Batches(opened, batch_size=7, seed=0, mask_settings=MaskSettings(0.15, 4)).iterate(
+            0
+        )
         # An epoch reads every sequence, also the damaged one.
         list(itertools.islice(stream, opened.sequences("train") // 7 + 1))
 

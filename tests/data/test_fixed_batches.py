@@ -16,7 +16,13 @@ def numbers_in(corpus: Corpus, limit: int, excluding: int) -> list[int]:
     tokens, _ = corpus.read("validation", np.arange(corpus.sequences("validation")))
     rows = [row.tobytes() for row in tokens]
     batches = fixed_batches(
-        corpus, "validation", batch_size=5, limit=limit, seed=1, excluding=excluding, **MASKS
+        corpus,
+        "validation",
+        batch_size=5,
+        limit=limit,
+        seed=1,
+        excluding=excluding,
+        mask_settings=MASKS,
     )
     return [rows.index(row) for row in all_originals(batches)]
 

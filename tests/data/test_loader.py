@@ -15,9 +15,9 @@ from kdjax.data.corpus import Corpus, HostBatch
 from kdjax.data.loader import Batches, fixed_batches, view_of
 from kdjax.data.masking import MaskRule, mask
 from kdjax.errors import InputError
-from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.manifest import Field
-from kdjax.teacher_cache.store import Cache
+from kdjax.training.teacher_cache import store as cache
+from kdjax.training.teacher_cache.manifest import Field
+from kdjax.training.teacher_cache.store import Cache
 from tests.data.batches import MASKS, all_originals, originals
 
 BATCH = 7
@@ -33,7 +33,7 @@ SHAPES = {
 
 
 def batches(corpus: Corpus, seed: int = 0, **changes: Any) -> Batches:
-    return Batches(corpus, **{"batch_size": BATCH, "seed": seed, **MASKS, **changes})
+    return Batches(corpus, **{"batch_size": BATCH, "seed": seed, "mask_settings": MASKS, **changes})
 
 
 def same(a: HostBatch, b: HostBatch) -> bool:
@@ -173,7 +173,7 @@ def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus)
     assert len(numbers) == count
     stream = batches(corpus, seed=5)
     rule = MaskRule(
-        **MASKS,
+        MASKS,
         vocab_size=manifest.vocab_size,
         special_ids=manifest.special_ids,
         mask_id=manifest.special.mask,
@@ -202,7 +202,10 @@ def test_view_of_cycles_from_the_seed() -> None:
 
 def test_views_of_a_sequence_are_distinct_masks_of_it(corpus: Corpus) -> None:
     sequences = np.arange(corpus.sequences("train"))
-    views = [corpus.viewed("train", sequences, sequences * 0 + view, **MASKS) for view in range(3)]
+    views = [
+        corpus.viewed("train", sequences, sequences * 0 + view, mask_settings=MASKS)
+        for view in range(3)
+    ]
     tokens = [row.tobytes() for row in corpus.read("train", sequences)[0]]
     for number, batch in enumerate(views):
         assert originals(batch) == tokens
@@ -244,7 +247,7 @@ def stored(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     def make(
         sequences: np.ndarray, views: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-        batch = corpus.viewed("train", sequences, views, **MASKS)
+        batch = corpus.viewed("train", sequences, views, mask_settings=MASKS)
         return {
             "teacher.seen": batch["tokens"],
             "teacher.twice": (2 * batch["labels"]).astype(np.float16),
@@ -304,8 +307,7 @@ def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Cor
         batch_size=8,
         limit=10**6,
         seed=1,
-        mlm_probability=0.15,
-        max_predictions=4,
+        mask_settings=MASKS,
     )
     assert [len(batch["tokens"]) for batch in fixed] == [8] * (count // 8 + 1)
     rows = all_originals(fixed)
@@ -327,8 +329,7 @@ def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Cor
         batch_size=8,
         limit=10**6,
         seed=1,
-        mlm_probability=0.15,
-        max_predictions=4,
+        mask_settings=MASKS,
     )
     assert all(same(a, b) for a, b in zip(fixed, again, strict=True))
 
@@ -342,8 +343,7 @@ def test_limited_evaluation_sees_the_whole_split_thinned_out(corpus: Corpus) -> 
         batch_size=5,
         limit=10,
         seed=1,
-        mlm_probability=0.15,
-        max_predictions=4,
+        mask_settings=MASKS,
     )
     places = [all_rows.index(row) for row in all_originals(fixed)]
     assert len(set(places)) == 10

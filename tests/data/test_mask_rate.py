@@ -11,6 +11,7 @@ import pytest
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
 from kdjax.data.mask_rate import EqualSteps, MaskRate
+from kdjax.data.masking import MaskSettings
 from kdjax.errors import InputError
 from tests.data.batches import originals
 from tests.data.test_loader import same
@@ -22,7 +23,11 @@ SLOTS = 12
 
 
 def stream(corpus: Corpus, rate: MaskRate | None = RATE, **changes: Any) -> Batches:
-    settings = {"batch_size": BATCH, "seed": 3, "mlm_probability": 0.1, "max_predictions": SLOTS}
+    settings: dict[str, Any] = {
+        "batch_size": BATCH,
+        "seed": 3,
+        "mask_settings": MaskSettings(0.1, SLOTS),
+    }
     return Batches(corpus, **{**settings, "mask_rate": rate, **changes})
 
 

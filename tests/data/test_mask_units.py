@@ -15,12 +15,12 @@ import pytest
 from kdjax.config import DataConfig, MaskingConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.mask_units import WordSpans, choose, find_words
-from kdjax.data.masking import MaskedSequence, MaskRule, mask
+from kdjax.data.masking import MaskedSequence, MaskRule, MaskSettings, mask
 from kdjax.data.prepare.local import prepare
-from kdjax.data.word_boundaries import WordBoundaries
 from kdjax.errors import InputError
+from kdjax.tokenizers.word_boundaries import WordBoundaries
 from tests.corpora import make_corpus, make_tokenizer
-from tests.data.test_wordpiece import TRAINING, config
+from tests.tokenizers.test_wordpiece import TRAINING, config
 
 __all__ = ["config"]
 
@@ -30,8 +30,10 @@ VOCABULARY = 200
 BEGINS = np.arange(VOCABULARY) % 3 == 0
 """Every third entry begins a word."""
 BOUNDARIES = WordBoundaries(BEGINS, np.zeros(VOCABULARY, bool))
-WORD = MaskRule(0.15, 20, VOCABULARY, SPECIAL, MASK, MaskingConfig(unit="word"), BOUNDARIES)
-SPAN = replace(WORD, masking=MaskingConfig(unit="span"))
+WORD = MaskRule(
+    MaskSettings(0.15, 20, MaskingConfig(unit="word")), VOCABULARY, SPECIAL, MASK, BOUNDARIES
+)
+SPAN = replace(WORD, settings=MaskSettings(0.15, 20, MaskingConfig(unit="span")))
 RULES = {"word": WORD, "span": SPAN}
 
 
@@ -92,7 +94,8 @@ def test_words_are_masked_whole_and_special_tokens_never(unit: str) -> None:
 @pytest.mark.parametrize("unit", RULES)
 @pytest.mark.parametrize(("rate", "most"), [(0.15, 20), (0.3, 40), (0.15, 9)])
 def test_budget_of_tokens_is_kept_and_nearly_used_up(unit: str, rate: float, most: int) -> None:
-    rule = replace(RULES[unit], mlm_probability=rate, max_predictions=most)
+    settings = replace(RULES[unit].settings, mlm_probability=rate, max_predictions=most)
+    rule = replace(RULES[unit], settings=settings)
     shortfall = []
     for number in range(200):
         tokens, segments = sequence(number)
@@ -233,9 +236,7 @@ def corpus_with(masking: MaskingConfig, config: DataConfig, directory: Path) -> 
         numbers,
         np.zeros(len(numbers), int),
         seed=0,
-        mlm_probability=0.15,
-        max_predictions=config.max_predictions,
-        masking=masking,
+        mask_settings=MaskSettings(0.15, config.max_predictions, masking),
     )
     return corpus, batch
 

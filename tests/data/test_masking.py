@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from kdjax.config import MaskingConfig
-from kdjax.data.masking import MaskedSequence, MaskRule, mask
+from kdjax.data.masking import MaskedSequence, MaskRule, MaskSettings, mask
 from tests.doctests import check_example
 
 SPECIAL = (0, 1, 2, 3, 4)
 MASK = 4
 VOCABULARY = 1000
+SETTINGS = MaskSettings(mlm_probability=0.15, max_predictions=20)
 RULE = MaskRule(
-    mlm_probability=0.15,
-    max_predictions=20,
+    SETTINGS,
     vocab_size=VOCABULARY,
     special_ids=SPECIAL,
     mask_id=MASK,
@@ -47,7 +47,11 @@ def masked(
     epoch: int = 0,
     **changes: Any,
 ) -> MaskedSequence:
-    rule = replace(RULE, **changes)
+    settings = {}
+    for name in ("mlm_probability", "max_predictions", "masking"):
+        if name in changes:
+            settings[name] = changes.pop(name)
+    rule = replace(RULE, settings=replace(SETTINGS, **settings), **changes)
     return mask(tokens, segments, rule, seed=seed, sequence=sequence, epoch=epoch)
 
 

@@ -23,8 +23,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from kdjax.config import DataConfig
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare.local import prepare
-from kdjax.data.text import sources
 from kdjax.errors import InputError
+from kdjax.text import sources
 from tests.corpora import make_corpus, make_tokenizer
 from tests.data.directories import contents
 

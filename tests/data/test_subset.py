@@ -16,9 +16,9 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.subset import permutation, take
 from kdjax.errors import InputError
-from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.manifest import Field
-from kdjax.teacher_cache.store import Cache
+from kdjax.training.teacher_cache import store as cache
+from kdjax.training.teacher_cache.manifest import Field
+from kdjax.training.teacher_cache.store import Cache
 from tests.data.batches import MASKS, all_originals
 
 SIZES = st.lists(st.integers(3, 9), min_size=1, max_size=40)
@@ -158,12 +158,12 @@ def test_sequence_has_its_masks_in_every_subset(corpus: Corpus) -> None:
         assert not np.array_equal(numbers, rows)
         for actual, expected in (
             (
-                small.batch("train", rows, epochs, seed=4, **MASKS),
-                corpus.batch("train", numbers, epochs, seed=4, **MASKS),
+                small.batch("train", rows, epochs, seed=4, mask_settings=MASKS),
+                corpus.batch("train", numbers, epochs, seed=4, mask_settings=MASKS),
             ),
             (
-                small.viewed("train", rows, epochs, **MASKS),
-                corpus.viewed("train", numbers, epochs, **MASKS),
+                small.viewed("train", rows, epochs, mask_settings=MASKS),
+                corpus.viewed("train", numbers, epochs, mask_settings=MASKS),
             ),
         ):
             assert actual.keys() == expected.keys()
@@ -174,8 +174,12 @@ def test_subset_keeps_the_validation_split(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     assert small.sequences("validation") == corpus.sequences("validation")
     assert small.tokens("validation") == corpus.tokens("validation")
-    actual_batches = fixed_batches(small, "validation", batch_size=8, limit=20, seed=1, **MASKS)
-    expected = fixed_batches(corpus, "validation", batch_size=8, limit=20, seed=1, **MASKS)
+    actual_batches = fixed_batches(
+        small, "validation", batch_size=8, limit=20, seed=1, mask_settings=MASKS
+    )
+    expected = fixed_batches(
+        corpus, "validation", batch_size=8, limit=20, seed=1, mask_settings=MASKS
+    )
     assert len(actual_batches) == len(expected) == 3
     for a, b in zip(actual_batches, expected, strict=True):
         assert all(np.array_equal(a[name], b[name]) for name in b)
@@ -184,7 +188,7 @@ def test_subset_keeps_the_validation_split(corpus: Corpus) -> None:
 def test_every_epoch_has_each_of_the_subset_s_sequences_once(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     # Sequences one by one, for three epochs.
-    stream = Batches(small, batch_size=1, seed=2, **MASKS)
+    stream = Batches(small, batch_size=1, seed=2, mask_settings=MASKS)
     count = stream.sequences
     assert 20 < count < corpus.sequences("train") // 2
     everything = Counter(row.tobytes() for row in corpus.read("train", numbers_of(small))[0])
@@ -203,21 +207,28 @@ def test_stored_outputs_of_a_subset_come_with_its_sequences(corpus: Corpus, tmp_
     def make(
         sequences: np.ndarray, views: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-        return {"seen": small.viewed("train", sequences, views, **MASKS)["tokens"]}, {}
+        return {"seen": small.viewed("train", sequences, views, mask_settings=MASKS)["tokens"]}, {}
 
     fields = (Field("seen", "int32", (24,)),)
     cache.build_cache(
         tmp_path, identity={}, fields=fields, sequences=count, views=2, block=30, make=make
     )
     stored = Cache.open(tmp_path)
-    stream = Batches(small, batch_size=7, seed=1, mask_copies=2, cache=stored, **MASKS)
+    stream = Batches(small, batch_size=7, seed=1, mask_copies=2, cache=stored, mask_settings=MASKS)
     for step in (0, count // 7, 2 * count // 7):
         batch = stream[step]
         assert np.array_equal(batch["seen"], batch["tokens"])
     with pytest.raises(
         InputError, match=f"holds 2 views of {count} sequences, expected 2 of the {count + 1} train"
     ):
-        Batches(one_more(corpus, small), batch_size=7, seed=1, mask_copies=2, cache=stored, **MASKS)
+        Batches(
+            one_more(corpus, small),
+            batch_size=7,
+            seed=1,
+            mask_copies=2,
+            cache=stored,
+            mask_settings=MASKS,
+        )
 
 
 def one_more(corpus: Corpus, small: Corpus) -> Corpus:

@@ -9,8 +9,8 @@ import pytest
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import GLUE
 from kdjax.data.tasks.load import raw_tasks
-from kdjax.data.text.shard_sets import missing_shards
 from kdjax.errors import InputError
+from kdjax.text.shard_sets import missing_shards
 from tests import glue
 
 RTE = next(task for task in GLUE if task.name == "rte")

@@ -14,10 +14,10 @@ from kdjax.config import DataConfig
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
 from kdjax.data.prepare.blocks import read_block
-from kdjax.data.text.streams import TextError
 from kdjax.data.text_figures import TextFigures, check_unknown, unknown_warning
 from kdjax.errors import InputError
 from kdjax.study.artifacts.corpus import manifest_warnings
+from kdjax.text.streams import TextError
 from tests.corpora import WORDS, make_corpus
 from tests.data.directories import contents
 

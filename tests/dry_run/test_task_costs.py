@@ -31,7 +31,7 @@ from kdjax.evaluation.finetuning.work import (
 )
 from kdjax.evaluation.length_buckets import over_rows, tokens_per_batch
 from kdjax.models import init
-from kdjax.parallel.layout import UNSHARDED
+from kdjax.parallel.unsharded import UNSHARDED
 from tests import glue, small_study
 from tests.corpora import make_tokenizer
 from tests.evaluation import handmade

@@ -120,11 +120,11 @@ def test_journal_entry_cut_short_by_full_disk_is_removed(
 
 FULL = """
     from pathlib import Path
-    from kdjax import compiled
+    from kdjax.storage import compiled_programs
     from kdjax.errors import InputError
     from tests import prices
     from tests.faults import runs
-    compiled.enable_compilation_cache()
+    compiled_programs.enable_compilation_cache()
     prices.keep()
     disk = Path("{disk}")
     def fill(step: int) -> None:

@@ -19,8 +19,8 @@ from kdjax import models
 from kdjax.config import EvaluationConfig, TaskConfig
 from kdjax.config.suites import GLUE
 from kdjax.data.tasks.load import load_tasks
-from kdjax.data.text import sources
 from kdjax.errors import InputError
+from kdjax.text import sources
 from tests import glue, small_study
 from tests.corpora import make_tokenizer
 from tests.fuzz.mutations import changed_bytes, numbered

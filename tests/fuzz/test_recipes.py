@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kdjax import recipe_settings
 from kdjax.cli.main import main
+from kdjax.recipes.settings import settings as all_settings
 from tests import small_study
 from tests.fuzz.mutations import changed_recipe, changed_text, numbered
 
@@ -41,7 +41,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def settings() -> list[str]:
     """Return the dotted names of all settings, with an arm and a number where one is needed."""
-    names = [setting.name for setting in recipe_settings.settings()]
+    names = [setting.name for setting in all_settings()]
     assert len(names) > 100
     return [name.replace(".NAME", ".scratch").replace(".N", ".0") for name in names]
 

@@ -20,8 +20,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from kdjax.config import ModelConfig, TokenizerConfig
-from kdjax.data.prepare import byte_level_bpe, unigram
 from kdjax.models import init, save_pretrained
+from kdjax.tokenizers import byte_level_bpe, unigram
 from tests.golden.record_tokens import TEXTS
 
 FILE = Path(__file__).with_name("hf_token_kinds.json")

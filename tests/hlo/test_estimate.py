@@ -12,7 +12,7 @@ from kdjax.errors import InputError
 from kdjax.hlo.chips import CHIPS, chip
 from kdjax.hlo.estimate import SOURCES, TimeEstimate, estimate
 from kdjax.hlo.execution import executed, executed_collectives
-from kdjax.hlo.text import parse
+from kdjax.hlo.program_text import parse
 from tests.hlo.tpu_programs import read
 
 V5E = chip("v5e")

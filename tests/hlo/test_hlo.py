@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdjax.hlo.text import HBM, VMEM, Array, parse
+from kdjax.hlo.program_text import HBM, VMEM, Array, parse
 from tests.hlo.tpu_programs import TEXTS, read
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdjax.hlo.materialised import Materialised, materialised
-from kdjax.hlo.text import parse
+from kdjax.hlo.program_text import parse
 from tests.hlo.tpu_programs import read
 
 SEQUENCES = 8

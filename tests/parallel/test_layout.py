@@ -82,7 +82,9 @@ def trained(mesh: tuple[int, int, int]) -> tuple[Any, dict[str, float]]:
 
 
 def started(compiled: Program) -> State:
-    return compiled.start(tiny.spread(tiny.params(compiled.phase.student, 0), factor=4), seed=1)
+    return compiled.start(
+        tiny.spread(tiny.params(compiled.phase.student_config, 0), factor=4), seed=1
+    )
 
 
 def check_same(
@@ -103,9 +105,9 @@ def check_same(
 def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[str, float]]:
     """Return parameters and metrics after three steps, with the sequences `without` emptied."""
     teacher = None
-    if compiled.phase.teacher:
+    if compiled.phase.teacher_config:
         teacher = compiled.place_teacher(
-            tiny.spread(tiny.params(compiled.phase.teacher, 9), factor=4)
+            tiny.spread(tiny.params(compiled.phase.teacher_config, 9), factor=4)
         )
     state = started(compiled)
     metrics: dict[str, Any] = {}
@@ -114,8 +116,8 @@ def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[
         if without is not None:
             for name in ("segments", "valid", "label_weights"):
                 batch[name][without] = 0
-        state, metrics = compiled(
-            state, teacher, batch, tiny.schedule_inputs(compiled.phase, step, 5)
+        state, metrics = compiled.step(
+            state, teacher, compiled.place(batch), tiny.schedule_inputs(compiled.phase, step, 5)
         )
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
@@ -182,7 +184,9 @@ def test_rotary_student_on_mesh_equals_one_device(student: ModelConfig) -> None:
             only, SHAPE, Layout.from_config(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
         )
         state = compiled.start(start, seed=1)
-        state, _ = compiled(state, None, tiny.batch(0, SHAPE), tiny.schedule_inputs(only, 0, 5))
+        state, _ = compiled.step(
+            state, None, compiled.place(tiny.batch(0, SHAPE)), tiny.schedule_inputs(only, 0, 5)
+        )
         stepped_params.append(jax.device_get(state.params["model"]))
     expected, actual = stepped_params
     assert_updates_equal(
@@ -195,7 +199,7 @@ def test_device_stores_and_computes_its_share(mesh: tuple[int, int, int]) -> Non
     compiled = program(mesh, *EVERY_KIND)
     alone = program((1, 1, 1), *EVERY_KIND)
     data, fsdp, tensor = mesh
-    state = compiled.start(tiny.params(compiled.phase.student, 0), seed=1)
+    state = compiled.start(tiny.params(compiled.phase.student_config, 0), seed=1)
     for tree in (state.params, state.opt):
         kernels = [
             leaf for leaf in jax.tree.leaves(tree) if leaf.ndim == 2 and leaf.shape[0] % 8 == 0

@@ -121,7 +121,7 @@ def loaded(kind: Any, directory: Path, **options: Any) -> Any:
 def test_exported_student_has_our_logits_and_states(tmp_path: Path, name: str) -> None:
     run = finished_run(tmp_path, name)
     export_run(run, tmp_path / "out")
-    config = recorded_run(run).arm.student
+    config = recorded_run(run).arm.student_config
     params = recorded_run(run).params()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.is_fast
@@ -146,7 +146,7 @@ def test_exported_student_has_our_logits_and_states(tmp_path: Path, name: str) -
 def test_fill_mask_pipeline_answers_as_our_logits_do(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "modernbert")
     export_run(run, tmp_path / "out")
-    config = recorded_run(run).arm.student
+    config = recorded_run(run).arm.student_config
     fill = pipeline("fill-mask", model=str(tmp_path / "out"))
     text = MASKED.replace("MASK", fill.tokenizer.mask_token)
     answers = fill(text, top_k=3)
@@ -229,7 +229,7 @@ def test_fine_tuned_student_has_our_outputs(
     batch = encoded(tokenizer, texts)
     if task == "pairs" and "types" in batch:
         assert batch["types"].any()
-    config = recorded_run(run).arm.student
+    config = recorded_run(run).arm.student_config
     ours = classify(config, student.encoder, student.head.params, batch)
 
     model = loaded(AutoModelForSequenceClassification, tmp_path / "out")
@@ -278,7 +278,7 @@ def test_versions_that_babylm_pins_load_an_export(tmp_path: Path, name: str) -> 
     assert older["fast"]
     for fact in ("logits", "states"):
         np.testing.assert_allclose(older[fact], now[fact], rtol=0, atol=TOLERANCE)
-    config = recorded_run(run).arm.student
+    config = recorded_run(run).arm.student_config
     model = Model(config, recorded_run(run).params())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     batch = encoded(tokenizer, ASKED[:1])

@@ -11,12 +11,12 @@ import sentencepiece
 from transformers import AutoTokenizer
 
 from kdjax.config import ModelConfig, TokenizerConfig
-from kdjax.data.prepare import tokenizer_training
 from kdjax.data.tasks.encoding import frame
-from kdjax.data.tokenizer import TextTokenizer
-from kdjax.data.tokenizer_files import find_tokenizer
 from kdjax.errors import InputError
 from kdjax.models import init, save_pretrained
+from kdjax.tokenizers import tokenizer_training
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
+from kdjax.tokenizers.tokenizer_files import find_tokenizer
 from tests.corpora import DEMO_TEACHER, WORDS, make_tokenizer
 from tests.golden import record_token_kinds, record_tokens
 

@@ -17,16 +17,20 @@ from kdjax.config import (
     TaskConfig,
     TokenizerConfig,
 )
-from kdjax.rehearsal import text
+from kdjax.rehearsal import made_up_text
 from kdjax.rehearsal.inputs import DOCUMENTS, write_inputs
 from kdjax.rehearsal.scale import scaled
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 
 
 def test_text_is_the_same_each_time_and_each_word_another() -> None:
-    assert text.documents(20, seed=3) == text.documents(20, seed=3) != text.documents(20, seed=4)
-    words = text.words()
-    assert len(set(words)) == len(words) == text.VOCABULARY
+    assert (
+        made_up_text.documents(20, seed=3)
+        == made_up_text.documents(20, seed=3)
+        != made_up_text.documents(20, seed=4)
+    )
+    words = made_up_text.words()
+    assert len(set(words)) == len(words) == made_up_text.VOCABULARY
     # Frequent words are short, and some have accents.
     assert max(map(len, words[:100])) <= 6
     assert any("é" in word for word in words)

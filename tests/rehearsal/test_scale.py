@@ -112,7 +112,7 @@ def test_layers_and_relation_heads_that_an_arm_names_are_there() -> None:
     hidden, relation = arms["own"].config.phases[0].terms
     assert hidden.options["layers"] == [[1, 2], [2, 4]]
     assert relation.options == {"relation_heads": 2, "teacher_layer": 4}
-    student = arms["shallow"].phases[0].student
+    student = arms["shallow"].phases[0].student_config
     assert (student.layers, student.dropout, student.width) == (1, 0.2, 32)
     assert arms["shallow"].start.layers == (4,)
 

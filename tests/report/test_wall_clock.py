@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.clock import CLOCK
 from kdjax.report import wall_clock
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.files import write_json
 
 

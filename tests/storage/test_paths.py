@@ -11,10 +11,10 @@ import pytest
 from kdjax import recipes
 from kdjax.cli import command_line
 from kdjax.config import Config
-from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.storage.paths import expanded, local_path
 from kdjax.study.runs.run_backup import RunBackup
+from kdjax.text import sources
 
 SETTINGS = (
     "data.files",

@@ -16,7 +16,7 @@ from kdjax.dry_run.compiling import out_of_memory
 from kdjax.hlo.chips import CHIPS, GIB, chip
 from kdjax.hlo.estimate import estimate
 from kdjax.hlo.execution import executed
-from kdjax.hlo.text import parse
+from kdjax.hlo.program_text import parse
 from tests.hlo.tpu_programs import TEXTS, read
 from tests.tpu.conftest import run
 

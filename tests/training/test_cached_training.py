@@ -16,13 +16,14 @@ import pytest
 from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.data.loader import Batches
+from kdjax.data.masking import MaskSettings
 from kdjax.parallel.layout import Layout
-from kdjax.teacher_cache.manifest import CacheManifest, bias
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
-from kdjax.training.teacher import fill_cache as cache
+from kdjax.training.teacher_cache import fill as cache
+from kdjax.training.teacher_cache.manifest import CacheManifest, bias
+from kdjax.training.teacher_cache.store import Cache
 from tests import tiny
 from tests.stored import (
     BOTH,
@@ -103,15 +104,14 @@ def trained(
         text.corpus,
         batch_size=8,
         seed=1,
-        mlm_probability=data.mlm_probability,
-        max_predictions=data.max_predictions,
+        mask_settings=MaskSettings.from_config(data),
         mask_copies=data.mask_copies,
         cache=stored,
     )
     losses = []
     for step, (_, batch) in enumerate(itertools.islice(stream.iterate(0), STEPS)):
-        state, metrics = program(
-            state, placed_teacher, batch, tiny.schedule_inputs(phase, step, STEPS)
+        state, metrics = program.step(
+            state, placed_teacher, program.place(batch), tiny.schedule_inputs(phase, step, STEPS)
         )
         losses.append({key: float(value) for key, value in metrics.items()})
     return jax.device_get(state.params), losses, placed_teacher

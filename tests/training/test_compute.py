@@ -66,8 +66,11 @@ def trained(version: str) -> tuple[Any, list[float]]:
     state = compiled.start(tiny.params(STUDENT, 0), seed=1)
     losses = []
     for step in range(STEPS):
-        state, metrics = compiled(
-            state, teacher, tiny.batch(step), tiny.schedule_inputs(phase(), step, STEPS)
+        state, metrics = compiled.step(
+            state,
+            teacher,
+            compiled.place(tiny.batch(step)),
+            tiny.schedule_inputs(phase(), step, STEPS),
         )
         losses.append(float(metrics["loss"]))
     return jax.device_get(state.params), losses

@@ -78,14 +78,16 @@ def test_group_norm_is_norm_of_its_gradient() -> None:
     program = runs.compiled()
     phase = runs.compiled().phase
     teacher = program.place_teacher(tiny.params(runs.TEACHER, 9))
-    state = program.start(tiny.params(phase.student, 0), seed=0)
+    state = program.start(tiny.params(phase.student_config, 0), seed=0)
     # The key and the parameters are those of the step about to be taken.
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     params = jax.device_get(state.params)
     grads = jax.jit(jax.grad(phase.loss_fn(), has_aux=True))(
         params, teacher, tiny.batch(0), key, 0.0
     )[0]
-    _, measured = program(state, teacher, tiny.batch(0), tiny.schedule_inputs(phase, 0, 9))
+    _, measured = program.step(
+        state, teacher, program.place(tiny.batch(0)), tiny.schedule_inputs(phase, 0, 9)
+    )
     # One group of the model, and one of the objective.
     for group, tree in (
         ("layer_2", grads["model"]["layers"]["2"]),

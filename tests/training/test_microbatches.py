@@ -71,7 +71,9 @@ def stepped(
         if dropped is not None:
             for name in ("segments", "valid", "label_weights"):
                 batch[name][dropped::grad_accum_steps] = 0
-        state, metrics = program(state, teacher, batch, tiny.schedule_inputs(phase(), step, 5))
+        state, metrics = program.step(
+            state, teacher, program.place(batch), tiny.schedule_inputs(phase(), step, 5)
+        )
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 

@@ -63,11 +63,11 @@ def start(layers: int = 1) -> Any:
 
 
 def run(program: Program) -> tuple[Any, dict[str, float]]:
-    state = program.start(start(program.phase.student.layers), seed=1)
+    state = program.start(start(program.phase.student_config.layers), seed=1)
     metrics: dict[str, Any] = {}
     for step in range(STEPS):
         inputs = tiny.schedule_inputs(program.phase, step, 5)
-        state, metrics = program(state, None, tiny.batch(step), inputs)
+        state, metrics = program.step(state, None, program.place(tiny.batch(step)), inputs)
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 

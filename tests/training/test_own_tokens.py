@@ -134,7 +134,7 @@ def stepped(lanes: int, first: int, devices: int, grad_accum_steps: int) -> tupl
     program = Program(phase, tiny.SHAPE, layout, grad_accum_steps=grad_accum_steps, lanes=lanes)
     teacher = program.place_teacher(tiny.spread(tiny.params(TEACHER, 9)))
     seeds = range(first, first + lanes)
-    start = [program.start(tiny.params(phase.student, seed), seed) for seed in seeds]
+    start = [program.start(tiny.params(phase.student_config, seed), seed) for seed in seeds]
     states = program.stack(start)
     for step in range(2):
         batches = program.stack_batches([own_batch(10 * seed + step) for seed in seeds])

@@ -150,16 +150,19 @@ def test_resume_in_any_phase_keeps_params_bitwise(
 
 def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     mlm, hidden, _ = programs()
-    state = mlm.start(tiny.params(arm().student, 0), seed=0)
+    state = mlm.start(tiny.params(arm().student_config, 0), seed=0)
     teacher = tiny.params(TEACHER, 9)
     # Momentum gathers on parameters that the next phase does not train.
     for step in range(3):
-        state, _ = mlm(
-            state, mlm.place_teacher(teacher), tiny.batch(step), ScheduleInputs(0.0, 1e-2)
+        state, _ = mlm.step(
+            state,
+            mlm.place_teacher(teacher),
+            mlm.place(tiny.batch(step)),
+            ScheduleInputs(0.0, 1e-2),
         )
     before = jax.device_get(state)
-    state, _ = hidden(
-        state, hidden.place_teacher(teacher), tiny.batch(3), ScheduleInputs(0.5, 1e-2)
+    state, _ = hidden.step(
+        state, hidden.place_teacher(teacher), hidden.place(tiny.batch(3)), ScheduleInputs(0.5, 1e-2)
     )
     after = jax.device_get(state)
     # Only what the phase trains has moved, and only its moments.

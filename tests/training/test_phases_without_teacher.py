@@ -73,10 +73,12 @@ def test_phase_with_teacher_alone_trains_projection(order: str) -> None:
 )
 def test_phase_without_teacher_keeps_projection_bitwise(order: str) -> None:
     program = programs(order)[ORDERS[order].index("mlm")]
-    state = program.start(tiny.params(arm(order).student, 0), seed=0)
+    state = program.start(tiny.params(arm(order).student_config, 0), seed=0)
     before = jax.device_get(state.params["objective"])
     # A step without a teacher may not touch it, not even by decay.
-    state, _ = program(state, None, tiny.batch(0), tiny.schedule_inputs(program.phase, 1, 4))
+    state, _ = program.step(
+        state, None, program.place(tiny.batch(0)), tiny.schedule_inputs(program.phase, 1, 4)
+    )
     after = jax.device_get(state.params["objective"])
     jax.tree.map(np.testing.assert_array_equal, before, after)
 

@@ -18,11 +18,12 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, DataConfig, ModelConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
+from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare import local as prepare
-from kdjax.data.text import sources
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.parallel.layout import Layout
+from kdjax.text import sources
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
@@ -106,8 +107,7 @@ def test_preset_trains_on_demo_corpus_within_budget(
         corpus,
         batch_size=SHAPE.batch_size,
         seed=0,
-        mlm_probability=0.15,
-        max_predictions=SHAPE.max_predictions,
+        mask_settings=MaskSettings(0.15, SHAPE.max_predictions),
     )
     compiled_phases = []
     for phase, cost in zip(resolved.phases, costs, strict=True):
@@ -115,7 +115,7 @@ def test_preset_trains_on_demo_corpus_within_budget(
         compiled_phases.append(
             CompiledPhase(phase, program, cost, stream, program.place_teacher(teacher().params))
         )
-    start = start_params(resolved.start, resolved.student, teacher(), seed=0)
+    start = start_params(resolved.start, resolved.student_config, teacher(), seed=0)
     outcome = trainers.train_one(tmp_path, compiled_phases, budget, start=start)
     # Steps and FLOPs are those that were scheduled, and stay within the budget.
     assert outcome.ledger.steps == spans[-1].stop >= STEPS

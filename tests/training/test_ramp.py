@@ -101,7 +101,7 @@ def test_ramp_and_phases_split_budget() -> None:
     resolved = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
     # Borders of phases and of the ramp both split the run.
     assert [
-        (phase.until, phase.batch_size, phase.teacher is None) for phase in resolved.phases
+        (phase.until, phase.batch_size, phase.teacher_config is None) for phase in resolved.phases
     ] == [
         (0.25, 2, True),
         (0.4, 4, True),

@@ -79,7 +79,7 @@ def go(
     seeds: Sequence[int],
     *,
     watch: Callable[[int, Progress], None] = lambda seed, progress: None,
-    starts: Callable[[int], Any] = lambda seed: beginning(phase().student, seed),
+    starts: Callable[[int], Any] = lambda seed: beginning(phase().student_config, seed),
     budget: Budget | None = None,
     log: LogConfig = LogConfig(every=1, tensorboard=False),
     saves: float = tiny.AT_THE_END,
@@ -144,7 +144,7 @@ def check_same(
         check_figures(line, other)
     # Evaluations fall on the same steps.
     assert [point["step"] for point in actual.curve] == [point["step"] for point in expected.curve]
-    check_params(actual.params, expected.params, beginning(phase().student, seed))
+    check_params(actual.params, expected.params, beginning(phase().student_config, seed))
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def starts_of_nan_for(*diverging: int) -> Callable[[int], Any]:
     """Return the starts of seeds; that of some is NaN."""
 
     def start(seed: int) -> Any:
-        params = beginning(phase().student, seed)
+        params = beginning(phase().student_config, seed)
         if seed in diverging:
             return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params)
         return params

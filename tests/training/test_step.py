@@ -57,7 +57,7 @@ def program(name: str, devices: int) -> Program:
 
 def started(program: Program) -> State:
     """Make the state before the first step."""
-    return program.start(tiny.spread(tiny.params(program.phase.student, 0)), seed=3)
+    return program.start(tiny.spread(tiny.params(program.phase.student_config, 0)), seed=3)
 
 
 @functools.cache
@@ -68,8 +68,11 @@ def run(name: str, devices: int) -> tuple[Any, list[dict[str, float]], Any]:
     state = started(compiled)
     losses = []
     for step in range(STEPS):
-        state, metrics = compiled(
-            state, teacher, tiny.batch(step), tiny.schedule_inputs(compiled.phase, step, STEPS)
+        state, metrics = compiled.step(
+            state,
+            teacher,
+            compiled.place(tiny.batch(step)),
+            tiny.schedule_inputs(compiled.phase, step, STEPS),
         )
         losses.append({name: float(value) for name, value in metrics.items()})
     return jax.device_get(state.params), losses, jax.device_get(teacher)
@@ -99,14 +102,16 @@ def test_step_on_eight_devices_equals_one(name: str) -> None:
 def test_dropout_changes_between_steps() -> None:
     compiled = program("logit", 1)
     teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
-    start = tiny.params(compiled.phase.student, 0)
+    start = tiny.params(compiled.phase.student_config, 0)
     now = tiny.schedule_inputs(compiled.phase, 0, STEPS)
-    state, first = compiled(compiled.start(start, seed=3), teacher, tiny.batch(0), now)
+    state, first = compiled.step(
+        compiled.start(start, seed=3), teacher, compiled.place(tiny.batch(0)), now
+    )
     # Only the step's number differs, which dropout follows.
     later = dataclasses.replace(
         compiled.start(start, seed=3), step=jax.device_put(jnp.int32(1), state.step.sharding)
     )
-    _, other = compiled(later, teacher, tiny.batch(0), now)
+    _, other = compiled.step(later, teacher, compiled.place(tiny.batch(0)), now)
     assert abs(float(first["loss"]) - float(other["loss"])) > 1e-4
 
 
@@ -114,11 +119,14 @@ def test_dropout_changes_between_steps() -> None:
 def test_steps_lower_loss_of_every_arm(name: str) -> None:
     compiled = program(name, 1)
     teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
-    state = compiled.start(tiny.params(compiled.phase.student, 0), seed=3)
+    state = compiled.start(tiny.params(compiled.phase.student_config, 0), seed=3)
     losses = []
     for step in range(STEPS):
-        state, metrics = compiled(
-            state, teacher, tiny.batch(0), tiny.schedule_inputs(compiled.phase, step, STEPS)
+        state, metrics = compiled.step(
+            state,
+            teacher,
+            compiled.place(tiny.batch(0)),
+            tiny.schedule_inputs(compiled.phase, step, STEPS),
         )
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.9 * losses[0]
@@ -165,7 +173,9 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
 
     # Over eight devices a step of SGD moves parameters by what it takes for the gradient.
     compiled = Program(by_gradient(tiny.phase(student=student)), tiny.SHAPE, Layout.from_config())
-    state, _ = compiled(compiled.start(start, seed=0), None, batch, ScheduleInputs(0.0, 1.0))
+    state, _ = compiled.step(
+        compiled.start(start, seed=0), None, compiled.place(batch), ScheduleInputs(0.0, 1.0)
+    )
     moved = jax.tree.map(
         lambda before, after: before - after, start, jax.device_get(state.params["model"])
     )
@@ -181,7 +191,7 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
 def test_step_equals_reference_program(name: str) -> None:
     """The program that is priced gives the same parameters, the same figures, and drops the same
     units."""
-    student = dataclasses.replace(phase(name).student, dropout=0.2, attention_dropout=0.0)
+    student = dataclasses.replace(phase(name).student_config, dropout=0.2, attention_dropout=0.0)
     (only,) = resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig()).phases
     trainable = by_gradient(only)
     rng = np.random.default_rng(0)
@@ -226,7 +236,7 @@ def test_step_keeps_teacher_bitwise_and_out_of_state(name: str) -> None:
 
 
 def test_params_without_gradient_do_not_decay() -> None:
-    start = tiny.spread(tiny.params(phase("minilm").student, 0))
+    start = tiny.spread(tiny.params(phase("minilm").student_config, 0))
     params, _, _ = run("minilm", 1)
     # MiniLM's last layer stops at its relations: nothing behind them has a gradient.
     untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")

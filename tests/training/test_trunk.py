@@ -89,7 +89,7 @@ def run(
             budgets(phase())[number],
             stop_at=stop_at,
             seed=seed,
-            start=tiny.params(phase().student, seed),
+            start=tiny.params(phase().student_config, seed),
             evaluate=trainers.bias_sum,
             trunk=trunk_of(directory, number, seed) if shared else None,
             **settings,

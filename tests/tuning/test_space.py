@@ -83,7 +83,7 @@ def test_optimiser_its_schedule_and_regularisers_can_be_tuned_by_arm() -> None:
     tuned = with_settings(CONFIG.arms["own"], settings)
     (phase,) = arms_of(replace(CONFIG, arms={"own": tuned}))["own"].phases
     assert (phase.optimizer.name, phase.optimizer.weight_decay) == ("muon", 0.3)
-    assert (phase.optimizer.b1, phase.student.dropout) == (0.8, 0.2)
+    assert (phase.optimizer.b1, phase.student_config.dropout) == (0.8, 0.2)
 
 
 def test_order_of_settings_in_the_recipe_does_not_matter() -> None:
@@ -153,7 +153,7 @@ def test_settings_replace_those_of_the_arm_s_own_sections() -> None:
     assert tuned.student == {"dropout": 0.3}
     assert CONFIG.arms["own"].optimizer == {"learning_rate": 1.0, "b1": 0.8}
     (phase,) = arms_of(replace(CONFIG, arms={"own": tuned}))["own"].phases
-    assert (phase.optimizer.learning_rate, phase.optimizer.b1, phase.student.dropout) == (
+    assert (phase.optimizer.learning_rate, phase.optimizer.b1, phase.student_config.dropout) == (
         0.25,
         0.8,
         0.3,

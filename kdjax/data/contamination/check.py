@@ -23,13 +23,13 @@ from kdjax.data.contamination.index import RowIndex, RowTexts, whole_row
 from kdjax.data.contamination.rows import RowGroup
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare.repeats import RepeatFinder
-from kdjax.data.text import sources
-from kdjax.data.text.notes import ReadingNotes
-from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.errors import InputError
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import read_version
+from kdjax.text import sources
+from kdjax.text.notes import ReadingNotes
+from kdjax.text.repeats import RepeatFinder
+from kdjax.text.sources import ReadSettings, Source
 
 VERSION = 2
 """Version of the file and of the comparison: another one is computed again."""
@@ -168,6 +168,7 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
         >>> overlap.found, overlap.rows, overlap.examples
         (1, 2, ('a.csv, line 3',))
     """
+    # All evaluation rows, one group after another; `ends` says where each group's end.
     evaluated = [group for group in groups if group.use != "train"]
     places: list[str] = []
     texts: list[RowTexts] = []
@@ -177,6 +178,8 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
             places.append(place)
             texts.append(row)
         ends.append(len(places))
+
+    # Found in text by their words, in training rows as a whole.
     index = RowIndex(texts)
     keys = [whole_row(row) for row in texts]
     looked_for = set(keys) - {b""}
@@ -197,6 +200,7 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
             )
             start = end
 
+    # The pretraining text, then the training rows of each task
     if documents is not None:
         yield from overlaps("", index.search((document,) for document in documents))
     for training_task in dict.fromkeys(group.task for group in groups):

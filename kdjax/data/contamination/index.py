@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kdjax.data.contamination.hash_table import HashTable
 from kdjax.data.contamination.hashing import Hashes, RunHasher
-from kdjax.data.contamination.table import HashTable
 from kdjax.data.contamination.words import Indices, Words, letters_of, words_of
 
 GRAM = 13
@@ -209,7 +209,9 @@ class RowIndex:
             limits: where the text around it ends, `[N]`.
             ends: where one may end.
         """
-        longest = int(lengths[-1]) if len(lengths) else 0
+        longest = 0
+        if len(lengths):
+            longest = int(lengths[-1])
         is_end = np.zeros(len(sums) + longest, np.bool_)
         is_end[ends] = True
         for length in lengths:

@@ -13,8 +13,8 @@ from kdjax.data.aligned_words import align
 from kdjax.data.prepare.packing import RecordFormat, best_fit, items_of_bins
 
 if TYPE_CHECKING:  # reading a corpus needs no tokenizer
-    from kdjax.data.tokenizer import TextTokenizer
-    from kdjax.special_tokens import SpecialTokens
+    from kdjax.tokenizers.special_tokens import SpecialTokens
+    from kdjax.tokenizers.text_tokenizer import TextTokenizer
 
 FRAME = 2
 """Special tokens around a piece."""

@@ -39,13 +39,13 @@ from kdjax.data.prepare.blocks import (
     read_block,
 )
 from kdjax.data.prepare.preparation import SCAN, Preparation, check_ours, check_plan, preparing
-from kdjax.data.prepare.repeats import Fingerprint, RepeatFinder, SplitDocument
-from kdjax.data.text import sources
-from kdjax.data.text.notes import ReadingNotes
-from kdjax.data.text.sources import ReadSettings, Source
 from kdjax.errors import InputError
 from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import check_fields, read_typed
+from kdjax.text import sources
+from kdjax.text.notes import ReadingNotes
+from kdjax.text.repeats import Fingerprint, RepeatFinder, SplitDocument
+from kdjax.text.sources import ReadSettings, Source
 
 if TYPE_CHECKING:
     from kdjax.config import DataConfig
@@ -320,7 +320,7 @@ def read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[st
 
 
 def _place(scan: Path, number: int, repeats: RepeatFinder) -> int:
-    """Write where each document of a source belongs, and return how many are not left out."""
+    """Write the split and block of each document of a source; return the number not left out."""
     count = 0
     with _places_path(scan, number).open("wb") as file:
         for rows in _fingerprints(scan, number):

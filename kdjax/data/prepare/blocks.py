@@ -15,11 +15,11 @@ import numpy as np
 from kdjax.data.manifest import SPLITS, Shard
 from kdjax.data.prepare.aligned_text import AlignedFormat, align_documents, pack_aligned
 from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks, items_of_bins
-from kdjax.data.prepare.repeats import SplitDocument
 from kdjax.data.shards import SHARDS, write_shard
-from kdjax.data.tokenizer import TextTokenizer
 from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import read_typed
+from kdjax.text.repeats import SplitDocument
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
 
 BLOCK_BYTES = 32 * 2**20
 """Text of a block in UTF-8: long documents make blocks of fewer documents, so that a block fits in
@@ -148,7 +148,7 @@ def make_block(block: Block) -> FinishedBlock:
         split = "validation" if document.held_out else "train"
         texts[split].append(document.text)
 
-    # Of each split the sequences, and how many there are of what
+    # Sequences of each split, written to its shard, with the numbers of their tokens
     packed = {split: _packed(settings, texts[split]) for split in SPLITS}
     special = _tokenizer(settings.tokenizer, settings.tokenizer_sha256).special
     tokens = {}
@@ -162,6 +162,8 @@ def make_block(block: Block) -> FinishedBlock:
         if rows.pieces:
             name = f"{split}-{block.index:05d}"
             shards.append(write_shard(settings.directory, name, split, rows.records))
+
+    # Figures on the text itself
     documents = {}
     words = {}
     characters = {}
@@ -171,8 +173,11 @@ def make_block(block: Block) -> FinishedBlock:
         characters[split] = sum(map(len, texts[split]))
     of_teacher = {}
     if settings.teacher is not None:
+        # Those of a teacher with tokens of its own
         for name in ("teacher_tokens", "teacher_unknown", "aligned_words", "left_out"):
             of_teacher[name] = {split: getattr(rows, name) for split, rows in packed.items()}
+
+    # The record comes last: where it is, the shards are whole.
     finished_block = FinishedBlock(
         block.index,
         documents,

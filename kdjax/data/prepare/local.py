@@ -15,9 +15,9 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import processes
 from kdjax.data.prepare.blocks import Block, FinishedBlock, cut, find_finished, make_block
 from kdjax.data.prepare.preparation import Preparation, check_plan, preparing
-from kdjax.data.prepare.repeats import RepeatFinder
-from kdjax.data.text import sources
-from kdjax.data.text.notes import ReadingNotes
+from kdjax.text import sources
+from kdjax.text.notes import ReadingNotes
+from kdjax.text.repeats import RepeatFinder
 
 if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig

@@ -115,7 +115,9 @@ def _read(path: Path, corpus: Corpus) -> NgramLosses | None:
     if not path.is_file():
         return None
     losses = read(path)
-    return losses if losses is not None and losses.corpus == corpus.digest else None
+    if losses is None or losses.corpus != corpus.digest:
+        return None
+    return losses
 
 
 def read(path: Path) -> NgramLosses | None:

@@ -15,21 +15,21 @@ from typing import Any
 from kdjax.config import DataConfig, TokenizerConfig
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, TeacherTokens, total
-from kdjax.data.prepare import tokenizer_training
 from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock, TeacherText
 from kdjax.data.prepare.packing import RecordFormat
-from kdjax.data.prepare.repeats import RepeatFinder
 from kdjax.data.shards import SHARDS, locked
-from kdjax.data.text import sources
-from kdjax.data.text.notes import ReadingNotes
-from kdjax.data.text.sources import ReadSettings, Source
-from kdjax.data.text.streams import TextError, sha256
 from kdjax.data.text_figures import TextFigures, check_unknown
-from kdjax.data.tokenizer import TextTokenizer
-from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError, counted
 from kdjax.storage.files import entries, read_json, write_json, write_text
 from kdjax.storage.typed_json import check_fields
+from kdjax.text import sources
+from kdjax.text.notes import ReadingNotes
+from kdjax.text.repeats import RepeatFinder
+from kdjax.text.sources import ReadSettings, Source
+from kdjax.text.streams import TextError, sha256
+from kdjax.tokenizers import tokenizer_training
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
+from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 
 PLAN = "preparation.json"
 """File that says what the directory is prepared from; written first, so that a restart can tell

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from kdjax.data.tasks.raw import RawRow, RawTask, RowSource
 from kdjax.data.tasks.task import Split
-from kdjax.data.text.sources import split_fraction
-from kdjax.data.tokenizer import Framing, TextTokenizer
+from kdjax.text.sources import split_fraction
+from kdjax.tokenizers.text_tokenizer import Framing, TextTokenizer
 
 CHUNK = 2048
 """Rows whose texts are held while they are tokenised."""
@@ -124,7 +124,10 @@ def encode(
     fractions = array("d")
     unknown = 0
     text_tokens = 0
-    frame_tokens = sum(map(len, framing.pair if task.pairs else framing.single))
+    frames = framing.single
+    if task.pairs:
+        frames = framing.pair
+    frame_tokens = sum(map(len, frames))
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
         # Pairs give their first and their second text in turn.
@@ -132,7 +135,9 @@ def encode(
         ids = tokenizer.ids(texts)
         for row in chunk:
             first = next(ids)
-            second = next(ids) if task.pairs else None
+            second = None
+            if task.pairs:
+                second = next(ids)
             framed, begin = frame(first, second, framing, length)
             # Counted in what is kept: what is cut off says nothing of the task.
             unknown += tokenizer.special.count_unknown(framed)
@@ -143,12 +148,16 @@ def encode(
             fractions.append(hash_fraction(row.texts))
             if labelled:
                 labels.append(task.label(row, source))
+    flat_tokens = np.zeros(0, np.int32)
     # An empty array has no buffer.
-    flat_tokens = np.frombuffer(tokens, np.int32) if tokens else np.zeros(0, np.int32)
-    second_begins = np.array(seconds, np.int32) if task.pairs else None
-    numbers = np.array(labels)
-    typed_labels = numbers.astype(np.int32) if task.classes else numbers.astype(np.float32)
-    split = Split(
-        flat_tokens, np.array(ends, np.int64), second_begins, typed_labels if labelled else None
-    )
+    if tokens:
+        flat_tokens = np.frombuffer(tokens, np.int32)
+    second_begins = None
+    if task.pairs:
+        second_begins = np.array(seconds, np.int32)
+    typed_labels = None
+    if labelled:
+        label_type = np.int32 if task.classes else np.float32
+        typed_labels = np.array(labels).astype(label_type)
+    split = Split(flat_tokens, np.array(ends, np.int64), second_begins, typed_labels)
     return EncodedRows(split, np.array(fractions), text_tokens, unknown)

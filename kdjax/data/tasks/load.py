@@ -11,13 +11,13 @@ import numpy as np
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.encoding import EncodedRows, encode, is_selection_row
-from kdjax.data.tasks.layouts import babylm_tasks, glue_tasks
 from kdjax.data.tasks.raw import RawTask, RowSource
+from kdjax.data.tasks.suite_layouts import babylm_tasks, glue_tasks
 from kdjax.data.tasks.task import Split, Task
 from kdjax.data.tasks.user_tasks import user_task
 from kdjax.data.text_figures import check_unknown
-from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError, counted
+from kdjax.tokenizers.text_tokenizer import TextTokenizer
 
 
 def raw_tasks(config: EvaluationConfig) -> Iterator[RawTask]:
@@ -82,6 +82,8 @@ def _load(
         encoded.append(rows)
         return rows
 
+    # One's own tasks have a dev and a test split; of a suite the official dev rows are reported, as
+    # the labels of its test rows are nobody's.
     (train_source,) = raw.of_split("train")
     train_rows = read(train_source)
     dev = {source.result: read(source) for source in raw.of_split("dev")}
@@ -93,17 +95,21 @@ def _load(
         reported = {result: rows.split for result, rows in dev.items()}
         # The first result's rows: of MNLI those whose genres are trained on.
         selection = reported[raw.name]
-        share = config.selection if config.report_on == "unseen" else 0.0
+        share = 0.0
+        if config.report_on == "unseen":
+            share = config.selection
         train, unseen = _split_by_hash(train_rows, share)
         if config.report_on == "unseen":
             selection = unseen
             _check_part(raw, train_source, train, "left to train on")
             _check_part(raw, train_source, unseen, f"in evaluation.selection, {share:g}")
 
+    # Texts of another vocabulary are refused.
     tokens = sum(rows.text_tokens for rows in encoded)
     unknown = sum(rows.unknown for rows in encoded) / max(1, tokens)
     check_unknown({"all": unknown}, f"task {raw.name}, {train_source.place}")
 
+    # Rows to predict, for GLUE's server
     unlabelled = {}
     if with_unlabelled and raw.from_suite:
         unlabelled = {source.result: read(source).split for source in raw.of_split("test")}

@@ -11,8 +11,8 @@ from kdjax.config.suites import SuiteTask
 from kdjax.data.tasks.official_sizes import SIZES
 from kdjax.data.tasks.raw import RawRow
 from kdjax.data.tasks.tables import tsv_rows
-from kdjax.data.text.records import check_once
 from kdjax.errors import InputError, nearest
+from kdjax.text.records import check_once
 
 LACKS_COLUMNS = "lack columns"
 NO_GOLD = "have no gold label"

@@ -10,9 +10,9 @@ from typing import Any
 from kdjax.config.suites import SuiteTask
 from kdjax.data.tasks.raw import RawRow, ReadRows
 from kdjax.data.tasks.tables import table_rows
-from kdjax.data.text.records import Record
-from kdjax.data.text.streams import check_characters
 from kdjax.errors import InputError, nearest
+from kdjax.text.records import Record
+from kdjax.text.streams import check_characters
 
 LABEL = "label"
 HIDDEN = (-1, "-1")

@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator
 from decimal import Decimal
 from pathlib import Path
 
-from kdjax.data.text import parquet
-from kdjax.data.text.records import Record, check_once, records
-from kdjax.data.text.streams import (
+from kdjax.errors import InputError, nearest
+from kdjax.text import parquet
+from kdjax.text.records import Record, check_once, records
+from kdjax.text.streams import (
     LINE_BYTES,
     check_characters,
     check_readable,
@@ -18,7 +19,6 @@ from kdjax.data.text.streams import (
     lines,
     read_text,
 )
-from kdjax.errors import InputError, nearest
 
 
 def table_rows(path: Path, columns: Collection[str]) -> Iterator[Record]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from kdjax.config import EvaluationConfig
 from kdjax.config.suites import SuiteTask, suite_tasks
 from kdjax.data.tasks.load import raw_tasks
-from kdjax.data.text import tfds
 from kdjax.errors import InputError
+from kdjax.text import tfds
 
 
 def check_test_rows(evaluation: EvaluationConfig, names: tuple[str, ...]) -> None:
@@ -54,7 +54,9 @@ def _without_test_rows(
     """Return the sentence on tasks without test rows."""
     lacking = [task.name for task in without]
     rest = ",".join(name for name in names if name not in lacking)
-    advice = f", or --tasks {rest}" if rest else ""
+    advice = ""
+    if rest:
+        advice = f", or --tasks {rest}"
     return (
         f"evaluation.glue, {evaluation.glue}: without test rows: {', '.join(lacking)}; expected "
         f"their test files{advice}"

@@ -17,10 +17,10 @@ from kdjax.data.tasks.suite_rows import (
     rows_reader,
     whole_columns,
 )
-from kdjax.data.text import tfds
-from kdjax.data.text.streams import TextError
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
+from kdjax.text import tfds
+from kdjax.text.streams import TextError
 
 
 def tfds_sources(uri: str, task: SuiteTask) -> tuple[RowSource, ...]:

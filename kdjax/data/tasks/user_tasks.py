@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -20,9 +20,9 @@ from kdjax.data.tasks.raw import (
     shown,
 )
 from kdjax.data.tasks.tables import field, table_rows
-from kdjax.data.text.records import Record
-from kdjax.data.text.sources import locate, split_fraction
 from kdjax.errors import InputError, counted, nearest
+from kdjax.text.records import Record
+from kdjax.text.sources import locate, split_fraction
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
@@ -51,6 +51,7 @@ def user_task(name: str, config: TaskConfig) -> RawTask:
         InputError: a missing file or column, fewer than 2 classes, a label that is dropped and
             does not occur, or an empty split.
     """
+    # The rows of each split
     if config.file:
         rows = _sorted_rows(name, config, config.file)
         splits = _split(rows, config)
@@ -58,20 +59,27 @@ def user_task(name: str, config: TaskConfig) -> RawTask:
     else:
         places = {"train": config.train, "dev": str(config.dev), "test": str(config.test)}
         splits = {split: _sorted_rows(name, config, places[split]) for split in SPLITS}
+
+    # Those whose label is not dropped are used.
     where = f"task {name}, {places['train']}"
     every = list(itertools.chain.from_iterable(splits[split] for split in SPLITS))
     _check_dropped(config, every, where)
     used = [row for row in every if row.label not in config.drop_labels]
     if not used:
-        chosen_by = f"where {config.where}" if config.where else "drop_labels"
+        chosen_by = "drop_labels"
+        if config.where:
+            chosen_by = f"where {config.where}"
         if config.where and config.drop_labels:
             chosen_by += " and drop_labels"
         raise InputError(f"{where}: no row is left by {chosen_by}, expected some")
+
     # Labels come before splits: a column that is no label explains what else is wrong.
     classes = _classes(config, used, where)
     if config.regression:
         for row in used:
             parse_label(row.row, row.label, ANY_NUMBER)
+
+    # Every split needs a row.
     sources = []
     for split in SPLITS:
         rows_of_split = [row.row for row in splits[split] if row.label not in config.drop_labels]
@@ -97,6 +105,7 @@ def user_task(name: str, config: TaskConfig) -> RawTask:
 
 
 def _again(rows: Sequence[RawRow], _: Counter[str]) -> Iterator[RawRow]:
+    """Yield the rows of a source, which were read already, as often as it is asked for."""
     return iter(rows)
 
 
@@ -153,10 +162,7 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
     records = 0
     for record in table_rows(locate(file), columns):
         records += 1
-        if any(
-            field(record, column, f"{setting_name}.where") != value
-            for column, value in config.where.items()
-        ):
+        if not _is_chosen(record, config.where, f"{setting_name}.where"):
             continue
         texts = tuple(
             _text(record, column, f"{setting_name}.{part}") for part, column in text_columns.items()
@@ -169,7 +175,9 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
                 f"{label!r} leaves such rows out"
             )
         # As a corpus's documents have it, so that a task on them is split like them.
-        identity = "\n".join(texts) if record.key is None else record.key
+        identity = record.key
+        if identity is None:
+            identity = "\n".join(texts)
         if config.identity:
             identity = field(record, config.identity, f"{setting_name}.identity")
         rows.append(_OwnRow(RawRow(record.where, texts, label), label, identity))
@@ -177,6 +185,11 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
         raise InputError(f"task {name}, {file}: has no rows, expected some")
     rows.sort(key=lambda row: split_fraction(row.identity))
     return rows
+
+
+def _is_chosen(record: Record, where: Mapping[str, str], setting_name: str) -> bool:
+    """Return whether a row has the value of each column that `where` names."""
+    return all(field(record, column, setting_name) == value for column, value in where.items())
 
 
 def _text(record: Record, column: str, setting_name: str) -> str:

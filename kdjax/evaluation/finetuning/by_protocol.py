@@ -13,7 +13,6 @@ import numpy as np
 from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.labels import LabelScale
-from kdjax.evaluation.finetuning.lanes import groups, lanes_of
 from kdjax.evaluation.finetuning.protocols import (
     FinetuningProtocol,
     check_task,
@@ -27,6 +26,7 @@ from kdjax.evaluation.finetuning.scoring import score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel, step_key_of, train_lanes
 from kdjax.evaluation.finetuning.trial_files import read_trial, write_trial
+from kdjax.evaluation.finetuning.trial_groups import groups, lanes_of
 from kdjax.evaluation.metric import baseline
 from kdjax.storage.files import digest
 from kdjax.storage.typed_json import to_plain
@@ -100,7 +100,9 @@ def finetune(
     max_positions = setup.config.max_positions
     check_task(task, max_positions)
     encoder = encoder_of(params, start)
-    intermediate = "" if start is None else start.task
+    intermediate = ""
+    if start is not None:
+        intermediate = start.task
     specs = specs_of(task, settings, protocol, seed, max_positions)
     task_directory = None
     if directory is not None:

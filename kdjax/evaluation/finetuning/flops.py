@@ -25,7 +25,7 @@ from kdjax.evaluation.finetuning.step import (
 )
 from kdjax.evaluation.finetuning.trial import one_device
 from kdjax.evaluation.finetuning.work import TaskBatchShape, Work
-from kdjax.parallel.layout import UNSHARDED
+from kdjax.parallel.unsharded import UNSHARDED
 
 REFERENCE_DROPOUT = "rbg"
 """JAX PRNG implementation of dropout, counted as no FLOPs, as in `kdjax.training.phase_price`."""

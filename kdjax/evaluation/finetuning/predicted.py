@@ -77,6 +77,7 @@ def predict_unlabelled(
         InputError: training rows of one class, rows longer than the model's positions, or a file
             that cannot be written or read.
     """
+    # What identifies the fine-tuning: a file with the same key is its result.
     encoder = encoder_of(params, start)
     hidden = {result: split_digest(split) for result, split in task.unlabelled.items()}
     key = key_of_one(setup, encoder, task, settings, hyperparameters, seed, hidden)

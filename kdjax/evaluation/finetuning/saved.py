@@ -19,7 +19,7 @@ from kdjax.config import FinetuneConfig, to_dict
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
 from kdjax.evaluation.finetuning.step import StepKey
-from kdjax.process_logging import warn
+from kdjax.runtime.process_logging import warn
 from kdjax.storage.files import digest
 from kdjax.training.checksum import sha256
 from kdjax.training.params_file import write_tensors

@@ -18,7 +18,8 @@ from kdjax.config import ComputeConfig, Dtype, ModelConfig, OptimizerConfig, Poo
 from kdjax.models import abstract_params, init_task_head, pooled_state, task_scores
 from kdjax.models.features import Batch
 from kdjax.models.ops.dropout import Key
-from kdjax.parallel.layout import Layout, Unsharded
+from kdjax.parallel.layout import Layout
+from kdjax.parallel.unsharded import Unsharded
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
 from kdjax.training.optimizer import adamw
 from kdjax.training.update import step_dropout_seeds, update_by_gradient

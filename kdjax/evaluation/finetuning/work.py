@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from kdjax.config import FinetuneConfig
 from kdjax.data.tasks.task import Task
 from kdjax.evaluation.finetuning.batches import Order
-from kdjax.evaluation.finetuning.lanes import groups
 from kdjax.evaluation.finetuning.protocols import (
     FinetuningProtocol,
     draw_rows,
@@ -21,6 +20,7 @@ from kdjax.evaluation.finetuning.protocols import (
 )
 from kdjax.evaluation.finetuning.results import Setting
 from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.finetuning.trial_groups import groups
 from kdjax.evaluation.length_buckets import buckets_of
 
 

@@ -10,12 +10,12 @@ from kdjax.evaluation.statistics.contrast import (
     difference_of_differences,
     judge_contrast,
 )
-from kdjax.evaluation.statistics.estimate import Estimate, estimate, interval, smallest_spread
 from kdjax.evaluation.statistics.families import Family, adjust_families, holm
 from kdjax.evaluation.statistics.outcome import PairedOutcome, PairedTest, judge_tests
+from kdjax.evaluation.statistics.paired_mean import Estimate, estimate, interval, smallest_spread
 from kdjax.evaluation.statistics.power import power, seeds_needed, smallest_detectable
 from kdjax.evaluation.statistics.row_error import crossed_interval
-from kdjax.evaluation.statistics.verdict import (
+from kdjax.evaluation.statistics.verdict_rule import (
     OTHER_SIDE,
     ArmVerdict,
     Better,

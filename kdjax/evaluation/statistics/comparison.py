@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from kdjax.evaluation.statistics.estimate import smallest_spread
 from kdjax.evaluation.statistics.families import Family
 from kdjax.evaluation.statistics.outcome import (
     PairedOutcome,
@@ -15,7 +14,8 @@ from kdjax.evaluation.statistics.outcome import (
     judge_tests,
     paired_differences,
 )
-from kdjax.evaluation.statistics.verdict import Better, Verdict
+from kdjax.evaluation.statistics.paired_mean import smallest_spread
+from kdjax.evaluation.statistics.verdict_rule import Better, Verdict
 
 
 @dataclass(frozen=True)

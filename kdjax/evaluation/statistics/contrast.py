@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from kdjax.evaluation.statistics.estimate import smallest_spread
 from kdjax.evaluation.statistics.outcome import (
     PairedOutcome,
     PairedTest,
@@ -14,7 +13,8 @@ from kdjax.evaluation.statistics.outcome import (
     judge_tests,
     paired_differences,
 )
-from kdjax.evaluation.statistics.verdict import ArmVerdict, Better
+from kdjax.evaluation.statistics.paired_mean import smallest_spread
+from kdjax.evaluation.statistics.verdict_rule import ArmVerdict, Better
 
 ClaimVerdict = Literal["SUPPORTED", "REFUTED", "TIES", "INCONCLUSIVE", "NOT LEARNT"]
 """What tests say of a claim; TIES: the contrast is shown to lie within the margin."""
@@ -48,7 +48,7 @@ class ContrastOutcome:
 
 
 def claim_verdict(verdict: ArmVerdict, direction: Direction) -> ClaimVerdict:
-    """Return what a verdict says of a claim.
+    """Translate a verdict on two arms into a verdict on the claim about them.
 
     Args:
         verdict: verdict read from the contrast's positive side.

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kdjax.errors import InputError
-from kdjax.evaluation.statistics.estimate import Estimate, estimate
 from kdjax.evaluation.statistics.families import (
     Family,
     adjust_families,
     level_of_open_test,
     shares,
 )
+from kdjax.evaluation.statistics.paired_mean import Estimate, estimate
 from kdjax.evaluation.statistics.power import seeds_needed, smallest_detectable
-from kdjax.evaluation.statistics.verdict import (
+from kdjax.evaluation.statistics.verdict_rule import (
     OTHER_SIDE,
     ArmVerdict,
     Better,
@@ -117,6 +117,7 @@ def judge_tests(tests: Sequence[PairedTest], confidence: float) -> list[PairedOu
     Raises:
         InputError: a confidence outside (0, 1), or a margin that is negative or not finite.
     """
+    # The mean difference of each test, where there are seeds enough
     alpha = 1 - confidence
     estimates: list[Estimate | None] = []
     for test in tests:
@@ -129,11 +130,14 @@ def judge_tests(tests: Sequence[PairedTest], confidence: float) -> list[PairedOu
     # Both families are adjusted together, as the second one's level hangs on the first.
     p_values = []
     for test, over_seeds in zip(tests, estimates, strict=True):
-        is_tested = test.is_testable and over_seeds is not None
-        p_values.append(float(over_seeds.p_value()) if is_tested and over_seeds else 1.0)
+        p_value = 1.0
+        if test.is_testable and over_seeds is not None:
+            p_value = float(over_seeds.p_value())
+        p_values.append(p_value)
     adjusted = _adjusted(tests, p_values)
     levels = _levels(tests, adjusted, alpha)
 
+    # An interval for each, and a verdict at its adjusted level
     outcomes = []
     for number, (test, over_seeds) in enumerate(zip(tests, estimates, strict=True)):
         if over_seeds is None:
@@ -186,7 +190,9 @@ def check_finite(values: Mapping[str, Mapping[int, float]]) -> None:
 
 def _negated(value: float | None) -> float | None:
     """Return a number with the other sign, if there is one."""
-    return None if value is None else -value
+    if value is None:
+        return None
+    return -value
 
 
 def _untested(test: PairedTest) -> PairedOutcome:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.evaluation.statistics.verdict import check_settings
+from kdjax.evaluation.statistics.verdict_rule import check_settings
 
 Array = NDArray[np.float64]
 

@@ -36,7 +36,7 @@ def _read(raw: Mapping[str, Any], where: object) -> dict[str, Any]:
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    """Return what the class needs to be told besides sizes."""
+    """Return the settings that the class needs besides sizes."""
     return {
         "position_embedding_type": "rotary",
         "rope_theta": config.rotary_base,

@@ -36,7 +36,7 @@ _BIASES = ("attention_bias", "mlp_bias", "classifier_bias")
 
 
 def _read(raw: Mapping[str, Any], where: object) -> Settings:
-    """Return what config.json says of biases, windows, rotations and dropout.
+    """Return the settings of biases, windows, rotations and dropout that config.json has.
 
     Raises:
         InputError: it says what this package does not compute.
@@ -133,7 +133,7 @@ def _flag(raw: Mapping[str, Any], name: str, where: object) -> bool:
 
 
 def _write(config: ModelConfig) -> Settings:
-    """Return what `_read` reads."""
+    """Return the settings that `_read` reads, as config.json has them."""
     layer_types = []
     for n in range(1, config.layers + 1):
         layer_types.append(_LOCAL if config.is_local(n) else _GLOBAL)

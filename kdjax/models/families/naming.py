@@ -69,7 +69,7 @@ class Naming:
     shared_head: tuple[str, ...] = ()
 
     def place(self, path: tuple[Any, ...]) -> Place:
-        """Return where a parameter is stored.
+        """Return the tensors, or parts of them, in which a parameter is stored.
 
         Args:
             path: the parameter's key path in `Model.params`.

@@ -122,8 +122,10 @@ class StoredClass:
         return differences
 
     def rows_before_positions(self, config: ModelConfig) -> int:
-        """Return how many rows of the position table precede position 0's."""
-        return config.pad_token_id + 1 if self.offset_positions else 0
+        """Return the number of rows of the position table before position 0's."""
+        if not self.offset_positions:
+            return 0
+        return config.pad_token_id + 1
 
     def to_json(self, config: ModelConfig, *, mlm: bool) -> Settings:
         """Build the content of a model's config.json.

@@ -81,7 +81,7 @@ def check_exportable(config: ModelConfig) -> None:
 
 
 def _distance(differences: dict[str, str]) -> tuple[bool, int]:
-    """Return how far a class is from a model: norms and positions first, which make the layer."""
+    """Return the distance of a class from a model: first in norms and positions."""
     return not differences.keys().isdisjoint({"norm", "positions"}), len(differences)
 
 

@@ -15,7 +15,7 @@ _BITS = 24
 
 
 def stride(elements: int) -> int:
-    """Return what the counter grows by over so many elements, as an int32."""
+    """Return the counter's growth over some elements, as an int32."""
     return (elements * GOLDEN + 2**31) % 2**32 - 2**31
 
 

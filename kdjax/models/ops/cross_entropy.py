@@ -65,5 +65,5 @@ def log_sum_exp(scores: jax.Array) -> jax.Array:
 
 
 def _is_label(labels: jax.Array, logits: jax.Array) -> jax.Array:
-    """Return which of the logits is the label's, bool `[..., V]`."""
+    """Return the mask that is true at the label's logit, bool `[..., V]`."""
     return labels[..., None] == jnp.arange(logits.shape[-1])

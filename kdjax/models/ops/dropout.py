@@ -87,7 +87,7 @@ def dropout(x: jax.Array, rate: float, dropout_key: Key, *, site: int) -> jax.Ar
 def keep_mask(
     shape: tuple[int, ...], rate: float, dropout_key: Key, *, site: int
 ) -> jax.Array | None:
-    """Return which elements of `[B, ...]` `dropout` with these arguments keeps; None: all."""
+    """Return the mask of what `dropout` with these arguments keeps, `[B, ...]`; None: all."""
     if dropout_key is None or rate == 0:
         return None
     site_key: jax.Array = fold(dropout_key, site)
@@ -97,7 +97,7 @@ def keep_mask(
 
 
 def keep_mask_by_seeds(seeds: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
-    """Return which elements of `[B, ...]` are kept, by the seeds `[B, 2]` of their sequences."""
+    """Return the mask of kept elements of `[B, ...]`, by the seeds `[B, 2]` of their sequences."""
 
     def along(axis: int, x: jax.Array) -> jax.Array:
         broadcastable = [1] * len(shape)

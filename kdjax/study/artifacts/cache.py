@@ -17,11 +17,11 @@ from kdjax.storage import locks
 from kdjax.storage.files import remove_on_input_error
 from kdjax.storage.paths import local_path
 from kdjax.study.artifacts.corpus import study_corpus
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.teachers.study_teachers import check_teacher, study_teachers
-from kdjax.teacher_cache.manifest import CacheManifest, bias
-from kdjax.teacher_cache.store import Cache
-from kdjax.training.teacher import fill_cache
+from kdjax.training.teacher_cache import fill
+from kdjax.training.teacher_cache.manifest import CacheManifest, bias
+from kdjax.training.teacher_cache.store import Cache
 
 
 def study_cache(
@@ -54,10 +54,10 @@ def study_cache(
     if config.cache.source:
         directory = local_path(config.cache.source, "cache.source")
     else:
-        fill_cache.fill_teacher_cache(
+        fill.fill_teacher_cache(
             directory, teacher, request, config.cache, config.data, corpus, layout, show
         )
-    return fill_cache.open_cache(directory, teacher, request, config.cache, config.data, corpus)
+    return fill.open_cache(directory, teacher, request, config.cache, config.data, corpus)
 
 
 def prepare_cache(config: Config, out: Path) -> CacheManifest:

@@ -15,16 +15,17 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local
 from kdjax.data.prepare.ngram_losses import NgramLosses, ngram_losses
 from kdjax.data.prepare.preparation import TOKENIZER
-from kdjax.data.text.shard_sets import missing_shards
-from kdjax.data.text.streams import optional, sha256
 from kdjax.data.text_figures import check_unknown, unknown_warning
-from kdjax.data.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.errors import InputError, InUse, counted
 from kdjax.models import zoo
 from kdjax.progress import Reporter
 from kdjax.storage import locks
 from kdjax.storage.paths import local_path
 from kdjax.study.artifacts.contamination import study_contamination
+from kdjax.text.shard_sets import missing_shards
+from kdjax.text.sources import patterns_of
+from kdjax.text.streams import optional, sha256
+from kdjax.tokenizers.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.training.teacher.directories import source_directories
 
 
@@ -148,7 +149,9 @@ def _prepare(
     config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None
 ) -> None:
     """Prepare a corpus in a directory, or find it prepared."""
-    tokenizer = None if trains_tokenizer(config) else tokenizer_of(config)
+    tokenizer = None
+    if not trains_tokenizer(config):
+        tokenizer = tokenizer_of(config)
     if beam is not None:
         optional("apache_beam", "beam", "--beam")
         from kdjax.data.prepare.beam import prepare  # noqa: PLC0415 - an extra
@@ -171,9 +174,11 @@ def _prepare(
 
 def _shown(files: str | tuple[str, ...]) -> str:
     """Return files as a line names them."""
-    patterns = [files] if isinstance(files, str) else list(files)
+    patterns = patterns_of(files)
     shown = ", ".join(patterns[:2])
-    return f"{shown} and {len(patterns) - 2:,} more" if len(patterns) > 2 else shown
+    if len(patterns) > 2:
+        return f"{shown} and {len(patterns) - 2:,} more"
+    return shown
 
 
 def _check_corpus(config: Config, corpus: Corpus) -> None:
@@ -253,9 +258,8 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
         if named != made_with[name]:
             sentences.append(_other_setting(f"data.{name}", named, made_with[name]))
 
-    patterns = [data.files] if isinstance(data.files, str) else list(data.files)
     sources = [Path(source).name for source in manifest.sources]
-    for pattern in patterns:
+    for pattern in patterns_of(data.files):
         if not fnmatch.filter(sources, Path(pattern).name):
             shown = ", ".join(sources[:3])
             if len(sources) > 3:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdjax.arms.charges import stored_by
 from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
-from kdjax.clock import CLOCK
 from kdjax.data import minimal_pairs
 from kdjax.data.contamination.check import Contamination
 from kdjax.data.corpus import Corpus
@@ -26,6 +25,7 @@ from kdjax.objectives.logits import same_but_for_padding
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import local
 from kdjax.progress import Reporter
+from kdjax.runtime.clock import CLOCK
 from kdjax.study.artifacts.cache import study_cache
 from kdjax.study.artifacts.contamination import study_contamination
 from kdjax.study.artifacts.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
@@ -35,15 +35,10 @@ from kdjax.study.measures.task_scores import TaskScores
 from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.teachers.study_teachers import study_teachers
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.importance import Importance, measured_importance
 from kdjax.training.start import calibration_depth, start_params
-
-ArtifactName = Literal[
-    "task_scores", "minimal_pairs", "contamination", "teacher_cache", "evaluations"
-]
-"""Artifacts that a study has made before its runs, though nothing asks for them yet."""
+from kdjax.training.teacher_cache.store import Cache
 
 
 class Artifacts:
@@ -61,14 +56,33 @@ class Artifacts:
         self._reporter = reporter
         self._importances: dict[tuple[int, int, int], Importance] = {}
 
-    def make(self, *names: ArtifactName) -> None:
-        """Make or find artifacts now, in the order given: each is a property that keeps its value.
+    # Each artifact is a property that keeps its value; these ask for some before a run does.
+
+    def make_measures(self) -> None:
+        """Read the downstream tasks and the minimal pairs now.
 
         Raises:
-            InputError: the text, the tokenizer, the teacher or a directory cannot be used.
+            InputError: a task, the minimal pairs or the tokenizer cannot be used.
         """
-        for name in names:
-            getattr(self, name)
+        _ = self.task_scores
+        _ = self.minimal_pairs
+
+    def look_for_tasks_in_text(self) -> None:
+        """Look now for the tasks' rows in the text.
+
+        Raises:
+            InputError: the recipe refuses what is there, or the text cannot be used.
+        """
+        _ = self.contamination
+
+    def make_for_runs(self) -> None:
+        """Make the teacher's stored outputs and all evaluations now.
+
+        Raises:
+            InputError: the text, the teacher or a directory cannot be used.
+        """
+        _ = self.teacher_cache
+        _ = self.evaluations
 
     # Text.
 
@@ -95,8 +109,9 @@ class Artifacts:
     def _tokenizer(self) -> Path:
         """Find the tokenizer of tasks and minimal pairs: the text's."""
         # Only a trained tokenizer needs the corpus, which may take long to prepare.
-        corpus = self.corpus if trains_tokenizer(self._config) else None
-        return tokenizer_of(self._config, corpus)
+        if trains_tokenizer(self._config):
+            return tokenizer_of(self._config, self.corpus)
+        return tokenizer_of(self._config, None)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -115,7 +130,7 @@ class Artifacts:
 
     @cached_property
     def task_scores(self) -> TaskScores:
-        """Build what measures models on the tasks, with the precision that students train in.
+        """Build the fine-tuning that measures models on the tasks, in the precision of students.
 
         Raises:
             InputError: a task cannot be fine-tuned on as the recipe or an arm says.
@@ -123,9 +138,13 @@ class Artifacts:
         evaluation = self._config.evaluation
         for arm in self._plan.arms.values():
             settings = finetuning_of(self._config, arm)
-            check_tasks(self.tasks, settings, evaluation.protocols, arm.student.max_positions)
+            check_tasks(
+                self.tasks, settings, evaluation.protocols, arm.student_config.max_positions
+            )
         # Several processes fine-tune alike, each on a device of its own.
-        layout = one_device() if hosts.is_multiprocess() else self._plan.layout
+        layout = self._plan.layout
+        if hosts.is_multiprocess():
+            layout = one_device()
         dtype = self._config.train.compute.dtype
         return TaskScores(evaluation, self.tasks, layout, dtype)
 
@@ -210,11 +229,11 @@ class Artifacts:
         teacher = self.teacher_for(seed)
         importance = None
         if arm.start.prunes and teacher is not None:
-            depth = calibration_depth(arm.start, arm.student, teacher.config)
+            depth = calibration_depth(arm.start, arm.student_config, teacher.config)
             importance = self._importance(
                 self.teacher_number(seed), depth, arm.start.calibration_sequences
             )
-        return start_params(arm.start, arm.student, teacher, seed, importance)
+        return start_params(arm.start, arm.student_config, teacher, seed, importance)
 
     def _importance(self, number: int, depth: int, sequences: int) -> Importance:
         """Measure how much the parts of a teacher are used; once for all runs of a process.

@@ -66,7 +66,9 @@ class ExportedModel:
         """Return the class of transformers by which it is loaded."""
         if self.tuned is not None:
             return "AutoModelForSequenceClassification"
-        return "AutoModelForMaskedLM" if self.has_mlm_head else "AutoModel"
+        if self.has_mlm_head:
+            return "AutoModelForMaskedLM"
+        return "AutoModel"
 
 
 def model_card(exported: ExportedModel) -> str:
@@ -114,8 +116,10 @@ def _head(exported: ExportedModel) -> str:
         head["pipeline_tag"] = "sentence-similarity"
     elif exported.tuned is not None:
         head["pipeline_tag"] = "text-classification"
+    elif exported.has_mlm_head:
+        head["pipeline_tag"] = "fill-mask"
     else:
-        head["pipeline_tag"] = "fill-mask" if exported.has_mlm_head else "feature-extraction"
+        head["pipeline_tag"] = "feature-extraction"
     return yaml.safe_dump(head, sort_keys=False)
 
 
@@ -161,7 +165,9 @@ def _objective(run: RecordedRun) -> str:
     phases = []
     for phase in run.arm.phases:
         terms = ", ".join(f"`{key}`" for key, _, _ in phase.objective.terms)
-        phases.append(terms if phase.until >= 1 else f"{terms} until {phase.until:g} of the budget")
+        if phase.until < 1:
+            terms += f" until {phase.until:g} of the budget"
+        phases.append(terms)
     return "; then ".join(phases)
 
 
@@ -253,7 +259,9 @@ def _scores(exported: ExportedModel) -> str:
     lines += ["| measure | value |", "|---|---|"]
     for endpoint, value in run.result.metrics.items():
         detail = run.result.details.get(endpoint)
-        note = " (a trial failed)" if isinstance(detail, FinetunedTask) and detail.failed else ""
+        note = ""
+        if isinstance(detail, FinetunedTask) and detail.failed:
+            note = " (a trial failed)"
         lines.append(f"| {endpoint} | {value:.4f}{note} |")
     if not run.result.metrics:
         return "Nothing was measured of it."

@@ -31,7 +31,7 @@ def cost_section(run: RecordedRun, snapshot: Snapshot | None = None) -> str:
 
 
 def _of_run(run: RecordedRun) -> dict[str, str]:
-    """Return what a finished student has seen, and the hashes that it can be traced by."""
+    """Return the text a finished student has seen, and the hashes that it can be traced by."""
     result = run.result
     return {
         "steps": f"{result.steps:,}",
@@ -45,7 +45,7 @@ def _of_run(run: RecordedRun) -> dict[str, str]:
 
 
 def _of_snapshot(run: RecordedRun, snapshot: Snapshot) -> dict[str, str]:
-    """Return what a student had seen at a snapshot, and the hash that it can be traced by."""
+    """Return the text a student had seen at a snapshot, and the hash that it can be traced by."""
     epochs = run.result.epochs * snapshot.padded_tokens / max(1, run.result.padded_tokens)
     return {
         "steps": f"{snapshot.steps:,} of the run's {run.result.steps:,}",

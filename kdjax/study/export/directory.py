@@ -13,7 +13,7 @@ from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.models.families.task_heads import FinetunedHead
 from kdjax.models.hf import WRITTEN, write_files
-from kdjax.study.export.tokenizer import adapt_tokenizer
+from kdjax.study.export.exported_tokenizer import adapt_tokenizer
 
 Format = Literal["transformers", "sentence-transformers"]
 """Libraries that an exported directory is for."""
@@ -70,7 +70,7 @@ def write_directory(
 
 
 def _write_sentence_files(directory: Path, model: Model, seq_len: int) -> None:
-    """Write what sentence-transformers reads besides: the mean over tokens of the last layer."""
+    """Write the other files of sentence-transformers: the mean over the last layer's tokens."""
     modules = []
     for number, (folder, kind) in enumerate(_MODULES):
         modules.append({"idx": number, "name": str(number), "path": folder, "type": kind})

@@ -82,9 +82,9 @@ def export_run(run_dir: Path, out: Path, options: ExportOptions = ExportOptions(
     protocol = ""
     if options.task:
         protocol = check_task(run, options.task, options.protocol)
-        check_head_exportable(run.arm.student, run.finetuning.pool)
+        check_head_exportable(run.arm.student_config, run.finetuning.pool)
     else:
-        transformers_classes.check_exportable(run.arm.student)
+        transformers_classes.check_exportable(run.arm.student_config)
     license_name = names.check_license(options.license)
     check_empty(out)
     targets: dict[str, HubName] = {}
@@ -99,18 +99,19 @@ def export_run(run_dir: Path, out: Path, options: ExportOptions = ExportOptions(
         reporter = writers.enter_context(Reporter())
         exporter = _Exporter(run, library, license_name, options, protocol, reporter)
         # Of several revisions each has a folder of its name.
+        folders = dict.fromkeys(revisions, "")
+        if options.revisions:
+            folders = {name: name for name in revisions}
         exported = {}
         with whole_directory(out) as unfinished:
             for name, snapshot in revisions.items():
-                folder = unfinished / name if options.revisions else unfinished
-                exported[name] = exporter.write(folder, snapshot)
+                exported[name] = exporter.write(unfinished / folders[name], snapshot)
         lines = []
         for name, model in exported.items():
-            folder = out / name if options.revisions else out
-            lines.append(_line(folder, model))
+            lines.append(_line(out / folders[name], model))
         # The finished student is last: where it is, so is the rest.
         for name, target in reversed(targets.items()):
-            folder = out / name if options.revisions else out
+            folder = out / folders[name]
             reporter.status(f"pushing to {target}")
             line = hub_push.push(
                 folder, target, _message(exported[name]), private=options.private, replaces=FILES
@@ -147,12 +148,15 @@ class _Exporter:
         """
         exported = self._exported(snapshot)
         config = exported.model.config
+        head = None
+        if exported.tuned is not None:
+            head = exported.tuned.head
         write_directory(
             directory,
             exported.model,
             tokenizer=self._tokenizer,
             card=model_card(exported),
-            head=None if exported.tuned is None else exported.tuned.head,
+            head=head,
             library=self._library,
             seq_len=min(self._run.config.data.seq_len, config.max_positions),
         )
@@ -163,7 +167,7 @@ class _Exporter:
         run = self._run
         params = run.params() if snapshot is None else run.params_at(snapshot)
         if not self._options.task:
-            model = Model(run.arm.student, _leaving(run, params, self._library))
+            model = Model(run.arm.student_config, _leaving(run, params, self._library))
             return ExportedModel(run, model, self._library, self._license, snapshot=snapshot)
         tuned = tune_again(
             run,
@@ -173,7 +177,7 @@ class _Exporter:
             self._reporter,
             glue=self._options.glue,
         )
-        model = Model(run.arm.student, dict(tuned.encoder))
+        model = Model(run.arm.student_config, dict(tuned.encoder))
         return ExportedModel(run, model, self._library, self._license, tuned)
 
 
@@ -217,7 +221,7 @@ def _leaving(run: RecordedRun, params: Mapping[str, Any], library: Format) -> di
 
 
 def _line(directory: Path, exported: ExportedModel) -> str:
-    """Say what was written where, and how it is loaded."""
+    """Return a line on the directory that was written, and on how to load it."""
     loader = exported.auto_class
     if exported.library == "sentence-transformers":
         loader = "SentenceTransformer"

@@ -102,6 +102,7 @@ def tune_again(
     Raises:
         InputError: the task's files are missing or damaged, or the training diverges.
     """
+    # The setting that was chosen, and the task's rows
     evaluation = run.config.evaluation
     if glue:
         evaluation = dataclasses.replace(evaluation, glue=glue)
@@ -116,11 +117,12 @@ def tune_again(
     if recorded.intermediate:
         reporter.status(f"fine-tuning on {recorded.intermediate}, to start from")
         start = intermediate_encoder(run, setup, params, tasks[recorded.intermediate])
+
+    # Trained as it was then, by the seed of the run
     encoder = encoder_of(params, start)
     seed = run.result.seed
     key = key_of_one(setup, encoder, task, run.finetuning, recorded.chosen, seed)
     saved = RunningState(trial_directory(run, EXPORTED, protocol), task_name, key)
-
     reporter.status(f"fine-tuning on {task_name}, {protocol}")
     model = finetune_one(
         setup, encoder, task, run.finetuning, recorded.chosen, seed=seed, saved=saved

@@ -13,7 +13,7 @@ FINISHED = "main"
 def chosen_revisions(
     run: RecordedRun, revision: str, *, every: bool = False
 ) -> dict[str, Snapshot | None]:
-    """Return what is exported, by the branch that it goes to; None stands for the finished student.
+    """Return the snapshot that each branch is exported from; None stands for the finished student.
 
     Args:
         run: the run.

@@ -26,7 +26,7 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
     # The order of text follows from the seed alone; all else is shared until an arm changes it.
     is_timed = config.budget.kind == "hours"
     shared_parts = ["data order and masks, within a seed"]
-    starts = [(arm.start, arm.student) for arm in arms.values()]
+    starts = [(arm.start, arm.student_config) for arm in arms.values()]
     if all(start == starts[0] for start in starts):
         shared_parts.append("the student and its start, within a seed")
     if not any(arm.config.optimizer for arm in arms.values()):

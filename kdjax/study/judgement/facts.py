@@ -28,8 +28,8 @@ from kdjax.results.text import (
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.artifacts.corpus import text_warnings
 from kdjax.study.manifest import ArmCost
-from kdjax.teacher_cache.manifest import CacheManifest, bias
 from kdjax.training.arm import Arm
+from kdjax.training.teacher_cache.manifest import CacheManifest, bias
 
 
 def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
@@ -63,7 +63,9 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
 def _mean(figures: Iterable[float | None]) -> float | None:
     """Return the mean of the figures that were measured; None where none was."""
     measured = [figure for figure in figures if figure is not None]
-    return fmean(measured) if measured else None
+    if not measured:
+        return None
+    return fmean(measured)
 
 
 def corpus_facts(
@@ -162,7 +164,7 @@ def arm_result(arm: Arm, cost: ArmCost, runs: Sequence[RunResult]) -> ArmResult:
             arm.config.phases, cost.prices, first.phases, strict=True
         )
     ]
-    student = student_facts(arm.student)
+    student = student_facts(arm.student_config)
     outputs: Literal["cached", "online"] | None = None
     if arm.uses_teacher:
         outputs = "cached" if arm.stored_features else "online"

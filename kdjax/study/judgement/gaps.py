@@ -45,7 +45,7 @@ class Gap:
     test: PairedTest
 
     def change(self, first: str, second: str, outcome: PairedOutcome) -> GapChange:
-        """Return what the test's outcome says, with the names of the two studies."""
+        """Return the verdict of the test's outcome, with the names of the two studies."""
         return GapChange(
             endpoint=self.endpoint.name,
             arm=self.arm,

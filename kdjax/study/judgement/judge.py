@@ -39,8 +39,8 @@ from kdjax.study.machine import versions
 from kdjax.study.manifest import ArmCost
 from kdjax.study.runs.run_backup import RESULT
 from kdjax.study.study import Study
-from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
+from kdjax.training.teacher_cache.manifest import CacheManifest
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def judge(
         costs: arm -> cost of its runs.
         measured: what its runs gave, and what is known of its text and teacher.
     """
+    # What follows from the recipe
     runs = measured.runs
     endpoints = measured.endpoints
     teacher = measured.teacher
@@ -140,13 +141,18 @@ def judge(
     arm_results = {name: arm_result(arm, costs[name], runs) for name, arm in arms.items()}
     needs_teacher = {name: arm.needs_teacher for name, arm in arms.items()}
     baseline = baseline_arm(config.evaluation.baseline, needs_teacher)
+
+    # Every test of the study is judged with the others.
     verdicts = judge_study(config.evaluation, endpoints, baseline, runs)
     count = len(verdicts.pairs) + len(verdicts.contrasts)
-    primary = config.evaluation.primary_endpoint
-    is_measured = any(endpoint.name == primary for endpoint in endpoints)
+    primary: str | None = config.evaluation.primary_endpoint
+    if not any(endpoint.name == primary for endpoint in endpoints):
+        primary = None
 
     # Costs under each way to pay for the teacher are in FLOPs.
-    enforced = budget.teacher_case if budget.kind == "flops" else None
+    enforced = None
+    if budget.kind == "flops":
+        enforced = budget.teacher_case
 
     return Results(
         **versions(),
@@ -157,7 +163,7 @@ def judge(
         corpus=measured.corpus,
         teacher=teacher,
         cache=stored_outputs(measured.cache),
-        student=student_facts(next(iter(arms.values())).student),
+        student=student_facts(next(iter(arms.values())).student_config),
         arms=arm_results,
         baseline_arm=baseline,
         differences=differences.rows(arm_results),
@@ -166,7 +172,7 @@ def judge(
         runs=tuple(runs),
         references=tuple(measured.references),
         verdicts=verdicts.pairs,
-        primary=primary if is_measured else None,
+        primary=primary,
         tuning=measured.tuning,
         cases=cases(arm_results, runs, verdicts.pairs, teacher, enforced, config.budget.students),
         notes=tuple(_notes(config, measured, arm_results, count)),

@@ -208,7 +208,7 @@ def _contrast_verdict(
     planned: Sequence[_Asked],
     outcomes: Sequence[PairedOutcome],
 ) -> ContrastVerdict:
-    """Return what the test of a contrast says of what is claimed."""
+    """Return the verdict on a claim, from the test of its contrast."""
     number = next(
         number
         for number, test in enumerate(planned)

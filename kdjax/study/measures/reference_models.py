@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdjax.clock import CLOCK
 from kdjax.config import ModelConfig, plain, to_dict
 from kdjax.results.runs import ReferenceModel
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.files import digest, read_json, write_json
 from kdjax.storage.typed_json import check_fields, from_plain, to_plain
 from kdjax.study.measures.evaluation import Evaluation
@@ -40,7 +40,7 @@ class ReferenceModels:
         """Measure each start that arms share, under every seed."""
         arms_by_start: dict[Any, list[Arm]] = {}
         for arm in self._plan.arms.values():
-            arms_by_start.setdefault((arm.student, arm.start), []).append(arm)
+            arms_by_start.setdefault((arm.student_config, arm.start), []).append(arm)
         rows: list[ReferenceModel] = []
         for arms in arms_by_start.values():
             name = "untrained start"

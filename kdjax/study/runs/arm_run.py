@@ -48,6 +48,8 @@ def arm_run(
         config=config.train,
         directory=directory,
         repeats=config.data.regime != "unlimited",
-        evaluate=lambda params: evaluation.evaluate_during_training(arm.student, params, mlm=mlm),
+        evaluate=lambda params: evaluation.evaluate_during_training(
+            arm.student_config, params, mlm=mlm
+        ),
         **others,
     )

@@ -11,11 +11,11 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.mask_rate import MaskRate
 from kdjax.parallel.layout import Layout
 from kdjax.study.batches import train_batches
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
 from kdjax.training.compiled_phase import CompiledPhase, compile_phase
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher.source import CachedTeacher
+from kdjax.training.teacher_cache.store import Cache
 
 
 def compile_arm(
@@ -54,7 +54,9 @@ def compile_arm(
     for phase, price in zip(arm.phases, prices, strict=True):
         phase_shape = phase.batch_shape(batch_shape)
         # Order and masks are a seed's own, stored outputs or not.
-        stored = cache if isinstance(phase.teacher_source, CachedTeacher) else None
+        stored = None
+        if isinstance(phase.teacher_source, CachedTeacher):
+            stored = cache
         streams = []
         for seed in seeds:
             stream = train_batches(config, corpus, phase_shape.batch_size, seed, stored, mask_rate)

@@ -118,7 +118,9 @@ def _evaluation(run: RecordedRun, glue: str) -> EvaluationConfig:
             f"{run.directory}: the run was measured on {suite}, expected evaluation.suite glue, "
             "which GLUE's server is for"
         )
-    return dataclasses.replace(evaluation, glue=glue) if glue else evaluation
+    if glue:
+        return dataclasses.replace(evaluation, glue=glue)
+    return evaluation
 
 
 def _recorded_tasks(

@@ -121,6 +121,7 @@ def recorded_run(directory: Path) -> RecordedRun:
     Raises:
         InputError: it is no run's, or the run is unfinished or diverged.
     """
+    # Its recipe, by the manifest
     path = directory / MANIFEST
     if not path.is_file():
         raise InputError(
@@ -139,6 +140,7 @@ def recorded_run(directory: Path) -> RecordedRun:
             f"{nearest(manifest.arm, arms)}"
         )
 
+    # What it came to: it has to have ended well.
     result_path = directory / RESULT
     if not result_path.is_file():
         raise InputError(
@@ -157,4 +159,6 @@ def recorded_run(directory: Path) -> RecordedRun:
 def _run_within(directory: Path) -> str:
     """Return a hint where a directory is a study's, and has runs."""
     runs = sorted(path.parent for path in directory.glob(f"runs/*/{RESULT}"))
-    return f", such as {runs[0]}" if runs else ""
+    if not runs:
+        return ""
+    return f", such as {runs[0]}"

@@ -118,7 +118,7 @@ def setup_of(run: RecordedRun) -> EncoderSetup:
         layout = Layout.from_config(run.config.train.mesh)
     except InputError:
         layout = one_device()
-    return EncoderSetup(run.arm.student, layout, run.config.train.compute.dtype)
+    return EncoderSetup(run.arm.student_config, layout, run.config.train.compute.dtype)
 
 
 def intermediate_encoder(

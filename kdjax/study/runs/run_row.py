@@ -49,6 +49,7 @@ def run_row(
         outcome: what training came to.
         measures: what was measured then.
     """
+    # What each phase did, and the step that diverged, if one has
     arm, seed = run
     ledger = outcome.ledger
     phases = []
@@ -59,6 +60,8 @@ def run_row(
     divergence = None
     if measures.diverged is not None:
         divergence = Divergence(ledger.steps, measures.diverged)
+
+    # The ledger says what was spent; all else was measured or counted beside it.
     return RunResult(
         arm=arm,
         seed=seed,

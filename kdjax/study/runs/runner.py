@@ -157,7 +157,9 @@ class StudyRunner:
         run.backup.upload_and_prune()
         # The main process alone is sure to have it on its disk.
         path = run.directory / RESULT
-        content = read_json(path) if hosts.is_main_process() else None
+        content = None
+        if hosts.is_main_process():
+            content = read_json(path)
         return result_of(hosts.broadcast_from_main(content), path, arm, run.seed)
 
     def _train_and_measure(self, runs: Sequence[StudyRun]) -> dict[int, RunResult]:
@@ -264,7 +266,7 @@ class StudyRunner:
         try:
             with stopwatch("evaluation"):
                 metrics, details = self._artifacts.evaluation_for(run.seed).measure(
-                    run.arm.student,
+                    run.arm.student_config,
                     outcome.params,
                     run.seed,
                     mlm=run.arm.trains_mlm_head,

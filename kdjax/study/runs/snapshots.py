@@ -110,7 +110,7 @@ def run_snapshots(
 
 
 def _words_in(manifest: Manifest, tokens: int) -> int:
-    """Return how many words so many tokens are, of a text whose words are counted."""
+    """Return the number of words that some tokens are, of a text whose words are counted."""
     return manifest.words_in(tokens) or 0
 
 
@@ -147,7 +147,7 @@ def check_snapshots(config: Config, corpus: Corpus) -> None:
 
 
 def unreached_line(words: Sequence[int], seen: int | None, *, about: bool = False) -> str | None:
-    """Say which snapshots a run's budget ends before; None: none of them.
+    """Return a line on the snapshots that a run's budget does not reach; None: it reaches all.
 
     Args:
         words: numbers of words at which the student is to be kept.
@@ -168,7 +168,7 @@ def unreached_line(words: Sequence[int], seen: int | None, *, about: bool = Fals
 
 
 def passed_line(run_dir: Path, words: Sequence[int], seen: int | None) -> str | None:
-    """Say which snapshots a run passed and did not keep; None: none of them.
+    """Return a line on the snapshots that a run passed and did not keep; None: there are none.
 
     It kept those that the recipe named when the run passed them.
 

@@ -66,7 +66,9 @@ def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
     # A corpus of an earlier version has no count of words.
     words = f"{training['words']:,}" if "words" in training else "not counted"
     budget = f"{training['budget']:.4g} FLOPs, of which this checkpoint has used {share:.4g}"
-    remarks = f"{facts['note']}\n\n" if facts["note"] else ""
+    remarks = ""
+    if facts["note"]:
+        remarks = f"{facts['note']}\n\n"
     if share < 1:
         remarks += (
             "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the "

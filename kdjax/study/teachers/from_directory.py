@@ -11,10 +11,7 @@ from kdjax import models
 from kdjax.arms.recipe_arms import batch_shape_of
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.config import Config, ModelConfig, plain, to_dict
-from kdjax.data import vocabulary
 from kdjax.data.corpus import Corpus
-from kdjax.data.text import sources
-from kdjax.data.tokenizer_files import locate_tokenizer
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import Model, zoo
@@ -25,6 +22,9 @@ from kdjax.storage.files import write_json
 from kdjax.study.artifacts.corpus import tokenizer_of, trains_tokenizer
 from kdjax.study.batches import held_out_batches, train_batches
 from kdjax.study.teachers.cards import fitted_card
+from kdjax.text import sources
+from kdjax.tokenizers import vocabulary
+from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher.directories import CARD, read_card, read_own_card, read_teacher
 from kdjax.training.teacher.head import fit_head

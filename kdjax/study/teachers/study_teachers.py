@@ -15,7 +15,7 @@ from kdjax.progress import Reporter
 from kdjax.storage.files import entries, remove_on_input_error
 from kdjax.study.artifacts.commits import pinned
 from kdjax.study.artifacts.corpus import study_corpus
-from kdjax.study.artifacts.inputs import check_inputs
+from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.teachers.from_directory import Teacher, read_as_is, read_checked, single_teacher
 from kdjax.study.teachers.trained import check_trained_teacher, trained_teacher
 from kdjax.study.writer import sole_writer

@@ -37,4 +37,6 @@ def _root_cause(error: BaseException) -> BaseException:
     cause = error.__cause__
     if cause is None and not error.__suppress_context__:
         cause = error.__context__
-    return error if cause is None else _root_cause(cause)
+    if cause is None:
+        return error
+    return _root_cause(cause)

@@ -214,7 +214,9 @@ class CheckpointStorage:
             return reason or "on another process"
         names = differing(state, facts["checksums"])
         if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            more = ""
+            if len(names) > 1:
+                more = f" and {len(names) - 1} more"
             return f"the content of {names[0]}{more} does not match its checksum"
         ledger = from_plain(Ledger, facts["ledger"], f"{path}: ledger")
         return Restored(state, ledger, facts["records"])

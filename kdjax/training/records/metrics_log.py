@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kdjax import process_logging
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
+from kdjax.runtime import process_logging
 from kdjax.storage.files import append_text, write_text
 from kdjax.training.records.sinks import About, MetricsRecord, Sink
 from kdjax.training.records.trackers import open_trackers

@@ -40,7 +40,7 @@ class Sink(Protocol):
         """Take the record of a step; steps never go back."""
 
     def close(self) -> None:
-        """Write what is waiting; nothing more comes."""
+        """Write the buffered records and close the sink."""
 
     def abandon(self) -> None:
         """Let go of files after a failure, without waiting and without an error."""

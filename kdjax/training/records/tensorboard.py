@@ -89,7 +89,7 @@ class TensorBoard:
         self._add(step, record, time.time())
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Write the buffered events to the file."""
         self._writer.close()
 
     def abandon(self) -> None:

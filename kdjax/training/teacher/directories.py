@@ -14,12 +14,12 @@ from typing import Any
 
 from kdjax import models
 from kdjax.config import Config
-from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.storage import hub
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import check_fields
+from kdjax.text import sources
 from kdjax.training.checksum import sha256
 
 CARD = "teacher.json"
@@ -67,7 +67,9 @@ def seed_directory(directory: Path, seed: int) -> Path:
 
 def checkpoint_name(share: float) -> str:
     """Return the folder's name of a teacher saved at a share of its training budget."""
-    return f"at-{share!r}" if share < 1 else "at-1"
+    if share < 1:
+        return f"at-{share!r}"
+    return "at-1"
 
 
 def read_teacher(directory: Path) -> Model:

@@ -27,7 +27,7 @@ def head_phase(architecture: ModelConfig, config: HeadConfig) -> Phase:
     return Phase(
         "teacher",
         architecture,
-        teacher=None,
+        teacher_config=None,
         teacher_source=None,
         objective=mlm,
         optimizer=config.optimizer,

@@ -21,7 +21,7 @@ from kdjax.models import abstract_params, forward
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
 from kdjax.objectives.objective import Objective
 from kdjax.objectives.reductions import word_means
-from kdjax.teacher_cache.manifest import Field
+from kdjax.training.teacher_cache.manifest import Field
 
 TeacherForward = Callable[[Any, Batch], Features]
 """`(teacher_params, batch)` to the teacher's features."""
@@ -60,17 +60,17 @@ class OnlineTeacher(TeacherSource):
     the tokens of each, of which a row has at most L.
 
     Attributes:
-        teacher: configuration of the teacher.
+        teacher_config: configuration of the teacher.
         own_seq_len: tokens of a sequence by the teacher's own tokenizer; 0: it reads the student's
             tokens.
     """
 
-    teacher: ModelConfig
+    teacher_config: ModelConfig
     own_seq_len: int = 0
 
     def params(self, request: FeatureRequest) -> Any:
         """Return its parameters; the MLM head only where logits are asked for."""
-        return abstract_params(self.teacher, mlm=request.head)
+        return abstract_params(self.teacher_config, mlm=request.head)
 
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
         """Return the teacher's own tokens, where it reads such; else nothing: it runs."""
@@ -86,8 +86,8 @@ class OnlineTeacher(TeacherSource):
     ) -> TeacherForward:
         """Build one forward pass."""
         if self.own_seq_len:
-            return functools.partial(_forward_of_words, self.teacher, request, compute)
-        return functools.partial(forward, self.teacher, request=request, compute=compute)
+            return functools.partial(_forward_of_words, self.teacher_config, request, compute)
+        return functools.partial(forward, self.teacher_config, request=request, compute=compute)
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class CachedTeacher(TeacherSource):
     by aligned words.
 
     Attributes:
-        teacher: configuration of the teacher whose outputs are stored.
+        teacher_config: configuration of the teacher whose outputs are stored.
         request: features that are stored.
         config: settings of the stored outputs.
         own_seq_len: as of `OnlineTeacher`.
     """
 
-    teacher: ModelConfig
+    teacher_config: ModelConfig
     request: FeatureRequest
     config: CacheConfig
     own_seq_len: int = 0
@@ -119,7 +119,7 @@ class CachedTeacher(TeacherSource):
     @property
     def online(self) -> OnlineTeacher:
         """Return the teacher whose outputs they are, as it would run."""
-        return OnlineTeacher(self.teacher, self.own_seq_len)
+        return OnlineTeacher(self.teacher_config, self.own_seq_len)
 
     def params(self, request: FeatureRequest) -> Any:
         """Return None: the teacher does not run."""
@@ -128,7 +128,9 @@ class CachedTeacher(TeacherSource):
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
         """Return the stored arrays, and which words they are of where they are of words."""
         stored = self.stored_fields(length, slots)
-        return (*stored, *word_fields(length)) if self.own_seq_len else stored
+        if self.own_seq_len:
+            return (*stored, *word_fields(length))
+        return stored
 
     def stored_fields(self, length: int, slots: int) -> tuple[Field, ...]:
         """Return the fields that are stored of a sequence.
@@ -138,13 +140,13 @@ class CachedTeacher(TeacherSource):
             slots: masked positions of it.
         """
         # By layer: scores [H, L, L], queries, keys and values [H, L, d], hidden states [L, D]
-        teacher = self.teacher
+        teacher_config = self.teacher_config
         shapes = {
-            "scores": (teacher.heads, length, length),
-            "query": (teacher.heads, length, teacher.head_width),
-            "key": (teacher.heads, length, teacher.head_width),
-            "value": (teacher.heads, length, teacher.head_width),
-            "hidden": (length, teacher.width),
+            "scores": (teacher_config.heads, length, length),
+            "query": (teacher_config.heads, length, teacher_config.head_width),
+            "key": (teacher_config.heads, length, teacher_config.head_width),
+            "value": (teacher_config.heads, length, teacher_config.head_width),
+            "hidden": (length, teacher_config.width),
         }
         stored = []
         for name, shape in shapes.items():
@@ -159,7 +161,7 @@ class CachedTeacher(TeacherSource):
     def _logit_fields(self, name: str, places: int) -> list[Field]:
         """Return the stored arrays of logits at `places` positions of a sequence."""
         config = self.config
-        vocabulary = self.teacher.vocab_size
+        vocabulary = self.teacher_config.vocab_size
         if config.logits == "all":
             return [Field(name, config.dtype, (places, vocabulary))]
         # Entries of the vocabulary, in as few bytes as they need
@@ -176,7 +178,7 @@ class CachedTeacher(TeacherSource):
     def forward(
         self, request: FeatureRequest, compute: ComputeConfig = ComputeConfig()
     ) -> TeacherForward:
-        """Build what reads the stored features out of a batch; no teacher runs."""
+        """Build the function that reads the stored features out of a batch; no teacher runs."""
         return lambda params, batch: self.read(batch, request)
 
     def read(self, batch: Batch, request: FeatureRequest) -> Features:
@@ -197,7 +199,7 @@ class CachedTeacher(TeacherSource):
         if self.config.logits == "all":
             return batch[name].astype(jnp.float32)
         ids = batch[f"{name}.ids"].astype(jnp.int32)
-        vocabulary = self.teacher.vocab_size
+        vocabulary = self.teacher_config.vocab_size
         if self.config.logits == "sampled":
             # How often each entry was drawn
             counts = _each(lambda i: jnp.zeros(vocabulary).at[i].add(1.0))(ids)
@@ -266,7 +268,7 @@ def word_fields(length: int) -> tuple[Field, ...]:
 
 
 def _forward_of_words(
-    teacher: ModelConfig,
+    teacher_config: ModelConfig,
     request: FeatureRequest,
     compute: ComputeConfig,
     params: Any,
@@ -274,7 +276,7 @@ def _forward_of_words(
 ) -> Features:
     """Compute the hidden states of a teacher that reads tokens of its own, of each aligned word."""
     teacher_batch = {name: batch[f"{OWN_TOKENS}{name}"] for name in _TOKEN_FIELDS}
-    features = forward(teacher, params, teacher_batch, request, compute=compute)
+    features = forward(teacher_config, params, teacher_batch, request, compute=compute)
     count = batch["words"].shape[1]
     hidden = {}
     for layer, x in features.hidden.items():
@@ -289,29 +291,35 @@ def _each(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
 
 def check_readable(
-    objective: Objective, config: CacheConfig, student: ModelConfig, teacher: ModelConfig
+    objective: Objective,
+    config: CacheConfig,
+    student_config: ModelConfig,
+    teacher_config: ModelConfig,
 ) -> None:
     """Check that an objective can learn from logits as a cache stores them.
 
     Args:
         objective: objective of a phase.
         config: settings of the store (`cache`).
-        student: configuration of the student.
-        teacher: configuration of the teacher.
+        student_config: configuration of the student.
+        teacher_config: configuration of the teacher.
 
     Raises:
         InputError: k is more than the vocabulary, or draws at another temperature than the term's
             that reads them.
     """
-    if config.logits != "all" and config.k >= teacher.vocab_size:
+    if config.logits != "all" and config.k >= teacher_config.vocab_size:
         raise InputError(
-            f"cache.k is {config.k}, expected fewer than the vocabulary's {teacher.vocab_size} "
-            "entries"
+            f"cache.k is {config.k}, "
+            f"expected fewer than the vocabulary's {teacher_config.vocab_size} entries"
         )
     if config.logits != "sampled":
         return
     for key, _, term in objective.terms:
-        if term.needs(student, teacher).teacher.head and term.temperature != config.temperature:
+        if (
+            term.needs(student_config, teacher_config).teacher.head
+            and term.temperature != config.temperature
+        ):
             raise InputError(
                 f"{key}: its temperature is {term.temperature!r}, expected cache.temperature, "
                 f"{config.temperature:g}: draws stand for the distribution at the temperature they "

@@ -26,9 +26,9 @@ from kdjax.evaluation.finetuning import (
     squared_errors,
     tuned_start,
 )
-from kdjax.evaluation.finetuning.lanes import groups, lanes_of
 from kdjax.evaluation.finetuning.saved import check_state
 from kdjax.evaluation.finetuning.spec import TrialSpec
+from kdjax.evaluation.finetuning.trial_groups import groups, lanes_of
 from kdjax.models import init
 from kdjax.storage.files import read_json
 from tests.compilations import compilations

@@ -29,8 +29,8 @@ from kdjax.training.arm import resolve
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
-from kdjax.training.teacher import fill_cache as cache
 from kdjax.training.teacher.source import CachedTeacher
+from kdjax.training.teacher_cache import fill as cache
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_sums_equal
 

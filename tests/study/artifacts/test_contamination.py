@@ -16,12 +16,12 @@ from kdjax.data.contamination import check
 from kdjax.data.contamination.check import PATTERN, Contamination, read
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.local import prepare
-from kdjax.data.text.sources import Document
 from kdjax.errors import InputError
 from kdjax.progress import Reporter
 from kdjax.report.contamination_table import in_words, line, notes, rows
 from kdjax.study.artifacts.contamination import study_contamination
 from kdjax.study.manifest import shared_settings
+from kdjax.text.sources import Document
 from tests.corpora import make_tokenizer, texts
 
 HELD_OUT = 0.2

@@ -18,7 +18,7 @@ from kdjax.config import (
     TokenizerConfig,
 )
 from kdjax.errors import InputError
-from kdjax.study.artifacts.inputs import check_inputs, missing_input
+from kdjax.study.artifacts.input_checks import check_inputs, missing_input
 from tests.corpora import make_corpus
 from tests.pairs import blimp_row
 from tests.small_study import make_task

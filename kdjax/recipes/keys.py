@@ -1,0 +1,153 @@
+"""Settings by their names: those of a recipe and of a command line, and the nearest valid one where
+a name is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from kdjax.config import Config, new_name
+from kdjax.errors import InputError, nearest
+from kdjax.recipes import strict_yaml
+
+
+def check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None:
+    """Check that the dataclasses have every key of a recipe.
+
+    Args:
+        raw: the recipe, or what a key of it holds.
+        hint: type of what `raw` is.
+        source: the recipe's file, for messages.
+        path: the keys that lead to `raw`.
+
+    Raises:
+        InputError: a key is unknown, and the nearest one that is known is named; or nothing stands
+            where settings should.
+    """
+    fields = _fields_of(hint)
+    if fields is not None:
+        if not isinstance(raw, dict):
+            # One of several alternatives may be no mapping.
+            if dataclasses.is_dataclass(hint):
+                raise InputError(
+                    f"{source}: '{'.'.join(path)}' is {raw!r:.80}, expected a mapping of settings, "
+                    "{} where none is set"
+                )
+            return
+    elif raw is None and get_origin(hint) in (dict, tuple):
+        raise InputError(f"{source}: '{'.'.join(path)}' is null, expected values, or no such line")
+
+    for key, value in _members(raw, hint):
+        below = (*path, str(key))
+        kind = _type_below(hint, key)
+        if kind is None and fields is not None:
+            name = ".".join(below)
+            advice = nearest(str(key), fields)
+            if now := new_name(name, fields):
+                advice = f": it is now '{now}'"
+            raise InputError(f"{source}: unknown setting '{name}'{advice}")
+        check_keys(value, kind, source, below)
+
+
+def check_override_names(names: Iterable[str]) -> None:
+    """Check that the dataclasses have every overridden setting.
+
+    Args:
+        names: dotted names.
+
+    Raises:
+        InputError: a setting is unknown; names the nearest one that is known.
+    """
+    for name in names:
+        hint: Any = Config
+        parts = name.split(".")
+        for number, part in enumerate(parts):
+            # A tuple's members have no names on the command line: the parser says so.
+            if get_origin(hint) is tuple:
+                break
+            fields = _fields_of(hint)
+            hint = _type_below(hint, part)
+            if hint is None and fields is not None:
+                now = new_name(name, fields)
+                advice = f": it is now '--{now}'"
+                if not now:
+                    close = difflib.get_close_matches(part, list(fields), n=1, cutoff=0.0)
+                    suggestion = ".".join([*parts[:number], close[0]])
+                    advice = f" (did you mean '--{suggestion}'?)"
+                raise InputError(f"command line: unknown setting '--{name}'{advice}")
+
+
+def check_override_values(overrides: Sequence[str]) -> None:
+    """Check that no override says two things, as `check_keys` has it for a recipe.
+
+    Raises:
+        InputError: one does; names its setting.
+    """
+    words = iter(overrides)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            value = next(words, "")
+        try:
+            strict_yaml.load(value)
+        except yaml.YAMLError:  # text that is no YAML: a glob
+            continue
+        except InputError as e:
+            raise InputError(f"command line: {name} {value!r:.80}: {e}") from None
+
+
+def override_names(overrides: Sequence[str]) -> Iterator[str]:
+    """Yield the dotted names of overrides as they stand on a command line."""
+    for word in overrides:
+        if word.startswith("--"):
+            yield word[2:].split("=")[0].removesuffix("+")
+
+
+def _fields_of(hint: Any) -> dict[str, Any] | None:
+    """Return the settings of a dataclass, which may be one alternative of a type; else None."""
+    alternatives = [hint]
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        alternatives += get_args(hint)
+    for alternative in alternatives:
+        if dataclasses.is_dataclass(alternative):
+            return get_type_hints(alternative)
+    return None
+
+
+def _type_below(hint: Any, key: str) -> Any:
+    """Return the type of what a key holds; None: there is no such setting.
+
+    The checks of a recipe's keys and of overrides both walk down by it.
+
+    Args:
+        hint: type of what has the key.
+        key: name of a setting or of a member of a mapping, or a number in a tuple.
+    """
+    fields = _fields_of(hint)
+    if fields is not None:
+        return fields.get(key)
+    if get_origin(hint) is dict:
+        return get_args(hint)[1]
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0]
+    return Any
+
+
+def _members(raw: Any, hint: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the values below a part of a recipe, by key or number; nothing of another form.
+
+    Args:
+        raw: the part, as YAML gives it.
+        hint: the type that it should have.
+    """
+    if isinstance(raw, dict) and (_fields_of(hint) is not None or get_origin(hint) is dict):
+        return raw.items()
+    if isinstance(raw, list) and get_origin(hint) is tuple:
+        return enumerate(raw)
+    return ()

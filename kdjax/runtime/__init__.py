@@ -1,0 +1,1 @@
+"""The process itself: its clock, its memory, its log lines, its standard streams."""
