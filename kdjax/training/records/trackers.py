@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from kdjax import process_logging
 from kdjax.config import LogConfig
 from kdjax.parallel import hosts
+from kdjax.runtime import process_logging
 from kdjax.training.records.sinks import About, MetricsRecord, Sink
 
 
