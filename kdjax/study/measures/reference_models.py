@@ -106,7 +106,7 @@ class ReferenceModels:
             params = make_params()
             # A start's MLM head has learnt nothing yet; a teacher is not fine-tuned.
             is_teacher = seed is None
-            with CLOCK("evaluation"):
+            with CLOCK.measure("evaluation"):
                 metrics, details = evaluation.measure(
                     model,
                     params,
