@@ -109,7 +109,8 @@ def check(config: MinimalPairsConfig) -> None:
         config: the directory and its sets.
 
     Raises:
-        InputError: see `load`.
+        InputError: a set's directory is missing, there twice or without pairs, or its first record
+            lacks a field.
     """
     if not config.directory:
         return
@@ -128,7 +129,8 @@ def read_pairs(directory: Path, name: str) -> list[Pair]:
         name: `blimp`, `supplement` or `ewok`.
 
     Raises:
-        InputError: see `load`.
+        InputError: the set's directory is missing, there twice or without pairs, or a record lacks
+            a field.
     """
     pairs = []
     for path in _files(directory, name):

@@ -132,9 +132,10 @@ def classify(
         config: configuration of the model.
         params: nested parameters of the model, as `init` makes them.
         head: the head's parameters, from `init_task_head`.
-        batch: as for `forward`; for the mean also `valid` bool `[B, L]`.
+        batch: arrays that `forward` takes; for the mean also `valid` bool `[B, L]`.
         pool: input of the head: the first token, as BERT does, or the mean over valid tokens.
-        dropout_key: as for `forward`; the head drops out its pooled input too.
+        dropout_key: a JAX key, or seeds of sequences; None: there is no dropout. The head drops out
+            its pooled input too.
 
     Returns:
         float32 `[B, outputs]`.
@@ -161,9 +162,9 @@ def pooled_state(
     Args:
         config: configuration of the model.
         params: nested parameters of the model, as `init` makes them.
-        batch: as for `forward`; for the mean also `valid` bool `[B, L]`.
+        batch: arrays that `forward` takes; for the mean also `valid` bool `[B, L]`.
         pool: the first token's state, or the mean over valid tokens.
-        dropout_key: as for `forward`.
+        dropout_key: a JAX key, or seeds of sequences; None: there is no dropout.
         compute: way to compute the layers.
 
     Raises:

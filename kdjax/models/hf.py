@@ -34,7 +34,7 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
     """Read the configuration of a saved model from its config.json.
 
     Args:
-        directory: as for `from_pretrained`.
+        directory: the model's directory, or the name of a repository on the Hub.
 
     Raises:
         InputError: no such file, or it describes something other than an encoder that this package
@@ -163,7 +163,7 @@ def write_files(
     Args:
         directory: directory to write to.
         model: an encoder, with or without an MLM head.
-        tokenizer: as for `save_pretrained`.
+        tokenizer: path of a tokenizer.json to copy beside the weights; None: none is copied.
         card: the text of README.md.
         head: head for a task that is stored in place of the MLM head; of a model that
             `task_heads.check_head_exportable` lets pass.

@@ -84,7 +84,7 @@ class Term(ABC):
         however the batch is split: loss(whole) = Σ n(part)·loss(part) / Σ n(part).
 
         Args:
-            batch: as for the loss.
+            batch: arrays `[B, ...]` of a batch, or of a part of one (`Term.__call__`).
 
         Returns:
             A float32 scalar. None: no weights do, so the batch must not be split.

@@ -91,7 +91,8 @@ def term(
 
     Args:
         student: function of the student's config to the student's features that the term looks at.
-        teacher: the same for the teacher's features; None: the term looks at none.
+        teacher: function of the teacher's config to the teacher's features that the term looks at;
+            None: it looks at none.
         normalizer: divisor of the loss, a mean: the masked `slots` by their weights, the `valid`
             positions, or the `sequences`, padding included. None: something else, and then a batch
             cannot be split.

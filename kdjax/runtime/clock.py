@@ -30,7 +30,7 @@ class Mark:
 
 
 class Clock:
-    """A counter of the main thread's seconds by kind: `with CLOCK("text"): ...`.
+    """A counter of the main thread's seconds by kind: `with CLOCK.measure("text"): ...`.
 
     Where blocks lie inside one another, the inner one counts. Whatever the block, tracing and
     compiling count as `compile`, once `listen` was called: JAX reports them.
@@ -54,7 +54,7 @@ class Clock:
         self._is_listening = True
 
     @contextmanager
-    def __call__(self, kind: str, *, whole: bool = False) -> Iterator[None]:
+    def measure(self, kind: str, *, whole: bool = False) -> Iterator[None]:
         """Count the seconds of the block as of a kind.
 
         Args:

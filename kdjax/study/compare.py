@@ -175,7 +175,7 @@ def finish(study: Study, begun: Mark, trunk: StudyTrunk | None = None) -> Result
         references = ReferenceModels(study).measure()
     # Judged anew each time: arms and seeds may have joined.
     results = collect(study, rows, references, wall_clock.read(out), looks)
-    with CLOCK("report"):
+    with CLOCK.measure("report"):
         write_results(out / RESULTS, results)
         study_page.write(results, out / "report.html")
     return results

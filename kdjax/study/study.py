@@ -116,7 +116,7 @@ class Study:
         check_tuning(config)
         # Before tasks and minimal pairs, which need the text where a tokenizer is trained on it.
         if plan.needs_teacher and self._manifest.is_new:
-            with CLOCK("teacher", whole=True):
+            with CLOCK.measure("teacher", whole=True):
                 check_teacher(config, plan.layout)
         artifacts.make_measures()
         check_train_batches(config, artifacts.corpus, plan.batch_shape.batch_size)

@@ -168,7 +168,7 @@ def _hub_identity(info: dict[str, Any]) -> str:
     large = info.get("lfs")
     if not large:
         return ""
-    return large.sha256
+    return str(large.sha256)
 
 
 def _identity(info: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ class Profiler:
         # A run that goes on inside the range captures what is left of it.
         if not self._running and self._steps[0] <= step <= self._steps[1]:
             wait()
-            with stopwatch("profile"):
+            with stopwatch.measure("profile"):
                 self._start()
 
         if not self._running:
@@ -60,7 +60,7 @@ class Profiler:
 
         if step >= self._steps[1]:
             wait()
-            with stopwatch("profile"):
+            with stopwatch.measure("profile"):
                 self._stop()
 
     def close(self, steps_done: int) -> None:

@@ -111,7 +111,7 @@ class RunAccount:
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
         """Count the seconds of the block on the stopwatch, and then put them on the ledger."""
-        with self.stopwatch(kind):
+        with self.stopwatch.measure(kind):
             yield
         self.read_stopwatch()
 

@@ -12,7 +12,7 @@ from kdjax.runtime.clock import CLOCK
 
 
 class Stopwatch:
-    """Adds up a run's wall-clock seconds by kind of work: `with stopwatch("input"): ...`.
+    """Adds up a run's wall-clock seconds by kind of work: `with stopwatch.measure("input"): ...`.
 
     A profile shows the block under that name, and the command's clock counts it.
     """
@@ -29,7 +29,7 @@ class Stopwatch:
         """Add seconds that were measured elsewhere."""
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
-    def __call__(self, kind: str) -> AbstractContextManager[None]:
+    def measure(self, kind: str) -> AbstractContextManager[None]:
         """Add the seconds that the block takes."""
         return shared([self], kind)
 
@@ -37,7 +37,7 @@ class Stopwatch:
 @contextmanager
 def shared(stopwatches: Sequence[Stopwatch], kind: str) -> Iterator[None]:
     """Add the seconds that the block takes to several stopwatches, an even share to each."""
-    with CLOCK(kind), jax.profiler.TraceAnnotation(kind):
+    with CLOCK.measure(kind), jax.profiler.TraceAnnotation(kind):
         # The seconds count even if the block raises.
         started = time.perf_counter()
         try:

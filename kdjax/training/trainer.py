@@ -136,7 +136,7 @@ class Trainer(TrainingLoop):
 
     @override
     def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
-        with self.account.stopwatch("input"):
+        with self.account.stopwatch.measure("input"):
             return next(inputs)
 
     @override
@@ -146,7 +146,7 @@ class Trainer(TrainingLoop):
         schedule_inputs = self.account.schedule_inputs(phase_number)
 
         # The devices are busy with this step while the last one's metrics are reported.
-        with self.account.stopwatch("compute"):
+        with self.account.stopwatch.measure("compute"):
             state, metrics = compiled.program.step(
                 state, compiled.teacher_params, step_input.batch, schedule_inputs
             )

@@ -116,7 +116,7 @@ class Trials:
             return None
         return CountedLosses(**ngram_losses(self._first.artifacts.corpus).figures())
 
-    def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> TrialOutcome:
+    def run(self, arm: str, number: int, settings: dict[str, Any]) -> TrialOutcome:
         """Run a trial, or the rest of one that was interrupted; return its outcome.
 
         Raises:

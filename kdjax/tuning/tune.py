@@ -71,7 +71,7 @@ def _tune(
     with reporter:
         trials = Trials(config, out, reporter)
         reporter.set_budget(trials.unspent)
-        outcomes = search(tuple(config.arms), space, config.tune, better, trials)
+        outcomes = search(tuple(config.arms), space, config.tune, better, trials.run)
         results = tuning_of_trials(config, outcomes, better, trials.ngram_losses)
 
     # The tuned recipe names the tuning, so that a study of it can check and report it.

@@ -217,4 +217,5 @@ def test_default_masking_cuts_at_the_doubles_that_berts_shares_are() -> None:
 
 
 def test_example_of_mask_prints_what_it_says() -> None:
-    check_example(mask, {"MaskRule": MaskRule, "mask": mask, "np": np})
+    names = {"MaskRule": MaskRule, "MaskSettings": MaskSettings, "mask": mask, "np": np}
+    check_example(mask, names)

@@ -16,12 +16,12 @@ def test_seconds_add_up_over_interrupted_commands(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         wall_clock.record(tmp_path, CLOCK.mark()),
-        CLOCK("compute"),
+        CLOCK.measure("compute"),
     ):
         raise KeyboardInterrupt
     first = wall_clock.read(tmp_path)
     assert first["compute"] > 0
-    with wall_clock.record(tmp_path, CLOCK.mark()), CLOCK("evaluation"):
+    with wall_clock.record(tmp_path, CLOCK.mark()), CLOCK.measure("evaluation"):
         pass
     second = wall_clock.read(tmp_path)
     assert second["compute"] == first["compute"]

@@ -25,9 +25,9 @@ def test_nested_blocks_count_each_second_once(now: list[float]) -> None:
     now[0] += 1
     begun = clock.mark()
     now[0] += 2
-    with clock("text"):
+    with clock.measure("text"):
         now[0] += 4
-        with clock("report"):
+        with clock.measure("report"):
             now[0] += 8
         now[0] += 16
     now[0] += 32
@@ -37,9 +37,9 @@ def test_nested_blocks_count_each_second_once(now: list[float]) -> None:
 
 def test_whole_block_counts_inner_blocks_as_its_kind(now: list[float]) -> None:
     clock = Clock()
-    with clock("teacher", whole=True), clock("compute"):
+    with clock.measure("teacher", whole=True), clock.measure("compute"):
         now[0] += 1
-    with clock("compute"):
+    with clock.measure("compute"):
         now[0] += 2
     assert clock.since(clock.mark()) == {}
     assert clock.mark().seconds == {SETTING_UP: 0, "teacher": 1, "compute": 2}
@@ -47,10 +47,10 @@ def test_whole_block_counts_inner_blocks_as_its_kind(now: list[float]) -> None:
 
 def test_error_in_a_block_ends_it(now: list[float]) -> None:
     clock = Clock()
-    with pytest.raises(KeyError), clock("teacher", whole=True), clock("compute"):
+    with pytest.raises(KeyError), clock.measure("teacher", whole=True), clock.measure("compute"):
         now[0] += 1
         raise KeyError
-    with clock("report"):
+    with clock.measure("report"):
         now[0] += 2
     assert clock.mark().seconds == {SETTING_UP: 0, "teacher": 1, "report": 2}
 
@@ -59,7 +59,7 @@ def test_blocks_of_other_threads_do_not_count(now: list[float]) -> None:
     clock = Clock()
 
     def other() -> None:
-        with clock("input"):
+        with clock.measure("input"):
             now[0] += 1
 
     thread = threading.Thread(target=other)
@@ -73,12 +73,12 @@ def test_compilation_in_any_block_counts_as_compile() -> None:
     clock.listen()
     clock.listen()
     begun = clock.mark()
-    with clock("evaluation"):
+    with clock.measure("evaluation"):
         jax.jit(lambda x: x @ x.T + 1)(jax.numpy.ones((3, 5))).block_until_ready()
     parts = clock.since(begun)
     assert parts[COMPILE] > 0
     assert sum(parts.values()) == pytest.approx(clock.mark().moment - begun.moment, abs=1e-3)
-    with clock("teacher", whole=True):
+    with clock.measure("teacher", whole=True):
         jax.jit(lambda x: x @ x.T + 2)(jax.numpy.ones((3, 5)))
     assert clock.since(begun)[COMPILE] == parts[COMPILE]
 
@@ -89,7 +89,7 @@ def test_event_inside_another_counts_once_whatever_the_wall_clock_does(
 ) -> None:
     clock = Clock()
     clock.listen()
-    with clock("evaluation"):
+    with clock.measure("evaluation"):
         begun = clock.mark()
         # The outer event lasts from 10 to 13, the inner one from 11 to 12; between, time is set.
         now[0] += 2
@@ -105,7 +105,7 @@ def test_event_across_a_jump_of_the_wall_clock_is_no_longer_than_what_has_passed
 ) -> None:
     clock = Clock()
     clock.listen()
-    with clock("evaluation"):
+    with clock.measure("evaluation"):
         begun = clock.mark()
         now[0] += 3
         jax.monitoring.record_event_time_span("/jax/core/compile/a", 10.0, 1e9)

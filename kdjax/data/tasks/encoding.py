@@ -124,10 +124,7 @@ def encode(
     fractions = array("d")
     unknown = 0
     text_tokens = 0
-    frames = framing.single
-    if task.pairs:
-        frames = framing.pair
-    frame_tokens = sum(map(len, frames))
+    frame_tokens = sum(map(len, framing.pair if task.pairs else framing.single))
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
         # Pairs give their first and their second text in turn.
@@ -155,9 +152,10 @@ def encode(
     second_begins = None
     if task.pairs:
         second_begins = np.array(seconds, np.int32)
-    typed_labels = None
-    if labelled:
-        label_type = np.int32 if task.classes else np.float32
-        typed_labels = np.array(labels).astype(label_type)
+    typed_labels: NDArray[np.int32] | NDArray[np.float32] | None = None
+    if labelled and task.classes:
+        typed_labels = np.array(labels).astype(np.int32)
+    elif labelled:
+        typed_labels = np.array(labels).astype(np.float32)
     split = Split(flat_tokens, np.array(ends, np.int64), second_begins, typed_labels)
     return EncodedRows(split, np.array(fractions), text_tokens, unknown)

@@ -30,7 +30,7 @@ class Comparison:
         low, high: ends of the unadjusted confidence interval of that mean; None with fewer than two
             shared seeds.
         n: number of shared seeds.
-        verdict: see `kdjax.evaluation.statistics.judge_tests`.
+        verdict: word of the test, as `kdjax.evaluation.statistics.judge_tests` gives it.
         p_value: two-sided p-value of the paired t-test; None where it cannot be tested.
         p_adjusted: the p-value adjusted for both families; None where `p_value` is.
         family: family that the pair was tested in.

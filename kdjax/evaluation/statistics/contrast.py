@@ -90,7 +90,7 @@ def difference_of_differences(
 
     Args:
         first: seed -> value, of arm a and of arm b, in the first study.
-        second: the same in the second study.
+        second: seed -> value, of arm a and of arm b, in the second study.
 
     Returns:
         One value for each shared seed, in the order of seeds.

@@ -62,8 +62,8 @@ class PairedOutcome:
         p_value: two-sided p-value of the paired t-test; None where it cannot be tested.
         p_adjusted: the p-value adjusted for both families; None where `p_value` is.
         family: family that it was tested in.
-        verdict: see `decide_verdict`; INCONCLUSIVE with fewer than two shared seeds, and NOT LEARNT
-            where neither side has learnt anything.
+        verdict: word of the test (`decide_verdict`); INCONCLUSIVE with fewer than two shared seeds,
+            and NOT LEARNT where neither side has learnt anything.
         detectable: of an INCONCLUSIVE test, the smallest true difference that it finds with 80%
             power, by the spread it saw and at the level it had to reach; else None.
         seeds_needed: of an INCONCLUSIVE test, the seeds that it takes to find the observed

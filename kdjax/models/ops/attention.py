@@ -35,9 +35,9 @@ class AttentionMask:
     """The positions that each position may look at: those of its own segment, itself included.
 
     Attributes:
-        segments: int32 `[B, L]`.
-        allowed: the same for pairs of positions, bool `[B, 1, L, L]`, or for the first positions
-            and all others.
+        segments: segment numbers, int32 `[B, L]`; 0 is padding.
+        allowed: whether a position, the first of a pair, may look at another, bool
+            `[B, 1, L, L]`; there may be fewer rows, for the first positions alone.
         half_window: positions that a position sees to either side, as in `allowed`; None: all of
             its segment's.
     """

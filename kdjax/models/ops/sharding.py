@@ -23,7 +23,7 @@ def on_each_device(kernel: Callable[..., Any], inputs: Any, outputs: Any) -> Cal
     Args:
         kernel: a function of arrays.
         inputs: `BATCH_SHARDED` or `REPLICATED` for each argument.
-        outputs: the same for each result.
+        outputs: `BATCH_SHARDED` or `REPLICATED` for each result.
     """
     mesh = jax.sharding.get_abstract_mesh()
     # Without a mesh, or inside a shard_map, each device is by itself already.

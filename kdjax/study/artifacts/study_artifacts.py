@@ -90,7 +90,7 @@ class Artifacts:
     def corpus(self) -> Corpus:
         """Prepare the corpus, or open it."""
         # What is made counts as the command's time of its kind.
-        with CLOCK("text"):
+        with CLOCK.measure("text"):
             return study_corpus(self._config, self._plan.artifact_dirs["data"], self._reporter)
 
     @cached_property
@@ -98,7 +98,7 @@ class Artifacts:
         """Prepare the held-out texts from elsewhere, by name."""
         directory = self._plan.artifact_dirs["texts"]
         texts = {}
-        with CLOCK("text"):
+        with CLOCK.measure("text"):
             for name in self._config.evaluation.texts:
                 texts[name] = held_out_text(
                     self._config, self.corpus, name, directory / name, self._reporter
@@ -119,7 +119,7 @@ class Artifacts:
         tokenizer = self._tokenizer
         evaluation = self._config.evaluation
         seq_len = evaluation.seq_len or self._config.data.seq_len
-        with CLOCK("text"):
+        with CLOCK.measure("text"):
             tasks = load_tasks(evaluation, tokenizer, seq_len)
         for task in tasks:
             if warning := unknown_warning({"all": task.unknown}):
@@ -152,7 +152,7 @@ class Artifacts:
     def contamination(self) -> Contamination | None:
         """Look for the tasks' rows in the text, or read what was found before."""
         corpus = self.corpus
-        with CLOCK("text"):
+        with CLOCK.measure("text"):
             return study_contamination(self._config, corpus, self._reporter)
 
     @cached_property
@@ -162,7 +162,7 @@ class Artifacts:
         if not settings.directory:
             return ()
         tokenizer = self._tokenizer
-        with CLOCK("text"):
+        with CLOCK.measure("text"):
             pair_sets = minimal_pairs.load(settings, tokenizer, self._config.data.seq_len)
         for pairs in pair_sets:
             if warning := unknown_warning({"all": pairs.unknown}):
@@ -178,7 +178,7 @@ class Artifacts:
             return ()
         corpus = self.corpus  # its time is the text's, not the teacher's
         directory = self._plan.artifact_dirs["teacher"]
-        with CLOCK("teacher", whole=True):
+        with CLOCK.measure("teacher", whole=True):
             return study_teachers(
                 self._config, corpus, directory, self._plan.layout, self._reporter
             )
@@ -213,7 +213,7 @@ class Artifacts:
         teacher = self.teachers[0].model  # the only one: `arms_of` refuses more
         corpus = self.corpus
         directory = self._plan.artifact_dirs["cache"]
-        with CLOCK("stored outputs", whole=True):
+        with CLOCK.measure("stored outputs", whole=True):
             return study_cache(
                 self._config, request, teacher, corpus, directory, local(), self._reporter
             )

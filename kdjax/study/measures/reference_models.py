@@ -48,14 +48,14 @@ class ReferenceModels:
                 name += f" ({', '.join(arm.name for arm in arms)})"
             # The name follows from student and start, not from the first arm that has them: other
             # arms may join a study.
-            follows_from = [to_dict(arms[0].student), plain(to_dict(arms[0].start))]
+            follows_from = [to_dict(arms[0].student_config), plain(to_dict(arms[0].start))]
             for seed in self._plan.config.seeds:
                 rows.append(
                     self._reference(
                         f"untrained-{digest(follows_from)[:8]}-seed{seed}",
                         name,
                         seed,
-                        arms[0].student,
+                        arms[0].student_config,
                         functools.partial(self._artifacts.start_params, arms[0], seed),
                         self._artifacts.evaluation_for(seed),
                     )
@@ -106,7 +106,7 @@ class ReferenceModels:
             params = make_params()
             # A start's MLM head has learnt nothing yet; a teacher is not fine-tuned.
             is_teacher = seed is None
-            with CLOCK("evaluation"):
+            with CLOCK.measure("evaluation"):
                 metrics, details = evaluation.measure(
                     model,
                     params,

@@ -264,7 +264,7 @@ class StudyRunner:
             return RunMeasures({}, {}, outcome.diverged, stopwatch.seconds)
         self._reporter.status(f"{run}: evaluating")
         try:
-            with stopwatch("evaluation"):
+            with stopwatch.measure("evaluation"):
                 metrics, details = self._artifacts.evaluation_for(run.seed).measure(
                     run.arm.student_config,
                     outcome.params,

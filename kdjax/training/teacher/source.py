@@ -108,7 +108,8 @@ class CachedTeacher(TeacherSource):
         teacher_config: configuration of the teacher whose outputs are stored.
         request: features that are stored.
         config: settings of the stored outputs.
-        own_seq_len: as of `OnlineTeacher`.
+        own_seq_len: tokens of a sequence by the teacher's own tokenizer; 0: it reads the student's
+            tokens.
     """
 
     teacher_config: ModelConfig

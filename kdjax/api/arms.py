@@ -1,0 +1,103 @@
+"""An arm between two models, and the price of its step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdjax.budget.price import Price
+from kdjax.config import ArmConfig, DataConfig, OptimizerConfig, predictions
+from kdjax.errors import InputError
+from kdjax.models import Model
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.phase import BatchShape
+from kdjax.training.phase_price import price as phase_price
+
+
+@dataclass(frozen=True)
+class ArmWithModels:
+    """An arm, with the student it trains and the teacher it learns from.
+
+    Attributes:
+        definition: objective, phases and optimiser.
+        student: the student before its first step.
+        teacher: the teacher; None where the arm looks at none.
+    """
+
+    definition: Arm
+    student: Model
+    teacher: Model | None
+
+
+def arm(
+    name: str,
+    student: Model,
+    teacher: Model | None = None,
+    *,
+    settings: ArmConfig = ArmConfig(),
+    optimizer: OptimizerConfig = OptimizerConfig(),
+) -> ArmWithModels:
+    """Make an arm ready for two models.
+
+    Args:
+        name: a named arm (`kdjax arms` lists them), or any name for one that `settings` write out.
+        student: the student before its first step.
+        teacher: the teacher; may be left out where the arm looks at none.
+        settings: terms, phases and what else differs from the named arm. The student is as given:
+            settings of `start` and `student` are refused.
+        optimizer: the optimiser, its settings and the schedule of the learning rate.
+
+    Raises:
+        InputError: an unknown arm, an objective that these two models do not allow, or a missing
+            teacher.
+
+    Example:
+        >>> arm = kdjax.arm("logit", student, teacher)
+        >>> arm.definition.uses_teacher
+        True
+    """
+    if settings.student or settings.start:
+        raise InputError(
+            f"arm {name!r}: settings of student and start are given, expected none: the student is "
+            "the model itself"
+        )
+    teacher_config = None
+    if teacher is not None:
+        teacher_config = teacher.config
+    definition = resolve(name, settings, student.config, teacher_config, optimizer)
+    if not definition.uses_teacher:
+        teacher = None
+    return ArmWithModels(definition, student, teacher)
+
+
+def price(
+    arm: ArmWithModels,
+    *,
+    batch_size: int,
+    seq_len: int,
+    max_predictions: int | None = None,
+    phase: int = 0,
+) -> Price:
+    """Count the FLOPs of one step, by part; needs no data.
+
+    Args:
+        arm: arm whose step is priced, between its two models.
+        batch_size: sequences of a step.
+        seq_len: tokens of a sequence.
+        max_predictions: masked positions of a sequence, at most; None: 15% of them.
+        phase: number of the arm's phase, from 0.
+
+    Raises:
+        FlopCountError: XLA's count cannot be trusted for this objective.
+
+    Example:
+        >>> distilled = kdjax.price(arm, batch_size=8, seq_len=12)
+        >>> scratch = kdjax.price(kdjax.arm("scratch", student), batch_size=8, seq_len=12)
+        >>> scratch.teacher_forward
+        0
+        >>> distilled.total > scratch.total
+        True
+    """
+    if max_predictions is None:
+        max_predictions = predictions(seq_len, DataConfig.mlm_probability)
+    batch_shape = BatchShape(batch_size, seq_len, max_predictions)
+    return phase_price(arm.definition.phases[phase], batch_shape)
