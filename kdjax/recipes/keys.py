@@ -3,11 +3,14 @@ a name is none."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
@@ -89,17 +92,61 @@ def check_override_values(overrides: Sequence[str]) -> None:
     Raises:
         InputError: one does; names its setting.
     """
-    words = iter(overrides)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            value = next(words, "")
+    for name, text in override_pairs(overrides):
         try:
-            strict_yaml.load(value)
+            strict_yaml.load(text)
         except yaml.YAMLError:  # text that is no YAML: a glob
             continue
         except InputError as e:
-            raise InputError(f"command line: {name} {value!r:.80}: {e}") from None
+            raise InputError(f"command line: --{name} {text!r:.80}: {e}") from None
+
+
+def with_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | None:
+    """Return a recipe's values with overrides in place of what they replace.
+
+    Args:
+        raw: values as YAML gives them; they are not changed.
+        overrides: dotted overrides as on a command line, of settings that there are.
+
+    Returns:
+        The values; None where an override adds to a list, or to a mapping whose other members stay.
+    """
+    values = copy.deepcopy(raw)
+    for name, text in override_pairs(overrides):
+        # The section that has the setting, and the setting's type
+        *path, last = name.split(".")
+        section: Any = values
+        hint: Any = Config
+        for part in path:
+            hint = _type_below(hint, part)
+            if not dataclasses.is_dataclass(hint):
+                return None
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                return None
+        hint = _type_below(hint, last)
+        if last.endswith("+") or _fields_of(hint) is not None:
+            return None
+
+        # Its value is YAML, unless the setting is text.
+        value: Any = text
+        if hint is not str:
+            with suppress(yaml.YAMLError):
+                value = strict_yaml.load(text)
+        if isinstance(value, dict):
+            return None
+        section[last] = value
+    return values
+
+
+def override_pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the dotted name and the text of each override."""
+    words = iter(overrides)
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            text = next(words, "")
+        yield name.removeprefix("--"), text
 
 
 def override_names(overrides: Sequence[str]) -> Iterator[str]:
@@ -116,8 +163,14 @@ def _fields_of(hint: Any) -> dict[str, Any] | None:
         alternatives += get_args(hint)
     for alternative in alternatives:
         if dataclasses.is_dataclass(alternative):
-            return get_type_hints(alternative)
+            return _hints(alternative)
     return None
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """Return the types of a dataclass's settings by name; to resolve them takes long."""
+    return get_type_hints(cls)
 
 
 def _type_below(hint: Any, key: str) -> Any:
