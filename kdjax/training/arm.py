@@ -239,20 +239,26 @@ def _phase(
     if objective.needs_teacher and teacher_config is None:
         raise InputError("the objective looks at a teacher, expected one")
     phase_teacher = None
-    if objective.needs_teacher:
+    teacher_source = None
+    if objective.needs_teacher and teacher_config is not None:
         phase_teacher = teacher_config
+        teacher_source = OnlineTeacher(teacher_config, own_seq_len)
     # Raises where a term cannot be computed between these two models.
     objective.needs(student_config, phase_teacher)
-    others_need_teacher = any(other.needs_teacher for other in other_objectives)
+
+    # A phase without a teacher may stand beside one whose projection has the teacher's width.
+    other_teacher = None
+    if any(other.needs_teacher for other in other_objectives):
+        other_teacher = teacher_config
     return Phase(
         name,
         student_config,
         phase_teacher,
-        OnlineTeacher(phase_teacher, own_seq_len) if phase_teacher else None,
+        teacher_source,
         objective,
         optimizer,
         other_objectives=other_objectives,
-        other_teacher_config=teacher_config if others_need_teacher else None,
+        other_teacher_config=other_teacher,
     )
 
 
