@@ -117,6 +117,6 @@ def test_stopwatch_of_a_run_counts_on_the_clock(monkeypatch: pytest.MonkeyPatch)
     clock = Clock()
     monkeypatch.setattr("kdjax.training.stopwatch.CLOCK", clock)
     run = Stopwatch({})
-    with run("input"):
+    with run.measure("input"):
         time.sleep(0.001)
     assert clock.mark().seconds["input"] == pytest.approx(run.seconds["input"], abs=1e-3)

@@ -343,7 +343,7 @@ def stepped(
     program = compiled(seeds, of, devices, grad_accum_steps)
     # The seeds from `first` on, one a lane.
     chosen = range(first, first + seeds)
-    teacher = program.place_teacher(teacher_params() if of.teacher else None)
+    teacher = program.place_teacher(teacher_params() if of.teacher_config else None)
     states = program.stack([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
     for step in range(2):
         batches = program.place(
