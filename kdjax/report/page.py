@@ -12,7 +12,6 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from kdjax.budget.accounting import ACCOUNTS
 from kdjax.config import plain
 from kdjax.report import numbers, phrases, summary, svg
 
@@ -51,8 +50,8 @@ def render(
         keys[arm] = (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
     of_page = {
         "keys": keys,
-        "colours": svg.COLOURS,
-        "part_colours": [svg.PART_COLOURS[account] for account in ACCOUNTS],
+        "light": svg.palette(),
+        "dark": svg.palette(dark=True),
         "config": yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
         **values,
     }

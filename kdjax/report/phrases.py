@@ -48,6 +48,13 @@ PHRASES = {
     "outcome": "{outcome} on {measures}",
     "distilling": "Does distilling beat pretraining from scratch?",
     "against": "Against {baseline}",
+    # A study in progress.
+    "progress": "In progress: {finished} of {planned} finished.",
+    "progress_no_verdict": (
+        "No verdict is told before every seed is there: to look at verdicts early, and to stop "
+        "where they please, makes false winners likelier."
+    ),
+    "progress_arms": "Runs of each arm",
     # A study's tables of scores.
     "scores_title": "{budget} a run",
     "used_title": "What the mean run read",
