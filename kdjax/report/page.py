@@ -36,7 +36,9 @@ def render(
     sections: Sequence[Section] = (),
     **values: Any,
 ) -> str:
-    """Make a page: no scripts, no network, no other files; everything from outside is escaped.
+    """Make a page: no network, no other files; everything from outside is escaped.
+
+    A page has the scripts that `values` name as `scripts`, and its policy allows these alone.
 
     Args:
         template: file of the template.
@@ -53,6 +55,7 @@ def render(
         "light": svg.palette(),
         "dark": svg.palette(dark=True),
         "config": yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
+        "scripts": (),
         **values,
     }
     environment = _environment()

@@ -47,7 +47,38 @@ PHRASES = {
     "answer": "{arm} against {baseline}: {outcomes}.",
     "outcome": "{outcome} on {measures}",
     "distilling": "Does distilling beat pretraining from scratch?",
-    "against": "Against {baseline}",
+    "against": "Which arm is better than {baseline}?",
+    # The first lines of a page, and its matrix of arms.
+    "lead_nothing": "Nothing was compared: a verdict needs two arms with an endpoint in common.",
+    "lead": "By {measure}, against {baseline}: {clause}.",
+    "lead_others": "The others: {clauses}.",
+    "lead_arms": "{arms} {word}",
+    "lead_many": "{count} of {all} arms {word}",
+    "lead_scope": "{budget} a run, {seeds} seeds.",
+    "lead_budget": "{budget} a run.",
+    "relation": "{arm} against {other}, {label}: {outcome}; {measured}.",
+    "relation_measured": "{difference} {unit}, {interval} over {seeds} seeds{p_value}",
+    "relation_unmeasured": "no interval with {seeds} shared",
+    "relation_cost": "; where the budget pays for {case}, at {ratio} the cost",
+    # Threats to what the verdicts say.
+    "threat_untuned": "The arms share one setting: what suits one objective may not suit another.",
+    "threat_tuned_some": "Not tuned: {arms}.",
+    "threat_edge": "The best setting lies at an end of the range that was tried: {arms}.",
+    "threat_settings": "Settings of their own, besides the objective: {arms}.",
+    "threat_memorised": (
+        "Passes over the text: {arms}. Beyond {most}, repeated text is worth less and less, and "
+        "an arm that reads more of it gains less than its tokens say."
+    ),
+    "threat_unknown": (
+        "{share} of the tokens are [UNK]: losses are lower than the text deserves."
+    ),
+    "threat_teacher_head": (
+        "The teacher came without an MLM head, tuned for something else; its head was fitted here."
+    ),
+    "threat_teacher_early": "The teacher was taken at {share} of its training.",
+    "threat_teacher_worse": "Lower held-out MLM loss than the teacher in every seed: {arms}.",
+    "threat_unlearnt": "No better than the majority class or chance: {labels}.",
+    "threat_failed": "Fine-tunings that failed: {failed} of {trials}.",
     # A study in progress.
     "progress": "In progress: {finished} of {planned} finished.",
     "progress_no_verdict": (
@@ -305,6 +336,7 @@ PHRASES = {
         "the student's steps, the teacher's forward passes or stored outputs, and a share of its "
         "training"
     ),
+    "case_as_run": "as run: the same {kind}",
     "case_nothing": "Nothing was compared.",
     "case_same": "Every verdict is as above.",
     "case_BEATS": "{a} BEATS {others} on {measures}",
