@@ -81,19 +81,30 @@ def _answer(results: Results, endpoint: MeasuredEndpoint, words: Mapping[str, st
     if not outcomes:
         return say("lead_nothing")
     # The first sentence is of the arms that do best, the second of all others.
-    clauses = [_clause(word, arms, len(words)) for word, arms in outcomes.items()]
-    first = say("lead", measure=measure, clause=clauses[0], baseline=baseline)
+    clauses = []
+    for word, arms in outcomes.items():
+        clauses.append(_clause(word, arms, len(words), baseline))
+    first = say("lead", measure=measure, clause=clauses[0])
     rest = ""
     if len(clauses) > 1:
         rest = say("lead_others", clauses="; ".join(clauses[1:]))
     return sentence(first, rest)
 
 
-def _clause(word: str, arms: list[str], count: int) -> str:
-    """Return the clause on the arms of one outcome."""
+def _clause(word: str, arms: list[str], count: int, baseline: str) -> str:
+    """Return the clause on the arms of one outcome.
+
+    Args:
+        word: the outcome.
+        arms: the arms.
+        count: number of arms of all outcomes.
+        baseline: the baseline arm.
+    """
+    named = listed(arms)
     if len(arms) > _NAMED:
-        return say("lead_many", word=word, count=len(arms), all=count)
-    return say("lead_arms", word=word, arms=listed(arms))
+        named = say("lead_many", count=len(arms), all=count)
+    each = say("lead_each") if len(arms) > 1 else ""
+    return say(f"lead_{word}", arms=named, each=each, baseline=baseline)
 
 
 def scope(results: Results) -> str:

@@ -78,7 +78,7 @@
     ariaLabel: label,
   });
   const tip = { fill: "var(--page)", stroke: "var(--muted)", fontSize: 12, maxRadius: 60 };
-  const grid = { grid: true, labelAnchor: "center" };
+  const grid = { grid: true, labelAnchor: "center", labelArrow: "none" };
 
   // A held-out loss along FLOPs, tokens or time: every seed light, the mean bold.
   function learning(figure) {
@@ -144,7 +144,7 @@
         ...look(width, `${figure.loss} against ${axis.label}`),
         height: Math.max(260, Math.min(380, width * 0.55)),
         marginLeft: 48,
-        marginBottom: 40,
+        marginBottom: 46,
         x: { ...grid, label: axis.label, tickFormat: write, ticks: width < 480 ? 3 : 6 },
         y: { ...grid, label: "nats" },
         marks,
@@ -184,6 +184,17 @@
           strokeWidth: 0.6,
           clip: true,
         }),
+        Plot.text(
+          rows,
+          Plot.stackX({
+            ...at,
+            text: (row) => {
+              const share = row.value / (measure.budget ?? sums.get(row.arm));
+              return isCharged(row) && row.value > 0.07 * Math.min(whole, limit) ? d3.format(".1%")(share) : "";
+            },
+            fill: "#111111",
+          }),
+        ),
         Plot.tip(rows, Plot.pointer(Plot.stackX({ ...at, title, ...tip, maxRadius: Infinity }))),
       ];
       if (measure.budget) {
@@ -194,7 +205,7 @@
         ...look(width, `${measure.label} of a run by part, for each arm`),
         height: 34 * figure.arms.length + 60,
         marginLeft: Math.min(12 + 7 * longest, width * 0.4),
-        marginBottom: 40,
+        marginBottom: 46,
         x: {
           ...grid,
           label: measure.label,
