@@ -46,7 +46,7 @@ def run(options: Options) -> None:
     if len(directories) > 1 and options.out is None:
         raise InputError("--out is missing, expected a directory for the parts together")
     out = options.out or directories[0]
-    before: list[Stamp] = []
+    before: list[Stamp] | None = None
     while True:
         now = _stamps(directories)
         if now != before:

@@ -1,4 +1,4 @@
-"""What a study's verdicts say of two arms, as it was run and under each way to pay for the teacher."""
+"""What a study's verdicts say of two arms, as it was run and where others pay for the teacher."""
 
 from __future__ import annotations
 

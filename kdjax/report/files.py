@@ -108,4 +108,3 @@ def named(tables: list[PageTable]) -> dict[str, PageTable]:
             number += 1
         by_name[name] = table
     return by_name
-

@@ -15,7 +15,8 @@ from markupsafe import Markup
 DIRECTORY = Path(__file__).parent / "scripts"
 NAMES = ("d3.min.js", "plot.umd.min.js", "page.js")
 """The files, in the order in which a page runs them."""
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_ESCAPED = "<>&\u2028\u2029"
+"""Characters with which a tag, an entity or a line of JavaScript could begin."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,6 @@ def as_json(values: Any) -> Markup:
         values: plain values.
     """
     text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character, escape in _ESCAPES.items():
-        text = text.replace(character, escape)
+    for character in _ESCAPED:
+        text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

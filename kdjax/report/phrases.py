@@ -77,9 +77,7 @@ PHRASES = {
         "Passes over the text: {arms}. Beyond {most}, repeated text is worth less and less, and "
         "an arm that reads more of it gains less than its tokens say."
     ),
-    "threat_unknown": (
-        "{share} of the tokens are [UNK]: losses are lower than the text deserves."
-    ),
+    "threat_unknown": ("{share} of the tokens are [UNK]: losses are lower than the text deserves."),
     "threat_teacher_head": (
         "The teacher came without an MLM head, tuned for something else; its head was fitted here."
     ),
@@ -149,13 +147,16 @@ PHRASES = {
     "primary_TIES": "{arm} TIES with {baseline}: the difference is within the margin",
     "primary_INCONCLUSIVE": "{arm} against {baseline} is INCONCLUSIVE",
     "primary_NOT LEARNT": "{arm} and {baseline} have NOT LEARNT it",
-    "primary_test": "{outcome}: {difference} {unit}, {interval} over {seeds}{p_value}{reason}.",
+    # Of two lines in a terminal; a page takes the break for a space.
+    "primary_test": (
+        "{outcome}: {difference} {unit}, {interval}.\n    Over {seeds}{p_value}{reason}."
+    ),
     "primary_p": ", adjusted p {p_value}",
     "primary_alone": " (the interval alone leaves out 0; with so many tests that is not enough)",
     "could_see": "; with 80% power these seeds find {detectable} or more",
     "takes_seeds": ", and a difference as observed takes {seeds}",
     "takes_many": ", and a difference as observed takes more than 1,000 seeds",
-    "claim": "{kind} {name} ({contrast} is {direction}, {label}): {verdict}, {rest}.",
+    "claim": "{kind} {name} ({contrast} is {direction}, {label}): {verdict}.\n    {rest}.",
     "claim_hypothesis": "Hypothesis",
     "claim_contrast": "Contrast",
     "claim_measured": "{difference} {unit}, {interval} over {seeds}{p_value}",

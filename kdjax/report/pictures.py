@@ -88,9 +88,7 @@ def _png(figure: Figure, page: str, real: Mapping[str, str]) -> bytes:
             _recolour(artist, field, real)
     buffer = io.BytesIO()
     # No version and no date: the same results give the same bytes.
-    figure.savefig(
-        buffer, format="png", dpi=PNG_DPI, facecolor=page, metadata={"Software": None}
-    )
+    figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=page, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from kdjax.report import lead, margins, numbers, page
 from kdjax.report.case_words import case_names
 from kdjax.report.page_data import page_data
-from kdjax.report.phrases import listed, say, sentence
 from kdjax.report.page_scripts import as_json, scripts
+from kdjax.report.phrases import listed, say, sentence
 from kdjax.report.study_sections import study_sections
 from kdjax.results.study import Results
 from kdjax.storage.files import write_text

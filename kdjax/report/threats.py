@@ -69,7 +69,7 @@ def _seeds(results: Results) -> str:
 
 
 def _tuning(results: Results) -> str:
-    """Return the sentence on arms that were not tuned, or whose range of settings was too narrow."""
+    """Return the sentence on arms that were not tuned, or in too narrow a range."""
     if results.tuning is None:
         return say("threat_untuned")
     missing = [arm for arm in results.arms if arm not in results.tuning.arms]

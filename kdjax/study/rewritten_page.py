@@ -43,9 +43,7 @@ def write_study_page(out: Path) -> list[Path]:
     manifests = _manifests(out)
     rows = _finished(out, manifests)
     planned = _planned(manifests)
-    written = write_page(
-        lambda: progress_page.html(rows, planned, manifests[0].config), out / PAGE
-    )
+    written = write_page(lambda: progress_page.html(rows, planned, manifests[0].config), out / PAGE)
     # A study that was finished meanwhile has written its page, and has it again.
     return write_study_page(out) if (out / RESULTS).exists() else written
 

@@ -107,7 +107,7 @@ def test_choice_of_who_pays_tells_verdict_signs_and_costs_anew(desktop: Opened) 
 def test_axis_and_part_of_a_curve_can_be_chosen(desktop: Opened) -> None:
     figure = desktop.page.locator('figure[data-figure="learning"]')
     assert "FLOPs charged" in figure.locator(".live svg").first.text_content()
-    dots = figure.locator(".live svg g[aria-label=dot] path")
+    dots = figure.locator(".live svg g[data-mark=dot] path")
     whole = dots.count()
     figure.get_by_label("tokens, padding counted").check(force=True)
     assert "tokens, padding counted" in figure.locator(".live svg").first.text_content()
@@ -117,7 +117,7 @@ def test_axis_and_part_of_a_curve_can_be_chosen(desktop: Opened) -> None:
 
 def test_bars_can_be_of_flops_or_time(desktop: Opened) -> None:
     figure = desktop.page.locator('figure[data-figure="spending"]')
-    bars = figure.locator(".live svg g[aria-label=bar] rect")
+    bars = figure.locator(".live svg g[data-mark=bar] rect")
     flops = bars.count()
     figure.get_by_label("seconds").check(force=True)
     assert bars.count() != flops
@@ -153,8 +153,8 @@ def test_dark_page_has_other_colours_in_text_and_figures(chrome: Any, address: s
             opened.page.evaluate(
                 """() => [
                     getComputedStyle(document.body).backgroundColor,
-                    getComputedStyle(document.querySelector('figure svg path[style]')).stroke,
-                    getComputedStyle(document.querySelector('.live svg rect')).fill,
+                    getComputedStyle(document.querySelector('figure svg text')).fill,
+                    getComputedStyle(document.querySelector('.live svg [data-mark=bar] rect')).fill,
                 ]"""
             )
         )

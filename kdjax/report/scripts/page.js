@@ -60,7 +60,15 @@
     still.before(...controls, box);
     let width = 0;
     const redraw = () => {
-      if (width) box.replaceChildren(draw(width));
+      if (!width) return;
+      const drawn = draw(width);
+      // One picture with one name: its groups have no role that takes a name of their own.
+      drawn.setAttribute("role", "img");
+      for (const group of drawn.querySelectorAll("g[aria-label]")) {
+        group.dataset.mark = group.getAttribute("aria-label");
+        group.removeAttribute("aria-label");
+      }
+      box.replaceChildren(drawn);
     };
     state.redraw.push(redraw);
     new ResizeObserver((entries) => {
