@@ -17,6 +17,10 @@ from kdjax.report.axes import WIDTH, compact_number, logarithmic, truncate
 
 _LETTER = 0.0115
 """Share of the strip that a letter takes."""
+_FEWEST = 4
+"""Letters of a name that still say which it is."""
+_SIGNS = {"ties": "=", "open": "?"}
+"""What stands for a tie and for an open lead where their words do not fit."""
 
 
 def draw(fitted: FittedPlan) -> Markup | None:
@@ -87,9 +91,13 @@ def _draw_range(
     ax.axvspan(ranked.low, high, linewidth=0, **look)
     length = math.log(high / ranked.low) / whole
     letters = int(length / _LETTER)
+    # What does not fit is said shorter; a range without room has its colour alone.
     words = leader(ranking)
-    # A range that is too short for its words has none; its colour is in the legend.
-    if letters >= 4:
+    if ranking.kind == "wins" and letters >= _FEWEST:
+        words = truncate(words, letters)
+    elif len(words) > letters:
+        words = _SIGNS.get(ranking.kind, "")
+    if len(words) <= letters:
         centre = math.sqrt(ranked.low * high)
         weight = "bold" if ranking.kind == "wins" else "normal"
-        ax.text(centre, 0.5, truncate(words, letters), ha="center", va="center", weight=weight)
+        ax.text(centre, 0.5, words, ha="center", va="center", weight=weight)

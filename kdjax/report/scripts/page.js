@@ -179,6 +179,8 @@
       const sums = d3.rollup(rows.filter(isCharged), (own) => d3.sum(own, (row) => row.value), (row) => row.arm);
       const limit = 2 * Math.max(measure.budget ?? 0, ...sums.values());
       const whole = d3.max(d3.rollup(rows, (own) => d3.sum(own, (row) => row.value), (row) => row.arm).values());
+      const longest = d3.max(figure.arms, (arm) => arm.length);
+      const marginLeft = Math.min(12 + 7 * longest, width * 0.4);
       const at = { y: "arm", x: "value" };
       const title = (row) =>
         `${row.arm}: ${row.label}\n${write(row.value)} ${measure.unit}` +
@@ -198,7 +200,9 @@
             ...at,
             text: (row) => {
               const share = row.value / (measure.budget ?? sums.get(row.arm));
-              return isCharged(row) && row.value > 0.07 * Math.min(whole, limit) ? d3.format(".1%")(share) : "";
+              // A share is written where there is room for it.
+              const pixels = (row.value / Math.min(whole, limit)) * (width - marginLeft);
+              return isCharged(row) && pixels > 48 ? d3.format(".1%")(share) : "";
             },
             fill: "#111111",
           }),
@@ -208,11 +212,10 @@
       if (measure.budget) {
         marks.push(Plot.ruleX([measure.budget], { stroke: "var(--ink)", strokeDasharray: "4 2" }));
       }
-      const longest = d3.max(figure.arms, (arm) => arm.length);
       return Plot.plot({
         ...look(width, `${measure.label} of a run by part, for each arm`),
         height: 34 * figure.arms.length + 60,
-        marginLeft: Math.min(12 + 7 * longest, width * 0.4),
+        marginLeft,
         marginBottom: 46,
         x: {
           ...grid,
