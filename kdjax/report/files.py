@@ -16,6 +16,8 @@ from kdjax.storage.files import write_bytes, write_text
 
 DIRECTORY = "report"
 """Directory beside the page."""
+_KINDS = ("figures", "tables")
+"""What lies in it."""
 _WRITERS: Mapping[str, Callable[[PageTable], str]] = {
     "csv": page_tables.as_csv,
     "md": page_tables.as_markdown,
@@ -53,16 +55,18 @@ def write_page(make: Callable[[], str], path: Path) -> list[Path]:
 
 
 def _replace(directory: Path, beside: Path) -> None:
-    """Put a directory in the place of an earlier one.
+    """Put new figures and tables in the place of earlier ones; what else lies there stays.
 
     Raises:
-        InputError: the earlier one cannot be removed, or nothing put in its place.
+        InputError: earlier ones cannot be removed, or nothing put in their place.
     """
     try:
-        if directory.exists():
-            shutil.rmtree(directory)
-        if beside.exists():
-            beside.replace(directory)
+        for kind in _KINDS:
+            if (directory / kind).exists():
+                shutil.rmtree(directory / kind)
+            if (beside / kind).exists():
+                directory.mkdir(exist_ok=True)
+                (beside / kind).replace(directory / kind)
     except OSError as e:
         raise InputError(
             f"{directory}: cannot be written ({e.strerror}), expected a directory to write to"
@@ -99,7 +103,9 @@ def named(tables: list[PageTable]) -> dict[str, PageTable]:
     """
     by_name: dict[str, PageTable] = {}
     for table in tables:
-        words = re.findall(r"[a-z0-9]+", table.title.lower())
+        # Units and amounts, which stand behind, are not for a name.
+        title = re.split("[;(]", table.title.lower())[0]
+        words = re.findall(r"[a-z0-9]+", title)
         stem = "-".join(words)[:60].strip("-") or "table"
         name = stem
         number = 2

@@ -84,7 +84,9 @@ def _more_than_objective(results: Results) -> str:
     """Return the sentence on arms that differ from the others in more than their objective."""
     arms = []
     for name, arm in results.arms.items():
-        if arm.student or arm.optimizer or arm.finetune or arm.start.source == "teacher":
+        # Arms that were tuned alike have the optimiser that suits each.
+        own_optimizer = bool(arm.optimizer) and results.tuning is None
+        if arm.student or own_optimizer or arm.finetune or arm.start.source == "teacher":
             arms.append(name)
     return say("threat_settings", arms=listed(arms)) if arms else ""
 

@@ -97,7 +97,8 @@ def test_writers_escape_what_their_formats_read_otherwise() -> None:
 
 
 def test_tables_of_one_title_have_numbers() -> None:
-    tables = [PageTable("Scores"), PageTable("Scores"), PageTable("…")]
+    titles = ["Scores (nats)", "Scores; the budget is 3", "…"]
+    tables = [PageTable(title) for title in titles]
     assert list(files.named(tables)) == ["scores", "scores-2", "table"]
 
 
@@ -105,8 +106,11 @@ def test_files_of_an_earlier_page_go(tmp_path: Path) -> None:
     stale = tmp_path / "report" / "tables" / "stale.csv"
     stale.parent.mkdir(parents=True)
     stale.write_text("")
+    own = tmp_path / "report" / "notes.txt"
+    own.write_text("mine")
     files.write_page(lambda: "<p>no table</p>", tmp_path / "report.html")
     assert not stale.exists()
+    assert own.read_text() == "mine"
     assert (tmp_path / "report.html").read_text() == "<p>no table</p>"
 
 
