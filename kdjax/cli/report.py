@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Options) -> None:
-    """Write the page; with --watch until the command is interrupted."""
+    """Write the page; with --watch until the command is interrupted.
+
+    Raises:
+        InputError: several directories without --out, or nothing to make a page of.
+    """
     from kdjax.parallel.preemption import PREEMPTION
 
     directories: Sequence[Path] = options.directories

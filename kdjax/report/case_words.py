@@ -75,7 +75,7 @@ def relations(results: Results, endpoint: Endpoint, arm: str, other: str) -> dic
     fields = {"arm": arm, "other": other, "label": endpoint.label}
     names = case_names(results)
     sentence = say("relation", outcome=difference.outcome, measured=measured, **fields)
-    found = {names[0]: Relation(difference.outcome, sentence)}
+    by_case = {names[0]: Relation(difference.outcome, sentence)}
     cases = {case.case: case for case in results.cases}
     for name in names[1:]:
         row = _row(cases[name], endpoint, arm, other)
@@ -86,8 +86,8 @@ def relations(results: Results, endpoint: Endpoint, arm: str, other: str) -> dic
         ratio = row.ratio if row.a == arm else 1 / row.ratio if row.ratio else 0.0
         cost = say("relation_cost", case=name, ratio=numbers.times(ratio))
         sentence = say("relation", outcome=word, measured=measured + cost, **fields)
-        found[name] = Relation(word, sentence)
-    return found
+        by_case[name] = Relation(word, sentence)
+    return by_case
 
 
 def against_baseline(results: Results, endpoint: Endpoint) -> dict[str, dict[str, str]]:
@@ -101,8 +101,8 @@ def against_baseline(results: Results, endpoint: Endpoint) -> dict[str, dict[str
     for arm in results.arms:
         if arm == results.baseline_arm:
             continue
-        found: Mapping[str, Relation] = relations(results, endpoint, arm, results.baseline_arm)
-        for name, relation in found.items():
+        by_case: Mapping[str, Relation] = relations(results, endpoint, arm, results.baseline_arm)
+        for name, relation in by_case.items():
             words[name][arm] = relation.word
     return words
 

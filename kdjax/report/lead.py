@@ -51,16 +51,16 @@ def answers(results: Results) -> dict[str, str]:
     if endpoint is None:
         return dict.fromkeys(names, say("lead_nothing"))
     words = case_words.against_baseline(results, endpoint)
-    told = {}
+    texts = {}
     for name in names:
-        told[name] = _answer(results, endpoint, words[name])
+        texts[name] = _answer(results, endpoint, words[name])
     planned = results.config["evaluation"].get("planned_seeds", 0)
     seeds = len(results.config["seeds"])
     if seeds >= planned:
-        return told
+        return texts
     # A study that is looked at before it is whole may still say something else.
     provisional = {}
-    for name, text in told.items():
+    for name, text in texts.items():
         provisional[name] = say("provisional", seeds=seeds, planned=planned, headline=text)
     return provisional
 

@@ -89,15 +89,15 @@ def _matrix(results: Results, endpoint: MeasuredEndpoint) -> Matrix:
 
 def _cell(results: Results, endpoint: MeasuredEndpoint, arm: str, other: str) -> MatrixCell:
     """Return the cell of two arms."""
-    found = case_words.relations(results, endpoint, arm, other)
-    if not found:
+    by_case = case_words.relations(results, endpoint, arm, other)
+    if not by_case:
         return MatrixCell()
     difference = summary.difference(results, endpoint, arm, other)
     interval = ""
     if difference is not None and difference.low is not None and difference.high is not None:
         interval = numbers.interval(difference.low, difference.high)
-    as_run = found[case_words.case_names(results)[0]]
-    cases = {name: [relation.symbol, relation.sentence] for name, relation in found.items()}
+    as_run = by_case[case_words.case_names(results)[0]]
+    cases = {name: [relation.symbol, relation.sentence] for name, relation in by_case.items()}
     return MatrixCell(
         as_run.symbol,
         interval,
@@ -108,7 +108,7 @@ def _cell(results: Results, endpoint: MeasuredEndpoint, arm: str, other: str) ->
 
 def signs(results: Results) -> dict[str, str]:
     """Return the signs that a study's matrices may have, and what they stand for."""
-    words = {verdict.verdict for verdict in results.verdicts}
+    words: set[str] = {verdict.verdict for verdict in results.verdicts}
     for case in results.cases:
         words.update(row.verdict for row in case.verdicts)
     # A pair has two sides.

@@ -37,12 +37,12 @@ def threats(results: Results) -> list[Threat]:
     Args:
         results: the content of results.json.
     """
-    found = []
+    seen = []
     for title, see in _LOOKS.items():
         text = see(results)
         if text:
-            found.append(Threat(title, text))
-    return found
+            seen.append(Threat(title, text))
+    return seen
 
 
 def looked_for() -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax import recipes
+from kdjax.clock import CLOCK
 from kdjax.errors import InputError
 from kdjax.progress import Reporter
 from kdjax.report import progress_page, study_page
@@ -62,6 +63,7 @@ def write_parts_page(parts: Sequence[Path], out: Path) -> list[Path]:
         InputError: the parts are not of one study, none has a finished run, or `out` cannot be
             written.
     """
+    begun = CLOCK.mark()
     before = _run_names(out)
     merge(parts, out)
     manifests = _manifests(out)
@@ -71,7 +73,7 @@ def write_parts_page(parts: Sequence[Path], out: Path) -> list[Path]:
     if planned <= names and (names != before or not (out / RESULTS).exists()):
         config = recipes.from_dict(manifests[0].config)
         with sole_writer(out, backup_of(config)), Reporter() as reporter:
-            finish(prepared_study(config, out, reporter))
+            finish(prepared_study(config, out, reporter), begun)
     return write_study_page(out)
 
 

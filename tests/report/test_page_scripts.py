@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ def html(results: Results) -> str:
     return study_page.html(results)
 
 
-def data_of(html: str) -> dict[str, object]:
+def data_of(html: str) -> dict[str, Any]:
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
-    values: dict[str, object] = json.loads(text)
+    values: dict[str, Any] = json.loads(text)
     return values
 
 

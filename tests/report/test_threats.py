@@ -72,6 +72,7 @@ def test_few_seeds_are_seen() -> None:
 
 def test_teacher_that_a_student_surpasses_is_seen(results: Results) -> None:
     assert "Lower held-out MLM loss" not in text_of(results, "Another kind of teacher")
+    assert results.teacher is not None
     teacher = replace(results.teacher, mlm_loss=9.0)
     assert "in every seed: scratch and logit" in text_of(
         replace(results, teacher=teacher), "Another kind of teacher"
