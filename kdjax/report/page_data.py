@@ -116,9 +116,9 @@ def _tokens(run: RunResult, step: float) -> float:
     sequences = 0.0
     rest = step
     for phase in run.phases:
-        taken = min(rest, phase.steps)
-        sequences += taken * phase.batch
-        rest -= taken
+        steps = min(rest, phase.steps)
+        sequences += steps * phase.batch
+        rest -= steps
     whole = sum(phase.steps * phase.batch for phase in run.phases)
     return run.padded_tokens * sequences / whole if whole else 0.0
 

@@ -153,7 +153,7 @@
         height: Math.max(260, Math.min(380, width * 0.55)),
         marginLeft: 48,
         marginBottom: 46,
-        x: { ...grid, label: axis.label, tickFormat: write, ticks: width < 480 ? 3 : 6 },
+        x: { ...grid, labelOffset: 36, label: axis.label, tickFormat: write, ticks: width < 480 ? 3 : 6 },
         y: { ...grid, label: "nats" },
         marks,
       });
@@ -219,6 +219,7 @@
         marginBottom: 46,
         x: {
           ...grid,
+          labelOffset: 36,
           label: measure.label,
           domain: [0, Math.min(whole, limit)],
           tickFormat: write,
