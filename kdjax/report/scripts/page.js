@@ -178,7 +178,9 @@
       const rows = d3.sort(measure.rows, (row) => !isCharged(row));
       const sums = d3.rollup(rows.filter(isCharged), (own) => d3.sum(own, (row) => row.value), (row) => row.arm);
       const limit = 2 * Math.max(measure.budget ?? 0, ...sums.values());
-      const whole = d3.max(d3.rollup(rows, (own) => d3.sum(own, (row) => row.value), (row) => row.arm).values());
+      const all = d3.rollup(rows, (own) => d3.sum(own, (row) => row.value), (row) => row.arm);
+      const whole = d3.max(all.values());
+      const edge = Math.min(whole, limit);
       const longest = d3.max(figure.arms, (arm) => arm.length);
       const marginLeft = Math.min(12 + 7 * longest, width * 0.4);
       const at = { y: "arm", x: "value" };
@@ -201,7 +203,7 @@
             text: (row) => {
               const share = row.value / (measure.budget ?? sums.get(row.arm));
               // A share is written where there is room for it.
-              const pixels = (row.value / Math.min(whole, limit)) * (width - marginLeft);
+              const pixels = (row.value / edge) * (width - marginLeft);
               return isCharged(row) && pixels > 48 ? d3.format(".1%")(share) : "";
             },
             fill: "#111111",
@@ -209,6 +211,18 @@
         ),
         Plot.tip(rows, Plot.pointer(Plot.stackX({ ...at, title, ...tip, maxRadius: Infinity }))),
       ];
+      // A bar that goes on beyond the plot says how far.
+      const cut = [...all].filter(([, value]) => value > edge * 1.000001);
+      marks.push(
+        Plot.text(cut, {
+          y: ([arm]) => arm,
+          x: edge,
+          text: ([, value]) => `→ ${write(value)}`,
+          textAnchor: "end",
+          dx: -6,
+          fill: "var(--ink)",
+        }),
+      );
       if (measure.budget) {
         marks.push(Plot.ruleX([measure.budget], { stroke: "var(--ink)", strokeDasharray: "4 2" }));
       }
@@ -221,7 +235,7 @@
           ...grid,
           labelOffset: 36,
           label: measure.label,
-          domain: [0, Math.min(whole, limit)],
+          domain: [0, edge],
           tickFormat: write,
           ticks: width < 480 ? 3 : 6,
         },
