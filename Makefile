@@ -4,6 +4,7 @@
 # make test-parity: transformers and PyTorch beside kdjax, live. The tests hold the same by recorded numbers.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
 # make test-wheel: builds the wheel, installs it alone into a clean environment, and uses it from there (tests/smoke_wheel.py).
+# make test-page: a study's page in a headless Chromium, which it needs (apt-get install chromium).
 # make docs: the documentation's site, in build/docs; its notebooks are run, and a warning or a dead link ends it.
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
 # TESTS='tests/training -k resume' passes arguments on to pytest.
@@ -33,7 +34,7 @@ TORCH_INDEX ?=
 # making that of all packages takes as long as the rest of an installation.
 PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-unit test-all test-parity test-tpu test-wheel docs lint bench clean
+.PHONY: demo test test-unit test-all test-parity test-tpu test-page test-wheel docs lint bench clean
 
 demo: $(DEMO)/installed
 	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
@@ -52,6 +53,9 @@ test-parity: $(PARITY)/installed $(BABYLM)/installed
 
 test-tpu: $(TEST)/installed-tpu
 	KDJAX_TEST_TPU=1 $(TEST)/bin/python -m pytest -m tpu --dist load tests/tpu
+
+test-page: $(TEST)/installed-page
+	KDJAX_TEST_PAGE=1 $(TEST)/bin/python -m pytest -n 0 tests/report/test_browser.py $(TESTS)
 
 # Without what an earlier build left, which would be in the wheel. Run from elsewhere: this directory has a kdjax, too.
 test-wheel:
@@ -108,6 +112,10 @@ $(BABYLM)/installed: $(PARITY)/installed
 	$(BABYLM)/bin/python $(PIP) transformers==4.51.3 tokenizers==0.21.1
 	$(PARITY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 		$$($(BABYLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/parity.pth
+	touch $@
+
+$(TEST)/installed-page: $(TEST)/installed
+	$(TEST)/bin/python $(PIP) -e '.[page]'
 	touch $@
 
 $(TEST)/installed-tpu: $(TEST)/installed

@@ -32,6 +32,7 @@ def test_wheel_has_the_package_recipes_programs_and_templates() -> None:
     for directory, inside, pattern in (
         ("kdjax", "kdjax", "*.py"),
         ("kdjax/report/templates", "kdjax/report/templates", "*"),
+        ("kdjax/report/scripts", "kdjax/report/scripts", "*"),
         ("configs", "kdjax/configs", "*"),
         ("examples", "kdjax/examples", "*.py"),
     ):

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.budget.accounting import CASES
 from kdjax.budget.price import PARTS
-from kdjax.plan import plots, verdict
+from kdjax.plan import plots, strip, verdict
 from kdjax.plan.phrases import say
 from kdjax.plan.ranking import at, ranking
 from kdjax.plan.schema import FittedLaw, FittedPlan, ForecastComparison, Plan
@@ -59,12 +59,13 @@ def _of_fit(fitted: FittedPlan | None) -> dict[str, Any]:
     """Return the parts of the page that come from a pilot; empty ones without a pilot."""
     # The template takes the same names in either case.
     if fitted is None:
-        figures = dict.fromkeys(("curves", "differences", "held_out"))
+        figures = dict.fromkeys(("strip", "curves", "differences", "held_out"))
         empty: dict[str, Any] = {"plots": figures, "answers": {}, "laws": {}}
         return {**empty, "verdicts": [], "leaders": [], "cases": []}
     budgets = fitted.plan.budgets
     return {
         "plots": {
+            "strip": strip.draw(fitted),
             "curves": plots.curves(fitted),
             "differences": plots.differences(fitted),
             "held_out": plots.held_out(fitted),

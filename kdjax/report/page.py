@@ -12,7 +12,6 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from kdjax.budget.accounting import ACCOUNTS
 from kdjax.config import plain
 from kdjax.report import numbers, phrases, summary, svg
 
@@ -37,7 +36,9 @@ def render(
     sections: Sequence[Section] = (),
     **values: Any,
 ) -> str:
-    """Make a page: no scripts, no network, no other files; everything from outside is escaped.
+    """Make a page: no network, no other files; everything from outside is escaped.
+
+    A page has the scripts that `values` name as `scripts`, and its policy allows these alone.
 
     Args:
         template: file of the template.
@@ -51,9 +52,10 @@ def render(
         keys[arm] = (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
     of_page = {
         "keys": keys,
-        "colours": svg.COLOURS,
-        "part_colours": [svg.PART_COLOURS[account] for account in ACCOUNTS],
+        "light": svg.palette(),
+        "dark": svg.palette(dark=True),
         "config": yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
+        "scripts": (),
         **values,
     }
     environment = _environment()

@@ -47,7 +47,51 @@ PHRASES = {
     "answer": "{arm} against {baseline}: {outcomes}.",
     "outcome": "{outcome} on {measures}",
     "distilling": "Does distilling beat pretraining from scratch?",
-    "against": "Against {baseline}",
+    "against": "Which arm is better than {baseline}?",
+    # The first lines of a page, and its matrix of arms.
+    "lead_nothing": "Nothing was compared: a verdict needs two arms with an endpoint in common.",
+    "lead": "{clause}, by {measure}.",
+    "lead_others": "{clauses}.",
+    "lead_BEATS": "{arms} {each}BEATS {baseline}",
+    "lead_LOSES": "{arms} {each}LOSES to {baseline}",
+    "lead_TIES": "{arms} {each}TIES with {baseline}",
+    "lead_AT LEAST TIES": "{arms} {each}AT LEAST TIES with {baseline}",
+    "lead_AT MOST TIES": "{arms} {each}AT MOST TIES with {baseline}",
+    "lead_INCONCLUSIVE": "{arms} against {baseline}: INCONCLUSIVE",
+    "lead_OPEN": "{arms} against {baseline}: OPEN",
+    "lead_NOT LEARNT": "{arms} and {baseline}: NOT LEARNT",
+    "lead_each": "each ",
+    "lead_many": "{count} of {all} arms",
+    "lead_scope": "{budget} a run, {seeds} seeds.",
+    "lead_budget": "{budget} a run.",
+    "relation": "{arm} against {other}, {label}: {outcome}; {measured}.",
+    "relation_measured": "{difference} {unit}, {interval} over {seeds} seeds{p_value}",
+    "relation_unmeasured": "no interval with {seeds} shared",
+    "relation_cost": "; paid of the teacher: {case}; then at {ratio} the cost",
+    # Threats to what the verdicts say.
+    "threat_untuned": "The arms share one setting: what suits one objective may not suit another.",
+    "threat_tuned_some": "Not tuned: {arms}.",
+    "threat_edge": "The best setting lies at an end of the range that was tried: {arms}.",
+    "threat_settings": "Settings of their own, besides the objective: {arms}.",
+    "threat_memorised": (
+        "Passes over the text: {arms}. Beyond {most}, repeated text is worth less and less, and "
+        "an arm that reads more of it gains less than its tokens say."
+    ),
+    "threat_unknown": ("{share} of the tokens are [UNK]: losses are lower than the text deserves."),
+    "threat_teacher_head": (
+        "The teacher came without an MLM head, tuned for something else; its head was fitted here."
+    ),
+    "threat_teacher_early": "The teacher was taken at {share} of its training.",
+    "threat_teacher_worse": "Lower held-out MLM loss than the teacher in every seed: {arms}.",
+    "threat_unlearnt": "No better than the majority class or chance: {labels}.",
+    "threat_failed": "Fine-tunings that failed: {failed} of {trials}.",
+    # A study in progress.
+    "progress": "In progress: {finished} of {planned} finished.",
+    "progress_no_verdict": (
+        "No verdict is told before every seed is there: to look at verdicts early, and to stop "
+        "where they please, makes false winners likelier."
+    ),
+    "progress_arms": "Runs of each arm",
     # A study's tables of scores.
     "scores_title": "{budget} a run",
     "used_title": "What the mean run read",
@@ -103,13 +147,16 @@ PHRASES = {
     "primary_TIES": "{arm} TIES with {baseline}: the difference is within the margin",
     "primary_INCONCLUSIVE": "{arm} against {baseline} is INCONCLUSIVE",
     "primary_NOT LEARNT": "{arm} and {baseline} have NOT LEARNT it",
-    "primary_test": "{outcome}: {difference} {unit}, {interval} over {seeds}{p_value}{reason}.",
+    # Of two lines in a terminal; a page takes the break for a space.
+    "primary_test": (
+        "{outcome}: {difference} {unit}, {interval}.\n    Over {seeds}{p_value}{reason}."
+    ),
     "primary_p": ", adjusted p {p_value}",
     "primary_alone": " (the interval alone leaves out 0; with so many tests that is not enough)",
     "could_see": "; with 80% power these seeds find {detectable} or more",
     "takes_seeds": ", and a difference as observed takes {seeds}",
     "takes_many": ", and a difference as observed takes more than 1,000 seeds",
-    "claim": "{kind} {name} ({contrast} is {direction}, {label}): {verdict}, {rest}.",
+    "claim": "{kind} {name} ({contrast} is {direction}, {label}): {verdict}.\n    {rest}.",
     "claim_hypothesis": "Hypothesis",
     "claim_contrast": "Contrast",
     "claim_measured": "{difference} {unit}, {interval} over {seeds}{p_value}",
@@ -298,6 +345,7 @@ PHRASES = {
         "the student's steps, the teacher's forward passes or stored outputs, and a share of its "
         "training"
     ),
+    "case_as_run": "as run: the same {kind}",
     "case_nothing": "Nothing was compared.",
     "case_same": "Every verdict is as above.",
     "case_BEATS": "{a} BEATS {others} on {measures}",

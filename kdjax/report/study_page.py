@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdjax.report import margins, numbers, page, sentences
+from kdjax.report import lead, margins, numbers, page
+from kdjax.report.case_words import case_names
+from kdjax.report.page_data import page_data
+from kdjax.report.page_scripts import as_json, scripts
 from kdjax.report.phrases import listed, say, sentence
 from kdjax.report.study_sections import study_sections
 from kdjax.results.study import Results
@@ -31,14 +34,19 @@ def html(results: Results) -> str:
         results.arms,
         results.config,
         study_sections(results),
+        scripts=scripts(),
         results=results,
-        headline=sentences.headline(results),
-        basis=_basis(results),
+        question=lead.question(results),
+        scope=lead.scope(results),
+        answers=lead.answers(results),
+        data=as_json(page_data(results)),
+        basis=basis(results),
         baseline=results.baseline_arm,
+        case_names=case_names(results),
     )
 
 
-def _basis(results: Results) -> str:
+def basis(results: Results) -> str:
     """Return the sentence on what the verdicts rest on."""
     evaluation = results.config["evaluation"]
     # With a single seed there is no interval to rest on.

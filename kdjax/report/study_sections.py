@@ -18,6 +18,7 @@ from kdjax.report import (
     ngram_losses,
     notes,
     numbers,
+    overview,
     pair_tables,
     primary_endpoint,
     score_tables,
@@ -26,6 +27,7 @@ from kdjax.report import (
     svg,
     task_tables,
     teacher_accounting,
+    threats,
     usage,
     wall_clock,
     words_seen,
@@ -46,6 +48,24 @@ def study_sections(results: Results) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
+def _overview(results: Results) -> Section:
+    return Section(
+        "overview",
+        {
+            "matrices": overview.matrices(results),
+            "signs": overview.signs(results),
+            "overview": overview.overview(results),
+        },
+    )
+
+
+def _threats(results: Results) -> Section:
+    return Section(
+        "threats",
+        {"threats": threats.threats(results), "looked_for": threats.looked_for()},
+    )
+
+
 def _primary_endpoint(results: Results) -> Section | None:
     tested = primary_endpoint.sentences(results)
     if not tested:
@@ -64,16 +84,10 @@ def _answers(results: Results) -> Section | None:
     answers = sentences.answers(results)
     if not answers:
         return None
-    # Only against an arm that needs no teacher the question is whether to distil.
-    baseline = results.baseline_arm
-    question = say("against", baseline=baseline)
-    distilled = any(summary.has_teacher(results, arm) for arm in results.arms)
-    if distilled and not results.arms[baseline].needs_teacher:
-        question = say("distilling")
     return Section(
         "answers",
         {
-            "question": question,
+            "headline": sentences.headline(results),
             "answers": answers,
             "plot": differences.draw(results),
             "margins": margins.text(results.config, results.endpoints),
@@ -293,6 +307,8 @@ def _has_ngram_losses(results: Results) -> bool:
 
 
 _SECTIONS: tuple[Builder, ...] = (
+    _overview,
+    _threats,
     _primary_endpoint,
     _contrasts,
     _answers,

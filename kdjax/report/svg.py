@@ -13,6 +13,8 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from kdjax.report import pictures
+
 MARKERS = "os^DvPX"
 """Matplotlib's marker of each arm, in order; beyond the last they start again, out of step with the
 colours."""
@@ -43,13 +45,23 @@ PART_COLOURS = {
 FAINT = 0.35
 """Opacity of what stands back."""
 
+PALETTE = {
+    "page": ("#ffffff", "#14171a"),
+    "ink": ("#16191d", "#e8ebee"),
+    "muted": ("#5c6670", "#9aa5b0"),
+    "rule": ("#dde2e7", "#343b43"),
+    "panel": ("#f5f7f9", "#1c2126"),
+    "accent": ("#16191d", "#e8ebee"),
+}
+"""Colours of a page besides those of arms and accounts, light and dark."""
+
 # Matplotlib wants real colours. Each of these stands for a variable of the style sheet and is
 # replaced in the SVG.
 INK = "#0c0c01"
 MUTED = "#0c0c02"
 RULE = "#0c0c03"
 PAGE = "#0c0c04"
-_VARIABLES = {
+VARIABLES = {
     INK: "ink",
     MUTED: "muted",
     RULE: "rule",
@@ -57,6 +69,7 @@ _VARIABLES = {
     **{f"#0a0a{n:02x}": f"arm-{n}" for n in range(len(COLOURS))},
     **{f"#0b0b{n:02x}": f"part-{n}" for n in range(len(PART_COLOURS))},
 }
+"""Placeholder of a colour -> the variable of the style sheet that it stands for."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -86,6 +99,20 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
 }
+
+
+def palette(*, dark: bool = False) -> dict[str, str]:
+    """Return every variable of the style sheet that is a colour, and its colour.
+
+    Args:
+        dark: whether the page is dark.
+    """
+    pairs = dict(PALETTE)
+    for n, colour in enumerate(COLOURS):
+        pairs[f"arm-{n}"] = colour
+    for n, colour in enumerate(PART_COLOURS.values()):
+        pairs[f"part-{n}"] = colour
+    return {name: pair[dark] for name, pair in pairs.items()}
 
 
 def arm_colour(index: int) -> str:
@@ -139,7 +166,9 @@ def render(figure: Figure, name: str, description: str) -> Markup:
         if child.tag == "metadata" or child.find("style") is not None:
             root.remove(child)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    markup = Markup(ElementTree.tostring(root, encoding="unicode"))
+    pictures.offer(name, figure, markup, palette(), VARIABLES)
+    return markup
 
 
 def _attributes(tag: str, attributes: Mapping[str, str], name: str) -> dict[str, str]:
@@ -157,7 +186,7 @@ def _attributes(tag: str, attributes: Mapping[str, str], name: str) -> dict[str,
         renamed["href"] = renamed["href"].replace("#", f"#{name}-", 1)
     if "style" in renamed:
         text = re.sub(
-            r"#0[abc]0[abc][0-9a-f]{2}", lambda m: f"var(--{_VARIABLES[m[0]]})", renamed["style"]
+            r"#0[abc]0[abc][0-9a-f]{2}", lambda m: f"var(--{VARIABLES[m[0]]})", renamed["style"]
         )
         text = re.sub(r"\bfont: ([^;]*?px) [^;]*", r"font: \1 var(--sans)", text)
         renamed["style"] = re.sub(r"font-family:[^;]*;?", "", text)

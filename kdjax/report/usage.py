@@ -15,7 +15,8 @@ from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 
-_CLOCKS = ("compute", "input", "compile", "evaluation", "checkpoint")
+CLOCKS = ("compute", "input", "compile", "evaluation", "checkpoint")
+"""Kinds of a run's wall-clock, in their order."""
 
 TableCell = tuple[str, str]
 """A figure, and below it what it is relative to something."""
@@ -127,7 +128,7 @@ def clocks(results: Results) -> Table:
     columns: list[tuple[Column, Cells]] = []
     whole = dict.fromkeys(results.arms, 0.0)
     notes = dict.fromkeys(budget.clock, counted)
-    for kind in _CLOCKS:
+    for kind in CLOCKS:
         if not any(kind in run.wall_clock for run in results.runs):
             continue
         seconds = averages_of(results, "wall_clock", kind)

@@ -164,7 +164,7 @@ def test_page_is_well_formed_and_self_contained(page: Page) -> None:
     assert page.open == []
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
-    assert page.tags["svg"] == 3
+    assert page.tags["svg"] == 4
     assert page.links
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
 
@@ -335,7 +335,7 @@ def test_held_out_check_is_summed_up_in_words(pilot_plan: Plan) -> None:
     changed = replace(pilot_plan, held_out=(), widening={})
     (none,) = verdict.sources(changed)["Check on held-out budgets"]
     assert "How far the fit can be trusted is not known" in none
-    assert Page(report.html(changed)).tags["svg"] == 2
+    assert Page(report.html(changed)).tags["svg"] == 3
 
 
 def test_published_laws_are_labelled_and_name_arms_without_a_law(

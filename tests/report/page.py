@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
+from kdjax.report.page_scripts import scripts
+
 Attributes = list[tuple[str, str | None]]
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -67,7 +69,7 @@ class Page(HTMLParser):
             self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if {"style", "script"} & set(self.open):
             return
         self.words.append(data)
         if self.open[-1:] == ["h2"]:
@@ -103,6 +105,16 @@ class Page(HTMLParser):
 def _is_named(row: list[str], name: str) -> bool:
     """Return whether a row is of a name, perhaps behind a marker and before `baseline`."""
     return row[0].strip().removesuffix("baseline").endswith(name)
+
+
+def without_scripts(text: str) -> str:
+    """Return a page without its own scripts and the data for them."""
+    data = re.compile(r'<script type="application/json" id="data">[^<]*</script>')
+    text, count = data.subn("", text)
+    assert count == 1, "no tag begins within the data"
+    for script in scripts():
+        text = text.replace(f"<script>{script.text}</script>", "", 1)
+    return text
 
 
 def check_escaped(text: str, hostile: str) -> None:

@@ -28,6 +28,7 @@ from kdjax.study.runs import runner
 from kdjax.training.checksum import sha256
 from tests import small_study
 from tests.golden import pytorch
+from tests.report.page import without_scripts
 from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS
 from tests.study.conftest import Ended, kdjax
 
@@ -306,7 +307,7 @@ def test_starts_and_teacher_are_measured_like_runs(study: Study) -> None:
 
 
 def test_report_names_each_arm_and_loads_nothing(study: Study) -> None:
-    page = (study.out / "report.html").read_text(encoding="utf-8")
+    page = without_scripts((study.out / "report.html").read_text(encoding="utf-8"))
     assert all(arm in page for arm in ARMS)
     loads = re.findall(
         r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page

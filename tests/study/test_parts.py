@@ -256,3 +256,20 @@ def test_parts_hold_each_run_once_at_similar_cost(count: int) -> None:
 def test_parts_of_equal_arms_follow_the_recipe() -> None:
     under_hours: dict[str, tuple[PhaseSpan, ...]] = {"b": (), "a": ()}
     assert StudyPart(1, 2).select(under_hours, seeds=(0, 1)) == [("b", 0), ("a", 0)]
+
+
+def test_report_of_all_parts_judges_them_and_of_some_says_what_is_missing(
+    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    ended = kdjax("report", parts[0], parts[0], "--out", whole)
+    assert ended.status == 0, ended.err
+    assert "2 of 4 runs finished" in (whole / "report.html").read_text()
+    assert not (whole / "results.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", no_training)
+        ended = kdjax("report", *parts, "--out", whole)
+    assert ended.status == 0, ended.err
+    assert len(rows(whole)) == 4
+    assert "in progress" not in (whole / "report.html").read_text()
+    assert (whole / "report" / "tables").exists()

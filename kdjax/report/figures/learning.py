@@ -17,6 +17,8 @@ from kdjax.report.axes import WIDTH, linear
 from kdjax.report.phrases import listed
 from kdjax.results.study import Results
 
+NAMES = {"mlm_loss": "learning", "mlm_probe": "learning-probe"}
+"""Figure of a run's curve -> name of its plot on the page."""
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Amounts of the budget spent, and a loss at each."""
 
@@ -36,17 +38,8 @@ def draw(results: Results, figure: str = "mlm_loss") -> Markup | None:
     curves = {arm: seeds for arm, seeds in curves.items() if seeds}
     if not curves:
         return None
-    loss = "held-out MLM loss"
-    name = "learning"
-    if figure == "mlm_probe":
-        loss = "MLM probe, held-out loss"
-        name = "learning-probe"
-
-    # Levels that a curve can be held against: counts of the text alone, and the teacher.
-    levels = ngram_losses.of_endpoint(results.corpus.ngram_losses, figure, "nats")
-    teacher_loss = _teacher_loss(results, figure)
-    if teacher_loss is not None:
-        levels["teacher"] = teacher_loss
+    loss = loss_of(figure)
+    levels = levels_of(results, figure)
     amount, label, show = _along(results.budget)
     with svg.style():
         canvas = Figure(figsize=(WIDTH, 3.3))
@@ -73,7 +66,26 @@ def draw(results: Results, figure: str = "mlm_loss") -> Markup | None:
             ax.set_title(title)
             ax.set_ylabel(f"{loss} (nats)")
             linear(ax, label, show)
-        return svg.render(canvas, name, f"{loss[0].upper()}{loss[1:]} against {label}.")
+        return svg.render(canvas, NAMES[figure], f"{loss[0].upper()}{loss[1:]} against {label}.")
+
+
+def loss_of(figure: str) -> str:
+    """Return what a figure of a run's curve is called."""
+    return "MLM probe, held-out loss" if figure == "mlm_probe" else "held-out MLM loss"
+
+
+def levels_of(results: Results, figure: str) -> dict[str, float]:
+    """Return what a curve can be held against: counts of the text alone, and the teacher.
+
+    Args:
+        results: the content of results.json.
+        figure: `mlm_loss` or `mlm_probe`.
+    """
+    levels = ngram_losses.of_endpoint(results.corpus.ngram_losses, figure, "nats")
+    teacher_loss = _teacher_loss(results, figure)
+    if teacher_loss is not None:
+        levels["teacher"] = teacher_loss
+    return levels
 
 
 def _curves(results: Results, arm: str, figure: str) -> list[Curve]:
