@@ -16,8 +16,12 @@ from kdjax import recipes
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.audit import costs, recorded
 from kdjax.audit.audit import audit, audit_command
+from kdjax.audit.counts import Counts
+from kdjax.audit.findings import AuditFindings
 from kdjax.budget.journal import Journal
-from kdjax.config import to_dict
+from kdjax.config import Config, to_dict
+from kdjax.data.corpus import Corpus
+from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
 from kdjax.study.compare import compare
 from kdjax.sweep.cells import cells_of
@@ -84,7 +88,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def read_once() -> Iterator[None]:
-    """Make recipes and arms ready once: most of what an audit of so small a study takes."""
+    """Make recipes and arms ready and count the same text once: most of what an audit of so small a
+    study takes."""
 
     def once(make: Callable[[Any], Any], key: Callable[[Any], Any]) -> Callable[[Any], Any]:
         results: dict[str, Any] = {}
@@ -97,7 +102,25 @@ def read_once() -> Iterator[None]:
 
         return cached
 
+    counts: dict[str, Counts | None] = {}
+    count = AuditFindings.counts
+
+    def counted(
+        self: AuditFindings,
+        config: Config,
+        corpus: Corpus | None,
+        seed: int,
+        mask_rate: MaskRate | None = None,
+    ) -> Counts | None:
+        # The text is opened only where its bytes are those of the digest, wherever it lies.
+        text = None if corpus is None else corpus.digest
+        name = json.dumps([text, to_dict(config.data), seed, repr(mask_rate)])
+        if name not in counts:
+            counts[name] = count(self, config, corpus, seed, mask_rate)
+        return counts[name]
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AuditFindings, "counts", counted)
         for module in (recorded, costs):
             patch.setattr(module, "from_dict", once(recipes.from_dict, dict))
             patch.setattr(module, "arms_of", once(arms_of, to_dict))

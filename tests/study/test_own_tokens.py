@@ -24,6 +24,8 @@ from tests.corpora import PIECES, make_corpus, make_pieces_tokenizer, make_token
 from tests.small_study import FinishedStudy
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn", "one_device")
+
 TEACHER = replace(tiny.SHALLOW_TEACHER, vocab_size=len(PIECES))
 TERMS = [{"name": "mlm"}, {"name": "hidden_mse", "options": {"layers": "last"}}]
 
