@@ -17,7 +17,7 @@ from kdjax.study import compare
 from tests import small_study
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 
 ALONE = ("--arms", "{scratch: {}}", "--seeds", "[0]", "--evaluation.tasks", "{}")

@@ -383,6 +383,8 @@ def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     assert facts["encoder"] == "frozen"
 
 
+# From here on nobody looks at the pages.
+@pytest.mark.usefixtures("undrawn")
 def test_compare_of_finished_study_trains_nothing(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +398,7 @@ def test_compare_of_finished_study_trains_nothing(
     assert ended.out == study.ended.out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_library_compare_returns_the_results_of_the_command(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +407,7 @@ def test_library_compare_returns_the_results_of_the_command(
     assert to_plain(results) == study.results
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_new_seed_joins_a_finished_study(study: Study, scratch_only: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(study.out, out)
@@ -419,6 +423,7 @@ def test_new_seed_joins_a_finished_study(study: Study, scratch_only: Path, tmp_p
     assert runs[:2] == [study.run("scratch", seed) for seed in SEEDS]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_compare_reuses_a_run_of_the_train_command(
     study: Study, scratch_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

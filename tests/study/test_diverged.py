@@ -11,7 +11,7 @@ import pytest
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 SEEDS = (0, 1)
 

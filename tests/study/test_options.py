@@ -17,7 +17,7 @@ from tests import small_study
 from tests.small_study import FinishedStudy
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 SEQUENCES = 30
 ARMS: dict[str, Any] = {

@@ -20,7 +20,7 @@ from kdjax.study.runs import runner
 from tests import small_study
 from tests.study.conftest import kdjax
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}, "minilm": {}},
