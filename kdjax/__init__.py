@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax import api, models, objectives
+    from kdjax import api, config, models, objectives
     from kdjax.api import (
         arm,
         compare,
@@ -26,6 +26,7 @@ __all__ = [
     "api",
     "arm",
     "compare",
+    "config",
     "evaluate",
     "flops",
     "hours",
@@ -38,7 +39,7 @@ __all__ = [
     "train",
 ]
 
-_MODULES = ("api", "models", "objectives")
+_MODULES = ("api", "config", "models", "objectives")
 
 
 def __getattr__(name: str) -> Any:

@@ -67,6 +67,33 @@ def test_each_name_of_the_front_door_is_there() -> None:
         _ = kdjax.trian
 
 
+def test_small_model_is_made_from_settings_by_name() -> None:
+    model = kdjax.models.init("1x32", seed=0, heads=2, vocab_size=53, max_positions=12)
+    config = model.config
+    assert (config.layers, config.width, config.heads, config.ffn) == (1, 32, 2, 128)
+    assert model.params["embeddings"]["word"]["embedding"].shape == (53, 32)
+    # A configuration takes them as well.
+    assert kdjax.models.init(config, seed=0, heads=4).config == replace(config, heads=4)
+
+
+def test_setting_that_no_model_has_is_refused_with_the_nearest() -> None:
+    for size in ("1x64", tiny.SHALLOW_STUDENT):
+        with pytest.raises(InputError, match=r"vocabsize is no setting of a model.*vocab_size"):
+            kdjax.models.init(size, seed=0, vocabsize=53)
+
+
+def test_price_with_data_is_that_of_the_texts_sequences(
+    data: PreparedText, logit: ArmWithModels
+) -> None:
+    by_sizes = kdjax.price(
+        logit,
+        batch_size=BATCH_SIZE,
+        seq_len=tiny.SHAPE.seq_len,
+        max_predictions=tiny.SHAPE.max_predictions,
+    )
+    assert kdjax.price(logit, batch_size=BATCH_SIZE, data=data) == by_sizes
+
+
 def test_plain_script_may_prepare_text_of_several_blocks(tmp_path: Path) -> None:
     # A process more would import the script, and the script would start one more.
     lines = [f"w{n % 48} w{n // 48 % 48} w{n // 48**2}" for n in range(5000)]
@@ -224,8 +251,14 @@ def test_bad_input_is_refused_in_one_line(
     # The text has token ids that this model does not.
     small = replace(tiny.SHALLOW_STUDENT, vocab_size=8)
     arm = kdjax.arm("scratch", kdjax.models.init(small, seed=0))
-    with pytest.raises(InputError, match="expected at most the student's vocab_size, 8"):
+    with pytest.raises(InputError, match=r"the student's vocab_size is 8, expected 53, .* takes"):
         kdjax.train(arm, data, kdjax.flops(1e9))
+    # The other way round, rows that no token has would be paid for in every step.
+    large = kdjax.arm("scratch", kdjax.models.init(small, seed=0, vocab_size=300))
+    with pytest.raises(InputError, match="the student's vocab_size is 300, expected 53"):
+        kdjax.price(large, batch_size=8, data=data)
+    with pytest.raises(InputError, match="seq_len is not given, expected"):
+        kdjax.price(large, batch_size=8)
     with pytest.raises(InputError, match=r"data\.documents is 'line', expected .* or lines or"):
         kdjax.prepare("text.txt", tmp_path / "new", tokenizer="t.json", documents="line")
     with pytest.raises(InputError, match=r"size is 20, expected at least"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdjax.api.text import PreparedText
 from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, DataConfig, OptimizerConfig, predictions
 from kdjax.errors import InputError
 from kdjax.models import Model
+from kdjax.objectives.logits import same_but_for_padding
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price as phase_price
@@ -69,25 +71,44 @@ def arm(
     return ArmWithModels(definition, student, teacher)
 
 
+def check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:
+    """Check that an arm's student has the vocabulary of a text; padding to a power of two is one.
+
+    Raises:
+        InputError: the text's tokenizer has another number of entries.
+    """
+    entries = data.corpus.manifest.vocab_size
+    rows = arm.student.config.vocab_size
+    if entries > rows or not same_but_for_padding(rows, entries):
+        raise InputError(
+            f"the student's vocab_size is {rows:,}, expected {entries:,}, the entries of "
+            f"{data.tokenizer}; kdjax.models.init takes vocab_size={entries}"
+        )
+
+
 def price(
     arm: ArmWithModels,
     *,
     batch_size: int,
-    seq_len: int,
+    seq_len: int | None = None,
     max_predictions: int | None = None,
     phase: int = 0,
+    data: PreparedText | None = None,
 ) -> Price:
     """Count the FLOPs of one step, by part; needs no data.
 
     Args:
         arm: arm whose step is priced, between its two models.
         batch_size: sequences of a step.
-        seq_len: tokens of a sequence.
-        max_predictions: masked positions of a sequence, at most; None: 15% of them.
+        seq_len: tokens of a sequence; None: those of `data`.
+        max_predictions: masked positions of a sequence, at most; None: those of `data` where
+            `seq_len` is its own, else 15% of the tokens.
         phase: number of the arm's phase, from 0.
+        data: text that the arm is to be trained on; None: none is at hand.
 
     Raises:
         FlopCountError: XLA's count cannot be trusted for this objective.
+        InputError: neither `seq_len` nor `data`, or another vocabulary than the text's.
 
     Example:
         >>> distilled = kdjax.price(arm, batch_size=8, seq_len=12)
@@ -97,6 +118,13 @@ def price(
         >>> distilled.total > scratch.total
         True
     """
+    if data is not None:
+        check_vocabulary(arm, data)
+        if seq_len is None or seq_len == data.settings.seq_len:
+            seq_len = data.settings.seq_len
+            max_predictions = max_predictions or data.settings.max_predictions
+    if seq_len is None:
+        raise InputError("seq_len is not given, expected the tokens of a sequence, or data")
     if max_predictions is None:
         max_predictions = predictions(seq_len, DataConfig.mlm_probability)
     batch_shape = BatchShape(batch_size, seq_len, max_predictions)

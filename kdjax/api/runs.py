@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdjax.api.arms import ArmWithModels
+from kdjax.api.arms import ArmWithModels, check_vocabulary
 from kdjax.api.text import PreparedText
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
@@ -94,7 +94,7 @@ def train(
     settings = replace(settings, batch_size=batch_size)
     layout = Layout.from_config(settings.mesh)
     batch_shape = BatchShape(batch_size, data.settings.seq_len, data.settings.max_predictions)
-    _check_vocabulary(arm, data)
+    check_vocabulary(arm, data)
 
     definition = arm.definition.ramped(settings.batch_ramp)
     prices = []
@@ -179,7 +179,7 @@ def evaluate(
     if not has_head and not mlm_probe.tokens:
         raise InputError(
             "the model has no trained MLM head and mlm_probe.tokens is 0, expected tokens for a "
-            "probe, for instance mlm_probe=MlmProbeConfig(tokens=3e5)"
+            "probe, for instance mlm_probe=kdjax.config.MlmProbeConfig(tokens=3e5)"
         )
     held_out = _held_out(data, sequences)
     figures: dict[str, float] = {}
@@ -226,17 +226,6 @@ def save(
     if data:
         tokenizer = data.tokenizer
     save_pretrained(model, directory, tokenizer=tokenizer, for_transformers=for_transformers)
-
-
-def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:
-    """Raise InputError where the text's tokenizer has more entries than the student's table."""
-    entries = data.corpus.manifest.vocab_size
-    rows = arm.student.config.vocab_size
-    if entries > rows:
-        raise InputError(
-            f"{data.tokenizer}: has {entries} entries, expected at most the student's vocab_size, "
-            f"{rows}"
-        )
 
 
 def _recipe(

@@ -15,6 +15,7 @@ from kdjax.audit.study import audit_study
 from kdjax.audit.trunks import audit_trunks
 from kdjax.config import plain
 from kdjax.errors import InputError
+from kdjax.progress import Reporter
 from kdjax.recipes import from_dict
 from kdjax.results.store import RESULTS, results_of
 from kdjax.storage.typed_json import to_plain
@@ -39,13 +40,17 @@ def audit(directory: Path) -> list[Mismatch]:
     return _audited(directory).differences
 
 
-def audit_command(directory: Path) -> None:
+def audit_command(directory: Path, reporter: Reporter | None = None) -> None:
     """Print what was worked out anew, a line a study, and a line for every difference.
+
+    Args:
+        directory: of a study or a sweep.
+        reporter: receiver of reports on progress; None: there is none.
 
     Raises:
         InputError: there are differences, or nothing to audit.
     """
-    findings = _audited(directory)
+    findings = _audited(directory, reporter)
     for line in (*findings.lines, *findings.differences):
         print(line)
     if findings.differences:
@@ -54,9 +59,9 @@ def audit_command(directory: Path) -> None:
         )
 
 
-def _audited(directory: Path) -> AuditFindings:
+def _audited(directory: Path, reporter: Reporter | None = None) -> AuditFindings:
     """Audit a directory and return the findings."""
-    findings = AuditFindings()
+    findings = AuditFindings(reporter)
     if any((directory / name).exists() for name in OF_A_SWEEP):
         _audit_sweep(directory, findings)
     elif any((directory / name).exists() for name in OF_A_STUDY):
@@ -74,7 +79,9 @@ def _audit_sweep(directory: Path, findings: AuditFindings) -> None:
 
     # Every study that is there is audited, also one that the recipe does not name.
     studies = {}
-    for cell in sorted((directory / "cells").glob("*/")):
+    cell_dirs = sorted((directory / "cells").glob("*/"))
+    for number, cell in enumerate(cell_dirs, start=1):
+        findings.stage(f"study {number} of {len(cell_dirs)}: {cell.name}")
         studies[cell.name] = audit_study(cell, directory / "shared", findings)
 
     # The sweep's file follows from the studies' results, which are taken as they were written:

@@ -15,6 +15,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Shard
 from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
+from kdjax.progress import Reporter
 from kdjax.storage.files import read_json
 from kdjax.study.batches import train_batches
 
@@ -53,11 +54,27 @@ class AuditFindings:
         lines: a line for each study, that says what was worked out anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reporter: Reporter | None = None) -> None:
+        """Begin with no differences.
+
+        Args:
+            reporter: receiver of reports on progress; None: there is none.
+        """
+        self._reporter = reporter
         self.differences: list[Mismatch] = []
         self.lines: list[str] = []
         self._counts: dict[Any, Counts] = {}
         self._intact: dict[Path, bool] = {}
+
+    def stage(self, text: str) -> None:
+        """Announce what is audited next, which may take a while."""
+        if self._reporter is not None:
+            self._reporter.stage(text)
+
+    def status(self, text: str) -> None:
+        """Report how far a stage is."""
+        if self._reporter is not None:
+            self._reporter.status(text)
 
     def add(self, where: object, found: object, expected: object) -> None:
         """Add a difference, unless it is known; studies of a sweep share files."""

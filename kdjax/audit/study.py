@@ -44,16 +44,23 @@ def _audit(study: RecordedStudy) -> None:
     """Audit what runs share, then what each arm costs, then each run, then their results."""
     findings = study.findings
     # First what is wrong with a file by itself: it says which field.
+    findings.stage("auditing files, text and teacher")
     audit_files(study.out, text_directory(study), study.artifact_dirs["teacher"], findings)
     artifacts = audited_artifacts(study)
+    findings.stage("counting what a step of each arm costs")
     costs = audited_costs(artifacts)
+    findings.stage("recounting the runs")
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for name, seed in itertools.product(costs, study.config.seeds):
+    runs = list(itertools.product(costs, study.config.seeds))
+    for number, (name, seed) in enumerate(runs, start=1):
+        findings.status(f"recounting run {number} of {len(runs)}: {run_name(name, seed)}")
         directory = study.out / "runs" / run_name(name, seed)
         with findings.record_errors(directory):
             run = RunAudit(artifacts, study.arms[name], costs[name], seed, directory)
             rows[name, seed] = run.audit()
+    findings.stage("adding up the scores")
     _audit_models(study)
+    findings.stage("judging again")
     audit_results(artifacts, costs, rows)
 
     # Counts tell a clean result from an audit that looked at nothing.

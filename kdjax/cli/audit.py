@@ -14,9 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> None:
     """Recount the directory."""
-    from kdjax.audit.audit import audit_command
+    from kdjax.progress import Reporter
 
-    audit_command(options.directory)
+    with Reporter() as reporter:
+        # What follows imports JAX, which takes a while: the first line comes before it.
+        reporter.stage(f"auditing {options.directory}")
+        from kdjax.audit.audit import audit_command
+
+        audit_command(options.directory, reporter)
 
 
 COMMAND = Command(

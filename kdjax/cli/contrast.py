@@ -16,9 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> None:
     """Compare the two studies."""
-    from kdjax.study.contrast import contrast_command
+    from kdjax.progress import Reporter
 
-    contrast_command(options.a, options.b, as_json=options.json)
+    with Reporter() as reporter:
+        # What follows imports much, which takes a while: the first line comes before it.
+        reporter.stage(f"contrasting {options.a} with {options.b}")
+        from kdjax.study.contrast import contrast_command
+
+        contrast_command(options.a, options.b, as_json=options.json, reporter=reporter)
 
 
 COMMAND = Command(

@@ -7,6 +7,7 @@ from kdjax.cli.command import Command, Options, add_recipe_and_json
 
 def run(options: Options) -> None:
     """Print the prices."""
+    from kdjax.arms.export_note import export_note
     from kdjax.dry_run.price_report import price_table
     from kdjax.dry_run.recipe_prices import prices
     from kdjax.dry_run.task_costs import add_task_costs
@@ -29,6 +30,8 @@ def run(options: Options) -> None:
         price_table(options.config, rows)
         if shares_trunk(options.config) and (cost := trunk_cost(options.config)):
             print(cost.line())
+        if note := export_note(options.config):
+            print(note)
         # Prices need no inputs; a study does, and this is the time to hear of it.
         if problem := missing_input(options.config):
             print(problem)

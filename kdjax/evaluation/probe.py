@@ -64,7 +64,7 @@ class ProbeResult:
         layer: layer of the best probe; 0 is the embedding output.
         strength: inverse regularisation strength C of the best probe.
         last_layer: result -> score of the last layer's best probe.
-        baseline: result -> score of the most frequent class, or of a constant.
+        baseline: result -> the most that one answer for all rows scores.
         layers: the best probe of every layer, from 0.
         examples: training rows used.
         unconverged: fits that stopped at `ITERATIONS`.

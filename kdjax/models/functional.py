@@ -46,7 +46,7 @@ class Parameters(NamedTuple):
     others: int
 
 
-def init(config: ModelConfig | str, seed: int) -> Model:
+def init(config: ModelConfig | str, seed: int, **settings: Any) -> Model:
     """Make a model as BERT starts: kernels and embeddings truncated normal, biases 0, scales 1.
 
     The normal's standard deviation is BERT's 0.02, or goes by the width (`kdjax.models.starts`).
@@ -54,12 +54,17 @@ def init(config: ModelConfig | str, seed: int) -> Model:
     Args:
         config: a configuration, or a named size (`kdjax.models.zoo`).
         seed: random seed; with the configuration it determines the parameters.
+        settings: settings of the configuration that differ, by their names in a recipe's `student`
+            (`ModelSpec`), such as `heads`, `vocab_size`, `max_positions`.
 
     Raises:
-        InputError: an unknown size.
+        InputError: an unknown size or setting, or settings that do not fit together.
+
+    Example:
+        >>> init("1x32", seed=0, heads=2, vocab_size=53, max_positions=12).config.ffn
+        128
     """
-    if isinstance(config, str):
-        config = zoo.get(config)
+    config = zoo.with_settings(config, settings)
     return Model(config, _params(Encoder(config, nnx.Rngs(seed), ComputeConfig(), mlm=True)))
 
 

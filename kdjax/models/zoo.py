@@ -5,6 +5,7 @@ layers, ModernBERT's (Warner et al. 2024, arXiv 2412.13663) and Ettin's (Weller 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kdjax.config import ModelConfig, ModelSpec
@@ -66,6 +67,29 @@ def resolve(spec: ModelSpec) -> ModelConfig:
         if field.name not in settings or value is not None:
             settings[field.name] = value
     return ModelConfig(**settings)
+
+
+def with_settings(config: ModelConfig | str, settings: Mapping[str, Any]) -> ModelConfig:
+    """Return a model's configuration with some settings in place of its own.
+
+    Args:
+        config: a configuration, or the name of a size.
+        settings: name of a setting -> its value.
+
+    Raises:
+        InputError: an unknown size or setting, or settings that do not fit together.
+    """
+    kind = ModelSpec if isinstance(config, str) else ModelConfig
+    known = [field.name for field in dataclasses.fields(kind) if field.name != "size"]
+    for name in settings:
+        if name not in known:
+            raise InputError(
+                f"{name} is no setting of a model, expected one of those of `student` in a recipe"
+                f"{nearest(name, known)}"
+            )
+    if isinstance(config, str):
+        return resolve(ModelSpec(size=config, **settings))
+    return dataclasses.replace(config, **settings)
 
 
 def get(name: str) -> ModelConfig:

@@ -37,8 +37,9 @@ def failed_arms(endpoint: Endpoint, runs: Sequence[RunResult]) -> frozenset[str]
 def at_baseline(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> frozenset[str]:
     """Return the arms that an endpoint's rows cannot show to be better than a constant.
 
-    Their mean over seeds is not above the score of the majority class, or of chance, by as much as
-    the rows' own error allows: a one-sided test at 5%, with the rows' standard error at that score.
+    Their mean over seeds is not above the score of the best constant answer, or of chance, by as
+    much as the rows' own error allows: a one-sided test at 5%, with the rows' standard error at
+    that score.
 
     Args:
         endpoint: an endpoint; a loss has no such score, and no such arms.

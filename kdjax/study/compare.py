@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kdjax.arms.export_note import export_note
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.parallel import hosts
@@ -57,6 +58,9 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
             "no sweep"
         )
     with sole_writer(out, backup_of(config)), Reporter() as reporter:
+        # A student's shape is chosen before it is trained, and cannot be changed afterwards.
+        if note := export_note(config):
+            reporter.log(note)
         study = prepared_study(config, out, reporter)
         study.log_finished(study.plan.runs)
         reporter.set_budget(study.unspent(study.plan.runs))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from kdjax.errors import InputError
+from kdjax.progress import Reporter
 from kdjax.report import gaps
 from kdjax.report.phrases import listed, say
 from kdjax.results.gaps import GapChange
@@ -15,13 +16,16 @@ from kdjax.storage.typed_json import to_plain
 from kdjax.study.judgement.gaps import contrast_studies, differing_settings
 
 
-def contrast_command(first: Path, second: Path, *, as_json: bool = False) -> tuple[GapChange, ...]:
+def contrast_command(
+    first: Path, second: Path, *, as_json: bool = False, reporter: Reporter | None = None
+) -> tuple[GapChange, ...]:
     """Print how the gaps of arms to the baseline arm differ between two studies.
 
     Args:
         first: directory of one study.
         second: directory of the other.
         as_json: whether to print the tests as JSON, and nothing else.
+        reporter: receiver of reports on progress; None: there is none.
 
     Returns:
         The tests, endpoint by endpoint.
@@ -31,7 +35,13 @@ def contrast_command(first: Path, second: Path, *, as_json: bool = False) -> tup
             arm or no endpoint in common.
     """
     names = _names(first, second)
-    studies = [_results(directory) for directory in (first, second)]
+    studies = []
+    for directory in (first, second):
+        if reporter is not None:
+            reporter.stage(f"reading {directory / RESULTS}")
+        studies.append(_results(directory))
+    if reporter is not None:
+        reporter.stage("testing how the gaps differ")
     changes = contrast_studies(studies[0], studies[1], names)
     if as_json:
         print(json.dumps(to_plain(changes), indent=1))

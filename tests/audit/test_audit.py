@@ -23,6 +23,7 @@ from kdjax.config import Config, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.data.mask_rate import MaskRate
 from kdjax.errors import InputError
+from kdjax.progress import Reporter
 from kdjax.study.compare import compare
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.sweep import sweep
@@ -225,9 +226,18 @@ def test_study_as_it_was_made_has_no_difference(
         assert [entry["event"] for entry in entries(run)] == expected
     assert audit(study) == []
     capsys.readouterr()
-    # The command says what it worked out, and nothing else.
-    audit_command(study)
-    assert capsys.readouterr().out.strip() == (
+    # The command says what it worked out, and nothing else; how far it is goes another way.
+    with Reporter() as reporter:
+        audit_command(study, reporter)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "auditing files, text and teacher",
+        "counting what a step of each arm costs",
+        "recounting the runs",
+        "adding up the scores",
+        "judging again",
+    ]
+    assert printed.out.strip() == (
         f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, "
         "verdicts 2; tokens counted"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,6 +15,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation.metric import (
     METRICS,
     baseline,
+    best_constant,
     check_mean,
     check_values,
     scores,
@@ -102,14 +105,41 @@ def test_score_of_a_task_is_the_mean_of_its_metrics() -> None:
     assert task_score(("accuracy", "f1"), PREDICTED, TRUTH) == pytest.approx(expected)
 
 
-def test_baseline_guesses_the_commonest_training_class_by_the_tasks_own_metrics() -> None:
+def test_baseline_is_the_best_constant_by_the_tasks_own_metrics() -> None:
     reported = {"a": split(1, 0, 2, 2, 1), "b": split(0, 0)}
     train = split(1, 1, 0, 2)
     task = Task("t", ("x", "y", "z"), ("accuracy", "f1"), train, split(0), reported)
     values = baseline(task)
     # Class 1 is predicted five times and right twice: precision 2/5, recall 1.
     assert values["a"] == pytest.approx((2 / 5 + 2 * 0.4 / 1.4) / 2)
-    assert values["b"] == 0
+    # Only class 0 is right there: an accuracy of 1, and no F1 of class 1.
+    assert values["b"] == 0.5
+
+
+def test_baseline_of_balanced_pairs_is_always_saying_the_class_of_f1() -> None:
+    rows = split(0, 1, 0, 1)
+    task = Task("pairs", ("different", "same"), ("accuracy", "f1"), rows, rows, {"pairs": rows})
+    # Always "same" is right in half of the rows, with precision 1/2 and recall 1.
+    assert baseline(task) == {"pairs": pytest.approx((1 / 2 + 2 / 3) / 2)}
+    assert best_constant(task) == 1
+
+
+def test_best_constant_counts_the_metric_before_the_frequency() -> None:
+    frequent_different = split(0, 0, 0, 1, 1)
+    f1 = Task("qqp", ("different", "same"), ("f1",), frequent_different, split(0), {})
+    assert best_constant(f1) == 1
+    accuracy = dataclasses.replace(f1, metrics=("accuracy",))
+    assert best_constant(accuracy) == 0
+    # Every constant has Matthews' correlation 0: the frequent class it is.
+    matthews = dataclasses.replace(f1, metrics=("matthews",), train=split(0, 1, 1))
+    assert best_constant(matthews) == 1
+
+
+def test_no_constant_scores_more_than_the_baseline_whatever_the_training_rows() -> None:
+    train = split(0, 0, 1)
+    reported = split(1, 1, 0)
+    task = Task("t", ("x", "y"), ("accuracy",), train, train, {"t": reported})
+    assert baseline(task)["t"] == pytest.approx(2 / 3)
 
 
 def test_baseline_of_numbers_is_zero_by_correlation() -> None:

@@ -61,7 +61,7 @@ def predict_unlabelled(
     """Fine-tune a model on a task once, and predict the task's unlabelled rows.
 
     What is finished is read from its file, and what was stopped goes on. A model that diverged
-    predicts what it is scored by: the most frequent training class, or the mean.
+    predicts what it is scored by: the constant that is best on the training rows.
 
     Args:
         setup: configuration of the model, and how it is computed.

@@ -41,7 +41,7 @@ class FinetuningTrial:
         metrics: result -> metric -> its value on the reported rows.
         failed: whether it scores no more than a constant on the selection rows, or diverged.
         diverged_step: first step, from 1, whose loss or outputs are not finite; None: none. Such a
-            trial counts as one that always says the most frequent class, or the mean.
+            trial counts as one that always says the constant that is best on the training rows.
         rows: result -> each reported row's outcome in base64 (`right_rows`, `squared_errors`); None
             where it is not kept.
     """
@@ -79,7 +79,7 @@ class FinetunedTask:
             it.
         metrics: result -> metric -> mean over the chosen trials, failed ones included.
         scores: result -> mean of its metrics.
-        baseline: result -> score of always saying the most frequent training class, or a constant.
+        baseline: result -> the most that one answer for all rows scores.
         trials: every trial, those that were not chosen without `rows`.
         failed: number of chosen trials that failed.
         diverged: number of those that diverged.

@@ -16,7 +16,7 @@ from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import compiled_outputs
 from kdjax.evaluation.finetuning.trial import FinetunedModel
 from kdjax.evaluation.length_buckets import over_rows
-from kdjax.evaluation.metric import scores
+from kdjax.evaluation.metric import best_constant, constant_score, scores
 
 
 def predict(model: FinetunedModel, split: Split) -> NDArray[Any]:
@@ -49,7 +49,8 @@ def predict(model: FinetunedModel, split: Split) -> NDArray[Any]:
 def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> FinetuningTrial:
     """Score a trained model on the selection rows and on each result's rows.
 
-    One that diverged is scored as one that always says the most frequent class, or the mean.
+    One that diverged is scored as one that always says the answer that is best on the training
+    rows. One that scores no more on the selection rows than the best constant there failed.
 
     Args:
         model: model trained on the task.
@@ -86,18 +87,14 @@ def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> Finetunin
 
 
 def constant(task: Task, split: Split) -> NDArray[Any]:
-    """Predict without the text, `[N]`: the most frequent training class, or the training mean."""
-    labels = labels_of(task.train)
-    if task.regression:
-        return np.full(len(split), labels.mean(dtype=np.float64), np.float32)
-    frequent = np.bincount(labels, minlength=len(task.classes)).argmax()
-    return np.full(len(split), frequent, np.int32)
+    """Predict without the text, `[N]`: the constant that is best on the training rows."""
+    dtype = np.float32 if task.regression else np.int32
+    return np.full(len(split), best_constant(task), dtype)
 
 
 def selection_baseline(task: Task) -> float:
-    """Score `constant` on the selection rows, by the mean of the task's metrics."""
-    predicted = constant(task, task.selection)
-    return mean(scores(task.metrics, predicted, labels_of(task.selection)))
+    """Compute the most that a constant scores on the selection rows."""
+    return constant_score(task, labels_of(task.selection))
 
 
 def _outcomes(task: Task, predicted: Mapping[str, NDArray[Any]]) -> dict[str, str]:

@@ -64,20 +64,43 @@ def check_exportable(config: ModelConfig) -> None:
 
     Raises:
         InputError: no class computes it; the message says what the nearest one would have in place
-            of the model's settings.
+            of the model's settings, and what to train a student with.
     """
     if class_of(config) is not None:
         return
-    candidates = [stored for stored in CLASSES.values() if config.family in stored.families]
-    nearest_class = min(candidates, key=lambda stored: _distance(stored.differences(config)))
+    stored = _nearest_class(config)
     wanted = []
-    for name, expected in nearest_class.differences(config).items():
+    for name, expected in stored.differences(config).items():
         wanted.append(f"{name} {expected} in place of {getattr(config, name)!r}")
     raise InputError(
-        f"model: no class of transformers computes it; the nearest, {nearest_class.model_type}, "
-        f"has {', '.join(wanted)}; of family modernbert are pre-LN models with rotary positions of "
-        "any base"
+        f"model: no class of transformers computes it; the nearest, {stored.model_type}, has "
+        f"{', '.join(wanted)}; train a student with {settings_to_export(config)}"
     )
+
+
+def settings_to_export(config: ModelConfig) -> str:
+    """Return the settings of a recipe by which a student that no class computes would have one.
+
+    Args:
+        config: configuration of the student.
+
+    Returns:
+        For instance `student.rotary_base: 10000.0, or with student.family: modernbert`.
+    """
+    settings = []
+    for name, expected in _nearest_class(config).differences(config).items():
+        settings.append(f"student.{name}: {expected}")
+    text = ", ".join(settings)
+    # Its class takes any base; its blocks are gated, so it is another model.
+    if config.norm == "pre" and config.positions == "rotary" and config.family == "bert":
+        text += ", or with student.family: modernbert"
+    return text
+
+
+def _nearest_class(config: ModelConfig) -> StoredClass:
+    """Return the class of a model's family that differs least from it."""
+    candidates = [stored for stored in CLASSES.values() if config.family in stored.families]
+    return min(candidates, key=lambda stored: _distance(stored.differences(config)))
 
 
 def _distance(differences: dict[str, str]) -> tuple[bool, int]:

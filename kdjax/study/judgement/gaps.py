@@ -137,13 +137,25 @@ def contrast_studies(
         )
     gaps = gaps_between(first.config, first, second, baseline, first.primary or "")
     if not gaps:
+        measured = "; ".join(
+            f"{name} has {_measured(study)}"
+            for name, study in zip(names, (first, second), strict=True)
+        )
         raise InputError(
             f"{names[0]} and {names[1]}: no endpoint has {baseline} and another arm in both, "
-            "expected one at least"
+            f"expected one at least; {measured}"
         )
     confidence = first.config["evaluation"]["confidence"]
     outcomes = judge_tests([gap.test for gap in gaps], confidence)
     return tuple(gap.change(*names, outcome) for gap, outcome in zip(gaps, outcomes, strict=True))
+
+
+def _measured(study: Results) -> str:
+    """Return a study's endpoints, each with the arms that have it."""
+    if not study.endpoints:
+        return "no endpoints"
+    endpoints = [f"{endpoint.name} ({', '.join(endpoint.arms)})" for endpoint in study.endpoints]
+    return ", ".join(endpoints)
 
 
 def differing_settings(first: Results, second: Results) -> list[str]:

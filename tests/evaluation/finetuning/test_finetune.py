@@ -139,7 +139,7 @@ def test_grid_chooses_by_selection_rows() -> None:
     assert sum(trial.failed for trial in result.trials) > result.failed == 0
 
 
-def test_trial_at_the_majority_class_counts_as_failed() -> None:
+def test_trial_at_the_best_constant_counts_as_failed() -> None:
     result = finetune(settings=dataclasses.replace(SETTINGS, steps=1, learning_rate=1e-9, seeds=2))
     scored = [trial.failed for trial in result.trials]
     majority = max(np.bincount(TASK.selection.labels)) / len(TASK.selection)
@@ -149,7 +149,7 @@ def test_trial_at_the_majority_class_counts_as_failed() -> None:
     assert result.diverged == 0
 
 
-def test_diverged_trial_counts_as_the_majority_class() -> None:
+def test_diverged_trial_counts_as_the_best_constant() -> None:
     # A token of one training row has an embedding that is not finite.
     params = dict(MODEL.params)
     word = np.array(params["embeddings"]["word"]["embedding"])

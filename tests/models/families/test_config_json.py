@@ -173,11 +173,13 @@ def test_settings_of_no_class_are_of_bert_alone(changes: dict[str, Any]) -> None
     [
         (
             {"norm": "pre", "positions": "rotary"},
-            "the nearest, esm, has type_vocab_size 0 in place of 2; of family modernbert",
+            "the nearest, esm, has type_vocab_size 0 in place of 2; train a student with "
+            "student.type_vocab_size: 0, or with student.family: modernbert",
         ),
         (
             {"norm": "pre", "gelu": "tanh"},
-            "the nearest, roberta-prelayernorm, has gelu 'exact' in place of 'tanh'",
+            "the nearest, roberta-prelayernorm, has gelu 'exact' in place of 'tanh'; train a "
+            "student with student.gelu: 'exact'$",
         ),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from kdjax.errors import InputError
+from kdjax.progress import Reporter
 from kdjax.results.store import RESULTS, write_results
 from kdjax.results.study import Results
 from kdjax.study.contrast import contrast_command
@@ -81,6 +82,11 @@ def test_studies_without_a_shared_baseline_arm_are_refused(
         contrast_studies(first, without, ("a", "b"))
     with pytest.raises(InputError, match="no endpoint has scratch and another arm in both"):
         contrast_studies(first, replace(second, endpoints=()), ("a", "b"))
+    # Which endpoints and arms each has, so that the recipe to change is known.
+    (loss, *_) = second.endpoints
+    other = replace(second, endpoints=(replace(loss, arms=("minilm", "logit")),))
+    with pytest.raises(InputError, match=rf"b has {loss.name} \(minilm, logit\)$"):
+        contrast_studies(first, other, ("a", "b"))
 
 
 def test_command_prints_sentences_or_json(
@@ -90,8 +96,14 @@ def test_command_prints_sentences_or_json(
     for directory, study in zip(directories, studies, strict=True):
         directory.mkdir()
         write_results(directory / RESULTS, study)
-    contrast_command(*directories)
-    heading, *sentences = capsys.readouterr().out.splitlines()
+    with Reporter() as reporter:
+        contrast_command(*directories, reporter=reporter)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        *[f"reading {directory / RESULTS}" for directory in directories],
+        "testing how the gaps differ",
+    ]
+    heading, *sentences = printed.out.splitlines()
     assert heading.endswith("Settings that differ: data.regime.")
     expected = (
         "limited against unlimited: minilm gains more over scratch on topic, linear probe, best "
