@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax import recipes
-from kdjax.clock import CLOCK
 from kdjax.errors import InputError
 from kdjax.progress import Reporter
 from kdjax.report import progress_page, study_page
 from kdjax.report.files import write_page
 from kdjax.results.runs import RunResult
 from kdjax.results.store import RESULTS, read_results, result_of
+from kdjax.runtime.clock import CLOCK
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import read_typed
 from kdjax.study.compare import finish, prepared_study
