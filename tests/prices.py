@@ -1,7 +1,7 @@
 """Prices of steps, kept between the processes of one run of the tests, as compiled programs are.
 
 `kdjax` keeps them in a process. Here every worker and every command that a test starts asks for the
-same few, half a second each.
+same few: a second or two for a step of training, five for those of fine-tuning.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import io
 import os
 import pickle
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdjax.budget.price import Price
+from kdjax.evaluation import mlm_probe
+from kdjax.evaluation.finetuning import flops
 from kdjax.training import phase_price
-from kdjax.training.phase import BatchShape, Phase
 
 
 class Strangers(Exception):
@@ -40,33 +41,46 @@ class KeyPickler(pickle.Pickler):
         return NotImplemented
 
 
-def key(phase: Phase, shape: BatchShape) -> str | None:
-    """Name what has this price; None where it has code of its own."""
+def key(name: str, arguments: tuple[Any, ...]) -> str | None:
+    """Name what has this price; None where it has code of its own.
+
+    Args:
+        name: name of the function that counts it.
+        arguments: what it counts the price of.
+    """
     written = io.BytesIO()
     try:
-        KeyPickler(written).dump((phase, shape))
+        KeyPickler(written).dump((name, arguments))
     except (Strangers, pickle.PicklingError, AttributeError, TypeError):
         return None
     return hashlib.sha256(written.getvalue()).hexdigest()
 
 
-def keep() -> None:
-    """Read a price that another process of this run has found from its file, from now on."""
-    compute_price = phase_price._price
+def kept(count: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that counts as another does, and reads from its file what another process
+    of this run has counted."""
 
     @functools.cache
-    def price(phase: Phase, shape: BatchShape) -> Price:
-        name = key(phase, shape)
+    def price(*arguments: Any) -> Any:
+        name = key(f"{count.__module__}.{count.__name__}", arguments)
         if name is None:
-            return compute_price(phase, shape)
+            return count(*arguments)
         path = Path(os.environ["XDG_CACHE_HOME"]) / "prices" / name
         if path.exists():
             return pickle.loads(path.read_bytes())
-        computed = compute_price(phase, shape)
+        computed = count(*arguments)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(pickle.dumps(computed))
         Path(file.name).replace(path)
         return computed
 
-    phase_price._price = price
+    return price
+
+
+def keep() -> None:
+    """Keep the prices of steps of training, fine-tuning and probes from now on."""
+    phase_price._price = kept(phase_price._price)
+    flops._step_flops = kept(flops._step_flops)
+    flops._forward_flops = kept(flops._forward_flops)
+    mlm_probe._flops = kept(mlm_probe._flops)

@@ -93,17 +93,57 @@ def task_flops(model: ModelConfig, settings: FinetuneConfig) -> TaskFlops:
     Raises:
         FlopCountError: XLA and the independent count disagree.
     """
-    return _task_flops(model, settings.pool, bool(settings.clip), settings.weight_decay)
+    step = _step_flops(model, settings.pool, bool(settings.clip), settings.weight_decay)
+    return TaskFlops(step, _forward_flops(model, settings.pool))
 
 
 def probe_flops(model: ModelConfig) -> Polynomial:
-    """Count the FLOPs of the frozen forward pass, all tokens of the last layer included."""
-    return _task_flops(model, "mean", False, 0.0).forward
+    """Count the FLOPs of the frozen forward pass, all tokens of the last layer included.
+
+    Raises:
+        FlopCountError: XLA and the independent count disagree.
+    """
+    return _forward_flops(model, "mean")
 
 
 @functools.cache
-def _task_flops(model: ModelConfig, pool: Pooling, clips: bool, weight_decay: float) -> TaskFlops:
-    step_key = StepKey(
+def _step_flops(model: ModelConfig, pool: Pooling, clips: bool, weight_decay: float) -> Polynomial:
+    """Count the FLOPs of a training step, once for all settings of the same price."""
+    step_key = _step_key(model, pool, clips, weight_decay)
+    state = abstract_state(step_key)
+    learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
+
+    def step(rows: int, length: int) -> int:
+        program = make_step(step_key, REFERENCE_DROPOUT, UNSHARDED)
+        count = measure(program, state, abstract_batch(step_key, rows, length), learning_rate)
+        return check_agreement(count, "a step of fine-tuning")
+
+    return _fitted(step)
+
+
+@functools.cache
+def _forward_flops(model: ModelConfig, pool: Pooling) -> Polynomial:
+    """Count the FLOPs of a forward pass, which no setting of the optimiser changes."""
+    step_key = _step_key(model, pool)
+    params = abstract_state(step_key).params
+
+    def forward(rows: int, length: int) -> int:
+        outputs_of = make_outputs(step_key, UNSHARDED)
+
+        def program(params: Any, batch: Any) -> jax.Array:
+            return outputs_of(params, batch, None)
+
+        count = measure(program, params, abstract_batch(step_key, rows, length))
+        return check_agreement(count, "fine-tuning's forward pass")
+
+    return _fitted(forward)
+
+
+def _step_key(
+    model: ModelConfig, pool: Pooling, clips: bool = False, weight_decay: float = 0.0
+) -> StepKey:
+    """Return what a step of the price is compiled for."""
+    return StepKey(
         model=model,
         outputs=2,
         regression=False,
@@ -114,24 +154,6 @@ def _task_flops(model: ModelConfig, pool: Pooling, clips: bool, weight_decay: fl
         dtype="float32",
         layout=one_device(),
     )
-    state = abstract_state(step_key)
-    learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
-
-    def step(rows: int, length: int) -> int:
-        program = make_step(step_key, REFERENCE_DROPOUT, UNSHARDED)
-        count = measure(program, state, abstract_batch(step_key, rows, length), learning_rate)
-        return check_agreement(count, "a step of fine-tuning")
-
-    def forward(rows: int, length: int) -> int:
-        outputs_of = make_outputs(step_key, UNSHARDED)
-
-        def program(params: Any, batch: Any) -> jax.Array:
-            return outputs_of(params, batch, None)
-
-        count = measure(program, state.params, abstract_batch(step_key, rows, length))
-        return check_agreement(count, "fine-tuning's forward pass")
-
-    return TaskFlops(_fitted(step), _fitted(forward))
 
 
 def _fitted(count: Any) -> Polynomial:
