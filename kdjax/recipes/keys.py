@@ -162,7 +162,7 @@ def _fields_of(hint: Any) -> dict[str, Any] | None:
     if get_origin(hint) in (types.UnionType, typing.Union):
         alternatives += get_args(hint)
     for alternative in alternatives:
-        if dataclasses.is_dataclass(alternative):
+        if isinstance(alternative, type) and dataclasses.is_dataclass(alternative):
             return _hints(alternative)
     return None
 
