@@ -78,15 +78,23 @@ class Stopped(SystemExit):
         return self.message
 
 
+MOST_NAMED = 40
+"""Valid names that a message lists, at most."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a hint for a misspelt name: the nearest valid one, or all where none is near.
 
-    ` (did you mean 'x'?)` or ` (valid: x, y)`; nothing where there are no valid names.
+    ` (did you mean 'x'?)` or ` (valid: x, y)`; nothing where there are no valid names. Of more than
+    `MOST_NAMED` the three nearest: ` (230 are valid, the nearest of them x, y, z)`.
     """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f" (did you mean {close[0]!r}?)"
+    if len(names) > MOST_NAMED:
+        nearer = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        return f" ({len(names)} are valid, the nearest of them {', '.join(nearer)})"
     if names:
         return f" (valid: {', '.join(names)})"
     return ""

@@ -33,7 +33,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
-    teacher_config = zoo.resolve(config.teacher.architecture)
+    teacher_config = zoo.resolve(config.teacher.architecture, "teacher.architecture")
     optimizer = config.train.optimizer
     # Each by itself, its phases split where a batch ramp changes the batch.
     arms = {}

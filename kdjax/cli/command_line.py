@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import kdjax
@@ -37,8 +37,9 @@ from kdjax.cli import (
 )
 from kdjax.cli.command import Command, Options
 from kdjax.config import Config, TrainConfig
-from kdjax.errors import InputError
+from kdjax.errors import InputError, nearest
 from kdjax.recipes.settings import overview, sections
+from kdjax.recipes.settings import settings as settings_of_recipes
 
 MODULES = (
     init,
@@ -90,9 +91,11 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
     words, beam_options = _split_at_dashes(words)
     own_words, overrides = split_overrides(words)
     parser = _parser()
-    options = parser.parse_args(
+    options, unknown = parser.parse_known_args(
         own_words, Options(beam_options=beam_options, config=None, parser=parser)
     )
+    if unknown:
+        raise InputError(_unknown_word(unknown[0], options.command, parser))
     if beam_options and not getattr(options, "beam", False):
         raise InputError(
             f"command line: -- {beam_options[0]}: expected such options of `kdjax prepare --beam` "
@@ -111,6 +114,30 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
     else:
         options.config = PAPER
     return COMMANDS[options.command], options
+
+
+def _unknown_word(word: str, command: str, parser: _Parser) -> str:
+    """Return the message on a word that a command does not take, with the nearest that it does.
+
+    Args:
+        word: the word, an option or what stands without one.
+        command: name of the command.
+        parser: parser of all commands.
+    """
+    where = f"command line, {command}"
+    name = word.partition("=")[0]
+    if not name.startswith("-"):
+        return f"{where}: {word!r} is one word too many, expected {COMMANDS[command].usage}"
+    options: list[str] = []
+    for action in parser.commands[command]._actions:
+        options += [option for option in action.option_strings if option.startswith("--")]
+    # Of a setting the last part may be all that is remembered.
+    if COMMANDS[command].settings is not None:
+        options += [f"--{field.name}" for field in dataclasses.fields(Config)]
+        matching = [s.name for s in settings_of_recipes() if s.name.endswith(f".{name[2:]}")]
+        if matching:
+            return f"{where}: there is no option {name}, expected one of --{', --'.join(matching)}"
+    return f"{where}: there is no option {name}{nearest(name, options)}"
 
 
 def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -150,9 +177,11 @@ class _Parser(argparse.ArgumentParser):
 
     Attributes:
         settings: settings with which the help ends (`Command.settings`).
+        commands: of the parser of all commands: theirs, by name.
     """
 
     settings: tuple[str, ...] | None = None
+    commands: Mapping[str, argparse.ArgumentParser] = {}
 
     def format_help(self) -> str:
         """Return the help; settings are looked up only now, which takes longer than parsing."""
@@ -185,7 +214,7 @@ def settings_help(beginnings: Sequence[str]) -> str:
     return "\n".join([*lines, f"{more}."])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     """Return the parser of all commands."""
     parser = _Parser(
         prog="kdjax",
@@ -209,4 +238,5 @@ def _parser() -> argparse.ArgumentParser:
         )
         subparser.settings = command.settings
         command.add_arguments(subparser)
+    parser.commands = subparsers.choices
     return parser

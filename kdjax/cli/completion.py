@@ -5,6 +5,9 @@ import argparse
 from kdjax.cli.command import Command, Options
 
 SHELLS = ("bash", "zsh", "tcsh")
+BASH_HEAD = """# Completion of kdjax for bash, made by shtab. For new shells:
+#   kdjax completion bash > ~/.local/share/bash-completion/completions/kdjax
+"""
 OPTIONS_OF_PATHS = ("config", "file", "run", "parts", "directory", "glue")
 """Arguments, by the names of their values, that are paths of files or directories."""
 
@@ -40,7 +43,19 @@ def run(options: Options) -> None:
             subparser.add_argument(
                 f"--{setting.name}", choices=setting.choices or None, help=setting.summary
             )
-    print(shtab.complete(options.parser, options.shell))
+    script = shtab.complete(options.parser, options.shell)
+    if options.shell == "bash":
+        # Its head names another place than kdjax's documents do.
+        script = f"{BASH_HEAD}\n{_without_head(script)}"
+    print(script)
+
+
+def _without_head(script: str) -> str:
+    """Return a script without the comments that it begins with."""
+    lines = script.splitlines()
+    while lines and (lines[0].startswith("#") or not lines[0].strip()):
+        del lines[0]
+    return "\n".join(lines)
 
 
 COMMAND = Command(

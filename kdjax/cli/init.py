@@ -31,8 +31,19 @@ def run(options: Options) -> None:
     for path in (copied.file, *copied.companions):
         print(f"wrote {path}")
     print("next:")
-    for command in copied.commands:
+    for command, remark in copied.commands:
         print(f"  {command}")
+        print(f"      {remark or _summary(command)}")
+
+
+def _summary(command: str) -> str:
+    """Return what a command does, as its help says; a program's own words are in its docstring."""
+    from kdjax.cli.command_line import COMMANDS
+
+    program, name, *_ = command.split()
+    if program == "kdjax" and name in COMMANDS:
+        return COMMANDS[name].summary.partition(". ")[0].removesuffix(".")
+    return "the program"
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sys
 
 from kdjax.cli.command import Command, Options, add_json
 
@@ -25,12 +26,16 @@ def run(options: Options) -> None:
 
     chosen = settings() if options.name is None else look_up(options.name)
     width = shutil.get_terminal_size((100, 24)).columns
+    # What goes into a pipe or a file is searched, not looked at: lines stay whole.
+    line_width = None
+    if sys.stdout.isatty():
+        line_width = width
     if options.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in chosen], indent=1))
     elif options.name is None:
         # For a pipe, too: `kdjax settings | grep layers`.
         for setting in chosen:
-            print(setting.line(width))
+            print(setting.line(line_width))
     else:
         print("\n\n".join(setting.paragraph(min(width, 100)) for setting in chosen))
 

@@ -89,10 +89,15 @@ class TextFigures:
         if self.removed:
             yield f"documents left out, as an earlier one has their text: {self.removed:,}"
         elif self.repeated and self.repeated >= REPEATED * documents:
+            # Training and held-out text share none, even where ids would have it otherwise.
+            moved = ""
+            if self.moved:
+                moved = f", {self.moved:,} of them although their key, id or title says the other"
+            verb = "repeats" if self.repeated == 1 else "repeat"
             yield (
-                f"{counted(self.repeated, 'document')} with the text of an earlier one, in the "
-                f"split of that one, {self.moved:,} of them against their own identity; "
-                "data.deduplicate leaves them out"
+                f"{counted(self.repeated, 'document')} {verb} the text of an earlier one, and "
+                f"{'is' if self.repeated == 1 else 'are'} in the same split as that one{moved}; "
+                "data.deduplicate leaves such documents out"
             )
         read = documents + self.removed
         if self.same_identity >= max(FEW_DOCUMENTS, SAME_IDENTITY * read):

@@ -9,7 +9,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from kdjax.doctor.finding import Finding
-from kdjax.recipes.starters import REQUIREMENTS, pinned_packages
+from kdjax.recipes.starters import REQUIREMENTS, pinned_packages, starters_reading
 
 EXTRAS = {
     "tpu": "TPUs, and `kdjax compile`",
@@ -77,7 +77,11 @@ def data_packages() -> Iterator[Finding]:
         for name, version in pinned_packages(file).items():
             problem = unmet(Requirement(f"{name}=={version}"))
             if problem:
-                advice = "for recipes that name it: `kdjax init NAME` says how to install it"
+                names = starters_reading(name)
+                advice = (
+                    f"for the recipes {', '.join(names)}: `kdjax init {names[0]}` says how to "
+                    "install it"
+                )
                 yield Finding("data package", "note", f"{name} {problem}", advice)
             else:
                 yield Finding("data package", "ok", f"{name} {version}")

@@ -31,6 +31,9 @@ def price_table(config: Config, rows: PriceRows) -> None:
         console.print(_charged_line(config, rows), soft_wrap=True)
     # What is not of a step: the teacher's training, stored outputs, the probe.
     lines = []
+    first, *_ = next(iter(rows.values()))
+    if first["steps"] is not None and first["epochs"] is None:
+        lines.append("epochs and words are not known (-) before the text is prepared")
     if config.teacher.train.budget:
         lines.append(_teacher_line(config))
     for name, phases in rows.items():
@@ -105,9 +108,17 @@ def _teacher_line(config: Config) -> str:
     """Return the line on the cost of teachers that are trained here."""
     training = config.teacher.train
     return (
-        f"teacher: {len(training.seeds)} trained here, each with {training.budget:.4g} FLOPs; at "
-        f"{config.teacher.at:g} of that it has cost {cost_by_recipe(config).training:.6g}"
+        f"teacher: {counted(len(training.seeds), 'model')} trained here before the runs, each with "
+        f"{training.budget:.4g} FLOPs{_until(config)}: {cost_by_recipe(config).training:.6g} FLOPs "
+        "in whole steps"
     )
+
+
+def _until(config: Config) -> str:
+    """Return the clause on a teacher that is taken before its training ends; empty: at its end."""
+    if config.teacher.at == 1:
+        return ""
+    return f", and taken when it has spent {config.teacher.at:.0%} of them"
 
 
 def _cache_line(cache: dict[str, Any]) -> str:

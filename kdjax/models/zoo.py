@@ -48,8 +48,12 @@ SIZES = {
 and the family's feed-forward block, BERT's of 4W; another W needs heads of its own."""
 
 
-def resolve(spec: ModelSpec) -> ModelConfig:
+def resolve(spec: ModelSpec, where: str = "model") -> ModelConfig:
     """Return a model by family and name, with what the spec sets itself in place of theirs.
+
+    Args:
+        spec: the model, of which sizes may be open.
+        where: the section of a recipe that it stands in, for messages.
 
     Raises:
         InputError: an unknown size, sizes that do not fit together, or a setting that contradicts
@@ -66,7 +70,11 @@ def resolve(spec: ModelSpec) -> ModelConfig:
         # Sizes may be open; nothing else is, but for what None says something of.
         if field.name not in settings or value is not None:
             settings[field.name] = value
-    return ModelConfig(**settings)
+    # A model cannot say itself whose it is.
+    try:
+        return ModelConfig(**settings)
+    except InputError as e:
+        raise InputError(f"{where}: {str(e).removeprefix('model: ')}") from None
 
 
 def with_settings(config: ModelConfig | str, settings: Mapping[str, Any]) -> ModelConfig:

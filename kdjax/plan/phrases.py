@@ -33,6 +33,7 @@ PHRASES = {
     "leader_wins": "{arms}",
     "leader_ties": "TIES: {arms}",
     "leader_open": "INCONCLUSIVE: {arms}",
+    "span_one": "at {low} FLOPs",
     "span_whole": "from {low} to {high} FLOPs",
     "span_first": "up to {high} FLOPs",
     "span_last": "from {low} FLOPs on",
@@ -47,6 +48,10 @@ PHRASES = {
     "plan_crossing": (
         "The fitted curves cross at {flops} FLOPs {interval}; beyond, that of {later} is the "
         "better one."
+    ),
+    "plan_crossing_open": (
+        "The fitted curves cross at {flops} FLOPs {interval}; which arm is the better one beyond "
+        "cannot be told."
     ),
     "fit_none": "None: plan.pilot names no finished sweep.",
     "fit": (

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Literal
 
 from kdjax.evaluation.statistics import OTHER_SIDE, ArmVerdict
-from kdjax.plan.schema import ComparedAt, FittedPlan, ForecastComparison
+from kdjax.plan.schema import ComparedAt, FittedPlan, ForecastComparison, ForecastRange
 
 _SAME = 1e-9
 """Share of a budget within which another one counts as the same."""
@@ -129,26 +129,71 @@ def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
 
     Returns:
         Neighbouring budgets with one ranking are one range, as are those at which the lead is open.
+        A single budget between others at which an arm leads, or arms tie, counts as open.
     """
     order = list(fitted.plan.arms)
-    ranges: list[RankedRange] = []
     comparisons = fitted.of_case(case)
     if not comparisons:
-        return ranges
+        return []
 
     # All comparisons have points at the same budgets.
+    at_budgets = []
     for n, point in enumerate(comparisons[0].points):
         now = _ranking({(c.a, c.b): c.points[n].verdict for c in comparisons}, order)
+        at_budgets.append(RankedRange(now, point.flops, point.flops))
+    ranges = _joined(at_budgets, order)
+
+    # What holds at one budget, and at neither neighbour, comes and goes with the draws.
+    settled = []
+    for n, ranked in enumerate(ranges):
+        ranking_there = ranked.ranking
+        if 0 < n < len(ranges) - 1 and ranked.low == ranked.high:
+            ranking_there = Ranking("open", ranking_there.arms)
+        settled.append(replace(ranked, ranking=ranking_there))
+    return _joined(settled, order)
+
+
+def _joined(ranges: Sequence[RankedRange], order: Sequence[str]) -> list[RankedRange]:
+    """Join neighbours with one ranking, and neighbours that are both open.
+
+    Args:
+        ranges: ranges of rising budgets.
+        order: the arms in the plan's order.
+    """
+    joined: list[RankedRange] = []
+    for ranked in ranges:
+        now = ranked.ranking
         # Which arms may lead changes within an open range: it has all that may anywhere.
-        if ranges and ranges[-1].ranking.kind == now.kind == "open":
-            either = {*ranges[-1].ranking.arms, *now.arms}
+        if joined and joined[-1].ranking.kind == now.kind == "open":
+            either = {*joined[-1].ranking.arms, *now.arms}
             now = Ranking("open", tuple(arm for arm in order if arm in either))
-            ranges[-1] = replace(ranges[-1], ranking=now, high=point.flops)
-        elif ranges and ranges[-1].ranking == now:
-            ranges[-1] = replace(ranges[-1], high=point.flops)
+            joined[-1] = replace(joined[-1], ranking=now, high=ranked.high)
+        elif joined and joined[-1].ranking == now:
+            joined[-1] = replace(joined[-1], high=ranked.high)
         else:
-            ranges.append(RankedRange(now, point.flops, point.flops))
-    return ranges
+            joined.append(ranked)
+    return joined
+
+
+def without_flicker(ranges: Sequence[ForecastRange]) -> list[ForecastRange]:
+    """Return a comparison's ranges with single budgets between others as INCONCLUSIVE.
+
+    A verdict that holds at one budget, and at neither neighbour, comes and goes with the draws that
+    the interval is made of. This claims less than the ranges do, never more.
+
+    Args:
+        ranges: neighbouring budgets with one verdict, of rising budgets.
+    """
+    settled: list[ForecastRange] = []
+    for n, budgets in enumerate(ranges):
+        verdict = budgets.verdict
+        if 0 < n < len(ranges) - 1 and budgets.low == budgets.high:
+            verdict = "INCONCLUSIVE"
+        if settled and settled[-1].verdict == verdict:
+            settled[-1] = replace(settled[-1], high=budgets.high)
+        else:
+            settled.append(replace(budgets, verdict=verdict))
+    return settled
 
 
 def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from kdjax.plan.phrases import CHECK, FIT, LAWS, say
 from kdjax.plan.plateau import arms_near_unigram
-from kdjax.plan.ranking import RankedRange, Ranking, against_baseline, at, ranked_ranges
+from kdjax.plan.ranking import (
+    RankedRange,
+    Ranking,
+    against_baseline,
+    at,
+    ranked_ranges,
+    without_flicker,
+)
 from kdjax.plan.schema import (
     ComparedAt,
     CrossingForecast,
@@ -93,7 +100,9 @@ def _unusable(fitted: FittedPlan) -> list[str]:
 def _span(n: int, count: int, low: float, high: float) -> str:
     """Return the budgets of range `n` of `count` as text."""
     phrase = "span_whole"
-    if count > 1 and n == 0:
+    if numbers.flops(low) == numbers.flops(high):
+        phrase = "span_one"
+    elif count > 1 and n == 0:
         phrase = "span_first"
     elif count > 1 and n == count - 1:
         phrase = "span_last"
@@ -114,8 +123,9 @@ def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
     if unusable:
         return say("plan_not_told", unusable=listed(unusable), **arms)
     clauses = []
-    for n, budgets in enumerate(comparison.ranges):
-        span = _span(n, len(comparison.ranges), budgets.low, budgets.high)
+    ranges = without_flicker(comparison.ranges)
+    for n, budgets in enumerate(ranges):
+        span = _span(n, len(ranges), budgets.low, budgets.high)
         clauses.append(say(f"forecast_{budgets.verdict}", span=span))
     sentences = [say("plan_answer", clauses="; ".join(clauses), **arms)]
 
@@ -140,13 +150,14 @@ def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
             )
         )
 
-    # Where the two laws change places, if they do.
+    # Where the two laws change places, if they do; who is ahead then, if the verdict says so, too.
     crossing = comparison.crossing
     if crossing.value is not None:
         ends = (comparison.points[0].flops, comparison.points[-1].flops)
+        is_told = ranges[-1].verdict == ("BEATS" if crossing.later == comparison.a else "LOSES")
         sentences.append(
             say(
-                "plan_crossing",
+                "plan_crossing" if is_told else "plan_crossing_open",
                 flops=numbers.flops(crossing.value),
                 interval=crossing_interval(crossing, ends),
                 later=crossing.later,

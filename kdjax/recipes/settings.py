@@ -44,10 +44,14 @@ class Setting:
         """Return the first sentence of its meaning, without its end."""
         return re.split(r"[.;](?:\s|$)", self.meaning, maxsplit=1)[0]
 
-    def line(self, width: int) -> str:
-        """Return name, type, default and summary on one line of at most `width` columns."""
+    def line(self, width: int | None) -> str:
+        """Return name, type, default and summary on one line.
+
+        Args:
+            width: most columns of the line, which is cut there; None: any number.
+        """
         line = f"{self.head()}  {self.summary}"
-        if len(line) <= width:
+        if width is None or len(line) <= width:
             return line
         return f"{line[: width - 1]}…"
 

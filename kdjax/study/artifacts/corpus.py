@@ -271,9 +271,9 @@ def differences_from_prepared(data: DataConfig, manifest: Manifest) -> list[str]
 def _other_setting(name: str, in_recipe: object, made_with: object) -> str:
     """Return the sentence on a setting by which a named corpus was not prepared, and what to do."""
     return (
-        f"{name} is {in_recipe!r} in the recipe and was {made_with!r} when this corpus was "
-        "prepared, which counts; set the recipe's to that, or prepare a corpus of its own: "
-        "`kdjax prepare`, or no data.prepared"
+        f"{name} is {made_with!r}, as this corpus was prepared; the recipe's {in_recipe!r} has no "
+        "effect here. To have it, prepare a corpus of its own: `kdjax prepare`, or no "
+        "data.prepared; to be rid of this line, set the recipe's to the former"
     )
 
 
