@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from kdjax.config.suites import SUITE_TITLES
+from kdjax.evaluation.statistics import Verdict
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import MEASURES, OWN_TEXT, capitalized, listed, say
 from kdjax.report.summary import task_of
@@ -97,7 +98,7 @@ def _statements(results: Results) -> list[str]:
     return [*separated, nothing]
 
 
-def counted_outcomes(outcomes: Mapping[str, int]) -> str:
+def counted_outcomes(outcomes: Mapping[Verdict, int]) -> str:
     """Return how often comparisons without a winner have each verdict; those of none are left out.
 
     Args:
@@ -110,10 +111,11 @@ def counted_outcomes(outcomes: Mapping[str, int]) -> str:
     present = {name: count for name, count in outcomes.items() if count}
     whole = sum(present.values())
     if len(present) == 1:
-        (verdict,) = present
-        return say("all_outcomes" if whole > 1 else "only_outcome", verdict=verdict, count=whole)
-    clauses = []
-    for verdict in ("TIES", "INCONCLUSIVE", "NOT LEARNT"):
+        (only,) = present
+        return say("all_outcomes" if whole > 1 else "only_outcome", verdict=only, count=whole)
+    order: tuple[Verdict, ...] = ("TIES", "INCONCLUSIVE", "NOT LEARNT")
+    clauses: list[str] = []
+    for verdict in order:
         if verdict in present:
             phrase = "more_outcomes" if clauses else "some_outcomes"
             clauses.append(say(phrase, verdict=verdict, count=present[verdict], whole=whole))

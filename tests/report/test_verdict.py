@@ -208,7 +208,7 @@ def test_kind_without_winner_counts_outcomes(sign: str, outcome: str) -> None:
 
 
 def test_counts_of_outcomes_leave_out_those_of_none() -> None:
-    counts = {"TIES": 0, "INCONCLUSIVE": 2, "NOT LEARNT": 1}
+    counts: dict[Verdict, int] = {"TIES": 0, "INCONCLUSIVE": 2, "NOT LEARNT": 1}
     expected = "INCONCLUSIVE in 2 of 3 comparisons, NOT LEARNT in 1"
     assert verdict.counted_outcomes(counts) == expected
 
