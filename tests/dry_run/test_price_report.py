@@ -22,9 +22,9 @@ def phase(**reach: Any) -> dict[str, Any]:
     return {**dict.fromkeys(PARTS, 1), "total": len(PARTS), "batch": 32, **unknown, **reach}
 
 
-def printed(capsys: pytest.CaptureFixture[str], words: list[str], **reach: Any) -> str:
+def printed(capsys: pytest.CaptureFixture[str], overrides: list[str], **reach: Any) -> str:
     """Return what is printed of a recipe with one arm."""
-    price_table(reading.load(OWN_TEXT, [*UNMEASURED, *words]), {"scratch": [phase(**reach)]})
+    price_table(reading.load(OWN_TEXT, [*UNMEASURED, *overrides]), {"scratch": [phase(**reach)]})
     return capsys.readouterr().out
 
 
@@ -46,6 +46,6 @@ def test_cost_of_a_teacher_that_is_trained_here_is_told_in_whole_steps(
     assert "1 model trained here before the runs, each with 6e+12 FLOPs: 5.99" in line
     assert line.endswith(" FLOPs in whole steps")
     early = printed(
-        capsys, ["--teacher.train.checkpoints", "[0.5]", "--teacher.at", "0.5"], steps=10
+        capsys, ["--teacher.train.checkpoints", "[0.5, 1]", "--teacher.at", "0.5"], steps=10
     )
     assert "each with 6e+12 FLOPs, and taken when it has spent 50% of them: 2.99" in early
