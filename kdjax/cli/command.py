@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdjax.storage import locks
 from kdjax.storage.paths import local_path
 
 
@@ -50,6 +51,11 @@ def add_recipe_and_json(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def check_out_is_free(options: Options) -> None:
+    """Check that no other command writes to `out`."""
+    locks.check_free(options.out)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command of `kdjax`.
@@ -64,6 +70,8 @@ class Command:
             of a recipe; None: it reads no recipe.
         needs_jax: whether JAX, memory and the compilation cache are set up before it runs.
         multiprocess: whether several processes run it as one; else the first alone runs it.
+        check_first: looks at what takes no time, before JAX is loaded, which takes some; None:
+            there is nothing such. A process of several leaves it out.
     """
 
     name: str
@@ -74,3 +82,4 @@ class Command:
     settings: tuple[str, ...] | None = ()
     needs_jax: bool = True
     multiprocess: bool = False
+    check_first: Callable[[Options], None] | None = None

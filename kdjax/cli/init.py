@@ -1,6 +1,7 @@
 """`kdjax init`: copy a recipe or a program that comes with kdjax, to change it."""
 
 import argparse
+from collections.abc import Mapping
 
 from kdjax.cli.command import Command, Options, path_argument
 
@@ -33,16 +34,19 @@ def run(options: Options) -> None:
     print("next:")
     for command, remark in copied.commands:
         print(f"  {command}")
-        print(f"      {remark or _summary(command)}")
+        print(f"      {remark or _summary(command, options.parser.commands)}")
 
 
-def _summary(command: str) -> str:
-    """Return what a command does, as its help says; a program's own words are in its docstring."""
-    from kdjax.cli.command_line import COMMANDS
+def _summary(command: str, parsers: Mapping[str, argparse.ArgumentParser]) -> str:
+    """Return what a command does, as its help says; a program's own words are in its docstring.
 
+    Args:
+        command: the command.
+        parsers: parsers of kdjax's commands, by name.
+    """
     program, name, *_ = command.split()
-    if program == "kdjax" and name in COMMANDS:
-        return COMMANDS[name].summary.partition(". ")[0].removesuffix(".")
+    if program == "kdjax" and name in parsers:
+        return (parsers[name].description or "").partition(". ")[0].removesuffix(".")
     return "the program"
 
 

@@ -70,6 +70,8 @@ def _run(arguments: Sequence[str] | None) -> bool:
         with PREEMPTION.handlers():
             command, options = command_line.read(sys.argv[1:] if arguments is None else arguments)
             options.begun = begun
+            if command.check_first is not None and not _is_distributed():
+                command.check_first(options)
             if not command.needs_jax or _set_up(command, options):
                 command.run(options)
     except Stopped as e:

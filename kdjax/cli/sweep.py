@@ -1,6 +1,6 @@
 """`kdjax sweep`: a study for every combination of settings."""
 
-from kdjax.cli.command import Command, Options
+from kdjax.cli.command import Command, Options, check_out_is_free
 
 
 def run(options: Options) -> None:
@@ -16,4 +16,5 @@ COMMAND = Command(
     run,
     settings=("sweep",),
     multiprocess=True,
+    check_first=check_out_is_free,
 )

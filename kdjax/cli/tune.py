@@ -1,6 +1,6 @@
 """`kdjax tune`: the same number of trials for every arm."""
 
-from kdjax.cli.command import Command, Options
+from kdjax.cli.command import Command, Options, check_out_is_free
 
 
 def run(options: Options) -> None:
@@ -16,4 +16,5 @@ COMMAND = Command(
     run,
     settings=("tune",),
     multiprocess=True,
+    check_first=check_out_is_free,
 )

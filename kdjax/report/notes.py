@@ -151,7 +151,7 @@ def not_learnt(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult])
     for endpoint in endpoints:
         unlearnt = unlearnt_arms(endpoint, runs)
         if unlearnt:
-            guess = "the majority class"
+            guess = "the best constant answer"
             if endpoint.kind == "minimal_pairs":
                 guess = "chance"
             arms = listed(arm for arm in endpoint.arms if arm in unlearnt)

@@ -34,16 +34,16 @@ PHRASES = {
         "arms share, and no pair has them"
     ),
     "all_tie": "every pair of arms TIES on every endpoint: no difference is larger than the margin",
-    "no_winner": (
-        "this study cannot tell which arm is better: TIES in {ties} of {count} comparisons, "
-        "INCONCLUSIVE in {open}{unlearnt}"
-    ),
-    "no_winner_unlearnt": ", NOT LEARNT in {count}",
+    "no_winner": "this study cannot tell which arm is better: {outcomes}",
+    "some_outcomes": "{verdict} in {count} of {whole} comparisons",
+    "more_outcomes": "{verdict} in {count}",
+    "all_outcomes": "{verdict} in all {count} comparisons",
+    "only_outcome": "{verdict} in the only comparison",
     "provisional": "Provisional, {seeds} of {planned} planned seeds. {headline}",
     "secondary": "secondary: {relations}",
     "beats": "{arm} BEATS {others}",
     "separated": "{measures}: {relations}",
-    "not_separated": "{measures}: no arm BEATS another, TIES in {ties} of {count} comparisons",
+    "not_separated": "{measures}: no arm BEATS another, {outcomes}",
     "answer": "{arm} against {baseline}: {outcomes}.",
     "outcome": "{outcome} on {measures}",
     "distilling": "Does distilling beat pretraining from scratch?",
@@ -103,8 +103,8 @@ PHRASES = {
     "scores_explained": "Mean ± standard deviation over seeds.",
     "scores_verdict": "Below it the verdict against {baseline}.",
     "scores_failed": (
-        "Failed: fine-tunings no better than the majority class on the rows that settings are "
-        "chosen on, or diverged."
+        "Failed: fine-tunings no better than the best constant answer on the rows that settings "
+        "are chosen on, or diverged."
     ),
     "scores_gap_explained": "Gap closed: from the unigram loss (0%) to both neighbours' (100%).",
     # What the verdicts rest on; the last is a sweep's too.
@@ -117,7 +117,7 @@ PHRASES = {
         "unadjusted. BEATS, or LOSES from the other side: p, adjusted over all comparisons of the "
         "study, is at most {level}. {families} TIES: otherwise, or even so, two one-sided tests "
         "at {level} show a difference within {margins}. NOT LEARNT: neither arm is better than "
-        "the majority class or chance. INCONCLUSIVE: none of these."
+        "the best constant answer or chance. INCONCLUSIVE: none of these."
     ),
     "basis_families": (
         "Confirmatory are {confirmatory} of them, by Holm's method at 4/5 of that: {what}; "
@@ -278,8 +278,8 @@ PHRASES = {
     "left_out_of_mean": "Not in the mean: {tasks}.",
     "trials": (
         "Fine-tunings of all runs: {trials}, of which {chosen} are scored; {failed} of these "
-        "failed (no better than the majority class on the rows that settings are chosen on, or "
-        "diverged), and count in the means."
+        "failed (no better than the best constant answer on the rows that settings are chosen on, "
+        "or diverged), and count in the means."
     ),
     "intermediate": "Started from the encoder tuned on {start}: {tasks}.",
     "not_learnt": (

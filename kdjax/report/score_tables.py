@@ -32,7 +32,7 @@ class ScoreColumn:
         title: task, text, set of pairs, or the endpoint's name.
         unit: unit of the scores and which are better, where the table has several; else empty.
         rows: number of held-out rows; None where the column follows from another.
-        baseline: score of always saying the most frequent class, or of guessing.
+        baseline: the most that one answer for all rows scores, or guessing.
     """
 
     endpoint: str
@@ -248,7 +248,7 @@ def _levels(
     for label, values in ngram_losses.rows(results.corpus.ngram_losses, endpoints).items():
         levels[label] = [ScoreCell(or_dash(numbers.score, value)) for value in values]
     if any(endpoint.baseline is not None for endpoint in endpoints):
-        guess = "chance" if endpoints[0].kind == "minimal_pairs" else "majority class"
+        guess = "chance" if endpoints[0].kind == "minimal_pairs" else "best constant"
         levels[guess] = [ScoreCell(column.baseline) for column in columns]
     return levels
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from kdjax.config.suites import SUITE_TITLES
+from kdjax.evaluation.statistics import Verdict
 from kdjax.report import numbers, summary
 from kdjax.report.phrases import MEASURES, OWN_TEXT, capitalized, listed, say
 from kdjax.report.summary import task_of
@@ -30,14 +31,7 @@ def headline(results: Results) -> str:
     elif outcomes["TIES"] == len(verdicts):
         statement = say("all_tie")
     elif not outcomes["BEATS"]:
-        unlearnt = outcomes["NOT LEARNT"]
-        statement = say(
-            "no_winner",
-            count=len(verdicts),
-            ties=outcomes["TIES"],
-            open=outcomes["INCONCLUSIVE"],
-            unlearnt=say("no_winner_unlearnt", count=unlearnt) if unlearnt else "",
-        )
+        statement = say("no_winner", outcomes=counted_outcomes(outcomes))
     else:
         first, *others = _statements(results)
         statement = ". ".join([first, *map(capitalized, others)])
@@ -97,14 +91,35 @@ def _statements(results: Results) -> list[str]:
     if not undecided:
         return separated
     names = {endpoint.name for endpoint in undecided}
-    outcomes = [verdict.verdict for verdict in results.verdicts if verdict.endpoint in names]
+    outcomes = Counter(verdict.verdict for verdict in results.verdicts if verdict.endpoint in names)
     nothing = say(
-        "not_separated",
-        measures=measures(undecided),
-        count=len(outcomes),
-        ties=outcomes.count("TIES"),
+        "not_separated", measures=measures(undecided), outcomes=counted_outcomes(outcomes)
     )
     return [*separated, nothing]
+
+
+def counted_outcomes(outcomes: Mapping[Verdict, int]) -> str:
+    """Return how often comparisons without a winner have each verdict; those of none are left out.
+
+    Args:
+        outcomes: verdict -> comparisons that have it; at least one of TIES, INCONCLUSIVE and NOT
+            LEARNT.
+
+    Returns:
+        For instance `TIES in 1 of 2 comparisons, INCONCLUSIVE in 1`.
+    """
+    present = {name: count for name, count in outcomes.items() if count}
+    whole = sum(present.values())
+    if len(present) == 1:
+        (only,) = present
+        return say("all_outcomes" if whole > 1 else "only_outcome", verdict=only, count=whole)
+    order: tuple[Verdict, ...] = ("TIES", "INCONCLUSIVE", "NOT LEARNT")
+    clauses: list[str] = []
+    for verdict in order:
+        if verdict in present:
+            phrase = "more_outcomes" if clauses else "some_outcomes"
+            clauses.append(say(phrase, verdict=verdict, count=present[verdict], whole=whole))
+    return ", ".join(clauses)
 
 
 def _by_family(verdicts: Sequence[PairVerdict], results: Results) -> str:

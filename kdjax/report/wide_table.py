@@ -15,6 +15,8 @@ HEAD_WIDTH = 16
 """Columns of the terminal that a column's head takes at most; a longer one goes on below."""
 GAP = 3
 """Columns of the terminal between two columns of a table."""
+NOTHING = "–"
+"""What a cell holds where there is nothing to say."""
 EDGES = 2
 """Columns of the terminal beside a table."""
 
@@ -26,7 +28,8 @@ class TableRow:
     Attributes:
         name: what the row is of; it stands in each part of the table.
         cells: texts of the other columns, of one line or several.
-        reference: whether it is for reference: below a line, and faint.
+        reference: whether it is for reference: below a line, and faint; left out of a part in
+            which it has no value.
     """
 
     name: str
@@ -83,12 +86,16 @@ class WideTable:
             drawn.add_column(head, justify="right", overflow="fold", width=width)
         is_reference = False
         for row in self.rows:
+            cells = [row.cells[number] for number in part]
+            # Of what these columns have nothing for reference, the first part says enough.
+            if row.reference and all(cell == NOTHING for cell in cells):
+                continue
             if row.reference and not is_reference:
                 drawn.add_section()
             is_reference = row.reference
             # Text, not markup: a name may hold square brackets.
-            cells = [Text(row.cells[number]) for number in part]
-            drawn.add_row(Text(row.name), *cells, style="dim" if row.reference else "")
+            texts = [Text(cell) for cell in cells]
+            drawn.add_row(Text(row.name), *texts, style="dim" if row.reference else "")
         return drawn
 
 

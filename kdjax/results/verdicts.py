@@ -37,8 +37,8 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class MeasuredEndpoint(Endpoint):
-    """An endpoint of a study, with its held-out rows, and the score of the majority class or of
-    guessing."""
+    """An endpoint of a study, with its held-out rows, and the score of the best constant answer or
+    of guessing."""
 
     rows: int
     baseline: float | None

@@ -72,6 +72,35 @@ def hold(place: Any, part: str = "") -> Iterator[None]:
         _remove_empty(new_directories)
 
 
+def check_free(directory: Path) -> None:
+    """Check that no other process holds a whole directory; nothing is made or held.
+
+    Who starts a moment later may still take it: `hold` decides.
+
+    Args:
+        directory: a directory of this machine, which need not be there.
+
+    Raises:
+        InUse: another process holds it.
+    """
+    path = Path(os.path.realpath(directory)) / _name("")
+    if path in _held:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno not in _CANNOT_LOCK:
+            raise InUse(
+                f"{directory}: {describe(_read(descriptor))}, expected it to end first"
+            ) from None
+    finally:
+        os.close(descriptor)
+
+
 def carry(directory: Path, new: Path) -> None:
     """Lock a directory that will replace another one as that one is locked, by the same lock.
 

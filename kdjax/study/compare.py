@@ -65,7 +65,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         study.log_finished(study.plan.runs)
         reporter.set_budget(study.unspent(study.plan.runs))
         results = finish(study, begun)
-        reporter.log(f"wall-clock, {wall_clock.text(CLOCK.since(begun))}")
+        reporter.log(f"wall-clock of this command, {wall_clock.text(CLOCK.since(begun))}")
     # Several processes have the same results; one prints them.
     if hosts.is_main_process():
         width = None

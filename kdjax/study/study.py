@@ -25,7 +25,7 @@ from kdjax.study.manifest import ArmCost, StudyManifest
 from kdjax.study.runs.run_backup import RESULT
 from kdjax.study.runs.snapshots import check_snapshots, unreached_line
 from kdjax.study.study_plan import StudyPlan
-from kdjax.study.teachers.study_teachers import check_teacher
+from kdjax.study.teachers.study_teachers import check_teacher, check_teacher_shape
 from kdjax.study.tuned import check_tuning
 from kdjax.training.arm import Arm
 from kdjax.training.records.trackers import check_trackers
@@ -66,9 +66,13 @@ class Study:
         self._manifest = StudyManifest(config, out, commits)
         # What is wrong with any input is found before anything takes long: counting prices may.
         check_inputs(config, self.plan.artifact_dirs)
-        # A budget that is too small is found before anything is made.
-        self._prices = {name: self._arm_prices(arm) for name, arm in self.plan.arms.items()}
+        if self.plan.needs_teacher and self._manifest.is_new:
+            check_teacher_shape(config)
+        # A budget that is too small is found before anything is made, and before the next arm's
+        # price is counted.
+        self._prices: dict[str, tuple[Price, ...]] = {}
         for name, arm in self.plan.arms.items():
+            self._prices[name] = self._arm_prices(arm)
             self.plan.check_budget(arm, self._prices[name])
 
     def _arm_prices(self, arm: Arm) -> tuple[Price, ...]:

@@ -14,7 +14,7 @@ PHRASES = {
         "comparisons of the sweep, is at most {level}; those of the primary endpoint with the "
         "baseline arm are confirmatory, and the others secondary. TIES: otherwise, or even so, two "
         "one-sided tests show a difference within {margins}. NOT LEARNT: neither arm is better "
-        "than the majority class or chance. INCONCLUSIVE: none of these."
+        "than the best constant answer or chance. INCONCLUSIVE: none of these."
     ),
     "basis_sweep_earlier": (
         "Paired {confidence} Student-t intervals over {seeds} seeds, budget by budget; {count} of "

@@ -174,9 +174,10 @@ def resolve(
     if own_seq_len:
         objectives = tuple(map(over_words, objectives))
     student = _changed_student(student, config.student, f"arms.{name}.student")
-    model = student
     if isinstance(student, ModelSpec):
         model = zoo.resolve(student, f"arms.{name}.student" if config.student else "student")
+    else:
+        model = student
     optimizer = changed(optimizer, config.optimizer, f"arms.{name}.optimizer")
 
     # What is wrong with a phase is an error of this arm.

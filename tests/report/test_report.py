@@ -113,7 +113,7 @@ def test_score_cell_is_mean_and_sd_of_runs(page: Page, results: Results) -> None
 def test_scores_table_has_references_and_majority_class(page: Page) -> None:
     assert list(page.figures(LOSSES, "teacher").values())[1] == "4.910"
     assert list(page.figures(PROBES, "teacher").values())[1] == "0.882"
-    assert list(page.figures(PROBES, "majority class").values())[1:] == ["0.268", "0.503"]
+    assert list(page.figures(PROBES, "best constant").values())[1:] == ["0.268", "0.503"]
     # A model without such a score has no row of dashes.
     assert "untrained start" not in {row[0] for row in page.tables[LOSSES]}
 

@@ -136,7 +136,7 @@ def test_failed_fine_tunings_are_counted_for_arms_and_references(
     page = Page(study_page.html(results))
     row = page.figures("Tasks: fine-tuned (accuracy, higher is better)", "untrained start")
     assert any(text.endswith("1 of 2 failed") for text in row.values())
-    assert "Failed: fine-tunings no better than the majority class" in page.text
+    assert "Failed: fine-tunings no better than the best constant answer" in page.text
     assert sum("6 of 6 failed" in line for line in printed(results, 80)) == 4
 
 

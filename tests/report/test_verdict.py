@@ -178,7 +178,7 @@ def test_no_pair_is_claimed_that_is_open() -> None:
         ),
         (
             ["probe.topic: scratch ? minilm", "mlm_loss: scratch ? logit"],
-            "TIES in 0 of 2 comparisons, INCONCLUSIVE in 2",
+            "better: INCONCLUSIVE in all 2 comparisons.",
         ),
         (
             ["probe.topic: scratch ? minilm", "mlm_loss: scratch = logit"],
@@ -198,11 +198,19 @@ def test_headline_of_one_seed_cannot_tell() -> None:
     assert "two seeds" in sentence
 
 
-@pytest.mark.parametrize(("sign", "ties"), [("?", 0), ("=", 1)])
-def test_kind_without_winner_counts_ties(sign: str, ties: int) -> None:
+@pytest.mark.parametrize(("sign", "outcome"), [("?", "INCONCLUSIVE"), ("=", "TIES")])
+def test_kind_without_winner_counts_outcomes(sign: str, outcome: str) -> None:
     study_results = results(["probe.topic: minilm > scratch", f"mlm_loss: scratch {sign} logit"])
     undecided = verdict.headline(study_results).split(". ")[1]
-    assert undecided == f"Held-out MLM loss: no arm BEATS another, TIES in {ties} of 1 comparisons."
+    assert undecided == (
+        f"Held-out MLM loss: no arm BEATS another, {outcome} in the only comparison."
+    )
+
+
+def test_counts_of_outcomes_leave_out_those_of_none() -> None:
+    counts: dict[Verdict, int] = {"TIES": 0, "INCONCLUSIVE": 2, "NOT LEARNT": 1}
+    expected = "INCONCLUSIVE in 2 of 3 comparisons, NOT LEARNT in 1"
+    assert verdict.counted_outcomes(counts) == expected
 
 
 def test_answers_have_every_outcome_with_interval() -> None:

@@ -153,5 +153,5 @@ def test_primary_endpoint_does_not_test_two_failed_arms() -> None:
 def test_note_names_endpoints_and_arms_that_failed_together() -> None:
     runs = runs_of({"scratch": 2, "logit": 2})
     (note,) = notes.not_learnt([endpoint()], runs)
-    assert note.startswith("rte: not shown to be better than the majority class")
+    assert note.startswith("rte: not shown to be better than the best constant answer")
     assert "every fine-tuning failed: scratch and logit." in note

@@ -62,6 +62,16 @@ def test_second_process_is_refused_with_the_first_ones_name_until_that_is_killed
     assert list(out.iterdir()) == []
 
 
+def test_look_at_a_held_directory_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with holder(tmp_path), pytest.raises(InUse, match="expected it to end first"):
+        locks.check_free(tmp_path)
+    # Whoever only looks makes nothing, holds nothing, and is not refused what it holds itself.
+    locks.check_free(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with locks.hold(tmp_path):
+        locks.check_free(tmp_path)
+
+
 def test_symbolic_link_to_a_held_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "out")

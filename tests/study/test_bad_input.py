@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from kdjax.budget.price import Price
+from kdjax.cli import main
+from kdjax.errors import InUse
 from kdjax.progress import Progress
+from kdjax.storage import locks
 from kdjax.study import compare
+from kdjax.study.study_plan import StudyPlan
+from kdjax.training.arm import Arm
 from tests import small_study
 from tests.study.conftest import kdjax
 
@@ -328,3 +334,42 @@ def test_truncated_checkpoint_is_refused(
         if path.is_file():
             halve(path)
     refused("checkpoints: expected a whole checkpoint, found damaged ones alone", "compare", *words)
+
+
+def test_teacher_of_another_shape_is_refused_before_a_price_is_counted(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StudyPlan, "prices", lambda *_: pytest.fail("a price was counted"))
+    words = ("compare", recipe, "--out", tmp_path / "out", "--teacher.architecture.ffn", "72")
+    refused(r"the model's ffn is \d+, expected teacher\.architecture's 72", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_budget_below_a_step_of_the_first_arm_is_refused_before_the_next_price(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    prices = StudyPlan.prices
+
+    def count(plan: StudyPlan, arm: Arm) -> tuple[Price, ...]:
+        counted.append(arm.name)
+        return prices(plan, arm)
+
+    monkeypatch.setattr(StudyPlan, "prices", count)
+    refused(r"budget", "compare", recipe, "--out", tmp_path / "out", "--budget.flops", "10")
+    assert counted == ["scratch"]
+
+
+def test_missing_text_and_a_held_directory_are_refused_before_jax_is_loaded(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "_set_up", lambda *_: pytest.fail("JAX was set up"))
+    compare = ("compare", recipe, "--out", tmp_path / "out")
+    refused(r"none\.txt: no file matches", *compare, "--data.files", tmp_path / "none.txt")
+
+    def held(directory: Path) -> None:
+        raise InUse(f"{directory}: process 1 has been writing here, expected it to end first")
+
+    monkeypatch.setattr(locks, "check_free", held)
+    for command in ("compare", "sweep", "tune"):
+        refused("expected it to end first", command, recipe, "--out", tmp_path / "out")

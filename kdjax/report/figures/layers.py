@@ -95,7 +95,7 @@ def _by_layer(details: Sequence[ProbedLayers]) -> dict[int, Spread]:
 
 
 def _levels(ax: Axes, results: Results, endpoint: MeasuredEndpoint) -> None:
-    """Draw the majority class and reference models, by layer or by their best one.
+    """Draw the best constant answer and reference models, by layer or by their best one.
 
     A model is drawn by layer where it has as many layers as the student.
     """
@@ -120,6 +120,6 @@ def _levels(ax: Axes, results: Results, endpoint: MeasuredEndpoint) -> None:
             names[f"{name}, best layer"] = best
             hline(ax, best)
     if endpoint.baseline is not None:
-        names["majority class"] = endpoint.baseline
+        names["best constant"] = endpoint.baseline
         hline(ax, endpoint.baseline)
     label_lines(ax, names)

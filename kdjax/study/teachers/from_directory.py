@@ -86,6 +86,20 @@ def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) 
     return encoder
 
 
+def check_shape(config: Config, directory: Path) -> None:
+    """Hold the architecture that a teacher's config.json says against the recipe.
+
+    Args:
+        config: resolved recipe, with the teacher's architecture.
+        directory: directory of the teacher.
+
+    Raises:
+        InputError: there is no model, or it has another architecture.
+    """
+    model = models.pretrained_config(directory)
+    _check_architecture(directory, model, zoo.resolve(config.teacher.architecture))
+
+
 def _check_architecture(source: Path, model: ModelConfig, expected: ModelConfig) -> None:
     """Check that a teacher has the recipe's architecture.
 

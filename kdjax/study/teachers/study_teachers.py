@@ -12,14 +12,35 @@ from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
+from kdjax.storage import hub
 from kdjax.storage.files import entries, remove_on_input_error
 from kdjax.study.artifacts.commits import pinned
 from kdjax.study.artifacts.corpus import study_corpus
 from kdjax.study.artifacts.input_checks import check_inputs
-from kdjax.study.teachers.from_directory import Teacher, read_as_is, read_checked, single_teacher
+from kdjax.study.teachers.from_directory import (
+    Teacher,
+    check_shape,
+    read_as_is,
+    read_checked,
+    single_teacher,
+)
 from kdjax.study.teachers.trained import check_trained_teacher, trained_teacher
 from kdjax.study.writer import sole_writer
 from kdjax.training.teacher.directories import CARD, TeacherDirectory, source_directories
+
+
+def check_teacher_shape(config: Config) -> None:
+    """Check a recipe's teacher by its config.json alone, which takes no time.
+
+    Weights, tokenizer and what is on the Hugging Face Hub are `check_teacher`'s.
+
+    Raises:
+        InputError: a directory without a model, or another architecture than the recipe's.
+    """
+    if config.teacher.train.budget or hub.is_hub_name(config.teacher.source):
+        return
+    for directory in source_directories(config):
+        check_shape(config, directory.path)
 
 
 def check_teacher(config: Config, layout: Layout) -> None:
