@@ -83,7 +83,7 @@ PHRASES = {
     ),
     "threat_teacher_early": "The teacher was taken at {share} of its training.",
     "threat_teacher_worse": "Lower held-out MLM loss than the teacher in every seed: {arms}.",
-    "threat_unlearnt": "No better than the majority class or chance: {labels}.",
+    "threat_unlearnt": "No better than the best constant answer or chance: {labels}.",
     "threat_failed": "Fine-tunings that failed: {failed} of {trials}.",
     # A study in progress.
     "progress": "In progress: {finished} of {planned} finished.",

@@ -145,7 +145,7 @@ def _diverged(results: Results) -> str:
 
 
 def _unlearnt(results: Results) -> str:
-    """Return the sentences on arms at the majority class, and on failed fine-tunings."""
+    """Return the sentences on arms at the best constant answer, and on failed fine-tunings."""
     labels = []
     failed = 0
     trials = 0
@@ -182,7 +182,7 @@ _LOOKS: dict[str, Callable[[Results], str]] = {
     "Contaminated tasks": _contaminated,
     "Unknown tokens": _unknown,
     "Another kind of teacher": _teacher,
-    "At the majority class": _unlearnt,
+    "At the best constant answer": _unlearnt,
     "No better than counts": _near_counts,
     "Probes not converged": _probes,
 }
