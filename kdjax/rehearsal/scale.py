@@ -232,8 +232,8 @@ def _arm(config: Config, name: str, arm: ArmConfig, models: SmallerModels) -> Ar
 
     # A number of steps is more than there are here; a share of them is one of any number.
     finetune = dict(arm.finetune)
-    merged = {**vars(config.evaluation.finetune), **arm_of(name, arm).finetune}
-    if merged["warmup"] >= 1:
+    shared = config.evaluation.finetune
+    if arm_of(name, arm).finetune.get("warmup", shared.warmup) >= 1:
         finetune["warmup"] = 0.1
     for setting in ("steps", "epochs", "batch_size", "batch_sizes", "epoch_counts"):
         finetune.pop(setting, None)
