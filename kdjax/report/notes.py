@@ -31,9 +31,7 @@ def general(config: Config, teacher: TeacherFacts | None) -> list[str]:
     if teacher:
         teachers = teacher.teachers or (teacher,)
     # Verdicts cover the seeds that varied: students', and teachers' where there were several.
-    covered = say("covered")
-    if len(teachers) > 1:
-        covered = say("covered_teachers", count=len(teachers))
+    covered = say("covered_teachers", count=len(teachers)) if len(teachers) > 1 else say("covered")
     if not config.tuning:
         covered = sentence(covered, say("untuned"))
     notes = [covered, _budget(config, teacher)]
@@ -151,9 +149,7 @@ def not_learnt(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult])
     for endpoint in endpoints:
         unlearnt = unlearnt_arms(endpoint, runs)
         if unlearnt:
-            guess = "the majority class"
-            if endpoint.kind == "minimal_pairs":
-                guess = "chance"
+            guess = "chance" if endpoint.kind == "minimal_pairs" else "the majority class"
             arms = listed(arm for arm in endpoint.arms if arm in unlearnt)
             labels.setdefault((guess, arms), []).append(endpoint.label)
     notes = []

@@ -173,9 +173,7 @@ class Phase:
         """
         projections: dict[str, Any] = {}
         for objective in reversed(self.other_objectives):
-            teacher_config = None
-            if objective.needs_teacher:
-                teacher_config = self.other_teacher_config
+            teacher_config = self.other_teacher_config if objective.needs_teacher else None
             projections |= objective.init(self.student_config, teacher_config, seed)
         # The phase's own come last: of several under one name these count.
         projections |= self.objective.init(self.student_config, self.teacher_config, seed)
