@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.config.train import SCHEDULE_SETTINGS
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.objectives.base import FeatureNeeds
@@ -228,16 +229,8 @@ class Phase:
     def compile_key(self) -> Phase:
         """Return the phase without what neither its compiled step nor its price depends on."""
         # The learning rate and its schedule reach the step as its schedule inputs.
-        optimizer = replace(
-            self.optimizer,
-            learning_rate=OptimizerConfig.learning_rate,
-            warmup=OptimizerConfig.warmup,
-            warmup_budget=OptimizerConfig.warmup_budget,
-            schedule=OptimizerConfig.schedule,
-            decay=OptimizerConfig.decay,
-            decay_shape=OptimizerConfig.decay_shape,
-            min_lr_ratio=OptimizerConfig.min_lr_ratio,
-        )
+        defaults = {name: getattr(OptimizerConfig, name) for name in SCHEDULE_SETTINGS}
+        optimizer = replace(self.optimizer, **defaults)
         return replace(self, name="", optimizer=optimizer, until=1.0, batch_size=None)
 
     def learning_rate(self, before: float, after: float, used: float = 0.0) -> float:
