@@ -55,9 +55,7 @@ class Reporter:
         self._stages: set[str] = set()
         self._said: set[str] = set()
         # In a terminal the first line comes at once; elsewhere only what takes a while is shown.
-        self._last_shown = time.monotonic()
-        if self._console.is_terminal:
-            self._last_shown = -INTERVAL
+        self._last_shown = -INTERVAL if self._console.is_terminal else time.monotonic()
 
     def __enter__(self) -> Reporter:
         return self

@@ -62,9 +62,7 @@ def arm(
             f"arm {name!r}: settings of student and start are given, expected none: the student is "
             "the model itself"
         )
-    teacher_config = None
-    if teacher is not None:
-        teacher_config = teacher.config
+    teacher_config = teacher.config if teacher is not None else None
     definition = resolve(name, settings, student.config, teacher_config, optimizer)
     if not definition.uses_teacher:
         teacher = None

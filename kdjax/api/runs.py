@@ -222,9 +222,7 @@ def save(
         True
     """
     model = run.model if isinstance(run, TrainedRun) else run
-    tokenizer = None
-    if data:
-        tokenizer = data.tokenizer
+    tokenizer = data.tokenizer if data else None
     save_pretrained(model, directory, tokenizer=tokenizer, for_transformers=for_transformers)
 
 

@@ -65,9 +65,7 @@ def _audit_plan(
     for trial in task.trials:
         tried = trial.setting
         # Steps follow from epochs and rows where they are not set.
-        steps = None
-        if tried.epochs is None:
-            steps = tried.steps
+        steps = tried.steps if tried.epochs is None else None
         kind = (tried.learning_rate, tried.batch_size, tried.epochs, steps)
         recorded.append((*kind, trial.seed, trial.draw))
     if recorded != expected:
@@ -75,18 +73,14 @@ def _audit_plan(
         findings.add(
             place, f"{len(recorded)} trial(s)", f"the {len(expected)} that the recipe makes"
         )
-    start = ""
-    if task.task in settings.intermediate_tasks:
-        start = settings.intermediate
+    start = settings.intermediate if task.task in settings.intermediate_tasks else ""
     findings.expect_equal(path, task.intermediate, start, f"{field}.intermediate")
 
 
 def _planned(protocol: str, seed: int, settings: FinetuneConfig) -> list[tuple[Any, ...]]:
     """Return the recipe's trials: learning rate, batch size, epochs, steps, seed and draw."""
     learning_rate = settings.learning_rate
-    epochs = None
-    if settings.steps is None:
-        epochs = settings.epochs
+    epochs = settings.epochs if settings.steps is None else None
     tried: list[tuple[Any, ...]] = [(learning_rate, settings.batch_size, epochs, settings.steps)]
     draws: Sequence[int | None] = (None,)
     if protocol == "grid":

@@ -106,9 +106,7 @@ def recorded_study(
     # those that were recorded.
     recorded_under = {str(file["jax"]) for file in (results, *run_manifests) if "jax" in file}
     others = ", ".join(sorted(recorded_under - {jax.__version__}))
-    note = ""
-    if others:
-        note = f" (JAX {jax.__version__}; recorded under {others})"
+    note = f" (JAX {jax.__version__}; recorded under {others})" if others else ""
     study = RecordedStudy(
         out,
         findings,

@@ -70,12 +70,8 @@ def schedule_phases(
         end = math.floor(Fraction(until) * Fraction(budget.amount))
         steps = (end - int(used)) // step
         if steps < 1:
-            which = ""
-            if len(phases) > 1:
-                which = f" of phase {number} (it ends at {until:g})"
-            before = ""
-            if used:
-                before = f" after {used:.4g} spent before"
+            which = f" of phase {number} (it ends at {until:g})" if len(phases) > 1 else ""
+            before = f" after {used:.4g} spent before" if used else ""
             raise InputError(
                 f"{setting} is {budget.amount:.4g}, expected at least the price of one "
                 f"step{which}{before}, {step:.4g}"

@@ -28,9 +28,7 @@ def run(options: Options) -> None:
     from kdjax.doctor.examine import examine
 
     findings = []
-    config = None
-    if options.names_recipe:
-        config = options.config
+    config = options.config if options.names_recipe else None
     for finding in examine(config, options.out):
         findings.append(finding)
         if not options.json:

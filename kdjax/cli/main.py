@@ -87,9 +87,7 @@ def _run(arguments: Sequence[str] | None) -> bool:
     except OSError as e:
         if e.errno not in NO_ROOM:
             raise
-        file = ""
-        if e.filename:
-            file = f"{e.filename}: "
+        file = f"{e.filename}: " if e.filename else ""
         process_logging.warn(f"{file}{e.strerror}; make room, and the same command goes on")
         _exit_now(2)
     except KeyboardInterrupt:

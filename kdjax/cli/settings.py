@@ -27,9 +27,7 @@ def run(options: Options) -> None:
     chosen = settings() if options.name is None else look_up(options.name)
     width = shutil.get_terminal_size((100, 24)).columns
     # What goes into a pipe or a file is searched, not looked at: lines stay whole.
-    line_width = None
-    if sys.stdout.isatty():
-        line_width = width
+    line_width = width if sys.stdout.isatty() else None
     if options.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in chosen], indent=1))
     elif options.name is None:

@@ -323,9 +323,7 @@ class DataConfig:
         highest = self.highest_mlm_probability
         needed = max(1, round(highest * (self.seq_len - 2)))
         if self.max_predictions < needed:
-            name = "mlm_probability"
-            if highest > self.mlm_probability:
-                name = "mlm_probability_start"
+            name = "mlm_probability_start" if highest > self.mlm_probability else "mlm_probability"
             raise InputError(
                 f"data.max_predictions is {self.max_predictions} and data.{name} {highest:g} of "
                 f"data.seq_len {self.seq_len}, expected at least {needed}, or no "

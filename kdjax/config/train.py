@@ -36,6 +36,18 @@ _OPTIMIZER_WORDS = {
 }
 """Words that settings of an optimiser may be; an arm's own settings are checked by them alone."""
 
+SCHEDULE_SETTINGS = (
+    "learning_rate",
+    "warmup",
+    "warmup_budget",
+    "schedule",
+    "decay",
+    "decay_shape",
+    "min_lr_ratio",
+)
+"""Settings of an optimiser that make a step's learning rate; the compiled step depends on all
+others."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:

@@ -238,9 +238,7 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
             raise InputError(f"{where}: unknown setting {name!r}{hint}")
         # A bool is an int in Python, and no number here; a whole number may stand for a real one.
         before = known[name]
-        kinds: tuple[type, ...] = (type(before),)
-        if type(before) is float:
-            kinds = (float, int)
+        kinds: tuple[type, ...] = (float, int) if type(before) is float else (type(before),)
         fits = isinstance(value, kinds) and isinstance(value, bool) == isinstance(before, bool)
         if before is not None and not fits:
             raise InputError(

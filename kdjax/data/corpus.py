@@ -276,9 +276,7 @@ class Corpus:
 
     def _mask_rule(self, settings: MaskSettings, rate: float) -> MaskRule:
         """Return the rule by which sequences are masked at a rate."""
-        boundaries = None
-        if settings.masking.unit != "token":
-            boundaries = self.word_boundaries
+        boundaries = self.word_boundaries if settings.masking.unit != "token" else None
         return MaskRule(
             replace(settings, mlm_probability=rate),
             vocab_size=self.manifest.vocab_size,

@@ -166,9 +166,7 @@ class Batches:
         epochs = seen_before // self.sequences
         corpus = self._corpus
         settings = self._mask_settings
-        rates = None
-        if self._mask_rate is not None:
-            rates = self._mask_rate.at_sequences(seen_before)
+        rates = self._mask_rate.at_sequences(seen_before) if self._mask_rate is not None else None
         if not self._mask_copies:
             return corpus.batch(
                 self._split,

@@ -114,9 +114,7 @@ class SignedManifest:
             InputError: the file is of another version, was changed, or is no such manifest.
         """
         values = read_json(path)
-        version_read = None
-        if isinstance(values, dict):
-            version_read = values.get("version")
+        version_read = values.get("version") if isinstance(values, dict) else None
         if version_read != version:
             raise InputError(f"{path}: is of version {version_read}, expected {version}; {remedy}")
         try:
@@ -320,9 +318,7 @@ class Manifest(SignedManifest):
         shards = tuple(Shard(**shard) for shard in values["shards"])
         special_ids = tuple(values["special_ids"])
         text = values.get("text")
-        figures = None
-        if text is not None:
-            figures = TextFigures(**text)
+        figures = TextFigures(**text) if text is not None else None
         # By role; in manifests of earlier versions, by BERT's names.
         stored = values["special"]
         roles = {}

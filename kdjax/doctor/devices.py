@@ -81,9 +81,7 @@ def devices(program: str = _PROBE, seconds: float = SECONDS) -> Iterator[Finding
         yield Finding("devices", "problem", f"JAX does not start: {last:.200}", _plugin_advice())
         return
     device: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    memory = ""
-    if device["memory"]:
-        memory = f", {device['memory'] / 2**30:.0f} GiB each"
+    memory = f", {device['memory'] / 2**30:.0f} GiB each" if device["memory"] else ""
     text = f"{device['count']} x {device['kind']} ({device['platform']}){memory}"
     yield Finding("devices", "ok", text)
     if device["platform"] == "cpu":

@@ -27,7 +27,5 @@ class Finding:
     advice: str = ""
 
     def __str__(self) -> str:
-        advice = ""
-        if self.advice:
-            advice = f"; {self.advice}"
+        advice = f"; {self.advice}" if self.advice else ""
         return f"{self.state:7}  {self.subject:18}  {self.found}{advice}"

@@ -54,9 +54,7 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for name, phases in rows["arms"].items():
         for number, phase in enumerate(phases, start=1):
-            label = name
-            if len(phases) > 1:
-                label = f"{name}, phase {number}"
+            label = f"{name}, phase {number}" if len(phases) > 1 else name
             table.add_row(label, *_cells(phase))
     # Where a terminal is narrower, its own wrapping keeps every number whole.
     console = Console(width=max(WIDTH, Console().width), highlight=False)

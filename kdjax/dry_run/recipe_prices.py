@@ -53,9 +53,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     if config.evaluation.minimal_pairs.directory:
         pairs = known_pairs(config)
         for name, arm in arms.items():
-            flops = None
-            if pairs is not None:
-                flops = pairs_cost(config, arm, pairs)
+            flops = pairs_cost(config, arm, pairs) if pairs is not None else None
             for row in rows[name]:
                 row["minimal_pairs"] = {"flops": flops}
     return rows
@@ -123,9 +121,7 @@ def _reach(
     teacher_cost = None
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
         teacher_cost = cost_by_recipe(config)
-    sequences = 0
-    if corpus is not None:
-        sequences = corpus.sequences("train")
+    sequences = corpus.sequences("train") if corpus is not None else 0
     upfront = upfront_charges(config, arms, arm, sequences, teacher_cost)
     budget = Budget.from_config(config.budget)
     rows = []
@@ -177,9 +173,7 @@ def _cache(
     flops_per_batch = cache_price(teacher_config, request, batch_shape, own_seq_len)
     cost = Fraction(flops_per_batch, batch_shape.batch_size) * views / runs
     saved_an_epoch = _saved_an_epoch(config, arm, step_prices)
-    epochs = None
-    if saved_an_epoch > 0:
-        epochs = float(cost / saved_an_epoch)
+    epochs = float(cost / saved_an_epoch) if saved_an_epoch > 0 else None
     return {
         "bytes_a_sequence": bytes_a_sequence,
         "bytes": total_bytes,

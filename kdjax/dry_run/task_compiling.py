@@ -266,9 +266,7 @@ def task_lines(rows: dict[str, dict[str, Any]], seeds: int) -> list[str]:
         row = rows[names[0]]
         programs = []
         for program in row["programs"]:
-            lanes = ""
-            if program["lanes"] > 1:
-                lanes = f" x {program['lanes']}"
+            lanes = f" x {program['lanes']}" if program["lanes"] > 1 else ""
             seconds = "unknown"
             if program["seconds"] is not None:
                 seconds = f"{1e3 * program['seconds']:.2f} ms"

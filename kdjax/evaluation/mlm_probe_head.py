@@ -27,7 +27,7 @@ from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 from kdjax.models.ops import cross_entropy, gelu, log_softmax
 from kdjax.objectives.reductions import weighted_mean
-from kdjax.training.update import update_by_gradient
+from kdjax.training.optimizer import apply_update
 
 HEAD_SEED = 20240420
 """Seed of the head's start in every study."""
@@ -142,8 +142,8 @@ class ProbeHead:
             losses = cross_entropy(self.logits(params, states, word), batch["labels"])
             return weighted_mean(losses, batch["label_weights"])
 
-        updated = update_by_gradient(jax.value_and_grad(loss_of), head, moments, OPTIMIZER, rate)
-        return (updated.params, updated.opt), updated.value
+        loss, grads = jax.value_and_grad(loss_of)(head)
+        return apply_update(OPTIMIZER, grads, moments, head, rate), loss
 
     def sums(
         self, head: Params, encoder: Params, batch: Mapping[str, jax.Array]

@@ -261,9 +261,7 @@ class _Pricing:
 
     def _note_unknown(self, instruction: Instruction, reason: str) -> None:
         place = self.module.place(instruction)
-        where = ""
-        if place:
-            where = f" ({place})"
+        where = f" ({place})" if place else ""
         self.unknown.append(f"{instruction.name}: {reason}{where}")
 
 

@@ -62,10 +62,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         for n in range(1, config.layers + 1):
             layers[str(n)] = Layer(config, rngs, compute, is_first=n == 1)
         self.layers = nnx.Dict(layers)
-        final_norm = None
-        if config.norm == "pre":
-            final_norm = LayerNorm(config, rngs, compute)
-        self.final_norm = final_norm
+        self.final_norm = LayerNorm(config, rngs, compute) if config.norm == "pre" else None
         if mlm:
             self.mlm = MlmHead(config, rngs, compute)
         self.config = config

@@ -18,6 +18,8 @@ Batch = Mapping[str, jax.Array]
 - `slots`: int32 `[B, S]`, where the masked tokens are.
 - `labels`: int32 `[B, S]`, the tokens that were masked.
 - `label_weights`: float32 `[B, S]`, 1 at a masked token and 0 at an unused slot.
+- `budget_fraction`: float32, the share of the arm's budget spent before the step; an objective puts
+  it there for its terms, whose schedules go by it.
 
 Where the teacher reads tokens of its own, at most L aligned words stand between the two:
 

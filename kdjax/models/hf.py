@@ -222,9 +222,7 @@ def _read(path: Path) -> Tensors:
         return _read_pickle(path)
     if path.suffix == ".json":
         index = read_json(path)
-        shards = None
-        if isinstance(index, dict):
-            shards = index.get("weight_map")
+        shards = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(shards, dict):
             raise InputError(f"{path}: expected an index with a weight_map")
         for name, shard in shards.items():

@@ -103,10 +103,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         if config.type_vocab_size > 0:
             token_type = Embedding(config, config.type_vocab_size, rngs)
         self.type = token_type
-        norm = None
-        if config.embedding_norm:
-            norm = LayerNorm(config, rngs, compute)
-        self.norm = norm
+        self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
         self.dropout = config.dropout
         if config.embedding_dropout is not None:
             self.dropout = config.embedding_dropout
@@ -225,9 +222,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
             rotation: rotation of queries and keys; None where positions are learned.
             requested: names of features, of `ATTENTION_FEATURES`.
         """
-        needed = requested
-        if "scores" in requested:
-            needed = requested | {"query", "key"}
+        needed = requested | {"query", "key"} if "scores" in requested else requested
         features = {}
         if "query" in needed:
             features["query"] = ops.split_heads(self._rotated(self.query(x), rotation), self.heads)

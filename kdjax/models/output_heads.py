@@ -62,10 +62,7 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
             bias=config.linear_bias or not is_modernbert,
         )
         self.output = Linear(config, config.width, outputs, rngs, ComputeConfig())
-        norm = None
-        if is_modernbert:
-            norm = LayerNorm(config, rngs, ComputeConfig())
-        self.norm = norm
+        self.norm = LayerNorm(config, rngs, ComputeConfig()) if is_modernbert else None
         self.dropout = config.dropout
         self.family = config.family
         self.gelu = config.gelu

@@ -69,9 +69,7 @@ def get(name: str, variant: str = "original", **options: Any) -> Term:
         >>> term.temperature, term.needs_teacher
         (2.0, True)
     """
-    variants = _TERMS.get(name)
-    if ":" in name:
-        variants = {"original": custom.find(name)}
+    variants = {"original": custom.find(name)} if ":" in name else _TERMS.get(name)
     if variants is None:
         raise InputError(f"unknown term {name!r}{nearest(name, _TERMS)}")
     if variant not in variants:

@@ -225,9 +225,7 @@ def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
     objectives = []
     begin = 0.0
     for n, phase in enumerate(config.phases, start=1):
-        where = f"arms.{name}"
-        if len(config.phases) > 1:
-            where = f"arms.{name}: phase {n}"
+        where = f"arms.{name}: phase {n}" if len(config.phases) > 1 else f"arms.{name}"
         terms = []
         for key, settings in zip(_keys(phase), phase.terms, strict=True):
             # Built even where it does not count, so that a mistake in it is found.

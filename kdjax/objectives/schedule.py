@@ -31,9 +31,7 @@ def read_schedule(setting: Any, what: str, *, positive: bool = False) -> float |
     Raises:
         InputError: neither of these, or a value out of range.
     """
-    minimum = "of at least 0"
-    if positive:
-        minimum = "above 0"
+    minimum = "above 0" if positive else "of at least 0"
     if isinstance(setting, Schedule):
         setting = {"shape": setting.shape, "points": setting.points}
     if not isinstance(setting, Mapping):

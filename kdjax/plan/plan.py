@@ -69,9 +69,7 @@ def plan(config: Config, out: Path) -> Plan:
         content = forecasts(config)
         write_json(out / "plan.json", to_plain(content))
         report.write(content, out / "plan.html")
-    width = None
-    if not sys.stdout.isatty():
-        width = PLAIN_WIDTH
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
     Console(width=width).print(table.summary(content))
     print(f"report: {out / 'plan.html'}")
     return content
@@ -173,9 +171,7 @@ def _fitted(
 
     # Studies of several texts have no losses of the text in common.
     losses = [group.ngram_losses for group in pilot.groups]
-    shared_losses = None
-    if losses.count(losses[0]) == len(losses):
-        shared_losses = losses[0]
+    shared_losses = losses[0] if losses.count(losses[0]) == len(losses) else None
     return replace(
         without_pilot,
         pilot=Pilot(

@@ -90,9 +90,7 @@ def at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
     share = 0.0
     if upper.flops > lower.flops:
         share = math.log(flops / lower.flops) / math.log(upper.flops / lower.flops)
-    verdict: ArmVerdict = "INCONCLUSIVE"
-    if lower.verdict == upper.verdict:
-        verdict = lower.verdict
+    verdict: ArmVerdict = lower.verdict if lower.verdict == upper.verdict else "INCONCLUSIVE"
     return ComparedAt(
         flops,
         mean=lower.mean + share * (upper.mean - lower.mean),

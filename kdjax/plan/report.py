@@ -110,9 +110,7 @@ def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
     if law and (point := law.at(plan.budgets[n])):
         interval = numbers.between(point.low, point.high)
         forecast = {"prediction": numbers.score(point.mean), "interval": interval}
-    epochs = "–"
-    if bought.epochs is not None:
-        epochs = f"{bought.epochs:.3g}"
+    epochs = f"{bought.epochs:.3g}" if bought.epochs is not None else "–"
     return {
         **row,
         **forecast,

@@ -57,9 +57,7 @@ class Setting:
 
     def head(self) -> str:
         """Return name, type and default."""
-        default = ""
-        if self.default:
-            default = f" = {self.default}"
+        default = f" = {self.default}" if self.default else ""
         return f"{self.name}: {self.kind}{default}"
 
     def paragraph(self, width: int) -> str:

@@ -193,9 +193,7 @@ def lines_of(recipe: Config, rehearsed: Rehearsed) -> list[str]:
 
 def _short(value: Any) -> str:
     """Return a value as text that fits on a line."""
-    text = repr(value)
-    if isinstance(value, float):
-        text = f"{value:g}"
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
     if len(text) > 48:
         text = f"{text[:45]}..."
     return text

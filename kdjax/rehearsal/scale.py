@@ -156,9 +156,7 @@ def _data(config: DataConfig, inputs: Inputs, batch_size: int) -> DataConfig:
     elif inputs.tokenizer is not None:
         tokenizer = str(inputs.tokenizer)
     # The teacher's own tokens are those of the tokenizer beside its weights.
-    teacher_tokenizer = ""
-    if config.teacher_tokenizer:
-        teacher_tokenizer = str(inputs.teacher)
+    teacher_tokenizer = str(inputs.teacher) if config.teacher_tokenizer else ""
     unique_tokens = 0.0
     if config.regime == "limited":
         # Two batches, so that every run repeats them.
@@ -199,9 +197,7 @@ def _teacher(config: Config, inputs: Inputs, models: SmallerModels) -> TeacherCo
     if head.budget:
         head = replace(head, batch_size=BATCH)
     # A teacher that was trained before is a directory of one model here.
-    at = 1.0
-    if teacher.train.budget:
-        at = teacher.at
+    at = teacher.at if teacher.train.budget else 1.0
     return replace(
         teacher,
         source=_named(inputs.teacher),
@@ -279,9 +275,7 @@ def _train(train: TrainConfig) -> TrainConfig:
     ramp = []
     for stretch in train.batch_ramp:
         smaller = stretch.batch_size <= train.batch_size
-        ramp_size = 2 * batch_size
-        if smaller:
-            ramp_size = batch_size // 2
+        ramp_size = batch_size // 2 if smaller else 2 * batch_size
         ramp.append(replace(stretch, batch_size=ramp_size))
     return replace(
         train,
@@ -327,9 +321,7 @@ def _finetune(finetune: FinetuneConfig, protocols: Sequence[str]) -> FinetuneCon
     """Return fine-tuning of a few steps, with a grid that has two values where it had several."""
     smaller = replace(finetune, warmup=min(finetune.warmup, 0.1), seeds=1)
     if "fixed" in protocols:
-        steps = None
-        if finetune.steps is not None:
-            steps = min(finetune.steps, 3)
+        steps = min(finetune.steps, 3) if finetune.steps is not None else None
         smaller = replace(smaller, epochs=1, steps=steps, batch_size=2 * BATCH)
     if "grid" in protocols:
         smaller = replace(

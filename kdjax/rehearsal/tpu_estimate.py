@@ -223,9 +223,7 @@ def _estimate(
     work: Work, chip: str, chips: int, share: float | None, source: str, price: float | None
 ) -> ChipEstimate:
     """Return the estimate at a share of the peak; under a budget of hours that is of the rest."""
-    hours = None
-    if share is not None:
-        hours = work.hours_at(chips * _peak(chip) * share)
+    hours = work.hours_at(chips * _peak(chip) * share) if share is not None else None
     return ChipEstimate(chip, chips, share, source, hours, price)
 
 

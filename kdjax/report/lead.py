@@ -85,9 +85,7 @@ def _answer(results: Results, endpoint: MeasuredEndpoint, words: Mapping[str, st
     for word, arms in outcomes.items():
         clauses.append(_clause(word, arms, len(words), baseline))
     first = say("lead", measure=measure, clause=clauses[0])
-    rest = ""
-    if len(clauses) > 1:
-        rest = say("lead_others", clauses="; ".join(clauses[1:]))
+    rest = say("lead_others", clauses="; ".join(clauses[1:])) if len(clauses) > 1 else ""
     return sentence(first, rest)
 
 
@@ -100,9 +98,7 @@ def _clause(word: str, arms: list[str], count: int, baseline: str) -> str:
         count: number of arms of all outcomes.
         baseline: the baseline arm.
     """
-    named = listed(arms)
-    if len(arms) > _NAMED:
-        named = say("lead_many", count=len(arms), all=count)
+    named = say("lead_many", count=len(arms), all=count) if len(arms) > _NAMED else listed(arms)
     each = say("lead_each") if len(arms) > 1 else ""
     return say(f"lead_{word}", arms=named, each=each, baseline=baseline)
 

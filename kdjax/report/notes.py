@@ -31,9 +31,7 @@ def general(config: Config, teacher: TeacherFacts | None) -> list[str]:
     if teacher:
         teachers = teacher.teachers or (teacher,)
     # Verdicts cover the seeds that varied: students', and teachers' where there were several.
-    covered = say("covered")
-    if len(teachers) > 1:
-        covered = say("covered_teachers", count=len(teachers))
+    covered = say("covered_teachers", count=len(teachers)) if len(teachers) > 1 else say("covered")
     if not config.tuning:
         covered = sentence(covered, say("untuned"))
     notes = [covered, _budget(config, teacher)]
@@ -151,9 +149,8 @@ def not_learnt(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult])
     for endpoint in endpoints:
         unlearnt = unlearnt_arms(endpoint, runs)
         if unlearnt:
-            guess = "the best constant answer"
-            if endpoint.kind == "minimal_pairs":
-                guess = "chance"
+            is_pairs = endpoint.kind == "minimal_pairs"
+            guess = "chance" if is_pairs else "the best constant answer"
             arms = listed(arm for arm in endpoint.arms if arm in unlearnt)
             labels.setdefault((guess, arms), []).append(endpoint.label)
     notes = []

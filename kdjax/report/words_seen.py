@@ -65,9 +65,7 @@ def epoch_cells(results: Results) -> WordCells:
         if results.arms[arm].needs_teacher:
             teachers = [pretraining_of(results, run.seed) for run in runs(results, arm)]
             passes = known(None if facts is None else facts.epochs for facts in teachers)
-            note = "teacher's not known"
-            if passes is not None:
-                note = f"teacher {passes:.2f}"
+            note = f"teacher {passes:.2f}" if passes is not None else "teacher's not known"
         cells[arm] = (f"{epochs:.2f}", note)
     return cells
 

@@ -63,9 +63,7 @@ def row_differences(
     for arm in arms:
         by_seed = {}
         for run in runs:
-            right = None
-            if run.arm == arm:
-                right = right_by_row(run, endpoint)
+            right = right_by_row(run, endpoint) if run.arm == arm else None
             if right is not None:
                 by_seed[run.seed] = right
         by_arm.append(by_seed)

@@ -220,8 +220,6 @@ def _machine() -> list[str]:
         properties += sorted(set(lines))
     else:
         properties.append(platform.node())
-    cores = os.cpu_count()
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     properties.append(str(cores))
     return properties + [os.environ.get(name, "") for name in ("NPROC", "PJRT_NPROC")]

@@ -160,9 +160,7 @@ def parse(text: str, name: str = "") -> HubName:
             f"{where}, expected {expected} with a path of at most {LONGEST_FILE:,} bytes, and "
             f"{LONGEST_PART} between two slashes"
         )
-    kind: Literal["model", "dataset"] = "model"
-    if groups.get("datasets"):
-        kind = "dataset"
+    kind: Literal["model", "dataset"] = "dataset" if groups.get("datasets") else "model"
     return HubName(kind, repo_id, revision, path)
 
 

@@ -117,9 +117,7 @@ def _one_line(name: HubName) -> Iterator[None]:
         cause: BaseException | None = e
         while cause is not None and not isinstance(cause, errors.HfHubHTTPError):
             cause = cause.__cause__
-        status = None
-        if cause is not None:
-            status = cause.response.status_code
+        status = cause.response.status_code if cause is not None else None
         if status in (401, 403):
             raise InputError(
                 f"{name}: {constants.ENDPOINT} refuses (status {status}), expected {_TOKEN}"

@@ -237,9 +237,7 @@ def check_free(place: Any, name: str) -> None:
     objects = _objects(place)
     if objects is None:
         return
-    names = [name]
-    if name.endswith("*"):
-        names = objects.names(name[:-1])
+    names = objects.names(name[:-1]) if name.endswith("*") else [name]
     for lease_name in names:
         check_lapsed(objects.read(lease_name), str(place))
 

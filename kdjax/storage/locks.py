@@ -129,9 +129,7 @@ def _check_rest_is_free(place: Any, part: str) -> None:
     Raises:
         InUse: somebody does.
     """
-    rest = f"{LOCK}.*"
-    if part:
-        rest = LOCK
+    rest = LOCK if part else f"{LOCK}.*"
     if "://" in str(place):
         leases.check_free(place, rest)
         return

@@ -87,9 +87,7 @@ def path_text(path: object, name: str, expected: str = "a path") -> str:
     Raises:
         InputError: it is neither.
     """
-    text = None
-    if isinstance(path, (str, os.PathLike)):
-        text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise InputError(f"{name} is {path!r:.80}, expected {expected}: a str or a Path")
     return text

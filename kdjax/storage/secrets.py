@@ -27,9 +27,7 @@ def has_user(text: str) -> bool:
     if text.startswith(_NAMES):
         return ":" in before.partition(":")[2]
     protocols = _PROTOCOLS.match(before)
-    start = ""
-    if protocols:
-        start = protocols.group()
+    start = protocols.group() if protocols else ""
     return (":" in start or start.startswith("//")) and "/" not in before[len(start) :]
 
 

@@ -45,9 +45,7 @@ def is_left_out(field: Field[Any], content: Any) -> bool:
     """Return whether a field's value is not written: a later field that is at its default."""
     if LATER not in field.metadata:
         return False
-    default = field.default
-    if field.default_factory is not MISSING:
-        default = field.default_factory()
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
     return bool(content == default)
 
 

@@ -68,9 +68,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         reporter.log(f"wall-clock of this command, {wall_clock.text(CLOCK.since(begun))}")
     # Several processes have the same results; one prints them.
     if hosts.is_main_process():
-        width = None
-        if not sys.stdout.isatty():
-            width = PLAIN_WIDTH
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
         Console(width=width).print(terminal.summary(results))
         print(f"report: {out / 'report.html'}")
         # Last, where it is seen: an arm that diverged is compared with none.

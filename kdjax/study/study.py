@@ -167,9 +167,7 @@ class Study:
         corpus = self.artifacts.corpus
         tokens = sequences / corpus.sequences("train") * corpus.tokens("train")
         words = self.plan.config.train.checkpoint.words_of_snapshots
-        seen = None
-        if sequences:
-            seen = corpus.manifest.words_in(tokens)
+        seen = corpus.manifest.words_in(tokens) if sequences else None
         if line := unreached_line(words, seen, about=True):
             self.reporter.log(f"arms.{arm}: {line}")
 

@@ -71,9 +71,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
                 ahead -= _budget(cell)
                 study.log_finished(study.plan.runs)
                 reporter.set_budget(ahead + study.unspent(study.plan.runs))
-                trunk = None
-                if shares_trunk(config):
-                    trunk = study_trunk(cells, cell, out)
+                trunk = study_trunk(cells, cell, out) if shares_trunk(config) else None
                 studies.append(finish(study, begun, trunk))
 
         # Only when every study has ended: each gives a point of every curve.
@@ -81,9 +79,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
         write_json(out / NAME, to_plain(results))
         report.write(results, out / REPORT)
     if hosts.is_main_process():
-        width = None
-        if not sys.stdout.isatty():
-            width = PLAIN_WIDTH
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
         Console(width=width).print(table.summary(results))
         print(f"report: {out / REPORT}")
         for sentence in divergences(results):

@@ -200,9 +200,7 @@ def _file_system(url: str) -> Any:
             f"{url}: {protocol}:// is unknown to fsspec, expected for instance {known}"
         ) from None
     except ImportError as e:
-        package = str(e)
-        if protocol in _EXTRAS:
-            package = f"pip install 'kdjax[{_EXTRAS[protocol]}]'"
+        package = f"pip install 'kdjax[{_EXTRAS[protocol]}]'" if protocol in _EXTRAS else str(e)
         raise InputError(f"{url}: the backend of {protocol}:// is missing: {package}") from None
     if _EXTRAS.get(protocol) == "gcs":
         gcs.silence()

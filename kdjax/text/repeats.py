@@ -43,9 +43,7 @@ class Fingerprint:
     def from_document(cls, document: Document, validation: float) -> Fingerprint:
         """Compute a document's, under a share of documents that are held out."""
         text = document.text.encode()
-        identity = 0
-        if document.identity != document.text:
-            identity = _hash(document.identity.encode())
+        identity = _hash(document.identity.encode()) if document.identity != document.text else 0
         held_out = document.is_held_out(validation)
         return cls(_hash(text) >> 1, identity, held_out, len(text))
 

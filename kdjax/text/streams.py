@@ -138,9 +138,7 @@ def lines(path: TextFile) -> Iterator[tuple[int, str]]:
                 return
             # The line goes on behind what was read of it.
             if len(line) > LINE_BYTES:
-                remedy = ""
-                if b"\r" in line:
-                    remedy = f" (has {OLD_MAC})"
+                remedy = f" (has {OLD_MAC})" if b"\r" in line else ""
                 raise TextError(
                     f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, the most that "
                     f"is held of a line, expected shorter lines{remedy}"
@@ -200,9 +198,7 @@ class _Members(io.RawIOBase):
         while not text:
             data = b""
             if self._member is None or self._member.eof:
-                data = b""
-                if self._member:
-                    data = self._member.unused_data
+                data = self._member.unused_data if self._member else b""
                 data = data or self._file.read(BUFFER)
                 if not data and self._member:
                     return 0

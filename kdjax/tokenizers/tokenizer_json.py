@@ -32,9 +32,7 @@ def entries(content: Mapping[str, Any]) -> dict[str, Any]:
         content: content of the tokenizer.json.
     """
     model = content.get("model")
-    vocabulary = None
-    if isinstance(model, dict):
-        vocabulary = model.get("vocab")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
     ids: dict[str, Any] = {}
     if isinstance(vocabulary, dict):
         ids |= vocabulary

@@ -291,9 +291,7 @@ def _cached(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
             if phase.needs.teacher.head:
                 check_readable(phase.objective, cache, phase.student_config, phase.teacher_config)
             online = phase.teacher_source
-            own_seq_len = 0
-            if isinstance(online, OnlineTeacher):
-                own_seq_len = online.own_seq_len
+            own_seq_len = online.own_seq_len if isinstance(online, OnlineTeacher) else 0
             stored = CachedTeacher(phase.teacher_config, phase.needs.teacher, cache, own_seq_len)
             phase = replace(phase, teacher_source=stored)  # noqa: PLW2901
         cached_phases.append(phase)

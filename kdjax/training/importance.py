@@ -136,14 +136,10 @@ def importance_sums(config: ModelConfig, depth: int, params: Any, batch: Batch) 
         """Sum `[B, L, N]` over valid tokens to `[N]`."""
         return jnp.einsum("bl,bln->n", valid, uses)
 
-    rotation = None
-    if config.positions == "rotary":
-        rotation = ops.rotation_of(config, batch["positions"])
+    rotation = ops.rotation_of(config, batch["positions"]) if config.positions == "rotary" else None
     mask = ops.segment_mask(batch["segments"])
     x = forward(config, params, batch, FeatureRequest(hidden=frozenset({0}))).hidden[0]
-    channels = jnp.zeros(config.width)
-    if config.embedding_norm:
-        channels = over_tokens(jnp.abs(x))
+    channels = over_tokens(jnp.abs(x)) if config.embedding_norm else jnp.zeros(config.width)
     heads = {}
     units = {}
     for n in range(1, depth + 1):

@@ -57,9 +57,7 @@ def falling_factor(config: OptimizerConfig, budget_fraction: float) -> float:
     ahead = min((1 - budget_fraction) / _way_down(config), 1.0)
     ahead = max(0.0, ahead)
     floor = config.min_lr_ratio
-    shape: str = config.schedule
-    if config.schedule == "wsd":
-        shape = config.decay_shape
+    shape: str = config.decay_shape if config.schedule == "wsd" else config.schedule
     if shape == "exponential":
         return math.pow(floor, 1 - ahead)
     return floor + (1 - floor) * _fall(shape, ahead)

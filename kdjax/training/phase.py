@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.config.train import SCHEDULE_SETTINGS
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.objectives.base import FeatureNeeds
@@ -173,9 +174,7 @@ class Phase:
         """
         projections: dict[str, Any] = {}
         for objective in reversed(self.other_objectives):
-            teacher_config = None
-            if objective.needs_teacher:
-                teacher_config = self.other_teacher_config
+            teacher_config = self.other_teacher_config if objective.needs_teacher else None
             projections |= objective.init(self.student_config, teacher_config, seed)
         # The phase's own come last: of several under one name these count.
         projections |= self.objective.init(self.student_config, self.teacher_config, seed)
@@ -230,16 +229,8 @@ class Phase:
     def compile_key(self) -> Phase:
         """Return the phase without what neither its compiled step nor its price depends on."""
         # The learning rate and its schedule reach the step as its schedule inputs.
-        optimizer = replace(
-            self.optimizer,
-            learning_rate=OptimizerConfig.learning_rate,
-            warmup=OptimizerConfig.warmup,
-            warmup_budget=OptimizerConfig.warmup_budget,
-            schedule=OptimizerConfig.schedule,
-            decay=OptimizerConfig.decay,
-            decay_shape=OptimizerConfig.decay_shape,
-            min_lr_ratio=OptimizerConfig.min_lr_ratio,
-        )
+        defaults = {name: getattr(OptimizerConfig, name) for name in SCHEDULE_SETTINGS}
+        optimizer = replace(self.optimizer, **defaults)
         return replace(self, name="", optimizer=optimizer, until=1.0, batch_size=None)
 
     def learning_rate(self, before: float, after: float, used: float = 0.0) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -17,6 +16,8 @@ from kdjax.models.ops.dropout import Key
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
 from kdjax.parallel.unsharded import UNSHARDED, Unsharded
+from kdjax.training.dropout_seeds import step_dropout_seeds
+from kdjax.training.optimizer import apply_update
 from kdjax.training.partition import (
     Flat,
     combine,
@@ -25,7 +26,6 @@ from kdjax.training.partition import (
     partition,
     select_optimizer_state,
 )
-from kdjax.training.update import step_dropout_seeds, update_by_gradient
 
 Forward = Callable[..., Features]
 
@@ -174,38 +174,40 @@ def make_step(
     Returns:
         A pure function; `Step` says what it takes and returns.
     """
+    layout = loss_fn.layout
 
     def step(
         state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        # The loss as a function of what is trained, and its gradients, a part of the batch each
+        # The loss as a function of what is trained; its gradients, from one part of the batch after
+        # another
         trainable, frozen = partition(state.params, gradient_mask)
         seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_impl)
-        budget_fraction = schedule_inputs.budget_fraction
 
         def loss_of(
             trainable: Flat, part: Batch, part_seeds: Key, shares: Any = None
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             params = combine(trainable, frozen, gradient_mask)
+            budget_fraction = schedule_inputs.budget_fraction
             return loss_fn(params, teacher_params, part, part_seeds, budget_fraction, shares)
 
-        def grad_fn(trainable: Flat) -> Any:
-            grad_of_part = partial(jax.value_and_grad(loss_of, has_aux=True), trainable)
-            return accumulate_gradients(
-                grad_of_part, loss_fn.objective, grad_accum_steps, batch, seeds
+        grad_fn = jax.value_and_grad(loss_of, has_aux=True)
+        with layout.mesh_context():
+            (loss, terms), grads = accumulate_gradients(
+                grad_fn, trainable, loss_fn.objective, grad_accum_steps, batch, seeds
             )
+        grads = layout.constrain_as_stored(grads)
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
         opt = select_optimizer_state(optimizer, state.opt, trainable)
-        updated = update_by_gradient(
-            grad_fn, trainable, opt, optimizer, schedule_inputs.learning_rate, loss_fn.layout
+        trainable, opt = apply_update(
+            optimizer, grads, opt, trainable, schedule_inputs.learning_rate
         )
-        params = combine(updated.params, frozen, gradient_mask)
-        opt = merge_optimizer_state(state.opt, updated.opt)
+        params = combine(trainable, frozen, gradient_mask)
+        opt = merge_optimizer_state(state.opt, opt)
 
         # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
-        loss, terms = updated.value
-        squares = sums_of_squares(updated.grads)
+        squares = sums_of_squares(grads)
         metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
         if group_norms:
             metrics |= gradient_norms(squares)
@@ -216,6 +218,7 @@ def make_step(
 
 def accumulate_gradients(
     grad_fn: Callable[..., Any],
+    trainable: Flat,
     objective: Objective,
     parts: int,
     batch: Batch,
@@ -229,14 +232,15 @@ def accumulate_gradients(
     sequences i, i + `parts`, …: of each device the same number.
 
     Args:
-        grad_fn: `(batch, dropout_seeds, shares)` to the loss, its terms and gradients.
+        grad_fn: `(trainable, batch, dropout_seeds, shares)` to the loss, its terms and gradients.
+        trainable: parameters that are trained, dotted path -> array.
         objective: the objective, whose terms say what they are means over.
         parts: number of parts; it divides the batch. Of one part nothing is added up.
         batch: arrays of the whole batch, `[B, ...]`.
         dropout_seeds: seeds of the sequences, `[B, 2]`; None: no dropout.
     """
     if parts == 1:
-        return grad_fn(batch, dropout_seeds)
+        return grad_fn(trainable, batch, dropout_seeds)
 
     def in_parts(x: jax.Array) -> jax.Array:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
@@ -249,10 +253,10 @@ def accumulate_gradients(
         shares = {}
         for name, normalizer in normalizers.items():
             shares[name] = normalizer / jnp.maximum(totals[name], 1e-9)
-        result = grad_fn(part_batch, part_seeds, shares)
+        result = grad_fn(trainable, part_batch, part_seeds, shares)
         return jax.tree.map(jnp.add, total, result), None
 
-    shapes = jax.eval_shape(grad_fn, batch, dropout_seeds, totals)
+    shapes = jax.eval_shape(grad_fn, trainable, batch, dropout_seeds, totals)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_seeds)))
     return total

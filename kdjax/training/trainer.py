@@ -297,12 +297,12 @@ class Trainer(TrainingLoop):
         params = hosts.to_host(state.params["model"])
         params_sha256 = sha256(params)
         return Outcome(
-            params,
-            self.account.ledger,
-            self._records.log.curve(),
-            params_sha256,
-            self._records.finish(self.account.ledger, params_sha256),
-            self._lanes,
+            params=params,
+            ledger=self.account.ledger,
+            curve=self._records.log.curve(),
+            params_sha256=params_sha256,
+            journal_sha256=self._records.finish(self.account.ledger, params_sha256),
+            side_by_side=self._lanes,
             shared=self._records.shared(),
         )
 
@@ -316,12 +316,12 @@ class Trainer(TrainingLoop):
             # The step after it may have begun by then: whether it had depends on the clock.
             ledger = replace(error.ledger, seconds=ledger.seconds)
         return Outcome(
-            None,
-            ledger,
-            self._records.log.curve(),
-            None,
-            self._records.diverged(ledger, str(error)),
-            self._lanes,
-            str(error),
+            params=None,
+            ledger=ledger,
+            curve=self._records.log.curve(),
+            params_sha256=None,
+            journal_sha256=self._records.diverged(ledger, str(error)),
+            side_by_side=self._lanes,
+            diverged=str(error),
             shared=self._records.shared(),
         )

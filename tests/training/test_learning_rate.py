@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from kdjax import recipes
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import Config, OptimizerConfig
+from kdjax.config.train import SCHEDULE_SETTINGS
 from kdjax.errors import InputError
 from kdjax.training.learning_rate import learning_rate
 from tests import tiny
@@ -120,3 +122,21 @@ def test_warm_up_of_its_own_budget_is_refused_under_hours() -> None:
     own = {"arms": {"scratch": {}}, "budget.hours": 1.0, "train.optimizer.warmup_budget": 1e12}
     with pytest.raises(InputError, match=r"optimizer\.warmup_budget is 1e\+12 under budget\.hours"):
         arms_of(recipes.changed(Config(), own))
+
+
+def test_settings_of_an_optimizer_are_each_of_the_schedule_or_of_the_compiled_step() -> None:
+    of_step = [
+        "name",
+        "weight_decay",
+        "b1",
+        "b2",
+        "eps",
+        "clip",
+        "momentum",
+        "nesterov",
+        "ns_steps",
+        "muon_lr_scale",
+        "consistent_rms",
+    ]
+    names = [field.name for field in dataclasses.fields(OptimizerConfig)]
+    assert sorted([*SCHEDULE_SETTINGS, *of_step]) == sorted(names)

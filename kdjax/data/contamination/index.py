@@ -209,9 +209,7 @@ class RowIndex:
             limits: where the text around it ends, `[N]`.
             ends: where one may end.
         """
-        longest = 0
-        if len(lengths):
-            longest = int(lengths[-1])
+        longest = int(lengths[-1]) if len(lengths) else 0
         is_end = np.zeros(len(sums) + longest, np.bool_)
         is_end[ends] = True
         for length in lengths:

@@ -349,7 +349,9 @@ def _manifest(
     # Sequences are numbered split by split, in the order of the blocks.
     by_block = itertools.chain.from_iterable(block.shards for block in blocks)
     shards = sorted(by_block, key=lambda shard: SPLITS.index(shard.split))
-    sequences = total({**dict.fromkeys(SPLITS, 0), s.split: s.sequences} for s in shards)
+    sequences = dict.fromkeys(SPLITS, 0)
+    for shard in shards:
+        sequences[shard.split] += shard.sequences
     documents = total(block.documents for block in blocks)
     tokens = total(block.tokens for block in blocks)
     length = plan["settings"]["length"]

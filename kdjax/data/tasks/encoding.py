@@ -132,9 +132,7 @@ def encode(
         ids = tokenizer.ids(texts)
         for row in chunk:
             first = next(ids)
-            second = None
-            if task.pairs:
-                second = next(ids)
+            second = next(ids) if task.pairs else None
             framed, begin = frame(first, second, framing, length)
             # Counted in what is kept: what is cut off says nothing of the task.
             unknown += tokenizer.special.count_unknown(framed)
@@ -149,9 +147,7 @@ def encode(
     # An empty array has no buffer.
     if tokens:
         flat_tokens = np.frombuffer(tokens, np.int32)
-    second_begins = None
-    if task.pairs:
-        second_begins = np.array(seconds, np.int32)
+    second_begins = np.array(seconds, np.int32) if task.pairs else None
     typed_labels: NDArray[np.int32] | NDArray[np.float32] | None = None
     if labelled and task.classes:
         typed_labels = np.array(labels).astype(np.int32)

@@ -95,9 +95,7 @@ def _load(
         reported = {result: rows.split for result, rows in dev.items()}
         # The first result's rows: of MNLI those whose genres are trained on.
         selection = reported[raw.name]
-        share = 0.0
-        if config.report_on == "unseen":
-            share = config.selection
+        share = config.selection if config.report_on == "unseen" else 0.0
         train, unseen = _split_by_hash(train_rows, share)
         if config.report_on == "unseen":
             selection = unseen

@@ -68,9 +68,7 @@ def _stand_in(task: SuiteTask, evaluation: EvaluationConfig, seq_len: int) -> Ta
     """Return a task of official size."""
     size = SIZES[task.name]
     length = tokens_of(task, seq_len)
-    held_back = 0
-    if evaluation.report_on == "unseen":
-        held_back = round(size.train * evaluation.selection)
+    held_back = round(size.train * evaluation.selection) if evaluation.report_on == "unseen" else 0
     reported = {}
     for (result, _), rows in zip(task.results, size.dev, strict=True):
         reported[result] = _rows(task, rows, length)
@@ -82,9 +80,7 @@ def _stand_in(task: SuiteTask, evaluation: EvaluationConfig, seq_len: int) -> Ta
 def _rows(task: SuiteTask, rows: int, length: int) -> Split:
     """Return so many rows of one length; classes take turns."""
     labels = (np.arange(rows) % max(1, len(task.classes))).astype(np.int32)
-    second = None
-    if len(task.columns) == 2:
-        second = np.full(rows, length // 2, np.int32)
+    second = np.full(rows, length // 2, np.int32) if len(task.columns) == 2 else None
     return Split(
         # One number in memory, however many rows there are.
         tokens=np.broadcast_to(np.int32(0), (rows * length,)),

@@ -131,9 +131,7 @@ def parse_label(row: RawRow, label: str, bounds: tuple[float, float]) -> float:
         InputError: it is no finite number of 32 bits within the bounds.
     """
     # Python reads "nan", "1_000" and the digits of other scripts as numbers, too.
-    value = math.nan
-    if _NUMBER.fullmatch(label):
-        value = float(label)
+    value = float(label) if _NUMBER.fullmatch(label) else math.nan
     if not math.isfinite(value) or abs(value) > np.finfo(np.float32).max:
         raise InputError(f"{row.where}: the label is {shown(label)}, expected a number of 32 bits")
     low, high = bounds

@@ -54,9 +54,7 @@ def _without_test_rows(
     """Return the sentence on tasks without test rows."""
     lacking = [task.name for task in without]
     rest = ",".join(name for name in names if name not in lacking)
-    advice = ""
-    if rest:
-        advice = f", or --tasks {rest}"
+    advice = f", or --tasks {rest}" if rest else ""
     return (
         f"evaluation.glue, {evaluation.glue}: without test rows: {', '.join(lacking)}; expected "
         f"their test files{advice}"

@@ -66,9 +66,7 @@ def user_task(name: str, config: TaskConfig) -> RawTask:
     _check_dropped(config, every, where)
     used = [row for row in every if row.label not in config.drop_labels]
     if not used:
-        chosen_by = "drop_labels"
-        if config.where:
-            chosen_by = f"where {config.where}"
+        chosen_by = f"where {config.where}" if config.where else "drop_labels"
         if config.where and config.drop_labels:
             chosen_by += " and drop_labels"
         raise InputError(f"{where}: no row is left by {chosen_by}, expected some")

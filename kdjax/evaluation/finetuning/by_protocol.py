@@ -100,13 +100,9 @@ def finetune(
     max_positions = setup.config.max_positions
     check_task(task, max_positions)
     encoder = encoder_of(params, start)
-    intermediate = ""
-    if start is not None:
-        intermediate = start.task
+    intermediate = start.task if start is not None else ""
     specs = specs_of(task, settings, protocol, seed, max_positions)
-    task_directory = None
-    if directory is not None:
-        task_directory = directory / protocol / task.name
+    task_directory = directory / protocol / task.name if directory is not None else None
     runner = _Runner(setup, encoder, task, settings, task_directory)
 
     lanes = lanes_of(settings.lanes, setup.config, setup.layout)

@@ -20,9 +20,9 @@ from kdjax.models.features import Batch
 from kdjax.models.ops.dropout import Key
 from kdjax.parallel.layout import Layout
 from kdjax.parallel.unsharded import Unsharded
+from kdjax.training.dropout_seeds import step_dropout_seeds
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
-from kdjax.training.optimizer import adamw
-from kdjax.training.update import step_dropout_seeds, update_by_gradient
+from kdjax.training.optimizer import adamw, apply_update
 
 
 @dataclass(frozen=True)
@@ -156,22 +156,18 @@ def make_step(
         state: FinetuneState, batch: Batch, learning_rate: jax.Array
     ) -> tuple[FinetuneState, jax.Array]:
         seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_impl)
-        grad_fn = jax.value_and_grad(loss_fn)
-        updated = update_by_gradient(
-            lambda params: grad_fn(params, batch, seeds),
-            state.params,
-            state.opt,
-            step_key.optimizer,
-            learning_rate,
-            layout,
+        with layout.mesh_context():
+            loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, seeds)
+        grads = layout.constrain_as_stored(grads)
+        params, opt = apply_update(
+            step_key.optimizer, grads, state.opt, state.params, learning_rate
         )
 
         # The first step that went wrong is kept, so that the host need not look at every loss.
         number = state.step + 1
-        loss = updated.value
         went_wrong = (state.diverged_step == 0) & ~jnp.isfinite(loss)
         diverged_step = jnp.where(went_wrong, number, state.diverged_step)
-        after = FinetuneState(number, state.seed, diverged_step, updated.params, updated.opt)
+        after = FinetuneState(number, state.seed, diverged_step, params, opt)
         return after, loss
 
     return step

@@ -122,9 +122,7 @@ def judge_tests(tests: Sequence[PairedTest], confidence: float) -> list[PairedOu
     estimates: list[Estimate | None] = []
     for test in tests:
         check_settings(confidence, test.margin)
-        over_seeds = None
-        if len(test.differences) > 1:
-            over_seeds = estimate(test.differences, test.floor)
+        over_seeds = estimate(test.differences, test.floor) if len(test.differences) > 1 else None
         estimates.append(over_seeds)
 
     # Both families are adjusted together, as the second one's level hangs on the first.

@@ -131,9 +131,7 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     Raises:
         InputError: it describes something other than an encoder that this package has.
     """
-    model_type = None
-    if isinstance(raw, dict):
-        model_type = raw.get("model_type")
+    model_type = raw.get("model_type") if isinstance(raw, dict) else None
     if model_type == kdjax_format.MODEL_TYPE:
         return kdjax_format.from_json(raw, where)
     # A list or an object cannot be looked up.
@@ -196,9 +194,7 @@ def write_tensors(config: ModelConfig, params: Any) -> Tensors:
         params: its parameters.
     """
     stored = class_of(config)
-    naming: Naming = kdjax_format.NAMING
-    if stored is not None:
-        naming = stored.naming
+    naming: Naming = stored.naming if stored is not None else kdjax_format.NAMING
     # Parameters that share a tensor, by their place in it
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

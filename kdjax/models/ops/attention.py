@@ -265,9 +265,7 @@ def by_tpu_kernel(
     dropout_key: Key,
 ) -> Attended:
     """Compute `attention` by a kernel on each TPU."""
-    seeds = None
-    if settings.dropout_rate > 0:
-        seeds = fold(dropout_key, Site.ATTENTION_PROBS)
+    seeds = fold(dropout_key, Site.ATTENTION_PROBS) if settings.dropout_rate > 0 else None
     # The three are slices of one product; given slices, XLA would compute it again.
     joined = jnp.concatenate([query, key, value], axis=-1)
     context, *scores = _by_kernel(joined, mask.segments, seeds, settings)

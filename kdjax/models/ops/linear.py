@@ -75,9 +75,7 @@ def linear_apart(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> 
 def linear_joined(x: jax.Array, kernels: Sequence[jax.Array], biases: Biases) -> list[jax.Array]:
     """Compute `linear_each` by one product."""
     present = [bias for bias in biases if bias is not None]
-    joined_bias = None
-    if present:
-        joined_bias = jnp.concatenate(present, axis=-1)
+    joined_bias = jnp.concatenate(present, axis=-1) if present else None
     joined = linear(x, jnp.concatenate(kernels, axis=-1), joined_bias)
     return jnp.split(joined, len(kernels), axis=-1)
 
@@ -103,9 +101,7 @@ def _backward(
 ) -> tuple[Any, ...]:
     """Compute dx = dy Wᵀ `[..., D]`, dW = xᵀ dy `[D, E]` and db, the sum of dy's rows, `[E]`."""
     x, kernel, bias = residuals
-    grad_bias = None
-    if bias is not None:
-        grad_bias = _bias_gradient(grad_out, feeds_activation)
+    grad_bias = _bias_gradient(grad_out, feeds_activation) if bias is not None else None
     return grad_out @ kernel.T, weight_gradient(x, grad_out), grad_bias
 
 

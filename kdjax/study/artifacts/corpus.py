@@ -149,9 +149,7 @@ def _prepare(
     config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None
 ) -> None:
     """Prepare a corpus in a directory, or find it prepared."""
-    tokenizer = None
-    if not trains_tokenizer(config):
-        tokenizer = tokenizer_of(config)
+    tokenizer = None if trains_tokenizer(config) else tokenizer_of(config)
     if beam is not None:
         optional("apache_beam", "beam", "--beam")
         from kdjax.data.prepare.beam import prepare  # noqa: PLC0415 - an extra
@@ -289,9 +287,7 @@ def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:
     settings = corpus.manifest.settings.get("tokenizer")
     if settings == expected:
         return
-    tokenizer = "a tokenizer that was given"
-    if settings:
-        tokenizer = f"a tokenizer trained by {settings}"
+    tokenizer = f"a tokenizer trained by {settings}" if settings else "a tokenizer that was given"
     raise InputError(
         f"{corpus.directory}: was prepared with {tokenizer}, expected data.tokenizer {expected}"
     )

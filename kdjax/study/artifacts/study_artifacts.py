@@ -142,9 +142,7 @@ class Artifacts:
                 self.tasks, settings, evaluation.protocols, arm.student_config.max_positions
             )
         # Several processes fine-tune alike, each on a device of its own.
-        layout = self._plan.layout
-        if hosts.is_multiprocess():
-            layout = one_device()
+        layout = one_device() if hosts.is_multiprocess() else self._plan.layout
         dtype = self._config.train.compute.dtype
         return TaskScores(evaluation, self.tasks, layout, dtype)
 

@@ -49,9 +49,7 @@ def _rows(results: Results, arm: str) -> list[str]:
     rows = []
     for endpoint in summary.main_endpoints(results):
         for other in results.arms:
-            difference = None
-            if other != arm:
-                difference = summary.difference(results, endpoint, arm, other)
+            difference = summary.difference(results, endpoint, arm, other) if other != arm else None
             if difference is None or difference.mean is None:
                 continue
             interval = "–"

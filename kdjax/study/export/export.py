@@ -148,9 +148,7 @@ class _Exporter:
         """
         exported = self._exported(snapshot)
         config = exported.model.config
-        head = None
-        if exported.tuned is not None:
-            head = exported.tuned.head
+        head = exported.tuned.head if exported.tuned is not None else None
         write_directory(
             directory,
             exported.model,

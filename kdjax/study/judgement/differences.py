@@ -30,9 +30,7 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
     if all(start == starts[0] for start in starts):
         shared_parts.append("the student and its start, within a seed")
     if not any(arm.config.optimizer for arm in arms.values()):
-        length = "in steps follows from the budget"
-        if is_timed:
-            length = "follows the clock"
+        length = "follows the clock" if is_timed else "in steps follows from the budget"
         shared_parts.append(
             f"optimiser, peak learning rate and the schedule's shape (its length {length})"
         )

@@ -150,9 +150,7 @@ def judge(
         primary = None
 
     # Costs under each way to pay for the teacher are in FLOPs.
-    enforced = None
-    if budget.kind == "flops":
-        enforced = budget.teacher_case
+    enforced = budget.teacher_case if budget.kind == "flops" else None
 
     return Results(
         **versions(),

@@ -54,9 +54,7 @@ def compile_arm(
     for phase, price in zip(arm.phases, prices, strict=True):
         phase_shape = phase.batch_shape(batch_shape)
         # Order and masks are a seed's own, stored outputs or not.
-        stored = None
-        if isinstance(phase.teacher_source, CachedTeacher):
-            stored = cache
+        stored = cache if isinstance(phase.teacher_source, CachedTeacher) else None
         streams = []
         for seed in seeds:
             stream = train_batches(config, corpus, phase_shape.batch_size, seed, stored, mask_rate)

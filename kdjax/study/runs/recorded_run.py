@@ -79,9 +79,7 @@ class RecordedRun:
         Raises:
             InputError: it is not there any more.
         """
-        corpus = None
-        if trains_tokenizer(self.config):
-            corpus = Corpus.open(self._text_directory())
+        corpus = Corpus.open(self._text_directory()) if trains_tokenizer(self.config) else None
         return tokenizer_of(self.config, corpus)
 
     def _text_directory(self) -> Path:
@@ -90,9 +88,7 @@ class RecordedRun:
             return local_path(self.config.data.prepared, "data.prepared")
         study = self.study
         # The studies of a sweep share their text.
-        shared = None
-        if study.parent.name == "cells":
-            shared = study.parent.parent / "shared"
+        shared = study.parent.parent / "shared" if study.parent.name == "cells" else None
         return artifact_dirs(self.config, study, shared)["data"]
 
 

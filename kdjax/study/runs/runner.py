@@ -157,9 +157,7 @@ class StudyRunner:
         run.backup.upload_and_prune()
         # The main process alone is sure to have it on its disk.
         path = run.directory / RESULT
-        content = None
-        if hosts.is_main_process():
-            content = read_json(path)
+        content = read_json(path) if hosts.is_main_process() else None
         return result_of(hosts.broadcast_from_main(content), path, arm, run.seed)
 
     def _train_and_measure(self, runs: Sequence[StudyRun]) -> dict[int, RunResult]:

@@ -27,9 +27,7 @@ def fitted_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
         corpus: the text it was fitted on, whose own cross-entropies stand beside its loss.
     """
     encoder, fitted, account = _FITTED[facts["encoder"]]
-    training = "not known"
-    if facts["training_flops"]:
-        training = f"{facts['training_flops']:.4g} FLOPs"
+    training = f"{facts['training_flops']:.4g} FLOPs" if facts["training_flops"] else "not known"
     spent = f"{facts[account]:.4g} FLOPs"
     return f"""# Teacher: {facts["source"]} with an MLM head
 
@@ -66,9 +64,7 @@ def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
     # A corpus of an earlier version has no count of words.
     words = f"{training['words']:,}" if "words" in training else "not counted"
     budget = f"{training['budget']:.4g} FLOPs, of which this checkpoint has used {share:.4g}"
-    remarks = ""
-    if facts["note"]:
-        remarks = f"{facts['note']}\n\n"
+    remarks = f"{facts['note']}\n\n" if facts["note"] else ""
     if share < 1:
         remarks += (
             "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the "

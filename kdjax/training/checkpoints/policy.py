@@ -28,9 +28,7 @@ class CheckpointPolicy:
 
     def signals(self) -> HostSignals:
         """Return the requests of this process: to save, to stop."""
-        save = 0
-        if time.monotonic() - self._last >= self._seconds:
-            save = self._saved + 1
+        save = self._saved + 1 if time.monotonic() - self._last >= self._seconds else 0
         return HostSignals(PREEMPTION.stop_requested(), save)
 
     def is_due(self, signals: HostSignals) -> bool:

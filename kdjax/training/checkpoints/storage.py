@@ -214,9 +214,7 @@ class CheckpointStorage:
             return reason or "on another process"
         names = differing(state, facts["checksums"])
         if names:
-            more = ""
-            if len(names) > 1:
-                more = f" and {len(names) - 1} more"
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             return f"the content of {names[0]}{more} does not match its checksum"
         ledger = from_plain(Ledger, facts["ledger"], f"{path}: ledger")
         return Restored(state, ledger, facts["records"])

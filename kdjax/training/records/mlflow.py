@@ -56,9 +56,7 @@ class MLflow:
                 self._client.update_run(self._run, status="RUNNING")
                 self._sent = set(self._points())
             else:
-                tags = {}
-                if about is not None:
-                    tags = {"study": about.study, "arm": about.arm}
+                tags = {"study": about.study, "arm": about.arm} if about is not None else {}
                 identifier = _experiment_id(self._client, experiment)
                 run = self._client.create_run(identifier, run_name=directory.name, tags=tags)
                 self._run = run.info.run_id
