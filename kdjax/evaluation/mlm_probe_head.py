@@ -143,7 +143,7 @@ class ProbeHead:
             return weighted_mean(losses, batch["label_weights"])
 
         updated = update_by_gradient(jax.value_and_grad(loss_of), head, moments, OPTIMIZER, rate)
-        return (updated.params, updated.opt), updated.value
+        return (updated.params, updated.opt_state), updated.value
 
     def sums(
         self, head: Params, encoder: Params, batch: Mapping[str, jax.Array]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.models.features import Batch, Features
-from kdjax.models.ops.dropout import Key
+from kdjax.models.ops.dropout import DropoutKey
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
 from kdjax.parallel.unsharded import UNSHARDED, Unsharded
@@ -21,11 +21,11 @@ from kdjax.training.partition import (
     Flat,
     combine,
     flatten,
-    merge_optimizer_state,
+    merge_opt_state,
     partition,
-    select_optimizer_state,
+    select_opt_state,
 )
-from kdjax.training.update import step_dropout_seeds, update_by_gradient
+from kdjax.training.update import register_state, step_dropout_key, update_by_gradient
 
 Forward = Callable[..., Features]
 
@@ -50,7 +50,7 @@ class ScheduleInputs:
         return ScheduleInputs(scalar, scalar)
 
 
-@jax.tree_util.register_dataclass
+@register_state
 @dataclass(frozen=True)
 class State:
     """What training changes, and nothing else: the teacher is not in it.
@@ -59,13 +59,13 @@ class State:
         step: steps done, int32.
         seed: seed of dropout, uint32.
         params: {"model": the student's parameters, "objective": the terms' own}.
-        opt: the optimiser's state, over the parameters as one flat mapping.
+        opt_state: the optimiser's state, over the parameters as one flat mapping.
     """
 
     step: jax.Array
     seed: jax.Array
     params: dict[str, Any]
-    opt: Any
+    opt_state: Any
 
 
 class Step(Protocol):
@@ -103,7 +103,7 @@ class LossFn:
     """The loss of a batch: both forward passes and the objective, as a pure function.
 
     Attributes:
-        student_forward: `(params, batch, dropout_key=seeds)` to the student's features.
+        student_forward: `(params, batch, dropout_key=...)` to the student's features.
         teacher_forward: `(teacher_params, batch)` to the teacher's features; None: there is
             none.
         objective: the weighted sum of terms that is minimised.
@@ -120,7 +120,7 @@ class LossFn:
         params: dict[str, Any],
         teacher_params: Any,
         batch: Batch,
-        dropout_seeds: Key = None,
+        dropout_key: DropoutKey = None,
         budget_fraction: float | jax.Array = 0.0,
         shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -130,7 +130,7 @@ class LossFn:
             params: parameters as in a `State`.
             teacher_params: the teacher's parameters; None: no teacher runs.
             batch: a batch, or a part of one.
-            dropout_seeds: seeds of the batch's sequences `[B, 2]`, or a JAX key; None: no dropout.
+            dropout_key: a seed for each sequence, int32 `[B, 2]`, or a JAX key; None: no dropout.
             budget_fraction: share of the budget spent before the step, from 0 to 1.
             shares: term -> the share of its normalizer that lies in this part of a batch; None: a
                 whole batch.
@@ -139,7 +139,7 @@ class LossFn:
         teacher_features = Features()
         if self.teacher_forward is not None:
             teacher_features = jax.lax.stop_gradient(self.teacher_forward(teacher_params, batch))
-        student_features = self.student_forward(params["model"], batch, dropout_key=dropout_seeds)
+        student_features = self.student_forward(params["model"], batch, dropout_key=dropout_key)
 
         # Projections are stored split; the objective needs them whole.
         projections = self.layout.constrain_gathered(params["objective"])
@@ -180,28 +180,28 @@ def make_step(
     ) -> tuple[State, dict[str, jax.Array]]:
         # The loss as a function of what is trained, and its gradients, a part of the batch each
         trainable, frozen = partition(state.params, gradient_mask)
-        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_impl)
+        dropout_key = step_dropout_key(state.seed, state.step, len(batch["tokens"]), dropout_impl)
         budget_fraction = schedule_inputs.budget_fraction
 
         def loss_of(
-            trainable: Flat, part: Batch, part_seeds: Key, shares: Any = None
+            trainable: Flat, part: Batch, part_key: DropoutKey, shares: Any = None
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             params = combine(trainable, frozen, gradient_mask)
-            return loss_fn(params, teacher_params, part, part_seeds, budget_fraction, shares)
+            return loss_fn(params, teacher_params, part, part_key, budget_fraction, shares)
 
         def grad_fn(trainable: Flat) -> Any:
             grad_of_part = partial(jax.value_and_grad(loss_of, has_aux=True), trainable)
             return accumulate_gradients(
-                grad_of_part, loss_fn.objective, grad_accum_steps, batch, seeds
+                grad_of_part, loss_fn.objective, grad_accum_steps, batch, dropout_key
             )
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
-        opt = select_optimizer_state(optimizer, state.opt, trainable)
+        opt_state = select_opt_state(optimizer, state.opt_state, trainable)
         updated = update_by_gradient(
-            grad_fn, trainable, opt, optimizer, schedule_inputs.learning_rate, loss_fn.layout
+            grad_fn, trainable, opt_state, optimizer, schedule_inputs.learning_rate, loss_fn.layout
         )
         params = combine(updated.params, frozen, gradient_mask)
-        opt = merge_optimizer_state(state.opt, updated.opt)
+        opt_state = merge_opt_state(state.opt_state, updated.opt_state)
 
         # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
         loss, terms = updated.value
@@ -209,7 +209,7 @@ def make_step(
         metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
         if group_norms:
             metrics |= gradient_norms(squares)
-        return State(state.step + 1, state.seed, params, opt), metrics
+        return State(state.step + 1, state.seed, params, opt_state), metrics
 
     return step
 
@@ -217,44 +217,44 @@ def make_step(
 def accumulate_gradients(
     grad_fn: Callable[..., Any],
     objective: Objective,
-    parts: int,
+    grad_accum_steps: int,
     batch: Batch,
-    dropout_seeds: Key,
+    dropout_key: DropoutKey,
 ) -> Any:
     """Compute the result of `grad_fn` for a batch from its parts, one after another, to save
     memory.
 
     Each term's value in a part counts by what it is a mean over there (`Objective.normalizers`), so
     the result is that of the whole batch, whatever the parts hold, dropout included. Part i takes
-    sequences i, i + `parts`, …: of each device the same number.
+    sequences i, i + `grad_accum_steps`, …: of each device the same number.
 
     Args:
-        grad_fn: `(batch, dropout_seeds, shares)` to the loss, its terms and gradients.
+        grad_fn: `(batch, dropout_key, shares)` to the loss, its terms and gradients.
         objective: the objective, whose terms say what they are means over.
-        parts: number of parts; it divides the batch. Of one part nothing is added up.
+        grad_accum_steps: number of parts; it divides the batch. Of one part nothing is added up.
         batch: arrays of the whole batch, `[B, ...]`.
-        dropout_seeds: seeds of the sequences, `[B, 2]`; None: no dropout.
+        dropout_key: a seed for each sequence, int32 `[B, 2]`; None: no dropout.
     """
-    if parts == 1:
-        return grad_fn(batch, dropout_seeds)
+    if grad_accum_steps == 1:
+        return grad_fn(batch, dropout_key)
 
     def in_parts(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1)
 
     totals = objective.normalizers(batch)
 
-    def add_part(total: Any, part: tuple[Batch, Key]) -> tuple[Any, None]:
-        part_batch, part_seeds = part
+    def add_part(total: Any, part: tuple[Batch, DropoutKey]) -> tuple[Any, None]:
+        part_batch, part_key = part
         normalizers = objective.normalizers(part_batch)
         shares = {}
         for name, normalizer in normalizers.items():
             shares[name] = normalizer / jnp.maximum(totals[name], 1e-9)
-        result = grad_fn(part_batch, part_seeds, shares)
+        result = grad_fn(part_batch, part_key, shares)
         return jax.tree.map(jnp.add, total, result), None
 
-    shapes = jax.eval_shape(grad_fn, batch, dropout_seeds, totals)
+    shapes = jax.eval_shape(grad_fn, batch, dropout_key, totals)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_seeds)))
+    total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_key)))
     return total
 
 

@@ -24,7 +24,7 @@ from kdjax.config import OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.training.checkpoints.storage import CheckpointStorage, Restored, Unsaved
-from kdjax.training.learning_rate import decays
+from kdjax.training.learning_rate import has_left_peak
 from kdjax.training.records import metrics_log
 
 PREFIX = "trunk/"
@@ -163,7 +163,7 @@ def trunk_steps(optimizer: OptimizerConfig, opening: Ledger, step_cost: int, ste
 
     def decays_after(step: int) -> bool:
         used = opening.training_used + step * step_cost
-        return decays(optimizer, used / opening.training_amount)
+        return has_left_peak(optimizer, used / opening.training_amount)
 
     return bisect.bisect_left(range(steps), True, key=decays_after)
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from kdjax import recipes
-from kdjax.budget.price import measure
+from kdjax.budget.price import count_program_flops
 from kdjax.config import EvaluationConfig, FewShotConfig, FinetuneConfig, ModelConfig
 from kdjax.config.suites import GLUE, suite_tasks
 from kdjax.data.tasks.official_sizes import SIZES, stand_ins, tokens_of
@@ -149,7 +149,9 @@ def test_flops_of_a_step_are_those_counted_at_its_shape(rows: int, length: int) 
     )
     step = make_step(step_key, REFERENCE_DROPOUT, UNSHARDED)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    counted = measure(step, abstract_state(step_key), abstract_batch(step_key, rows, length), rate)
+    counted = count_program_flops(
+        step, abstract_state(step_key), abstract_batch(step_key, rows, length), rate
+    )
     assert task_flops(MODEL, SETTINGS).step.at(rows, length) == pytest.approx(
         counted.flops, rel=1e-3
     )
