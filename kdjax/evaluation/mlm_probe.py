@@ -18,7 +18,7 @@ import numpy as np
 from kdjax.budget.price import check_agreement, count_program_flops
 from kdjax.config import MlmProbeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
-from kdjax.evaluation.mlm import HeldOut, MlmResult, mean_of
+from kdjax.evaluation.mlm import HeldOut, MlmResult, means_of_sums
 from kdjax.evaluation.mlm_probe_head import (
     Params,
     ProbeHead,
@@ -93,7 +93,7 @@ class FittedProbe:
         """
         head = self.half if half else self.head
         sums = [compute_sums(self.form, head, self.encoder, batch) for batch in held_out.batches]
-        return mean_of(sums, "the probe's held-out")
+        return means_of_sums(sums, "the probe's held-out")
 
     def curve(self, tokens: float) -> list[dict[str, float]]:
         """Average the training losses over `CURVE_POINTS` even parts of the steps.

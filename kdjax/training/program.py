@@ -14,7 +14,7 @@ import numpy as np
 from kdjax.budget.hardware import hardware_flops, memory
 from kdjax.config import ComputeConfig
 from kdjax.hlo.fusion import repeated_flops
-from kdjax.hlo.kernels import kernels
+from kdjax.hlo.kernels import kernel_flops
 from kdjax.models import abstract_params
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
@@ -39,7 +39,7 @@ class Program:
         hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation
             and what every device does for itself included (`kdjax.budget.hardware.hardware_flops`);
             None where XLA does not say.
-        kernels: FLOPs of the Pallas kernels in it (`kdjax.hlo.kernels.kernels`).
+        kernels: FLOPs of the Pallas kernels in it (`kdjax.hlo.kernels.kernel_flops`).
         memory: bytes a device needs for all lanes, by the compiler
             (`kdjax.budget.hardware.memory`).
     """
@@ -84,7 +84,7 @@ class Program:
         started = time.perf_counter()
         step = phase.build_step(grad_accum_steps=grad_accum_steps, compute=compute, layout=layout)
         traced = self._trace(step)
-        self.kernels = kernels(traced.jaxpr)
+        self.kernels = kernel_flops(traced.jaxpr)
         self._compiled = traced.lower().compile()
         if lanes > 1:
             self._compile_stacking()

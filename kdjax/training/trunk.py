@@ -168,7 +168,7 @@ def trunk_steps(optimizer: OptimizerConfig, opening: Ledger, step_cost: int, ste
     return bisect.bisect_left(range(steps), True, key=decays_after)
 
 
-def of_trunk(figures: Mapping[str, float]) -> dict[str, float]:
+def trunk_figures(figures: Mapping[str, float]) -> dict[str, float]:
     """Return held-out figures under the names of those that are of a larger budget's curve."""
     return {f"{PREFIX}{name}": figure for name, figure in figures.items()}
 
@@ -209,4 +209,4 @@ def _point(line: Mapping[str, Any], *, due: bool) -> dict[str, Any]:
     for name, figure in line.items():
         if name not in point:
             figures[name.removeprefix(PREFIX)] = figure
-    return point | (figures if due else of_trunk(figures))
+    return point | (figures if due else trunk_figures(figures))

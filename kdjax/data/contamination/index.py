@@ -220,7 +220,7 @@ class RowIndex:
             yield table.rows_of(self._hasher.runs(sums, begins, begins + length))
 
 
-def whole_row(row: RowTexts) -> bytes:
+def hash_whole_row(row: RowTexts) -> bytes:
     """Hash all texts of a row by their letters; nothing for a row without any."""
     letters = [letters_of(text) for text in row]
     if not any(letters):
