@@ -269,6 +269,14 @@ def program_of(
     """Compile a phase, or take what was compiled before in this process.
 
     Runs that differ in budget, seed, learning rate or the arm's name share it.
+
+    Args:
+        phase: phase to compile.
+        batch_shape: shape of a step's batch.
+        layout: layout of arrays on the devices.
+        grad_accum_steps: parts in which a batch is taken, one after another.
+        compute: way in which both models are computed.
+        lanes: seeds that train as one vmapped program.
     """
     return _program(phase.compile_key, batch_shape, layout, grad_accum_steps, compute, lanes)
 

@@ -122,7 +122,7 @@ class RowIndex:
         return is_found
 
     def _keys(self, words: Words, row_of_text: Indices) -> _RowKeys:
-        """Hash what the texts of rows are found by.
+        """Hash each text's n-grams; of a text shorter than one, the whole run of its words.
 
         Args:
             words: words of the texts.
