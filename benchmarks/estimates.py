@@ -146,11 +146,11 @@ def _bytes(x: Any) -> int:
 
 def main() -> None:
     """Print the table: estimated time over the ideal, what of it is moves, and the ideal."""
-    aot.offline()
+    aot.forbid_accelerators()
     slices = {chip: aot.slice_of(topology) for chip, topology in TOPOLOGIES.items()}
     print(tables.head(["operation", *slices]))
     # Programs for another machine have no place in the compile cache.
-    with aot.uncached():
+    with aot.without_compilation_cache():
         for operation in OPERATIONS:
             cells = []
             for on in slices.values():

@@ -37,5 +37,5 @@ def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[st
     """
     config = recipe if isinstance(recipe, Config) else recipes.load(recipe, overrides)
     # What the program's terminal cannot show does not lose what was computed.
-    with standard_streams.protected():
+    with standard_streams.protect_streams():
         return run_study(config, local_path(out, "out"))

@@ -69,7 +69,7 @@ def own_charges(config: Config, arm: Arm) -> dict[str, int]:
     return probe_charge(config, arm) | calibration_charge(config, arm)
 
 
-def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
+def stored_features(arms: Mapping[str, Arm]) -> FeatureRequest:
     """Return the teacher outputs that a study's arms read from storage."""
     request = FeatureRequest()
     for arm in arms.values():
@@ -142,7 +142,7 @@ def upfront_charges(
     """
     charges = own_charges(config, arm)
     if arm.stored_features:
-        flops = cache_flops(config, stored_by(arms), train_sequences)
+        flops = cache_flops(config, stored_features(arms), train_sequences)
         charges["teacher_cache"] = per_run_share(flops, runs_sharing_cache(config, arms))
     if teacher_cost is not None:
         teacher_cost.check(config.budget.teacher)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax.arms.charges import cache_flops, stored_by
+from kdjax.arms.charges import cache_flops, stored_features
 from kdjax.arms.teacher_cost import TeacherCost
 from kdjax.audit.counts import Counts
 from kdjax.audit.recorded import RecordedStudy
@@ -212,7 +212,7 @@ def _cache(study: RecordedStudy, corpus: Corpus | None) -> CacheManifest | None:
     directory = study.artifact_dirs["cache"]
     if study.config.cache.source:
         directory = local_path(study.config.cache.source, "cache.source")
-    if not stored_by(study.arms) or not directory.exists():
+    if not stored_features(study.arms) or not directory.exists():
         return None
     manifest = None
     with study.findings.record_errors(directory):
@@ -229,7 +229,7 @@ def _cache(study: RecordedStudy, corpus: Corpus | None) -> CacheManifest | None:
 
 def _cache_flops(study: RecordedStudy, corpus: Corpus | None) -> int:
     """Return the FLOPs of storing the teacher's outputs."""
-    return cache_flops(study.config, stored_by(study.arms), _sequences(study, corpus))
+    return cache_flops(study.config, stored_features(study.arms), _sequences(study, corpus))
 
 
 def _sequences(study: RecordedStudy, corpus: Corpus | None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import kdjax
-from kdjax.arms.charges import stored_by
+from kdjax.arms.charges import stored_features
 from kdjax.audit.artifacts import AuditedArtifacts, text_directory
 from kdjax.audit.recorded import RecordedStudy
 from kdjax.data.contamination.check import PATTERN, Contamination
@@ -58,7 +58,7 @@ def audit_results(artifacts: AuditedArtifacts, costs: Mapping[str, ArmCost], row
         # Files before the third version were judged by other rules, which are gone.
         if study.results.get("version", 1) < VERSION:
             expected |= {name: values[name] for name in ("verdicts", "primary", "cases", "notes")}
-        if stored_by(study.arms) and not artifacts.cache:
+        if stored_features(study.arms) and not artifacts.cache:
             expected |= {name: values[name] for name in ("cache", "notes")}
         study.findings.expect_equal(path, values, expected)
 

@@ -15,7 +15,7 @@ from kdjax.config import Config, OptimizerConfig
 from kdjax.storage.typed_json import from_plain
 from kdjax.study.runs.run_backup import run_name
 from kdjax.sweep.cells import cells_of
-from kdjax.training.learning_rate import decays
+from kdjax.training.learning_rate import has_left_peak
 
 _ACCOUNT = (
     "spent",
@@ -95,4 +95,6 @@ def _is_end_of_trunk(
     ledger = from_plain(Ledger, entry["ledger"], f"entry {entry['entry']}: ledger")
     step = ledger.budget.step_cost(Price(**opening["prices"][0]), opening["positions"][0])
     share_before = (ledger.training_used - step) / ledger.training_amount
-    return decays(optimizer, ledger.training_share) and not decays(optimizer, share_before)
+    return has_left_peak(optimizer, ledger.training_share) and not has_left_peak(
+        optimizer, share_before
+    )

@@ -80,7 +80,7 @@ class Budget:
 
     def charges(self, spent: Mapping[str, int]) -> int:
         """Return the part of FLOPs by account that is charged in this budget's case."""
-        return charged(spent, self.teacher_case)
+        return charged_flops(spent, self.teacher_case)
 
     def step_cost(self, price: Price, tokens_per_step: int) -> int:
         """Return the amount that a step takes of a budget in FLOPs or tokens."""
@@ -93,6 +93,6 @@ class Budget:
         return f"{self.amount:.4g} {unit}"
 
 
-def charged(spent: Mapping[str, int], case: str) -> int:
+def charged_flops(spent: Mapping[str, int], case: str) -> int:
     """Return the part of FLOPs by account that is charged in a case of teacher accounting."""
     return sum(spent.get(account, 0) for account in CASES[case])

@@ -79,7 +79,7 @@ class Count:
     outputs: Any = field(default=None, compare=False)
 
 
-def measure(program: Callable[..., Any], *shapes: Any) -> Count:
+def count_program_flops(program: Callable[..., Any], *shapes: Any) -> Count:
     """Count a program's FLOPs from the shapes of its arguments; nothing is compiled or run.
 
     Args:

@@ -27,14 +27,14 @@ def run(options: Options) -> None:
     """Compile the steps, print what they need, and fail where one does not fit."""
     from kdjax.hlo import aot
 
-    aot.offline()  # before what follows loads the TPU's compiler
+    aot.forbid_accelerators()  # before what follows loads the TPU's compiler
     from kdjax.dry_run.compile_table import compile_table
-    from kdjax.dry_run.compiling import check_fits, compiled
-    from kdjax.dry_run.task_compiling import compiled_tasks, task_lines
+    from kdjax.dry_run.compiling import check_fits, compile_recipe
+    from kdjax.dry_run.task_compiling import compile_tasks, task_lines
 
     target = aot.slice_of(options.topology)
-    rows = compiled(options.config, target, options.arm, options.top)
-    rows["tasks"] = compiled_tasks(options.config, target, options.arm)
+    rows = compile_recipe(options.config, target, options.arm, options.top)
+    rows["tasks"] = compile_tasks(options.config, target, options.arm)
     if options.json:
         print(json.dumps(rows, indent=1))
     else:

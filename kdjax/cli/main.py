@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: the words after `kdjax`; None: those of this process.
     """
-    with standard_streams.protected() as streams:
+    with standard_streams.protect_streams() as streams:
         writes_files = False
         status: Any = 0
         # Help and the version end within, too, with the status 0.

@@ -54,14 +54,16 @@ def run(options: Options) -> None:
     from kdjax.hlo import aot
 
     # A rehearsal is of the processor; accelerators are left to whoever uses them.
-    aot.offline()
+    aot.forbid_accelerators()
     from kdjax.progress import Reporter
     from kdjax.rehearsal import tpu_estimate
     from kdjax.rehearsal.rehearse import lines_of, rehearse
 
     # What is wrong with the command line is found before minutes are spent.
-    prices = tpu_estimate.by_chip(options.price_per_chip_hour, "--price-per-chip-hour", 0, 1e6)
-    shares = tpu_estimate.by_chip(options.utilisation, "--utilisation", 0, 1)
+    prices = tpu_estimate.parse_by_chip(
+        options.price_per_chip_hour, "--price-per-chip-hour", 0, 1e6
+    )
+    shares = tpu_estimate.parse_by_chip(options.utilisation, "--utilisation", 0, 1)
     if options.compile:
         aot.slice_of(tpu_estimate.TOPOLOGIES["v5e"])
     directory = options.directory or Path(tempfile.mkdtemp(prefix="kdjax-rehearsal-"))

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from kdjax.config.families import FAMILIES, FamilyName
-from kdjax.config.values import LATER, check_range, expect, renamed
+from kdjax.config.values import LATER, check_range, expect, rename_hint
 from kdjax.errors import InputError
 from kdjax.storage import typed_json
 
@@ -365,7 +365,7 @@ def _check_options(model: ModelConfig | ModelSpec) -> None:
     for name, names in _NAMED.items():
         value = getattr(model, name)
         is_known = value in names or (may_be_open and value is None)
-        expected = " or ".join(names) + renamed(name, value)
+        expected = " or ".join(names) + rename_hint(name, value)
         expect(is_known, f"model: {name}", repr(value), expected)
     for name in _SWITCHES:
         switch: Any = getattr(model, name)

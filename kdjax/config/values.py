@@ -243,7 +243,7 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
         if before is not None and not fits:
             raise InputError(
                 f"{where}.{name} is {value!r}, expected "
-                f"{type(before).__name__}{renamed(name, value)}"
+                f"{type(before).__name__}{rename_hint(name, value)}"
             )
     try:
         return dataclasses.replace(config, **changes)
@@ -279,7 +279,7 @@ def new_name(name: str, known: Container[str]) -> str | None:
     return f"{section}.{now}".lstrip(".")
 
 
-def renamed(name: str, value: Any) -> str:
+def rename_hint(name: str, value: Any) -> str:
     """Return a hint for a value of a setting whose meaning has moved to another, or nothing.
 
     Args:

@@ -17,8 +17,8 @@ from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.masking import MaskedSequence, MaskRule, MaskSettings, mask
 from kdjax.data.prepare.aligned_text import AlignedRows, segments_of_words
 from kdjax.data.prepare.packing import position_ids
-from kdjax.data.shards import check_shard, damaged
-from kdjax.data.subset import Subset, take
+from kdjax.data.shards import check_shard, damaged_error
+from kdjax.data.subset import Subset, take_sequences
 from kdjax.errors import InputError
 from kdjax.storage.files import digest
 from kdjax.tokenizers.word_boundaries import WordBoundaries
@@ -114,7 +114,7 @@ class Corpus:
                 "missing"
             )
         # Whole sequences only: the first one may be longer than all that is asked for.
-        subset = take(self.sequences("train"), unique_tokens, seed, self._training_tokens)
+        subset = take_sequences(self.sequences("train"), unique_tokens, seed, self._training_tokens)
         if not subset.tokens:
             raise InputError(
                 f"data.unique_tokens is {unique_tokens:g}, expected at least the tokens of a "
@@ -210,7 +210,7 @@ class Corpus:
             try:
                 records.append(source[int(number)])
             except RuntimeError as e:
-                raise damaged(self._shard_of(split, int(number)), e, _REMEDY) from None
+                raise damaged_error(self._shard_of(split, int(number)), e, _REMEDY) from None
         return records
 
     def batch(

@@ -98,7 +98,7 @@ def load(config: MinimalPairsConfig, tokenizer: Path, length: int) -> tuple[Pair
     directory = locate(config.directory)
     reader = TextTokenizer.read(tokenizer)
     return tuple(
-        tokenised(name, read_pairs(directory, name), reader, length) for name in config.sets
+        tokenise_pairs(name, read_pairs(directory, name), reader, length) for name in config.sets
     )
 
 
@@ -173,7 +173,9 @@ def _pairs(path: Path, name: str) -> Iterator[Pair]:
     return (pair_of(record, path.stem) for record in records(path))
 
 
-def tokenised(name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length: int) -> PairSet:
+def tokenise_pairs(
+    name: str, pairs: Sequence[Pair], tokenizer: TextTokenizer, length: int
+) -> PairSet:
     """Tokenise a set of one or more pairs; sentences of the same tokens become one.
 
     Args:

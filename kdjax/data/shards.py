@@ -23,7 +23,7 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @contextlib.contextmanager
-def locked(directory: Path, plan: str) -> Iterator[None]:
+def lock_shards(directory: Path, plan: str) -> Iterator[None]:
     """Keep other processes from filling a directory in the block.
 
     The directory is made if there is none, and what a kill left half-written in it is cleared.
@@ -102,12 +102,12 @@ def check_shard(directory: Path, shard: Shard, remedy: str) -> None:
         count = reader.num_records()
         reader.close()
     except RuntimeError as e:
-        raise damaged(path, e, remedy) from None
+        raise damaged_error(path, e, remedy) from None
     if count != shard.sequences:
-        raise damaged(path, f"{count} records, expected {shard.sequences}", remedy)
+        raise damaged_error(path, f"{count} records, expected {shard.sequences}", remedy)
 
 
-def damaged(path: Path, reason: object, remedy: str) -> InputError:
+def damaged_error(path: Path, reason: object, remedy: str) -> InputError:
     """Make the error for a damaged shard.
 
     Args:

@@ -26,7 +26,7 @@ class Subset:
     tokens: int
 
 
-def take(
+def take_sequences(
     sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]
 ) -> Subset:
     """Take sequences in the seed's order until the next would exceed `unique_tokens` tokens.

@@ -28,7 +28,7 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
     """Print compiled steps, a row for each phase, and what the estimates rest on.
 
     Args:
-        rows: rows from `kdjax.dry_run.compiling.compiled`.
+        rows: rows from `kdjax.dry_run.compiling.compile_recipe`.
         seeds: number of runs of each arm.
     """
     table = Table(

@@ -18,11 +18,11 @@ from kdjax.budget.hardware import utilisation
 from kdjax.config import Config
 from kdjax.dry_run.recipe_prices import prices
 from kdjax.errors import InputError, nearest
-from kdjax.hlo.aot import Slice, uncached
+from kdjax.hlo.aot import Slice, without_compilation_cache
 from kdjax.hlo.collectives import KINDS
 from kdjax.hlo.estimate import estimate
 from kdjax.hlo.execution import executed_collectives
-from kdjax.hlo.materialised import materialised
+from kdjax.hlo.materialised import find_materialised
 from kdjax.hlo.program_text import Module, parse
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
@@ -42,7 +42,7 @@ _OUT_OF_MEMORY = (
 """How the compiler says that a program does not fit."""
 
 
-def compiled(
+def compile_recipe(
     config: Config, target: Slice, arms: Sequence[str] = (), top: int = 0
 ) -> dict[str, Any]:
     """Compile the steps of a recipe's arms for a slice, and estimate their time.
@@ -116,13 +116,13 @@ def _phase_row(
     batch_shape = phase.batch_shape(batch_shape_of(config))
     settings = config.train
     try:
-        with uncached():
+        with without_compilation_cache():
             program = program_of(
                 phase, batch_shape, layout, settings.grad_accum_steps, settings.compute
             )
     except jax.errors.JaxRuntimeError as e:
         # A step that does not fit is a result; all other errors are errors.
-        needed = out_of_memory(str(e))
+        needed = needed_bytes(str(e))
         if needed is None:
             raise
         unknown = dict.fromkeys(("compile_seconds", "collectives", "attention", "estimated"))
@@ -150,7 +150,7 @@ def _attention(
         heads.add(phase.teacher_config.heads // layout.mesh.shape["tensor"])
     # Scores are of the sequences that a device works on at once.
     batch_size = batch_shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
-    written = materialised(module, batch_size, heads, batch_shape.seq_len)
+    written = find_materialised(module, batch_size, heads, batch_shape.seq_len)
     return {scores.dtype: {"arrays": scores.arrays, "bytes": scores.bytes} for scores in written}
 
 
@@ -186,7 +186,7 @@ def _collectives(module: Module) -> dict[str, dict[str, int]]:
     return {kind: counts[kind] for kind in KINDS if kind in counts}
 
 
-def out_of_memory(message: str) -> int | None:
+def needed_bytes(message: str) -> int | None:
     """Read from the error the bytes of HBM that a program which does not fit needs at least.
 
     None where the compiler's message says something else.
@@ -227,7 +227,7 @@ def check_fits(rows: dict[str, Any]) -> None:
     """Check that every step fits in the memory of its devices.
 
     Args:
-        rows: rows from `compiled`.
+        rows: rows from `compile_recipe`.
 
     Raises:
         InputError: a step needs more memory than its devices have.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdjax.config import Config
 from kdjax.data.tasks.load import load_tasks
-from kdjax.data.tasks.official_sizes import stand_ins
+from kdjax.data.tasks.official_sizes import stand_in_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.dry_run.minimal_pairs import known_tokenizer
 from kdjax.errors import InputError
@@ -58,7 +58,7 @@ def known_tasks(config: Config) -> KnownTasks:
         except InputError as e:
             unknown = str(e)
     if official:
-        tasks += stand_ins(evaluation, seq_len)
+        tasks += stand_in_tasks(evaluation, seq_len)
     return KnownTasks(tasks, official, unknown)
 
 

@@ -12,7 +12,7 @@ from kdjax.arms.charges import (
     per_run_share,
     probe_cost,
     runs_sharing_cache,
-    stored_by,
+    stored_features,
     upfront_charges,
 )
 from kdjax.arms.recipe_arms import arms_of, batch_shape_of
@@ -150,7 +150,7 @@ def _cache(
         corpus: the prepared text, if any.
     """
     teacher_config = zoo.resolve(config.teacher.architecture)
-    request = stored_by(arms)
+    request = stored_features(arms)
     runs = runs_sharing_cache(config, arms)
     views = config.data.mask_copies
     batch_shape = batch_shape_of(config, config.cache.batch_size)

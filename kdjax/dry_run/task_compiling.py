@@ -19,7 +19,7 @@ import numpy as np
 from kdjax.arms.recipe_arms import arms_of, finetuning_of
 from kdjax.budget.hardware import memory
 from kdjax.config import Config, FinetuneConfig
-from kdjax.dry_run.compiling import out_of_memory
+from kdjax.dry_run.compiling import needed_bytes
 from kdjax.dry_run.known_tasks import KnownTasks, known_tasks
 from kdjax.dry_run.task_costs import protocol_work
 from kdjax.evaluation.finetuning.step import (
@@ -32,9 +32,9 @@ from kdjax.evaluation.finetuning.step import (
 from kdjax.evaluation.finetuning.trial_groups import lanes_of
 from kdjax.evaluation.finetuning.work import BatchLimits, TaskBatchShape, Work
 from kdjax.evaluation.length_buckets import ACCELERATOR_TOKENS
-from kdjax.hlo.aot import Slice, uncached
+from kdjax.hlo.aot import Slice, without_compilation_cache
 from kdjax.hlo.estimate import estimate
-from kdjax.hlo.kernels import kernels
+from kdjax.hlo.kernels import kernel_flops
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.training.arm import Arm
@@ -63,7 +63,7 @@ class CompiledShape:
     fits: bool
 
 
-def compiled_tasks(
+def compile_tasks(
     config: Config, target: Slice, arms: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Compile the fine-tuning of a recipe's arms for a slice, and estimate how long it takes.
@@ -128,9 +128,13 @@ def _compiled_arm(
 
     compile_step = functools.partial(compile_part, "step")
     compile_scoring = functools.partial(compile_part, "scoring")
-    steps, step_seconds = timed(work.steps, compile_step, lambda shape: (shape.rows, shape.lanes))
+    steps, step_seconds = compile_and_time(
+        work.steps, compile_step, lambda shape: (shape.rows, shape.lanes)
+    )
     # Batches that are scored have as many tokens whatever their length.
-    scoring, scoring_seconds = timed(work.passes, compile_scoring, lambda shape: "scoring")
+    scoring, scoring_seconds = compile_and_time(
+        work.passes, compile_scoring, lambda shape: "scoring"
+    )
     programs = []
     for part, compiled_shapes in (("step", steps), ("scoring", scoring)):
         for program in compiled_shapes:
@@ -173,7 +177,7 @@ def _step_key(config: Config, arm: Arm, settings: FinetuneConfig, layout: Layout
     )
 
 
-def timed(
+def compile_and_time(
     batches: Counter[TaskBatchShape],
     compile_shape: Callable[[TaskBatchShape], CompiledShape],
     line_of: Callable[[TaskBatchShape], Any],
@@ -237,15 +241,15 @@ def _compiled(
             )
         traced = compiled_step(step_key, shape.lanes).trace(*arguments)
     try:
-        with uncached():
+        with without_compilation_cache():
             program = traced.lower().compile()
     except jax.errors.JaxRuntimeError as e:
         # One that does not fit is a result; all other errors are errors.
-        needed = out_of_memory(str(e))
+        needed = needed_bytes(str(e))
         if needed is None:
             raise
         return CompiledShape(shape, None, needed, fits=False)
-    estimated = estimate(str(program.as_text()), target.chip, kernels(traced.jaxpr))
+    estimated = estimate(str(program.as_text()), target.chip, kernel_flops(traced.jaxpr))
     used = memory(program)
     assert used is not None
     return CompiledShape(shape, estimated.seconds, used["peak"], used["peak"] <= target.chip.hbm)
@@ -255,7 +259,7 @@ def task_lines(rows: dict[str, dict[str, Any]], seeds: int) -> list[str]:
     """Return the lines on the memory and time of fine-tuning, one for arms that are alike.
 
     Args:
-        rows: rows from `compiled_tasks`.
+        rows: rows from `compile_tasks`.
         seeds: number of runs of each arm.
     """
     alike: dict[int, list[str]] = {}

@@ -107,7 +107,7 @@ def _ends(
     return ends[::-1]
 
 
-def over_rows(
+def compute_over_rows(
     compute: Callable[[dict[str, NDArray[np.generic]]], jax.Array],
     split: Split,
     longest: int,

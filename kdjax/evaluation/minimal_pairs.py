@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from kdjax.budget.price import check_agreement, measure
+from kdjax.budget.price import check_agreement, count_program_flops
 from kdjax.config import ModelConfig
 from kdjax.data.minimal_pairs import LENGTH_STEP, PairSet
 from kdjax.errors import Diverged
@@ -241,4 +241,6 @@ def _flops(model: ModelConfig, size: int, length: int) -> int:
         "labels": slots,
     }
     program = functools.partial(_label_log_probs, model)
-    return check_agreement(measure(program, abstract_params(model), batch), "minimal pairs")
+    return check_agreement(
+        count_program_flops(program, abstract_params(model), batch), "minimal pairs"
+    )

@@ -120,7 +120,7 @@ class HeldOut:
             # targets.
             jax.block_until_ready(sums[-2:-1])
             sums.append(_measure(config, params, batch, target))
-        return mean_of(sums, "held-out")
+        return means_of_sums(sums, "held-out")
 
     @functools.cached_property
     def _predictions(self) -> tuple[MlmResult, list[NDArray[np.float32]]]:
@@ -132,7 +132,7 @@ class HeldOut:
             log_probs, batch_sums = predict_teacher(*self._teacher, batch)
             targets.append(np.asarray(log_probs, np.float32))
             sums.append(batch_sums)
-        return mean_of(sums, "the teacher's held-out"), targets
+        return means_of_sums(sums, "the teacher's held-out"), targets
 
 
 def held_out_loss(
@@ -148,11 +148,11 @@ def held_out_loss(
     return HeldOut(batches).measure(config, params)
 
 
-def mean_of(sums: list[dict[str, jax.Array]], measured: str) -> MlmResult:
-    """Turn the sums of all batches (`over_slots`) into means.
+def means_of_sums(sums: list[dict[str, jax.Array]], measured: str) -> MlmResult:
+    """Turn the sums of all batches (`sum_over_slots`) into means.
 
     Args:
-        sums: results of `over_slots`, one for each batch.
+        sums: results of `sum_over_slots`, one for each batch.
         measured: name of what was measured, for messages.
 
     Raises:
@@ -181,8 +181,8 @@ def mean_of(sums: list[dict[str, jax.Array]], measured: str) -> MlmResult:
 def _measure(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array], target: jax.Array | None
 ) -> dict[str, jax.Array]:
-    """Sum a model's results over a batch; see `over_slots`."""
-    return over_slots(_log_probs(config, params, batch), batch, target)
+    """Sum a model's results over a batch; see `sum_over_slots`."""
+    return sum_over_slots(_log_probs(config, params, batch), batch, target)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -197,7 +197,7 @@ def predict_teacher(
         batch: a held-out batch.
     """
     log_probs = _log_probs(config, params, batch)
-    return log_probs, over_slots(log_probs, batch, None)
+    return log_probs, sum_over_slots(log_probs, batch, None)
 
 
 def _log_probs(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
@@ -206,7 +206,7 @@ def _log_probs(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) ->
     )
 
 
-def over_slots(
+def sum_over_slots(
     log_probs: jax.Array, batch: Mapping[str, jax.Array], target: jax.Array | None
 ) -> dict[str, jax.Array]:
     """Sum loss and accuracy over the slots of a batch by their weights.

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.budget.price import check_agreement, measure
+from kdjax.budget.price import check_agreement, count_program_flops
 from kdjax.config import MlmProbeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
-from kdjax.evaluation.mlm import HeldOut, MlmResult, mean_of
+from kdjax.evaluation.mlm import HeldOut, MlmResult, means_of_sums
 from kdjax.evaluation.mlm_probe_head import (
     Params,
     ProbeHead,
@@ -93,7 +93,7 @@ class FittedProbe:
         """
         head = self.half if half else self.head
         sums = [compute_sums(self.form, head, self.encoder, batch) for batch in held_out.batches]
-        return mean_of(sums, "the probe's held-out")
+        return means_of_sums(sums, "the probe's held-out")
 
     def curve(self, tokens: float) -> list[dict[str, float]]:
         """Average the training losses over `CURVE_POINTS` even parts of the steps.
@@ -223,8 +223,8 @@ def _flops(form: ProbeHead, batch_shape: BatchShape) -> tuple[int, int]:
     states = jax.eval_shape(form.states, encoder, batch)
     word = encoder["embeddings"]["word"]["embedding"]
     learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
-    forward_count = measure(form.states, encoder, batch)
-    update_count = measure(form.update, state, states, word, batch, learning_rate)
+    forward_count = count_program_flops(form.states, encoder, batch)
+    update_count = count_program_flops(form.update, state, states, word, batch, learning_rate)
     forward_flops = check_agreement(forward_count, "an MLM probe's forward")
     update_flops = check_agreement(update_count, "an MLM probe's step")
     return forward_flops, update_flops

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.config import ModelConfig
-from kdjax.evaluation.mlm import over_slots
+from kdjax.evaluation.mlm import sum_over_slots
 from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 from kdjax.models.ops import cross_entropy, gelu, log_softmax
@@ -148,7 +148,7 @@ class ProbeHead:
     def sums(
         self, head: Params, encoder: Params, batch: Mapping[str, jax.Array]
     ) -> dict[str, jax.Array]:
-        """Sum a held-out batch's losses over its slots, as `kdjax.evaluation.mlm.over_slots`.
+        """Sum a held-out batch's losses over its slots, as `kdjax.evaluation.mlm.sum_over_slots`.
 
         Args:
             head: parameters of the head.
@@ -157,7 +157,7 @@ class ProbeHead:
         """
         word = encoder["embeddings"]["word"]["embedding"]
         logits = self.logits(head, self.states(encoder, batch), word)
-        return over_slots(log_softmax(logits), batch, None)
+        return sum_over_slots(log_softmax(logits), batch, None)
 
 
 # The methods stay plain, since the FLOP counter traces them in their reference form.

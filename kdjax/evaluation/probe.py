@@ -21,7 +21,7 @@ from kdjax.config import ModelConfig, ProbeConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import Diverged, InputError
 from kdjax.evaluation.finetuning.results import encode_right
-from kdjax.evaluation.length_buckets import over_rows
+from kdjax.evaluation.length_buckets import compute_over_rows
 from kdjax.evaluation.metric import baseline, task_score
 from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
@@ -106,11 +106,11 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
 
     # `[N, layers + 1, D]` of training, selection and reported rows.
     features = {
-        TRAIN: pooled(config, params, task.train, rows),
-        SELECTION: pooled(config, params, task.selection),
+        TRAIN: pooled_states(config, params, task.train, rows),
+        SELECTION: pooled_states(config, params, task.selection),
     }
     for name, split in task.reported.items():
-        features[name] = pooled(config, params, split)
+        features[name] = pooled_states(config, params, split)
     if not all(np.isfinite(states).all() for states in features.values()):
         raise Diverged(
             f"probe on {task.name}: features that are not finite; the model has diverged"
@@ -144,7 +144,7 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
     )
 
 
-def pooled(
+def pooled_states(
     config: ModelConfig, params: Any, split: Split, rows: NDArray[np.intp] | None = None
 ) -> NDArray[np.float32]:
     """Average the hidden states of every layer over each row's valid tokens.
@@ -159,7 +159,7 @@ def pooled(
         `[N, layers + 1, D]`; layer 0 is the embedding output.
     """
     compute = functools.partial(_pooled, config, params)
-    states: NDArray[np.float32] = over_rows(compute, split, config.max_positions, rows=rows)
+    states: NDArray[np.float32] = compute_over_rows(compute, split, config.max_positions, rows=rows)
     return states
 
 

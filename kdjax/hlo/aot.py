@@ -70,7 +70,7 @@ class Slice:
         return self.chips <= most
 
 
-def offline() -> None:
+def forbid_accelerators() -> None:
     """Keep this process from the machine's accelerators: from now on libtpu only compiles.
 
     To be called before JAX looks for devices. Whatever uses the machine's TPUs or GPUs is not
@@ -81,7 +81,7 @@ def offline() -> None:
 
 
 @contextmanager
-def uncached() -> Iterator[None]:
+def without_compilation_cache() -> Iterator[None]:
     """Keep JAX from storing the block's programs: only a slice can read them again."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)

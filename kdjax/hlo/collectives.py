@@ -45,7 +45,7 @@ def collectives(text: str) -> list[Collective]:
         if instruction is None:
             continue
         collective = collective_of(instruction)
-        chain = chain_of(instruction)
+        chain = chain_number(instruction)
         # A chain's start, steps and end are one collective.
         if collective is None or (chain is not None and chain in chains):
             continue
@@ -72,7 +72,7 @@ def collective_of(instruction: Instruction) -> Collective | None:
     return Collective(kind, len(sizes), whole, group)
 
 
-def chain_of(instruction: Instruction) -> str | None:
+def chain_number(instruction: Instruction) -> str | None:
     """Return the number of the chain that an instruction belongs to; None where there is none.
 
     The compiler for TPUs may split a collective into a start, steps and an end in several fusions;
@@ -82,7 +82,7 @@ def chain_of(instruction: Instruction) -> str | None:
     return instruction.attribute(r'\bchain_id="(\d+)"')
 
 
-def total(listed: Iterable[Collective], kind: str) -> int:
+def total_bytes(listed: Iterable[Collective], kind: str) -> int:
     """Sum the bytes of all collectives of a kind."""
     return sum(collective.bytes for collective in listed if collective.kind == kind)
 

@@ -31,7 +31,12 @@ from functools import cached_property
 
 from kdjax.hlo.chips import Chip
 from kdjax.hlo.collectives import KINDS, Collective
-from kdjax.hlo.execution import called, executed_collectives, fused, trip_count
+from kdjax.hlo.execution import (
+    called_computations,
+    executed_collectives,
+    fused_instructions,
+    trip_count,
+)
 from kdjax.hlo.program_text import Instruction, Module, parse
 from kdjax.hlo.traffic import moved_bytes
 
@@ -44,7 +49,7 @@ KERNEL_RATE = 0.5
 """Share of the peak at which a kernel's FLOPs are taken to be done."""
 
 Kernels = Mapping[tuple[str, tuple[tuple[int, ...], ...]], int]
-"""FLOPs of kernels by their name and the shapes of their results (`kdjax.hlo.kernels.kernels`)."""
+"""FLOPs of kernels by name and the shapes of their results (`kdjax.hlo.kernels.kernel_flops`)."""
 
 _FREE = {
     "parameter",
@@ -188,7 +193,7 @@ class _Pricing:
             self._note_unknown(instruction, "a loop of unknown length")
 
         # What runs other computations takes the time of those: of a branch, the longest.
-        computations = list(called(self.module, instruction))
+        computations = list(called_computations(self.module, instruction))
         costs = [list(self.computation(name, turns * times)) for name, times in computations]
         if instruction.opcode == "conditional":
             costs = [max(costs, key=_total_seconds, default=[])]
@@ -209,7 +214,7 @@ class _Pricing:
         if cycles < _UNKNOWN:
             yield self._cost(instruction, "compute", turns, cycles / self.chip.clock)
             return
-        inside = (instruction, *fused(self.module, instruction))
+        inside = (instruction, *fused_instructions(self.module, instruction))
         kernels = [inner for inner in inside if _is_kernel(inner)]
         if kernels:
             seconds = math.fsum(map(self._kernel_seconds, kernels))
@@ -236,7 +241,7 @@ class _Pricing:
         if instruction.does == "custom-call":
             return _target(instruction) in _FREE_CALLS
         # A fusion that goes on with a collective or ends it: its bytes are counted at the start.
-        return any(inner.does in KINDS for inner in fused(self.module, instruction))
+        return any(inner.does in KINDS for inner in fused_instructions(self.module, instruction))
 
     def _kernel_seconds(self, kernel: Instruction) -> float:
         """Compute the seconds of a Pallas kernel: by FLOPs or bytes, whichever are longer."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdjax.hlo.collectives import Collective, chain_of, collective_of
+from kdjax.hlo.collectives import Collective, chain_number, collective_of
 from kdjax.hlo.program_text import Instruction, Module
 
 
@@ -25,7 +25,7 @@ class ExecutedCollective:
     turns: int
 
 
-def executed(
+def executed_instructions(
     module: Module, name: str | None = None, turns: int = 1
 ) -> Iterator[tuple[Instruction, int]]:
     """Yield every instruction that a program executes, with how often.
@@ -40,18 +40,18 @@ def executed(
     """
     for instruction in module.computations[name or module.entry]:
         yield instruction, turns
-        for inner, times in called(module, instruction):
-            yield from executed(module, inner, turns * times)
+        for inner, times in called_computations(module, instruction):
+            yield from executed_instructions(module, inner, turns * times)
 
 
 def executed_collectives(module: Module) -> list[ExecutedCollective]:
     """List the collectives a program executes, each once, in however many fusions it is written."""
     listed = []
     chains: set[str | None] = set()
-    for instruction, turns in executed(module):
-        for inner in (instruction, *fused(module, instruction)):
+    for instruction, turns in executed_instructions(module):
+        for inner in (instruction, *fused_instructions(module, instruction)):
             collective = collective_of(inner)
-            chain = chain_of(inner)
+            chain = chain_number(inner)
             if collective is None or (chain is not None and chain in chains):
                 continue
             chains.add(chain)
@@ -59,7 +59,7 @@ def executed_collectives(module: Module) -> list[ExecutedCollective]:
     return listed
 
 
-def called(module: Module, instruction: Instruction) -> Iterator[tuple[str, int]]:
+def called_computations(module: Module, instruction: Instruction) -> Iterator[tuple[str, int]]:
     """Yield the computations that an instruction runs as they are, with how often each."""
     names = instruction.called
     roles: tuple[str, ...] = ()
@@ -95,10 +95,10 @@ def trip_count(module: Module, loop: Instruction) -> int | None:
     return int(bounds[0])
 
 
-def fused(module: Module, instruction: Instruction) -> Iterator[Instruction]:
+def fused_instructions(module: Module, instruction: Instruction) -> Iterator[Instruction]:
     """Yield the instructions inside a fusion, to any depth."""
     if instruction.does == "fusion":
         for name in instruction.called.get("calls", ()):
             for inner in module.computations[name]:
                 yield inner
-                yield from fused(module, inner)
+                yield from fused_instructions(module, inner)

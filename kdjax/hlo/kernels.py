@@ -12,7 +12,7 @@ from jax.extend import core
 from kdjax.budget.jaxpr_count import dot_flops
 
 
-def kernels(traced: core.ClosedJaxpr) -> dict[tuple[str, tuple[tuple[int, ...], ...]], int]:
+def kernel_flops(traced: core.ClosedJaxpr) -> dict[tuple[str, tuple[tuple[int, ...], ...]], int]:
     """Count the FLOPs of one call of every kernel, by its name and the shapes of its results.
 
     Counted are the matmuls of the kernel's body, at every point of its grid; of a branch the larger

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kdjax.hlo.execution import executed
+from kdjax.hlo.execution import executed_instructions
 from kdjax.hlo.program_text import HBM, Array, Instruction, Module
 from kdjax.hlo.traffic import results
 
@@ -41,7 +41,7 @@ class Materialised:
     bytes: int
 
 
-def materialised(
+def find_materialised(
     module: Module, sequences: int, heads: Iterable[int], length: int
 ) -> list[Materialised]:
     """Find scores, probabilities and their gradients written to HBM, by type.
@@ -59,7 +59,7 @@ def materialised(
     score_matrices = [sequences * count for count in set(heads)]
     arrays: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    for instruction, turns in executed(module):
+    for instruction, turns in executed_instructions(module):
         for array in _written(module, instruction):
             if _has_pairs(array, score_matrices, sequences, length):
                 arrays[array.dtype] += turns

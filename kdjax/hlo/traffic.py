@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from kdjax.hlo.execution import fused
+from kdjax.hlo.execution import fused_instructions
 from kdjax.hlo.program_text import HBM, VMEM, Array, Instruction, Module
 
 _READ_IN_PART = {"gather", "dynamic-slice", "slice"}
@@ -53,7 +53,7 @@ def _cap(
     module: Module, instruction: Instruction, inputs: Sequence[Array], outputs: Sequence[Array]
 ) -> float:
     """Return the most bytes by which any one array of an instruction is read or written."""
-    does = {inner.opcode for inner in fused(module, instruction)} | {instruction.does}
+    does = {inner.opcode for inner in fused_instructions(module, instruction)} | {instruction.does}
     result = sum(array.bytes for array in outputs)
     # A table that is written in place: as much as the largest of what is put in.
     if does & _WRITE_IN_PART and any(array.bytes == result for array in inputs):

@@ -7,7 +7,7 @@ Start at `functional.forward`, which takes parameters and a batch to features by
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.models.functional import (
     Model,
-    Parameters,
+    ParameterCounts,
     abstract_params,
     classify,
     count_params,
@@ -24,7 +24,7 @@ __all__ = [
     "FeatureRequest",
     "Features",
     "Model",
-    "Parameters",
+    "ParameterCounts",
     "abstract_params",
     "check_saveable",
     "classify",

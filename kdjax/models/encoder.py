@@ -25,7 +25,7 @@ from kdjax.models.layers import (
     LayerContext,
     LayerNorm,
 )
-from kdjax.models.ops.dropout import Key, fold
+from kdjax.models.ops.dropout import DropoutKey, fold
 from kdjax.models.output_heads import MlmHead
 
 _SAVED = {
@@ -68,7 +68,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.config = config
         self.compute = compute
 
-    def __call__(self, batch: Batch, request: FeatureRequest, dropout_key: Key) -> Features:
+    def __call__(self, batch: Batch, request: FeatureRequest, dropout_key: DropoutKey) -> Features:
         """Return the requested features; nothing that they do not need is traced.
 
         Args:
@@ -104,7 +104,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         slot_logits, token_logits = self._logits(x, batch, request)
         return _collect(request, attention, hidden, slot_logits, token_logits)
 
-    def first_state(self, batch: Batch, dropout_key: Key) -> jax.Array:
+    def first_state(self, batch: Batch, dropout_key: DropoutKey) -> jax.Array:
         """Return the last layer's state of each sequence's first token, float32 `[B, D]`.
 
         The last layer computes keys and values of all tokens, and all else of the first one alone.
@@ -218,7 +218,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         block: LayerBlock,
         x: jax.Array,
         contexts: Mapping[int, LayerContext],
-        dropout_key: Key,
+        dropout_key: DropoutKey,
     ) -> jax.Array:
         """Return the output of consecutive layers of which nothing is requested, as one loop over
         their stacked parameters.

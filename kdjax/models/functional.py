@@ -39,7 +39,7 @@ class Model(NamedTuple):
     params: Params
 
 
-class Parameters(NamedTuple):
+class ParameterCounts(NamedTuple):
     """Numbers of parameters: of a model's embedding tables, and of all else."""
 
     embeddings: int
@@ -210,14 +210,14 @@ def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
     return jnp.sum(hidden * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)
 
 
-def count_params(params: Params) -> Parameters:
+def count_params(params: Params) -> ParameterCounts:
     """Count parameters, arrays or shapes."""
     total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
     in_tables = 0
     for module in params["embeddings"].values():
         if "embedding" in module:
             in_tables += math.prod(module["embedding"].shape)
-    return Parameters(in_tables, total - in_tables)
+    return ParameterCounts(in_tables, total - in_tables)
 
 
 def _check(config: ModelConfig, params: Params, batch: Batch, request: FeatureRequest) -> None:

@@ -17,7 +17,7 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.models import ops
 from kdjax.models.features import Batch
-from kdjax.models.ops.dropout import Key, Site
+from kdjax.models.ops.dropout import DropoutKey, Site
 from kdjax.models.starts import initializer
 
 AttentionFeatures = dict[str, jax.Array]
@@ -111,7 +111,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         self.reads_types = config.type_vocab_size > 1
         self.dtype = compute.dtype
 
-    def __call__(self, batch: Batch, dropout_key: Key) -> jax.Array:
+    def __call__(self, batch: Batch, dropout_key: DropoutKey) -> jax.Array:
         """Return their sum, normalised where the model does that, `[B, L, D]`."""
         x = self.word(batch["tokens"])
         if self.type is not None:
@@ -152,7 +152,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
         self,
         x: jax.Array,
         layer_context: LayerContext,
-        dropout_key: Key,
+        dropout_key: DropoutKey,
         requested: frozenset[str],
         queries: int | None = None,
     ) -> tuple[jax.Array, AttentionFeatures]:
@@ -262,7 +262,7 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
         else:
             self.output_dropout = config.dropout
 
-    def __call__(self, x: jax.Array, dropout_key: Key) -> jax.Array:
+    def __call__(self, x: jax.Array, dropout_key: DropoutKey) -> jax.Array:
         """Return `[B, L, D]` of `[B, L, D]`."""
         if self.gate is None:
             hidden = ops.gelu(self.up(x, feeds_activation=True), self.gelu)
@@ -308,7 +308,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self,
         x: jax.Array,
         layer_context: LayerContext,
-        dropout_key: Key,
+        dropout_key: DropoutKey,
         requested: frozenset[str] = frozenset(),
         queries: int | None = None,
     ) -> tuple[jax.Array, AttentionFeatures]:

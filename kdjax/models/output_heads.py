@@ -12,7 +12,7 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.models import ops
 from kdjax.models.layers import Embedding, LayerNorm, Linear
-from kdjax.models.ops.dropout import Key, Site
+from kdjax.models.ops.dropout import DropoutKey, Site
 
 
 class MlmHead(nnx.Module):  # type: ignore[misc]
@@ -67,7 +67,7 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
         self.family = config.family
         self.gelu = config.gelu
 
-    def __call__(self, pooled: jax.Array, dropout_key: Key) -> jax.Array:
+    def __call__(self, pooled: jax.Array, dropout_key: DropoutKey) -> jax.Array:
         """Return `[B, outputs]` of pooled last hidden states `[B, D]`."""
         dense = self.pooler(pooled)
         if self.norm is not None:

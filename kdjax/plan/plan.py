@@ -111,7 +111,7 @@ def forecasts(config: Config) -> Plan:
         unique_tokens=_finite(unique),
         baseline_arm=baseline_arm(config.evaluation.baseline, needs_teacher),
         arms={name: _planned(arm, budgets, case) for name, arm in spending.items()},
-        prior=prior.published(config, spending, budgets, case),
+        prior=prior.published_losses(config, spending, budgets, case),
     )
     if pilot is None:
         return without_pilot

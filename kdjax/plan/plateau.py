@@ -23,7 +23,7 @@ def arms_near_unigram(pilot: Pilot) -> tuple[str, ...]:
     """
     losses = pilot.ngram_losses
     endpoint = pilot.endpoint
-    if losses is None or not ngram_losses.of_endpoint(losses, endpoint.name, endpoint.unit):
+    if losses is None or not ngram_losses.endpoint_losses(losses, endpoint.name, endpoint.unit):
         return ()
     limit = losses.unigram - NEAR * (losses.unigram - losses.both_neighbors)
     largest: dict[str, float] = {}

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdjax.plan.ranking import against_baseline
+from kdjax.plan.ranking import comparisons_with_baseline
 from kdjax.plan.schema import (
     CrossingForecast,
     FittedLaw,
@@ -22,7 +22,7 @@ from kdjax.plan.schema import (
     HeldOutRow,
 )
 from kdjax.report import ngram_losses, numbers, summary, svg
-from kdjax.report.axes import WIDTH, compact_number, logarithmic, margin_text, truncate
+from kdjax.report.axes import WIDTH, compact_number, show_logarithmic, truncate, write_margin_text
 from kdjax.report.margins import margin_of
 from kdjax.sweep.plots import limit_height
 
@@ -32,7 +32,7 @@ DASHES = (0, (2, 2))
 """How a law's curve is drawn where it may not be extrapolated."""
 
 
-def curves(fitted: FittedPlan) -> Markup | None:
+def draw_curves(fitted: FittedPlan) -> Markup | None:
     """Draw each arm's fitted law with its interval, the pilot's runs, and held-out predictions."""
     laws = {arm: law for arm, law in fitted.fits.items() if law.curve}
     if not laws:
@@ -72,7 +72,7 @@ def curves(fitted: FittedPlan) -> Markup | None:
 
         # What counts of the text alone reach, where the plot shows such losses.
         counted = fitted.pilot.ngram_losses
-        losses = ngram_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
+        losses = ngram_losses.endpoint_losses(counted, endpoint.name, endpoint.unit)
         ngram_losses.draw(ax, losses, extend=False)
         ax.set_ylabel(f"{endpoint.unit} ({endpoint.better} is better)")
         description = f"{endpoint.label} over the budget: fitted laws and the pilot's runs."
@@ -157,13 +157,13 @@ def _set_budget_axis(ax: Axes, fitted: FittedPlan, drawn: Sequence[float]) -> No
     """Set the axis of budgets, marked at those of the plan and of the pilot."""
     marked = {*fitted.plan.budgets, *fitted.pilot.budgets}
     within = {budget for budget in marked if min(drawn) <= budget <= max(drawn)}
-    logarithmic(ax, "budget: FLOPs", compact_number, sorted({*drawn, *within}))
+    show_logarithmic(ax, "budget: FLOPs", compact_number, sorted({*drawn, *within}))
 
 
-def differences(fitted: FittedPlan) -> Markup | None:
+def draw_differences(fitted: FittedPlan) -> Markup | None:
     """Draw each arm's forecast difference to the baseline arm, in the colour of the better arm."""
     baseline = fitted.plan.baseline_arm
-    comparisons = list(against_baseline(fitted).values())
+    comparisons = list(comparisons_with_baseline(fitted).values())
     if not comparisons:
         return None
     columns = min(len(comparisons), 2)
@@ -272,7 +272,7 @@ def _draw_verdict(ax: Axes, budgets: ForecastRange, words: str, colour: str, len
     )
 
 
-def held_out(fitted: FittedPlan) -> Markup | None:
+def draw_held_out(fitted: FittedPlan) -> Markup | None:
     """Draw errors and intervals of fits without the largest budgets; 0 is what was reached."""
     checks = fitted.held_out
     if not checks:
@@ -337,8 +337,8 @@ def _draw_errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> No
         error = numbers.signed(row.error)
         if row.relative is not None:
             error += f", {row.relative:.1f} sd"
-        margin_text(ax, y, error, 8)
-        margin_text(ax, y, outcome, 108, weight=weight)
+        write_margin_text(ax, y, error, 8)
+        write_margin_text(ax, y, outcome, 108, weight=weight)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [_row_name(row, several_sizes) for row in rows])
     ax.tick_params(axis="y", length=0)

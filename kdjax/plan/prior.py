@@ -16,7 +16,7 @@ TEACHER_TOKENS_PER_PARAMETER = 20
 """Length of the teacher's assumed training: compute-optimal (Hoffmann et al., arXiv 2203.15556)."""
 
 
-def published(
+def published_losses(
     config: Config, spending: Mapping[str, Spending], budgets: Sequence[float], case: str
 ) -> Prior:
     """Compute the losses of published laws at the recipe's sizes and budgets.

@@ -41,7 +41,7 @@ class RankedRange:
     high: float
 
 
-def from_side(comparison: ForecastComparison, arm: str) -> ForecastComparison:
+def seen_from(comparison: ForecastComparison, arm: str) -> ForecastComparison:
     """Return a comparison read from one arm's side: `a` is the arm."""
     if comparison.a == arm:
         return comparison
@@ -55,7 +55,7 @@ def from_side(comparison: ForecastComparison, arm: str) -> ForecastComparison:
     return replace(comparison, a=comparison.b, b=comparison.a, points=tuple(points), ranges=ranges)
 
 
-def against_baseline(fitted: FittedPlan) -> dict[str, ForecastComparison]:
+def comparisons_with_baseline(fitted: FittedPlan) -> dict[str, ForecastComparison]:
     """Return arm -> its comparison with the baseline arm, read from the arm's side."""
     baseline = fitted.plan.baseline_arm
     comparisons = {}
@@ -63,11 +63,11 @@ def against_baseline(fitted: FittedPlan) -> dict[str, ForecastComparison]:
         if comparison.b == baseline:
             comparisons[comparison.a] = comparison
         elif comparison.a == baseline:
-            comparisons[comparison.b] = from_side(comparison, comparison.b)
+            comparisons[comparison.b] = seen_from(comparison, comparison.b)
     return comparisons
 
 
-def at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
+def comparison_at(comparison: ForecastComparison, flops: float) -> ComparedAt | None:
     """Return a comparison at a budget, interpolated between its points on either side.
 
     Args:
@@ -110,7 +110,7 @@ def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
     """
     verdicts: dict[tuple[str, str], ArmVerdict] = {}
     for comparison in fitted.of_case(case):
-        point = at(comparison, flops)
+        point = comparison_at(comparison, flops)
         if point is not None:
             verdicts[comparison.a, comparison.b] = point.verdict
     if not verdicts:

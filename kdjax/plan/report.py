@@ -10,7 +10,7 @@ from kdjax.budget.accounting import CASES
 from kdjax.budget.price import PARTS
 from kdjax.plan import plots, strip, verdict
 from kdjax.plan.phrases import say
-from kdjax.plan.ranking import at, ranking
+from kdjax.plan.ranking import comparison_at, ranking
 from kdjax.plan.schema import FittedLaw, FittedPlan, ForecastComparison, Plan
 from kdjax.report import margins, numbers, page
 from kdjax.report.teacher_accounting import MEANINGS
@@ -66,9 +66,9 @@ def _of_fit(fitted: FittedPlan | None) -> dict[str, Any]:
     return {
         "plots": {
             "strip": strip.draw(fitted),
-            "curves": plots.curves(fitted),
-            "differences": plots.differences(fitted),
-            "held_out": plots.held_out(fitted),
+            "curves": plots.draw_curves(fitted),
+            "differences": plots.draw_differences(fitted),
+            "held_out": plots.draw_held_out(fitted),
         },
         "answers": verdict.answers(fitted),
         "laws": {arm: _law(law) for arm, law in fitted.fits.items()},
@@ -108,7 +108,7 @@ def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
     forecast = {"prediction": "–", "interval": ""}
     law = (plan.fits or {}).get(arm)
     if law and (point := law.at(plan.budgets[n])):
-        interval = numbers.between(point.low, point.high)
+        interval = numbers.metric_interval(point.low, point.high)
         forecast = {"prediction": numbers.score(point.mean), "interval": interval}
     epochs = f"{bought.epochs:.3g}" if bought.epochs is not None else "–"
     return {
@@ -135,7 +135,7 @@ def _verdicts(
     # Dashes stay at budgets at which the arms were not compared.
     cells = []
     for flops in budgets:
-        point = at(comparison, flops)
+        point = comparison_at(comparison, flops)
         cell = ("–", "", "")
         if point is not None:
             interval = numbers.interval(point.low, point.high)
@@ -233,7 +233,7 @@ def _prior(plan: Plan) -> dict[str, Any]:
         sources.append((name, source.citation, source.fitted_on, *scopes))
     return {
         "table": Table(caption, heads, rows),
-        "sentences": verdict.of_prior(plan),
+        "sentences": verdict.prior_sentences(plan),
         "sources": sources,
     }
 

@@ -13,7 +13,7 @@ from kdjax.plan.ranking import RankedRange, ranked_ranges
 from kdjax.plan.schema import FittedPlan
 from kdjax.plan.verdict import leader
 from kdjax.report import svg
-from kdjax.report.axes import WIDTH, compact_number, logarithmic, truncate
+from kdjax.report.axes import WIDTH, compact_number, show_logarithmic, truncate
 
 _LETTER = 0.0115
 """Share of the strip that a letter takes."""
@@ -42,7 +42,7 @@ def draw(fitted: FittedPlan) -> Markup | None:
             _draw_range(ax, fitted, ranked, high, whole)
         marked = {budget for budget in fitted.plan.budgets if _within(budget, ranges)}
         ends = {ranges[0].low, ranges[-1].high}
-        logarithmic(ax, "budget: FLOPs", compact_number, sorted(marked | ends))
+        show_logarithmic(ax, "budget: FLOPs", compact_number, sorted(marked | ends))
         ax.set_xlim(ranges[0].low, ranges[-1].high)
         ax.set_ylim(0, 1)
         ax.set_yticks([])

@@ -62,7 +62,9 @@ def _forecasts(fitted: FittedPlan) -> WideTable:
         for law in fitted.fits.values():
             text = "–"
             if point := law.at(flops):
-                text = f"{numbers.score(point.mean)} {numbers.between(point.low, point.high)}"
+                text = (
+                    f"{numbers.score(point.mean)} {numbers.metric_interval(point.low, point.high)}"
+                )
             cells.append(text)
         best = leader(ranking(fitted, flops))
         rows.append(TableRow(numbers.flops(flops), [*cells, best]))

@@ -9,8 +9,8 @@ from kdjax.plan.plateau import arms_near_unigram
 from kdjax.plan.ranking import (
     RankedRange,
     Ranking,
-    against_baseline,
-    at,
+    comparison_at,
+    comparisons_with_baseline,
     ranked_ranges,
     without_flicker,
 )
@@ -25,7 +25,7 @@ from kdjax.plan.schema import (
 from kdjax.report import numbers
 from kdjax.report.phrases import counted, listed, sentence
 from kdjax.report.sentences import measures
-from kdjax.sweep.verdict import amounts, bracket, where
+from kdjax.sweep.verdict import budgets_in_words, budgets_text, crossing_text
 
 PRIOR = say("prior")
 """What published laws were fitted to, as a caution."""
@@ -111,7 +111,7 @@ def _span(n: int, count: int, low: float, high: float) -> str:
 
 def answers(fitted: FittedPlan) -> dict[str, str]:
     """Return arm -> the sentence on its forecast against the baseline arm, with intervals."""
-    comparisons = against_baseline(fitted)
+    comparisons = comparisons_with_baseline(fitted)
     return {arm: _answer(comparison, fitted) for arm, comparison in comparisons.items()}
 
 
@@ -132,7 +132,7 @@ def _answer(comparison: ForecastComparison, fitted: FittedPlan) -> str:
     # The difference where the pilot ends, and at the largest budget asked.
     differences = []
     for flops in dict.fromkeys((fitted.largest_budget, max(fitted.plan.budgets))):
-        point = at(comparison, flops)
+        point = comparison_at(comparison, flops)
         if point is not None:
             differences.append(
                 say(
@@ -175,7 +175,7 @@ def crossing_interval(crossing: CrossingForecast, ends: tuple[float, float]) -> 
         crossing: crossing of two laws.
         ends: smallest and largest budget compared.
     """
-    return bracket(crossing.low, crossing.high, ends, "flops", "above_or_never")
+    return crossing_text(crossing.low, crossing.high, ends, "flops", "above_or_never")
 
 
 def difference(point: ComparedAt) -> str:
@@ -194,7 +194,7 @@ def sources(plan: Plan) -> dict[str, list[str]]:
     return {
         FIT: by_fit,
         CHECK: by_check,
-        LAWS: [f"{PRIOR}.", *of_prior(plan)],
+        LAWS: [f"{PRIOR}.", *prior_sentences(plan)],
     }
 
 
@@ -244,7 +244,7 @@ def _checked(check: HeldOutCheck, unit: str) -> str:
         relative = say("check_deviations", deviations=numbers.span(deviations, "{:.1f}".format))
     of_arms = say(
         "check",
-        budgets=amounts(sorted({row.flops for row in check.arms}), "flops"),
+        budgets=budgets_text(sorted({row.flops for row in check.arms}), "flops"),
         missed=numbers.span((abs(row.error) for row in check.arms), "{:.3f}".format),
         unit=unit,
         deviations=relative,
@@ -263,7 +263,7 @@ def _checked(check: HeldOutCheck, unit: str) -> str:
     return sentence(of_arms, of_pairs)
 
 
-def of_prior(plan: Plan) -> list[str]:
+def prior_sentences(plan: Plan) -> list[str]:
     """Return sentences on each arm's published law against the baseline arm's, or its absence."""
     baseline = plan.baseline_arm
     arms = plan.prior.arms
@@ -283,7 +283,7 @@ def of_prior(plan: Plan) -> list[str]:
         below = [flops for flops, is_below in compared if is_below]
         not_below = [flops for flops, is_below in compared if not is_below]
         clauses = [
-            say(phrase, baseline=baseline, where=where(budgets, every, "flops"))
+            say(phrase, baseline=baseline, where=budgets_in_words(budgets, every, "flops"))
             for phrase, budgets in (("prior_below", below), ("prior_not_below", not_below))
             if budgets
         ]

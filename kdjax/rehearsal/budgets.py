@@ -30,7 +30,7 @@ def with_budgets(config: Config, train_sequences: int, recipe: BudgetConfig) -> 
     """Give a scaled recipe budgets that buy a few steps of each phase.
 
     Args:
-        config: scaled recipe, from `kdjax.rehearsal.scale.scaled`.
+        config: scaled recipe, from `kdjax.rehearsal.scale.scale_recipe`.
         train_sequences: training sequences of its corpus.
         recipe: budget of the recipe that it was scaled from.
 

@@ -14,7 +14,7 @@ from kdjax.config.minimal_pairs import PairSetName
 from kdjax.config.suites import suite_tasks
 from kdjax.models import Model, init, save_pretrained, zoo
 from kdjax.rehearsal import made_up_text, suites
-from kdjax.rehearsal.scale import VOCABULARY, Inputs, scaled
+from kdjax.rehearsal.scale import VOCABULARY, Inputs, scale_recipe
 from kdjax.storage.files import write_text
 from kdjax.tokenizers import tokenizer_training
 
@@ -111,7 +111,7 @@ def _tokenizer(config: Config, inputs: Inputs, path: Path, family: str) -> Path:
 def _write_teacher(config: Config, inputs: Inputs, tokenizer: Path | None) -> None:
     """Write a directory of an untrained teacher; without an MLM head where the recipe fits one."""
     assert inputs.teacher is not None
-    model = init(zoo.resolve(scaled(config, inputs).teacher.architecture), seed=1)
+    model = init(zoo.resolve(scale_recipe(config, inputs).teacher.architecture), seed=1)
     params = dict(model.params)
     if config.teacher.head.budget:
         del params["mlm"]

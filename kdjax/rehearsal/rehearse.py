@@ -16,7 +16,7 @@ from kdjax.progress import Reporter
 from kdjax.rehearsal.budgets import with_budgets
 from kdjax.rehearsal.commands import Commands
 from kdjax.rehearsal.inputs import write_inputs
-from kdjax.rehearsal.scale import devices, scaled
+from kdjax.rehearsal.scale import devices, scale_recipe
 from kdjax.results.store import RESULTS
 from kdjax.storage.files import entries, read_json, write_text
 from kdjax.study.runs.run_backup import RESULT, run_name
@@ -80,7 +80,7 @@ def rehearse(
     # Text, teacher and tasks of the rehearsal's own; then the corpus, on whose size stored outputs'
     # cost depends.
     reporter.stage("rehearsal: making text, teacher and tasks")
-    smaller = scaled(config, write_inputs(config, (out / "inputs").resolve()))
+    smaller = scale_recipe(config, write_inputs(config, (out / "inputs").resolve()))
     commands = commands_of(out / "logs", devices(smaller.train.mesh))
     recipe = out / "recipe.yaml"
     # Any budget: preparing reads none.

@@ -79,7 +79,7 @@ class Inputs:
     backup: Path | None = None
 
 
-def scaled(config: Config, inputs: Inputs) -> Config:
+def scale_recipe(config: Config, inputs: Inputs) -> Config:
     """Return a recipe scaled down, whose budgets are still to be set.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config
-from kdjax.dry_run.compiling import compiled
+from kdjax.dry_run.compiling import compile_recipe
 from kdjax.dry_run.recipe_prices import prices
 from kdjax.dry_run.task_costs import task_costs
 from kdjax.errors import InputError, counted, nearest
@@ -87,7 +87,7 @@ class ChipEstimate:
         return self.hours * self.chips * self.price
 
 
-def by_chip(words: Sequence[str], option: str, low: float, high: float) -> dict[str, float]:
+def parse_by_chip(words: Sequence[str], option: str, low: float, high: float) -> dict[str, float]:
     """Read numbers by chip from a command line: `v5e=1.2`.
 
     Args:
@@ -207,7 +207,7 @@ def compiled_estimates(
         target = aot.slice_of(topology)
         # A mesh of eight devices is none of four: the other chips are estimated all the same.
         try:
-            rows = compiled(config, target)
+            rows = compile_recipe(config, target)
         except InputError as e:
             note = f"not on {topology}: {e}"
             estimates.append(

@@ -25,7 +25,7 @@ def mean(values: Iterable[float]) -> float:
     return math.fsum(amounts) / len(amounts)
 
 
-def known(values: Iterable[float | None]) -> float | None:
+def mean_if_known(values: Iterable[float | None]) -> float | None:
     """Compute the mean of some values; None where one of them is not known."""
     # A mean of the others would pass for one of all.
     amounts = []
@@ -47,6 +47,6 @@ def averages_of(results: Results, field: str, key: str) -> dict[str, float]:
     return averages(results, lambda run: getattr(run, field).get(key, 0.0))
 
 
-def or_dash(show: Callable[[float], str], value: float | None) -> str:
+def text_or_dash(show: Callable[[float], str], value: float | None) -> str:
     """Return a value as text; a dash where it is not known."""
     return "–" if value is None else show(value)

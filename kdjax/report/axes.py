@@ -23,7 +23,7 @@ def truncate(name: str, letters: int = 40) -> str:
     return f"{name[: letters - 1]}…"
 
 
-def hline(ax: Axes, y: float) -> None:
+def draw_hline(ax: Axes, y: float) -> None:
     """Draw a dashed line across the plot, for reference."""
     ax.axhline(y, color=svg.MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
 
@@ -35,10 +35,10 @@ def label_lines(ax: Axes, levels: Mapping[str, float]) -> None:
     at = float("-inf")
     for name, height in sorted(levels.items(), key=lambda item: item[1]):
         at = max(height, at + least)
-        margin_text(ax, at, truncate(name), 5, color=svg.MUTED, fontsize=8.5)
+        write_margin_text(ax, at, truncate(name), 5, color=svg.MUTED, fontsize=8.5)
 
 
-def margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
+def write_margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
     """Write text beside the plot, so many points from its right edge.
 
     Args:
@@ -56,7 +56,7 @@ def margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> No
     ax.annotate(text, (1, y), (points, 0), va="center", **place, **look)
 
 
-def linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
+def show_linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
     """Show amounts along the plot, in equal steps from 0.
 
     Args:
@@ -69,7 +69,7 @@ def linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
 
 
-def logarithmic(
+def show_logarithmic(
     ax: Axes, label: str, show: Callable[[float], str], places: Sequence[float]
 ) -> None:
     """Show amounts along the plot, on a logarithmic scale.
@@ -111,7 +111,7 @@ def compact_number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def limits(ax: Axes, visible: Iterable[float], room: float) -> None:
+def set_height(ax: Axes, visible: Iterable[float], room: float) -> None:
     """Set the height of a plot to what must be seen, and `room` times its span on either side.
 
     Args:

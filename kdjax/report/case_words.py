@@ -84,13 +84,13 @@ def relations(results: Results, endpoint: Endpoint, arm: str, other: str) -> dic
         # A case's verdict is read from one side alone.
         word = row.verdict if row.a == arm else _OTHER_SIDE.get(row.verdict, row.verdict)
         ratio = row.ratio if row.a == arm else 1 / row.ratio if row.ratio else 0.0
-        cost = say("relation_cost", case=name, ratio=numbers.times(ratio))
+        cost = say("relation_cost", case=name, ratio=numbers.ratio(ratio))
         sentence = say("relation", outcome=word, measured=measured + cost, **fields)
         by_case[name] = Relation(word, sentence)
     return by_case
 
 
-def against_baseline(results: Results, endpoint: Endpoint) -> dict[str, dict[str, str]]:
+def relations_to_baseline(results: Results, endpoint: Endpoint) -> dict[str, dict[str, str]]:
     """Return, for each way to look at a study, arm -> what it does to the baseline arm.
 
     Args:

@@ -38,7 +38,7 @@ def write_page(make: Callable[[], str], path: Path) -> list[Path]:
     Raises:
         InputError: a file cannot be written.
     """
-    with pictures.collected() as figures:
+    with pictures.collect_pictures() as figures:
         html = make()
     # Written under another name and renamed: what an earlier page had, and this one has not, goes,
     # and a command that ends early leaves the earlier files.
@@ -87,7 +87,7 @@ def _write_figures(figures: Mapping[str, Picture], directory: Path) -> list[str]
 def _write_tables(tables: list[PageTable], directory: Path) -> list[str]:
     """Write each table as CSV, Markdown and LaTeX below `tables/`; return the files' names."""
     written = []
-    for name, table in named(tables).items():
+    for name, table in name_tables(tables).items():
         for suffix, write in _WRITERS.items():
             file = f"tables/{name}.{suffix}"
             write_text(directory / file, write(table))
@@ -95,7 +95,7 @@ def _write_tables(tables: list[PageTable], directory: Path) -> list[str]:
     return written
 
 
-def named(tables: list[PageTable]) -> dict[str, PageTable]:
+def name_tables(tables: list[PageTable]) -> dict[str, PageTable]:
     """Return tables by names for files: the words of their titles, with a number where one recurs.
 
     Args:

@@ -50,7 +50,7 @@ def answers(results: Results) -> dict[str, str]:
     names = case_words.case_names(results)
     if endpoint is None:
         return dict.fromkeys(names, say("lead_nothing"))
-    words = case_words.against_baseline(results, endpoint)
+    words = case_words.relations_to_baseline(results, endpoint)
     texts = {}
     for name in names:
         texts[name] = _answer(results, endpoint, words[name])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from kdjax.report.axes import hline, label_lines
+from kdjax.report.axes import draw_hline, label_lines
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 
@@ -26,7 +26,7 @@ MEANING = (
 """What a page says under a table that has them."""
 
 
-def of_endpoint(losses: CountedLosses | None, endpoint: str, unit: str) -> dict[str, float]:
+def endpoint_losses(losses: CountedLosses | None, endpoint: str, unit: str) -> dict[str, float]:
     """Return the n-gram losses beside an endpoint's values, by label.
 
     Args:
@@ -56,7 +56,7 @@ def rows(
     Returns:
         Label to a number for each endpoint, None where it is no loss; empty where none of them is.
     """
-    columns = [of_endpoint(losses, endpoint.name, endpoint.unit) for endpoint in endpoints]
+    columns = [endpoint_losses(losses, endpoint.name, endpoint.unit) for endpoint in endpoints]
     if not any(columns):
         return {}
     table = {}
@@ -76,7 +76,7 @@ def draw(
 
     Args:
         ax: the plot, with its curves drawn.
-        levels: name to height, for instance those of `of_endpoint` and a teacher's loss.
+        levels: name to height, for instance those of `endpoint_losses` and a teacher's loss.
         extend: whether the plot grows until it shows all of them; else those within it are drawn.
         beside: other names at the right edge and their heights, for instance of curves; no line is
             drawn for them.
@@ -85,6 +85,6 @@ def draw(
     low, high = sorted(ax.get_ylim())
     shown = {name: y for name, y in levels.items() if extend or low <= y <= high}
     for y in shown.values():
-        hline(ax, y)
+        draw_hline(ax, y)
     # All names at once: they are moved apart where they would touch.
     label_lines(ax, {**shown, **(beside or {})})

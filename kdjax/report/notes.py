@@ -42,7 +42,7 @@ def general(config: Config, teacher: TeacherFacts | None) -> list[str]:
     return notes
 
 
-def of_verdicts(config: Config, count: int, looks: Sequence[int]) -> list[str]:
+def verdict_notes(config: Config, count: int, looks: Sequence[int]) -> list[str]:
     """Return the sentences on how many comparisons there are, and over how many seeds.
 
     Args:
@@ -110,7 +110,7 @@ def _budget(config: Config, teacher: TeacherFacts | None) -> str:
     )
 
 
-def of_arms(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[str]:
+def arm_notes(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[str]:
     """Return notes on arms that differ in more than their objective, and on stored outputs."""
     notes = []
     for name, arm in arms.items():
@@ -129,7 +129,7 @@ def of_arms(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[
     return notes
 
 
-def side_by_side(runs: Sequence[RunResult]) -> list[str]:
+def side_by_side_note(runs: Sequence[RunResult]) -> list[str]:
     """Return a note on reading a run's time where seeds trained together; else nothing."""
     count = max((run.hardware.side_by_side for run in runs), default=1)
     if count == 1:
@@ -137,7 +137,7 @@ def side_by_side(runs: Sequence[RunResult]) -> list[str]:
     return [say("side_by_side", count=count)]
 
 
-def not_learnt(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
+def unlearnt_notes(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
     """Return notes on endpoints with arms that have learnt nothing of them.
 
     Args:
@@ -159,7 +159,7 @@ def not_learnt(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult])
     return notes
 
 
-def no_better_than_counts(
+def unigram_notes(
     endpoints: Sequence[MeasuredEndpoint],
     runs: Sequence[RunResult],
     losses: CountedLosses | None,
@@ -219,7 +219,7 @@ def divergences(runs: Sequence[EndedRun]) -> list[str]:
     return sentences
 
 
-def unconverged(runs: Sequence[RunResult], references: Sequence[ReferenceModel]) -> list[str]:
+def unconverged_note(runs: Sequence[RunResult], references: Sequence[ReferenceModel]) -> list[str]:
     """Return a note on the MLM probes that more tokens would still have improved; else nothing."""
     rows: list[RunResult | ReferenceModel] = [*runs, *references]
     probes = [probe for row in rows if (probe := probe_fit(row))]
@@ -228,7 +228,7 @@ def unconverged(runs: Sequence[RunResult], references: Sequence[ReferenceModel])
         return []
     return [
         say(
-            "unconverged",
+            "unconverged_note",
             open=len(unfinished),
             count=len(probes),
             tolerance=unfinished[0].tolerance,

@@ -39,7 +39,7 @@ def tokens(amount: float) -> str:
     return flops(amount)
 
 
-def within(values: Budget) -> str:
+def budget_phrase(values: Budget) -> str:
     """Return a budget as a phrase: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24 hours`."""
     return f"{_PREPOSITIONS[values.kind]} {budget(values)}"
 
@@ -111,7 +111,7 @@ def interval(low: float, high: float) -> str:
     return f"[{signed(low)},{NO_BREAK}{signed(high)}]"
 
 
-def between(low: float, high: float) -> str:
+def metric_interval(low: float, high: float) -> str:
     """Return an interval of a metric as text without line breaks: `[7.151, 7.262]`."""
     return f"[{score(low)},{NO_BREAK}{score(high)}]"
 
@@ -135,7 +135,7 @@ def size(amount: float) -> str:
     return f"{amount / 1024**unit:.3g} {units[unit]}"
 
 
-def times(ratio: float) -> str:
+def ratio(ratio: float) -> str:
     """Return a ratio as text, for instance `2.17×`, `0.031×`, `41,200×`."""
     if ratio >= 100:
         return f"{ratio:,.0f}×"

@@ -137,5 +137,5 @@ def overview(results: Results) -> Overview:
 def _cost(results: Results, costs: Mapping[str, float], arm: str) -> tuple[str, str]:
     """Return what a run of an arm costs, and how many times the baseline arm's that is."""
     baseline = costs[results.baseline_arm]
-    ratio = numbers.times(costs[arm] / baseline) if baseline else ""
+    ratio = numbers.ratio(costs[arm] / baseline) if baseline else ""
     return numbers.flops(costs[arm]), ratio

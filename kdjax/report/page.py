@@ -79,7 +79,7 @@ def _environment() -> Environment:
     )
     # Templates call the project's own formats, so that a number reads the same everywhere.
     for function in (
-        numbers.between,
+        numbers.metric_interval,
         numbers.budget,
         phrases.counted,
         numbers.count,
@@ -91,7 +91,7 @@ def _environment() -> Environment:
         numbers.score,
         numbers.signed,
         numbers.tokens,
-        numbers.within,
+        numbers.budget_phrase,
     ):
         environment.filters[function.__name__] = function
     environment.filters["spread"] = summary.text

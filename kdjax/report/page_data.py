@@ -156,7 +156,7 @@ def _spending(results: Results) -> dict[str, Any] | None:
             row = {"arm": arm, "part": kind, "label": kind, "value": _short(amount / size)}
             time.append({**row, "colour": f"var(--part-{number % _CLOCK_COLOURS})"})
     budget = results.budget
-    charged = {"": list(usage.paid_for(results))}
+    charged = {"": list(usage.charged_accounts(results))}
     for case in results.cases:
         charged[case.case] = list(CASES[case.case])
     return {

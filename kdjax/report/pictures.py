@@ -35,7 +35,7 @@ _collected: ContextVar[dict[str, Picture] | None] = ContextVar("pictures", defau
 
 
 @contextmanager
-def collected() -> Iterator[dict[str, Picture]]:
+def collect_pictures() -> Iterator[dict[str, Picture]]:
     """Collect every figure that is rendered within the block: its name -> the picture."""
     pictures: dict[str, Picture] = {}
     token = _collected.set(pictures)
@@ -45,7 +45,7 @@ def collected() -> Iterator[dict[str, Picture]]:
         _collected.reset(token)
 
 
-def offer(
+def offer_picture(
     name: str,
     figure: Figure,
     markup: str,
@@ -65,10 +65,10 @@ def offer(
     if pictures is not None:
         real = {placeholder: palette[name] for placeholder, name in placeholders.items()}
         png = _png(figure, palette["page"], real)
-        pictures[name] = Picture(standalone(markup, palette), png)
+        pictures[name] = Picture(standalone_svg(markup, palette), png)
 
 
-def standalone(markup: str, palette: Mapping[str, str]) -> str:
+def standalone_svg(markup: str, palette: Mapping[str, str]) -> str:
     """Return an `<svg>` element of a page as the text of a file.
 
     Args:

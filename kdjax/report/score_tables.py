@@ -10,7 +10,7 @@ from typing import get_args
 from kdjax.config import Protocol
 from kdjax.config.suites import result_names
 from kdjax.report import mlm_probe, ngram_losses, numbers, summary
-from kdjax.report.averages import or_dash
+from kdjax.report.averages import text_or_dash
 from kdjax.report.mlm_probe import ShuffledRow
 from kdjax.report.phrases import say
 from kdjax.report.summary import Spread
@@ -148,14 +148,14 @@ def make_table(
         arms[arm] = [cell(results, arm, endpoint) for endpoint in endpoints]
     # A model that has none of these scores has no row.
     references = {}
-    for name, spreads in summary.references(results).items():
+    for name, spreads in summary.reference_spreads(results).items():
         if any(endpoint.name in spreads for endpoint in endpoints):
             references[name] = _reference_cells(results, name, spreads, endpoints)
     levels = _levels(results, endpoints, columns)
     return ScoreTable(caption, shared, tuple(columns), arms, references, levels, list(remarks))
 
 
-def explained(results: Results, shown: Iterable[ScoreTable]) -> str:
+def explanations(results: Results, shown: Iterable[ScoreTable]) -> str:
     """Return the sentences that a reader of some tables needs.
 
     Args:
@@ -193,7 +193,7 @@ def cell(results: Results, arm: str, endpoint: MeasuredEndpoint) -> ScoreCell:
     diverged = arm in diverged_arms(results.runs)
     if diverged or arm not in endpoint.arms:
         return ScoreCell(numbers.no_score(endpoint, diverged=diverged))
-    scores = summary.by_seed(results, arm, endpoint).values()
+    scores = summary.values_by_seed(results, arm, endpoint).values()
     difference = summary.difference(results, endpoint, arm, results.baseline_arm)
     verdict = "" if difference is None else difference.outcome
     rows = [run for run in results.runs if run.arm == arm]
@@ -246,7 +246,7 @@ def _levels(
     """Return the rows of what counts of the text reach, and of a constant's score."""
     levels = {}
     for label, values in ngram_losses.rows(results.corpus.ngram_losses, endpoints).items():
-        levels[label] = [ScoreCell(or_dash(numbers.score, value)) for value in values]
+        levels[label] = [ScoreCell(text_or_dash(numbers.score, value)) for value in values]
     if any(endpoint.baseline is not None for endpoint in endpoints):
         guess = "chance" if endpoints[0].kind == "minimal_pairs" else "best constant"
         levels[guess] = [ScoreCell(column.baseline) for column in columns]
@@ -331,13 +331,13 @@ def _gap_cells(results: Results, endpoint: MeasuredEndpoint) -> dict[str, ScoreC
     assert losses is not None  # the caller has checked
     means: dict[str, float] = {}
     for arm in results.arms:
-        spread = summary.spread(summary.by_seed(results, arm, endpoint).values())
+        spread = summary.spread(summary.values_by_seed(results, arm, endpoint).values())
         if spread is not None:
             means[arm] = spread.mean
-    for name, spreads in summary.references(results).items():
+    for name, spreads in summary.reference_spreads(results).items():
         if endpoint.name in spreads:
             means[name] = spreads[endpoint.name].mean
-    for label, loss in ngram_losses.of_endpoint(losses, endpoint.name, endpoint.unit).items():
+    for label, loss in ngram_losses.endpoint_losses(losses, endpoint.name, endpoint.unit).items():
         means[label] = loss
     whole = losses.unigram - losses.both_neighbors
     cells = {}

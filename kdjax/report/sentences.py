@@ -19,7 +19,7 @@ _KINDS = list(MEASURES)
 
 def headline(results: Results) -> str:
     """Return the sentences on which arm BEATS which by which measure, or that none is."""
-    budget = capitalized(numbers.within(results.budget))
+    budget = capitalized(numbers.budget_phrase(results.budget))
     # Tasks of a suite with a mean have tables of their own: what is said is of the mean.
     names = {endpoint.name for endpoint in summary.main_endpoints(results)}
     verdicts = [verdict for verdict in results.verdicts if verdict.endpoint in names]

@@ -62,7 +62,7 @@ def _overview(results: Results) -> Section:
 def _threats(results: Results) -> Section:
     return Section(
         "threats",
-        {"threats": threats.threats(results), "looked_for": threats.looked_for()},
+        {"threats": threats.threats(results), "looked_for": threats.threats_in_words()},
     )
 
 
@@ -102,7 +102,7 @@ def _scores(results: Results) -> Section:
         "scores",
         {
             "scores": scores,
-            "scores_explained": score_tables.explained(results, [*scores, *suites]),
+            "scores_explained": score_tables.explanations(results, [*scores, *suites]),
             "ngram_losses": _has_ngram_losses(results),
             "ngram_losses_meaning": ngram_losses.MEANING,
         },
@@ -147,7 +147,7 @@ def _parts(results: Results) -> list[tuple[str, str, str, bool, bool]]:
     parts = []
     for account in ACCOUNTS:
         is_used = any(run.spent.get(account, 0) for run in results.runs)
-        is_paid = account in usage.paid_for(results)
+        is_paid = account in usage.charged_accounts(results)
         name = account.replace("_", " ")
         parts.append((name, *svg.PART_COLOURS[account], is_used, is_paid))
     return parts
@@ -279,8 +279,8 @@ def _runs(results: Results) -> Section:
     return Section(
         "runs",
         {
-            "with_teacher": functools.partial(words_seen.with_teacher, results),
-            "unspent": functools.partial(usage.unspent, results),
+            "with_teacher": functools.partial(words_seen.words_with_teacher, results),
+            "unspent": functools.partial(usage.unspent_text, results),
         },
     )
 

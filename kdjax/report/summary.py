@@ -82,7 +82,7 @@ def text(values: Spread | None) -> str:
     return "–" if values is None else numbers.spread(values.mean, values.sd)
 
 
-def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
+def values_by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
     """Return an arm's value by seed.
 
     It is empty where the endpoint means nothing for the arm (an MLM loss without a trained head),
@@ -112,7 +112,7 @@ def main_endpoints(results: Results) -> list[MeasuredEndpoint]:
     return [endpoint for endpoint in results.endpoints if endpoint.name not in in_own_table]
 
 
-def references(results: Results) -> dict[str, dict[str, Spread]]:
+def reference_spreads(results: Results) -> dict[str, dict[str, Spread]]:
     """Return each reference model's spread over seeds by endpoint; a teacher has one value."""
     # A reference has a row for each seed it was measured under.
     values: dict[str, dict[str, list[float]]] = {}

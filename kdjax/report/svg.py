@@ -167,7 +167,7 @@ def render(figure: Figure, name: str, description: str) -> Markup:
             root.remove(child)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description}
     markup = Markup(ElementTree.tostring(root, encoding="unicode"))
-    pictures.offer(name, figure, markup, palette(), VARIABLES)
+    pictures.offer_picture(name, figure, markup, palette(), VARIABLES)
     return markup
 
 

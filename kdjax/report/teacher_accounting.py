@@ -40,7 +40,7 @@ def _cost(results: Results, case: Case, arm: str) -> TableCell:
     flops = at_least + numbers.flops(case.costs[arm])
     if baseline in case.unknown:
         return flops, ""
-    return at_least + numbers.times(case.costs[arm] / case.costs[baseline]), flops
+    return at_least + numbers.ratio(case.costs[arm] / case.costs[baseline]), flops
 
 
 def sentences(results: Results) -> dict[str, list[str]]:
@@ -103,7 +103,7 @@ def _sentences(results: Results, case: Case) -> list[str]:
 
 def _statement(row: CaseVerdict, before: str, unknown: Sequence[str]) -> tuple[str, str, str]:
     """Return the group of a verdict's sentence, its phrase, and the phrase's cost or students."""
-    cost = say("case_cost", ratio=numbers.times(row.ratio))
+    cost = say("case_cost", ratio=numbers.ratio(row.ratio))
     if row.verdict in ("BEATS", "TIES"):
         return "group", f"case_{row.verdict}", ""
     if row.verdict == "AT LEAST TIES":

@@ -24,7 +24,7 @@ def summary(results: Results) -> Group:
     baseline = results.baseline_arm
     tables = [*score_tables.tables(results), *task_tables.tables(results)]
     title = say("scores_title", budget=numbers.budget(results.budget))
-    explained = score_tables.explained(results, tables)
+    explained = score_tables.explanations(results, tables)
     scores = [_scores(table, baseline) for table in tables]
     # Text, not markup: a name may hold square brackets.
     headline = Text(sentences.headline(results), style="bold")
@@ -65,7 +65,7 @@ def _used(results: Results) -> WideTable:
     """Make the table of what the mean run of each arm read."""
     heads = ["steps", "epochs"]
     # Results of earlier versions have no count of words.
-    with_words = words_seen.counted(results)
+    with_words = words_seen.has_word_counts(results)
     with_teacher = any(arm.needs_teacher for arm in results.arms.values())
     if with_words:
         heads += ["words", "teacher's words"] if with_teacher else ["words"]
@@ -77,6 +77,6 @@ def _used(results: Results) -> WideTable:
             f"{mean(run.epochs for run in arm_runs):.2f}",
         ]
         if with_words:
-            cells += words_seen.in_terminal(results, arm)
+            cells += words_seen.terminal_words(results, arm)
         rows.append(TableRow(arm, cells[: len(heads)]))
     return WideTable(say("used_title"), "arm", heads, rows)

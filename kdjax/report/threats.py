@@ -45,7 +45,7 @@ def threats(results: Results) -> list[Threat]:
     return seen
 
 
-def looked_for() -> list[str]:
+def threats_in_words() -> list[str]:
     """Return what is looked for, in a few words each."""
     return list(_LOOKS)
 
@@ -165,12 +165,12 @@ def _unlearnt(results: Results) -> str:
 def _near_counts(results: Results) -> str:
     """Return the sentences on losses that counts of the text reach, too."""
     losses = results.corpus.ngram_losses
-    return sentence(*notes.no_better_than_counts(results.endpoints, results.runs, losses))
+    return sentence(*notes.unigram_notes(results.endpoints, results.runs, losses))
 
 
 def _probes(results: Results) -> str:
     """Return the sentence on probes that more tokens would still have improved."""
-    return sentence(*notes.unconverged(results.runs, results.references))
+    return sentence(*notes.unconverged_note(results.runs, results.references))
 
 
 _LOOKS: dict[str, Callable[[Results], str]] = {

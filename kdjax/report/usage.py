@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdjax.budget.accounting import ACCOUNTS, CASES, charged
+from kdjax.budget.accounting import ACCOUNTS, CASES, charged_flops
 from kdjax.report import numbers, words_seen
-from kdjax.report.averages import averages, averages_of, known, mean, or_dash, runs
+from kdjax.report.averages import averages, averages_of, mean, mean_if_known, runs, text_or_dash
 from kdjax.report.phrases import listed, say
 from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
@@ -68,10 +68,10 @@ def measures(results: Results) -> Table:
     }
     columns: list[tuple[Column, Cells]] = []
     for kind, (head, show) in heads.items():
-        used = averages(results, functools.partial(used_of, results, kind=kind))
+        used = averages(results, functools.partial(used_of_budget, results, kind=kind))
         # The enforced measure is held against the budget, the others against the baseline arm.
         whole = used[baseline]
-        share: Callable[[float], str] = numbers.times
+        share: Callable[[float], str] = numbers.ratio
         note = f"relative to {baseline}"
         if kind == budget.kind:
             whole = budget.amount
@@ -82,7 +82,7 @@ def measures(results: Results) -> Table:
     columns.append((Column("steps"), _column(results, "steps", numbers.count)))
     columns.append((Column("epochs"), words_seen.epoch_cells(results)))
     # Results of earlier versions have no count of words.
-    if words_seen.counted(results):
+    if words_seen.has_word_counts(results):
         columns.append((Column("words seen"), words_seen.word_cells(results)))
     for name in ("tokens_seen", "tokens_unique", "tokens_masked"):
         column = Column(name.replace("_", " "))
@@ -93,13 +93,13 @@ def measures(results: Results) -> Table:
 def parts(results: Results) -> Table:
     """Return the table of FLOPs of a step and of a run by account, without unused accounts."""
     baseline = results.baseline_arm
-    paid = paid_for(results)
+    paid = charged_accounts(results)
     counted = "charged" if results.budget.kind == "flops" else "counted above"
     prices = {arm: _mean_price(described) for arm, described in results.arms.items()}
     steps = {}
     for arm, described in results.arms.items():
         phases = ", then ".join(numbers.flops(phase.price.total) for phase in described.phases)
-        steps[arm] = (phases, numbers.times(prices[arm] / prices[baseline]))
+        steps[arm] = (phases, numbers.ratio(prices[arm] / prices[baseline]))
     columns: list[tuple[Column, Cells]] = [(Column("a step", f"relative to {baseline}"), steps)]
 
     # What is charged is the whole that shares are of; other accounts stand back.
@@ -145,18 +145,18 @@ def machine(results: Results) -> Table:
     for arm in results.arms:
         hardware = [run.hardware for run in runs(results, arm)]
         model_flops = mean(use.model_flops for use in hardware)
-        hardware_flops = known(use.hardware_flops for use in hardware)
+        hardware_flops = mean_if_known(use.hardware_flops for use in hardware)
         # The program's own FLOPs may exceed the model's: work that is done twice to save memory.
         ratio = ""
         if hardware_flops and model_flops:
-            ratio = numbers.times(hardware_flops / model_flops)
-        model_utilisation = known(use.model_utilisation for use in hardware)
-        hardware_utilisation = known(use.hardware_utilisation for use in hardware)
+            ratio = numbers.ratio(hardware_flops / model_flops)
+        model_utilisation = mean_if_known(use.model_utilisation for use in hardware)
+        hardware_utilisation = mean_if_known(use.hardware_utilisation for use in hardware)
         rows[arm] = [
             (numbers.flops(model_flops), ""),
-            (or_dash(numbers.flops, hardware_flops), ratio),
-            (or_dash(numbers.percent, model_utilisation), ""),
-            (or_dash(numbers.percent, hardware_utilisation), ""),
+            (text_or_dash(numbers.flops, hardware_flops), ratio),
+            (text_or_dash(numbers.percent, model_utilisation), ""),
+            (text_or_dash(numbers.percent, hardware_utilisation), ""),
         ]
     columns = (
         Column("model FLOPs"),
@@ -172,11 +172,11 @@ def memory(results: Results) -> Table:
     rows = {}
     for arm, described in results.arms.items():
         arm_runs = runs(results, arm)
-        program = known(run.hardware.program_bytes for run in arm_runs)
+        program = mean_if_known(run.hardware.program_bytes for run in arm_runs)
         rows[arm] = [
             (numbers.count(described.parameters), ""),
             (numbers.count(described.parameters_without_embeddings), ""),
-            (or_dash(numbers.size, program), ""),
+            (text_or_dash(numbers.size, program), ""),
             (numbers.size(max(run.hardware.high_water_bytes for run in arm_runs)), ""),
             (numbers.size(max(run.cache_bytes for run in arm_runs)), ""),
         ]
@@ -208,7 +208,7 @@ def peak_memory(results: Results) -> str:
     return listed(sorted({run.hardware.high_water_source for run in results.runs}))
 
 
-def unspent(results: Results, run: RunResult) -> str:
+def unspent_text(results: Results, run: RunResult) -> str:
     """Return as text what a run left of its budget: steps, or seconds where a clock decided."""
     budget = run.budget
     rest = budget.amount - run.used
@@ -218,11 +218,11 @@ def unspent(results: Results, run: RunResult) -> str:
     step: float = run.padded_tokens / run.steps
     if budget.kind == "flops":
         last_price = results.arms[run.arm].phases[-1].price
-        step = charged(last_price.parts(), budget.teacher_case)
+        step = charged_flops(last_price.parts(), budget.teacher_case)
     return f"{rest / step:.3f} steps"
 
 
-def used_of(results: Results, run: RunResult, kind: str) -> float:
+def used_of_budget(results: Results, run: RunResult, kind: str) -> float:
     """Return a run's FLOPs (as far as they are charged), tokens or hours.
 
     Args:
@@ -239,7 +239,7 @@ def used_of(results: Results, run: RunResult, kind: str) -> float:
     return float(run.spent["charged"])
 
 
-def paid_for(results: Results) -> tuple[str, ...]:
+def charged_accounts(results: Results) -> tuple[str, ...]:
     """Return the accounts that a budget of FLOPs charges, or would."""
     return CASES[results.budget.teacher_case]
 

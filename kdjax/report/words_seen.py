@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdjax.report import numbers
-from kdjax.report.averages import averages, known, or_dash, runs
+from kdjax.report.averages import averages, mean_if_known, runs, text_or_dash
 from kdjax.results.runs import RunResult
 from kdjax.results.study import Results
 from kdjax.results.teacher_facts import PretrainingFacts
@@ -12,12 +12,12 @@ WordCells = dict[str, tuple[str, str]]
 """Arm -> a figure, and what stands below it."""
 
 
-def counted(results: Results) -> bool:
+def has_word_counts(results: Results) -> bool:
     """Return whether the words of every run are known: earlier versions counted none."""
     return all(run.words_seen is not None for run in results.runs)
 
 
-def with_teacher(results: Results, run: RunResult) -> int | None:
+def words_with_teacher(results: Results, run: RunResult) -> int | None:
     """Return the words that a run and the teacher behind it have seen.
 
     Returns:
@@ -48,7 +48,7 @@ def word_cells(results: Results) -> WordCells:
     for arm, words in words_seen.items():
         note = ""
         if results.arms[arm].needs_teacher:
-            total = known(with_teacher(results, run) for run in runs(results, arm))
+            total = mean_if_known(words_with_teacher(results, run) for run in runs(results, arm))
             note = "teacher's not known"
             if total is not None:
                 note = f"{numbers.count(total)} with the teacher's"
@@ -64,20 +64,20 @@ def epoch_cells(results: Results) -> WordCells:
         note = ""
         if results.arms[arm].needs_teacher:
             teachers = [pretraining_of(results, run.seed) for run in runs(results, arm)]
-            passes = known(None if facts is None else facts.epochs for facts in teachers)
+            passes = mean_if_known(None if facts is None else facts.epochs for facts in teachers)
             note = f"teacher {passes:.2f}" if passes is not None else "teacher's not known"
         cells[arm] = (f"{epochs:.2f}", note)
     return cells
 
 
-def in_terminal(results: Results, arm: str) -> tuple[str, str]:
+def terminal_words(results: Results, arm: str) -> tuple[str, str]:
     """Return the words of an arm's mean run as text, and those that its teacher had seen before.
 
     The second is empty where the arm needs no teacher.
     """
-    words_seen = known(run.words_seen for run in runs(results, arm))
-    shown = or_dash(numbers.count, words_seen)
+    words_seen = mean_if_known(run.words_seen for run in runs(results, arm))
+    shown = text_or_dash(numbers.count, words_seen)
     if words_seen is None or not results.arms[arm].needs_teacher:
         return shown, ""
-    total = known(with_teacher(results, run) for run in runs(results, arm))
+    total = mean_if_known(words_with_teacher(results, run) for run in runs(results, arm))
     return shown, "not known" if total is None else numbers.count(total - words_seen)

@@ -34,7 +34,7 @@ def failed_arms(endpoint: Endpoint, runs: Sequence[RunResult]) -> frozenset[str]
     return frozenset(failed)
 
 
-def at_baseline(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> frozenset[str]:
+def arms_at_baseline(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> frozenset[str]:
     """Return the arms that an endpoint's rows cannot show to be better than a constant.
 
     Their mean over seeds is not above the score of the best constant answer, or of chance, by as
@@ -66,7 +66,7 @@ def unlearnt_arms(endpoint: MeasuredEndpoint, runs: Sequence[RunResult]) -> froz
         endpoint: an endpoint.
         runs: runs of the study.
     """
-    return failed_arms(endpoint, runs) | at_baseline(endpoint, runs)
+    return failed_arms(endpoint, runs) | arms_at_baseline(endpoint, runs)
 
 
 def _row_error(endpoint: MeasuredEndpoint) -> float:

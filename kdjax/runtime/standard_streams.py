@@ -81,7 +81,7 @@ class _LossyFile(io.FileIO):
 
 
 class StandardStreams:
-    """The streams of a command, while `protected` holds."""
+    """The streams of a command, while `protect_streams` holds."""
 
     def __init__(self) -> None:
         """Take no stream yet."""
@@ -102,7 +102,7 @@ class StandardStreams:
 
 
 @contextmanager
-def protected() -> Iterator[StandardStreams]:
+def protect_streams() -> Iterator[StandardStreams]:
     """Put streams that cannot fail in the place of this process's own, for the block.
 
     Streams that a program has redirected are its own, and stay.

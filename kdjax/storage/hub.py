@@ -190,7 +190,7 @@ def _commit(name: HubName, _place: str) -> str:
     if constants.is_offline_mode():
         ref = repository_cache(name) / "refs" / name.revision
         if not ref.is_file():
-            raise not_cached(name)
+            raise not_cached_error(name)
         commit = ref.read_text(encoding="utf-8", errors="replace").strip()
         # It becomes a folder's name, and what stands there instead is not shown.
         if not _COMMIT.fullmatch(commit):
@@ -301,7 +301,7 @@ def repository_cache(name: HubName) -> Path:
     return Path(constants.HF_HUB_CACHE) / folder
 
 
-def not_cached(name: HubName) -> InputError:
+def not_cached_error(name: HubName) -> InputError:
     """Return the error of something that offline mode does not find."""
     return InputError(
         f"{name}: is not in the cache of huggingface_hub and HF_HUB_OFFLINE is set, expected it "
@@ -363,7 +363,7 @@ def hub_errors(name: HubName) -> Iterator[None]:
         raise InputError(f"{name}: the repository has no such file, expected one of it") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         if constants.is_offline_mode():
-            raise not_cached(name) from None
+            raise not_cached_error(name) from None
         raise _unreachable(name) from None
     except errors.HfHubHTTPError as e:
         raise InputError(

@@ -33,7 +33,7 @@ def user_cache() -> Path:
     return base / "kdjax"
 
 
-def expanded(text: str | Path, name: str, *, bucket: bool = False) -> str:
+def expand_path(text: str | Path, name: str, *, bucket: bool = False) -> str:
     """Check a path and expand a leading `~`; whether it exists is not looked at.
 
     Args:
@@ -119,9 +119,9 @@ def local_path(text: str | Path, name: str) -> Path:
         name: name of the setting or argument, for messages.
 
     Raises:
-        InputError: it cannot be a path, or names a user who has no home (`expanded`).
+        InputError: it cannot be a path, or names a user who has no home (`expand_path`).
     """
-    path = Path(expanded(text, name))
+    path = Path(expand_path(text, name))
     # `.` and `..` have no name, beside which another could be made.
     if path.name in ("", ".."):
         return path.resolve()
@@ -148,7 +148,7 @@ def check_setting(
         hub_repository: whether a repository of it is taken, too (hf:OWNER/NAME).
 
     Raises:
-        InputError: it cannot be a path (`expanded`), or is an ill-formed URL or name of the Hub.
+        InputError: it cannot be a path (`expand_path`), or is an ill-formed URL or name of the Hub.
             What stands before an @, as a password does, is not repeated.
     """
     if not isinstance(text, str):
@@ -165,7 +165,7 @@ def check_setting(
         if "\0" in text:
             raise InputError(f"{name} is {text!r}, expected a name without NUL characters")
     elif text:
-        expanded(text, name, bucket=bucket)
+        expand_path(text, name, bucket=bucket)
 
 
 def _check_hub_name(text: str, name: str, *, file: bool, repository: bool) -> None:

@@ -133,7 +133,7 @@ def check_calibration(corpus: Corpus, sequences: int) -> None:
         )
 
 
-def held_out(config: Config, corpus: Corpus) -> HeldOut:
+def make_held_out(config: Config, corpus: Corpus) -> HeldOut:
     """Make the held-out masks that every model is measured on, with their shuffled control.
 
     Args:

@@ -15,7 +15,7 @@ from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.runtime.clock import CLOCK
 from kdjax.storage.typed_json import to_plain
-from kdjax.study.artifacts.commits import pinned, stored_commits
+from kdjax.study.artifacts.commits import pin_commits, stored_commits
 from kdjax.study.artifacts.corpus import refuse_repeated_text
 from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.artifacts.study_artifacts import Artifacts
@@ -56,7 +56,7 @@ class Study:
         """
         CLOCK.listen()
         # A branch of a repository may move: the study is of the commit that it was at first.
-        config, commits = pinned(config, stored_commits(out))
+        config, commits = pin_commits(config, stored_commits(out))
         hosts.check_same({**versions(), "recipe": plain(to_dict(config))})
         # Nothing is written before all that follows from the recipe has been checked.
         self.plan = StudyPlan(config, out, shared)

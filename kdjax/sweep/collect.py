@@ -139,7 +139,7 @@ def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[Cu
     """Compute an arm's values over the budgets at which it has any."""
     points = []
     for study in members:
-        spread = summary.spread(summary.by_seed(study, arm, endpoint).values())
+        spread = summary.spread(summary.values_by_seed(study, arm, endpoint).values())
         if spread is not None:
             points.append(CurvePoint(study.budget.amount, spread.mean, spread.sd, spread.n))
     return tuple(points)

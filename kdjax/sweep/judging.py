@@ -22,7 +22,7 @@ from kdjax.study.judgement.gaps import Gap, gaps_between
 from kdjax.study.judgement.verdicts import contrast_test
 from kdjax.sweep.cells import BUDGETS, Cell, swept_settings
 from kdjax.sweep.schema import ArmPair, PairPoint
-from kdjax.sweep.verdict import amounts
+from kdjax.sweep.verdict import budgets_text
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _swept_gaps(
 def _shown(name: str, value: Any) -> str:
     """Return a swept setting's value as text: `student.layers 4`, and of a budget its amount."""
     if name in BUDGETS:
-        return amounts([value], name.removeprefix("budget."))
+        return budgets_text([value], name.removeprefix("budget."))
     return listed_settings({name: value})
 
 

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdjax.report import ngram_losses, svg
-from kdjax.report.axes import WIDTH, compact_number, limits, logarithmic, truncate
+from kdjax.report.axes import WIDTH, compact_number, set_height, show_logarithmic, truncate
 from kdjax.report.margins import margin_of
 from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import ArmPair, CurvePoint, Group, Profile, SweepResults, rows_of
-from kdjax.sweep.verdict import against
+from kdjax.sweep.verdict import pairs_with_baseline
 
 Curves = Mapping[str, Sequence[CurvePoint]]
 SEEDS: dict[str, Any] = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.45}
@@ -27,7 +27,7 @@ WIDTHS = {1: WIDTH / 1.7, 2: WIDTH}
 """Columns of plots -> inches of the figure."""
 
 
-def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> Markup | None:
+def draw_curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> Markup | None:
     """Draw scores over the budget, differences to the baseline arm, and where those change sign.
 
     Args:
@@ -42,11 +42,11 @@ def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> 
 
     # An arm without a single difference to the baseline arm has scores only.
     pairs = {}
-    for arm, pair in against(group, endpoint, sweep.baseline_arm).items():
+    for arm, pair in pairs_with_baseline(group, endpoint, sweep.baseline_arm).items():
         if any(point.difference is not None for point in pair.points):
             pairs[arm] = pair
     crossing = {arm: pair for arm, pair in pairs.items() if pair.crossings}
-    label, show = along(sweep.kind)
+    label, show = budget_axis(sweep.kind)
     budgets = sorted({point.budget for point in chain.from_iterable(shown.values())})
     with svg.style():
         # Scores to the left; differences to the right, with crossings below them.
@@ -56,19 +56,19 @@ def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> 
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
         ax = figure.add_subplot(grid[:, 0])
         _scores(ax, sweep, group, endpoint, shown)
-        losses = ngram_losses.of_endpoint(group.ngram_losses, endpoint.name, endpoint.unit)
+        losses = ngram_losses.endpoint_losses(group.ngram_losses, endpoint.name, endpoint.unit)
         ngram_losses.draw(ax, losses)
         ax.set_title("Scores")
         ax.set_ylabel(endpoint.unit)
-        logarithmic(ax, label, show, budgets)
+        show_logarithmic(ax, label, show, budgets)
         if pairs:
             beside = figure.add_subplot(grid[0, 1])
             _differences(beside, sweep, group, endpoint, pairs)
-            logarithmic(beside, label, show, budgets)
+            show_logarithmic(beside, label, show, budgets)
         if crossing:
             strip = figure.add_subplot(grid[1, 1], sharex=beside)
             _strip(strip, sweep, crossing)
-            logarithmic(strip, label, show, budgets)
+            show_logarithmic(strip, label, show, budgets)
             # The strip's axis of budgets serves the plot above it too.
             beside.set_xlabel("")
             beside.tick_params(axis="x", labelbottom=False)
@@ -76,7 +76,7 @@ def curves(sweep: SweepResults, group: Group, endpoint: Endpoint, name: str) -> 
         return svg.render(figure, name, description)
 
 
-def along(kind: str) -> tuple[str, Callable[[float], str]]:
+def budget_axis(kind: str) -> tuple[str, Callable[[float], str]]:
     """Return the label of an axis of budgets, and the function that writes a budget on it."""
     if kind == "hours":
         return "budget: hours", lambda hours: f"{hours:g}"
@@ -158,7 +158,7 @@ def limit_height(
     span = max(heights) - min(heights) or 1.0
     lowest = min(heights) - beyond * span
     highest = max(heights) + beyond * span
-    limits(ax, [*heights, *(min(max(end, lowest), highest) for end in ends)], room)
+    set_height(ax, [*heights, *(min(max(end, lowest), highest) for end in ends)], room)
 
 
 def _difference(
@@ -241,7 +241,7 @@ def _strip(ax: Axes, sweep: SweepResults, pairs: Mapping[str, ArmPair]) -> None:
     ax.spines["left"].set_visible(False)
 
 
-def isoflop(
+def draw_isoflop(
     sweep: SweepResults, endpoint: Endpoint, profiles: Sequence[Profile], name: str
 ) -> Markup:
     """Draw an endpoint against the student's size: a plot an arm, a curve a budget, and optima.
@@ -255,12 +255,12 @@ def isoflop(
     arms = list(dict.fromkeys(profile.arm for profile in profiles))
     budgets = sorted({profile.budget for profile in profiles})
     counted = _counted_losses(sweep, profiles[0].settings)
-    losses = ngram_losses.of_endpoint(counted, endpoint.name, endpoint.unit)
+    losses = ngram_losses.endpoint_losses(counted, endpoint.name, endpoint.unit)
     points = chain.from_iterable(profile.points for profile in profiles)
     sizes = sorted({point.parameters for point in points})
     columns = min(len(arms), 2)
     rows = math.ceil(len(arms) / columns)
-    _, show = along(sweep.kind)
+    _, show = budget_axis(sweep.kind)
     with svg.style():
         figure = Figure(figsize=(WIDTHS[columns], 3.3 * rows))
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
@@ -277,7 +277,7 @@ def isoflop(
             ax.set_title(truncate(arm))
             ax.set_ylabel(endpoint.unit)
             ax.tick_params(labelleft=True)
-            logarithmic(ax, "parameters without embeddings", _parameters, sizes)
+            show_logarithmic(ax, "parameters without embeddings", _parameters, sizes)
 
         # Names come last: the plots share their height, which every curve may change.
         for ax, arm in zip(axes, arms, strict=False):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.report import margins, ngram_losses, numbers, page, phrases, summary
-from kdjax.report.averages import known, mean, or_dash
+from kdjax.report.averages import mean, mean_if_known, text_or_dash
 from kdjax.report.phrases import counted, listed, listed_settings, sentence
 from kdjax.report.usage import Column, Table, TableCell
 from kdjax.results.runs import diverged_arms
@@ -17,8 +17,8 @@ from kdjax.sweep import plots, verdict
 from kdjax.sweep.cells import BUDGETS
 from kdjax.sweep.phrases import say
 from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of
-from kdjax.sweep.trunk import paid_and_alone
-from kdjax.sweep.verdict import amounts
+from kdjax.sweep.trunk import costs_paid_and_alone
+from kdjax.sweep.verdict import budgets_text
 
 _MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
 """Fields of runs whose means over an arm's runs at a budget are columns of the table of cells."""
@@ -41,7 +41,7 @@ def html(sweep: SweepResults) -> str:
     """Build the page."""
     # What the page's first line counts.
     budgets = sorted({cell.budget.amount for cell in sweep.cells})
-    over = numbers.span(budgets, lambda budget: amounts([budget], sweep.kind))
+    over = numbers.span(budgets, lambda budget: budgets_text([budget], sweep.kind))
     sizes = (
         counted(len(sweep.cells), "study", "studies"),
         counted(len(sweep.arms), "arm"),
@@ -50,7 +50,7 @@ def html(sweep: SweepResults) -> str:
     profiles = []
     for endpoint in sweep.endpoints:
         profiles += [_profiles(sweep, endpoint, members) for members in _sets(sweep, endpoint)]
-    trunk = paid_and_alone(sweep.rows)
+    trunk = costs_paid_and_alone(sweep.rows)
     return page.render(
         "sweep.html.j2",
         sweep.arms,
@@ -101,7 +101,7 @@ def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
     # Endpoints that no study of the group has measured are not shown.
     endpoints = []
     for n, endpoint in enumerate(sweep.endpoints):
-        plot = plots.curves(sweep, group, endpoint, f"curves-{number}-{n}")
+        plot = plots.draw_curves(sweep, group, endpoint, f"curves-{number}-{n}")
         if plot is not None:
             endpoints.append((endpoint, plot, verdict.sentences(sweep, group, endpoint)))
     return {
@@ -119,12 +119,12 @@ def _rows(sweep: SweepResults, group: Group) -> dict[str, list[dict[str, Any]]]:
         arm_rows = [row for row in rows_of(sweep, group.settings) if row.arm == arm]
         for budget in sorted({row.budget for row in arm_rows}):
             runs = [row for row in arm_rows if row.budget == budget]
-            cells: dict[str, Any] = {"budget": amounts([budget], sweep.kind)}
+            cells: dict[str, Any] = {"budget": budgets_text([budget], sweep.kind)}
             cells["scores"] = [_score(runs, arm, endpoint) for endpoint in sweep.endpoints]
             for name in _MEANS:
                 cells[name] = mean(getattr(run, name) for run in runs)
-            words = known(run.words_seen for run in runs)
-            cells["words_seen"] = or_dash(numbers.count, words)
+            words = mean_if_known(run.words_seen for run in runs)
+            cells["words_seen"] = text_or_dash(numbers.count, words)
             rows.setdefault(arm, []).append(cells)
     return rows
 
@@ -162,14 +162,14 @@ def _profiles(
             rows[arm] = [_optimum(by_place.get((arm, budget))) for budget in budgets]
     table = Table(
         "Best size: parameters without embeddings",
-        tuple(Column(amounts([budget], sweep.kind)) for budget in budgets),
+        tuple(Column(budgets_text([budget], sweep.kind)) for budget in budgets),
         rows,
     )
     return {
         "endpoint": endpoint,
         "settings": listed_settings(members[0].settings),
         # The place among all profiles makes the figure's name unique.
-        "plot": plots.isoflop(
+        "plot": plots.draw_isoflop(
             sweep, endpoint, members, f"isoflop-{sweep.profiles.index(members[0])}"
         ),
         "table": table if any(profile.optimum for profile in members) else None,
@@ -196,5 +196,5 @@ def _optimum(profile: Profile | None) -> TableCell:
 def _swept(name: str, values: Sequence[Any]) -> str:
     """Return a swept setting's values as text."""
     if name in BUDGETS:
-        return amounts(sorted(values), name.removeprefix("budget."))
+        return budgets_text(sorted(values), name.removeprefix("budget."))
     return listed(values)

@@ -12,8 +12,8 @@ from kdjax.report.phrases import listed_settings
 from kdjax.report.wide_table import TableRow, WideTable
 from kdjax.results.verdicts import Endpoint
 from kdjax.sweep.schema import Group, SweepResults
-from kdjax.sweep.trunk import paid_and_alone
-from kdjax.sweep.verdict import amounts, gap_sentences, headline, sentences
+from kdjax.sweep.trunk import costs_paid_and_alone
+from kdjax.sweep.verdict import budgets_text, gap_sentences, headline, sentences
 
 
 def summary(sweep: SweepResults) -> console.Group:
@@ -28,7 +28,7 @@ def summary(sweep: SweepResults) -> console.Group:
             parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
             parts += map(Text, sentences(sweep, group, endpoint))
-    if cost := paid_and_alone(sweep.rows):
+    if cost := costs_paid_and_alone(sweep.rows):
         parts.append(Text(cost.line()))
     parts += map(Text, gap_sentences(sweep))
     return console.Group(*parts)
@@ -50,7 +50,9 @@ def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> WideTable:
         points = {point.budget: numbers.spread(point.mean, point.sd) for point in curves[arm]}
         rows.append(TableRow(arm, [points.get(budget, "–") for budget in budgets]))
     # Under the arms, what counts of the text alone reach.
-    losses = ngram_losses.of_endpoint(group.ngram_losses, endpoint.name, endpoint.unit)
+    losses = ngram_losses.endpoint_losses(group.ngram_losses, endpoint.name, endpoint.unit)
     for label, nats in losses.items():
         rows.append(TableRow(label, [numbers.score(nats)] * len(budgets), reference=True))
-    return WideTable(caption, "arm", [amounts([budget], sweep.kind) for budget in budgets], rows)
+    return WideTable(
+        caption, "arm", [budgets_text([budget], sweep.kind) for budget in budgets], rows
+    )

@@ -70,7 +70,7 @@ def study_trunk(cells: Sequence[Cell], cell: Cell, out: Path) -> StudyTrunk:
     return StudyTrunk(tuple(reversed(smaller)), tuple(larger))
 
 
-def paid_and_alone(rows: Iterable[SweepRow]) -> TrunkCost | None:
+def costs_paid_and_alone(rows: Iterable[SweepRow]) -> TrunkCost | None:
     """Return the cost of a sweep's runs, as paid and were each alone; None: none shares a trunk."""
     runs = list(rows)
     if all(row.shared is None for row in runs):

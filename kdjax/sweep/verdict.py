@@ -30,7 +30,7 @@ class _Compared:
     pairs: Mapping[str, ArmPair]
 
 
-def against(group: Group, endpoint: Endpoint, baseline: str) -> dict[str, ArmPair]:
+def pairs_with_baseline(group: Group, endpoint: Endpoint, baseline: str) -> dict[str, ArmPair]:
     """Return arm -> its pair with the baseline arm on an endpoint, read from the arm's side.
 
     Args:
@@ -103,7 +103,7 @@ def _compared(sweep: SweepResults) -> list[_Compared]:
     compared = []
     for group in sweep.groups:
         for endpoint in sweep.endpoints:
-            pairs = against(group, endpoint, sweep.baseline_arm)
+            pairs = pairs_with_baseline(group, endpoint, sweep.baseline_arm)
             if pairs:
                 compared.append(_Compared(group, endpoint, pairs))
     return compared
@@ -150,7 +150,7 @@ def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str
         endpoint: endpoint of the pairs.
     """
     baseline = sweep.baseline_arm
-    pairs = list(against(group, endpoint, baseline).values())
+    pairs = list(pairs_with_baseline(group, endpoint, baseline).values())
     for pair in group.pairs:
         if pair.endpoint == endpoint.name and baseline not in (pair.a, pair.b):
             pairs.append(pair)
@@ -187,7 +187,7 @@ def _outcome(pair: ArmPair, kind: str, *, fold_undecided: bool = False) -> str:
         if budgets and clauses and fold_undecided and verdict == "INCONCLUSIVE":
             clauses.append(say("sweep_otherwise"))
         elif budgets:
-            clauses.append(f"{say(f'sweep_{verdict}')} {where(budgets, every, kind)}")
+            clauses.append(f"{say(f'sweep_{verdict}')} {budgets_in_words(budgets, every, kind)}")
     return ", ".join(clauses)
 
 
@@ -199,14 +199,14 @@ def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
     for crossing in pair.crossings:
         is_closed = crossing.low is not None and crossing.high is not None
         if every or is_closed:
-            interval = bracket(crossing.low, crossing.high, ends, kind)
-            texts.append(f"{amounts([crossing.at], kind)} {interval}")
+            interval = crossing_text(crossing.low, crossing.high, ends, kind)
+            texts.append(f"{budgets_text([crossing.at], kind)} {interval}")
     if not texts:
         return ""
     return say("crossed", crossings=listed(texts))
 
 
-def bracket(
+def crossing_text(
     low: float | None,
     high: float | None,
     ends: tuple[float, float],
@@ -230,7 +230,7 @@ def bracket(
     return f"[{lower}, {upper}]"
 
 
-def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
+def budgets_in_words(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
     """Return some of the budgets: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 FLOPs`.
 
     Args:
@@ -243,13 +243,13 @@ def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
     if count > 1 and list(budgets) == list(every):
         return say("at_every")
     if count > 1 and list(budgets) == list(every[-count:]):
-        return say("from_up", amounts=amounts(budgets[:1], kind))
+        return say("from_up", amounts=budgets_text(budgets[:1], kind))
     if count > 1 and list(budgets) == list(every[:count]):
-        return say("up_to", amounts=amounts(budgets[-1:], kind))
-    return say("at", amounts=amounts(budgets, kind))
+        return say("up_to", amounts=budgets_text(budgets[-1:], kind))
+    return say("at", amounts=budgets_text(budgets, kind))
 
 
-def amounts(values: Sequence[float], kind: str) -> str:
+def budgets_text(values: Sequence[float], kind: str) -> str:
     """Return budgets with their unit: `3.00e11 and 7.00e11 FLOPs`."""
     return listed([_amount(value, kind) for value in values]) + _UNITS[kind]
 

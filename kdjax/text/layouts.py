@@ -38,7 +38,7 @@ def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tupl
             size += len(line)
             if size > limit:
                 expected = "shorter documents, separated by blank lines, or data.documents 'lines'"
-                raise too_long(f"{path}, line {first}", limit, shape.hint() or expected)
+                raise too_long_error(f"{path}, line {first}", limit, shape.hint() or expected)
         elif paragraph:
             yield first, "\n".join(paragraph)
             paragraph = []
@@ -61,7 +61,9 @@ def each_line(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple
         shape.add(line)
         if line.strip():
             if len(line) > limit:
-                raise too_long(f"{path}, line {number}", limit, shape.hint() or "shorter lines")
+                raise too_long_error(
+                    f"{path}, line {number}", limit, shape.hint() or "shorter lines"
+                )
             yield number, line.rstrip()
     if shape.has_old_mac_ends():
         notes.layouts[MAC_LINES] += 1
@@ -81,7 +83,7 @@ def whole(path: TextFile, limit: int, _: ReadingNotes) -> Iterator[tuple[int, st
         size += len(line)
         if size > limit:
             expected = "shorter files, or data.documents 'paragraphs' or 'lines'"
-            raise too_long(f"{path}, line 1", limit, expected)
+            raise too_long_error(f"{path}, line 1", limit, expected)
         document.append(line.rstrip())
     text = "\n".join(document).strip("\n")
     if text.strip():
@@ -92,7 +94,7 @@ LAYOUTS: dict[str, TextLayout] = {"paragraphs": paragraphs, "lines": each_line, 
 """By the values of `data.documents`."""
 
 
-def too_long(where: str, limit: int, expected: str) -> TextError:
+def too_long_error(where: str, limit: int, expected: str) -> TextError:
     """Return the error of a document of more than the limit in bytes, which begins there.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.text.records import Record, check_once
-from kdjax.text.streams import BUFFER, TextError, TextFile, optional
+from kdjax.text.streams import BUFFER, TextError, TextFile, import_optional
 
 SUFFIX = ".parquet"
 ROWS = 64
@@ -17,7 +17,7 @@ ROWS = 64
 
 def check_readable(path: TextFile) -> None:
     """Raise an InputError where pyarrow is missing."""
-    optional("pyarrow.parquet", "parquet", path)
+    import_optional("pyarrow.parquet", "parquet", path)
 
 
 def rows(
@@ -35,8 +35,8 @@ def rows(
     Raises:
         TextError: not a whole Parquet file, none of the columns is in it, or one is twice.
     """
-    parquet = optional("pyarrow.parquet", "parquet", path)
-    arrow = optional("pyarrow", "parquet", path)
+    parquet = import_optional("pyarrow.parquet", "parquet", path)
+    arrow = import_optional("pyarrow", "parquet", path)
     number = 0
     try:
         with ExitStack() as stack:

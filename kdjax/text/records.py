@@ -21,7 +21,7 @@ from kdjax.text.streams import (
     kind,
     lines,
     mebibytes,
-    opened,
+    open_decompressed,
 )
 
 NESTING = 500
@@ -103,7 +103,7 @@ def records(path: TextFile, *, lenient: bool = False) -> Iterator[Record]:
                 where = f"{path}, line {number}"
                 yield _record(where, None, _parse(line, where), lenient)
         return
-    with opened(path) as file:
+    with open_decompressed(path) as file:
         # Either {"key": {...}, ...} or [{...}, ...].
         text = _Json(path, file)
         opening = text.next_character()

@@ -126,7 +126,7 @@ def _find_on_hub(name: hub.HubName) -> list[RemoteFile]:
     if constants.is_offline_mode():
         cached = [RemoteFile(str(path), "") for path in hub.cached_files(pinned)]
         if not cached:
-            raise hub.not_cached(name)
+            raise hub.not_cached_error(name)
         return cached
     is_glob = glob.has_magic(pinned.path)
     return _list(str(pinned), is_glob, hub.hub_errors(name), _hub_identity)

@@ -15,7 +15,7 @@ from kdjax.storage import hub
 from kdjax.storage.paths import local_path
 from kdjax.storage.urls import is_url
 from kdjax.text import parquet, remote, streams, tfds
-from kdjax.text.layouts import LAYOUTS, too_long
+from kdjax.text.layouts import LAYOUTS, too_long_error
 from kdjax.text.notes import EMPTY, ReadingNotes, unusable_in_words
 from kdjax.text.records import Record, records
 from kdjax.text.remote import RemoteFile
@@ -364,4 +364,4 @@ def _document_of(record: Record, fields: Sequence[str]) -> Document:
 
 def _check_size(document: Document, where: str) -> None:
     if document.size > DOCUMENT_BYTES:
-        raise too_long(where, DOCUMENT_BYTES, "shorter documents")
+        raise too_long_error(where, DOCUMENT_BYTES, "shorter documents")

@@ -42,7 +42,7 @@ class TextError(InputError):
     """Text that cannot be used: trying again with the same files fails in the same way."""
 
 
-def optional(module: str, extra: str, where: object) -> ModuleType:
+def import_optional(module: str, extra: str, where: object) -> ModuleType:
     """Import a library that comes with an extra.
 
     Args:
@@ -78,11 +78,11 @@ def compression(path: TextFile) -> str:
 def check_readable(path: TextFile) -> None:
     """Raise an InputError where a library is missing that the file's compression needs."""
     if compression(path) == ".zst":
-        optional(ZSTANDARD, "zstd", path)
+        import_optional(ZSTANDARD, "zstd", path)
 
 
 @contextlib.contextmanager
-def opened(path: TextFile) -> Iterator[BinaryIO]:
+def open_decompressed(path: TextFile) -> Iterator[BinaryIO]:
     """Open a file's bytes, decompressed by its suffix.
 
     An archive of several members or frames is one text.
@@ -103,7 +103,7 @@ def opened(path: TextFile) -> Iterator[BinaryIO]:
             elif suffix == ".xz":
                 archive = stack.enter_context(_Members(file, b"\xfd7zXZ\0", _xz_member))
             elif suffix == ".zst":
-                zstd = optional(ZSTANDARD, "zstd", path)
+                zstd = import_optional(ZSTANDARD, "zstd", path)
                 damaged = (*damaged, zstd.ZstdError)
                 archive = stack.enter_context(zstd.ZstdFile(file))
             if archive is not None:
@@ -131,7 +131,7 @@ def lines(path: TextFile) -> Iterator[tuple[int, str]]:
         TextError: cannot be read, a line of more than `LINE_BYTES`, or not UTF-8; says the byte.
     """
     start = 0
-    with opened(path) as file:
+    with open_decompressed(path) as file:
         for number in itertools.count(1):
             line = file.readline(LINE_BYTES + 1)
             if not line:
@@ -225,7 +225,7 @@ def read_text(path: Path) -> str:
     Raises:
         TextError: cannot be read, or not UTF-8; says the byte.
     """
-    with opened(path) as file:
+    with open_decompressed(path) as file:
         return decode(file.read(), path, 0).removeprefix("\ufeff")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.errors import InputError
 from kdjax.storage.paths import local_path
 from kdjax.text.records import Record
-from kdjax.text.streams import TextError, optional, sha256
+from kdjax.text.streams import TextError, import_optional, sha256
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"
@@ -134,7 +134,7 @@ def _builder(directory: Path) -> Any:
     Raises:
         TextError: TFDS cannot read it.
     """
-    tfds = optional("tensorflow_datasets", "tfds", directory)
+    tfds = import_optional("tensorflow_datasets", "tfds", directory)
     try:
         return tfds.builder_from_directory(directory)
     except Exception as e:  # whatever TFDS finds wrong with the files
@@ -150,7 +150,7 @@ def _random_access(builder: Any) -> bool:
 
 def _read_at_random(builder: Any, source: TfdsSplit, names: Collection[str]) -> Iterator[Any]:
     # An image that nobody asks for is not decoded.
-    decode = optional("tensorflow_datasets", "tfds", source).decode
+    decode = import_optional("tensorflow_datasets", "tfds", source).decode
     skipped = {name: decode.SkipDecoding() for name in builder.info.features if name not in names}
     data = builder.as_data_source(split=source.split, decoders=skipped)
     for start in range(0, len(data), EXAMPLES):
@@ -158,7 +158,7 @@ def _read_at_random(builder: Any, source: TfdsSplit, names: Collection[str]) -> 
 
 
 def _stream(builder: Any, source: TfdsSplit, _: Collection[str]) -> Iterator[Any]:
-    tfds = optional("tensorflow_datasets", "tfds", source)
+    tfds = import_optional("tensorflow_datasets", "tfds", source)
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     data = builder.as_dataset(split=source.split, shuffle_files=False, read_config=in_order)
     yield from tfds.as_numpy(data)

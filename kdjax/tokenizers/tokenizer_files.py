@@ -22,7 +22,7 @@ from kdjax.storage import hub
 from kdjax.storage.files import digest
 from kdjax.storage.paths import user_cache
 from kdjax.text.sources import locate
-from kdjax.text.streams import optional, sha256
+from kdjax.text.streams import import_optional, sha256
 from kdjax.tokenizers.special_tokens import COMPANIONS, KEYS, read_companion, usual_role_names
 from kdjax.tokenizers.tokenizer_config import TOKENIZER
 
@@ -198,7 +198,7 @@ def _by_transformers(path: Path) -> Converted:
     Raises:
         InputError: transformers or what it needs is missing, or cannot read them.
     """
-    library = optional("transformers", "convert", path)
+    library = import_optional("transformers", "convert", path)
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(
             str(path), local_files_only=True, trust_remote_code=False

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from kdjax.config import TokenizerConfig
-from kdjax.text.streams import optional
+from kdjax.text.streams import import_optional
 from kdjax.tokenizers.alphabet import most_frequent
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -46,7 +46,7 @@ def train(
     Raises:
         InputError: the sentencepiece library is missing.
     """
-    library = optional("sentencepiece", "sentencepiece", "data.tokenizer.train 'unigram'")
+    library = import_optional("sentencepiece", "sentencepiece", "data.tokenizer.train 'unigram'")
     normalizer = _normalizer()
 
     # Different words, and how often each occurs.

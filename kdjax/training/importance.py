@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.budget.price import check_agreement, measure
+from kdjax.budget.price import check_agreement, count_program_flops
 from kdjax.config import ModelConfig
 from kdjax.models import FeatureRequest, Model, abstract_params, forward, ops
 from kdjax.models.features import Batch
@@ -200,7 +200,7 @@ def _pass_flops(config: ModelConfig, depth: int, seq_len: int) -> int:
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in FIELDS}
     batch["valid"] = jax.ShapeDtypeStruct(shape, jnp.bool_)
     program = functools.partial(importance_sums, config, depth)
-    count = measure(program, abstract_params(config, mlm=False), batch)
+    count = count_program_flops(program, abstract_params(config, mlm=False), batch)
     return check_agreement(count, "a calibration pass")
 
 

@@ -34,7 +34,7 @@ def learning_rate(config: OptimizerConfig, before: float, after: float, used: fl
     return config.learning_rate * max(0.0, factor)
 
 
-def decays(config: OptimizerConfig, budget_fraction: float) -> bool:
+def has_left_peak(config: OptimizerConfig, budget_fraction: float) -> bool:
     """Return whether a step that begins at a share of the budget has left the schedule's peak.
 
     Of `wsd` the steps before depend on the warm-up alone: they are the trunk, which runs of all

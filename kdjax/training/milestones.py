@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
-from kdjax.training.learning_rate import decays
+from kdjax.training.learning_rate import has_left_peak
 from kdjax.training.run_account import RunAccount
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.trunk import evaluation_reached
@@ -63,4 +63,4 @@ class Milestones:
     def _decays_after(self, ledger: Ledger) -> bool:
         """Return whether the step after a ledger has left the schedule's peak."""
         optimizer = self._spec.compiled_phases[0].phase.optimizer
-        return decays(optimizer, ledger.training_share)
+        return has_left_peak(optimizer, ledger.training_share)

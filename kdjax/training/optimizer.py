@@ -20,11 +20,11 @@ def transformation(config: OptimizerConfig) -> optax.GradientTransformation:
     """
     if config.name == "adamw":
         return adamw(config)
-    decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=weight_decay_mask)
     return _clipped(config, muon_with_adam(config, decay))
 
 
-def decays(params: Any) -> Any:
+def weight_decay_mask(params: Any) -> Any:
     """Return a mask of the leaves that weight decay shrinks: not biases and LayerNorm scales."""
 
     def decayed(path: tuple[Any, ...], _: Any) -> bool:
@@ -41,7 +41,7 @@ def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
     parameter off it.
     """
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
-    decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=weight_decay_mask)
     return _clipped(config, adam, decay)
 
 
@@ -55,20 +55,24 @@ def _clipped(
 
 
 def apply_update(
-    optimizer: optax.GradientTransformation, grads: Any, opt: Any, params: Any, rate: jax.Array
+    optimizer: optax.GradientTransformation,
+    grads: Any,
+    opt_state: Any,
+    params: Any,
+    rate: jax.Array,
 ) -> tuple[Any, Any]:
     """Update the parameters and the optimiser's state once.
 
     Args:
         optimizer: the optimiser, but for the learning rate.
         grads: gradients of the parameters.
-        opt: state of the optimiser.
+        opt_state: state of the optimiser.
         params: parameters, of the same structure as the gradients.
         rate: learning rate of the step.
 
     Returns:
         The new parameters, and the optimiser's new state.
     """
-    directions, opt = optimizer.update(grads, opt, params)
+    directions, opt_state = optimizer.update(grads, opt_state, params)
     updates = jax.tree.map(lambda direction: -rate * direction, directions)
-    return optax.apply_updates(params, updates), opt
+    return optax.apply_updates(params, updates), opt_state

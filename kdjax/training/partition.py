@@ -51,26 +51,26 @@ def combine(trainable: Flat, frozen: Flat, like: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: leaves[name_of(path)], like)
 
 
-def select_optimizer_state(
-    optimizer: optax.GradientTransformation, opt: Any, trainable: Flat
+def select_opt_state(
+    optimizer: optax.GradientTransformation, opt_state: Any, trainable: Flat
 ) -> Any:
     """Return the part of an optimiser's state that belongs to some of its flat parameters.
 
     Args:
         optimizer: the optimiser that made the state.
-        opt: its state over all flat parameters.
+        opt_state: its state over all flat parameters.
         trainable: the parameters to select, dotted path -> array.
     """
     # A leaf of the state has the same path, whichever other parameters the optimiser sees.
-    leaves = dict(jax.tree_util.tree_leaves_with_path(opt))
+    leaves = dict(jax.tree_util.tree_leaves_with_path(opt_state))
     selected = jax.eval_shape(optimizer.init, trainable)
     return jax.tree_util.tree_map_with_path(lambda path, _: leaves[path], selected)
 
 
-def merge_optimizer_state(opt: Any, new: Any) -> Any:
+def merge_opt_state(opt_state: Any, new: Any) -> Any:
     """Return an optimiser's state with that of some parameters renewed."""
     renewed = dict(jax.tree_util.tree_leaves_with_path(new))
-    return jax.tree_util.tree_map_with_path(renewed.get, opt)
+    return jax.tree_util.tree_map_with_path(renewed.get, opt_state)
 
 
 def parameters_in_use(loss: Callable[..., Any], params: Any, *args: Any) -> Any:

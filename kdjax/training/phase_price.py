@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from kdjax.budget.jaxpr_count import FlopCountError
-from kdjax.budget.price import Price, measure, reconcile
+from kdjax.budget.price import Price, count_program_flops, reconcile
 from kdjax.models.features import Features
 from kdjax.training.optimizer import apply_update
-from kdjax.training.partition import Flat, combine, partition, select_optimizer_state
+from kdjax.training.partition import Flat, combine, partition, select_opt_state
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.step import ScheduleInputs, global_norm, init_state
 
@@ -51,21 +51,21 @@ def _price(phase: Phase, batch_shape: BatchShape) -> Price:
     student_trainable, student_frozen = partition(params["model"], phase.gradient_mask["model"])
     student_inputs = (student_trainable, student_frozen, batch, dropout_key)
     trainable, _ = partition(params, phase.gradient_mask)
-    optimizer_state = select_optimizer_state(phase.transformation, state.opt, trainable)
+    opt_state = select_opt_state(phase.transformation, state.opt_state, trainable)
 
     # A backward pass is counted with its forward pass, which is then taken off.
-    forward_count = measure(parts.student_forward, *student_inputs)
-    forward_and_backward_count = measure(
+    forward_count = count_program_flops(parts.student_forward, *student_inputs)
+    forward_and_backward_count = count_program_flops(
         parts.student_forward_and_backward, *student_inputs, forward_count.outputs
     )
     teacher_flops = 0
     teacher_features = Features()
     teacher_forward = phase.teacher_forward()
     if teacher_forward is not None:
-        teacher_count = measure(teacher_forward, teacher_params, batch)
+        teacher_count = count_program_flops(teacher_forward, teacher_params, batch)
         teacher_flops = teacher_count.flops
         teacher_features = teacher_count.outputs
-    objective_count = measure(
+    objective_count = count_program_flops(
         parts.objective,
         forward_count.outputs,
         params["objective"],
@@ -73,14 +73,14 @@ def _price(phase: Phase, batch_shape: BatchShape) -> Price:
         batch,
         schedule_inputs.budget_fraction,
     )
-    update_count = measure(
-        parts.update, trainable, optimizer_state, trainable, schedule_inputs.learning_rate
+    update_count = count_program_flops(
+        parts.update, trainable, opt_state, trainable, schedule_inputs.learning_rate
     )
 
     # The parts must add up to the whole step, traced as one.
     step = phase.build_step(dropout_impl=REFERENCE_DROPOUT, group_norms=False)
     return reconcile(
-        measure(step, state, teacher_params, batch, schedule_inputs),
+        count_program_flops(step, state, teacher_params, batch, schedule_inputs),
         student_forward=forward_count.flops,
         student_backward=forward_and_backward_count.flops - forward_count.flops,
         teacher_forward=teacher_flops,
@@ -124,7 +124,7 @@ class _StepParts:
         loss = jax.value_and_grad(self._phase.objective, argnums=(0, 3), has_aux=True)
         return loss(student, teacher, batch, projections, budget_fraction)
 
-    def update(self, grads: Any, optimizer_state: Any, params: Any, rate: Any) -> Any:
+    def update(self, grads: Any, opt_state: Any, params: Any, rate: Any) -> Any:
         """Update the parameters, and compute the norm of their gradients."""
-        updated = apply_update(self._phase.transformation, grads, optimizer_state, params, rate)
+        updated = apply_update(self._phase.transformation, grads, opt_state, params, rate)
         return updated, global_norm(grads)

@@ -14,7 +14,7 @@ import numpy as np
 from kdjax.budget.hardware import hardware_flops, memory
 from kdjax.config import ComputeConfig
 from kdjax.hlo.fusion import repeated_flops
-from kdjax.hlo.kernels import kernels
+from kdjax.hlo.kernels import kernel_flops
 from kdjax.models import abstract_params
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
@@ -39,7 +39,7 @@ class Program:
         hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation
             and what every device does for itself included (`kdjax.budget.hardware.hardware_flops`);
             None where XLA does not say.
-        kernels: FLOPs of the Pallas kernels in it (`kdjax.hlo.kernels.kernels`).
+        kernels: FLOPs of the Pallas kernels in it (`kdjax.hlo.kernels.kernel_flops`).
         memory: bytes a device needs for all lanes, by the compiler
             (`kdjax.budget.hardware.memory`).
     """
@@ -84,7 +84,7 @@ class Program:
         started = time.perf_counter()
         step = phase.build_step(grad_accum_steps=grad_accum_steps, compute=compute, layout=layout)
         traced = self._trace(step)
-        self.kernels = kernels(traced.jaxpr)
+        self.kernels = kernel_flops(traced.jaxpr)
         self._compiled = traced.lower().compile()
         if lanes > 1:
             self._compile_stacking()
@@ -269,6 +269,14 @@ def program_of(
     """Compile a phase, or take what was compiled before in this process.
 
     Runs that differ in budget, seed, learning rate or the arm's name share it.
+
+    Args:
+        phase: phase to compile.
+        batch_shape: shape of a step's batch.
+        layout: layout of arrays on the devices.
+        grad_accum_steps: parts in which a batch is taken, one after another.
+        compute: way in which both models are computed.
+        lanes: seeds that train as one vmapped program.
     """
     return _program(phase.compile_key, batch_shape, layout, grad_accum_steps, compute, lanes)
 

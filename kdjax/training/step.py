@@ -12,20 +12,21 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.models.features import Batch, Features
-from kdjax.models.ops.dropout import Key
+from kdjax.models.ops.dropout import DropoutKey
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
 from kdjax.parallel.unsharded import UNSHARDED, Unsharded
-from kdjax.training.dropout_seeds import step_dropout_seeds
 from kdjax.training.optimizer import apply_update
 from kdjax.training.partition import (
     Flat,
     combine,
     flatten,
-    merge_optimizer_state,
+    merge_opt_state,
     partition,
-    select_optimizer_state,
+    select_opt_state,
 )
+from kdjax.training.saved_names import register_state
+from kdjax.training.step_dropout import step_dropout_key
 
 Forward = Callable[..., Features]
 
@@ -50,7 +51,7 @@ class ScheduleInputs:
         return ScheduleInputs(scalar, scalar)
 
 
-@jax.tree_util.register_dataclass
+@register_state
 @dataclass(frozen=True)
 class State:
     """What training changes, and nothing else: the teacher is not in it.
@@ -59,13 +60,13 @@ class State:
         step: steps done, int32.
         seed: seed of dropout, uint32.
         params: {"model": the student's parameters, "objective": the terms' own}.
-        opt: the optimiser's state, over the parameters as one flat mapping.
+        opt_state: the optimiser's state, over the parameters as one flat mapping.
     """
 
     step: jax.Array
     seed: jax.Array
     params: dict[str, Any]
-    opt: Any
+    opt_state: Any
 
 
 class Step(Protocol):
@@ -103,7 +104,7 @@ class LossFn:
     """The loss of a batch: both forward passes and the objective, as a pure function.
 
     Attributes:
-        student_forward: `(params, batch, dropout_key=seeds)` to the student's features.
+        student_forward: `(params, batch, dropout_key=...)` to the student's features.
         teacher_forward: `(teacher_params, batch)` to the teacher's features; None: there is
             none.
         objective: the weighted sum of terms that is minimised.
@@ -120,7 +121,7 @@ class LossFn:
         params: dict[str, Any],
         teacher_params: Any,
         batch: Batch,
-        dropout_seeds: Key = None,
+        dropout_key: DropoutKey = None,
         budget_fraction: float | jax.Array = 0.0,
         shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -130,7 +131,7 @@ class LossFn:
             params: parameters as in a `State`.
             teacher_params: the teacher's parameters; None: no teacher runs.
             batch: a batch, or a part of one.
-            dropout_seeds: seeds of the batch's sequences `[B, 2]`, or a JAX key; None: no dropout.
+            dropout_key: a seed for each sequence, int32 `[B, 2]`, or a JAX key; None: no dropout.
             budget_fraction: share of the budget spent before the step, from 0 to 1.
             shares: term -> the share of its normalizer that lies in this part of a batch; None: a
                 whole batch.
@@ -139,7 +140,7 @@ class LossFn:
         teacher_features = Features()
         if self.teacher_forward is not None:
             teacher_features = jax.lax.stop_gradient(self.teacher_forward(teacher_params, batch))
-        student_features = self.student_forward(params["model"], batch, dropout_key=dropout_seeds)
+        student_features = self.student_forward(params["model"], batch, dropout_key=dropout_key)
 
         # Projections are stored split; the objective needs them whole.
         projections = self.layout.constrain_gathered(params["objective"])
@@ -182,36 +183,36 @@ def make_step(
         # The loss as a function of what is trained; its gradients, from one part of the batch after
         # another
         trainable, frozen = partition(state.params, gradient_mask)
-        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_impl)
+        dropout_key = step_dropout_key(state.seed, state.step, len(batch["tokens"]), dropout_impl)
+        budget_fraction = schedule_inputs.budget_fraction
 
         def loss_of(
-            trainable: Flat, part: Batch, part_seeds: Key, shares: Any = None
+            trainable: Flat, part: Batch, part_key: DropoutKey, shares: Any = None
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             params = combine(trainable, frozen, gradient_mask)
-            budget_fraction = schedule_inputs.budget_fraction
-            return loss_fn(params, teacher_params, part, part_seeds, budget_fraction, shares)
+            return loss_fn(params, teacher_params, part, part_key, budget_fraction, shares)
 
         grad_fn = jax.value_and_grad(loss_of, has_aux=True)
         with layout.mesh_context():
             (loss, terms), grads = accumulate_gradients(
-                grad_fn, trainable, loss_fn.objective, grad_accum_steps, batch, seeds
+                grad_fn, trainable, loss_fn.objective, grad_accum_steps, batch, dropout_key
             )
         grads = layout.constrain_as_stored(grads)
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
-        opt = select_optimizer_state(optimizer, state.opt, trainable)
-        trainable, opt = apply_update(
-            optimizer, grads, opt, trainable, schedule_inputs.learning_rate
+        opt_state = select_opt_state(optimizer, state.opt_state, trainable)
+        trainable, opt_state = apply_update(
+            optimizer, grads, opt_state, trainable, schedule_inputs.learning_rate
         )
         params = combine(trainable, frozen, gradient_mask)
-        opt = merge_optimizer_state(state.opt, opt)
+        opt_state = merge_opt_state(state.opt_state, opt_state)
 
         # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
         squares = sums_of_squares(grads)
         metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
         if group_norms:
             metrics |= gradient_norms(squares)
-        return State(state.step + 1, state.seed, params, opt), metrics
+        return State(state.step + 1, state.seed, params, opt_state), metrics
 
     return step
 
@@ -220,45 +221,45 @@ def accumulate_gradients(
     grad_fn: Callable[..., Any],
     trainable: Flat,
     objective: Objective,
-    parts: int,
+    grad_accum_steps: int,
     batch: Batch,
-    dropout_seeds: Key,
+    dropout_key: DropoutKey,
 ) -> Any:
     """Compute the result of `grad_fn` for a batch from its parts, one after another, to save
     memory.
 
     Each term's value in a part counts by what it is a mean over there (`Objective.normalizers`), so
     the result is that of the whole batch, whatever the parts hold, dropout included. Part i takes
-    sequences i, i + `parts`, …: of each device the same number.
+    sequences i, i + `grad_accum_steps`, …: of each device the same number.
 
     Args:
-        grad_fn: `(trainable, batch, dropout_seeds, shares)` to the loss, its terms and gradients.
+        grad_fn: `(trainable, batch, dropout_key, shares)` to the loss, its terms and gradients.
         trainable: parameters that are trained, dotted path -> array.
         objective: the objective, whose terms say what they are means over.
-        parts: number of parts; it divides the batch. Of one part nothing is added up.
+        grad_accum_steps: number of parts; it divides the batch. Of one part nothing is added up.
         batch: arrays of the whole batch, `[B, ...]`.
-        dropout_seeds: seeds of the sequences, `[B, 2]`; None: no dropout.
+        dropout_key: a seed for each sequence, int32 `[B, 2]`; None: no dropout.
     """
-    if parts == 1:
-        return grad_fn(trainable, batch, dropout_seeds)
+    if grad_accum_steps == 1:
+        return grad_fn(trainable, batch, dropout_key)
 
     def in_parts(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1)
 
     totals = objective.normalizers(batch)
 
-    def add_part(total: Any, part: tuple[Batch, Key]) -> tuple[Any, None]:
-        part_batch, part_seeds = part
+    def add_part(total: Any, part: tuple[Batch, DropoutKey]) -> tuple[Any, None]:
+        part_batch, part_key = part
         normalizers = objective.normalizers(part_batch)
         shares = {}
         for name, normalizer in normalizers.items():
             shares[name] = normalizer / jnp.maximum(totals[name], 1e-9)
-        result = grad_fn(trainable, part_batch, part_seeds, shares)
+        result = grad_fn(trainable, part_batch, part_key, shares)
         return jax.tree.map(jnp.add, total, result), None
 
-    shapes = jax.eval_shape(grad_fn, trainable, batch, dropout_seeds, totals)
+    shapes = jax.eval_shape(grad_fn, trainable, batch, dropout_key, totals)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_seeds)))
+    total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_key)))
     return total
 
 

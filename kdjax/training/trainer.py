@@ -29,7 +29,7 @@ from kdjax.training.run_spec import RestoredRun
 from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.step_reporter import DivergedStep, StepReporter
 from kdjax.training.stopwatch import Stopwatch
-from kdjax.training.trunk import of_trunk
+from kdjax.training.trunk import trunk_figures
 
 
 class Trainer(TrainingLoop):
@@ -228,7 +228,7 @@ class Trainer(TrainingLoop):
         if on_own_curve:
             self._evaluated_step = self.steps
         else:
-            figures = of_trunk(figures)
+            figures = trunk_figures(figures)
         point = {"flops": ledger.charged_flops, "share": ledger.share, **figures}
         self._records.log.write(self.steps, point)
 

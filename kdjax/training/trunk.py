@@ -24,7 +24,7 @@ from kdjax.config import OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.training.checkpoints.storage import CheckpointStorage, Restored, Unsaved
-from kdjax.training.learning_rate import decays
+from kdjax.training.learning_rate import has_left_peak
 from kdjax.training.records import metrics_log
 
 PREFIX = "trunk/"
@@ -163,12 +163,12 @@ def trunk_steps(optimizer: OptimizerConfig, opening: Ledger, step_cost: int, ste
 
     def decays_after(step: int) -> bool:
         used = opening.training_used + step * step_cost
-        return decays(optimizer, used / opening.training_amount)
+        return has_left_peak(optimizer, used / opening.training_amount)
 
     return bisect.bisect_left(range(steps), True, key=decays_after)
 
 
-def of_trunk(figures: Mapping[str, float]) -> dict[str, float]:
+def trunk_figures(figures: Mapping[str, float]) -> dict[str, float]:
     """Return held-out figures under the names of those that are of a larger budget's curve."""
     return {f"{PREFIX}{name}": figure for name, figure in figures.items()}
 
@@ -209,4 +209,4 @@ def _point(line: Mapping[str, Any], *, due: bool) -> dict[str, Any]:
     for name, figure in line.items():
         if name not in point:
             figures[name.removeprefix(PREFIX)] = figure
-    return point | (figures if due else of_trunk(figures))
+    return point | (figures if due else trunk_figures(figures))

@@ -95,7 +95,7 @@ def search(
     return trials
 
 
-def best_of(trials: Sequence[TuningTrial], better: Better) -> TuningTrial | None:
+def best_trial(trials: Sequence[TuningTrial], better: Better) -> TuningTrial | None:
     """Choose the best trial, the first of equals; None where all diverged."""
     scored = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
     if not scored:

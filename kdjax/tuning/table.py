@@ -29,7 +29,7 @@ def summary(tuning: TuningResults) -> Group:
 
     # A loss stands beside what counts of the text alone reach.
     unit = "nats" if tuning.better == "lower" else ""
-    levels = ngram_losses.of_endpoint(tuning.ngram_losses, tuning.endpoint, unit)
+    levels = ngram_losses.endpoint_losses(tuning.ngram_losses, tuning.endpoint, unit)
     empty = [""] * (1 + len(settings))
     for label, loss in levels.items():
         rows.append(TableRow(label, [*empty, numbers.score(loss), "", ""], reference=True))

@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from kdjax.arms.charges import runs_sharing_cache, stored_by
+from kdjax.arms.charges import runs_sharing_cache, stored_features
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, FinetuneConfig, MinimalPairsConfig, ModelConfig
@@ -180,7 +180,7 @@ class Trials:
                 study.artifacts.teachers = artifacts.teachers
                 study.artifacts.evaluations = artifacts.evaluations
                 # The settings tried may change what an arm reads of stored outputs.
-                if stored_by(study.plan.arms) == stored_by(self._first.plan.arms):
+                if stored_features(study.plan.arms) == stored_features(self._first.plan.arms):
                     study.artifacts.teacher_cache = artifacts.teacher_cache
             study.prepare()
             if self._first is None:

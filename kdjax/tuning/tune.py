@@ -26,7 +26,7 @@ from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.study.writer import backup_of, sole_writer
 from kdjax.tuning import table
-from kdjax.tuning.search import TuningTrial, best_of, search
+from kdjax.tuning.search import TuningTrial, best_trial, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from kdjax.tuning.trial import TrialReporter, Trials, recipe_of
 
@@ -132,7 +132,7 @@ def _arm(
     Raises:
         InputError: every trial of the arm diverged.
     """
-    best = best_of(trials, better)
+    best = best_trial(trials, better)
     if best is None or best.outcome.value is None:
         raise InputError(
             f"arms.{arm}: {counted(len(trials), 'trial')}, all of them diverged, expected at least "

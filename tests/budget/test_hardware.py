@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.budget.hardware import Peak, hardware_flops, memory, peak, peak_memory, utilisation
 from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount, count_jaxpr
-from kdjax.budget.price import measure
+from kdjax.budget.price import count_program_flops
 from kdjax.config import ComputeConfig
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price
@@ -70,7 +70,7 @@ def test_jaxpr_count_of_a_loop_is_whole_once_or_refused() -> None:
     # One turn of four layers, and two written out
     assert count_jaxpr(by_four, "once").matmul == LAYERS * MATMUL
     with pytest.raises(FlopCountError, match="expected the plain program"):
-        measure(layers(1), X, WEIGHTS)
+        count_program_flops(layers(1), X, WEIGHTS)
 
 
 def gradient(body: Callable[..., Any]) -> Callable[..., Any]:

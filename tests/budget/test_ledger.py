@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdjax.budget.accounting import ACCOUNTS, CASES, EVERY_LEDGER, Budget, charged
+from kdjax.budget.accounting import ACCOUNTS, CASES, EVERY_LEDGER, Budget, charged_flops
 from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
@@ -34,7 +34,7 @@ def charge(ledger: Ledger, price: Price, phase: int = 0) -> Ledger:
 def test_ledger_spends_to_the_budget_and_never_over(
     price: Price, steps: int, rest: int, case: str
 ) -> None:
-    a_step = charged(price.parts(), case)
+    a_step = charged_flops(price.parts(), case)
     budget = Budget("flops", steps * a_step + rest % a_step, teacher_case=case)
     (span,) = schedule_phases(budget, [(1.0, price)], POSITIONS)
     ledger = Ledger.open(budget)
@@ -97,7 +97,7 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
     largest = max(price.total for price in prices)
     before = {"teacher_cache": upfront // 3, "teacher_training": upfront - upfront // 3}
     # What was spent before is charged in some cases only.
-    paid = charged(before, case)
+    paid = charged_flops(before, case)
     budget = Budget("flops", n * upfront + n * 10 * largest + large, teacher_case=case)
     shares = [(k + 1) / n for k in range(n)]
     spans = schedule_phases(budget, list(zip(shares, prices, strict=True)), POSITIONS, before)
@@ -159,10 +159,10 @@ def test_budget_below_one_step_is_refused() -> None:
 def test_four_cases_charge_what_their_name_says() -> None:
     spent = {account: 10**place for place, account in enumerate(ACCOUNTS)}
     assert list(spent) == [*PARTS, "teacher_cache", "teacher_training", "mlm_probe", "calibration"]
-    assert charged(spent, "nothing") == 10_011_011
-    assert charged(spent, "inference") == 110_111_111
-    assert charged(spent, "training") == 11_011_011
-    assert charged(spent, "both") == 111_111_111
+    assert charged_flops(spent, "nothing") == 10_011_011
+    assert charged_flops(spent, "inference") == 110_111_111
+    assert charged_flops(spent, "training") == 11_011_011
+    assert charged_flops(spent, "both") == 111_111_111
 
 
 def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount, count_jaxpr
-from kdjax.budget.price import PARTS, Count, Price, measure, reconcile
+from kdjax.budget.price import PARTS, Count, Price, count_program_flops, reconcile
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.models import zoo
 from kdjax.models.ops import cross_entropy
@@ -112,7 +112,7 @@ def test_measure_counts_the_reference_form_also_of_traced_functions(
             return count_jaxpr(jax.jit(program).trace(*shapes).jaxpr.jaxpr)
 
     before = optimized() if optimized_first else None
-    counted = measure(program, *shapes).jaxpr_count
+    counted = count_program_flops(program, *shapes).jaxpr_count
     with trace_reference():
         assert counted == count_jaxpr(jax.make_jaxpr(program)(*shapes).jaxpr)
     assert counted != optimized()
@@ -154,7 +154,10 @@ def test_scan_unrolled_whole_is_counted_by_its_trip_count() -> None:
 
     traced = jax.make_jaxpr(program)(jnp.zeros((5, 5)))
     assert count_jaxpr(traced.jaxpr) == JaxprCount(matmul=7 * 2 * 5**3, elementwise=0)
-    assert measure(program, jax.ShapeDtypeStruct((5, 5), jnp.float32)).flops == 7 * 2 * 5**3
+    assert (
+        count_program_flops(program, jax.ShapeDtypeStruct((5, 5), jnp.float32)).flops
+        == 7 * 2 * 5**3
+    )
 
 
 def test_dead_code_is_counted_by_neither_count() -> None:
@@ -164,7 +167,7 @@ def test_dead_code_is_counted_by_neither_count() -> None:
 
     traced = jax.make_jaxpr(program)(jnp.zeros((50, 50)))
     assert count_jaxpr(traced.jaxpr) == JaxprCount(matmul=0, elementwise=50**2)
-    assert measure(program, jax.ShapeDtypeStruct((50, 50), jnp.float32)).flops == 50**2
+    assert count_program_flops(program, jax.ShapeDtypeStruct((50, 50), jnp.float32)).flops == 50**2
 
 
 def test_small_model_with_a_large_vocabulary_is_priced() -> None:
@@ -182,7 +185,7 @@ def test_scan_is_refused_because_xla_counts_its_body_once() -> None:
         return jax.lax.scan(lambda carry, _: (carry @ carry, None), x, length=7)[0]
 
     with pytest.raises(FlopCountError, match="holds `scan`, whose FLOPs XLA does not count truly"):
-        measure(program, jax.ShapeDtypeStruct((50, 50), jnp.float32))
+        count_program_flops(program, jax.ShapeDtypeStruct((50, 50), jnp.float32))
 
 
 def test_while_loop_and_a_branch_are_refused() -> None:
@@ -194,14 +197,14 @@ def test_while_loop_and_a_branch_are_refused() -> None:
 
     for program in (loop, branch):
         with pytest.raises(FlopCountError, match="does not count truly"):
-            measure(program, jax.ShapeDtypeStruct((5, 5), jnp.float32))
+            count_program_flops(program, jax.ShapeDtypeStruct((5, 5), jnp.float32))
 
 
 @pytest.mark.parametrize("count", [None, 0.0, -1.0, float("nan")])
 def test_unusable_count_is_refused(monkeypatch: pytest.MonkeyPatch, count: float | None) -> None:
     monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: {"flops": count})
     with pytest.raises(FlopCountError, match="cost analysis gives"):
-        measure(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
+        count_program_flops(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
 
 
 @pytest.mark.parametrize("factor", [0.9, 0.97, 1.03, 1.5])

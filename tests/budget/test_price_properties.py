@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount
-from kdjax.budget.price import PARTS, Count, Price, measure, reconcile
+from kdjax.budget.price import PARTS, Count, Price, count_program_flops, reconcile
 from kdjax.config import ArmConfig, HeadConfig, ModelConfig, ModelSpec, OptimizerConfig, TermConfig
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
@@ -425,8 +425,12 @@ def test_packing_and_padding_do_not_change_the_price() -> None:
     params = phase.abstract_params()
     teacher = phase.abstract_teacher()
     loss_fn = phase.loss_fn()
-    counts = [measure(loss_fn, params, teacher, batch) for batch in (packed, whole)]
-    assert counts[0] == counts[1] == measure(loss_fn, params, teacher, tiny.SHAPE.abstract())
+    counts = [count_program_flops(loss_fn, params, teacher, batch) for batch in (packed, whole)]
+    assert (
+        counts[0]
+        == counts[1]
+        == count_program_flops(loss_fn, params, teacher, tiny.SHAPE.abstract())
+    )
     assert counts[0].flops > 0
 
 
@@ -447,7 +451,7 @@ def test_xla_and_jaxpr_count_agree_on_elementwise_work(
 ) -> None:
     x = jax.ShapeDtypeStruct((11, 12), jnp.float32)
     i = jax.ShapeDtypeStruct((7, 3), jnp.int32)
-    count = measure(program, x, i)
+    count = count_program_flops(program, x, i)
     assert count.flops > 0
     assert abs(count.flops - count.jaxpr_count.total) <= 3  # a scalar here or there
 
@@ -467,7 +471,7 @@ def test_flop_count_error_says_what_was_expected(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(
             FlopCountError, match=f"gives {useless} FLOPs .*, expected about the jaxpr count's 250"
         ):
-            measure(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
+            count_program_flops(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
 
 
 def test_pricing_models_as_wide_as_bert_large_takes_no_weights() -> None:

@@ -237,10 +237,10 @@ def test_counts_are_those_of_a_counter() -> None:
 
 
 def test_sequences_are_spread_evenly_and_none_is_taken_twice() -> None:
-    assert ngram_losses.spread(7, 100).tolist() == list(range(7))
-    assert ngram_losses.spread(100, 4).tolist() == [0, 25, 50, 75]
-    assert ngram_losses.spread(3, 0).tolist() == [0]
-    actual = ngram_losses.spread(12345, 777)
+    assert ngram_losses.spread_evenly(7, 100).tolist() == list(range(7))
+    assert ngram_losses.spread_evenly(100, 4).tolist() == [0, 25, 50, 75]
+    assert ngram_losses.spread_evenly(3, 0).tolist() == [0]
+    actual = ngram_losses.spread_evenly(12345, 777)
     # None twice, and none that is not there.
     assert len(set(actual.tolist())) == 777
     assert actual.max() < 12345

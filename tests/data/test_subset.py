@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kdjax.data import subset
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
-from kdjax.data.subset import permutation, take
+from kdjax.data.subset import permutation, take_sequences
 from kdjax.errors import InputError
 from kdjax.training.teacher_cache import store as cache
 from kdjax.training.teacher_cache.manifest import Field
@@ -74,7 +74,7 @@ def test_subset_ends_before_the_first_sequence_that_does_not_fit(
         expected.append(number)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subset, "BLOCK", block)
-        chosen = take(len(sizes), limit, seed, lambda numbers: np.array(sizes)[numbers])
+        chosen = take_sequences(len(sizes), limit, seed, lambda numbers: np.array(sizes)[numbers])
     assert chosen.numbers.tolist() == expected
     assert chosen.tokens == sum(sizes[n] for n in expected)
 
@@ -86,8 +86,8 @@ def test_smaller_subset_is_the_start_of_a_larger_one(
     def read(numbers: np.ndarray) -> np.ndarray:
         return np.array(sizes)[numbers]
 
-    small = take(len(sizes), min(limits), seed, read)
-    large = take(len(sizes), max(limits), seed, read)
+    small = take_sequences(len(sizes), min(limits), seed, read)
+    large = take_sequences(len(sizes), max(limits), seed, read)
     assert len(small.numbers) <= len(large.numbers)
     assert np.array_equal(small.numbers, large.numbers[: len(small.numbers)])
 
@@ -102,7 +102,7 @@ def test_no_more_is_read_than_is_needed_and_a_block_at_a_time(
         asked.append(len(numbers))
         return np.full(len(numbers), 5)
 
-    assert len(take(1000, 124, 0, tokens_of).numbers) == 24
+    assert len(take_sequences(1000, 124, 0, tokens_of).numbers) == 24
     assert asked == [10, 10, 10]
 
 

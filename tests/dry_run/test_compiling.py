@@ -18,7 +18,7 @@ import yaml
 
 from kdjax import recipes
 from kdjax.dry_run import compiling
-from kdjax.dry_run.compiling import compiled
+from kdjax.dry_run.compiling import compile_recipe
 from kdjax.dry_run.recipe_prices import prices
 from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
@@ -55,7 +55,7 @@ def a_slice(of: Chip = V5E) -> Slice:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the command compile for devices of this machine, and leave this process as it is."""
-    monkeypatch.setattr(aot, "offline", lambda: None)
+    monkeypatch.setattr(aot, "forbid_accelerators", lambda: None)
     monkeypatch.setattr(aot, "slice_of", lambda topology: a_slice())
 
 
@@ -165,7 +165,7 @@ def test_other_compiler_errors_are_raised(recipe: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(compiling, "program_of", fails)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        compiled(recipes.load(recipe), a_slice(), ["scratch"])
+        compile_recipe(recipes.load(recipe), a_slice(), ["scratch"])
 
 
 def test_unknown_operation_leaves_no_estimate(
@@ -208,7 +208,7 @@ def test_impossible_arguments_of_compile_are_refused(
 
 
 def test_unknown_topology_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aot, "offline", lambda: None)
+    monkeypatch.setattr(aot, "forbid_accelerators", lambda: None)
     ended = kdjax("compile", recipe, "--topology", "v5e:3x3")
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith("kdjax: --topology is 'v5e:3x3', expected of v5e 1x1")

@@ -13,7 +13,7 @@ import yaml
 
 from kdjax import recipes
 from kdjax.dry_run import task_compiling
-from kdjax.dry_run.task_compiling import CompiledShape, compiled_tasks
+from kdjax.dry_run.task_compiling import CompiledShape, compile_tasks
 from kdjax.evaluation.finetuning.work import TaskBatchShape
 from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
@@ -33,7 +33,7 @@ def a_slice(of: Chip = V5E) -> Slice:
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe that fine-tunes on MRPC without its files; this machine stands for a slice."""
-    monkeypatch.setattr(aot, "offline", lambda: None)
+    monkeypatch.setattr(aot, "forbid_accelerators", lambda: None)
     monkeypatch.setattr(aot, "slice_of", lambda topology: a_slice())
     settings = {
         "data": {"seq_len": 16, "max_predictions": 3},
@@ -56,7 +56,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_hours_are_those_of_all_steps_and_scoring_batches(recipe: Path) -> None:
-    tasks = compiled_tasks(recipes.load(recipe), a_slice())["scratch"]
+    tasks = compile_tasks(recipes.load(recipe), a_slice())["scratch"]
     # 3,301 rows in batches of 32, 3 epochs; 408 and 367 rows in one scoring batch each
     assert (tasks["trials"], tasks["steps"], tasks["passes"]) == (1, 3 * 104, 2)
     step, scoring = tasks["programs"]
@@ -91,7 +91,9 @@ def test_times_between_compiled_lengths_lie_on_a_line() -> None:
 
     lengths = (8, 24, 40, 56, 80)
     batches = Counter({TaskBatchShape(32, length): 10 + length for length in lengths})
-    programs, seconds = task_compiling.timed(batches, compile_shape, lambda shape: shape.rows)
+    programs, seconds = task_compiling.compile_and_time(
+        batches, compile_shape, lambda shape: shape.rows
+    )
     assert compiled_lengths == [8, 40, 80]
     assert len(programs) == 3
     assert seconds == pytest.approx(

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from kdjax import recipes
-from kdjax.budget.price import measure
+from kdjax.budget.price import count_program_flops
 from kdjax.config import EvaluationConfig, FewShotConfig, FinetuneConfig, ModelConfig
 from kdjax.config.suites import GLUE, suite_tasks
-from kdjax.data.tasks.official_sizes import SIZES, stand_ins, tokens_of
+from kdjax.data.tasks.official_sizes import SIZES, stand_in_tasks, tokens_of
 from kdjax.dry_run.task_costs import task_costs
 from kdjax.evaluation.finetuning import EncoderSetup, finetune, trial
 from kdjax.evaluation.finetuning.flops import REFERENCE_DROPOUT, probe_flops, task_flops
@@ -29,7 +29,7 @@ from kdjax.evaluation.finetuning.work import (
     work_of_probe,
     work_of_start,
 )
-from kdjax.evaluation.length_buckets import over_rows, tokens_per_batch
+from kdjax.evaluation.length_buckets import compute_over_rows, tokens_per_batch
 from kdjax.models import init
 from kdjax.parallel.unsharded import UNSHARDED
 from tests import glue, small_study
@@ -111,7 +111,7 @@ def test_scoring_batches_are_those_that_scoring_reads() -> None:
         return jnp.zeros(len(batch["tokens"]))
 
     for split in (task.selection, task.reported["handmade"]):
-        over_rows(count_batch, split, machine.longest, batch_parts=2)
+        compute_over_rows(count_batch, split, machine.longest, batch_parts=2)
     settings = dataclasses.replace(SETTINGS, seeds=1)
     assert work_of(task, settings, "fixed", machine).passes == read
     # A probe reads training rows besides, at most so many.
@@ -149,7 +149,9 @@ def test_flops_of_a_step_are_those_counted_at_its_shape(rows: int, length: int) 
     )
     step = make_step(step_key, REFERENCE_DROPOUT, UNSHARDED)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    counted = measure(step, abstract_state(step_key), abstract_batch(step_key, rows, length), rate)
+    counted = count_program_flops(
+        step, abstract_state(step_key), abstract_batch(step_key, rows, length), rate
+    )
     assert task_flops(MODEL, SETTINGS).step.at(rows, length) == pytest.approx(
         counted.flops, rel=1e-3
     )
@@ -168,7 +170,7 @@ def test_forward_flops_are_at_least_those_of_the_matmuls() -> None:
 
 def test_official_sizes_are_glues() -> None:
     evaluation = EvaluationConfig(suite="glue", glue="x", report_on="dev")
-    tasks = {task.name: task for task in stand_ins(evaluation, 128)}
+    tasks = {task.name: task for task in stand_in_tasks(evaluation, 128)}
     assert list(tasks) == [task.name for task in GLUE]
     assert {name: len(task.train) for name, task in tasks.items()} == {
         name: size.train for name, size in SIZES.items()
@@ -183,7 +185,7 @@ def test_official_sizes_are_glues() -> None:
 
 def test_rows_are_split_and_cut_as_the_recipe_says() -> None:
     evaluation = EvaluationConfig(suite="glue", glue="x", suite_tasks=("rte",), selection=0.2)
-    (rte,) = stand_ins(evaluation, 48)
+    (rte,) = stand_in_tasks(evaluation, 48)
     assert (len(rte.train), len(rte.selection)) == (1_992, 498)
     assert set(rte.train.lengths) == {48}
     # 321 bytes at 4.5 a token, [CLS] and two [SEP]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdjax.evaluation import length_buckets
-from kdjax.evaluation.length_buckets import buckets_of, over_rows
+from kdjax.evaluation.length_buckets import buckets_of, compute_over_rows
 from tests.evaluation.handmade import inputs, ragged
 
 
@@ -24,14 +24,14 @@ def sums(part: dict[str, Any]) -> Any:
 def test_results_keep_row_order_for_any_lengths(count: int, parts: int) -> None:
     texts = inputs(count, np.random.default_rng(count), length=70, shortest=1)
     expected = [[text.sum(), len(text)] for text in texts]
-    actual = over_rows(sums, ragged(texts), 80, batch_parts=parts)
+    actual = compute_over_rows(sums, ragged(texts), 80, batch_parts=parts)
     np.testing.assert_array_equal(actual, expected)
 
 
 def test_chosen_rows_alone_go_through_in_their_order() -> None:
     texts = inputs(50, np.random.default_rng(0), length=70, shortest=1)
     chosen = np.array([40, 3, 17])
-    actual = over_rows(sums, ragged(texts), 80, rows=chosen)
+    actual = compute_over_rows(sums, ragged(texts), 80, rows=chosen)
     np.testing.assert_array_equal(actual[:, 0], [texts[row].sum() for row in chosen])
 
 
@@ -44,7 +44,7 @@ def test_batches_have_few_shapes_and_little_padding() -> None:
         assert all(values.shape == part["tokens"].shape for values in part.values())
         return np.zeros(len(part["tokens"]))
 
-    assert over_rows(compute, split, 80).shape == (1000,)
+    assert compute_over_rows(compute, split, 80).shape == (1000,)
     assert len(set(shapes)) <= length_buckets.MOST
     assert all(b * length <= length_buckets.tokens_per_batch() for b, length in shapes)
     # Padding included, and what fills the last batches up.
@@ -58,7 +58,7 @@ def test_batch_has_a_multiple_of_the_devices_rows() -> None:
         shapes.append(part["tokens"].shape)
         return np.zeros(len(part["tokens"]))
 
-    over_rows(compute, ragged(inputs(20, np.random.default_rng(0))), 80, batch_parts=3)
+    compute_over_rows(compute, ragged(inputs(20, np.random.default_rng(0))), 80, batch_parts=3)
     assert all(b % 3 == 0 for b, _ in shapes)
 
 
@@ -71,7 +71,7 @@ def test_rows_longer_than_batch_go_one_by_one() -> None:
         shapes.append(part["tokens"].shape)
         return part["tokens"].sum(1)
 
-    over_rows(compute, ragged(texts), limit + 10)
+    compute_over_rows(compute, ragged(texts), limit + 10)
     assert shapes == [(1, limit + 10)] * 3
 
 

@@ -264,7 +264,7 @@ def test_kl_is_over_the_entries_that_a_padded_vocabulary_shares(padded: str) -> 
         "labels": jnp.zeros((2, 3), jnp.int32),
         "label_weights": jnp.ones((2, 3), jnp.float32),
     }
-    sums = mlm.over_slots(log_probs["model"], batch, log_probs["teacher"])
+    sums = mlm.sum_over_slots(log_probs["model"], batch, log_probs["teacher"])
     expected = entropy(softmax(logits["teacher"], -1), softmax(logits["model"], -1), axis=-1).sum()
     assert float(sums["kl"]) == pytest.approx(expected, rel=1e-5)
 

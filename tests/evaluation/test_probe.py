@@ -15,7 +15,7 @@ from kdjax.config import ProbeConfig
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
 from kdjax.evaluation import probe as probes
-from kdjax.evaluation.probe import pooled, probe
+from kdjax.evaluation.probe import pooled_states, probe
 from kdjax.models import forward, init
 from kdjax.models.features import FeatureRequest
 from tests.compilations import compilations
@@ -61,7 +61,7 @@ def give(monkeypatch: pytest.MonkeyPatch, features: np.ndarray) -> None:
     def pooled(config: Any, params: Any, split: Split, rows: Any = slice(None)) -> np.ndarray:
         return features[split.tokens[rows]]
 
-    monkeypatch.setattr(probes, "pooled", pooled)
+    monkeypatch.setattr(probes, "pooled_states", pooled)
 
 
 def classes_of(truth: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -185,7 +185,7 @@ def test_pooled_averages_valid_tokens_of_each_layer() -> None:
     # The means over valid tokens, of all rows padded to one length.
     batch = split.batch(np.arange(90), 40)
     hidden = forward(*model, batch, FeatureRequest(hidden=frozenset(range(3)))).hidden
-    actual = pooled(*model, split)
+    actual = pooled_states(*model, split)
     assert actual.shape == (90, 3, 32)
     assert actual.dtype == np.float32
     for row in (0, 17, 89):
@@ -200,7 +200,7 @@ def test_pooled_features_of_chosen_rows_equal_those_rows_of_all() -> None:
     split = handmade.ragged(handmade.inputs(20, np.random.default_rng(0)))
     chosen = np.array([7, 2])
     np.testing.assert_allclose(
-        pooled(*model, split, chosen), pooled(*model, split)[chosen], atol=1e-6
+        pooled_states(*model, split, chosen), pooled_states(*model, split)[chosen], atol=1e-6
     )
 
 

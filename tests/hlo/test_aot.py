@@ -70,6 +70,6 @@ def test_nothing_compiled_for_a_slice_is_kept() -> None:
         jax.block_until_ready(jax.jit(program)(1.0))
         return sum(name in path.name for path in cache.iterdir())
 
-    with aot.uncached():
+    with aot.without_compilation_cache():
         assert entries_of("for_a_slice") == 0
     assert entries_of("for_this_machine") > 0

@@ -11,7 +11,7 @@ import pytest
 from kdjax.errors import InputError
 from kdjax.hlo.chips import CHIPS, chip
 from kdjax.hlo.estimate import SOURCES, TimeEstimate, estimate
-from kdjax.hlo.execution import executed, executed_collectives
+from kdjax.hlo.execution import executed_collectives, executed_instructions
 from kdjax.hlo.program_text import parse
 from tests.hlo.tpu_programs import read
 
@@ -318,6 +318,8 @@ def test_example_of_the_documentation_runs(
 
 
 def test_executed_lists_instructions_with_their_turns() -> None:
-    turns = {instruction.name: times for instruction, times in executed(parse(read("loop")))}
+    turns = {
+        instruction.name: times for instruction, times in executed_instructions(parse(read("loop")))
+    }
     assert turns["all-reduce.2"] == 6
     assert turns["while.11"] == turns["copy-start"] == 1

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 
-from kdjax.hlo.kernels import kernels
+from kdjax.hlo.kernels import kernel_flops
 from tests.hlo.tpu_programs import squares
 
 PRODUCT = 2 * 16 * 16 * 16
@@ -20,7 +20,7 @@ def counted(body: Callable[..., None], grid: tuple[int, ...] = (3,)) -> int | No
     """Return what is counted of a kernel over one 16 x 16 array."""
     shape = jax.ShapeDtypeStruct((16, 16), jnp.float32)
     kernel = pl.pallas_call(body, shape, grid=grid, name="mine")
-    return kernels(jax.make_jaxpr(kernel)(shape)).get(("mine", ((16, 16),)))
+    return kernel_flops(jax.make_jaxpr(kernel)(shape)).get(("mine", ((16, 16),)))
 
 
 def multiply(x: Any, out: Any) -> None:
@@ -55,5 +55,5 @@ def test_loop_of_unknown_length_is_left_out() -> None:
 @pytest.mark.parametrize("around", [jax.jit, jax.checkpoint, jax.vmap], ids=lambda f: f.__name__)
 def test_kernels_are_found_wherever_they_are(around: Callable[..., Any]) -> None:
     x = jax.ShapeDtypeStruct((6, 4, 32, 32) if around is jax.vmap else (4, 32, 32), jnp.float32)
-    (flops,) = kernels(jax.make_jaxpr(around(squares))(x)).values()
+    (flops,) = kernel_flops(jax.make_jaxpr(around(squares))(x)).values()
     assert flops == (6 if around is jax.vmap else 1) * 4 * 2 * 32**3

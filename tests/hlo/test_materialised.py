@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdjax.hlo.materialised import Materialised, materialised
+from kdjax.hlo.materialised import Materialised, find_materialised
 from kdjax.hlo.program_text import parse
 from tests.hlo.tpu_programs import read
 
@@ -13,7 +13,7 @@ SCORES = SEQUENCES * HEADS * LENGTH * LENGTH
 
 
 def of(text: str) -> list[Materialised]:
-    return materialised(parse(text), SEQUENCES, [HEADS], LENGTH)
+    return find_materialised(parse(text), SEQUENCES, [HEADS], LENGTH)
 
 
 def written(type_: str, opcode: str = "add") -> list[Materialised]:

@@ -153,8 +153,8 @@ def _notes(config: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    aot.offline()
-    with aot.uncached():
+    aot.forbid_accelerators()
+    with aot.without_compilation_cache():
         for name, (does, takes) in programs().items():
             text = _shortened(jax.jit(does).lower(*takes).compile().as_text())
             Path(sys.argv[1], f"{name}.txt").write_text(text, encoding="utf-8")

@@ -23,7 +23,7 @@ from kdjax.config import (
     TermConfig,
 )
 from kdjax.errors import InputError
-from kdjax.hlo.collectives import Collective, collectives, total
+from kdjax.hlo.collectives import Collective, collectives, total_bytes
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
@@ -200,7 +200,7 @@ def test_device_stores_and_computes_its_share(mesh: tuple[int, int, int]) -> Non
     alone = program((1, 1, 1), *EVERY_KIND)
     data, fsdp, tensor = mesh
     state = compiled.start(tiny.params(compiled.phase.student_config, 0), seed=1)
-    for tree in (state.params, state.opt):
+    for tree in (state.params, state.opt_state):
         kernels = [
             leaf for leaf in jax.tree.leaves(tree) if leaf.ndim == 2 and leaf.shape[0] % 8 == 0
         ]
@@ -229,16 +229,16 @@ def test_data_axis_reduces_gradients_once_and_nothing_else(layers: int) -> None:
     ops = collectives(program((8, 1, 1), "mlm", layers=layers).text)
     assert {op.kind for op in ops} == {"all-reduce"}
     # And a few scalars
-    assert total(ops, "all-reduce") == pytest.approx(gradient_bytes(layers), abs=512)
+    assert total_bytes(ops, "all-reduce") == pytest.approx(gradient_bytes(layers), abs=512)
 
 
 def test_fsdp_axis_gathers_params_and_reduces_gradients_once(layers: int) -> None:
     ops = collectives(program((1, 8, 1), "mlm", layers=layers).text)
     assert {op.kind for op in ops} <= {"all-gather", "all-reduce", "reduce-scatter"}
-    assert total(ops, "all-gather") == stored_split(
+    assert total_bytes(ops, "all-gather") == stored_split(
         phase("mlm", layers=layers).abstract_params()["model"]
     )
-    assert total(ops, "all-reduce") + total(ops, "reduce-scatter") == pytest.approx(
+    assert total_bytes(ops, "all-reduce") + total_bytes(ops, "reduce-scatter") == pytest.approx(
         gradient_bytes(layers), abs=512
     )
 
@@ -246,15 +246,17 @@ def test_fsdp_axis_gathers_params_and_reduces_gradients_once(layers: int) -> Non
 def test_teacher_is_gathered_once_and_gets_no_gradient(layers: int) -> None:
     alone = collectives(program((1, 8, 1), "mlm", layers=layers).text)
     distilled = collectives(program((1, 8, 1), "mlm", "logit", layers=layers).text)
-    more = total(distilled, "all-gather") - total(alone, "all-gather")
+    more = total_bytes(distilled, "all-gather") - total_bytes(alone, "all-gather")
     assert more == stored_split(phase("mlm", "logit", layers=layers).abstract_teacher())
-    assert total(distilled, "all-reduce") == pytest.approx(total(alone, "all-reduce"), abs=512)
+    assert total_bytes(distilled, "all-reduce") == pytest.approx(
+        total_bytes(alone, "all-reduce"), abs=512
+    )
 
 
 def test_params_split_over_tensor_are_not_gathered_over_it(layers: int) -> None:
     params = phase("mlm", layers=layers).abstract_params()["model"]
     compiled = program((2, 2, 2), "mlm", layers=layers)
-    gathered_bytes = total(collectives(compiled.text), "all-gather")
+    gathered_bytes = total_bytes(collectives(compiled.text), "all-gather")
     slots = 2 * SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     # Tables are split over fsdp alone, but for the words.
     tables = 4 * sum(params["embeddings"][name]["embedding"].size for name in ("position", "type"))
@@ -265,7 +267,7 @@ def test_replicated_teacher_is_not_gathered(layers: int) -> None:
     layout = Layout.from_config(MeshConfig(fsdp=8, teacher="whole"))
     whole = Program(phase("mlm", "logit", layers=layers), SHAPE, layout)
     split = program((1, 8, 1), "mlm", "logit", layers=layers)
-    assert total(collectives(whole.text), "all-gather") == stored_split(
+    assert total_bytes(collectives(whole.text), "all-gather") == stored_split(
         phase("mlm", layers=layers).abstract_params()["model"]
     )
     check_same(stepped(whole), stepped(split), started(whole))

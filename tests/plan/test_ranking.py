@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import ArmVerdict
-from kdjax.plan.ranking import Verdicts, _ranking, at, from_side
+from kdjax.plan.ranking import Verdicts, _ranking, comparison_at, seen_from
 from kdjax.plan.schema import ComparedAt, CrossingForecast, ForecastComparison, ForecastRange
 from kdjax.storage.typed_json import from_plain, to_plain
 
@@ -90,7 +90,7 @@ def comparison(means: list[float]) -> ForecastComparison:
 @given(MEANS)
 def test_comparison_turned_twice_is_the_same(means: list[float]) -> None:
     compared = comparison(means)
-    assert from_side(from_side(compared, "y"), "x") == compared
+    assert seen_from(seen_from(compared, "y"), "x") == compared
 
 
 @given(MEANS, st.floats(0, 1))
@@ -98,7 +98,7 @@ def test_comparison_between_two_budgets_lies_between_their_values(
     means: list[float], share: float
 ) -> None:
     compared = comparison(means)
-    between = at(compared, 10.0**share)
+    between = comparison_at(compared, 10.0**share)
     assert between is not None
     ends = sorted(means[:2])
     assert ends[0] - 1e-9 <= between.mean <= ends[1] + 1e-9
@@ -108,8 +108,8 @@ def test_comparison_between_two_budgets_lies_between_their_values(
 @given(MEANS, st.floats(1.01, 10))
 def test_nothing_is_said_beyond_the_budgets_compared(means: list[float], factor: float) -> None:
     compared = comparison(means)
-    assert at(compared, compared.points[-1].flops * factor) is None
-    assert at(compared, compared.points[0].flops / factor) is None
+    assert comparison_at(compared, compared.points[-1].flops * factor) is None
+    assert comparison_at(compared, compared.points[0].flops / factor) is None
 
 
 def test_verdicts_of_plan_json_keep_the_words_that_files_have() -> None:

@@ -183,21 +183,21 @@ def test_single_budget_is_told_as_one_and_an_open_end_names_no_better_arm(
 
 def test_comparison_between_two_points_is_interpolated() -> None:
     pair = comparison("x", "y", "BEATS", "BEATS", "INCONCLUSIVE", means=[1.0, 3.0, 7.0])
-    between = ranking.at(pair, 10**0.25)
+    between = ranking.comparison_at(pair, 10**0.25)
     assert between.mean == pytest.approx(1.5)
     assert between.low == pytest.approx(0.5)
     assert between.verdict == "BEATS"
-    assert ranking.at(pair, 10**1.5).verdict == "INCONCLUSIVE", "the two sides differ"
-    assert ranking.at(pair, 10.0 * (1 + 1e-12)).mean == pytest.approx(3.0)
-    assert ranking.at(pair, 100.0 * (1 + 1e-12)).verdict == "INCONCLUSIVE"
-    assert ranking.at(pair, 0.5) is None
-    assert ranking.at(pair, 200.0) is None
+    assert ranking.comparison_at(pair, 10**1.5).verdict == "INCONCLUSIVE", "the two sides differ"
+    assert ranking.comparison_at(pair, 10.0 * (1 + 1e-12)).mean == pytest.approx(3.0)
+    assert ranking.comparison_at(pair, 100.0 * (1 + 1e-12)).verdict == "INCONCLUSIVE"
+    assert ranking.comparison_at(pair, 0.5) is None
+    assert ranking.comparison_at(pair, 200.0) is None
 
 
 def test_comparison_from_the_other_side_has_signs_and_verdicts_turned() -> None:
     ranges = (ForecastRange("BEATS", 1.0, 1.0), ForecastRange("TIES", 10.0, 10.0))
     from_x = replace(comparison("x", "y", "BEATS", "TIES", means=[2.0, 0.25]), ranges=ranges)
-    from_y = ranking.from_side(from_x, "y")
+    from_y = ranking.seen_from(from_x, "y")
     assert (from_y.a, from_y.b) == ("y", "x")
     assert [(p.mean, p.low, p.high) for p in from_y.points] == [
         (-2.0, -3.0, -1.0),
@@ -208,7 +208,7 @@ def test_comparison_from_the_other_side_has_signs_and_verdicts_turned() -> None:
         == [r.verdict for r in from_y.ranges]
         == ["LOSES", "TIES"]
     )
-    assert ranking.from_side(from_x, "x") is from_x
+    assert ranking.seen_from(from_x, "x") is from_x
 
 
 def test_page_is_well_formed_and_self_contained(page: Page) -> None:

@@ -19,14 +19,14 @@ from kdjax.config import (
 )
 from kdjax.dry_run.recipe_prices import prices
 from kdjax.rehearsal.budgets import SECONDS, STEPS, steps_of, with_budgets
-from kdjax.rehearsal.scale import Inputs, scaled
+from kdjax.rehearsal.scale import Inputs, scale_recipe
 
 ARMS = {"scratch": ArmConfig(), "two_stage": ArmConfig()}
 
 
 def budgeted(config: Config, *, teacher: Path | None = Path("teacher")) -> Config:
     """Scale a recipe and give it its budgets."""
-    return with_budgets(scaled(config, Inputs(Path("text"), teacher)), 0, config.budget)
+    return with_budgets(scale_recipe(config, Inputs(Path("text"), teacher)), 0, config.budget)
 
 
 def steps_of_phases(config: Config) -> dict[str, list[int]]:

@@ -19,7 +19,7 @@ from kdjax.config import (
 )
 from kdjax.rehearsal import made_up_text
 from kdjax.rehearsal.inputs import DOCUMENTS, write_inputs
-from kdjax.rehearsal.scale import scaled
+from kdjax.rehearsal.scale import scale_recipe
 from kdjax.study.artifacts.input_checks import check_inputs
 
 
@@ -62,7 +62,7 @@ def config() -> Config:
 
 def test_every_input_of_a_recipe_is_there_and_as_it_must_be(config: Config, tmp_path: Path) -> None:
     inputs = write_inputs(config, tmp_path)
-    smaller = scaled(config, inputs)
+    smaller = scale_recipe(config, inputs)
     check_inputs(smaller)
     assert smaller.evaluation.task_results == config.evaluation.task_results
     # The head is fitted, as in the recipe; the tokenizer lies beside the weights.

@@ -22,7 +22,7 @@ from kdjax.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from kdjax.rehearsal.scale import Inputs, devices, scaled
+from kdjax.rehearsal.scale import Inputs, devices, scale_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(
@@ -51,7 +51,7 @@ def terms_of(config: Config) -> dict[str, Any]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_recipe_of_the_project_scales_to_one_with_the_same_objectives(path: Path) -> None:
     config = recipes.load(path)
-    smaller = scaled(config, inputs_of(config))
+    smaller = scale_recipe(config, inputs_of(config))
     assert terms_of(smaller) == terms_of(config)
     assert smaller.data.regime == config.data.regime
     assert smaller.evaluation.protocols == config.evaluation.protocols
@@ -64,14 +64,14 @@ def test_recipe_of_the_project_scales_to_one_with_the_same_objectives(path: Path
 
 def test_scaled_recipe_is_read_back_from_its_file(tmp_path: Path) -> None:
     config = recipes.load(CONFIGS / "paper" / "limited-6x768.yaml")
-    smaller = scaled(config, INPUTS)
+    smaller = scale_recipe(config, INPUTS)
     path = tmp_path / "recipe.yaml"
     path.write_text(recipes.dump(smaller), encoding="utf-8")
     assert recipes.load(path) == smaller
 
 
 def test_limited_text_is_two_batches_so_that_every_run_repeats_it() -> None:
-    smaller = scaled(recipes.load(CONFIGS / "paper" / "limited-6x768.yaml"), INPUTS)
+    smaller = scale_recipe(recipes.load(CONFIGS / "paper" / "limited-6x768.yaml"), INPUTS)
     assert smaller.data.unique_tokens == 2 * smaller.train.batch_size * smaller.data.seq_len
 
 
@@ -88,7 +88,7 @@ def test_batch_divides_over_the_devices_and_turns_also_within_a_ramp(
 ) -> None:
     ramp = (RampConfig(0.1, 256), RampConfig(0.2, 2048))
     train = TrainConfig(batch_size=1024, batch_ramp=ramp, grad_accum_steps=turns, mesh=mesh)
-    smaller = scaled(Config(arms={"scratch": ArmConfig()}, train=train), INPUTS).train
+    smaller = scale_recipe(Config(arms={"scratch": ArmConfig()}, train=train), INPUTS).train
     assert (devices(smaller.mesh), smaller.batch_size) == expected
     first, second = (stretch.batch_size for stretch in smaller.batch_ramp)
     assert first < smaller.batch_size < second
@@ -108,7 +108,7 @@ def test_layers_and_relation_heads_that_an_arm_names_are_there() -> None:
         start=StartConfig("teacher", (4, 8, 12)),
         student={"size": "3x768", "dropout": 0.2},
     )
-    arms = arms_of(scaled(Config(arms={"own": own, "shallow": shallow}), INPUTS))
+    arms = arms_of(scale_recipe(Config(arms={"own": own, "shallow": shallow}), INPUTS))
     hidden, relation = arms["own"].config.phases[0].terms
     assert hidden.options["layers"] == [[1, 2], [2, 4]]
     assert relation.options == {"relation_heads": 2, "teacher_layer": 4}
@@ -118,7 +118,7 @@ def test_layers_and_relation_heads_that_an_arm_names_are_there() -> None:
 
 
 def test_number_of_warm_up_steps_becomes_a_share() -> None:
-    smaller = scaled(Config(arms={"paper_as_run_scratch": ArmConfig()}), INPUTS)
+    smaller = scale_recipe(Config(arms={"paper_as_run_scratch": ArmConfig()}), INPUTS)
     assert smaller.arms["paper_as_run_scratch"].finetune == {"warmup": 0.1}
 
 
@@ -129,7 +129,7 @@ def test_kind_of_tokenizer_and_teachers_of_ones_own_stay() -> None:
     )
     training = PretrainingConfig(budget=1e12, seeds=(3, 1, 2), checkpoints=(0.5, 1.0))
     config = replace(config, teacher=replace(config.teacher, train=training, at=0.5))
-    smaller = scaled(config, replace(INPUTS, teacher=None))
+    smaller = scale_recipe(config, replace(INPUTS, teacher=None))
     assert smaller.data.tokenizer == TokenizerConfig("bpe", 512)
     assert (smaller.student.vocab_size, smaller.teacher.architecture.vocab_size) == (512, 512)
     assert (smaller.teacher.train.seeds, smaller.teacher.at) == ((3, 1), 0.5)
@@ -141,6 +141,6 @@ def test_backup_stands_for_the_bucket_and_nothing_leaves_the_machine() -> None:
     train = TrainConfig(checkpoint=checkpoint)
     train = replace(train, log=replace(train.log, wandb="project"))
     config = Config(arms={"scratch": ArmConfig()}, train=train)
-    smaller = scaled(config, replace(INPUTS, backup=Path("backup")))
+    smaller = scale_recipe(config, replace(INPUTS, backup=Path("backup")))
     assert smaller.train.checkpoint.directory == "backup"
     assert smaller.train.log.wandb == ""

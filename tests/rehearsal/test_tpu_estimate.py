@@ -69,4 +69,4 @@ def test_steps_of_fine_tuning_take_their_time_however_fast_the_chips() -> None:
 )
 def test_number_by_chip_that_cannot_be_is_refused(words: list[str], complaint: str) -> None:
     with pytest.raises(InputError, match="^" + complaint.replace("'", ".")):
-        tpu_estimate.by_chip(words, "--price", 0, 1)
+        tpu_estimate.parse_by_chip(words, "--price", 0, 1)

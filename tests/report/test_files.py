@@ -68,7 +68,7 @@ def test_every_table_of_the_page_is_written(directory: Path) -> None:
     html = (directory / "report.html").read_text()
     tables = page_tables.tables_of(html)
     assert len(tables) == Page(html).tags["table"]
-    names = set(files.named(tables))
+    names = set(files.name_tables(tables))
     for suffix in ("csv", "md", "tex"):
         there = {path.stem for path in (directory / "report" / "tables").glob(f"*.{suffix}")}
         assert there == names
@@ -99,7 +99,7 @@ def test_writers_escape_what_their_formats_read_otherwise() -> None:
 def test_tables_of_one_title_have_numbers() -> None:
     titles = ["Scores (nats)", "Scores; the budget is 3", "…"]
     tables = [PageTable(title) for title in titles]
-    assert list(files.named(tables)) == ["scores", "scores-2", "table"]
+    assert list(files.name_tables(tables)) == ["scores", "scores-2", "table"]
 
 
 def test_files_of_an_earlier_page_go(tmp_path: Path) -> None:

@@ -172,8 +172,8 @@ def test_shared_settings_follow_kind_of_budget() -> None:
 def test_seeds_side_by_side_are_noted() -> None:
     alone = study(seeds=1).runs[0]
     of_three = replace(alone, hardware=replace(alone.hardware, side_by_side=3))
-    assert notes.side_by_side([alone, alone]) == []
-    (note,) = notes.side_by_side([alone, of_three])
+    assert notes.side_by_side_note([alone, alone]) == []
+    (note,) = notes.side_by_side_note([alone, of_three])
     assert note.startswith("Up to 3 seeds of an arm trained side by side")
 
 
@@ -195,9 +195,9 @@ def test_arms_that_no_seed_brings_below_unigram_are_named() -> None:
         # One seed of logit is better than counting.
         loss = 4.9 if (run.arm, run.seed) == ("logit", 1) else values.get(run.arm, 4.0)
         runs.append(replace(run, metrics={"mlm_loss": loss}))
-    (note,) = notes.no_better_than_counts([endpoint], runs, losses)
+    (note,) = notes.unigram_notes([endpoint], runs, losses)
     assert "not below the unigram cross-entropy (5.000 nats) under any seed: scratch." in note
-    assert notes.no_better_than_counts([endpoint], runs, None) == []
+    assert notes.unigram_notes([endpoint], runs, None) == []
 
 
 def test_endpoints_on_which_the_same_arms_only_guess_share_a_note() -> None:
@@ -212,7 +212,7 @@ def test_endpoints_on_which_the_same_arms_only_guess_share_a_note() -> None:
         if run.arm == "logit":
             metrics["probe.topic"] += 0.0147
         runs.append(replace(run, metrics=metrics))
-    first, second = notes.not_learnt(chosen, runs)
+    first, second = notes.unlearnt_notes(chosen, runs)
     assert first.startswith("topic, linear probe, best layer: not shown to be better than the maj")
     assert "fine-tuning failed: minilm." in first
     others = "sentiment, linear probe, best layer; topic, fine-tuned; sentiment, fine-tuned: not"
@@ -225,7 +225,7 @@ def test_arm_with_a_diverged_run_does_not_only_guess() -> None:
     (endpoint,) = [e for e in results.endpoints if e.name == "probe.topic"]
     runs = [replace(run, metrics={"probe.topic": 0.0}) for run in results.runs]
     runs[0] = replace(runs[0], metrics={}, diverged=Divergence(3, "loss is nan"))
-    (note,) = notes.not_learnt([endpoint], runs)
+    (note,) = notes.unlearnt_notes([endpoint], runs)
     assert "failed: logit, tinybert and minilm." in note
 
 
@@ -248,7 +248,7 @@ def test_notes_say_how_many_seeds_there_are_and_were_planned(
     seeds: tuple[int, ...], planned: int, looks: tuple[int, ...], said: list[str]
 ) -> None:
     config = Config(seeds=seeds, evaluation=EvaluationConfig(planned_seeds=planned))
-    sentences = notes.of_verdicts(config, 6, looks)
+    sentences = notes.verdict_notes(config, 6, looks)
     assert len(sentences) == len(said)
     for sentence, expected in zip(sentences, said, strict=True):
         assert expected in sentence

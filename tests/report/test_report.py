@@ -150,8 +150,8 @@ def test_lines_outside_zoomed_plot_are_not_drawn(results: Results) -> None:
     assert axes.get_ylim() == (2.9, 3.6)
     assert [text.get_text() for text in axes.texts] == ["left neighbour"]
     ngram_losses.draw(axes, {"unigram": 5.5})
-    assert ngram_losses.of_endpoint(losses, "probe.topic", "accuracy") == {}
-    assert ngram_losses.of_endpoint(None, "mlm_loss", "nats") == {}
+    assert ngram_losses.endpoint_losses(losses, "probe.topic", "accuracy") == {}
+    assert ngram_losses.endpoint_losses(None, "mlm_loss", "nats") == {}
 
 
 def test_arm_with_untrained_head_shows_no_mlm_loss(page: Page, results: Results) -> None:
@@ -213,7 +213,7 @@ def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: 
     # What is left is in the budget's own measure.
     remaining = [row[9] for row in page.cells["Runs"] if row[0] != "arm"]
     assert Counter(remaining) == Counter(
-        usage.unspent(study_results, run) for run in study_results.runs
+        usage.unspent_text(study_results, run) for run in study_results.runs
     )
     for sentences in teacher_accounting.sentences(study_results).values():
         assert all(sentence in page.text for sentence in sentences)

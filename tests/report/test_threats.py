@@ -82,5 +82,5 @@ def test_teacher_that_a_student_surpasses_is_seen(results: Results) -> None:
 def test_page_lists_threats_and_what_was_looked_for(results: Results) -> None:
     page = Page(study_page.html(unknown(results)))
     assert "Unknown tokens" in page.text
-    for title in threats.looked_for():
+    for title in threats.threats_in_words():
         assert title.lower() in page.text

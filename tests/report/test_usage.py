@@ -76,7 +76,7 @@ def test_measures_under_a_token_budget_show_its_share_and_flops_beside_it() -> N
     # 31 steps of 32 x 64 tokens; a step of minilm costs 61.69 / 28.4 times that of scratch.
     assert minilm["tokens, padding counted"] == ("63,488", "99.2%")
     assert minilm["FLOPs"] == ("1.91e12", "2.17×")
-    assert {usage.unspent(study_results, run) for run in study_results.runs} == {"0.250 steps"}
+    assert {usage.unspent_text(study_results, run) for run in study_results.runs} == {"0.250 steps"}
 
 
 def test_measures_under_an_hours_budget_show_its_share_of_the_clock() -> None:
@@ -90,16 +90,17 @@ def test_measures_under_an_hours_budget_show_its_share_of_the_clock() -> None:
     positions = mean(study_results, "minilm", lambda run: run.steps * 32 * 64)
     assert minilm["tokens, padding counted"][0] == f"{round(positions):,}"
     run = study_results.runs[0]
-    assert usage.unspent(study_results, run) == f"{18 - 3600 * run.used:.1f} s"
+    assert usage.unspent_text(study_results, run) == f"{18 - 3600 * run.used:.1f} s"
     # The last step may have ended beyond the budget
-    assert usage.unspent(study_results, replace(run, used=18.5 / 3600)) == "−0.5 s"
+    assert usage.unspent_text(study_results, replace(run, used=18.5 / 3600)) == "−0.5 s"
 
 
 def test_unspent_flops_count_steps_as_charged() -> None:
     study_results = study(teacher="nothing")
     run = next(run for run in study_results.runs if run.arm == "minilm")
     assert (
-        usage.unspent(study_results, run) == f"{1.5e12 % 18_190_000_000 / 18_190_000_000:.3f} steps"
+        usage.unspent_text(study_results, run)
+        == f"{1.5e12 % 18_190_000_000 / 18_190_000_000:.3f} steps"
     )
 
 

@@ -60,12 +60,12 @@ def test_teacher_from_elsewhere_is_said_to_be_unknown(from_elsewhere: Results) -
     assert cell(from_elsewhere, "minilm", "words seen") == ("71,000", "teacher's not known")
     assert cell(from_elsewhere, "minilm", "epochs")[1] == "teacher's not known"
     run = next(run for run in from_elsewhere.runs if run.arm == "minilm")
-    assert words_seen.with_teacher(from_elsewhere, run) is None
+    assert words_seen.words_with_teacher(from_elsewhere, run) is None
 
 
 def test_run_without_a_teacher_has_its_own_words_alone(from_elsewhere: Results) -> None:
     run = next(run for run in from_elsewhere.runs if run.arm == "scratch")
-    assert words_seen.with_teacher(from_elsewhere, run) == run.words_seen == SEEN
+    assert words_seen.words_with_teacher(from_elsewhere, run) == run.words_seen == SEEN
 
 
 def test_student_has_the_words_of_its_own_one_of_several_teachers(trained_here: Results) -> None:
@@ -77,22 +77,22 @@ def test_student_has_the_words_of_its_own_one_of_several_teachers(trained_here: 
         members.append(replace(facts, pretraining=training))
     results = replace(trained_here, teacher=replace(facts, teachers=tuple(members)))
     by_seed = {run.seed: run for run in results.runs if run.arm == "logit"}
-    assert words_seen.with_teacher(results, by_seed[0]) == SEEN + 100
-    assert words_seen.with_teacher(results, by_seed[1]) == SEEN + 1000 + 200
-    assert words_seen.with_teacher(results, by_seed[2]) == SEEN + 2000 + 100
+    assert words_seen.words_with_teacher(results, by_seed[0]) == SEEN + 100
+    assert words_seen.words_with_teacher(results, by_seed[1]) == SEEN + 1000 + 200
+    assert words_seen.words_with_teacher(results, by_seed[2]) == SEEN + 2000 + 100
 
 
 def test_terminal_shows_words_and_what_the_teacher_adds(
     trained_here: Results, from_elsewhere: Results
 ) -> None:
-    assert words_seen.in_terminal(trained_here, "logit") == ("71,000", "400,000")
-    assert words_seen.in_terminal(trained_here, "scratch") == ("71,000", "")
-    assert words_seen.in_terminal(from_elsewhere, "logit") == ("71,000", "not known")
+    assert words_seen.terminal_words(trained_here, "logit") == ("71,000", "400,000")
+    assert words_seen.terminal_words(trained_here, "scratch") == ("71,000", "")
+    assert words_seen.terminal_words(from_elsewhere, "logit") == ("71,000", "not known")
     assert terminal.summary(trained_here)
 
 
 def test_results_without_a_count_have_no_column(plain: Results) -> None:
-    assert not words_seen.counted(plain)
+    assert not words_seen.has_word_counts(plain)
     names = [column.name for column in usage.measures(plain).columns]
     assert "words seen" not in names
     assert "epochs" in names

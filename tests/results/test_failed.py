@@ -10,7 +10,7 @@ from kdjax.config import EvaluationConfig
 from kdjax.config.suites import suite_tasks
 from kdjax.evaluation.finetuning.results import FinetunedTask, FinetuningTrial, Setting
 from kdjax.report import notes, primary_endpoint
-from kdjax.results.failed import at_baseline, failed_arms
+from kdjax.results.failed import arms_at_baseline, failed_arms
 from kdjax.results.runs import Divergence, RunResult
 from kdjax.results.verdicts import MeasuredEndpoint, PairVerdict
 from kdjax.study.judgement.verdicts import judge_study
@@ -114,7 +114,7 @@ def test_arms_at_the_majority_class_have_not_learnt_and_do_not_tie() -> None:
     for run in runs_of({}):
         value = {"scratch": 0.5, "logit": 0.5, "tinybert": 0.58, "minilm": 0.59}[run.arm]
         runs.append(dataclasses.replace(run, metrics={"fixed.rte": value}))
-    assert at_baseline(endpoint(), runs) == {"scratch", "logit", "tinybert"}
+    assert arms_at_baseline(endpoint(), runs) == {"scratch", "logit", "tinybert"}
     verdicts = judge_study(EvaluationConfig(), [endpoint()], "scratch", runs).pairs
     by_arms = {frozenset((verdict.a, verdict.b)): verdict.verdict for verdict in verdicts}
     assert by_arms[frozenset(("scratch", "logit"))] == "NOT LEARNT"
@@ -123,7 +123,7 @@ def test_arms_at_the_majority_class_have_not_learnt_and_do_not_tie() -> None:
 
 def test_loss_has_no_majority_class() -> None:
     loss = dataclasses.replace(endpoint(), baseline=None, unit="nats", scale="nats")
-    assert at_baseline(loss, runs_of({})) == frozenset()
+    assert arms_at_baseline(loss, runs_of({})) == frozenset()
 
 
 def test_correlation_of_few_rows_is_told_from_0_by_their_error() -> None:
@@ -133,7 +133,7 @@ def test_correlation_of_few_rows_is_told_from_0_by_their_error() -> None:
     for run in runs_of({}):
         value = {"scratch": 0.16, "logit": 0.17}.get(run.arm, 0.5)
         runs.append(dataclasses.replace(run, metrics={"fixed.rte": value}))
-    assert at_baseline(correlation, runs) == {"scratch"}
+    assert arms_at_baseline(correlation, runs) == {"scratch"}
 
 
 def test_primary_endpoint_does_not_test_two_failed_arms() -> None:
@@ -152,6 +152,6 @@ def test_primary_endpoint_does_not_test_two_failed_arms() -> None:
 
 def test_note_names_endpoints_and_arms_that_failed_together() -> None:
     runs = runs_of({"scratch": 2, "logit": 2})
-    (note,) = notes.not_learnt([endpoint()], runs)
+    (note,) = notes.unlearnt_notes([endpoint()], runs)
     assert note.startswith("rte: not shown to be better than the best constant answer")
     assert "every fine-tuning failed: scratch and logit." in note

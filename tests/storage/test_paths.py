@@ -12,7 +12,7 @@ from kdjax import recipes
 from kdjax.cli import command_line
 from kdjax.config import Config
 from kdjax.errors import InputError
-from kdjax.storage.paths import expanded, local_path
+from kdjax.storage.paths import expand_path, local_path
 from kdjax.study.runs.run_backup import RunBackup
 from kdjax.text import sources
 
@@ -40,7 +40,7 @@ def test_tilde_is_the_home_directory(home: Path) -> None:
     assert local_path("~/a", "--out") == home / "a"
     assert local_path("a/~", "--out") == Path("a/~")
     assert sources.locate("~/text.txt") == home / "text.txt"
-    assert expanded("gs://bucket/a", "here", bucket=True) == "gs://bucket/a"
+    assert expand_path("gs://bucket/a", "here", bucket=True) == "gs://bucket/a"
 
 
 def test_dots_are_directories_with_a_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

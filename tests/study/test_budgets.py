@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.budget.accounting import CASES, charged
+from kdjax.budget.accounting import CASES, charged_flops
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
@@ -107,9 +107,9 @@ def test_each_teacher_accounting_charges_its_parts(recipe: Path, tmp_path: Path,
     )
     for run in (scratch, logit):
         # What the case charges stays within the budget by less than a step.
-        unspent = small_study.BUDGET - charged(run["spent"], case)
-        assert run["spent"]["charged"] == charged(run["spent"], case)
-        assert 0 <= unspent < charged(steps[run["arm"]], case)
+        unspent = small_study.BUDGET - charged_flops(run["spent"], case)
+        assert run["spent"]["charged"] == charged_flops(run["spent"], case)
+        assert 0 <= unspent < charged_flops(steps[run["arm"]], case)
 
 
 def test_charging_unknown_teacher_training_is_refused(recipe: Path, tmp_path: Path) -> None:

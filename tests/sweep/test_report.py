@@ -59,7 +59,7 @@ def ahead(results: SweepResults, arm: str, budget: float, other: str = "scratch"
     half = stats.t.ppf(0.95, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
     points: list[PairPoint] = []
     for group in results.groups:
-        points += verdict.against(group, results.endpoints[0], other)[arm].points
+        points += verdict.pairs_with_baseline(group, results.endpoints[0], other)[arm].points
     # Studies of other sizes have other differences at the same budget.
     at_budget = [point for point in points if point.budget == budget]
     (point,) = [point for point in at_budget if point.difference == pytest.approx(-gap.mean())]
@@ -86,8 +86,8 @@ def test_cross_entropies_of_the_text_are_shown_only_beside_losses(
 ) -> None:
     group = results.groups[0]
     assert len(results.endpoints) == 2
-    curve = plots.curves(results, group, results.endpoints[0], "x")
-    probe = plots.curves(results, group, results.endpoints[1], "x")
+    curve = plots.draw_curves(results, group, results.endpoints[0], "x")
+    probe = plots.draw_curves(results, group, results.endpoints[1], "x")
     for name, label in ngram_losses.LABELS.items():
         assert page.row("All cells", label)[2:4] == [
             f"{getattr(group.ngram_losses, name):.3f}",
@@ -165,7 +165,7 @@ def test_crossing_is_written_with_its_interval() -> None:
     ],
 )
 def test_budgets_at_either_end_are_written_as_a_range(budgets: list[float], words: str) -> None:
-    assert verdict.where(budgets, [1e12, 2e12, 3e12, 4e12], "flops") == words
+    assert verdict.budgets_in_words(budgets, [1e12, 2e12, 3e12, 4e12], "flops") == words
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_budgets_at_either_end_are_written_as_a_range(budgets: list[float], word
 def test_open_ends_of_a_crossing_are_written_out(
     low: float | None, high: float | None, words: str
 ) -> None:
-    assert verdict.bracket(low, high, (1e12, 4e12), "flops") == words
+    assert verdict.crossing_text(low, high, (1e12, 4e12), "flops") == words
 
 
 def test_pairs_are_read_from_the_side_of_the_arm_with_a_teacher_in_either_order(
@@ -192,11 +192,15 @@ def test_pairs_are_read_from_the_side_of_the_arm_with_a_teacher_in_either_order(
     assert turned.arms[0] == "mlm+minilm"
     assert turned.baseline_arm == "scratch"
     stored = next(p for p in turned.groups[0].pairs if (p.a, p.b) == ("logit", "scratch"))
-    from_logit = verdict.against(turned.groups[0], turned.endpoints[0], "scratch")["logit"]
+    from_logit = verdict.pairs_with_baseline(turned.groups[0], turned.endpoints[0], "scratch")[
+        "logit"
+    ]
     assert from_logit.points == stored.points
 
     # With the baseline arm first, signs, ends and verdicts change places.
-    from_logit = verdict.against(results.groups[0], results.endpoints[0], "scratch")["logit"]
+    from_logit = verdict.pairs_with_baseline(results.groups[0], results.endpoints[0], "scratch")[
+        "logit"
+    ]
     stored = next(p for p in results.groups[0].pairs if (p.a, p.b) == ("scratch", "logit"))
     for point, opposite in zip(from_logit.points, stored.points, strict=True):
         expected = (-opposite.difference, -opposite.high, -opposite.low)

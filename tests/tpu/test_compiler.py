@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from kdjax.dry_run.compiling import out_of_memory
+from kdjax.dry_run.compiling import needed_bytes
 from kdjax.hlo.chips import CHIPS, GIB, chip
 from kdjax.hlo.estimate import estimate
-from kdjax.hlo.execution import executed
+from kdjax.hlo.execution import executed_instructions
 from kdjax.hlo.program_text import parse
 from tests.hlo.tpu_programs import TEXTS, read
 from tests.tpu.conftest import run
@@ -95,7 +95,9 @@ def test_newly_compiled_program_is_read_as_its_stored_text_is(name: str, texts: 
     text = (texts / f"{name}.txt").read_text(encoding="utf-8")
     now = estimate(text, chip("v5e"))
     assert (now.seconds is None) == (name in UNKNOWN)
-    assert {turns for _, turns in executed(parse(text))} == ({1, 6} if name == "loop" else {1})
+    assert {turns for _, turns in executed_instructions(parse(text))} == (
+        {1, 6} if name == "loop" else {1}
+    )
 
 
 def test_estimates_of_newly_compiled_programs_keep_the_order_of_the_stored_ones(
@@ -124,7 +126,7 @@ def test_program_that_does_not_fit_is_refused_with_the_memory_there_is() -> None
     slices = {name: f"{name}:{'2x2' if name in ('v5e', 'v6e') else '2x2x1'}" for name in CHIPS}
     message = printed(TOO_LARGE % list(slices.values()))
     for name, topology in slices.items():
-        needed = out_of_memory(message[topology])
+        needed = needed_bytes(message[topology])
         limit = re.search(r"HBM \((\d+\.\d+)G\)", message[topology])
         assert needed is not None
         assert needed > chip(name).hbm

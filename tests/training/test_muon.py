@@ -19,7 +19,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.checksum import sha256
 from kdjax.training.muon import is_muon_matrix, update_scale
 from kdjax.training.optimizer import transformation
-from kdjax.training.partition import flatten, merge_optimizer_state, select_optimizer_state
+from kdjax.training.partition import flatten, merge_opt_state, select_opt_state
 from kdjax.training.phase import Phase
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
@@ -230,11 +230,11 @@ def test_state_of_frozen_matrices_stays_as_it_is() -> None:
     state = optimizer.init(params)
     # A phase that trains embeddings and one matrix
     trained = ("model.embeddings.word.embedding", "model.layers.1.ffn.up.kernel")
-    selected = select_optimizer_state(optimizer, state, {name: params[name] for name in trained})
+    selected = select_opt_state(optimizer, state, {name: params[name] for name in trained})
     (of_phase,) = selected
     assert set(of_phase.muon.mu) == {trained[1]}
     assert set(of_phase.adam.mu) == {trained[0]}
-    after = merge_optimizer_state(state, jax.tree.map(lambda x: x + 1, selected))
+    after = merge_opt_state(state, jax.tree.map(lambda x: x + 1, selected))
     (merged,) = after
     for name, momentum in merged.muon.mu.items():
         assert np.all(momentum == (name == trained[1]))

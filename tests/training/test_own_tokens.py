@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.budget.price import measure
+from kdjax.budget.price import count_program_flops
 from kdjax.config import ArmConfig, CacheConfig, OptimizerConfig, StartConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
@@ -111,7 +111,7 @@ def test_price_has_the_teacher_at_its_own_length_and_both_means() -> None:
     # ones, with its making: a comparison, a sum, a choice, a division.
     longer = BatchShape(shape.batch_size, OWN_LENGTH, shape.max_predictions).abstract()
     request = FeatureRequest(hidden=frozenset({2}))
-    plain = measure(
+    plain = count_program_flops(
         lambda p, b: forward(TEACHER, p, b, request), abstract_params(TEACHER, mlm=False), longer
     ).flops
     rows = shape.batch_size

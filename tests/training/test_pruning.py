@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from kdjax.budget.price import measure
+from kdjax.budget.price import count_program_flops
 from kdjax.config import ModelConfig, StartConfig
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward, ops
@@ -260,7 +260,7 @@ def test_calibration_is_priced_by_its_passes() -> None:
     layer = 2 * tokens * (4 * width * width + 2 * width * ffn + 2 * 12 * width)
     assert 2 * layer < one < 2.5 * layer
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch().items()}
-    counted = measure(
+    counted = count_program_flops(
         lambda params, arrays: importance_sums(tiny.TEACHER, 2, params, arrays),
         abstract_params(tiny.TEACHER, mlm=False),
         {name: shapes[name] for name in FIELDS},

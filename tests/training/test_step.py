@@ -20,7 +20,7 @@ from kdjax.models.features import FeatureRequest
 from kdjax.models.ops.dispatch import trace_reference
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.optimizer import decays
+from kdjax.training.optimizer import weight_decay_mask
 from kdjax.training.partition import flatten, partition
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.phase_price import REFERENCE_DROPOUT, price
@@ -34,7 +34,7 @@ STEPS = 20
 TEACHER = tiny.SHALLOW_TEACHER
 
 
-def also(name: str) -> Any:
+def exhaustive(name: str) -> Any:
     """Return an arm whose terms others hold already."""
     return pytest.param(name, marks=pytest.mark.exhaustive)
 
@@ -85,7 +85,9 @@ def largest_difference(a: Any, b: Any) -> float:
     )
 
 
-@pytest.mark.parametrize("name", [also("scratch"), also("logit"), also("tinybert"), "minilm"])
+@pytest.mark.parametrize(
+    "name", [exhaustive("scratch"), exhaustive("logit"), exhaustive("tinybert"), "minilm"]
+)
 def test_step_on_eight_devices_equals_one(name: str) -> None:
     params_1, losses_1, _ = run(name, 1)
     params_8, losses_8, _ = run(name, 8)
@@ -187,7 +189,9 @@ def test_step_gradient_is_mean_over_whole_batch() -> None:
         assert_sums_equal(mean_of_means, whole, **sums)
 
 
-@pytest.mark.parametrize("name", [also("scratch"), also("logit"), also("tinybert"), "minilm"])
+@pytest.mark.parametrize(
+    "name", [exhaustive("scratch"), exhaustive("logit"), exhaustive("tinybert"), "minilm"]
+)
 def test_step_equals_reference_program(name: str) -> None:
     """The program that is priced gives the same parameters, the same figures, and drops the same
     units."""
@@ -220,7 +224,7 @@ def test_step_equals_reference_program(name: str) -> None:
         assert np.linalg.norm(got - expected) <= share * max(float(np.linalg.norm(expected)), least)
 
 
-@pytest.mark.parametrize("name", [also("logit"), also("tinybert"), "minilm"])
+@pytest.mark.parametrize("name", [exhaustive("logit"), exhaustive("tinybert"), "minilm"])
 def test_step_keeps_teacher_bitwise_and_out_of_state(name: str) -> None:
     # The teacher went through twenty steps.
     _, _, after = run(name, 8)
@@ -251,13 +255,31 @@ def test_params_without_gradient_do_not_decay() -> None:
     assert largest_difference(start["layers"]["1"], params["model"]["layers"]["1"]) > 0
 
 
+def test_state_has_the_paths_of_stored_checkpoints() -> None:
+    params = {"model": {"kernel": jnp.ones(2)}}
+    state = init_state(params, optax.trace(0.9), 0)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    assert paths == [
+        ".step",
+        ".seed",
+        ".params['model']['kernel']",
+        ".opt.trace['model.kernel']",
+    ]
+    # Through a pytree and back the fields are where they were.
+    doubled = jax.tree.map(lambda x: 2 * x, dataclasses.replace(state, step=jnp.int32(3)))
+    assert doubled.step == 6
+    np.testing.assert_array_equal(doubled.opt_state.trace["model.kernel"], np.zeros(2))
+
+
 def test_decay_spares_biases_and_norms() -> None:
     params = tiny.phase("scratch").abstract_params()
     # Biases and norms are named so in every module.
-    for path, decayed in jax.tree_util.tree_leaves_with_path(decays(params)):
+    for path, decayed in jax.tree_util.tree_leaves_with_path(weight_decay_mask(params)):
         assert decayed == (path[-1].key not in ("bias", "scale")), path
     # Flat parameters and a tree are told apart in the same way.
-    assert list(decays(flatten(params)).values()) == jax.tree.leaves(decays(params))
+    assert list(weight_decay_mask(flatten(params)).values()) == jax.tree.leaves(
+        weight_decay_mask(params)
+    )
 
 
 def test_params_without_gradient_cost_no_update() -> None:

@@ -20,7 +20,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import OptimizerConfig
 from kdjax.parallel.layout import Layout
-from kdjax.training.learning_rate import decays, learning_rate
+from kdjax.training.learning_rate import has_left_peak, learning_rate
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase
 from kdjax.training.phase_price import price
@@ -231,7 +231,7 @@ def test_warm_up_of_its_own_budget_is_the_same_under_every_budget() -> None:
         before = (used - 7) / budget
         rate = learning_rate(optimizer, before, used / budget, used)
         assert rate == optimizer.learning_rate * min(used / (0.3 * 1000.0), 1.0)
-        assert not decays(optimizer, before)
+        assert not has_left_peak(optimizer, before)
     # Where the decay is lower, it counts. Without the setting the share is of the run's budget.
     assert math.isclose(
         learning_rate(optimizer, 0.9, 0.95, 95.0), optimizer.learning_rate * min(95 / 300, 0.5)

@@ -19,7 +19,7 @@ from optuna.distributions import (
 )
 
 from kdjax.config import TuneConfig
-from kdjax.tuning.search import TrialOutcome, TuningTrial, best_of, search
+from kdjax.tuning.search import TrialOutcome, TuningTrial, best_trial, search
 
 SPACE: dict[str, BaseDistribution] = {
     "optimizer.learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
@@ -107,7 +107,7 @@ def test_tpe_learns_from_each_arm_s_own_trials() -> None:
     assert scratch[:10] == logit[:10]
     assert not any(map(operator.eq, scratch[10:], logit[10:]))
     for arm, optimum in OPTIMA.items():
-        best = best_of(by_arm[arm], "lower")
+        best = best_trial(by_arm[arm], "lower")
         assert best is not None
         assert abs(math.log10(best.settings["optimizer.learning_rate"] / optimum)) < 0.3
 
@@ -189,11 +189,11 @@ def test_search_prints_and_warns_nothing(
 def test_best_trial_is_the_first_of_equals_and_never_one_that_diverged() -> None:
     outcomes = map(outcome, [None, 2.0, 1.0, 1.0, 3.0, 3.0])
     trials = [TuningTrial(number, {}, value) for number, value in enumerate(outcomes)]
-    lowest = best_of(trials, "lower")
-    highest = best_of(trials, "higher")
+    lowest = best_trial(trials, "lower")
+    highest = best_trial(trials, "higher")
     # The lowest and the highest, the first of equals each time.
     assert lowest is not None
     assert highest is not None
     assert (lowest.number, highest.number) == (2, 4)
     # With none that ended there is no best.
-    assert best_of(trials[:1], "lower") is None
+    assert best_trial(trials[:1], "lower") is None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.contamination import rows
-from kdjax.data.contamination.index import RowIndex, RowTexts, whole_row
+from kdjax.data.contamination.index import RowIndex, RowTexts, hash_whole_row
 from kdjax.data.contamination.rows import RowGroup
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
@@ -181,7 +181,7 @@ def compare(groups: Sequence[RowGroup], documents: Iterable[str] | None) -> Iter
 
     # Found in text by their words, in training rows as a whole.
     index = RowIndex(texts)
-    keys = [whole_row(row) for row in texts]
+    keys = [hash_whole_row(row) for row in texts]
     looked_for = set(keys) - {b""}
     del texts
 
@@ -231,7 +231,7 @@ def _noted_texts(
     """
     for group in groups:
         for _, texts in group.read():
-            key = whole_row(texts)
+            key = hash_whole_row(texts)
             if key in looked_for:
                 met.add(key)
             yield texts

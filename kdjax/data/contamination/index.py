@@ -122,7 +122,7 @@ class RowIndex:
         return is_found
 
     def _keys(self, words: Words, row_of_text: Indices) -> _RowKeys:
-        """Hash what the texts of rows are found by.
+        """Hash each text's n-grams; of a text shorter than one, the whole run of its words.
 
         Args:
             words: words of the texts.
@@ -218,7 +218,7 @@ class RowIndex:
             yield table.rows_of(self._hasher.runs(sums, begins, begins + length))
 
 
-def whole_row(row: RowTexts) -> bytes:
+def hash_whole_row(row: RowTexts) -> bytes:
     """Hash all texts of a row by their letters; nothing for a row without any."""
     letters = [letters_of(text) for text in row]
     if not any(letters):

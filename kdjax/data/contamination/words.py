@@ -69,7 +69,7 @@ class Words:
         return len(self.starts)
 
 
-def normalized(text: str) -> str:
+def normalize(text: str) -> str:
     """Normalise a text's Unicode, fold its capitals and drop format characters (category Cf).
 
     Punctuation and white space stay.
@@ -90,7 +90,7 @@ def words_of(texts: Sequence[str]) -> Words:
         texts: texts of valid Unicode.
     """
     # All texts in one array. A separator within a text is the end of a line there.
-    parts = [normalized(text).replace(SEPARATOR, "\n") for text in texts]
+    parts = [normalize(text).replace(SEPARATOR, "\n") for text in texts]
     joined = SEPARATOR.join(parts)
     for bracket in BRACKETS:
         joined = joined.replace(bracket, " ")
@@ -129,7 +129,7 @@ def words_of(texts: Sequence[str]) -> Words:
 
 def letters_of(text: str) -> bytes:
     """Return the letters of a text, in four bytes each: equal for texts that say the same."""
-    normal = normalized(text)
+    normal = normalize(text)
     for bracket in BRACKETS:
         normal = normal.replace(bracket, " ")
     characters = np.frombuffer(normal.encode("utf-32-le"), np.uint32)

@@ -320,7 +320,7 @@ def read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[st
 
 
 def _place(scan: Path, number: int, repeats: RepeatFinder) -> int:
-    """Write the split and block of each document of a source; return the number not left out."""
+    """Write a byte for each document: training, held out or left out; return how many are kept."""
     count = 0
     with _places_path(scan, number).open("wb") as file:
         for rows in _fingerprints(scan, number):

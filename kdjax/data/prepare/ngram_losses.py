@@ -150,14 +150,14 @@ def compute(
 
     # One training sequence in so many is held back from the counts, and the weights are fitted on
     # it.
-    chosen = spread(corpus.sequences("train"), training_tokens // manifest.length)
+    chosen = spread_evenly(corpus.sequences("train"), training_tokens // manifest.length)
     is_back = np.arange(len(chosen)) % HELD_BACK == HELD_BACK - 1
     counted, counted_unknown = _read_neighborhoods(corpus, "train", chosen[~is_back])
     back, _ = _read_neighborhoods(corpus, "train", chosen[is_back])
     model = NeighborModel(counted, manifest.vocab_size, manifest.special_ids)
     model.fit(back)
 
-    held_out = spread(corpus.sequences("validation"), held_out_tokens // manifest.length)
+    held_out = spread_evenly(corpus.sequences("validation"), held_out_tokens // manifest.length)
     measured, measured_unknown = _read_neighborhoods(corpus, "validation", held_out)
     unigram, by_left_neighbor, by_both_neighbors = model.probabilities(measured)
     return NgramLosses(
@@ -176,7 +176,7 @@ def compute(
     )
 
 
-def spread(available: int, most: int) -> NDArray[np.int64]:
+def spread_evenly(available: int, most: int) -> NDArray[np.int64]:
     """Choose at most `most` of `available` sequences, evenly spread; at least one."""
     count = min(available, max(1, most))
     return np.arange(count, dtype=np.int64) * available // count

@@ -17,7 +17,7 @@ from kdjax.config.data import LATER_SETTINGS
 from kdjax.data.manifest import NAME, SPLITS, VERSION, Manifest, TeacherTokens, total
 from kdjax.data.prepare.blocks import BlockSettings, FinishedBlock, TeacherText
 from kdjax.data.prepare.packing import RecordFormat
-from kdjax.data.shards import SHARDS, locked
+from kdjax.data.shards import SHARDS, lock_shards
 from kdjax.data.text_figures import TextFigures, check_unknown
 from kdjax.errors import InputError, counted
 from kdjax.storage.files import entries, read_json, write_json, write_text
@@ -266,7 +266,7 @@ def preparing(out: Path) -> Iterator[None]:
     Raises:
         InputError: it cannot be made, or another process holds it.
     """
-    with locked(out, PLAN):
+    with lock_shards(out, PLAN):
         try:
             yield
         except TextError:

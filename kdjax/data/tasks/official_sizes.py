@@ -45,7 +45,7 @@ SIZES: Mapping[str, OfficialSize] = {
 hub: its bytes of a training split over its rows, without label, index and offsets."""
 
 
-def stand_ins(evaluation: EvaluationConfig, seq_len: int) -> tuple[Task, ...]:
+def stand_in_tasks(evaluation: EvaluationConfig, seq_len: int) -> tuple[Task, ...]:
     """Return GLUE's tasks of a recipe with as many rows as they have officially, all of one length.
 
     There is no text in them: their sizes alone are of use.

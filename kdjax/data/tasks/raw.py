@@ -113,8 +113,8 @@ class RawTask:
         if row.label not in self.classes:
             hint = nearest(row.label, self.classes)
             raise InputError(
-                f"{row.where}: the label is {shown(row.label)}{hint}, expected one of the "
-                f"{len(self.classes)} of {self.name}"
+                f"{row.where}: the label is {label_in_message(row.label)}{hint}, expected one of "
+                f"the {len(self.classes)} of {self.name}"
             )
         return self.classes.index(row.label)
 
@@ -133,13 +133,17 @@ def parse_label(row: RawRow, label: str, bounds: tuple[float, float]) -> float:
     # Python reads "nan", "1_000" and the digits of other scripts as numbers, too.
     value = float(label) if _NUMBER.fullmatch(label) else math.nan
     if not math.isfinite(value) or abs(value) > np.finfo(np.float32).max:
-        raise InputError(f"{row.where}: the label is {shown(label)}, expected a number of 32 bits")
+        raise InputError(
+            f"{row.where}: the label is {label_in_message(label)}, expected a number of 32 bits"
+        )
     low, high = bounds
     if not low <= value <= high:
-        raise InputError(f"{row.where}: the label is {shown(label)}, expected {low:g} to {high:g}")
+        raise InputError(
+            f"{row.where}: the label is {label_in_message(label)}, expected {low:g} to {high:g}"
+        )
     return value
 
 
-def shown(text: str) -> str:
+def label_in_message(text: str) -> str:
     """Return a label as a message has it: quoted, and cut where it is long."""
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")

@@ -56,7 +56,7 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-def field(record: Record, column: str, setting_name: str) -> str:
+def field_text(record: Record, column: str, setting_name: str) -> str:
     """Return a field as text: text as it is, a number or a truth value as Python writes it.
 
     Args:

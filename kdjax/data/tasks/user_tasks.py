@@ -16,10 +16,10 @@ from kdjax.data.tasks.raw import (
     RawTask,
     RowSource,
     SplitName,
+    label_in_message,
     parse_label,
-    shown,
 )
-from kdjax.data.tasks.tables import field, table_rows
+from kdjax.data.tasks.tables import field_text, table_rows
 from kdjax.errors import InputError, counted, nearest
 from kdjax.text.records import Record
 from kdjax.text.sources import locate, split_fraction
@@ -134,7 +134,9 @@ def _classes(config: TaskConfig, rows: Sequence[_OwnRow], where: str) -> tuple[s
         return config.classes
     classes = tuple(sorted({row.label for row in rows}))
     if len(classes) == 1:
-        raise InputError(f"{where}: has the one class {shown(classes[0])}, expected at least 2")
+        raise InputError(
+            f"{where}: has the one class {label_in_message(classes[0])}, expected at least 2"
+        )
     return classes
 
 
@@ -165,7 +167,7 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
         texts = tuple(
             _text(record, column, f"{setting_name}.{part}") for part, column in text_columns.items()
         )
-        label = field(record, config.label, f"{setting_name}.label")
+        label = field_text(record, config.label, f"{setting_name}.label")
         # So ends a file that was cut in its last field.
         if not label.strip() and label not in config.drop_labels:
             raise InputError(
@@ -177,7 +179,7 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
         if identity is None:
             identity = "\n".join(texts)
         if config.identity:
-            identity = field(record, config.identity, f"{setting_name}.identity")
+            identity = field_text(record, config.identity, f"{setting_name}.identity")
         rows.append(_OwnRow(RawRow(record.where, texts, label), label, identity))
     if not records:
         raise InputError(f"task {name}, {file}: has no rows, expected some")
@@ -187,7 +189,7 @@ def _sorted_rows(name: str, config: TaskConfig, file: str) -> list[_OwnRow]:
 
 def _is_chosen(record: Record, where: Mapping[str, str], setting_name: str) -> bool:
     """Return whether a row has the value of each column that `where` names."""
-    return all(field(record, column, setting_name) == value for column, value in where.items())
+    return all(field_text(record, column, setting_name) == value for column, value in where.items())
 
 
 def _text(record: Record, column: str, setting_name: str) -> str:
@@ -202,4 +204,4 @@ def _text(record: Record, column: str, setting_name: str) -> str:
             f"{record.where}: {column!r} is {value!r:.60} ({type(value).__name__}), expected text, "
             f"the column of {setting_name}"
         )
-    return field(record, column, setting_name)
+    return field_text(record, column, setting_name)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax.budget.price import check_agreement, measure
+from kdjax.budget.price import check_agreement, count_program_flops
 from kdjax.config import FinetuneConfig, ModelConfig, Pooling
 from kdjax.evaluation.finetuning.step import (
     StepKey,
@@ -115,7 +115,9 @@ def _step_flops(model: ModelConfig, pool: Pooling, clips: bool, weight_decay: fl
 
     def step(rows: int, length: int) -> int:
         program = make_step(step_key, REFERENCE_DROPOUT, UNSHARDED)
-        count = measure(program, state, abstract_batch(step_key, rows, length), learning_rate)
+        count = count_program_flops(
+            program, state, abstract_batch(step_key, rows, length), learning_rate
+        )
         return check_agreement(count, "a step of fine-tuning")
 
     return _fitted(step)
@@ -133,7 +135,7 @@ def _forward_flops(model: ModelConfig, pool: Pooling) -> Polynomial:
         def program(params: Any, batch: Any) -> jax.Array:
             return outputs_of(params, batch, None)
 
-        count = measure(program, params, abstract_batch(step_key, rows, length))
+        count = count_program_flops(program, params, abstract_batch(step_key, rows, length))
         return check_agreement(count, "fine-tuning's forward pass")
 
     return _fitted(forward)

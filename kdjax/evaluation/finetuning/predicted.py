@@ -21,7 +21,7 @@ from kdjax.evaluation.finetuning.by_protocol import (
 )
 from kdjax.evaluation.finetuning.results import FinetuningTrial, Setting
 from kdjax.evaluation.finetuning.saved import RunningState, split_digest
-from kdjax.evaluation.finetuning.scoring import constant, predict, score_trial
+from kdjax.evaluation.finetuning.scoring import predict, predict_constant, score_trial
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel
 from kdjax.evaluation.finetuning.trial_files import check_trial
@@ -116,5 +116,5 @@ def _predictions(
 ) -> NDArray[Any]:
     """Predict rows by a model, or as one that diverged counts, `[N]`."""
     if diverged:
-        return constant(task, split)
+        return predict_constant(task, split)
     return predict(model, split)

@@ -15,7 +15,7 @@ from kdjax.evaluation.finetuning.results import FinetuningTrial, encode_errors, 
 from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.step import compiled_outputs
 from kdjax.evaluation.finetuning.trial import FinetunedModel
-from kdjax.evaluation.length_buckets import over_rows
+from kdjax.evaluation.length_buckets import compute_over_rows
 from kdjax.evaluation.metric import best_constant, constant_score, scores
 
 
@@ -34,7 +34,7 @@ def predict(model: FinetunedModel, split: Split) -> NDArray[Any]:
     """
     step_key = model.step_key
     compute = functools.partial(compiled_outputs(step_key), model.params)
-    outputs = over_rows(
+    outputs = compute_over_rows(
         compute, split, step_key.model.max_positions, batch_parts=step_key.layout.batch_parts
     )
     if not np.isfinite(outputs).all():
@@ -59,7 +59,7 @@ def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> Finetunin
     """
     # Numbers may leave the finite ones in the last update, after the last loss.
     diverged_step = model.diverged_step or None
-    predictor = functools.partial(constant, task)
+    predictor = functools.partial(predict_constant, task)
     if diverged_step is None:
         predictor = functools.partial(predict, model)
     try:
@@ -67,8 +67,8 @@ def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> Finetunin
         predicted = {name: predictor(split) for name, split in task.reported.items()}
     except FloatingPointError:
         diverged_step = spec.setting.steps
-        selected = constant(task, task.selection)
-        predicted = {name: constant(task, split) for name, split in task.reported.items()}
+        selected = predict_constant(task, task.selection)
+        predicted = {name: predict_constant(task, split) for name, split in task.reported.items()}
 
     selection = mean(scores(task.metrics, selected, labels_of(task.selection)))
     metrics = {}
@@ -86,7 +86,7 @@ def score_trial(model: FinetunedModel, task: Task, spec: TrialSpec) -> Finetunin
     )
 
 
-def constant(task: Task, split: Split) -> NDArray[Any]:
+def predict_constant(task: Task, split: Split) -> NDArray[Any]:
     """Predict without the text, `[N]`: the constant that is best on the training rows."""
     dtype = np.float32 if task.regression else np.int32
     return np.full(len(split), best_constant(task), dtype)

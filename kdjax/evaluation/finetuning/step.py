@@ -17,12 +17,13 @@ import optax
 from kdjax.config import ComputeConfig, Dtype, ModelConfig, OptimizerConfig, Pooling
 from kdjax.models import abstract_params, init_task_head, pooled_state, task_scores
 from kdjax.models.features import Batch
-from kdjax.models.ops.dropout import Key
+from kdjax.models.ops.dropout import DropoutKey
 from kdjax.parallel.layout import Layout
 from kdjax.parallel.unsharded import Unsharded
-from kdjax.training.dropout_seeds import step_dropout_seeds
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
 from kdjax.training.optimizer import adamw, apply_update
+from kdjax.training.saved_names import register_state
+from kdjax.training.step_dropout import step_dropout_key
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class StepKey:
         return adamw(config)
 
 
-@jax.tree_util.register_dataclass
+@register_state
 @dataclass(frozen=True)
 class FinetuneState:
     """The state of fine-tuning: all that a step changes.
@@ -69,14 +70,14 @@ class FinetuneState:
         seed: seed of dropout, uint32.
         diverged_step: first step, from 1, whose loss is not finite, int32; 0: none.
         params: {"model": the encoder's parameters, and the head's as "task_head"}.
-        opt: the optimiser's state.
+        opt_state: the optimiser's state.
     """
 
     step: jax.Array
     seed: jax.Array
     diverged_step: jax.Array
     params: dict[str, Any]
-    opt: Any
+    opt_state: Any
 
 
 def init_state(step_key: StepKey, encoder: Mapping[str, Any], seed: int) -> FinetuneState:
@@ -143,8 +144,8 @@ def make_step(
     layout = layout or step_key.layout
     outputs_of = make_outputs(step_key, layout)
 
-    def loss_fn(params: dict[str, Any], batch: Batch, dropout_seeds: Key) -> jax.Array:
-        outputs = outputs_of(params, batch, dropout_seeds)
+    def loss_fn(params: dict[str, Any], batch: Batch, dropout_key: DropoutKey) -> jax.Array:
+        outputs = outputs_of(params, batch, dropout_key)
         if step_key.regression:
             losses = jnp.square(outputs[:, 0] - batch["targets"])
         else:
@@ -155,26 +156,26 @@ def make_step(
     def step(
         state: FinetuneState, batch: Batch, learning_rate: jax.Array
     ) -> tuple[FinetuneState, jax.Array]:
-        seeds = step_dropout_seeds(state.seed, state.step, len(batch["tokens"]), dropout_impl)
+        dropout_key = step_dropout_key(state.seed, state.step, len(batch["tokens"]), dropout_impl)
         with layout.mesh_context():
-            loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, seeds)
+            loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, dropout_key)
         grads = layout.constrain_as_stored(grads)
-        params, opt = apply_update(
-            step_key.optimizer, grads, state.opt, state.params, learning_rate
+        params, opt_state = apply_update(
+            step_key.optimizer, grads, state.opt_state, state.params, learning_rate
         )
 
         # The first step that went wrong is kept, so that the host need not look at every loss.
         number = state.step + 1
         went_wrong = (state.diverged_step == 0) & ~jnp.isfinite(loss)
         diverged_step = jnp.where(went_wrong, number, state.diverged_step)
-        after = FinetuneState(number, state.seed, diverged_step, params, opt)
+        after = FinetuneState(number, state.seed, diverged_step, params, opt_state)
         return after, loss
 
     return step
 
 
 def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[..., jax.Array]:
-    """Build `(params, batch, dropout_seeds) -> [B, outputs]` over the devices.
+    """Build `(params, batch, dropout_key) -> [B, outputs]` over the devices.
 
     Without seeds, None, there is no dropout.
 
@@ -191,14 +192,14 @@ def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[...,
 
     forward = layout.shard_forward(pooled, step_key.dtype)
 
-    def outputs_of(params: dict[str, Any], batch: Batch, dropout_seeds: Key) -> jax.Array:
+    def outputs_of(params: dict[str, Any], batch: Batch, dropout_key: DropoutKey) -> jax.Array:
         encoder = dict(params["model"])
         # The head is small, and computed whole in float32 whatever the encoder is computed in.
         head = layout.constrain_gathered(encoder.pop("task_head"))
-        arrays = {} if dropout_seeds is None else {"dropout_key": dropout_seeds}
+        arrays = {} if dropout_key is None else {"dropout_key": dropout_key}
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
         states = forward(encoder, inputs, **arrays)
-        return task_scores(step_key.model, head, states, dropout_key=dropout_seeds)
+        return task_scores(step_key.model, head, states, dropout_key=dropout_key)
 
     return outputs_of
 

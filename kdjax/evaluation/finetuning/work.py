@@ -171,5 +171,5 @@ def _passes(lengths: NDArray[np.int64], limits: BatchLimits) -> Counter[TaskBatc
 
 
 def _rows_of(length: int, limits: BatchLimits) -> int:
-    """Count a scoring batch's rows of a length (`kdjax.evaluation.length_buckets.over_rows`)."""
+    """Count a scoring batch's rows of a length (`length_buckets.compute_over_rows`)."""
     return max(1, limits.tokens // length) * limits.batch_parts

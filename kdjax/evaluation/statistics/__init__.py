@@ -3,7 +3,7 @@
 docs/statistics.md says what each number means, and what was measured of it.
 """
 
-from kdjax.evaluation.statistics.comparison import Comparison, compare_all, paired
+from kdjax.evaluation.statistics.comparison import Comparison, compare_all, compare_pair
 from kdjax.evaluation.statistics.contrast import (
     ContrastOutcome,
     contrast_differences,
@@ -36,6 +36,7 @@ __all__ = [
     "Verdict",
     "adjust_families",
     "compare_all",
+    "compare_pair",
     "contrast_differences",
     "crossed_interval",
     "decide_verdict",
@@ -45,7 +46,6 @@ __all__ = [
     "interval",
     "judge_contrast",
     "judge_tests",
-    "paired",
     "power",
     "seeds_needed",
     "smallest_detectable",

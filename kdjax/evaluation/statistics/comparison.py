@@ -65,7 +65,7 @@ def as_comparison(a: str, b: str, outcome: PairedOutcome) -> Comparison:
     return Comparison(a, b, **asdict(outcome))
 
 
-def paired(
+def compare_pair(
     a: Mapping[int, float],
     b: Mapping[int, float],
     *,
@@ -127,7 +127,7 @@ def compare_all(
         A comparison for each pair, in the order of `values`.
 
     Raises:
-        InputError: a value, confidence or margin that `paired` refuses.
+        InputError: a value, confidence or margin that `compare_pair` refuses.
 
     Example:
         >>> values = {"scratch": {0: 0.70, 1: 0.73}, "logit": {0: 0.80, 1: 0.84}}

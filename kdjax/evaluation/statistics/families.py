@@ -67,7 +67,7 @@ def adjust_families(confirmatory: ArrayLike, secondary: ArrayLike) -> tuple[Arra
         `[..., k]` and `[..., m]`: adjusted p-values. A null is rejected where its adjusted p-value
         is at most alpha, whatever alpha is.
     """
-    confirmatory_share, secondary_share = shares(
+    confirmatory_share, secondary_share = alpha_shares(
         np.shape(confirmatory)[-1], np.shape(secondary)[-1]
     )
     first = np.minimum(holm(confirmatory) / confirmatory_share, 1.0)
@@ -78,7 +78,7 @@ def adjust_families(confirmatory: ArrayLike, secondary: ArrayLike) -> tuple[Arra
     return first, np.minimum(alone, np.maximum(second, largest))
 
 
-def shares(confirmatory: int, secondary: int) -> tuple[float, float]:
+def alpha_shares(confirmatory: int, secondary: int) -> tuple[float, float]:
     """Return the shares of alpha at which the two families are tested.
 
     Args:

@@ -11,8 +11,8 @@ from kdjax.errors import InputError
 from kdjax.evaluation.statistics.families import (
     Family,
     adjust_families,
+    alpha_shares,
     level_of_open_test,
-    shares,
 )
 from kdjax.evaluation.statistics.paired_mean import Estimate, estimate
 from kdjax.evaluation.statistics.power import seeds_needed, smallest_detectable
@@ -223,7 +223,7 @@ def _levels(
     for test, value in zip(tests, adjusted, strict=True):
         counts[test.family] += 1
         rejected[test.family] += value <= alpha
-    first, second = shares(*counts.values())
+    first, second = alpha_shares(*counts.values())
     if rejected["confirmatory"] == counts["confirmatory"]:
         second = 1.0
     family_levels: dict[Family, float] = {

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models.ops import dispatch
-from kdjax.models.ops.dropout import Key, Site, dropout, fold, keep_mask
+from kdjax.models.ops.dropout import DropoutKey, Site, dropout, fold, keep_mask
 from kdjax.models.ops.heads import merge_heads, split_heads
 from kdjax.models.ops.kernels import attention as attention_kernel
 from kdjax.models.ops.kernels.tiles import AttentionSettings
@@ -79,7 +79,7 @@ def attention(
     heads: int,
     *,
     dropout_rate: float = 0.0,
-    dropout_key: Key = None,
+    dropout_key: DropoutKey = None,
     with_scores: bool = False,
     allow_kernels: bool = True,
 ) -> Attended:
@@ -132,7 +132,7 @@ def reference(
     value: jax.Array,
     mask: AttentionMask,
     settings: AttentionSettings,
-    dropout_key: Key,
+    dropout_key: DropoutKey,
 ) -> Attended:
     """Compute `attention` in plain JAX, differentiated by JAX: the form that is priced."""
     query_in_heads = split_heads(query, settings.heads)  # [B, H, L, d]
@@ -150,7 +150,7 @@ def optimized(
     value: jax.Array,
     mask: AttentionMask,
     settings: AttentionSettings,
-    dropout_key: Key,
+    dropout_key: DropoutKey,
 ) -> Attended:
     """Compute `attention` by `attention_in_heads`, whose backward pass keeps less memory."""
     heads = settings.heads
@@ -262,7 +262,7 @@ def by_tpu_kernel(
     value: jax.Array,
     mask: AttentionMask,
     settings: AttentionSettings,
-    dropout_key: Key,
+    dropout_key: DropoutKey,
 ) -> Attended:
     """Compute `attention` by a kernel on each TPU."""
     seeds = fold(dropout_key, Site.ATTENTION_PROBS) if settings.dropout_rate > 0 else None
@@ -310,7 +310,7 @@ def by_cudnn(
     value: jax.Array,
     mask: AttentionMask,
     settings: AttentionSettings,
-    dropout_key: Key,
+    dropout_key: DropoutKey,
 ) -> Attended:
     """Compute `attention` by cuDNN on GPUs, without dropout and scores."""
     shape = (*query.shape[:2], settings.heads, -1)

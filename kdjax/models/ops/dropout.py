@@ -17,8 +17,9 @@ import jax.numpy as jnp
 
 from kdjax.models.ops.counter import hash_counter, is_kept, stride
 
-Key = jax.Array | None
-"""A dropout key: None (no dropout), a seed for each sequence, or a JAX key."""
+DropoutKey = jax.Array | None
+"""What dropout draws from, called `dropout_key` everywhere: a seed for each sequence of the batch,
+int32 `[B, 2]`; or a JAX key, which `sequence_seeds` makes such seeds of; None: no dropout."""
 
 
 class Site:
@@ -41,7 +42,7 @@ class Site:
     TASK_POOLED = 0
 
 
-def sequence_seeds(dropout_key: Key, sequences: int) -> Key:
+def sequence_seeds(dropout_key: DropoutKey, sequences: int) -> DropoutKey:
     """Return a seed for each sequence of a batch, int32 `[B, 2]`.
 
     Seeds stay as they are, and so does a key of JAX's generator `rbg`: what is priced draws from
@@ -52,7 +53,7 @@ def sequence_seeds(dropout_key: Key, sequences: int) -> Key:
     return jax.lax.bitcast_convert_type(jax.random.bits(dropout_key, (sequences, 2)), jnp.int32)
 
 
-def fold(dropout_key: Key, number: int | jax.Array) -> Any:
+def fold(dropout_key: DropoutKey, number: int | jax.Array) -> Any:
     """Return the key of a layer or a site by its number."""
     if dropout_key is None:
         return None
@@ -67,7 +68,7 @@ def fold(dropout_key: Key, number: int | jax.Array) -> Any:
     return jnp.stack([mixed_first, mixed_second], axis=1)
 
 
-def dropout(x: jax.Array, rate: float, dropout_key: Key, *, site: int) -> jax.Array:
+def dropout(x: jax.Array, rate: float, dropout_key: DropoutKey, *, site: int) -> jax.Array:
     """Drop elements out and scale the others by 1/(1 − rate).
 
     Args:
@@ -85,7 +86,7 @@ def dropout(x: jax.Array, rate: float, dropout_key: Key, *, site: int) -> jax.Ar
 
 
 def keep_mask(
-    shape: tuple[int, ...], rate: float, dropout_key: Key, *, site: int
+    shape: tuple[int, ...], rate: float, dropout_key: DropoutKey, *, site: int
 ) -> jax.Array | None:
     """Return the mask of what `dropout` with these arguments keeps, `[B, ...]`; None: all."""
     if dropout_key is None or rate == 0:

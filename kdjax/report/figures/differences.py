@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.report import numbers, summary, svg
-from kdjax.report.axes import WIDTH, margin_text, truncate
+from kdjax.report.axes import WIDTH, truncate, write_margin_text
 from kdjax.report.margins import margin_of
 from kdjax.report.summary import Difference
 from kdjax.results.study import Results
@@ -98,7 +98,7 @@ def _forest_row(
     index = list(results.arms).index(arms[0])
     colour = svg.arm_colour(index)
     # Only seeds that both arms have can be paired.
-    values, others = [summary.by_seed(results, name, endpoint) for name in arms]
+    values, others = [summary.values_by_seed(results, name, endpoint) for name in arms]
     seeds = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
     ax.plot(seeds, [y] * len(seeds), "|", color=colour, markersize=8, markeredgewidth=1, alpha=0.55)
     text = numbers.signed(difference.mean)
@@ -122,5 +122,5 @@ def _forest_row(
         markeredgecolor=colour,
         markerfacecolor=face,
     )
-    margin_text(ax, y, text, 8)
-    margin_text(ax, y, difference.outcome, 158, weight=weight)
+    write_margin_text(ax, y, text, 8)
+    write_margin_text(ax, y, difference.outcome, 158, weight=weight)

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kdjax.report import summary, svg
 from kdjax.report.averages import runs
-from kdjax.report.axes import WIDTH, hline, label_lines
+from kdjax.report.axes import WIDTH, draw_hline, label_lines
 from kdjax.report.summary import Spread, task_of
 from kdjax.results.runs import ProbedLayers, ReferenceModel, RunResult, probed_layers
 from kdjax.results.study import Results
@@ -101,7 +101,7 @@ def _levels(ax: Axes, results: Results, endpoint: MeasuredEndpoint) -> None:
     """
     ax.margins(y=0.1)
     names: dict[str, float] = {}
-    for name, metrics in summary.references(results).items():
+    for name, metrics in summary.reference_spreads(results).items():
         details = _probed([row for row in results.references if row.name == name], endpoint)
         if details and len(details[0].layers) == results.student.layers + 1:
             points = _by_layer(details)
@@ -118,8 +118,8 @@ def _levels(ax: Axes, results: Results, endpoint: MeasuredEndpoint) -> None:
         elif endpoint.name in metrics:
             best = metrics[endpoint.name].mean
             names[f"{name}, best layer"] = best
-            hline(ax, best)
+            draw_hline(ax, best)
     if endpoint.baseline is not None:
         names["best constant"] = endpoint.baseline
-        hline(ax, endpoint.baseline)
+        draw_hline(ax, endpoint.baseline)
     label_lines(ax, names)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdjax.budget.accounting import Budget
 from kdjax.report import ngram_losses, numbers, summary, svg
 from kdjax.report.averages import mean, runs
-from kdjax.report.axes import WIDTH, linear
+from kdjax.report.axes import WIDTH, show_linear
 from kdjax.report.phrases import listed
 from kdjax.results.study import Results
 
@@ -65,7 +65,7 @@ def draw(results: Results, figure: str = "mlm_loss") -> Markup | None:
         for ax, title in ((whole, "The whole budget"), (second_half, "Its second half")):
             ax.set_title(title)
             ax.set_ylabel(f"{loss} (nats)")
-            linear(ax, label, show)
+            show_linear(ax, label, show)
         return svg.render(canvas, NAMES[figure], f"{loss[0].upper()}{loss[1:]} against {label}.")
 
 
@@ -81,7 +81,7 @@ def levels_of(results: Results, figure: str) -> dict[str, float]:
         results: the content of results.json.
         figure: `mlm_loss` or `mlm_probe`.
     """
-    levels = ngram_losses.of_endpoint(results.corpus.ngram_losses, figure, "nats")
+    levels = ngram_losses.endpoint_losses(results.corpus.ngram_losses, figure, "nats")
     teacher_loss = _teacher_loss(results, figure)
     if teacher_loss is not None:
         levels["teacher"] = teacher_loss
@@ -118,7 +118,7 @@ def _teacher_loss(results: Results, figure: str) -> float | None:
     """Return a teacher's held-out loss by its own head or by a probe; None if it is not known."""
     if figure == "mlm_loss":
         return results.teacher.mlm_loss if results.teacher else None
-    references = summary.references(results)
+    references = summary.reference_spreads(results)
     losses = [
         metrics[figure].mean
         for name, metrics in references.items()

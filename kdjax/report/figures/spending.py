@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.report import numbers, svg
 from kdjax.report.averages import averages_of
-from kdjax.report.axes import WIDTH, linear, margin_text, truncate
-from kdjax.report.usage import paid_for
+from kdjax.report.axes import WIDTH, show_linear, truncate, write_margin_text
+from kdjax.report.usage import charged_accounts
 from kdjax.results.study import Results
 
 
@@ -27,7 +27,7 @@ def draw(results: Results) -> Markup | None:
     if not results.runs:
         return None
     budget = results.budget
-    paid = paid_for(results)
+    paid = charged_accounts(results)
     amounts: dict[str, dict[str, float]] = {arm: {} for arm in results.arms}
     for account in ACCOUNTS:
         for arm, flops in averages_of(results, "spent", account).items():
@@ -60,7 +60,7 @@ def draw(results: Results) -> Markup | None:
         ax.set_yticks(range(len(amounts)), [truncate(arm) for arm in amounts])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
-        linear(ax, label, numbers.flops)
+        show_linear(ax, label, numbers.flops)
         return svg.render(figure, "spending", "FLOPs of a run by part, for each arm.")
 
 
@@ -85,4 +85,4 @@ def _bar(
             ax.text(centre, y, share, ha="center", va="center", color="#111111")
         left += spent[account]
     if left > edge * (1 + 1e-9):
-        margin_text(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)
+        write_margin_text(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kdjax.arms.charges import stored_by
+from kdjax.arms.charges import stored_features
 from kdjax.arms.recipe_arms import arms_of
 from kdjax.config import Config
 from kdjax.data.corpus import Corpus
@@ -71,7 +71,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
         InputError: no arm reads stored outputs, or those there are another teacher's, on other
             masks, or lack what is asked for.
     """
-    request = stored_by(arms_of(config))
+    request = stored_features(arms_of(config))
     if not request:
         raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
     data_dir = out.with_name(f"{out.name}.data")

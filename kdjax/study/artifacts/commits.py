@@ -25,7 +25,7 @@ def stored_commits(out: Path) -> dict[str, str]:
     return commits
 
 
-def pinned(config: Config, stored: Mapping[str, str]) -> tuple[Config, dict[str, str]]:
+def pin_commits(config: Config, stored: Mapping[str, str]) -> tuple[Config, dict[str, str]]:
     """Put the commit in the place of each branch and tag of the Hub that a recipe names.
 
     A recipe without names on the Hub is returned as it is, and nothing is asked of any server.

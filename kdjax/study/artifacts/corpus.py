@@ -24,7 +24,7 @@ from kdjax.storage.paths import local_path
 from kdjax.study.artifacts.contamination import study_contamination
 from kdjax.text.shard_sets import missing_shards
 from kdjax.text.sources import patterns_of
-from kdjax.text.streams import optional, sha256
+from kdjax.text.streams import import_optional, sha256
 from kdjax.tokenizers.tokenizer_files import find_tokenizer, locate_tokenizer
 from kdjax.training.teacher.directories import source_directories
 
@@ -101,13 +101,13 @@ def study_corpus(
     corpus = apply_regime(config.data, corpus)
     reporter.stage("prepare: the text's own cross-entropies")
     losses = ngram_losses(corpus)
-    check_unknown(unknown_of(whole, losses), str(whole.directory))
+    check_unknown(unknown_shares(whole, losses), str(whole.directory))
     for warning in text_warnings(whole, losses):
         reporter.warn(f"{whole.directory}: {warning}")
     return corpus
 
 
-def unknown_of(corpus: Corpus, losses: NgramLosses) -> dict[str, float]:
+def unknown_shares(corpus: Corpus, losses: NgramLosses) -> dict[str, float]:
     """Return the share of [UNK] by split: of all of the text, or of what was counted of it.
 
     Args:
@@ -151,7 +151,7 @@ def _prepare(
     """Prepare a corpus in a directory, or find it prepared."""
     tokenizer = None if trains_tokenizer(config) else tokenizer_of(config)
     if beam is not None:
-        optional("apache_beam", "beam", "--beam")
+        import_optional("apache_beam", "beam", "--beam")
         from kdjax.data.prepare.beam import prepare  # noqa: PLC0415 - an extra
 
         prepare(config.data, tokenizer, directory, beam)
@@ -375,7 +375,7 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
         if manifest.teacher is not None:
             reporter.log(f"{out}: by data.teacher_tokenizer {manifest.teacher.in_words()}")
         losses = ngram_losses(corpus)
-        unknown = unknown_of(corpus, losses)
+        unknown = unknown_shares(corpus, losses)
         rates = ""
         if manifest.text is not None:
             rates = manifest.text.rates_in_words(manifest.text_tokens)

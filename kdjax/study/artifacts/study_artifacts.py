@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdjax.arms.charges import stored_by
+from kdjax.arms.charges import stored_features
 from kdjax.arms.recipe_arms import finetuning_of
 from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.data import minimal_pairs
@@ -29,7 +29,7 @@ from kdjax.runtime.clock import CLOCK
 from kdjax.study.artifacts.cache import study_cache
 from kdjax.study.artifacts.contamination import study_contamination
 from kdjax.study.artifacts.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
-from kdjax.study.batches import calibration_batches, held_out
+from kdjax.study.batches import calibration_batches, make_held_out
 from kdjax.study.measures.evaluation import Evaluation, mlm_probe_of
 from kdjax.study.measures.task_scores import TaskScores
 from kdjax.study.study_plan import StudyPlan
@@ -205,7 +205,7 @@ class Artifacts:
     @cached_property
     def teacher_cache(self) -> Cache | None:
         """Make or open the teacher's stored outputs; None where no arm reads them."""
-        request = stored_by(self._plan.arms)
+        request = stored_features(self._plan.arms)
         if not request or not self.teachers:
             return None
         teacher = self.teachers[0].model  # the only one: `arms_of` refuses more
@@ -259,9 +259,11 @@ class Artifacts:
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """Build an evaluation beside each teacher, alike in all else; one without a teacher."""
-        texts = {name: held_out(self._config, text) for name, text in self.held_out_texts.items()}
+        texts = {
+            name: make_held_out(self._config, text) for name, text in self.held_out_texts.items()
+        }
         # Read and shuffled once: only the teacher whose predictions stand beside them differs.
-        study_text = held_out(self._config, self.corpus)
+        study_text = make_held_out(self._config, self.corpus)
         models: list[Model | None] = [teacher.model for teacher in self.teachers]
         evaluations = []
         for model in models or [None]:

@@ -22,7 +22,7 @@ from kdjax.models.families.task_heads import FinetunedHead
 from kdjax.progress import Reporter
 from kdjax.study.runs.recorded_run import RecordedRun
 from kdjax.study.runs.retuning import (
-    comparison,
+    compare_trial,
     intermediate_encoder,
     load_run_tasks,
     recorded_tuning,
@@ -140,7 +140,7 @@ def tune_again(
         encoder=jax.device_get(model.encoder),
         head=FinetunedHead(_head_params(model), run.finetuning.pool, task.classes),
         trial=trial,
-        as_recorded=comparison(recorded, trial),
+        as_recorded=compare_trial(recorded, trial),
     )
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from kdjax.budget.accounting import CASES, charged
+from kdjax.budget.accounting import CASES, charged_flops
 from kdjax.results.arm_results import ArmResult
 from kdjax.results.runs import RunResult
 from kdjax.results.teacher_facts import TeacherFacts
@@ -89,7 +89,7 @@ class Costs:
             spent = [run.spent for run in runs if run.arm == arm]
             # An arm of which no run has ended costs nothing yet.
             if spent:
-                means[arm] = _mean(charged(account, case) for account in spent)
+                means[arm] = _mean(charged_flops(account, case) for account in spent)
                 training[arm] = _mean(account["teacher_training"] for account in spent)
 
         # A teacher from elsewhere may not say what its training cost.
@@ -146,7 +146,7 @@ def _mean(flops: Iterable[int]) -> float:
 
 def _dearest_step(arm: ArmResult, case: str) -> int:
     """Compute the charge of the dearest step of an arm's phases in a case."""
-    return max(charged(phase.price.parts(), case) for phase in arm.phases)
+    return max(charged_flops(phase.price.parts(), case) for phase in arm.phases)
 
 
 def _case(costs: Costs, verdicts: Sequence[PairVerdict], enforced: bool) -> Case:

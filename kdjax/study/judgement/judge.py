@@ -195,18 +195,18 @@ def _notes(
     endpoints = measured.endpoints
 
     # What holds for every study comes first, then what this one's runs give rise to.
-    sentences = notes.of_verdicts(config, count, measured.looks)
+    sentences = notes.verdict_notes(config, count, measured.looks)
     sentences += notes.general(config, measured.teacher)
     if measured.tuning:
         sentences += tuned.notes(measured.tuning)
     sentences += [
         *(say("doubtful_text", warning=warning) for warning in measured.corpus.warnings or ()),
         *contamination_notes(measured.contamination, config.evaluation.contamination.share),
-        *notes.of_arms(arm_results, measured.cache),
-        *notes.side_by_side(runs),
+        *notes.arm_notes(arm_results, measured.cache),
+        *notes.side_by_side_note(runs),
         *notes.divergences(runs),
-        *notes.not_learnt(endpoints, runs),
-        *notes.no_better_than_counts(endpoints, runs, measured.corpus.ngram_losses),
-        *notes.unconverged(runs, measured.references),
+        *notes.unlearnt_notes(endpoints, runs),
+        *notes.unigram_notes(endpoints, runs, measured.corpus.ngram_losses),
+        *notes.unconverged_note(runs, measured.references),
     ]
     return sentences

@@ -32,7 +32,7 @@ from kdjax.progress import Reporter
 from kdjax.storage import locks
 from kdjax.study.runs.recorded_run import RecordedRun, recorded_run
 from kdjax.study.runs.retuning import (
-    comparison,
+    compare_trial,
     intermediate_encoder,
     load_run_tasks,
     recorded_tuning,
@@ -200,4 +200,4 @@ def _line(recorded: FinetunedTask, trial: FinetuningTrial) -> str:
     )
     if trial.diverged:
         line += " (diverged: a constant is predicted)"
-    return f"{line}; {comparison(recorded, trial)}"
+    return f"{line}; {compare_trial(recorded, trial)}"

@@ -171,7 +171,7 @@ def scores_in_words(trial: FinetuningTrial) -> str:
     return ", ".join(f"{result} {trial.score(result):.4f}" for result in trial.metrics)
 
 
-def comparison(recorded: FinetunedTask, trial: FinetuningTrial) -> str:
+def compare_trial(recorded: FinetunedTask, trial: FinetuningTrial) -> str:
     """Say whether a trial scores what the same trial scored in the run."""
     for before in recorded.chosen_trials:
         if before.seed == trial.seed:

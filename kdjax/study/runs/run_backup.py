@@ -17,7 +17,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.storage.files import write_json
-from kdjax.storage.paths import expanded
+from kdjax.storage.paths import expand_path
 from kdjax.storage.typed_json import check_fields, from_plain, read_typed
 from kdjax.training.records import metrics_log
 
@@ -84,7 +84,7 @@ class RunBackup:
         self.directory = None
         if root:
             # Orbax wants absolute paths; a bucket's are.
-            base = expanded(root, "train.checkpoint.directory", bucket=True)
+            base = expand_path(root, "train.checkpoint.directory", bucket=True)
             base = epath.Path(base if "://" in base else Path(base).absolute())
             self.directory = base / kind / run_dir.name
         if self.directory == self._run_dir:

@@ -14,7 +14,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.storage import hub
 from kdjax.storage.files import entries, remove_on_input_error
-from kdjax.study.artifacts.commits import pinned
+from kdjax.study.artifacts.commits import pin_commits
 from kdjax.study.artifacts.corpus import study_corpus
 from kdjax.study.artifacts.input_checks import check_inputs
 from kdjax.study.teachers.from_directory import (
@@ -141,7 +141,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     removal = remove_on_input_error(out, data_dir, fit_dir, unless=f"**/seed*/at-*/{CARD}")
     with sole_writer(out), Reporter() as reporter, removal:
         # What is made of a branch says of which commit it is.
-        config, _ = pinned(config, {})
+        config, _ = pin_commits(config, {})
         # An output directory that cannot be is refused before a corpus is prepared.
         if trains:
             _check_only_seeds(out)

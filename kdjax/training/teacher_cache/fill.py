@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.budget.price import measure
+from kdjax.budget.price import count_program_flops
 from kdjax.config import CacheConfig, DataConfig, MaskingConfig, ModelConfig, plain
 from kdjax.data.corpus import Corpus
 from kdjax.data.masking import MaskSettings
@@ -51,7 +51,7 @@ def cache_price(
     """
     source = OnlineTeacher(teacher_config, own_seq_len)
     batch = batch_shape.with_fields(source.fields(batch_shape.seq_len, batch_shape.max_predictions))
-    return measure(source.forward(request), source.params(request), batch).flops
+    return count_program_flops(source.forward(request), source.params(request), batch).flops
 
 
 def forward_pass_count(sequences: int, views: int, batch_size: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from kdjax.config import plain
 from kdjax.data.manifest import NAME, Shard
-from kdjax.data.shards import SHARDS, check_shard, damaged, locked, write_shard
+from kdjax.data.shards import SHARDS, check_shard, damaged_error, lock_shards, write_shard
 from kdjax.errors import InputError
 from kdjax.storage.files import entries, read_json, write_json
 from kdjax.storage.typed_json import read_typed
@@ -115,7 +115,7 @@ class Cache:
             record: bytes = self._shards[shard][place]
         except RuntimeError as e:
             path = self.directory / self.manifest.shards[shard].file
-            raise damaged(path, e, _REMEDY) from None
+            raise damaged_error(path, e, _REMEDY) from None
         return record
 
 
@@ -160,7 +160,7 @@ def build_cache(
     empty = CacheManifest(
         VERSION, known, tuple(fields), sequences, views, block, shards=(), totals={}, bytes=0
     )
-    with locked(directory, PLAN):
+    with lock_shards(directory, PLAN):
         _check_plan(directory, empty)
         if (directory / NAME).exists():
             done = CacheManifest.read(directory)

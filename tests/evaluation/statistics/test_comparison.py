@@ -18,10 +18,10 @@ from kdjax.evaluation.statistics import (
     Better,
     Comparison,
     compare_all,
+    compare_pair,
     decide_verdict,
     estimate,
     interval,
-    paired,
     smallest_spread,
 )
 
@@ -48,7 +48,7 @@ def test_interval_equals_formula_with_tabled_quantile(freedom: int) -> None:
 
 def test_paired_gives_the_worked_example() -> None:
     # Differences .02, .03, .04: mean .03, s = .01, half-width 4.3027 * .01 / sqrt(3) = .024842.
-    comparison = paired(
+    comparison = compare_pair(
         {0: 0.72, 1: 0.73, 2: 0.74},
         {0: 0.70, 1: 0.70, 2: 0.70},
         names=("tinybert", "scratch"),
@@ -81,7 +81,7 @@ def test_interval_covers_at_nominal_rate(n: int) -> None:
 def test_verdict_follows_interval_and_margin() -> None:
     # The other arm is 0 throughout, so that its differences are the values.
     def verdict(differences: list[float], margin: float) -> str:
-        return paired(
+        return compare_pair(
             by_seed(differences), by_seed([0.0] * len(differences)), confidence=0.95, margin=margin
         ).verdict
 
@@ -96,26 +96,26 @@ def test_tie_takes_the_90_percent_interval_within_the_margin() -> None:
     # Mean 0, s = .005, 3 seeds: 2.920 * s / sqrt(3) = .00843 at 90%, and with 4.303 .0124 at 95%.
     a = by_seed([0.505, 0.5, 0.495])
     b = by_seed([0.5, 0.5, 0.5])
-    comparison = paired(a, b, confidence=0.95, margin=0.0085)
+    comparison = compare_pair(a, b, confidence=0.95, margin=0.0085)
     assert comparison.verdict == "TIES"
     assert comparison.high == pytest.approx(0.01242, abs=1e-5)
-    assert paired(a, b, confidence=0.95, margin=0.0084).verdict == "INCONCLUSIVE"
+    assert compare_pair(a, b, confidence=0.95, margin=0.0084).verdict == "INCONCLUSIVE"
 
 
 def test_significant_difference_within_margin_ties() -> None:
     a = by_seed([0.5010, 0.5011, 0.5012])
     b = by_seed([0.5, 0.5, 0.5])
     # It is significant, and too small to matter, unless no difference is.
-    assert paired(a, b, confidence=0.95, margin=0.01).low > 0
-    assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
-    assert paired(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
+    assert compare_pair(a, b, confidence=0.95, margin=0.01).low > 0
+    assert compare_pair(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
+    assert compare_pair(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
 
 
 def test_winner_is_stored_first_for_either_direction() -> None:
     low_loss = by_seed([2.0, 2.1, 2.0])
     high_loss = by_seed([3.0, 3.1, 3.1])
     # A low loss wins where lower is better, and loses where higher is.
-    comparison = paired(
+    comparison = compare_pair(
         high_loss,
         low_loss,
         names=("scratch", "logit"),
@@ -125,7 +125,7 @@ def test_winner_is_stored_first_for_either_direction() -> None:
     )
     assert (comparison.a, comparison.b, comparison.verdict) == ("logit", "scratch", "BEATS")
     assert comparison.low < comparison.difference < comparison.high < 0
-    comparison = paired(
+    comparison = compare_pair(
         high_loss,
         low_loss,
         names=("scratch", "logit"),
@@ -166,8 +166,8 @@ def test_swapped_arms_give_same_verdict(
     a: dict[int, float], b: dict[int, float], better: Better
 ) -> None:
     options = dict(confidence=0.95, margin=0.5, better=better)
-    forward = paired(a, b, names=("x", "y"), **options)
-    swapped = paired(b, a, names=("y", "x"), **options)
+    forward = compare_pair(a, b, names=("x", "y"), **options)
+    swapped = compare_pair(b, a, names=("y", "x"), **options)
     # The verdict is the pair's, whichever is named first.
     assert forward.verdict == swapped.verdict
     if forward.verdict == "BEATS":
@@ -193,7 +193,7 @@ def test_shift_of_both_arms_in_a_seed_changes_nothing(
     def compare(shifts: list[int]) -> Comparison:
         a = by_seed([x + s for (x, _), s in zip(pairs, shifts, strict=True)])
         b = by_seed([y + s for (_, y), s in zip(pairs, shifts, strict=True)])
-        return paired(a, b, confidence=0.9, margin=1.0, resolution=0.001)
+        return compare_pair(a, b, confidence=0.9, margin=1.0, resolution=0.001)
 
     # A shift of its own for each seed, and none.
     assert compare([shift * i for i in range(len(pairs))]) == compare([0] * len(pairs))
@@ -209,24 +209,26 @@ def test_equal_differences_are_judged_by_the_resolution() -> None:
     # Five seeds that are each one row of 50 better: t = sqrt(5), p = 0.0890 by tables.
     a = by_seed([0.62] * 5)
     b = by_seed([0.60] * 5)
-    one_row = paired(a, b, confidence=0.95, margin=0.0, resolution=1 / 50)
+    one_row = compare_pair(a, b, confidence=0.95, margin=0.0, resolution=1 / 50)
     assert one_row.verdict == "INCONCLUSIVE"
     assert one_row.p_value == pytest.approx(0.0890, abs=1e-4)
     # Rows that are far more are another matter, and a p-value is never 0.
-    many = paired(a, b, confidence=0.95, margin=0.0, resolution=1 / 5000)
+    many = compare_pair(a, b, confidence=0.95, margin=0.0, resolution=1 / 5000)
     assert many.verdict == "BEATS"
     assert many.p_value is not None
     assert many.p_value > 0
-    losses = paired(a, b, confidence=0.95, margin=0.0)
+    losses = compare_pair(a, b, confidence=0.95, margin=0.0)
     assert losses.p_value is not None
     assert 0 < losses.p_value < 1e-12
 
 
 def test_identical_values_tie_where_the_test_set_can_show_it() -> None:
     same = by_seed([0.6] * 5)
-    assert paired(same, same, confidence=0.95, margin=0.01, resolution=1 / 200).verdict == "TIES"
+    assert (
+        compare_pair(same, same, confidence=0.95, margin=0.01, resolution=1 / 200).verdict == "TIES"
+    )
     # One row of 20 is five times the margin.
-    few = paired(same, same, confidence=0.95, margin=0.01, resolution=1 / 20)
+    few = compare_pair(same, same, confidence=0.95, margin=0.01, resolution=1 / 20)
     assert (few.difference, few.p_value, few.verdict) == (0.0, 1.0, "INCONCLUSIVE")
     assert few.low is not None
     assert few.low < 0
@@ -242,20 +244,20 @@ def test_seeds_of_one_arm_only_change_nothing() -> None:
     a = {0: 1.0, 1: 1.1, 2: 1.2, 7: 100.0}
     b = {2: 0.1, 1: 0.2, 0: 0.3, 9: -100.0}
     shared = [0, 1, 2]
-    assert paired(a, b, confidence=0.95, margin=0.01) == paired(
+    assert compare_pair(a, b, confidence=0.95, margin=0.01) == compare_pair(
         {s: a[s] for s in shared}, {s: b[s] for s in shared}, confidence=0.95, margin=0.01
     )
 
 
 def test_fewer_than_two_shared_seeds_are_inconclusive() -> None:
-    comparison = paired({0: 0.9, 1: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
+    comparison = compare_pair({0: 0.9, 1: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
     assert comparison.n == 1
     assert comparison.difference == pytest.approx(0.8)
     assert comparison.low is None
     assert comparison.high is None
     assert comparison.verdict == "INCONCLUSIVE"
     # No shared seed at all gives no difference either.
-    none = paired({0: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
+    none = compare_pair({0: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
     assert (none.n, none.difference, none.verdict) == (0, None, "INCONCLUSIVE")
 
 
@@ -277,7 +279,7 @@ def test_compare_all_has_every_pair_once() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_value_not_finite_is_refused_with_arm_and_seed(bad: float) -> None:
     with pytest.raises(InputError, match=r"arm 'minilm', seed 4: value is -?(nan|inf)"):
-        paired(
+        compare_pair(
             {0: 1.0, 1: 1.0},
             {0: 1.0, 4: bad},
             names=("scratch", "minilm"),
@@ -298,7 +300,7 @@ def test_value_not_finite_is_refused_with_arm_and_seed(bad: float) -> None:
 )
 def test_invalid_settings_are_refused(invalid: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
-        paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, **invalid)
+        compare_pair({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, **invalid)
 
 
 def test_p_value_equals_scipy() -> None:

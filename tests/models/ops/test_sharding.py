@@ -22,7 +22,7 @@ from kdjax.config import (
     OptimizerConfig,
     TermConfig,
 )
-from kdjax.hlo.kernels import kernels
+from kdjax.hlo.kernels import kernel_flops
 from kdjax.models.ops.sharding import BATCH_SHARDED, REPLICATED, on_each_device
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
@@ -183,7 +183,7 @@ def test_stored_outputs_of_a_teacher_are_computed_by_kernels_on_each_device() ->
     batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch_size,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr
     # There is a kernel at all, and none of it outside.
-    assert set(kernels(traced))
+    assert set(kernel_flops(traced))
     assert not kernels_outside_shard_map(traced.jaxpr)
 
 

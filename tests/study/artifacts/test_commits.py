@@ -16,7 +16,7 @@ from kdjax.dry_run.recipe_prices import prices
 from kdjax.errors import InputError
 from kdjax.storage import hub
 from kdjax.study import compare
-from kdjax.study.artifacts.commits import pinned
+from kdjax.study.artifacts.commits import pin_commits
 from kdjax.training.teacher.directories import source_directories
 from tests import hub_server, small_study
 from tests.hub_server import FIRST, SECOND, Hub, Repository
@@ -77,7 +77,7 @@ def test_every_name_on_the_hub_gets_its_commit(server: Hub) -> None:
     )
     tasks = {"task": TaskConfig(file=f"{text}/c.csv")}
     config = replace(config, evaluation=replace(config.evaluation, tasks=tasks))
-    result, commits = pinned(config, {})
+    result, commits = pin_commits(config, {})
     assert result.teacher.source == f"hf:some/bert@{FIRST}"
     assert result.data.tokenizer == f"hf:some/bert@{FIRST}"
     assert result.data.files == ("a.txt", f"{text}@{FIRST}/*.txt")
@@ -90,15 +90,15 @@ def test_every_name_on_the_hub_gets_its_commit(server: Hub) -> None:
 def test_stored_commit_goes_before_the_branch_and_a_new_name_is_asked_for(server: Hub) -> None:
     server.repositories["models/some/bert"] = Repository()
     config = recipes.changed(Config(), {"teacher.source": "hf:some/bert@main"})
-    held, _ = pinned(config, {"hf:some/bert@main": SECOND})
+    held, _ = pin_commits(config, {"hf:some/bert@main": SECOND})
     assert held.teacher.source == f"hf:some/bert@{SECOND}"
-    asked, _ = pinned(config, {"hf:some/bert@other": SECOND})
+    asked, _ = pin_commits(config, {"hf:some/bert@other": SECOND})
     assert asked.teacher.source == f"hf:some/bert@{FIRST}"
 
 
 def test_recipe_of_this_machine_is_returned_as_it_is() -> None:
     config = recipes.changed(Config(), {"data.files": "https://server/a.txt"})
-    assert pinned(config, {}) == (config, {})
+    assert pin_commits(config, {}) == (config, {})
 
 
 @pytest.mark.system

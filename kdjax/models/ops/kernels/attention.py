@@ -32,8 +32,8 @@ from kdjax.models.ops.kernels.tiles import (
     XT_Y,
     AttentionSettings,
     dot,
+    hidden_pairs,
     largest_block,
-    out_of_sight,
 )
 
 MAX_LENGTH = 512
@@ -196,7 +196,7 @@ def _forward(segments: Any, *refs: Any, settings: AttentionSettings) -> None:
     heads = settings.heads
 
     def sequence(n: jax.Array, _: None) -> None:
-        masked = out_of_sight(segments[n], settings.half_window)
+        masked = hidden_pairs(segments[n], settings.half_window)
         drop = _dropout(seeds, n, joined.shape[1], settings.dropout_rate)
         contexts = []
         for h in range(heads):
@@ -221,7 +221,7 @@ def _backward(segments: Any, *refs: Any, settings: AttentionSettings) -> None:
     scale = math.sqrt(heads / width)
 
     def sequence(n: jax.Array, _: None) -> None:
-        masked = out_of_sight(segments[n], settings.half_window)
+        masked = hidden_pairs(segments[n], settings.half_window)
         drop = _dropout(seeds, n, length, settings.dropout_rate)
         grads_query = []
         grads_key = []

@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kdjax.models.ops.kernels import attention
-from kdjax.models.ops.kernels.tiles import X_Y, X_YT, XT_Y, dot, largest_block, out_of_sight
+from kdjax.models.ops.kernels.tiles import X_Y, X_YT, XT_Y, dot, hidden_pairs, largest_block
 
 _MASKED = -1e30
 _BLOCK = 2
@@ -145,7 +145,7 @@ def _forward(segments: Any, student: Any, teacher: Any, out: Any, *, heads: int)
     """Write KL(R_t‖R_s) of each row of a block's sequences, summed over heads."""
 
     def sequence(n: jax.Array, _: None) -> None:
-        masked = out_of_sight(segments[n])
+        masked = hidden_pairs(segments[n])
         divergence = jnp.zeros((1, out.shape[2]), jnp.float32)
         for h in range(heads):
             student_logs = _log_relation(_head(student, n, h, heads), masked)
@@ -163,7 +163,7 @@ def _backward(
     """Write dX of a block's sequences, by the formula of `backward`."""
 
     def sequence(n: jax.Array, _: None) -> None:
-        masked = out_of_sight(segments[n])
+        masked = hidden_pairs(segments[n])
         grads = []
         for h in range(heads):
             x = _head(student, n, h, heads)

@@ -36,7 +36,7 @@ class AttentionSettings:
     with_scores: bool = False
 
 
-def out_of_sight(segments: jax.Array, half_window: int | None = None) -> jax.Array:
+def hidden_pairs(segments: jax.Array, half_window: int | None = None) -> jax.Array:
     """Return the pairs of positions that do not see each other, bool `[L, L]`.
 
     They are those with segments_i ≠ segments_j and, where there is a window, |i − j| above its

@@ -1,23 +1,23 @@
-"""The dropout seeds of a step."""
+"""The dropout key of a step."""
 
 from __future__ import annotations
 
 import jax
 
-from kdjax.models.ops.dropout import Key, sequence_seeds
+from kdjax.models.ops.dropout import DropoutKey, sequence_seeds
 
 
-def step_dropout_seeds(
+def step_dropout_key(
     seed: jax.Array, step: jax.Array, sequences: int, dropout_impl: str | None
-) -> Key:
-    """Draw a dropout seed for each sequence of a step: a pure function of (seed, step, sequence).
+) -> DropoutKey:
+    """Draw the dropout key of a step: a pure function of (seed, step, sequence).
 
     Args:
         seed: seed of the run.
         step: steps done before this one.
         sequences: sequences of the batch.
         dropout_impl: JAX PRNG implementation of dropout, a name such as threefry2x32; None: no
-            dropout, and no seeds.
+            dropout, and no key.
     """
     if dropout_impl is None:
         return None
