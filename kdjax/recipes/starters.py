@@ -124,9 +124,9 @@ def copy_starter(name: str, file: Path | None = None) -> Copied:
             text = re.sub(rf"{re.escape(str(source))}(?![\w.-])", str(target), text)
             companions.append(target)
             contents |= _contents(source, target)
-    commands = [NextCommand(*found) for found in _COMMAND.findall(text)]
+    commands = [NextCommand(*match) for match in _COMMAND.findall(text)]
     # Whoever goes down the list hears of the cost before it is spent.
-    commands.sort(key=lambda found: not found.command.startswith("kdjax price "))
+    commands.sort(key=lambda step: not step.command.startswith("kdjax price "))
     for requirements in _requirements(text):
         target = file.parent / requirements
         companions.append(target)
