@@ -1,7 +1,7 @@
 """Ahead-of-time compiling: devices of a TPU slice that is not there, for which the TPU compiler
 (libtpu) compiles all the same.
 
-`offline()` first, before JAX has looked for devices; then `slice_of("v5e:2x4").devices` go into a
+`forbid_accelerators()` first, before JAX has looked for devices; then `slice_of("v5e:2x4").devices` go into a
 mesh like real ones.
 """
 

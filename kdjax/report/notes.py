@@ -228,7 +228,7 @@ def unconverged_note(runs: Sequence[RunResult], references: Sequence[ReferenceMo
         return []
     return [
         say(
-            "unconverged_note",
+            "unconverged",
             open=len(unfinished),
             count=len(probes),
             tolerance=unfinished[0].tolerance,

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from kdjax.runtime import standard_streams
 
-with standard_streams.protected() as streams:
+with standard_streams.protect_streams() as streams:
     print("mean −1 ± 2 ↑ é \\udce9")
     print("mean −1 ± 2 ↑ é \\udce9", file=sys.stderr)
     for _ in range(20_000):

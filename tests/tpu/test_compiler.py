@@ -59,7 +59,7 @@ SMALL = {
     "budget": {"flops": 1.0e15},
     "train": {"batch_size": 64, "compute": {"dtype": "bfloat16"}},
 }
-OFFLINE = "import json; from kdjax.hlo import aot; aot.offline()\n"
+OFFLINE = "import json; from kdjax.hlo import aot; aot.forbid_accelerators()\n"
 TOO_LARGE = """
 import jax, jax.numpy as jnp
 messages = {}
