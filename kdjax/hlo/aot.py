@@ -1,8 +1,8 @@
 """Ahead-of-time compiling: devices of a TPU slice that is not there, for which the TPU compiler
 (libtpu) compiles all the same.
 
-`forbid_accelerators()` first, before JAX has looked for devices; then `slice_of("v5e:2x4").devices` go into a
-mesh like real ones.
+`forbid_accelerators()` first, before JAX has looked for devices; then `slice_of("v5e:2x4").devices`
+go into a mesh like real ones.
 """
 
 from __future__ import annotations

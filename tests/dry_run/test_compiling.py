@@ -220,7 +220,10 @@ def test_unknown_topology_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPat
 
 def test_offline_compiling_ignores_local_accelerators() -> None:
     """JAX_PLATFORMS may have named others before."""
-    program = "from kdjax.hlo import aot; aot.forbid_accelerators(); import jax; print(jax.devices()[0].platform)"
+    program = (
+        "from kdjax.hlo import aot; aot.forbid_accelerators(); "
+        "import jax; print(jax.devices()[0].platform)"
+    )
     environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
     ended = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
