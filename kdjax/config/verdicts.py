@@ -58,13 +58,25 @@ def check_contrasts(contrasts: Mapping[str, ContrastConfig], where: str) -> None
     """
     check_names(contrasts, where)
     for name, contrast in contrasts.items():
-        weights = contrast.weights
-        place = f"{where}.{name}.weights"
-        expect(len(weights) > 1, place, weights, "an arm above 0 and another below, at least")
-        for arm, weight in weights.items():
-            check_number(weight, f"{place}.{arm}", -1e6, 1e6)
-            expect(weight != 0, f"{place}.{arm}", weight, "a number other than 0")
-        total = sum(weights.values())
-        expect(abs(total) <= ROUNDING, place, weights, f"weights that sum to 0 (not {total:g})")
+        check_weights(contrast.weights, f"{where}.{name}.weights")
         is_direction = contrast.direction in ("better", "worse")
         expect(is_direction, f"{where}.{name}.direction", contrast.direction, "better or worse")
+
+
+def check_weights(weights: Mapping[str, float], where: str) -> None:
+    """Check the weights of a contrast.
+
+    Args:
+        weights: arm -> its weight.
+        where: name of the setting, for messages.
+
+    Raises:
+        InputError: fewer than two arms, a weight that is 0 or not finite, or weights that do not
+            sum to 0.
+    """
+    expect(len(weights) > 1, where, weights, "an arm above 0 and another below, at least")
+    for arm, weight in weights.items():
+        check_number(weight, f"{where}.{arm}", -1e6, 1e6)
+        expect(weight != 0, f"{where}.{arm}", weight, "a number other than 0")
+    total = sum(weights.values())
+    expect(abs(total) <= ROUNDING, where, weights, f"weights that sum to 0 (not {total:g})")

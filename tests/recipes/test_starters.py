@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,29 @@ def test_every_recipe_says_what_it_costs_before_it_is_run(here: Path) -> None:
         programs = [command.split()[1] for command, _ in copied.commands]
         if "price" in programs and "compare" in programs:
             assert programs.index("price") < programs.index("compare")
+
+
+@pytest.mark.parametrize("directory", ["a #b", "a, b", "it's [mine]", "c: d", "é$x"])
+def test_copy_in_a_directory_of_any_name_reads_its_own_companions(
+    here: Path, directory: str
+) -> None:
+    copied = starters.copy_starter("demo", Path(directory) / "mine.yaml")
+    copy = recipes.load(copied.file)
+    assert copy.teacher.source == f"{directory}/demo-teacher"
+    assert copy.tuning == f"{directory}/demo-tuning.json"
+    # Commands can be pasted: a shell takes each path for one word.
+    for command, _ in copied.commands:
+        assert any(word.startswith(f"{directory}/") for word in shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.yaml", "a\u2028b.yaml", "a\x1bb.yaml", "\udcff.yaml", "a\\1b.yaml", 'a"b.yaml']
+)
+def test_name_that_cannot_stand_in_a_header_is_refused_in_one_line(here: Path, name: str) -> None:
+    with pytest.raises(InputError, match="expected a name of printable characters") as refused:
+        starters.copy_starter("glue", Path(name))
+    assert str(refused.value).isprintable()
+    assert list(here.iterdir()) == []
 
 
 def test_starters_of_a_data_package_are_those_that_read_it() -> None:

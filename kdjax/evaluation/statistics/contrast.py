@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from kdjax.config.verdicts import check_weights
 from kdjax.evaluation.statistics.outcome import (
     PairedOutcome,
     PairedTest,
@@ -124,8 +125,8 @@ def judge_contrast(
         resolution: smallest step of the endpoint, such as 1 / rows of an accuracy.
 
     Raises:
-        InputError: a value that is not finite, a confidence outside (0, 1), a margin that is
-            negative or not finite.
+        InputError: a value that is not finite, weights that are not of two arms at least or do not
+            sum to 0, a confidence outside (0, 1), a margin that is negative or not finite.
 
     Example:
         >>> small = {"kd": {0: 3.0, 1: 3.1, 2: 3.0}, "scratch": {0: 3.5, 1: 3.7, 2: 3.55}}
@@ -136,6 +137,7 @@ def judge_contrast(
         ('SUPPORTED', -0.55)
     """
     check_finite(values)
+    check_weights(weights, "weights")
     used = [value for arm in weights for value in values.get(arm, {}).values()]
     test = PairedTest(
         contrast_differences(values, weights),

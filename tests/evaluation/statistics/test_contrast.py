@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from kdjax.errors import InputError
 from kdjax.evaluation.statistics import (
     contrast_differences,
     difference_of_differences,
@@ -44,6 +45,14 @@ def test_interval_and_p_value_of_a_contrast_equal_scipy() -> None:
     interval = expected.confidence_interval(0.95)
     assert tested.p_value == pytest.approx(expected.pvalue)
     assert (tested.low, tested.high) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize(
+    "weights", [{}, {"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 1.0}, {"a": float("nan"), "b": 1.0}]
+)
+def test_weights_that_are_no_contrast_are_refused(weights: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="weights"):
+        judge_contrast(VALUES, weights, confidence=0.95)
 
 
 def test_claim_is_read_in_its_direction() -> None:
