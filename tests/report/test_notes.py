@@ -213,7 +213,7 @@ def test_endpoints_on_which_the_same_arms_only_guess_share_a_note() -> None:
             metrics["probe.topic"] += 0.0147
         runs.append(replace(run, metrics=metrics))
     first, second = notes.unlearnt_notes(chosen, runs)
-    assert first.startswith("topic, linear probe, best layer: not shown to be better than the best c")
+    assert first.startswith("topic, linear probe, best layer: not shown to be better than the best")
     assert "fine-tuning failed: minilm." in first
     others = "sentiment, linear probe, best layer; topic, fine-tuned; sentiment, fine-tuned: not"
     assert second.startswith(others)
