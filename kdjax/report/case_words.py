@@ -37,10 +37,12 @@ class Relation:
 
     Attributes:
         word: what the first arm does to the second, a key of `SYMBOLS`.
+        interval: interval of their difference as text; empty without one.
         sentence: the same as a sentence, with difference, interval and p-value.
     """
 
     word: str
+    interval: str
     sentence: str
 
     @property
@@ -72,10 +74,13 @@ def relations(results: Results, endpoint: Endpoint, arm: str, other: str) -> dic
     if difference is None:
         return {}
     measured = _measured(difference, endpoint)
+    interval = ""
+    if difference.low is not None and difference.high is not None:
+        interval = numbers.interval(difference.low, difference.high)
     fields = {"arm": arm, "other": other, "label": endpoint.label}
     names = case_names(results)
     sentence = say("relation", outcome=difference.outcome, measured=measured, **fields)
-    by_case = {names[0]: Relation(difference.outcome, sentence)}
+    by_case = {names[0]: Relation(difference.outcome, interval, sentence)}
     cases = {case.case: case for case in results.cases}
     for name in names[1:]:
         row = _row(cases[name], endpoint, arm, other)
@@ -86,7 +91,7 @@ def relations(results: Results, endpoint: Endpoint, arm: str, other: str) -> dic
         ratio = row.ratio if row.a == arm else 1 / row.ratio if row.ratio else 0.0
         cost = say("relation_cost", case=name, ratio=numbers.ratio(ratio))
         sentence = say("relation", outcome=word, measured=measured + cost, **fields)
-        by_case[name] = Relation(word, sentence)
+        by_case[name] = Relation(word, interval, sentence)
     return by_case
 
 

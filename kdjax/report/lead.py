@@ -29,11 +29,19 @@ def question(results: Results) -> str:
     return say("against", baseline=baseline)
 
 
+def compared_endpoints(results: Results) -> list[MeasuredEndpoint]:
+    """Return the endpoints that sentences are of and verdicts are on.
+
+    Args:
+        results: the content of results.json.
+    """
+    compared = {verdict.endpoint for verdict in results.verdicts}
+    return [e for e in summary.main_endpoints(results) if e.name in compared]
+
+
 def endpoint_of(results: Results) -> MeasuredEndpoint | None:
     """Return the endpoint that the answer is by: the primary one, else the first of most arms."""
-    endpoints = summary.main_endpoints(results)
-    compared = {verdict.endpoint for verdict in results.verdicts}
-    endpoints = [endpoint for endpoint in endpoints if endpoint.name in compared]
+    endpoints = compared_endpoints(results)
     for endpoint in endpoints:
         if endpoint.name == results.primary:
             return endpoint

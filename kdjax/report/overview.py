@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdjax.report import case_words, numbers, score_tables, summary
-from kdjax.report.lead import endpoint_of
+from kdjax.report.lead import compared_endpoints, endpoint_of
 from kdjax.report.score_tables import ScoreCell
 from kdjax.results.study import Results
 from kdjax.results.verdicts import MeasuredEndpoint
@@ -69,8 +69,7 @@ def matrices(results: Results) -> list[Matrix]:
     Args:
         results: the content of results.json.
     """
-    compared = {verdict.endpoint for verdict in results.verdicts}
-    endpoints = [e for e in summary.main_endpoints(results) if e.name in compared]
+    endpoints = compared_endpoints(results)
     first = endpoint_of(results)
     endpoints.sort(key=lambda endpoint: endpoint != first)
     return [_matrix(results, endpoint) for endpoint in endpoints]
@@ -92,15 +91,11 @@ def _cell(results: Results, endpoint: MeasuredEndpoint, arm: str, other: str) ->
     by_case = case_words.relations(results, endpoint, arm, other)
     if not by_case:
         return MatrixCell()
-    difference = summary.difference(results, endpoint, arm, other)
-    interval = ""
-    if difference is not None and difference.low is not None and difference.high is not None:
-        interval = numbers.interval(difference.low, difference.high)
     as_run = by_case[case_words.case_names(results)[0]]
     cases = {name: [relation.symbol, relation.sentence] for name, relation in by_case.items()}
     return MatrixCell(
         as_run.symbol,
-        interval,
+        as_run.interval,
         as_run.sentence,
         json.dumps(cases, ensure_ascii=False) if len(cases) > 1 else "",
     )

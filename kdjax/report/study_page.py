@@ -13,6 +13,9 @@ from kdjax.report.study_sections import study_sections
 from kdjax.results.study import Results
 from kdjax.storage.files import write_text
 
+PAGE = "report.html"
+"""File of a study's page, in its directory."""
+
 
 def write(results: Results, path: Path) -> None:
     """Write the report, whole or not at all; the same results give the same bytes.

@@ -150,7 +150,8 @@ def _unlearnt(results: Results) -> str:
     failed = 0
     trials = 0
     for endpoint in results.endpoints:
-        arms = [arm for arm in endpoint.arms if arm in unlearnt_arms(endpoint, results.runs)]
+        unlearnt = unlearnt_arms(endpoint, results.runs)
+        arms = [arm for arm in endpoint.arms if arm in unlearnt]
         if arms:
             labels.append(f"{endpoint.label} ({', '.join(arms)})")
         counts = score_tables.failures(results.runs, endpoint.name)

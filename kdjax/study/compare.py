@@ -179,7 +179,7 @@ def finish(study: Study, begun: Mark, trunk: StudyTrunk | None = None) -> Result
     results = collect(study, rows, references, wall_clock.read(out), looks)
     with CLOCK.measure("report"):
         write_results(out / RESULTS, results)
-        study_page.write(results, out / "report.html")
+        study_page.write(results, out / study_page.PAGE)
     return results
 
 

@@ -22,9 +22,6 @@ from kdjax.study.runs.run_backup import MANIFEST, RESULT, run_name
 from kdjax.study.runs.run_manifest import RunManifest
 from kdjax.study.writer import backup_of, sole_writer
 
-PAGE = "report.html"
-"""File of a study's page, in its directory."""
-
 
 def write_study_page(out: Path) -> list[Path]:
     """Write a study's page and the files beside it, whether the study is finished or in progress.
@@ -40,11 +37,13 @@ def write_study_page(out: Path) -> list[Path]:
     """
     if (out / RESULTS).exists():
         results = read_results(out / RESULTS)
-        return write_page(lambda: study_page.html(results), out / PAGE)
+        return write_page(lambda: study_page.html(results), out / study_page.PAGE)
     manifests = _manifests(out)
     rows = _finished(out, manifests)
     planned = _planned(manifests)
-    written = write_page(lambda: progress_page.html(rows, planned, manifests[0].config), out / PAGE)
+    written = write_page(
+        lambda: progress_page.html(rows, planned, manifests[0].config), out / study_page.PAGE
+    )
     # A study that was finished meanwhile has written its page, and has it again.
     return write_study_page(out) if (out / RESULTS).exists() else written
 
