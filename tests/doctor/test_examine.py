@@ -74,7 +74,7 @@ def test_extras_are_looked_for_through_extras_of_other_packages(packages: dict[s
 
 def test_each_extra_of_users_is_known_with_its_purpose() -> None:
     names = metadata.metadata("kdjax").get_all("Provides-Extra") or []
-    for_developers = {"test", "parity", "lint", "dev", "docs", "bench", "demo"}
+    for_developers = {"test", "parity", "lint", "dev", "docs", "bench", "demo", "page"}
     assert software.EXTRAS.keys() | for_developers >= set(names)
 
 
