@@ -1,4 +1,5 @@
-"""A tuning in the terminal: each arm's best settings, the spread of its trials, their cost."""
+"""A tuning in the terminal: each arm's best settings and the spread of its trials; notes say what
+they took."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from kdjax.report import ngram_losses, numbers
-from kdjax.report.wide_table import TableRow, WideTable
+from kdjax.report.wide_table import NOTHING, TableRow, WideTable
 from kdjax.results.tuning import ArmTrials, TuningResults
 from kdjax.study import tuned
 
@@ -23,16 +24,16 @@ def summary(tuning: TuningResults) -> Group:
     caption = f"{tuning.trials} trials an arm, {numbers.budget(tuning.budget)} a run"
     # A column for each setting, by name as in the search.
     settings = sorted(tuning.space)
-    best_settings = [f"best {name}" for name in settings]
-    heads = ["trials", *best_settings, f"{tuning.endpoint} {better}", "all trials", "FLOPs"]
+    best_settings = ["best\n" + name.replace(".", ".\n") for name in settings]
+    heads = ["trials", *best_settings, f"{tuning.endpoint} {better}", "all trials"]
     rows = [_arm_row(name, arm, settings) for name, arm in tuning.arms.items()]
 
     # A loss stands beside what counts of the text alone reach.
     unit = "nats" if tuning.better == "lower" else ""
     levels = ngram_losses.endpoint_losses(tuning.ngram_losses, tuning.endpoint, unit)
-    empty = [""] * (1 + len(settings))
+    before = [NOTHING] * (1 + len(settings))
     for label, loss in levels.items():
-        rows.append(TableRow(label, [*empty, numbers.score(loss), "", ""], reference=True))
+        rows.append(TableRow(label, [*before, numbers.score(loss), NOTHING], reference=True))
     table = WideTable(caption, "arm", heads, rows)
     # Text, not markup: a name may hold square brackets.
     return Group(table, *map(Text, tuned.notes(tuning)))
@@ -48,7 +49,7 @@ def _arm_row(name: str, arm: ArmTrials, settings: Sequence[str]) -> TableRow:
     best = [_best(arm, setting) for setting in settings]
     spread = f"{numbers.score(min(values))} to {numbers.score(max(values))}"
     value = numbers.score(arm.best.value)
-    return TableRow(name, [count, *best, value, spread, numbers.flops(arm.charged)])
+    return TableRow(name, [count, *best, value, spread])
 
 
 def _best(arm: ArmTrials, setting: str) -> str:

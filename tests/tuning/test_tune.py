@@ -228,7 +228,16 @@ def test_command_prints_the_table_and_the_recipe_s_path(tuning: Tuning) -> None:
 def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
     losses = tuning.results["reference_losses"]
     assert losses["unigram"] > 0
-    assert f"unigram {losses['unigram']:.3f}" in " ".join(tuning.printed.split())
+    row = next(line for line in tuning.printed.splitlines() if line.startswith(" unigram"))
+    assert f"{losses['unigram']:.3f}" in row.split()
+
+
+def test_table_fits_80_columns_and_breaks_a_setting_s_name_at_its_dot(tuning: Tuning) -> None:
+    lines = [line.split() for line in tuning.printed.splitlines()]
+    assert ["optimizer."] in lines
+    assert ["arm", "trials", "learning_rate"] == next(line for line in lines if "arm" in line)[:3]
+    # Every arm has one row: nothing was left for a second table.
+    assert [line[0] for line in lines if line and line[0] in ARMS].count(ARMS[0]) == 1
 
 
 def test_same_command_again_trains_nothing(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
