@@ -69,7 +69,7 @@ lint: $(TEST)/installed-lint
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
-	$(TEST)/bin/shellcheck tpu_scripts/*.sh
+	$(TEST)/bin/shellcheck tpu_scripts/*.sh configs/studies/*.sh
 
 docs: $(DOCS)/installed
 	$(DOCS)/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
