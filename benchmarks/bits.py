@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests import small_study
+from tests.support import small_study
 
 COMPARED = ("params_sha256", "spent", "steps", "metrics", "curve")
 TWO_PHASES = [
@@ -35,7 +35,7 @@ class Study:
     """One study to run.
 
     Attributes:
-        sections: sections of the recipe that differ from `tests.small_study`.
+        sections: sections of the recipe that differ from `tests.support.small_study`.
         words: settings on the command line.
         command: `compare` or `sweep`.
         devices: emulated devices.

@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from kdjax.runtime import memory
     from kdjax.storage import compiled_programs
-    from tests import prices
+    from tests.support import prices
 
     compiled_programs.enable_compilation_cache()
     memory.configure_malloc = lambda: False
@@ -82,7 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
     """Return the path of a tokenizer.json that no other test has."""
-    from tests.corpora import make_tokenizer
+    from tests.support.corpora import make_tokenizer
 
     return make_tokenizer(tmp_path / "tokenizer" / "tokenizer.json")
 

@@ -26,9 +26,9 @@ from kdjax.config import (
 from kdjax.errors import InputError
 from kdjax.progress import Progress
 from kdjax.training.checksum import sha256
-from tests import small_study, tiny
-from tests.corpora import make_corpus, make_tokenizer
-from tests.doctests import check_example
+from tests.support import small_study, tiny
+from tests.support.corpora import make_corpus, make_tokenizer
+from tests.support.doctests import check_example
 
 BATCH_SIZE = 8
 

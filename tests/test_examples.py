@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdjax import models
-from tests.corpora import make_corpus
+from tests.support.corpora import make_corpus
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FLOPS = 5e9

@@ -9,7 +9,12 @@ import math
 import numpy as np
 import pytest
 
-from tests.tolerance import assert_metrics_equal, assert_sums_equal, assert_updates_equal, rounding
+from tests.support.tolerance import (
+    assert_metrics_equal,
+    assert_sums_equal,
+    assert_updates_equal,
+    rounding,
+)
 
 SUMMANDS = 4096
 PARTS = 8

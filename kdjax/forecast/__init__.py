@@ -1,4 +1,7 @@
-"""Forecasts of each arm at budgets nobody has spent: published laws, and fits to pilot runs."""
+"""Fit scaling laws to runs and evaluate published ones: numbers in, numbers out.
+
+The mathematics behind `plan`; it knows nothing of recipes, studies or files.
+"""
 
 from kdjax.forecast.crossvalidate import CrossValidation, HeldOutPrediction, hold_out
 from kdjax.forecast.fit import Fit, Fits, ParameterEstimate, Point, Prediction, fit

@@ -15,8 +15,8 @@ from kdjax.arms.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.audit.audit import audit
 from kdjax.dry_run.recipe_prices import prices
 from kdjax.training.arm import Arm
-from tests import small_study, tiny
 from tests.study.conftest import kdjax
+from tests.support import small_study, tiny
 
 TRAINING = 4.0e6
 HEAD = {"budget": 1.0e7, "batch_size": 8}

@@ -28,7 +28,7 @@ from kdjax.study.compare import compare
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.sweep import sweep
 from kdjax.training.checkpoints.storage import CheckpointStorage
-from tests import small_study
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

@@ -22,7 +22,7 @@ from kdjax.config import ComputeConfig
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price
 from kdjax.training.step import ScheduleInputs, init_state
-from tests import tiny
+from tests.support import tiny
 
 WIDTH = 32
 ROWS = 16

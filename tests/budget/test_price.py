@@ -17,7 +17,7 @@ from kdjax.models.ops.dispatch import trace_reference
 from kdjax.training.arm import resolve
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.phase_price import price
-from tests import tiny
+from tests.support import tiny
 
 PAPER = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
 

@@ -26,9 +26,9 @@ from kdjax.training.arm import resolve
 from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.phase_price import price
 from kdjax.training.teacher.head import head_phase
-from tests import tiny
 from tests.budget import by_hand
 from tests.budget.by_hand import QKV, SCORES, STUDENT, TEACHER, Batch, Model
+from tests.support import tiny
 
 Case = tuple[Model, Model, Batch]
 

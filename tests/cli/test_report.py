@@ -13,10 +13,10 @@ from kdjax.cli import report
 from kdjax.parallel.preemption import PREEMPTION
 from kdjax.report import study_page
 from kdjax.results.store import write_results
-from tests.finished_run import recipe_in, write_run
 from tests.report.page import Page
 from tests.report.results import study
 from tests.study.conftest import kdjax
+from tests.support.finished_run import recipe_in, write_run
 
 
 @pytest.fixture

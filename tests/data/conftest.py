@@ -7,7 +7,7 @@ import pytest
 from kdjax.config import DataConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.local import prepare
-from tests.corpora import make_corpus, make_tokenizer
+from tests.support.corpora import make_corpus, make_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 from kdjax.config import EvaluationConfig, TaskConfig
 from kdjax.data.tasks.load import load_tasks
 from kdjax.data.tasks.task import Task
-from tests.corpora import texts
+from tests.support.corpora import texts
 
 ROWS = [
     {"text": text, "label": "pos" if n < 150 else "neg", "source": "s"}

@@ -23,7 +23,8 @@ from kdjax.data.prepare.packing import RecordFormat
 from kdjax.errors import InputError
 from kdjax.tokenizers.special_tokens import SpecialTokens
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
-from tests.corpora import (
+from tests.data.test_aligned_words import read
+from tests.support.corpora import (
     PIECES,
     SPECIAL,
     make_corpus,
@@ -31,7 +32,6 @@ from tests.corpora import (
     make_tokenizer,
     texts,
 )
-from tests.data.test_aligned_words import read
 
 
 @pytest.mark.parametrize(

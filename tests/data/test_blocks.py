@@ -14,7 +14,7 @@ from kdjax.config import DataConfig
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import blocks
 from kdjax.data.prepare.local import prepare
-from tests.corpora import make_corpus
+from tests.support.corpora import make_corpus
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

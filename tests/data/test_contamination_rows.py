@@ -10,8 +10,8 @@ import pytest
 from kdjax.config import EvaluationConfig
 from kdjax.data.contamination.rows import RowGroup, row_groups
 from kdjax.data.tasks.load import load_tasks
-from tests import glue
-from tests.corpora import make_tokenizer
+from tests.support import glue
+from tests.support.corpora import make_tokenizer
 
 TASKS = ("mrpc", "mnli")
 

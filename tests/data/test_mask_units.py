@@ -19,7 +19,7 @@ from kdjax.data.masking import MaskedSequence, MaskRule, MaskSettings, mask
 from kdjax.data.prepare.local import prepare
 from kdjax.errors import InputError
 from kdjax.tokenizers.word_boundaries import WordBoundaries
-from tests.corpora import make_corpus, make_tokenizer
+from tests.support.corpora import make_corpus, make_tokenizer
 from tests.tokenizers.test_wordpiece import TRAINING, config
 
 __all__ = ["config"]

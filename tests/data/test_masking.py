@@ -10,7 +10,7 @@ import pytest
 
 from kdjax.config import MaskingConfig
 from kdjax.data.masking import MaskedSequence, MaskRule, MaskSettings, mask
-from tests.doctests import check_example
+from tests.support.doctests import check_example
 
 SPECIAL = (0, 1, 2, 3, 4)
 MASK = 4

@@ -13,7 +13,7 @@ import pytest
 from kdjax.config import MinimalPairsConfig
 from kdjax.data.minimal_pairs import PairSet, load, read_pairs
 from kdjax.errors import InputError
-from tests.pairs import IDS, blimp_row, ewok_row, make_tokenizer, write_all, write_set
+from tests.support.pairs import IDS, blimp_row, ewok_row, make_tokenizer, write_all, write_set
 
 
 def settings(directory: Path, *sets: str) -> MinimalPairsConfig:

@@ -20,7 +20,7 @@ from kdjax.data.prepare.neighbors import (
     NeighborModel,
     neighborhoods,
 )
-from tests.corpora import VOCABULARY, WORDS, make_corpus, make_tokenizer
+from tests.support.corpora import VOCABULARY, WORDS, make_corpus, make_tokenizer
 
 SPECIAL = np.arange(5)
 CLS = 2

@@ -15,8 +15,8 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import blocks
 from kdjax.data.prepare import local as prepare
 from kdjax.errors import InputError
-from tests.corpora import make_corpus
 from tests.data.directories import contents
+from tests.support.corpora import make_corpus
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare.local import prepare
 from kdjax.errors import InputError
 from kdjax.text import sources
-from tests.corpora import make_corpus, make_tokenizer
 from tests.data.directories import contents
+from tests.support.corpora import make_corpus, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
 LENGTH = 24

@@ -12,8 +12,8 @@ from kdjax.config.suites import BABYLM
 from kdjax.data.tasks.load import load_tasks, raw_tasks
 from kdjax.data.tasks.suite import suite_mean
 from kdjax.errors import InputError
-from tests import glue
-from tests.corpora import SPECIAL, WORDS, make_tokenizer
+from tests.support import glue
+from tests.support.corpora import SPECIAL, WORDS, make_tokenizer
 
 
 def settings(directory: Path, *tasks: str) -> EvaluationConfig:

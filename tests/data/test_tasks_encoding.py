@@ -14,7 +14,7 @@ from tokenizers import processors
 from kdjax.data.tasks.encoding import cut_pair, encode, frame
 from kdjax.data.tasks.raw import RawRow, RawTask, RowSource
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
-from tests.corpora import make_tokenizer, texts
+from tests.support.corpora import make_tokenizer, texts
 
 NAMED = {"[CLS]": 2, "[SEP]": 3}
 LENGTHS = strategies.integers(0, 40)

@@ -17,8 +17,8 @@ from kdjax.data.tasks.suite import splits_of, suite_mean
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
 from kdjax.text.sources import split_fraction
-from tests import glue
-from tests.corpora import SPECIAL, WORDS, make_tokenizer
+from tests.support import glue
+from tests.support.corpora import SPECIAL, WORDS, make_tokenizer
 
 IDS = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
 LENGTH = 40

@@ -14,7 +14,7 @@ from kdjax.data.tasks import official_rows
 from kdjax.data.tasks.load import load_tasks, raw_tasks
 from kdjax.data.tasks.official_sizes import OfficialSize
 from kdjax.errors import InputError
-from tests import glue
+from tests.support import glue
 
 
 def read(place: object, tokenizer: Path, *tasks: str, **settings: object) -> None:

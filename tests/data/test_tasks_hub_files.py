@@ -11,7 +11,7 @@ from kdjax.config.suites import GLUE
 from kdjax.data.tasks.load import raw_tasks
 from kdjax.errors import InputError
 from kdjax.text.shard_sets import missing_shards
-from tests import glue
+from tests.support import glue
 
 RTE = next(task for task in GLUE if task.name == "rte")
 

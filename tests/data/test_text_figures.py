@@ -18,8 +18,8 @@ from kdjax.data.text_figures import TextFigures, check_unknown, unknown_warning
 from kdjax.errors import InputError
 from kdjax.study.artifacts.corpus import manifest_warnings
 from kdjax.text.streams import TextError
-from tests.corpora import WORDS, make_corpus
 from tests.data.directories import contents
+from tests.support.corpora import WORDS, make_corpus
 
 AMHARIC = ("ሰላም", "ዓለም", "ቋንቋ", "ጽሑፍ", "መጽሐፍ")
 

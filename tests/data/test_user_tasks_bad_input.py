@@ -13,8 +13,8 @@ from pyarrow import parquet
 from kdjax.config import TaskConfig
 from kdjax.data.tasks import tables
 from kdjax.errors import InputError
-from tests.corpora import make_tokenizer
 from tests.data.own_tasks import ROWS, load, write_csv
+from tests.support.corpora import make_tokenizer
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 
 from kdjax.doctor import devices, examine, hub, machine, software
 from kdjax.doctor.finding import Finding
-from tests import small_study
 from tests.study.conftest import kdjax
+from tests.support import small_study
 
 FOUND = 'print(\'{"platform": "cpu", "kind": "cpu", "count": 8, "memory": null}\')'
 """Program that finds eight CPU devices at once."""

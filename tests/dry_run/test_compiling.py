@@ -24,8 +24,8 @@ from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
 from kdjax.hlo.chips import Chip, chip
 from kdjax.hlo.estimate import SOURCES, TimeEstimate
-from tests import small_study
 from tests.study.conftest import kdjax
+from tests.support import small_study
 
 pytestmark = pytest.mark.system
 

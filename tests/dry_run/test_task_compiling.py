@@ -18,8 +18,8 @@ from kdjax.evaluation.finetuning.work import TaskBatchShape
 from kdjax.hlo import aot
 from kdjax.hlo.aot import Slice
 from kdjax.hlo.chips import Chip, chip
-from tests import small_study
 from tests.study.conftest import kdjax
+from tests.support import small_study
 
 pytestmark = pytest.mark.system
 

@@ -32,10 +32,10 @@ from kdjax.evaluation.finetuning.work import (
 from kdjax.evaluation.length_buckets import compute_over_rows, tokens_per_batch
 from kdjax.models import init
 from kdjax.parallel.unsharded import UNSHARDED
-from tests import glue, small_study
-from tests.corpora import make_tokenizer
 from tests.evaluation import handmade
 from tests.study.conftest import kdjax
+from tests.support import glue, small_study
+from tests.support.corpora import make_tokenizer
 
 MODEL = ModelConfig(layers=2, width=16, heads=2, ffn=32, vocab_size=53, max_positions=64)
 MACHINE = BatchLimits(longest=80, lanes=1, batch_parts=1, tokens=64)

@@ -12,10 +12,10 @@ from kdjax.evaluation.finetuning import EncoderSetup, finetune
 from kdjax.evaluation.minimal_pairs import score_pairs
 from kdjax.evaluation.statistics import compare_all
 from kdjax.models import init
-from tests import tiny
-from tests.doctests import check_example
 from tests.evaluation import handmade
-from tests.pairs import make_tokenizer, write_all
+from tests.support import tiny
+from tests.support.doctests import check_example
+from tests.support.pairs import make_tokenizer, write_all
 
 
 def test_example_of_compare_all_prints_what_it_says() -> None:

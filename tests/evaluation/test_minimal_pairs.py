@@ -17,9 +17,9 @@ from kdjax.evaluation.minimal_pairs import pairs_flops, score_pairs, token_log_p
 from kdjax.evaluation.pair_scores import judge
 from kdjax.models import forward, init
 from kdjax.models.features import FeatureRequest
-from tests import tiny
-from tests.compilations import compilations
-from tests.pairs import IDS, make_tokenizer, write_all
+from tests.support import tiny
+from tests.support.compilations import compilations
+from tests.support.pairs import IDS, make_tokenizer, write_all
 
 BATCH_TOKENS = 64
 

@@ -20,8 +20,8 @@ from kdjax.evaluation import mlm
 from kdjax.evaluation.mlm import HeldOut, MlmResult, held_out_loss
 from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import FeatureRequest
-from tests import tiny
-from tests.compilations import compilations
+from tests.support import tiny
+from tests.support.compilations import compilations
 
 Batch = dict[str, np.ndarray]
 

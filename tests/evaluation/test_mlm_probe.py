@@ -21,7 +21,7 @@ from kdjax.evaluation.mlm_probe_head import ProbeHead, standardized
 from kdjax.models import Model, forward, init
 from kdjax.models.features import FeatureRequest
 from kdjax.training.phase import BatchShape
-from tests import tiny
+from tests.support import tiny
 
 MODEL = replace(tiny.STUDENT, layers=1)
 """What the probe is fitted on here: compiled once for all tests."""

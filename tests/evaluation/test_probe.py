@@ -18,8 +18,8 @@ from kdjax.evaluation import probe as probes
 from kdjax.evaluation.probe import pooled_states, probe
 from kdjax.models import forward, init
 from kdjax.models.features import FeatureRequest
-from tests.compilations import compilations
 from tests.evaluation import handmade
+from tests.support.compilations import compilations
 
 THREE_LAYERS = dataclasses.replace(handmade.MODEL, layers=3)
 

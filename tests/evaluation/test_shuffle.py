@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdjax.evaluation.shuffle import shuffle_visible
-from tests import tiny
+from tests.support import tiny
 
 SPECIAL = (0, 1, 2)
 

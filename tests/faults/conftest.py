@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests import limits, small_study
 from tests.faults import runs
 from tests.faults.studies import Machine
+from tests.support import limits, small_study
 
 
 @pytest.fixture(scope="session")

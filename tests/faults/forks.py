@@ -112,7 +112,7 @@ def main() -> None:
     from kdjax.budget import hardware
     from kdjax.parallel import hosts
     from kdjax.report import svg
-    from tests import prices
+    from tests.support import prices
 
     hosts.HEARTBEAT = 15  # seconds: tests wait for a death to be noticed
     hardware.fastest_matmul = lambda device: 1e11  # measuring it takes each process half a second

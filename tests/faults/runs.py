@@ -17,7 +17,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
-from tests import metrics, tiny, trainers
+from tests.support import metrics, tiny, trainers
 
 STEPS = 6
 

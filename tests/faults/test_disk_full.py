@@ -122,7 +122,7 @@ FULL = """
     from pathlib import Path
     from kdjax.storage import compiled_programs
     from kdjax.errors import InputError
-    from tests import prices
+    from tests.support import prices
     from tests.faults import runs
     compiled_programs.enable_compilation_cache()
     prices.keep()

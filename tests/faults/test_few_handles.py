@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import small_study
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.exhaustive]
 

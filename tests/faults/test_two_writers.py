@@ -12,10 +12,10 @@ import pytest
 
 from kdjax.storage import locks
 from kdjax.storage.files import LOCK
-from tests import small_study
 from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.study.conftest import Ended, kdjax
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 

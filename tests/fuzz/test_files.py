@@ -21,9 +21,9 @@ from kdjax.config.suites import GLUE
 from kdjax.data.tasks.load import load_tasks
 from kdjax.errors import InputError
 from kdjax.text import sources
-from tests import glue, small_study
-from tests.corpora import make_tokenizer
 from tests.fuzz.mutations import changed_bytes, numbered
+from tests.support import glue, small_study
+from tests.support.corpora import make_tokenizer
 
 pytestmark = pytest.mark.system
 SECONDS = 7.0

@@ -13,8 +13,8 @@ import yaml
 
 from kdjax.cli.main import main
 from kdjax.recipes.settings import settings as all_settings
-from tests import small_study
 from tests.fuzz.mutations import changed_recipe, changed_text, numbered
+from tests.support import small_study
 
 pytestmark = pytest.mark.system
 SECONDS = 12.0

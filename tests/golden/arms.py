@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.cases import Case, Pair
 from kdjax import models
 from kdjax.config import ModelConfig
-from tests import tiny
+from tests.support import tiny
 
 BERT = Pair(
     replace(tiny.STUDENT, type_vocab_size=2),

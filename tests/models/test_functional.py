@@ -29,7 +29,7 @@ from kdjax.models import (
     zoo,
 )
 from tests.models.fixtures import BatchOf, ConfigWith, Scramble
-from tests.tolerance import assert_sums_equal
+from tests.support.tolerance import assert_sums_equal
 
 EXHAUSTIVE = pytest.mark.exhaustive
 HELD_IN_PAIRS = [

@@ -29,9 +29,9 @@ from kdjax.models import (
     save_pretrained,
 )
 from kdjax.models.families.naming import Tensors
-from tests import features
 from tests.golden import pytorch
 from tests.models.fixtures import BatchOf, ConfigWith, Scramble
+from tests.support import features
 
 MASKED_LM = pytorch.DIRECTORY / "masked_lm"
 

@@ -18,8 +18,8 @@ from kdjax.objectives import FeatureNeeds, FeatureRequest, Features, get
 from kdjax.objectives.objective import Objective
 from kdjax.training.arm import resolve
 from kdjax.training.phase_price import price
-from tests import tiny
 from tests.objectives.examples import STUDENT, TEACHER, features, packed
+from tests.support import tiny
 
 OWN = '''
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 from kdjax.errors import InputError
 from kdjax.objectives.layers import last_pair, pairs, read_map
-from tests.doctests import check_example
+from tests.support.doctests import check_example
 
 
 @pytest.mark.parametrize(

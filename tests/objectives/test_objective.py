@@ -12,8 +12,8 @@ import pytest
 from kdjax.config import Schedule
 from kdjax.objectives import FeatureRequest, Features, get
 from kdjax.objectives.objective import Objective
-from tests.doctests import check_example
 from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, packed, restricted
+from tests.support.doctests import check_example
 
 HEATED = {"shape": "step", "points": [[0, 1], [0.5, 3]]}
 FALLING = Schedule("linear", ((0.0, 2.0), (1.0, 0.0)))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from kdjax.objectives.reductions import mean, mse, weighted_mean
-from tests.doctests import check_example
+from tests.support.doctests import check_example
 
 
 @pytest.mark.parametrize("documented", [mean, weighted_mean, mse])

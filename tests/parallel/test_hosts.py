@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests import small_study
 from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
-from tests.tolerance import rounding
+from tests.support import small_study
+from tests.support.tolerance import rounding
 
 pytestmark = pytest.mark.system
 

@@ -31,8 +31,8 @@ from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.step import State
-from tests import tiny
-from tests.tolerance import assert_metrics_equal, assert_updates_equal
+from tests.support import tiny
+from tests.support.tolerance import assert_metrics_equal, assert_updates_equal
 
 SIZES = {"vocab_size": 64, "max_positions": 32, "dropout": 0.1, "attention_dropout": 0.1}
 STUDENT = ModelConfig(layers=1, width=64, heads=8, ffn=256, **SIZES)

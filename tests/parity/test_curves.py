@@ -15,7 +15,7 @@ from benchmarks.torch_curve import torch_curve
 from kdjax.models import abstract_params
 from kdjax.training.phase import BatchShape
 from tests.golden.arms import random_like
-from tests.tolerance import UNITS
+from tests.support.tolerance import UNITS
 
 STEPS = 20
 SHAPE = BatchShape(4, 16, 3)

@@ -30,10 +30,10 @@ from kdjax.models import FeatureRequest, Model, abstract_params, classify, forwa
 from kdjax.study.export import export
 from kdjax.study.export.export import ExportOptions, export_run
 from kdjax.study.runs.recorded_run import recorded_run
-from tests import small_study
-from tests.corpora import WORDS
-from tests.finished_run import recipe_in, write_run
 from tests.parity.load_export import ASKED, MASKED, facts_of
+from tests.support import small_study
+from tests.support.corpora import WORDS
+from tests.support.finished_run import recipe_in, write_run
 
 SMALL = {
     "layers": 2,

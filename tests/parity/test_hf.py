@@ -13,11 +13,11 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
 from kdjax.models import forward, from_pretrained, init, pretrained_config, save_pretrained
-from tests import features, small_study
 from tests.golden import pytorch, record_pytorch
 from tests.models.fixtures import BatchOf, ConfigWith, Scramble
 from tests.parity import bert
 from tests.study.conftest import kdjax
+from tests.support import features, small_study
 
 
 @pytest.mark.parametrize("name", record_pytorch.RECORDINGS)

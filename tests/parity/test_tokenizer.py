@@ -17,8 +17,8 @@ from kdjax.models import init, save_pretrained
 from kdjax.tokenizers import tokenizer_training
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from kdjax.tokenizers.tokenizer_files import find_tokenizer
-from tests.corpora import DEMO_TEACHER, WORDS, make_tokenizer
 from tests.golden import record_token_kinds, record_tokens
+from tests.support.corpora import DEMO_TEACHER, WORDS, make_tokenizer
 
 
 def test_recorded_ids_are_what_transformers_gives() -> None:

@@ -16,8 +16,8 @@ from kdjax import recipes
 from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError
 from kdjax.recipes import keys, reading, settings, strict_yaml
-from tests import small_study
 from tests.fuzz.mutations import changed_recipe
+from tests.support import small_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(CONFIGS.rglob("*.yaml"))

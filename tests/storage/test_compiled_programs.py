@@ -22,10 +22,10 @@ from kdjax.storage import compiled_programs
 from kdjax.storage.compiled_programs import CacheDirectory
 from kdjax.training.checksum import sha256
 from kdjax.training.program import Program
-from tests import tiny
-from tests.compilations import compilations
-from tests.limits import files_of_at_most
 from tests.study.conftest import kdjax
+from tests.support import tiny
+from tests.support.compilations import compilations
+from tests.support.limits import files_of_at_most
 
 pytestmark = pytest.mark.system
 

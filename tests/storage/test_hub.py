@@ -10,8 +10,8 @@ import pytest
 from kdjax.errors import InputError
 from kdjax.storage import hub
 from kdjax.storage.hub import HubName
-from tests import hub_server
-from tests.hub_server import FIRST, SECOND, TOKEN, Hub, Repository
+from tests.support import hub_server
+from tests.support.hub_server import FIRST, SECOND, TOKEN, Hub, Repository
 
 MODEL = {
     "config.json": b"{}",

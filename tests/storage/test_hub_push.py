@@ -9,8 +9,8 @@ import pytest
 
 from kdjax.errors import InputError
 from kdjax.storage import hub_push
-from tests import hub_server
-from tests.hub_server import TOKEN, Hub, Repository
+from tests.support import hub_server
+from tests.support.hub_server import TOKEN, Hub, Repository
 
 FILES = {
     "config.json": b"{}",

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.dry_run import named_arms
-from tests import small_study
-from tests.small_study import FinishedStudy
 from tests.study.conftest import kdjax
+from tests.support import small_study
+from tests.support.small_study import FinishedStudy
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

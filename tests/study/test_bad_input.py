@@ -20,8 +20,8 @@ from kdjax.storage import locks
 from kdjax.study import compare
 from kdjax.study.study_plan import StudyPlan
 from kdjax.training.arm import Arm
-from tests import small_study
 from tests.study.conftest import kdjax
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

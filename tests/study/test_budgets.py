@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kdjax.budget.accounting import CASES, charged_flops
-from tests import small_study
 from tests.study.conftest import Ended, kdjax
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

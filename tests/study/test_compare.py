@@ -26,11 +26,11 @@ from kdjax.study import compare
 from kdjax.study.artifacts.corpus import differences_from_prepared
 from kdjax.study.runs import runner
 from kdjax.training.checksum import sha256
-from tests import small_study
 from tests.golden import pytorch
 from tests.report.page import without_scripts
-from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS
 from tests.study.conftest import Ended, kdjax
+from tests.support import small_study
+from tests.support.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS
 
 pytestmark = pytest.mark.system
 

@@ -29,11 +29,11 @@ from kdjax.study.runs.recorded_run import PARAMS
 from kdjax.study.runs.snapshots import FACTS, FOLDER, Snapshot, snapshot_name
 from kdjax.training.checksum import sha256
 from kdjax.training.params_file import load_params, save_params
-from tests import hub_server, small_study, tiny
-from tests.corpora import make_tokenizer
-from tests.finished_run import recipe_in, write_run
-from tests.hub_server import TOKEN
 from tests.study.conftest import Ended, kdjax
+from tests.support import hub_server, small_study, tiny
+from tests.support.corpora import make_tokenizer
+from tests.support.finished_run import recipe_in, write_run
+from tests.support.hub_server import TOKEN
 
 TEACHER = {"source": "hf:some/bert@main", "architecture": small_study.TEACHER}
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from tests import metrics, small_study
 from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
+from tests.support import metrics, small_study
 
 pytestmark = pytest.mark.system
 

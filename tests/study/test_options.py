@@ -13,9 +13,9 @@ import pytest
 from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.config import ModelConfig
 from kdjax.training.importance import calibration_flops
-from tests import small_study
-from tests.small_study import FinishedStudy
 from tests.study.conftest import kdjax
+from tests.support import small_study
+from tests.support.small_study import FinishedStudy
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

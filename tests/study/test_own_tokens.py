@@ -19,10 +19,10 @@ from kdjax.recipes import changed, load
 from kdjax.study.artifacts.corpus import study_corpus
 from kdjax.study.manifest import shared_settings
 from kdjax.study.teachers.from_directory import read_checked
-from tests import small_study, tiny
-from tests.corpora import PIECES, make_corpus, make_pieces_tokenizer, make_tokenizer
-from tests.small_study import FinishedStudy
 from tests.study.conftest import kdjax
+from tests.support import small_study, tiny
+from tests.support.corpora import PIECES, make_corpus, make_pieces_tokenizer, make_tokenizer
+from tests.support.small_study import FinishedStudy
 
 pytestmark = pytest.mark.usefixtures("undrawn", "one_device")
 

@@ -17,8 +17,8 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.study.parts import StudyPart
 from kdjax.study.runs import runner
-from tests import small_study
 from tests.study.conftest import kdjax
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

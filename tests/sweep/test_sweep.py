@@ -22,8 +22,8 @@ from kdjax.sweep.cells import cells_of
 from kdjax.sweep.isoflop import profiles
 from kdjax.sweep.schema import SweepRow
 from kdjax.training import program
-from tests import small_study
 from tests.study.conftest import kdjax
+from tests.support import small_study
 from tests.sweep.sweeps import recipe as made_up_recipe
 from tests.sweep.sweeps import sweep
 

@@ -22,8 +22,8 @@ from kdjax.study.runs.snapshots import kept_snapshots
 from kdjax.sweep.cells import cells_of, shares_trunk
 from kdjax.sweep.check_trunk import check_trunk
 from kdjax.sweep.trunk import trunk_cost
-from tests import small_study
 from tests.study.conftest import Ended, kdjax
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

@@ -21,9 +21,9 @@ from kdjax.data.prepare.local import prepare
 from kdjax.errors import InputError, Unfinished
 from kdjax.text import remote, sources
 from kdjax.text.sources import TextError, documents, expand
-from tests import hub_server
-from tests.corpora import make_corpus
-from tests.hub_server import FIRST, SECOND, Hub, Repository
+from tests.support import hub_server
+from tests.support.corpora import make_corpus
+from tests.support.hub_server import FIRST, SECOND, Hub, Repository
 
 TEXT = "hf://datasets/some/text"
 

@@ -10,7 +10,7 @@ import pytest
 from kdjax.errors import InputError
 from kdjax.tokenizers.special_tokens import SpecialTokens
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
-from tests.corpora import SPECIAL, VOCABULARY, WORDS, make_tokenizer
+from tests.support.corpora import SPECIAL, VOCABULARY, WORDS, make_tokenizer
 
 
 def test_token_ids_have_no_special_tokens_padding_or_truncation(tokenizer: Path) -> None:

@@ -13,11 +13,11 @@ from kdjax.errors import InputError
 from kdjax.tokenizers.special_tokens import SpecialTokens
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from kdjax.tokenizers.tokenizer_config import padding_token, tokenizer_config
-from tests.corpora import make_tokenizer
 from tests.golden import record_token_kinds
 from tests.golden.record_tokens import TEXTS
 from tests.models.conftest import config_with
 from tests.models.fixtures import ConfigWith
+from tests.support.corpora import make_tokenizer
 
 __all__ = ["config_with"]
 

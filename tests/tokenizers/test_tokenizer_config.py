@@ -12,10 +12,10 @@ from kdjax.errors import InputError
 from kdjax.models import init, pretrained_config, save_pretrained
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from kdjax.tokenizers.tokenizer_config import NAME, tokenizer_config
-from tests.corpora import DEMO_TEACHER, make_tokenizer
 from tests.golden import record_tokens
 from tests.models.conftest import config_with
 from tests.models.fixtures import ConfigWith
+from tests.support.corpora import DEMO_TEACHER, make_tokenizer
 
 __all__ = ["config_with"]
 

@@ -23,7 +23,7 @@ from kdjax.storage.files import digest
 from kdjax.tokenizers import tokenizer_training
 from kdjax.tokenizers.special_tokens import SpecialTokens
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
-from tests.corpora import SPECIAL, make_corpus, make_tokenizer
+from tests.support.corpora import SPECIAL, make_corpus, make_tokenizer
 from tests.tokenizers.test_wordpiece import ROOT, config
 
 __all__ = ["config"]

@@ -11,7 +11,7 @@ import pytest
 
 from kdjax.errors import InputError
 from kdjax.tokenizers import vocabulary
-from tests.corpora import SPECIAL, make_tokenizer
+from tests.support.corpora import SPECIAL, make_tokenizer
 
 WORDS = ("a", "\u2028", "\x85", "\x0b", "\x1c", "b")
 

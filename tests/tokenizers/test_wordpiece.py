@@ -25,8 +25,8 @@ from kdjax.text.sources import split_fraction
 from kdjax.tokenizers import tokenizer_training
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from kdjax.tokenizers.wordpiece import SPECIAL
-from tests.corpora import make_corpus
 from tests.data.directories import contents
+from tests.support.corpora import make_corpus
 
 ROOT = Path(__file__).parents[2]
 SIZE = 160

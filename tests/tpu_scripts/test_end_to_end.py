@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kdjax.budget.journal import read
-from tests import small_study
 from tests.conftest import FLAGS
+from tests.support import small_study
 from tests.tpu_scripts.conftest import Cloud, program
 
 pytestmark = pytest.mark.system

@@ -16,7 +16,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
-from tests import tiny, trainers
+from tests.support import tiny, trainers
 
 STEPS = 6
 EVALUATED = [3, 6]

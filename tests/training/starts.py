@@ -12,7 +12,7 @@ import numpy as np
 from kdjax.config import ModelConfig, StartConfig
 from kdjax.models import Model
 from kdjax.training.start import start_params
-from tests import tiny
+from tests.support import tiny
 
 
 @functools.cache

@@ -24,8 +24,8 @@ from kdjax.training.program import Program
 from kdjax.training.teacher_cache import fill as cache
 from kdjax.training.teacher_cache.manifest import CacheManifest, bias
 from kdjax.training.teacher_cache.store import Cache
-from tests import tiny
-from tests.stored import (
+from tests.support import tiny
+from tests.support.stored import (
     BOTH,
     EXACT,
     SAMPLED,

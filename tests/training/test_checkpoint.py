@@ -24,7 +24,7 @@ from kdjax.training.checkpoints.storage import (
     Unsaved,
 )
 from kdjax.training.params_file import save_params
-from tests.limits import files_of_at_most
+from tests.support.limits import files_of_at_most
 
 Change = Callable[[Path], object]
 

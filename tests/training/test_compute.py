@@ -16,8 +16,8 @@ from kdjax.training.arm import resolve
 from kdjax.training.phase import Phase
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program, program_of
-from tests import tiny
-from tests.tolerance import assert_metrics_equal, assert_updates_equal
+from tests.support import tiny
+from tests.support.tolerance import assert_metrics_equal, assert_updates_equal
 
 STEPS = 3
 STUDENT = dataclasses.replace(tiny.STUDENT, layers=3)

@@ -17,7 +17,7 @@ from kdjax.config import Config, OptimizerConfig
 from kdjax.config.train import SCHEDULE_SETTINGS
 from kdjax.errors import InputError
 from kdjax.training.learning_rate import learning_rate
-from tests import tiny
+from tests.support import tiny
 
 STEPS = 100
 PEAK = 2.0

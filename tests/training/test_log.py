@@ -12,7 +12,7 @@ from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.training.records import tensorboard
 from kdjax.training.records.metrics_log import Lines, Log
-from tests import metrics
+from tests.support import metrics
 
 QUIET = LogConfig(tensorboard=False)
 

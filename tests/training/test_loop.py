@@ -25,7 +25,7 @@ from kdjax.training.phase import Phase
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.snapshots import Snapshots
-from tests import metrics, tiny, trainers
+from tests.support import metrics, tiny, trainers
 
 STEPS = 6
 LEARNING_RATE = 1e-2

@@ -22,7 +22,7 @@ from kdjax.training.phase_price import price
 from kdjax.training.records.step_metrics import MEASURED, MetricsRecorder, PendingStep
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
-from tests import metrics, tiny, trainers
+from tests.support import metrics, tiny, trainers
 from tests.training import runs
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"

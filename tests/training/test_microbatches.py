@@ -20,8 +20,8 @@ from kdjax.training.arm import resolve
 from kdjax.training.phase import Phase
 from kdjax.training.program import Program
 from kdjax.training.step import State, accumulate_gradients
-from tests import tiny
-from tests.tolerance import assert_metrics_equal, assert_updates_equal
+from tests.support import tiny
+from tests.support.tolerance import assert_metrics_equal, assert_updates_equal
 
 STAGES = 40
 """Matmuls and sums one after another in two steps of two models, forward and backward."""

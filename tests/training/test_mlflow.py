@@ -18,7 +18,7 @@ from kdjax.training.records import mlflow as sink
 from kdjax.training.records.metrics_log import Log
 from kdjax.training.records.sinks import About
 from kdjax.training.records.trackers import check_trackers, log_endpoints
-from tests import metrics, trainers
+from tests.support import metrics, trainers
 from tests.training import runs
 
 EXPERIMENT = LogConfig(every=1, tensorboard=False, mlflow="mine")

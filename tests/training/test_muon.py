@@ -23,8 +23,8 @@ from kdjax.training.partition import flatten, merge_opt_state, select_opt_state
 from kdjax.training.phase import Phase
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
-from tests import tiny, trainers
-from tests.tolerance import assert_metrics_equal, assert_updates_equal
+from tests.support import tiny, trainers
+from tests.support.tolerance import assert_metrics_equal, assert_updates_equal
 
 STEPS = 3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

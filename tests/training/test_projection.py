@@ -11,7 +11,7 @@ import pytest
 
 from kdjax.models import Model
 from kdjax.training.projection import factors, leading_directions, project, stream_basis
-from tests import tiny
+from tests.support import tiny
 from tests.training.starts import narrow, start, teacher
 
 Array = np.ndarray

@@ -28,7 +28,7 @@ from kdjax.training.importance import (
 from kdjax.training.phase import BatchShape
 from kdjax.training.pruning import prune
 from kdjax.training.start import check_start, start_flops, start_params
-from tests import tiny
+from tests.support import tiny
 from tests.training.starts import narrow, teacher
 
 PRUNED = StartConfig("teacher", "lower", cut="prune")

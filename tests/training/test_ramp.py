@@ -27,7 +27,7 @@ from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price
 from kdjax.training.program import program_of
-from tests import tiny, trainers
+from tests.support import tiny, trainers
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
 BUDGET = Budget("tokens", 20 * tiny.SHAPE.tokens_per_step)

@@ -30,8 +30,8 @@ from kdjax.training.phase_price import price
 from kdjax.training.program import Program, program_of
 from kdjax.training.snapshots import Snapshots
 from kdjax.training.train import train
-from tests import metrics, tiny, trainers
-from tests.tolerance import assert_metrics_equal, assert_updates_equal
+from tests.support import metrics, tiny, trainers
+from tests.support.tolerance import assert_metrics_equal, assert_updates_equal
 
 SEEDS = (0, 1, 2)
 STEPS = 6

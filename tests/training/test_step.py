@@ -26,8 +26,13 @@ from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.phase_price import REFERENCE_DROPOUT, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs, State, init_state
-from tests import tiny
-from tests.tolerance import assert_metrics_equal, assert_sums_equal, assert_updates_equal, rounding
+from tests.support import tiny
+from tests.support.tolerance import (
+    assert_metrics_equal,
+    assert_sums_equal,
+    assert_updates_equal,
+    rounding,
+)
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 STEPS = 20

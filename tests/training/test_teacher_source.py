@@ -20,7 +20,7 @@ from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.objectives import get, term
 from kdjax.objectives.objective import Objective
 from kdjax.training.teacher.source import CachedTeacher, OnlineTeacher, check_readable
-from tests import tiny
+from tests.support import tiny
 
 Array = np.ndarray
 V = tiny.VOCABULARY

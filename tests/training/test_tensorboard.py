@@ -16,7 +16,7 @@ from kdjax.config import LogConfig
 from kdjax.training.records import tensorboard
 from kdjax.training.records.metrics_log import Log
 from kdjax.training.records.sinks import About
-from tests import limits, metrics, trainers
+from tests.support import limits, metrics, trainers
 from tests.training import runs
 
 

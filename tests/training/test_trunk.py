@@ -27,7 +27,7 @@ from kdjax.training.phase_price import price
 from kdjax.training.program import Program, program_of
 from kdjax.training.train import train
 from kdjax.training.trunk import Trunk, TrunkSource, trunk_steps
-from tests import metrics, tiny, trainers
+from tests.support import metrics, tiny, trainers
 
 STEPS = (5, 8, 14)
 """Steps that the budgets buy; half a step is left over."""

@@ -22,7 +22,7 @@ from kdjax.config import (
 )
 from kdjax.errors import InputError
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
-from tests import small_study
+from tests.support import small_study
 
 CONFIG = Config(
     data=DataConfig(seq_len=16, max_predictions=3),

@@ -30,7 +30,7 @@ from kdjax.study.tuned import tuning_of
 from kdjax.training import program
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
-from tests import small_study
+from tests.support import small_study
 
 pytestmark = pytest.mark.system
 
@@ -235,7 +235,7 @@ def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
 def test_table_fits_80_columns_and_breaks_a_setting_s_name_at_its_dot(tuning: Tuning) -> None:
     lines = [line.split() for line in tuning.printed.splitlines()]
     assert ["optimizer."] in lines
-    assert ["arm", "trials", "learning_rate"] == next(line for line in lines if "arm" in line)[:3]
+    assert next(line for line in lines if "arm" in line)[:3] == ["arm", "trials", "learning_rate"]
     # Every arm has one row: nothing was left for a second table.
     assert [line[0] for line in lines if line and line[0] in ARMS].count(ARMS[0]) == 1
 

@@ -31,8 +31,8 @@ from kdjax.evaluation.finetuning.spec import TrialSpec
 from kdjax.evaluation.finetuning.trial_groups import groups, lanes_of
 from kdjax.models import init
 from kdjax.storage.files import read_json
-from tests.compilations import compilations
 from tests.evaluation import handmade
+from tests.support.compilations import compilations
 
 SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3, pool="mean", lanes=1)
 FEW_STEPS = dataclasses.replace(SETTINGS, steps=3)

@@ -21,7 +21,7 @@ from kdjax.evaluation.finetuning.trial import EncoderSetup, FinetunedModel, step
 from kdjax.models import init
 from kdjax.parallel.layout import Layout
 from tests.evaluation import handmade
-from tests.tolerance import assert_updates_equal
+from tests.support.tolerance import assert_updates_equal
 
 DROPPING = dataclasses.replace(handmade.MODEL, dropout=0.1, attention_dropout=0.1)
 TASK = handmade.task(train=60)

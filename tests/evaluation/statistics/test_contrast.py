@@ -13,7 +13,7 @@ from kdjax.evaluation.statistics import (
     judge_contrast,
 )
 from kdjax.evaluation.statistics.contrast import claim_verdict
-from tests.doctests import check_example
+from tests.support.doctests import check_example
 
 VALUES = {
     "a": {0: 3.0, 1: 3.2, 2: 2.9},

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.tolerance import rounding
+from tests.support.tolerance import rounding
 
 F32 = jnp.float32
 BF16 = jnp.bfloat16

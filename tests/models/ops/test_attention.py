@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from kdjax.models.ops.attention import attention_in_heads, segment_mask
-from tests.doctests import check_example
 from tests.models.ops.examples import (
     BF16,
     F32,
@@ -21,6 +20,7 @@ from tests.models.ops.examples import (
     drawn,
     stored_for_backward,
 )
+from tests.support.doctests import check_example
 
 SEGMENTS = np.array([[1] * 4 + [2] * 3 + [0] * 3, [1] * 10])
 """Two packed segments and padding; a full row."""

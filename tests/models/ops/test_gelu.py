@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from kdjax.models import ops
 from kdjax.models.ops.gelu import optimized
 from tests.models.ops.examples import BF16, stored_for_backward
-from tests.tolerance import rounding
+from tests.support.tolerance import rounding
 
 
 def density(x: np.ndarray) -> np.ndarray:

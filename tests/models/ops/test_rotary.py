@@ -16,7 +16,7 @@ from kdjax.models import FeatureRequest, Features, forward, init
 from kdjax.models.ops.rotary import rotate, rotation_of
 from kdjax.objectives import get
 from kdjax.training.phase_price import price
-from tests import tiny
+from tests.support import tiny
 
 CONFIG = ModelConfig(
     layers=1, width=32, heads=2, ffn=16, vocab_size=9, positions="rotary", rotary_base=100.0

@@ -31,8 +31,8 @@ from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.teacher.source import CachedTeacher
 from kdjax.training.teacher_cache import fill as cache
-from tests import tiny
-from tests.tolerance import assert_metrics_equal, assert_sums_equal
+from tests.support import tiny
+from tests.support.tolerance import assert_metrics_equal, assert_sums_equal
 
 STUDENT = ModelConfig(
     layers=3,

@@ -18,8 +18,8 @@ from kdjax.storage import hub
 from kdjax.study import compare
 from kdjax.study.artifacts.commits import pin_commits
 from kdjax.training.teacher.directories import source_directories
-from tests import hub_server, small_study
-from tests.hub_server import FIRST, SECOND, Hub, Repository
+from tests.support import hub_server, small_study
+from tests.support.hub_server import FIRST, SECOND, Hub, Repository
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from kdjax.config import (
 )
 from kdjax.errors import InputError
 from kdjax.study.artifacts.input_checks import check_inputs, missing_input
-from tests.corpora import make_corpus
-from tests.pairs import blimp_row
-from tests.small_study import make_task
+from tests.support.corpora import make_corpus
+from tests.support.pairs import blimp_row
+from tests.support.small_study import make_task
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from kdjax.config import Config, DataConfig, ModelSpec, TokenizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.ngram_losses import ngram_losses
 from kdjax.errors import InputError
-from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
+from tests.support import small_study, tiny
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

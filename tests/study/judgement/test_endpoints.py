@@ -13,9 +13,9 @@ from kdjax.config.suites import suite_tasks
 from kdjax.data.tasks.task import Task
 from kdjax.results.verdicts import MeasuredEndpoint
 from kdjax.study.judgement.endpoints import endpoints_of, protocol_label
-from tests import tiny
 from tests.evaluation.handmade import ragged
 from tests.report import results as made_up
+from tests.support import tiny
 
 ARMS = {name: tiny.arm(name) for name in ("scratch", "minilm")}
 LABELS = np.array([0, 1, 1, 1], np.int32)

@@ -26,8 +26,8 @@ from kdjax.results.runs import finetuned_task
 from kdjax.results.store import read_results
 from kdjax.results.study import Results
 from kdjax.study.runs import runner
-from tests import glue, small_study
 from tests.study.conftest import kdjax
+from tests.support import glue, small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

@@ -17,9 +17,9 @@ from kdjax.results.store import read_results
 from kdjax.storage.typed_json import to_plain
 from kdjax.study.compare import compare
 from kdjax.tuning.trial import recipe_of
-from tests import small_study
-from tests.corpora import WORDS, make_tokenizer
-from tests.pairs import ewok_row, write_set
+from tests.support import small_study
+from tests.support.corpora import WORDS, make_tokenizer
+from tests.support.pairs import ewok_row, write_set
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("one_device")]
 

@@ -23,9 +23,9 @@ from kdjax.storage.typed_json import to_plain
 from kdjax.study.compare import compare
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
-from tests import small_study
-from tests.corpora import WORDS
 from tests.study.conftest import kdjax
+from tests.support import small_study
+from tests.support.corpora import WORDS
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("one_device")]
 

@@ -30,10 +30,10 @@ from kdjax.storage.files import read_json, write_json
 from kdjax.storage.typed_json import from_plain, to_plain
 from kdjax.study.runs.recorded_run import PARAMS, recorded_run
 from kdjax.training.params_file import load_params, save_params
-from tests import glue, tiny
 from tests.evaluation import handmade
-from tests.finished_run import recipe_in, write_run
 from tests.study.conftest import Ended, kdjax
+from tests.support import glue, tiny
+from tests.support.finished_run import recipe_in, write_run
 
 SEED = 3
 TASKS = ("mrpc", "stsb")

@@ -14,8 +14,8 @@ from kdjax import recipes
 from kdjax.progress import Reporter
 from kdjax.study.runs.runner import StudyRunner
 from kdjax.study.study import Study
-from tests import small_study
 from tests.study.conftest import kdjax
+from tests.support import small_study
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 

@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.study.teachers.from_directory import read_checked
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher.directories import checkpoint_name, read_card, read_teacher
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.fixture

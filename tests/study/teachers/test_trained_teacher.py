@@ -21,9 +21,9 @@ from kdjax.study.teachers import trained
 from kdjax.training.checkpoints.storage import CheckpointStorage
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher.pretraining import stream_seed
-from tests import metrics, small_study
-from tests.corpora import make_tokenizer
 from tests.study.conftest import kdjax
+from tests.support import metrics, small_study
+from tests.support.corpora import make_tokenizer
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn", "one_device")]
 

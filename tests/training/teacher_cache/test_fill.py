@@ -22,8 +22,8 @@ from kdjax.training.teacher.source import CachedTeacher
 from kdjax.training.teacher_cache import fill as cache
 from kdjax.training.teacher_cache.manifest import CacheManifest
 from kdjax.training.teacher_cache.store import Cache
-from tests import tiny
-from tests.stored import (
+from tests.support import tiny
+from tests.support.stored import (
     BOTH,
     EXACT,
     LOGITS,

@@ -23,8 +23,8 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher_cache import fill as cache
 from kdjax.training.teacher_cache.store import Cache
-from tests import tiny
-from tests.corpora import make_corpus, make_tokenizer
+from tests.support import tiny
+from tests.support.corpora import make_corpus, make_tokenizer
 
 Array = np.ndarray
 SHAPE = BatchShape(batch_size=8, seq_len=16, max_predictions=3)

@@ -9,7 +9,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-DEMO_TEACHER = Path(__file__).parents[1] / "configs" / "demo-teacher"
+DEMO_TEACHER = Path(__file__).parents[2] / "configs" / "demo-teacher"
 """The demo's teacher, with its tokenizer."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(f"w{n}" for n in range(48))

@@ -21,7 +21,7 @@ from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
 from kdjax.training.run_spec import RunSpec
 from kdjax.training.train import train
-from tests import tiny
+from tests.support import tiny
 
 
 class Interrupted(Exception):

@@ -19,8 +19,8 @@ import yaml
 from kdjax import models
 from kdjax.config import ModelConfig
 from kdjax.models import Model
-from tests import tiny
-from tests.corpora import WORDS, make_corpus, make_tokenizer
+from tests.support import tiny
+from tests.support.corpora import WORDS, make_corpus, make_tokenizer
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 SEEDS = (0, 1)

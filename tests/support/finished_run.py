@@ -18,8 +18,8 @@ from kdjax.study.runs.recorded_run import PARAMS
 from kdjax.study.runs.run_manifest import RunManifest
 from kdjax.training.checksum import sha256
 from kdjax.training.params_file import save_params
-from tests import small_study
-from tests.corpora import make_tokenizer
+from tests.support import small_study
+from tests.support.corpora import make_tokenizer
 
 
 def recipe_in(directory: Path, *, seed: int = 0, **changes: Any) -> Config:

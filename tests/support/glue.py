@@ -1,5 +1,5 @@
 """A small synthetic GLUE in each layout that is read: nine tasks, alike in all of them
-(`kdjax.rehearsal.suites`, whose words are those of `tests.corpora` here)."""
+(`kdjax.rehearsal.suites`, whose words are those of `tests.support.corpora` here)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdjax.data.tasks.official import MRPC_DEV_IDS, MRPC_TEST, MRPC_TRAIN
 from kdjax.data.tasks.suite import splits_of
 from kdjax.rehearsal import suites
 from kdjax.rehearsal.suites import OFFICIAL_HEADERS, ROWS, SHORT_ROWS, Row
-from tests.corpora import WORDS
+from tests.support.corpora import WORDS
 
 __all__ = ["OFFICIAL_HEADERS", "ROWS", "SHORT_ROWS", "Row"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from tests.corpora import SPECIAL
+from tests.support.corpora import SPECIAL
 
 PIECES = ("the", "cat", "##s", "sit", "##ting", "##ly", "a", "dog", "run", ".", "who", "here")
 IDS = {token: number for number, token in enumerate((*SPECIAL, *PIECES))}

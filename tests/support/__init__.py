@@ -1,0 +1,1 @@
+"""What several files of tests share: small models, text, studies, servers and tolerances."""
