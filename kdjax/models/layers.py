@@ -102,6 +102,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         token_type = None
         if config.type_vocab_size > 0:
             token_type = Embedding(config, config.type_vocab_size, rngs)
+        # `type` is its name in files of parameters, and in the digests of them.
         self.type = token_type
         self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
         self.dropout = config.dropout
