@@ -235,7 +235,7 @@ def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
 def test_table_fits_80_columns_and_breaks_a_setting_s_name_at_its_dot(tuning: Tuning) -> None:
     lines = [line.split() for line in tuning.printed.splitlines()]
     assert ["optimizer."] in lines
-    assert ["arm", "trials", "learning_rate"] == next(line for line in lines if "arm" in line)[:3]
+    assert next(line for line in lines if "arm" in line)[:3] == ["arm", "trials", "learning_rate"]
     # Every arm has one row: nothing was left for a second table.
     assert [line[0] for line in lines if line and line[0] in ARMS].count(ARMS[0]) == 1
 
