@@ -17,8 +17,8 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.models import ops
 from kdjax.models.features import Batch
+from kdjax.models.initialization import initializer
 from kdjax.models.ops.dropout import DropoutKey, Site
-from kdjax.models.starts import initializer
 
 AttentionFeatures = dict[str, jax.Array]
 """What a layer's attention computes on its way, by the names in `ATTENTION_FEATURES`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdjax.text.layouts import LAYOUTS, too_long_error
-from kdjax.text.notes import EMPTY, ReadingNotes
+from kdjax.text.reading_notes import EMPTY, ReadingNotes
 from kdjax.text.records import Record
 from kdjax.text.streams import TextError, TextFile, check_characters
 
@@ -104,7 +104,7 @@ def plain_text_documents(
 
 
 class _UnusableRecord(TextError):
-    """A record without a usable text; `kind` is one of `kdjax.text.notes.UNUSABLE`."""
+    """A record without a usable text; `kind` is one of `kdjax.text.reading_notes.UNUSABLE`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

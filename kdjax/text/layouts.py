@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kdjax.text.notes import GROUPED_LINES, MAC_LINES, ONE_DOCUMENT, ReadingNotes
+from kdjax.text.reading_notes import GROUPED_LINES, MAC_LINES, ONE_DOCUMENT, ReadingNotes
 from kdjax.text.streams import OLD_MAC, TextError, TextFile, lines, mebibytes
 
 TextLayout = Callable[[TextFile, int, ReadingNotes], Iterator[tuple[int, str]]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdjax.text import parquet, streams, tfds
 from kdjax.text.document import Document, ReadSettings, plain_text_documents, record_documents
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.records import records
 from kdjax.text.streams import COMPRESSIONS, TextFile, uncompressed_suffix
 from kdjax.text.tfds import TfdsSplit

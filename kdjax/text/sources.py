@@ -13,7 +13,7 @@ from kdjax.storage.paths import local_path
 from kdjax.storage.urls import is_url
 from kdjax.text import remote
 from kdjax.text.document import Document, ReadSettings
-from kdjax.text.notes import ReadingNotes, unusable_in_words
+from kdjax.text.reading_notes import ReadingNotes, unusable_in_words
 from kdjax.text.source_kinds import (
     DATASET_KINDS,
     EXPECTED,

@@ -13,7 +13,7 @@ from kdjax.config import DataConfig, ModelConfig, TokenizerConfig
 from kdjax.errors import InputError
 from kdjax.text import sources
 from kdjax.text.document import ReadSettings
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import RepeatFinder
 from kdjax.text.streams import TextError
 from kdjax.tokenizers import byte_level_bpe, unigram, wordpiece

@@ -8,7 +8,7 @@ import pytest
 
 from kdjax.text import document, sources
 from kdjax.text.document import ReadSettings
-from kdjax.text.notes import ReadingNotes, layout_hints
+from kdjax.text.reading_notes import ReadingNotes, layout_hints
 from kdjax.text.streams import TextError
 
 TEXT = "one \ntwo\n\n \nthree\nfour\n\n"

@@ -13,7 +13,7 @@ import pytest
 from kdjax.errors import InputError
 from kdjax.text import document, sources
 from kdjax.text.document import Document, ReadSettings, split_fraction
-from kdjax.text.notes import ReadingNotes, layout_hints
+from kdjax.text.reading_notes import ReadingNotes, layout_hints
 from kdjax.text.records import NESTING
 from kdjax.text.sources import (
     TextError,

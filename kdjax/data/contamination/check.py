@@ -28,7 +28,7 @@ from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import read_version
 from kdjax.text import sources
 from kdjax.text.document import ReadSettings
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import RepeatFinder
 from kdjax.text.source_kinds import Source
 

@@ -44,7 +44,7 @@ from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import check_fields, read_typed
 from kdjax.text import sources
 from kdjax.text.document import ReadSettings
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import Fingerprint, RepeatFinder, SplitDocument
 from kdjax.text.source_kinds import Source
 

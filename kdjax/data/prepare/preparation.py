@@ -24,7 +24,7 @@ from kdjax.storage.files import entries, read_json, write_json, write_text
 from kdjax.storage.typed_json import check_fields
 from kdjax.text import sources
 from kdjax.text.document import ReadSettings
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import RepeatFinder
 from kdjax.text.source_kinds import Source
 from kdjax.text.streams import TextError, sha256

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.objectives.layers import last_pair, pairs, read_map
+from kdjax.objectives.layer_maps import last_pair, pairs, read_map
 from tests.doctests import check_example
 
 
