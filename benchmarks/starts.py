@@ -32,7 +32,7 @@ from kdjax.data.masking import MaskSettings
 from kdjax.data.prepare import local as prepare
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import FeatureRequest, forward, init
-from kdjax.models.starts import init_std
+from kdjax.models.initialization import init_std
 from kdjax.parallel.layout import Layout
 from kdjax.runtime import memory
 from kdjax.storage.files import read_json, write_json

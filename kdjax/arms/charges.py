@@ -13,7 +13,7 @@ from kdjax.models import FeatureRequest, zoo
 from kdjax.storage.paths import local_path
 from kdjax.training.arm import Arm
 from kdjax.training.phase import BatchShape
-from kdjax.training.start import start_flops
+from kdjax.training.starts.start import start_flops
 from kdjax.training.teacher_cache.fill import cache_price, forward_pass_count
 from kdjax.training.teacher_cache.manifest import CacheManifest
 

@@ -59,6 +59,9 @@ class Corpus:
         The bytes are not hashed: that reads the whole corpus, and ArrayRecord checks a hash of each
         record it reads anyway. `verify` does it, and so does `prepare` when it finds a corpus done.
 
+        Args:
+            directory: directory of the corpus.
+
         Raises:
             InputError: no prepared corpus, or a missing or truncated shard.
         """
@@ -178,6 +181,10 @@ class Corpus:
 
     def read(self, split: str, sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Read token ids and segment numbers of some sequences, each `[len(sequences), L]` int32.
+
+        Args:
+            split: `train` or `validation`.
+            sequences: numbers of sequences within the split, in any order.
 
         Raises:
             InputError: a shard is damaged there.
@@ -362,6 +369,10 @@ class Corpus:
 
 def apply_regime(config: DataConfig, corpus: Corpus) -> Corpus:
     """Return the corpus as its regime has it: in the limited regime, a subset.
+
+    Args:
+        config: settings of the text, its regime among them.
+        corpus: the whole corpus.
 
     Raises:
         InputError: the corpus has fewer tokens than the subset shall have.

@@ -284,6 +284,9 @@ class Manifest(SignedManifest):
     def read(directory: Path) -> Manifest:
         """Read a corpus's manifest.
 
+        Args:
+            directory: directory of the corpus.
+
         Raises:
             InputError: no prepared corpus, of another version, or a manifest that was changed.
         """

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kdjax.errors import counted
-from kdjax.text.notes import layout_hints, unusable_in_words
+from kdjax.text.reading_notes import layout_hints, unusable_in_words
 from kdjax.text.streams import TextError
 
 DOUBTFUL_UNKNOWN = 0.02
@@ -34,7 +34,7 @@ class TextFigures:
         words: split -> words, between white space.
         characters: split -> characters.
         unknown: split -> [UNK] among the text's tokens.
-        unusable: kind -> records that were left out; see `kdjax.text.notes`.
+        unusable: kind -> records that were left out; see `kdjax.text.reading_notes`.
         layouts: kind -> text files that look as if they had another layout.
         repeated: documents whose text an earlier one has.
         moved: those of them that are in another split than their identity says.

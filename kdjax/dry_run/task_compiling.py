@@ -26,7 +26,7 @@ from kdjax.evaluation.finetuning.step import (
     StepKey,
     abstract_batch,
     abstract_state,
-    compiled_outputs,
+    compiled_forward,
     compiled_step,
 )
 from kdjax.evaluation.finetuning.trial_groups import lanes_of
@@ -228,7 +228,7 @@ def _compiled(
     batch = abstract_batch(step_key, shape.rows, shape.length)
     if part == "scoring":
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
-        traced = compiled_outputs(step_key).trace(state.params, inputs)
+        traced = compiled_forward(step_key).trace(state.params, inputs)
     else:
         learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
         arguments: Any = (state, batch, learning_rate)

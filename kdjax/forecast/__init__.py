@@ -19,7 +19,7 @@ from kdjax.forecast.laws import (
     repeated_loss,
     supervised_loss,
 )
-from kdjax.forecast.runs import PilotRun
+from kdjax.forecast.pilot_runs import PilotRun
 from kdjax.forecast.winner import Crossover, PairwiseComparison, Range, compare_arms
 
 __all__ = [

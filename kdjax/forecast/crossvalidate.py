@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import Better
 from kdjax.forecast.fit import Fits, fit
-from kdjax.forecast.runs import PilotRun
+from kdjax.forecast.pilot_runs import PilotRun
 
 Array = NDArray[np.float64]
 

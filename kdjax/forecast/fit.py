@@ -12,7 +12,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation.statistics import Better
 from kdjax.forecast import bootstrap, forms, robust
 from kdjax.forecast.laws import effective_tokens
-from kdjax.forecast.runs import PilotRun, tabulate
+from kdjax.forecast.pilot_runs import PilotRun, tabulate
 
 Array = NDArray[np.float64]
 

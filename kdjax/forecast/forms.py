@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from kdjax.errors import InputError
+from kdjax.forecast.pilot_runs import ArmRuns
 from kdjax.forecast.powerlaw import PowerLaw
 from kdjax.forecast.robust import Law, RobustFit, degrees_of_freedom
-from kdjax.forecast.runs import ArmRuns
 from kdjax.forecast.surface import Surface
 
 Array = NDArray[np.float64]

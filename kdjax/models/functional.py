@@ -19,9 +19,9 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.encoder import Encoder
 from kdjax.models.features import ATTENTION_FEATURES, Batch, FeatureRequest, Features
+from kdjax.models.initialization import ShapesOnly
 from kdjax.models.ops.dropout import fold, sequence_seeds
 from kdjax.models.output_heads import MlmHead, TaskHead
-from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
 
@@ -49,7 +49,8 @@ class ParameterCounts(NamedTuple):
 def init(config: ModelConfig | str, seed: int, **settings: Any) -> Model:
     """Make a model as BERT starts: kernels and embeddings truncated normal, biases 0, scales 1.
 
-    The normal's standard deviation is BERT's 0.02, or goes by the width (`kdjax.models.starts`).
+    The normal's standard deviation is BERT's 0.02, or goes by the width
+    (`kdjax.models.initialization`).
 
     Args:
         config: a configuration, or a named size (`kdjax.models.zoo`).

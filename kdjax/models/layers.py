@@ -17,8 +17,8 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.models import ops
 from kdjax.models.features import Batch
+from kdjax.models.initialization import initializer
 from kdjax.models.ops.dropout import DropoutKey, Site
-from kdjax.models.starts import initializer
 
 AttentionFeatures = dict[str, jax.Array]
 """What a layer's attention computes on its way, by the names in `ATTENTION_FEATURES`."""
@@ -102,6 +102,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         token_type = None
         if config.type_vocab_size > 0:
             token_type = Embedding(config, config.type_vocab_size, rngs)
+        # `type` is its name in files of parameters, and in the digests of them.
         self.type = token_type
         self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
         self.dropout = config.dropout

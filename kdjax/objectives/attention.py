@@ -19,7 +19,7 @@ from kdjax.models import ops
 from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm, check_equal, check_whole
-from kdjax.objectives.layers import LayerMap, Pairs, last, last_pair, pairs, read_map
+from kdjax.objectives.layer_maps import LayerMap, Pairs, last, last_pair, pairs, read_map
 from kdjax.objectives.reductions import mean, mse, valid_pairs
 
 FLOOR = 1e-7

@@ -18,7 +18,7 @@ from kdjax.models import ops
 from kdjax.models.features import Batch, FeatureRequest, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm, check_equal
-from kdjax.objectives.layers import LayerMap, Pairs, last, pairs, read_map
+from kdjax.objectives.layer_maps import LayerMap, Pairs, last, pairs, read_map
 from kdjax.objectives.reductions import mean, mse
 
 _SHORTEST = 1e-16

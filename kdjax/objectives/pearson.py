@@ -17,7 +17,7 @@ from kdjax.models.features import Batch, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.attention import masked_scores, scores_needs
 from kdjax.objectives.base import FeatureNeeds, Params, TeacherTerm
-from kdjax.objectives.layers import last
+from kdjax.objectives.layer_maps import last
 from kdjax.objectives.reductions import mean, valid_pairs
 
 _AXES = {"key": 3, "query": 2, "head": 1, "batch": 0}

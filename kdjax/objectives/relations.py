@@ -28,7 +28,7 @@ from kdjax.objectives.base import (
     check_number,
     check_whole,
 )
-from kdjax.objectives.layers import last, last_pair
+from kdjax.objectives.layer_maps import last, last_pair
 from kdjax.objectives.reductions import mean, valid_pairs
 
 _KINDS = ("query", "key", "value")

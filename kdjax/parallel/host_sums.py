@@ -35,60 +35,73 @@ class BatchCounts:
     """What a run reads in a step, over all processes.
 
     Attributes:
-        fresh: sequences of the batch that are seen for the first time; they come first.
-        tokens: tokens, padding not counted; an array where batches are stacked along axis 1.
-        unique: tokens of fresh sequences.
-        masked: tokens that are masked.
+        fresh_sequences: sequences that are seen for the first time; they come first in the batch.
+        tokens: tokens, padding not counted. This and the two below are arrays, an element a lane,
+            where the batches of several lanes are stacked.
+        fresh_tokens: tokens of fresh sequences.
+        masked_tokens: tokens that are masked.
     """
 
-    fresh: int
+    fresh_sequences: int
     tokens: Any
-    unique: Any
-    masked: Any
+    fresh_tokens: Any
+    masked_tokens: Any
 
 
-def count_on_host(valid: np.ndarray, label_weights: np.ndarray, fresh: int) -> BatchCounts:
-    """Count a batch that this process reads alone.
+def count_on_host(
+    valid: np.ndarray, label_weights: np.ndarray, fresh_sequences: int
+) -> BatchCounts:
+    """Count a batch that this process reads alone, or those of several lanes.
 
     Args:
-        valid: `[B, L]`, or `[B, N, L]` of N batches.
-        label_weights: `[B, S]`, or `[B, N, S]`.
-        fresh: sequences that are seen for the first time.
+        valid: which tokens are no padding, bool `[B, L]`; of several lanes, whose batches are
+            stacked along axis 1, `[B, lanes, L]`.
+        label_weights: weight of each masked slot, 0 where a slot is not used, `[B, S]` or
+            `[B, lanes, S]`.
+        fresh_sequences: sequences that are seen for the first time; they come first.
     """
     return BatchCounts(
-        fresh,
+        fresh_sequences,
         tokens=np.count_nonzero(valid, axis=(0, -1)),
-        unique=np.count_nonzero(valid[:fresh], axis=(0, -1)),
-        masked=np.count_nonzero(label_weights > 0, axis=(0, -1)),
+        fresh_tokens=np.count_nonzero(valid[:fresh_sequences], axis=(0, -1)),
+        masked_tokens=np.count_nonzero(label_weights > 0, axis=(0, -1)),
     )
 
 
 @functools.cache
-def count_on_devices(layout: Layout) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def make_sum_over_hosts(layout: Layout) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Build a compiled function that sums counts and signals over all hosts.
 
-    It takes the arrays of `count_on_host`, placed, and those of `place_signals`. It returns tokens,
-    unique and masked tokens `[3]` or `[3, N]`, and the signals `[2]`, on every host.
+    It takes the arguments of `count_on_host`, the arrays placed on the devices, and the array of
+    `place_signals`. It returns two int32 arrays on every host: the numbers of tokens, of fresh and
+    of masked ones, `[3]`, or `[3, lanes]` of several lanes; and the signals, `[2]`.
+
+    Args:
+        layout: how arrays lie on the devices.
     """
 
-    def count(
-        valid: jax.Array, label_weights: jax.Array, fresh: Any, signals: jax.Array
+    def sum_over_hosts(
+        valid: jax.Array, label_weights: jax.Array, fresh_sequences: Any, signals: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         # By sequence, since those that are fresh come first in a batch
         tokens = valid.sum(axis=-1)
-        is_fresh = jnp.arange(len(tokens)) < fresh
-        unique = (tokens.T * is_fresh).sum(axis=-1)
-        masked = (label_weights > 0).sum(axis=(0, -1))
-        counts = jnp.stack([tokens.sum(axis=0), unique, masked])
+        is_fresh = jnp.arange(len(tokens)) < fresh_sequences
+        fresh_tokens = (tokens.T * is_fresh).sum(axis=-1)
+        masked_tokens = (label_weights > 0).sum(axis=(0, -1))
+        counts = jnp.stack([tokens.sum(axis=0), fresh_tokens, masked_tokens])
         return counts.astype(jnp.int32), signals.sum(axis=0)
 
-    return jax.jit(count, out_shardings=layout.replicated)
+    return jax.jit(sum_over_hosts, out_shardings=layout.replicated)
 
 
 def place_signals(layout: Layout, signals: HostSignals) -> jax.Array:
-    """Put this process's signals on its devices: one row of `[devices, 2]`, the others are 0.
+    """Put this process's signals on its devices: one row of `[devices, 2]` int32, the others are 0.
 
     The row holds whether to stop and, from the main process alone, which checkpoint to save.
+
+    Args:
+        layout: how arrays lie on the devices.
+        signals: what this process asks for.
     """
     row = np.array([[signals.stop, signals.save]], np.int32)
     if not hosts.is_main_process():

@@ -260,7 +260,15 @@ class Layout:
         check_matches(self.rules[: -len(RULES)], ranks)
 
     def check_model(self, model: ModelConfig, whose: str) -> None:
-        """Raise InputError unless the model's heads split evenly over `tensor`."""
+        """Check that a model's heads split evenly over `tensor`.
+
+        Args:
+            model: configuration of the model.
+            whose: name of the model, for the message.
+
+        Raises:
+            InputError: they do not.
+        """
         tensor = self.mesh.shape["tensor"]
         if model.heads % tensor:
             raise InputError(

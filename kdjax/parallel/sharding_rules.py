@@ -48,7 +48,15 @@ def axes_of(name: str, rules: Sequence[Rule]) -> tuple[str, ...]:
 
 
 def check_rule(pattern: str, axes: Sequence[str]) -> None:
-    """Raise InputError unless a recipe's rule names axes of the mesh, each at most once."""
+    """Check that a recipe's rule names axes of the mesh, each at most once.
+
+    Args:
+        pattern: the rule's pattern of parameter paths, for the message.
+        axes: what the rule names for each axis of a parameter: an axis of the mesh, or none.
+
+    Raises:
+        InputError: it names something else, or an axis twice.
+    """
     unknown = set(axes) - {"fsdp", "tensor", NONE}
     if unknown:
         raise InputError(

@@ -52,6 +52,10 @@ def take_dropped_arms(
 def drop_arms(namespace: Namespace, names: Iterable[str]) -> None:
     """Drop arms from parsed settings.
 
+    Args:
+        namespace: the parsed settings; changed in place.
+        names: names of the arms to drop.
+
     Raises:
         InputError: the recipe has no such arm, or none is left.
     """

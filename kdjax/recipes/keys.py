@@ -89,6 +89,9 @@ def check_override_names(names: Iterable[str]) -> None:
 def check_override_values(overrides: Sequence[str]) -> None:
     """Check that no override says two things, as `check_keys` has it for a recipe.
 
+    Args:
+        overrides: dotted overrides as on a command line.
+
     Raises:
         InputError: one does; names its setting.
     """

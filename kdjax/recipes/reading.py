@@ -103,6 +103,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Invert `to_dict`, after a trip through JSON or YAML.
 
+    Args:
+        values: settings by name, nested as the recipe's are.
+
     Raises:
         InputError: a value is of another type or out of range.
     """
@@ -270,6 +273,10 @@ def _one_line(message: str) -> str:
 
 def changed(config: Config, settings: Mapping[str, Any]) -> Config:
     """Return a recipe with some of its settings replaced, by their dotted names.
+
+    Args:
+        config: the recipe, which stays as it is.
+        settings: dotted name of a setting -> its new value.
 
     Raises:
         InputError: there is no such setting, or a value of another type or out of range.

@@ -132,6 +132,9 @@ def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
 def load(text: str) -> Any:
     """Read YAML.
 
+    Args:
+        text: the text of a YAML file.
+
     Raises:
         yaml.YAMLError: the text is none.
         InputError: it says two things, grows beyond `MOST_NODES` by its aliases, or nests too

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from kdjax.errors import InputError
 from kdjax.storage import hub, secrets, urls
+from kdjax.storage.prefixes import NAME_PREFIXES
 
-ELSEWHERE = ("package:", "tfds:")
-"""Beginnings of names of text, tokenizers and weights that are no plain paths; what reads them
-resolves them (`kdjax.text.sources`)."""
 LONGEST_PART = 255
 """Most bytes of a file's or a directory's name on common file systems."""
 LONGEST_PATH = 4095
@@ -140,7 +138,7 @@ def check_setting(
     """Check a path of a recipe when the recipe is read; an empty one is one that is not set.
 
     Args:
-        text: the path, or a name that begins with one of `ELSEWHERE`.
+        text: the path, or a name that begins with one of `NAME_PREFIXES`.
         name: dotted name of the setting, for messages.
         bucket: whether gs://bucket/path is taken, too.
         url: whether the URL of a file of text is taken, too.
@@ -160,7 +158,7 @@ def check_setting(
         urls.check_url(text, name)
         return
     # What stands behind the colon is found by the package's or the data set's own rules.
-    if text.startswith(ELSEWHERE):
+    if text.startswith(NAME_PREFIXES):
         check_no_user(text, name, "a name")
         if "\0" in text:
             raise InputError(f"{name} is {text!r}, expected a name without NUL characters")

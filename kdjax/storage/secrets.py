@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-_NAMES = ("hf:", "package:", "tfds:")
-"""Beginnings of names that are no URLs, and may have an @ of their own."""
+from kdjax.storage.prefixes import NAME_PREFIXES
+
 _PROTOCOLS = re.compile(r"(?:[a-z][a-z0-9+.-]*:+)*/*", re.IGNORECASE)
 # A password may hold a slash: then what stands before it is no number of a port.
 _AUTHORITY = re.compile(r"(?:^/|:/?)/[^/@]*@|:/+[^/@]*:(?!\d+/)[^@]*@")
@@ -24,7 +24,7 @@ def has_user(text: str) -> bool:
     if _AUTHORITY.search(text):
         return True
     # Names have a revision or a split behind their @; two colons before it are none of theirs.
-    if text.startswith(_NAMES):
+    if text.startswith(NAME_PREFIXES):
         return ":" in before.partition(":")[2]
     protocols = _PROTOCOLS.match(before)
     start = protocols.group() if protocols else ""

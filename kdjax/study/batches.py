@@ -12,7 +12,7 @@ from kdjax.data.masking import MaskSettings
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.shuffle import shuffle_visible
-from kdjax.training.importance import BATCH_SIZE
+from kdjax.training.starts.importance import BATCH_SIZE
 from kdjax.training.teacher_cache.store import Cache
 
 HELD_OUT_SEED = 20240419

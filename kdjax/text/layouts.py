@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kdjax.text.notes import GROUPED_LINES, MAC_LINES, ONE_DOCUMENT, ReadingNotes
+from kdjax.text.reading_notes import GROUPED_LINES, MAC_LINES, ONE_DOCUMENT, ReadingNotes
 from kdjax.text.streams import OLD_MAC, TextError, TextFile, lines, mebibytes
 
 TextLayout = Callable[[TextFile, int, ReadingNotes], Iterator[tuple[int, str]]]
@@ -51,7 +51,12 @@ def paragraphs(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tupl
 
 
 def each_line(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple[int, str]]:
-    """Yield every line that is not blank; arguments and errors as of `paragraphs`.
+    """Yield every line that is not blank.
+
+    Args:
+        path: file of text.
+        limit: most bytes of a document.
+        notes: notes that what looks like another layout goes into.
 
     Raises:
         TextError: a line is longer than the limit, or the file is no readable text.
@@ -73,6 +78,10 @@ def each_line(path: TextFile, limit: int, notes: ReadingNotes) -> Iterator[tuple
 
 def whole(path: TextFile, limit: int, _: ReadingNotes) -> Iterator[tuple[int, str]]:
     """Yield the whole file as one document, without blank lines at its ends.
+
+    Args:
+        path: file of text.
+        limit: most bytes of a document.
 
     Raises:
         TextError: the file is longer than the limit, or no readable text.

@@ -18,10 +18,10 @@ from kdjax.text.streams import (
     LINE_BYTES,
     TextError,
     TextFile,
-    kind,
     lines,
     mebibytes,
     open_decompressed,
+    uncompressed_suffix,
 )
 
 NESTING = 500
@@ -97,7 +97,7 @@ def records(path: TextFile, *, lenient: bool = False) -> Iterator[Record]:
         TextError: not UTF-8, malformed JSON, not a mapping or list of records, one with a field
             twice, one of more than `LINE_BYTES`, or nested too deeply.
     """
-    if kind(path) == ".jsonl":
+    if uncompressed_suffix(path) == ".jsonl":
         for number, line in lines(path):
             if line.strip():
                 where = f"{path}, line {number}"

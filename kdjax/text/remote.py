@@ -109,6 +109,9 @@ class RemoteFile:
 def find(pattern: str) -> list[RemoteFile]:
     """List the files that a URL or a glob of URLs names, sorted; none where nothing matches.
 
+    Args:
+        pattern: the URL or glob, as the user wrote it.
+
     Raises:
         InputError: the server cannot be reached or refuses it; its backend is not installed.
     """

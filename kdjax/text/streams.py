@@ -59,7 +59,7 @@ def import_optional(module: str, extra: str, where: object) -> ModuleType:
         raise InputError(f"{where}: needs {module} ({e}): pip install 'kdjax[{extra}]'") from None
 
 
-def kind(path: TextFile) -> str:
+def uncompressed_suffix(path: TextFile) -> str:
     """Return a file's suffix in lower case, without that of a compression."""
     name = PurePath(path.name)
     if compression(path):
@@ -86,6 +86,9 @@ def open_decompressed(path: TextFile) -> Iterator[BinaryIO]:
     """Open a file's bytes, decompressed by its suffix.
 
     An archive of several members or frames is one text.
+
+    Args:
+        path: the file, plain or with a suffix of `COMPRESSIONS`.
 
     Raises:
         TextError: cannot be read, is damaged or ends early; also while it is read inside the block.
@@ -126,6 +129,9 @@ def lines(path: TextFile) -> Iterator[tuple[int, str]]:
 
     A line ends at \\n or \\r\\n and nowhere else: other characters that Unicode counts as line
     ends, such as U+0085 and U+2028, are text.
+
+    Args:
+        path: the file, perhaps compressed.
 
     Raises:
         TextError: cannot be read, a line of more than `LINE_BYTES`, or not UTF-8; says the byte.
@@ -222,6 +228,9 @@ def _xz_member() -> lzma.LZMADecompressor:
 def read_text(path: Path) -> str:
     """Read a whole UTF-8 file, without a byte-order mark; line ends stay as they are.
 
+    Args:
+        path: the file, perhaps compressed.
+
     Raises:
         TextError: cannot be read, or not UTF-8; says the byte.
     """
@@ -231,6 +240,9 @@ def read_text(path: Path) -> str:
 
 def sha256(path: Path) -> str:
     """Compute the SHA-256 of a file's bytes, as they are on disk, in hex.
+
+    Args:
+        path: the file; a compressed one is not decompressed.
 
     Raises:
         InputError: it cannot be read.
@@ -262,7 +274,15 @@ def decode(data: bytes, path: TextFile, start: int) -> str:
 
 
 def check_characters(text: str, where: str) -> None:
-    """Raise a TextError for half a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    """Check that a text has no half of a surrogate pair, which JSON can spell and UTF-8 cannot.
+
+    Args:
+        text: the text.
+        where: place of the text, for the message.
+
+    Raises:
+        TextError: it has one; says the character.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as e:

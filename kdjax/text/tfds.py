@@ -35,8 +35,7 @@ class TfdsSplit:
     def __str__(self) -> str:
         return f"{PREFIX}{self.directory}:{self.split}"
 
-    @property
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Compute the SHA-256 of the split's name and of its files.
 
         Raises:
@@ -51,6 +50,9 @@ class TfdsSplit:
 
 def find(uri: str) -> TfdsSplit:
     """Find the split of `tfds:DIRECTORY:SPLIT`; the directory is enough where there is one split.
+
+    Args:
+        uri: the name, prefix included.
 
     Raises:
         InputError: TFDS, or the TensorFlow this directory's format needs, is not installed.
@@ -86,6 +88,21 @@ def find(uri: str) -> TfdsSplit:
             f"{uri}: no such split ({message}), expected one of {', '.join(splits)}"
         ) from None
     return TfdsSplit(directory, split)
+
+
+def directory_hint(path: Path, pattern: str) -> str:
+    """Return what to write for a prepared data set's directory that was named as if it were a file.
+
+    Args:
+        path: the place that was named.
+        pattern: its name, as the user wrote it.
+
+    Returns:
+        A remark in brackets; empty where the place is no such directory.
+    """
+    if not (path / INFO).is_file():
+        return ""
+    return f" (a TFDS directory: '{PREFIX}{pattern}:SPLIT')"
 
 
 def examples(

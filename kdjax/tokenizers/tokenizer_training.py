@@ -12,9 +12,9 @@ from pathlib import Path
 from kdjax.config import DataConfig, ModelConfig, TokenizerConfig
 from kdjax.errors import InputError
 from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.document import ReadSettings
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import RepeatFinder
-from kdjax.text.sources import ReadSettings
 from kdjax.text.streams import TextError
 from kdjax.tokenizers import byte_level_bpe, unigram, wordpiece
 from kdjax.tokenizers.tokenizer_config import TOKENIZER, write_tokenizer_config

@@ -31,7 +31,7 @@ from kdjax.objectives.objective import Objective
 from kdjax.objectives.over_words import over_words
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.training.phase import BatchShape, Phase
-from kdjax.training.start import check_start
+from kdjax.training.starts.start import check_start
 from kdjax.training.teacher.source import (
     CachedTeacher,
     OnlineTeacher,

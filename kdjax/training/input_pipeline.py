@@ -13,8 +13,8 @@ from kdjax.parallel import hosts
 from kdjax.parallel.host_sums import (
     BatchCounts,
     HostSignals,
-    count_on_devices,
     count_on_host,
+    make_sum_over_hosts,
     place_signals,
 )
 from kdjax.training.program import Program
@@ -68,7 +68,7 @@ def _counted_on_host(
     """Yield the inputs of the only process; batches stay on the host, and the step places them."""
     for seen_before, arrays in stream.iterate(sequences_seen):
         batch = {name: arrays[name] for name in program.batch_fields}
-        fresh = _fresh(program, stream, seen_before)
+        fresh = _fresh_sequences(program, stream, seen_before)
         counts = count_on_host(batch["valid"], batch["label_weights"], fresh)
         yield StepInput(batch, counts, signals())
 
@@ -82,15 +82,17 @@ def _counted_on_devices(
     for the count: signals are then as old as that.
     """
     layout = program.layout
-    count = count_on_devices(layout)
+    sum_over_hosts = make_sum_over_hosts(layout)
     rows = layout.rows(program.batch_shape.batch_size)
     # One batch is always on its way; its counts are read when the next is counted.
     pending: tuple[Mapping[str, jax.Array], int, Any] | None = None
     for seen_before, arrays in stream.iterate(sequences_seen, rows):
         batch = program.place(arrays)
-        fresh = _fresh(program, stream, seen_before)
+        fresh = _fresh_sequences(program, stream, seen_before)
         placed_signals = place_signals(layout, signals())
-        sums = count(batch["valid"], batch["label_weights"], np.int32(fresh), placed_signals)
+        sums = sum_over_hosts(
+            batch["valid"], batch["label_weights"], np.int32(fresh), placed_signals
+        )
         hosts.serialize_on_cpu(sums)
         if pending is not None:
             yield _agreed_input(*pending)
@@ -104,6 +106,6 @@ def _agreed_input(batch: Mapping[str, jax.Array], fresh: int, sums: Any) -> Step
     return StepInput(batch, BatchCounts(fresh, *counts), HostSignals(stop > 0, save))
 
 
-def _fresh(program: Program, stream: Stream, seen_before: int) -> int:
+def _fresh_sequences(program: Program, stream: Stream, seen_before: int) -> int:
     """Count the new sequences of a batch; they repeat only after all were seen."""
     return min(program.batch_shape.batch_size, max(0, stream.sequences - seen_before))

@@ -63,7 +63,7 @@ class RunAccount:
     def refuse_repeated_text(self, phase_number: int, counts: BatchCounts) -> None:
         """Raise InputError where a step of the phase would repeat text that must not repeat."""
         batch_size = self._spec.compiled_phases[phase_number].program.batch_shape.batch_size
-        if counts.fresh < batch_size and not self._spec.repeats:
+        if counts.fresh_sequences < batch_size and not self._spec.repeats:
             raise InputError(
                 f"{self._spec.directory}: step {self.ledger.steps + 1} would repeat text, expected "
                 "none under data.regime 'unlimited'; add text or lower the budget"
@@ -83,8 +83,8 @@ class RunAccount:
             compiled.price,
             compiled.program.batch_shape.tokens_per_step,
             int(counts.tokens),
-            int(counts.unique),
-            int(counts.masked),
+            int(counts.fresh_tokens),
+            int(counts.masked_tokens),
         )
 
     def charge_compiling(self, programs: Iterable[Program], lanes: int) -> None:

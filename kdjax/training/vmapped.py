@@ -298,7 +298,12 @@ class VmappedTrainer(TrainingLoop):
 
 def lane_counts(counts: BatchCounts, lane: int) -> BatchCounts:
     """Return the counts of one lane, from those of a stacked batch."""
-    return BatchCounts(counts.fresh, counts.tokens[lane], counts.unique[lane], counts.masked[lane])
+    return BatchCounts(
+        counts.fresh_sequences,
+        tokens=counts.tokens[lane],
+        fresh_tokens=counts.fresh_tokens[lane],
+        masked_tokens=counts.masked_tokens[lane],
+    )
 
 
 def fetch_lane(lane: int, metrics: Mapping[str, jax.Array]) -> dict[str, Any]:

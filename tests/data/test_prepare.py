@@ -25,6 +25,7 @@ from kdjax.data.manifest import Manifest
 from kdjax.data.prepare.local import prepare
 from kdjax.errors import InputError
 from kdjax.text import sources
+from kdjax.text.document import split_fraction
 from tests.data.directories import contents
 from tests.support.corpora import make_corpus, make_tokenizer
 
@@ -101,7 +102,7 @@ def test_no_token_is_lost_and_none_added(
     documents = Counter[str]()
     split_of: dict[str, str] = {}
     for document in sources.documents(config.files, "text"):
-        split = "validation" if sources.split_fraction(document.identity) < 0.2 else "train"
+        split = "validation" if split_fraction(document.identity) < 0.2 else "train"
         # A text that repeats stays where it came first.
         split = split_of.setdefault(document.text, split)
         ids = plain.encode(document.text, add_special_tokens=False).ids

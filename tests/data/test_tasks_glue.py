@@ -16,7 +16,7 @@ from kdjax.data.tasks.load import load_tasks, raw_tasks
 from kdjax.data.tasks.suite import splits_of, suite_mean
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
-from kdjax.text.sources import split_fraction
+from kdjax.text.document import split_fraction
 from tests.support import glue
 from tests.support.corpora import SPECIAL, WORDS, make_tokenizer
 

@@ -18,7 +18,7 @@ from kdjax.config import EvaluationConfig, TaskConfig
 from kdjax.data.tasks.load import raw_tasks
 from kdjax.data.tasks.task import Split, Task
 from kdjax.errors import InputError
-from kdjax.text.sources import split_fraction
+from kdjax.text.document import split_fraction
 from tests.data.own_tasks import PAIRS, ROWS, load, write_csv
 
 

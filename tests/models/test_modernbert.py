@@ -15,8 +15,8 @@ from kdjax.config import ComputeConfig, ModelConfig, ModelSpec
 from kdjax.errors import InputError
 from kdjax.models import FeatureRequest, abstract_params, forward, init, pooled_state, zoo
 from kdjax.models.encoder import Encoder, LayerBlock
+from kdjax.models.initialization import ShapesOnly
 from kdjax.models.ops.dispatch import trace_reference
-from kdjax.models.starts import ShapesOnly
 from tests.models.fixtures import packed
 
 CONFIG = zoo.resolve(

@@ -213,7 +213,7 @@ EXAMPLES: dict[str, Example] = {
 }
 """Every term in both its variants, with options, by a label."""
 
-# What a map does is tested once, in `test_layers.py`; properties need no term twice for it.
+# What a map does is tested once, in `test_layer_maps.py`; properties need no term twice for it.
 MAPPED = frozenset(
     label
     for label in EXAMPLES

@@ -12,7 +12,7 @@ import pytest
 
 from kdjax.budget.accounting import EVERY_LEDGER
 from kdjax.config import ModelConfig
-from kdjax.training.importance import calibration_flops
+from kdjax.training.starts.importance import calibration_flops
 from tests.study.conftest import kdjax
 from tests.support import small_study
 from tests.support.small_study import FinishedStudy

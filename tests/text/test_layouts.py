@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes, layout_hints
-from kdjax.text.sources import ReadSettings
+from kdjax.text import document, sources
+from kdjax.text.document import ReadSettings
+from kdjax.text.reading_notes import ReadingNotes, layout_hints
 from kdjax.text.streams import TextError
 
 TEXT = "one \ntwo\n\n \nthree\nfour\n\n"
@@ -71,7 +71,7 @@ def test_file_that_looks_like_another_layout_is_said(
 def test_document_that_is_too_long_says_which_layout_makes_shorter_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, content: str, hint: str
 ) -> None:
-    monkeypatch.setattr(sources, "DOCUMENT_BYTES", 40)
+    monkeypatch.setattr(document, "DOCUMENT_BYTES", 40)
     (tmp_path / "a.txt").write_bytes(content.encode())
     with pytest.raises(TextError, match="line 1: here begins a document of more than") as e:
         read(tmp_path / "a.txt", layout)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kdjax.text.sources import Document, TextError, documents
+from kdjax.text.document import Document
+from kdjax.text.sources import TextError, documents
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 
 from kdjax.text import repeats
+from kdjax.text.document import Document
 from kdjax.text.repeats import Fingerprint, RepeatFinder
-from kdjax.text.sources import Document
 
 
 @pytest.mark.parametrize("deduplicate", [False, True])

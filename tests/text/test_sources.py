@@ -11,18 +11,16 @@ import numpy as np
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes, layout_hints
+from kdjax.text import document, sources
+from kdjax.text.document import Document, ReadSettings, split_fraction
+from kdjax.text.reading_notes import ReadingNotes, layout_hints
 from kdjax.text.records import NESTING
 from kdjax.text.sources import (
-    Document,
-    ReadSettings,
     TextError,
     documents,
     documents_of,
     expand,
     locate,
-    split_fraction,
 )
 
 
@@ -177,7 +175,7 @@ ROWS = [
 def test_unusable_records_are_left_out_and_counted_by_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(sources, "DOCUMENT_BYTES", 40)
+    monkeypatch.setattr(document, "DOCUMENT_BYTES", 40)
     text = json.dumps(ROWS) if name == "a.json" else "\n".join(map(json.dumps, ROWS))
     (tmp_path / name).write_text(text)
     notes = ReadingNotes()

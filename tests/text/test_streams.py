@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.text import records, sources, streams
-from kdjax.text.sources import Document, documents, expand
+from kdjax.text import document, records, streams
+from kdjax.text.document import Document
+from kdjax.text.sources import documents, expand
 from kdjax.text.streams import TextError
 
 TEXT = b"one\ntwo\n\nthree\n"
@@ -116,7 +117,7 @@ def test_endless_line_is_refused_before_it_is_held(
 def test_document_that_is_too_long_says_where_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(sources, "DOCUMENT_BYTES", 40)
+    monkeypatch.setattr(document, "DOCUMENT_BYTES", 40)
     content = {
         "a.txt": "short\n\n" + "naïve lines\n" * 4,
         "a.jsonl": '{"text": "short"}\n{"text": "' + "é" * 21 + '"}\n',

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.text.sources import Document, TextError, digest, documents, expand
+from kdjax.text.document import Document
+from kdjax.text.sources import TextError, digest, documents, expand
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from kdjax.data.prepare.local import prepare
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.text.sources import split_fraction
+from kdjax.text.document import split_fraction
 from kdjax.tokenizers import tokenizer_training
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from kdjax.tokenizers.wordpiece import SPECIAL

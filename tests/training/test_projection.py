@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdjax.models import Model
-from kdjax.training.projection import factors, leading_directions, project, stream_basis
+from kdjax.training.starts.projection import factors, leading_directions, project, stream_basis
 from tests.support import tiny
 from tests.training.starts import narrow, start, teacher
 

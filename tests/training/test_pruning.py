@@ -16,7 +16,8 @@ from kdjax.config import ModelConfig, StartConfig
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward, ops
 from kdjax.models.features import FeatureRequest
-from kdjax.training.importance import (
+from kdjax.training.phase import BatchShape
+from kdjax.training.starts.importance import (
     BATCH_SIZE,
     FIELDS,
     Importance,
@@ -25,9 +26,8 @@ from kdjax.training.importance import (
     importance_sums,
     measured_importance,
 )
-from kdjax.training.phase import BatchShape
-from kdjax.training.pruning import prune
-from kdjax.training.start import check_start, start_flops, start_params
+from kdjax.training.starts.pruning import prune
+from kdjax.training.starts.start import check_start, start_flops, start_params
 from tests.support import tiny
 from tests.training.starts import narrow, teacher
 

@@ -13,7 +13,7 @@ from kdjax.config import ModelConfig, ModelSpec, StartConfig
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward, init, zoo
 from kdjax.models.features import FeatureRequest
-from kdjax.training.start import check_start, start_layers, start_params
+from kdjax.training.starts.start import check_start, start_layers, start_params
 from tests.support import tiny
 from tests.training.starts import narrow, start, teacher
 

@@ -27,9 +27,10 @@ from kdjax.errors import InputError
 from kdjax.storage.files import digest, write_json
 from kdjax.storage.typed_json import read_version
 from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.document import ReadSettings
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import RepeatFinder
-from kdjax.text.sources import ReadSettings, Source
+from kdjax.text.source_kinds import Source
 
 VERSION = 2
 """Version of the file and of the comparison: another one is computed again."""
@@ -137,6 +138,9 @@ def check_contamination(
 
 def read(path: Path) -> Contamination | None:
     """Read a stored check; None where it was of another version.
+
+    Args:
+        path: the stored check, a JSON file.
 
     Raises:
         InputError: the file is not whole, or a field is missing or mistyped.

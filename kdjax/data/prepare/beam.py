@@ -43,9 +43,10 @@ from kdjax.errors import InputError
 from kdjax.storage.files import write_json
 from kdjax.storage.typed_json import check_fields, read_typed
 from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.document import ReadSettings
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import Fingerprint, RepeatFinder, SplitDocument
-from kdjax.text.sources import ReadSettings, Source
+from kdjax.text.source_kinds import Source
 
 if TYPE_CHECKING:
     from kdjax.config import DataConfig
@@ -94,7 +95,7 @@ def prepare(
             functools.partial(count_documents, scan, reading, preparation.validation)
         )
         _run(runner, list(enumerate(preparation.sources)), count)
-        digests, notes = read_counts(scan, preparation.sources)
+        digests, notes = read_counts(scan, len(preparation.sources))
         plan = preparation.plan(digests)
         check_plan(out, plan)
         preparation = preparation.with_tokenizer()
@@ -300,15 +301,19 @@ def _row(fingerprint: Fingerprint) -> tuple[int, int, int, bool]:
     return fingerprint.text, fingerprint.identity, fingerprint.size, fingerprint.held_out
 
 
-def read_counts(scan: Path, numbered_sources: Sequence[Source]) -> tuple[list[str], ReadingNotes]:
+def read_counts(scan: Path, source_count: int) -> tuple[list[str], ReadingNotes]:
     """Read the digest of every source, and what was come upon in all of them.
+
+    Args:
+        scan: directory of what was counted.
+        source_count: number of sources, which are numbered from 0.
 
     Raises:
         InputError: the first one that is unusable says why.
     """
     digests = []
     notes = ReadingNotes()
-    for number in range(len(numbered_sources)):
+    for number in range(source_count):
         path = _count_path(scan, number)
         values = read_typed(dict[str, Any], path)
         if "error" in values:

@@ -16,7 +16,7 @@ from kdjax.data.prepare import processes
 from kdjax.data.prepare.blocks import Block, FinishedBlock, cut, find_finished, make_block
 from kdjax.data.prepare.preparation import Preparation, check_plan, preparing
 from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import RepeatFinder
 
 if TYPE_CHECKING:  # a worker starts sooner without the config library

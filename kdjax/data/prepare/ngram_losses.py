@@ -87,6 +87,9 @@ def ngram_losses(corpus: Corpus) -> NgramLosses:
     beginning of the digest of the corpus or subset, its content the whole. Where the directory
     cannot be written, nothing is stored.
 
+    Args:
+        corpus: the corpus, or a subset of one.
+
     Raises:
         InputError: a shard is damaged.
     """
@@ -122,6 +125,9 @@ def _read(path: Path, corpus: Corpus) -> NgramLosses | None:
 
 def read(path: Path) -> NgramLosses | None:
     """Read a file of reference losses; None where they are of another version of the estimator.
+
+    Args:
+        path: file of the losses.
 
     Raises:
         InputError: the file is not whole, or a field is missing or mistyped.

@@ -23,9 +23,10 @@ from kdjax.errors import InputError, counted
 from kdjax.storage.files import entries, read_json, write_json, write_text
 from kdjax.storage.typed_json import check_fields
 from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes
+from kdjax.text.document import ReadSettings
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.text.repeats import RepeatFinder
-from kdjax.text.sources import ReadSettings, Source
+from kdjax.text.source_kinds import Source
 from kdjax.text.streams import TextError, sha256
 from kdjax.tokenizers import tokenizer_training
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
@@ -263,6 +264,9 @@ class Preparation:
 def preparing(out: Path) -> Iterator[None]:
     """Lock a directory in the block, and clear it again if the text turns out to be unusable.
 
+    Args:
+        out: directory of the corpus; it is made where it is not there.
+
     Raises:
         InputError: it cannot be made, or another process holds it.
     """
@@ -278,7 +282,14 @@ def preparing(out: Path) -> Iterator[None]:
 
 
 def check_ours(out: Path) -> None:
-    """Raise an InputError where a directory holds neither a corpus nor the beginnings of one."""
+    """Check that a directory can be a corpus's: it is empty, or holds one or the beginnings of one.
+
+    Args:
+        out: the directory.
+
+    Raises:
+        InputError: it holds something else.
+    """
     if not (out / PLAN).exists() and any(entry.name != SCAN for entry in entries(out)):
         raise InputError(
             f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory"
@@ -287,6 +298,10 @@ def check_ours(out: Path) -> None:
 
 def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
     """Write the plan into a new directory, or check that the directory was begun with the same one.
+
+    Args:
+        out: directory of the corpus.
+        plan: what the corpus is made of and how, as JSON holds it.
 
     Raises:
         InputError: the directory was begun with another plan, or holds something else.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdjax.data.tasks.raw import RawRow, RawTask, RowSource
 from kdjax.data.tasks.task import Split
-from kdjax.text.sources import split_fraction
+from kdjax.text.document import split_fraction
 from kdjax.tokenizers.text_tokenizer import Framing, TextTokenizer
 
 CHUNK = 2048

@@ -62,6 +62,9 @@ def _write_archive(path: Path, files: Mapping[str, str]) -> None:
 def check_empty(directory: Path) -> None:
     """Check that a directory can be made: it is not there, or is empty and can be replaced.
 
+    Args:
+        directory: directory that is to be made.
+
     Raises:
         InputError: it holds files, or is a file, a link or the current directory.
     """
@@ -86,6 +89,9 @@ def missing_files(results: Iterable[str]) -> list[str]:
 
 def file_name(result: str) -> str:
     """Return the server's name of a result's file.
+
+    Args:
+        result: name of a result of GLUE; MNLI has two.
 
     Raises:
         InputError: there is no such result.

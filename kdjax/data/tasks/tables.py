@@ -15,9 +15,9 @@ from kdjax.text.streams import (
     LINE_BYTES,
     check_characters,
     check_readable,
-    kind,
     lines,
     read_text,
+    uncompressed_suffix,
 )
 
 
@@ -32,7 +32,7 @@ def table_rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
         InputError: it cannot be read, is of another kind, has a used column twice, or a row has
             another number of columns than the header.
     """
-    suffix = kind(path)
+    suffix = uncompressed_suffix(path)
     if suffix == parquet.SUFFIX:
         parquet.check_readable(path)
         return parquet.rows(path, columns, f"some of {', '.join(sorted(columns))}")

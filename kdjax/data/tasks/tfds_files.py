@@ -55,6 +55,9 @@ def tfds_sources(uri: str, task: SuiteTask) -> tuple[RowSource, ...]:
 def tfds_root(uri: str) -> Path:
     """Return the directory that `tfds:DIR` or `tfds:glue` names.
 
+    Args:
+        uri: the name, prefix included.
+
     Raises:
         InputError: there is none.
     """

@@ -21,8 +21,9 @@ from kdjax.data.tasks.raw import (
 )
 from kdjax.data.tasks.tables import field_text, table_rows
 from kdjax.errors import InputError, counted, nearest
+from kdjax.text.document import split_fraction
 from kdjax.text.records import Record
-from kdjax.text.sources import locate, split_fraction
+from kdjax.text.sources import locate
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 

@@ -20,7 +20,7 @@ from kdjax.evaluation.finetuning.step import (
     StepKey,
     abstract_batch,
     abstract_state,
-    make_outputs,
+    make_forward,
     make_step,
 )
 from kdjax.evaluation.finetuning.trial import one_device
@@ -100,6 +100,9 @@ def task_flops(model: ModelConfig, settings: FinetuneConfig) -> TaskFlops:
 def probe_flops(model: ModelConfig) -> Polynomial:
     """Count the FLOPs of the frozen forward pass, all tokens of the last layer included.
 
+    Args:
+        model: configuration of the model.
+
     Raises:
         FlopCountError: XLA and the independent count disagree.
     """
@@ -130,10 +133,10 @@ def _forward_flops(model: ModelConfig, pool: Pooling) -> Polynomial:
     params = abstract_state(step_key).params
 
     def forward(rows: int, length: int) -> int:
-        outputs_of = make_outputs(step_key, UNSHARDED)
+        task_forward = make_forward(step_key, UNSHARDED)
 
         def program(params: Any, batch: Any) -> jax.Array:
-            return outputs_of(params, batch, None)
+            return task_forward(params, batch, None)
 
         count = count_program_flops(program, params, abstract_batch(step_key, rows, length))
         return check_agreement(count, "fine-tuning's forward pass")

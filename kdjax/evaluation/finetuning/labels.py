@@ -37,6 +37,9 @@ class LabelScale:
 def labels_of(split: Split) -> NDArray[Any]:
     """Return a split's labels.
 
+    Args:
+        split: the split of a task.
+
     Raises:
         ValueError: they are hidden.
     """

@@ -65,6 +65,10 @@ def specs_of(
 def few_shot_setting(task: Task, settings: FinetuneConfig) -> Setting:
     """Return the setting of few-shot trials.
 
+    Args:
+        task: the task.
+        settings: settings of fine-tuning.
+
     Raises:
         InputError: the task has fewer training rows than a draw takes.
     """
@@ -166,6 +170,10 @@ def with_rows(task: Task, rows: NDArray[np.intp]) -> Task:
 def check_few_shot(task: Task, examples: int) -> None:
     """Check that a task has the rows of a draw.
 
+    Args:
+        task: the task.
+        examples: training rows of a draw.
+
     Raises:
         InputError: it has fewer.
     """
@@ -208,6 +216,10 @@ def check_tasks(
 
 def check_task(task: Task, longest: int) -> None:
     """Check that a task can be fine-tuned on.
+
+    Args:
+        task: the task.
+        longest: largest length that the model takes, in tokens.
 
     Raises:
         InputError: its training rows have one class, or rows are longer than the model's positions.

@@ -121,6 +121,9 @@ class RunningState:
 def check_state(path: Path) -> None:
     """Check that a saved state is as it was written.
 
+    Args:
+        path: file of the state.
+
     Raises:
         InputError: it cannot be read, or its arrays do not have the checksum in it.
     """

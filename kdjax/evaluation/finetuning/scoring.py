@@ -13,7 +13,7 @@ from kdjax.data.tasks.task import Split, Task
 from kdjax.evaluation.finetuning.labels import labels_of
 from kdjax.evaluation.finetuning.results import FinetuningTrial, encode_errors, encode_right, mean
 from kdjax.evaluation.finetuning.spec import TrialSpec
-from kdjax.evaluation.finetuning.step import compiled_outputs
+from kdjax.evaluation.finetuning.step import compiled_forward
 from kdjax.evaluation.finetuning.trial import FinetunedModel
 from kdjax.evaluation.length_buckets import compute_over_rows
 from kdjax.evaluation.metric import best_constant, constant_score, scores
@@ -33,7 +33,7 @@ def predict(model: FinetunedModel, split: Split) -> NDArray[Any]:
         FloatingPointError: the model's outputs are not finite.
     """
     step_key = model.step_key
-    compute = functools.partial(compiled_outputs(step_key), model.params)
+    compute = functools.partial(compiled_forward(step_key), model.params)
     outputs = compute_over_rows(
         compute, split, step_key.model.max_positions, batch_parts=step_key.layout.batch_parts
     )

@@ -142,10 +142,10 @@ def make_step(
         layout: stands in for the key's layout where the step is only counted; None: that.
     """
     layout = layout or step_key.layout
-    outputs_of = make_outputs(step_key, layout)
+    forward = make_forward(step_key, layout)
 
     def loss_fn(params: dict[str, Any], batch: Batch, dropout_key: DropoutKey) -> jax.Array:
-        outputs = outputs_of(params, batch, dropout_key)
+        outputs = forward(params, batch, dropout_key)
         if step_key.regression:
             losses = jnp.square(outputs[:, 0] - batch["targets"])
         else:
@@ -174,13 +174,14 @@ def make_step(
     return step
 
 
-def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[..., jax.Array]:
-    """Build `(params, batch, dropout_key) -> [B, outputs]` over the devices.
+def make_forward(step_key: StepKey, layout: Layout | Unsharded) -> Callable[..., jax.Array]:
+    """Build the forward pass `(params, batch, dropout_key) -> outputs` over the devices.
 
-    Without seeds, None, there is no dropout.
+    Outputs are the task's scores, float32 `[B, outputs]`. With None for the key there is no
+    dropout.
 
     Args:
-        step_key: what the outputs depend on.
+        step_key: what the forward pass depends on.
         layout: the key's layout, or what stands in for it.
     """
     compute = ComputeConfig(dtype=step_key.dtype)
@@ -190,18 +191,18 @@ def make_outputs(step_key: StepKey, layout: Layout | Unsharded) -> Callable[...,
             step_key.model, encoder, batch, pool=step_key.pool, compute=compute, **arrays
         )
 
-    forward = layout.shard_forward(pooled, step_key.dtype)
+    pooled_forward = layout.shard_forward(pooled, step_key.dtype)
 
-    def outputs_of(params: dict[str, Any], batch: Batch, dropout_key: DropoutKey) -> jax.Array:
+    def forward(params: dict[str, Any], batch: Batch, dropout_key: DropoutKey) -> jax.Array:
         encoder = dict(params["model"])
         # The head is small, and computed whole in float32 whatever the encoder is computed in.
         head = layout.constrain_gathered(encoder.pop("task_head"))
         arrays = {} if dropout_key is None else {"dropout_key": dropout_key}
         inputs = {name: batch[name] for name in batch if name not in ("targets", "weights")}
-        states = forward(encoder, inputs, **arrays)
+        states = pooled_forward(encoder, inputs, **arrays)
         return task_scores(step_key.model, head, states, dropout_key=dropout_key)
 
-    return outputs_of
+    return forward
 
 
 @functools.cache
@@ -235,14 +236,15 @@ def state_sharding(step_key: StepKey, lanes: int) -> Any:
 
 
 @functools.cache
-def compiled_outputs(step_key: StepKey) -> Any:
-    """Return the jitted prediction `(params, batch) -> [B, outputs]`, without dropout."""
+def compiled_forward(step_key: StepKey) -> Any:
+    """Return the jitted forward pass `(params, batch) -> outputs`, float32 `[B, outputs]`, without
+    dropout."""
     layout = step_key.layout
-    outputs_of = make_outputs(step_key, layout)
+    forward = make_forward(step_key, layout)
 
     def predict(params: dict[str, Any], batch: Batch) -> jax.Array:
         with layout.mesh_context():
-            return outputs_of(params, batch, None)
+            return forward(params, batch, None)
 
     params_sharding = layout.param_sharding(abstract_state(step_key).params)
     return jax.jit(

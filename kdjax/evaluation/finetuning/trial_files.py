@@ -75,6 +75,9 @@ def read_trial(directory: Path, name: str, key: str) -> FinetuningTrial | None:
 def read_finished(path: Path) -> tuple[FinishedTrial, bool]:
     """Read a trial's file, and hold it against its digest, where it has one.
 
+    Args:
+        path: file of the trial.
+
     Returns:
         The content, and whether it has a digest.
 

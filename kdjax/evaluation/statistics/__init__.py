@@ -10,7 +10,7 @@ from kdjax.evaluation.statistics.contrast import (
     difference_of_differences,
     judge_contrast,
 )
-from kdjax.evaluation.statistics.families import Family, adjust_families, holm
+from kdjax.evaluation.statistics.multiple_testing import Family, adjust_families, holm
 from kdjax.evaluation.statistics.outcome import PairedOutcome, PairedTest, judge_tests
 from kdjax.evaluation.statistics.paired_mean import Estimate, estimate, interval, smallest_spread
 from kdjax.evaluation.statistics.power import power, seeds_needed, smallest_detectable

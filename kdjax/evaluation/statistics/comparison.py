@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from kdjax.evaluation.statistics.families import Family
+from kdjax.evaluation.statistics.multiple_testing import Family
 from kdjax.evaluation.statistics.outcome import (
     PairedOutcome,
     PairedTest,

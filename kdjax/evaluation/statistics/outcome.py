@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kdjax.errors import InputError
-from kdjax.evaluation.statistics.families import (
+from kdjax.evaluation.statistics.multiple_testing import (
     Family,
     adjust_families,
     alpha_shares,

@@ -14,8 +14,8 @@ from kdjax.errors import InputError
 from kdjax.storage import hub, urls
 from kdjax.storage.paths import local_path
 from kdjax.text import sources
-from kdjax.text.notes import ReadingNotes
-from kdjax.text.sources import ReadSettings
+from kdjax.text.document import ReadSettings
+from kdjax.text.reading_notes import ReadingNotes
 from kdjax.tokenizers.text_tokenizer import TextTokenizer
 from kdjax.tokenizers.tokenizer_files import locate_tokenizer
 

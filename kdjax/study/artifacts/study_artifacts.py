@@ -36,8 +36,8 @@ from kdjax.study.study_plan import StudyPlan
 from kdjax.study.teachers.from_directory import Teacher
 from kdjax.study.teachers.study_teachers import study_teachers
 from kdjax.training.arm import Arm
-from kdjax.training.importance import Importance, measured_importance
-from kdjax.training.start import calibration_depth, start_params
+from kdjax.training.starts.importance import Importance, measured_importance
+from kdjax.training.starts.start import calibration_depth, start_params
 from kdjax.training.teacher_cache.store import Cache
 
 

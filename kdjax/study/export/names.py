@@ -8,12 +8,13 @@ from pathlib import Path
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.storage import hub
+from kdjax.storage.prefixes import NAME_PREFIXES
 from kdjax.storage.secrets import without_user
 
 UNKNOWN_LICENSE = "unknown"
 """The Hub's identifier of a licence that nobody has named."""
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
-_PUBLIC = ("hf:", "package:", "tfds:", "https://", "s3://", "gs://")
+_PUBLIC = (*NAME_PREFIXES, "https://", "s3://", "gs://")
 """Beginnings of names that mean the same on every machine."""
 
 

@@ -1,7 +1,7 @@
 """The verdicts of a study: every pair of arms on every endpoint, and the recipe's contrasts.
 
-All tests are adjusted together (`kdjax.evaluation.statistics.families`): a study of equal arms
-names a winner anywhere in at most 1 - confidence of cases.
+All tests are adjusted together (`kdjax.evaluation.statistics.multiple_testing`): a study of equal
+arms names a winner anywhere in at most 1 - confidence of cases.
 """
 
 from __future__ import annotations

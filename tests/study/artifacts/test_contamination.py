@@ -21,7 +21,7 @@ from kdjax.progress import Reporter
 from kdjax.report.contamination_table import in_words, line, notes, rows
 from kdjax.study.artifacts.contamination import study_contamination
 from kdjax.study.manifest import shared_settings
-from kdjax.text.sources import Document
+from kdjax.text.document import Document
 from tests.support.corpora import make_tokenizer, texts
 
 HELD_OUT = 0.2

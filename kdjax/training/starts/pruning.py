@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.config import ModelConfig
-from kdjax.training.importance import Importance, largest
+from kdjax.training.starts.importance import Importance, largest
 
 Params = dict[str, Any]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.config import ModelConfig
-from kdjax.training.importance import largest
+from kdjax.training.starts.importance import largest
 
 Array = np.ndarray
 Params = dict[str, Any]

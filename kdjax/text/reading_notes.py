@@ -13,7 +13,7 @@ EMPTY = "empty"
 """Kind of a record whose text is white space alone; such a one is always left out."""
 UNUSABLE = (EMPTY, "null", "absent", "not text", "not a record", "invalid Unicode", "too long")
 """Kinds of records that have no usable text: nothing in it, null in it, no such field, a number or
-a list in it, no fields at all, half a surrogate pair, more than `sources.DOCUMENT_BYTES`."""
+a list in it, no fields at all, half a surrogate pair, more than `document.DOCUMENT_BYTES`."""
 
 ONE_DOCUMENT = "no blank line"
 """Kind of a text file of several lines that is a single document."""

@@ -10,10 +10,10 @@ import numpy as np
 from kdjax.config import ModelConfig, StartConfig
 from kdjax.errors import InputError, nearest
 from kdjax.models import Model, init
-from kdjax.objectives.layers import RULES, pairs
-from kdjax.training.importance import Importance, calibration_flops, has_known_layers
-from kdjax.training.projection import project
-from kdjax.training.pruning import prune
+from kdjax.objectives.layer_maps import RULES, pairs
+from kdjax.training.starts.importance import Importance, calibration_flops, has_known_layers
+from kdjax.training.starts.projection import project
+from kdjax.training.starts.pruning import prune
 
 START_RULES = tuple(rule for rule in RULES if rule != "last")
 

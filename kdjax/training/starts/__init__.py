@@ -1,0 +1,1 @@
+"""A student's first parameters: random, or cut out of its teacher by pruning or projection."""
