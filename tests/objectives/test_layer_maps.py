@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 
 from kdjax.errors import InputError
-<<<<<<< HEAD:tests/objectives/test_layers.py
-from kdjax.objectives.layers import last_pair, pairs, read_map
-from tests.support.doctests import check_example
-=======
 from kdjax.objectives.layer_maps import last_pair, pairs, read_map
 from tests.support.doctests import check_example
->>>>>>> e03cd723425f5d741343450034955fa347b4ae24:tests/objectives/test_layer_maps.py
 
 
 @pytest.mark.parametrize(
