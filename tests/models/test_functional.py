@@ -24,8 +24,8 @@ from kdjax.models import (
     init,
     init_mlm_head,
     init_task_head,
+    initialization,
     pooled_state,
-    starts,
     zoo,
 )
 from tests.models.fixtures import BatchOf, ConfigWith, Scramble
@@ -374,9 +374,9 @@ def test_init_draws_berts_distribution(config_with: ConfigWith) -> None:
 def test_init_std_by_width_is_berts_at_768_and_larger_below(
     config_with: ConfigWith, width: int, std: float
 ) -> None:
-    by_width = starts.init_std(config_with(width=width, init="by_width"))
+    by_width = initialization.init_std(config_with(width=width, init="by_width"))
     assert by_width == pytest.approx(std, rel=1e-12)
-    assert starts.init_std(config_with(width=width)) == 0.02
+    assert initialization.init_std(config_with(width=width)) == 0.02
 
 
 @pytest.mark.parametrize(
