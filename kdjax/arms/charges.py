@@ -19,7 +19,12 @@ from kdjax.training.teacher_cache.manifest import CacheManifest
 
 
 def per_run_share(flops: int, runs: int) -> int:
-    """Return a run's share of some FLOPs, rounded up."""
+    """Divide FLOPs that several runs share by the number of runs, rounded up.
+
+    Args:
+        flops: FLOPs that the runs share.
+        runs: number of runs that share them.
+    """
     return -(-flops // runs)
 
 
@@ -29,7 +34,11 @@ def probe_batch_shape(config: Config) -> BatchShape:
 
 
 def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
-    """Count the FLOPs of a model's MLM probe; None where the recipe has none.
+    """Count the FLOPs of fitting an MLM probe on a model; None where the recipe has no probe.
+
+    Args:
+        config: resolved recipe, with `evaluation.mlm_probe`.
+        model: configuration of the model that the probe is fitted on.
 
     Raises:
         InputError: the probe has fewer tokens than two of its steps take.
@@ -41,9 +50,16 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute an arm's charge for its MLM probe, by account.
+    """Compute what a run's budget is charged for its MLM probe, as `{"mlm_probe": FLOPs}`.
 
-    Nothing, unless the recipe says so.
+    Empty where the recipe has no probe or does not charge it (`evaluation.mlm_probe.charged`).
+
+    Args:
+        config: resolved recipe, with `evaluation.mlm_probe`.
+        arm: arm of the run; the probe is fitted on its student.
+
+    Raises:
+        InputError: the probe has fewer tokens than two of its steps take.
     """
     cost = probe_cost(config, arm.student_config)
     if cost is None or not config.evaluation.mlm_probe.charged:
@@ -52,10 +68,14 @@ def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
 
 
 def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute an arm's charge for a start that needs calibration, by account; empty for other
-    starts.
+    """Compute what a run is charged for calibrating its start, as `{"calibration": FLOPs}`.
 
-    Each run pays for all of it, as if it were alone.
+    Calibration runs the teacher on some text to choose what a pruned student keeps of it. Each run
+    pays for all of it, as if it were alone. Empty for starts that need none.
+
+    Args:
+        config: resolved recipe, with the teacher and the length of sequences.
+        arm: arm of the run.
     """
     teacher_config = zoo.resolve(config.teacher.architecture)
     flops = start_flops(arm.start, arm.student_config, teacher_config, config.data.seq_len)
@@ -65,7 +85,18 @@ def calibration_charge(config: Config, arm: Arm) -> dict[str, int]:
 
 
 def own_charges(config: Config, arm: Arm) -> dict[str, int]:
-    """Compute the charges before its first step that a run shares with no other, by account."""
+    """Compute the charges before its first step that a run shares with no other.
+
+    Args:
+        config: resolved recipe.
+        arm: arm of the run.
+
+    Returns:
+        Ledger account (`mlm_probe`, `calibration`) -> FLOPs; an account without a charge is absent.
+
+    Raises:
+        InputError: the MLM probe has fewer tokens than two of its steps take.
+    """
     return probe_charge(config, arm) | calibration_charge(config, arm)
 
 
@@ -78,7 +109,15 @@ def stored_features(arms: Mapping[str, Arm]) -> FeatureRequest:
 
 
 def runs_sharing_cache(config: Config, arms: Mapping[str, Arm]) -> int:
-    """Count the runs that share the cost of stored outputs."""
+    """Count the runs that share the cost of stored teacher outputs.
+
+    Those are all seeds of every arm that reads them, unless the recipe says how many
+    (`cache.shared_by`).
+
+    Args:
+        config: resolved recipe.
+        arms: all arms of the recipe, by name.
+    """
     cached_arms = [arm for arm in arms.values() if arm.stored_features]
     # A recipe may say that runs of other studies share it as well.
     return config.cache.shared_by or len(config.seeds) * len(cached_arms)
@@ -104,7 +143,14 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:
-    """Return the FLOPs of an arm's teacher, by the recipe and the teacher's card.
+    """Return the FLOPs of making the teacher that an arm uses, by the recipe and the card.
+
+    They are those of its training and tuning, and of a fitted head if the arm uses one; students
+    do not share them yet.
+
+    Args:
+        config: resolved recipe, with the teacher and who pays for it.
+        arm: arm that uses the teacher.
 
     Raises:
         InputError: it is charged and not known, or a budget of the teacher's buys no step.

@@ -20,12 +20,12 @@ from kdjax.recipes import from_dict
 from kdjax.results.store import RESULTS, results_of
 from kdjax.storage.typed_json import to_plain
 from kdjax.study import manifest as study_manifest
-from kdjax.sweep import sweep
 from kdjax.sweep.cells import cells_of, shares_trunk
 from kdjax.sweep.collect import collect
-from kdjax.sweep.schema import sweep_of
+from kdjax.sweep.schema import SWEEP, sweep_of
+from kdjax.sweep.sweep import RECIPE
 
-OF_A_SWEEP = (sweep.NAME, sweep.RECIPE, "cells")
+OF_A_SWEEP = (SWEEP, RECIPE, "cells")
 """A directory with one of these is a sweep's."""
 OF_A_STUDY = (study_manifest.NAME, RESULTS, "runs")
 """A directory with one of these is a study's."""
@@ -75,7 +75,7 @@ def _audited(directory: Path, reporter: Reporter | None = None) -> AuditFindings
 
 def _audit_sweep(directory: Path, findings: AuditFindings) -> None:
     """Audit every cell, and what the sweep makes of them."""
-    path = directory / sweep.NAME
+    path = directory / SWEEP
 
     # Every study that is there is audited, also one that the recipe does not name.
     studies = {}

@@ -18,7 +18,17 @@ from kdjax.training.phase_price import price
 
 
 def audited_costs(artifacts: AuditedArtifacts) -> dict[str, ArmCost]:
-    """Compute the cost of a run of each arm; an arm whose cost cannot be told is left out."""
+    """Recount the cost of a run of each arm, and add a finding where study.json says otherwise.
+
+    Where the study was made under another version of JAX, the recorded cost is returned in place of
+    the counted one.
+
+    Args:
+        artifacts: the study with its text and teacher, and the findings so far.
+
+    Returns:
+        Arm -> its cost; an arm whose cost cannot be told is left out.
+    """
     study = artifacts.study
     costs = {}
     for name, arm in study.arms.items():

@@ -77,7 +77,13 @@ class AuditFindings:
             self._reporter.status(text)
 
     def add(self, where: object, found: object, expected: object) -> None:
-        """Add a difference, unless it is known; studies of a sweep share files."""
+        """Record a difference, unless the same one is recorded: studies of a sweep share files.
+
+        Args:
+            where: file or place of the difference, for the report.
+            found: what stands there.
+            expected: what should stand there.
+        """
         difference = Mismatch(str(where), str(found), str(expected))
         if difference not in self.differences:
             self.differences.append(difference)
@@ -196,7 +202,14 @@ class AuditFindings:
         return self._counts[key]
 
     def intact(self, directory: Path, shards: Sequence[Shard]) -> bool:
-        """Read each shard once and return whether all have the bytes of the manifest."""
+        """Return whether all shards have the manifest's bytes; add a difference for each other.
+
+        Each file is hashed once in an audit.
+
+        Args:
+            directory: directory of the shards.
+            shards: shards with the size and the SHA-256 that the manifest says.
+        """
         for shard in shards:
             path = directory / shard.file
             # Studies of a sweep share their text, and hashing it is most of an audit.
@@ -217,7 +230,12 @@ def _equal(recorded: Any, expected: Any) -> bool:
 
 
 def shared_part(values: Any, like: Any) -> Any:
-    """Return the part of a tree whose branches another tree has too."""
+    """Return a tree of dicts without the keys that another tree does not have.
+
+    Args:
+        values: tree that is cut down; a leaf is returned as it is.
+        like: tree whose keys are kept, level by level.
+    """
     if not (isinstance(values, dict) and isinstance(like, dict)):
         return values
     return {key: shared_part(value, like[key]) for key, value in values.items() if key in like}

@@ -91,7 +91,16 @@ def _audit_run(
 def _is_end_of_trunk(
     entry: Mapping[str, Any], opening: Mapping[str, Any], optimizer: OptimizerConfig
 ) -> bool:
-    """Return whether the step after an entry is the first that the schedule's decay is of."""
+    """Return whether the learning rate leaves its peak exactly with the step after an entry.
+
+    That is where a trunk ends: after this entry the schedule decays, one step earlier it does not
+    yet.
+
+    Args:
+        entry: journal entry that is said to be the end of a trunk, with its `ledger`.
+        opening: first entry of the same journal, with the prices of the phases.
+        optimizer: settings of the schedule.
+    """
     ledger = from_plain(Ledger, entry["ledger"], f"entry {entry['entry']}: ledger")
     step = ledger.budget.step_cost(Price(**opening["prices"][0]), opening["positions"][0])
     share_before = (ledger.training_used - step) / ledger.training_amount

@@ -83,7 +83,12 @@ class Budget:
         return charged_flops(spent, self.teacher_case)
 
     def step_cost(self, price: Price, tokens_per_step: int) -> int:
-        """Return the amount that a step takes of a budget in FLOPs or tokens."""
+        """Return the amount that one step takes of a budget in FLOPs or tokens, in that unit.
+
+        Args:
+            price: FLOPs of the step, by part; of these the parts that this budget charges count.
+            tokens_per_step: positions of a batch, padding included.
+        """
         if self.kind == "tokens":
             return tokens_per_step
         return self.charges(price.parts())
@@ -94,5 +99,10 @@ class Budget:
 
 
 def charged_flops(spent: Mapping[str, int], case: str) -> int:
-    """Return the part of FLOPs by account that is charged in a case of teacher accounting."""
+    """Sum the FLOPs of the accounts that are charged in one case of teacher accounting.
+
+    Args:
+        spent: account of a ledger, or part of a step -> FLOPs.
+        case: key of `CASES`: nothing, inference, training or both of the teacher is charged.
+    """
     return sum(spent.get(account, 0) for account in CASES[case])

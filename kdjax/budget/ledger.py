@@ -194,7 +194,15 @@ class Ledger:
         return self.budget.amount - self.used
 
     def step_cost(self, price: Price, tokens_per_step: int) -> float:
-        """Return the amount that the next step takes, in the budget's unit."""
+        """Return the amount that the next step takes, in the budget's unit.
+
+        Under a budget of hours nobody knows how long a step will take: it is taken to last as long
+        as the last one did.
+
+        Args:
+            price: FLOPs of the step, by part.
+            tokens_per_step: positions of a batch, padding included.
+        """
         if self.budget.countable:
             return self.budget.step_cost(price, tokens_per_step)
         # Nobody knows how long a step will take: as long as the last one.

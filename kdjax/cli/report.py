@@ -9,8 +9,6 @@ from pathlib import Path
 from kdjax.cli.command import Command, Options, path_argument
 from kdjax.errors import InputError
 
-RECORDS = ("results.json", "sweep.json", "plan.json")
-"""What pages are made from: a study's file, a sweep's and a plan's."""
 SECONDS = 5.0
 """Seconds between two looks for new results."""
 Stamp = tuple[str, int, int]
@@ -64,20 +62,20 @@ def run(options: Options) -> None:
 def _write(directories: Sequence[Path], out: Path) -> list[Path]:
     """Write the page of a study, a sweep or a plan."""
     from kdjax.plan import report as plan_report
-    from kdjax.plan.schema import Plan
+    from kdjax.plan.schema import PLAN, Plan
     from kdjax.report.files import write_page
     from kdjax.storage.typed_json import read_typed
     from kdjax.study.rewritten_page import write_parts_page, write_study_page
     from kdjax.sweep import report as sweep_report
-    from kdjax.sweep.schema import read_sweep
+    from kdjax.sweep.schema import SWEEP, read_sweep
 
     if out != directories[0] or len(directories) > 1:
         return write_parts_page(directories, out)
-    if (out / "sweep.json").exists():
-        sweep = read_sweep(out / "sweep.json")
+    if (out / SWEEP).exists():
+        sweep = read_sweep(out / SWEEP)
         return write_page(lambda: sweep_report.html(sweep), out / "sweep.html")
-    if (out / "plan.json").exists():
-        plan = read_typed(Plan, out / "plan.json")
+    if (out / PLAN).exists():
+        plan = read_typed(Plan, out / PLAN)
         return write_page(lambda: plan_report.html(plan), out / "plan.html")
     return write_study_page(out)
 
@@ -93,9 +91,13 @@ def _report(files: Sequence[Path]) -> None:
 
 def _stamps(directories: Sequence[Path]) -> list[Stamp]:
     """Return the files that pages are made from, as they are now."""
+    from kdjax.plan.schema import PLAN
+    from kdjax.results.store import RESULTS
+    from kdjax.sweep.schema import SWEEP
+
     stamps = []
     for directory in directories:
-        paths = [directory / name for name in RECORDS]
+        paths = [directory / name for name in (RESULTS, SWEEP, PLAN)]
         for path in [*paths, *sorted(directory.glob("runs/*/result.json"))]:
             # What is replaced just now is there again at the next look.
             try:

@@ -13,13 +13,11 @@ from kdjax.arms.teacher_cost import cost_by_recipe
 from kdjax.budget.accounting import Budget
 from kdjax.budget.price import PARTS
 from kdjax.config import Config
+from kdjax.dry_run.recipe_prices import PriceRows
 from kdjax.errors import counted
 
 WIDTH = 144
 """Columns that the table takes at least."""
-
-PriceRows = dict[str, list[dict[str, Any]]]
-"""Arm -> a row for each phase (`kdjax.dry_run.recipe_prices.prices`)."""
 
 
 def price_table(config: Config, rows: PriceRows) -> None:

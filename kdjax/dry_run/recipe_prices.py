@@ -31,18 +31,35 @@ from kdjax.training.teacher.source import CachedTeacher
 from kdjax.training.teacher_cache.fill import cache_price
 from kdjax.training.teacher_cache.manifest import record_bytes
 
+PriceRow = dict[str, Any]
+"""What one phase of an arm costs, and what the budget buys it.
 
-def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
-    """Compute per arm and phase the FLOPs of a step, and what the budget buys in steps and tokens.
+- FLOPs of a step by part (`PARTS`), their `total`, and `charged`, what a budget pays of it.
+- `batch`: sequences of a step. `until`: share of the budget at which the phase ends.
+- `steps`, `tokens`, `epochs`, `words`: what the budget buys; None where it is not known. Without a
+  prepared corpus `tokens` are positions, padding included, and epochs and words are not known. An
+  arm that reads stored outputs has no steps then, and a budget of hours has none of the four.
+- `cache`, of an arm that reads stored outputs: what they cost, and after how many epochs that is
+  less than running the teacher in every step.
+- `mlm_probe`, of a recipe with one: FLOPs of a run, and whether they are `charged`.
+- `calibration`, of an arm whose start prunes the teacher: FLOPs, and `sequences` that it takes.
+- `minimal_pairs`, of a recipe with them: FLOPs, which no budget is charged; None without a
+  tokenizer.
+"""
+PriceRows = dict[str, list[PriceRow]]
+"""Arm -> a row for each of its phases."""
 
-    FLOPs are by part, in all and charged. Tokens are positions of the sequences, padding included,
-    when no prepared corpus tells how full they are; epochs and words are None then. Under a budget
-    of hours all of these are None. An arm that reads stored outputs also has `cache`: what they
-    cost, and after how many epochs that is less than running the teacher in every step. Without a
-    prepared corpus that cost is not known, nor are its steps. With an MLM probe there is
-    `mlm_probe`: what it costs a run, and whether that is `charged`; an arm whose start prunes the
-    teacher has `calibration`: its FLOPs, and the sequences that it takes; with minimal pairs
-    `minimal_pairs`: their FLOPs, which no budget is charged, None without a tokenizer.
+
+def prices(config: Config) -> PriceRows:
+    """Compute what a step of each arm and phase costs, and what the budget buys of them.
+
+    Nothing is trained; a corpus is read only where `data.prepared` names one.
+
+    Args:
+        config: resolved recipe.
+
+    Raises:
+        InputError: an arm, the budget or a file that the recipe names cannot be used.
     """
     corpus = None
     if config.data.prepared:
@@ -61,7 +78,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
 
 def _arm_rows(
     config: Config, arms: dict[str, Arm], arm: Arm, corpus: Corpus | None
-) -> list[dict[str, Any]]:
+) -> list[PriceRow]:
     """Return a row for each phase of an arm."""
     batch_shape = batch_shape_of(config)
     budget = Budget.from_config(config.budget)

@@ -188,10 +188,10 @@ def constant_score(task: Task, truth: Values) -> float:
 
 
 def baseline(task: Task) -> dict[str, float]:
-    """Compute the score of the best constant answer, by the task's own metrics.
+    """Score each reported set of a task's rows by the best constant answer.
 
     Returns:
-        Name of a result -> `constant_score` of its rows.
+        Name of a reported set of rows, such as `dev` -> its score by the task's own metrics.
     """
     values = {}
     for result, split in task.reported.items():

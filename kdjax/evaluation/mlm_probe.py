@@ -116,7 +116,14 @@ class TrainingText(Protocol):
     """The training text as batches without end (`kdjax.data.loader.Batches`)."""
 
     def iterate(self, seen: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Yield the batches after `seen` sequences, each with how many sequences came before."""
+        """Yield the batches that follow the first `seen` sequences.
+
+        Args:
+            seen: sequences to pass over.
+
+        Yields:
+            The number of sequences before a batch, and the batch.
+        """
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,11 @@ class MlmProbe:
 
 
 def steps_of(settings: MlmProbeConfig, batch_shape: BatchShape) -> int:
-    """Count the steps that the probe's tokens allow.
+    """Count the whole steps of a probe's fit that its tokens allow.
+
+    Args:
+        settings: settings of the probe, with its `tokens`.
+        batch_shape: shape of its batches.
 
     Raises:
         InputError: fewer than two steps.

@@ -90,7 +90,15 @@ class ProbeHead:
         return head, OPTIMIZER.init(head)
 
     def states(self, encoder: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
-        """Compute the standardised states `[B, S, K, D]` at the slots, of the layers to read."""
+        """Compute the frozen encoder's standardised states at the masked slots.
+
+        Args:
+            encoder: parameters of the encoder.
+            batch: a batch of `[B, L]` tokens with `slots` `[B, S]`.
+
+        Returns:
+            `[B, S, K, D]`, of the K layers that the head reads.
+        """
         request = FeatureRequest(hidden=frozenset(self.layers))
         hidden = forward(self.model, encoder, batch, request).hidden
         slots = batch["slots"][..., None]

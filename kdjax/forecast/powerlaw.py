@@ -39,7 +39,16 @@ class PowerLaw:
     size = 3
 
     def at(self, theta: Array, parameters: Array, tokens: Array) -> Array:
-        """Compute `[..., m]` values at `[m]` effective tokens; the size plays no part."""
+        """Evaluate fitted laws at numbers of tokens; the model's size plays no part here.
+
+        Args:
+            theta: `[..., 3]`: fitted parameters.
+            parameters: ignored: a law of tokens alone.
+            tokens: `[m]`: effective tokens.
+
+        Returns:
+            `[..., m]` values.
+        """
         return evaluate(theta[..., None, :], self._data(tokens))
 
     def values(self, theta: Array) -> Array:
@@ -47,7 +56,16 @@ class PowerLaw:
         return evaluate(theta[..., None, :], self._data(self.tokens))
 
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
-        """Fit `[..., n]` values; the search is global, so that `near` is not needed."""
+        """Fit the law to values by weighted least squares; the search is global.
+
+        Args:
+            y: `[..., n]`: values at the runs.
+            weights: `[..., n]`: weights of the runs; None: all alike.
+            near: ignored: a global search needs no start.
+
+        Returns:
+            `[..., 3]` fitted parameters.
+        """
         return least_squares(self._data(self.tokens), y, self.floor, weights)
 
     def named(self, theta: Array) -> Mapping[str, Array]:

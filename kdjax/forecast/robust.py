@@ -109,7 +109,14 @@ def huber(law: Law, y: Array, seed: NDArray[np.intp]) -> RobustFit:
 
 
 def degrees_of_freedom(law: Law, seed: NDArray[np.intp]) -> int:
-    """Count runs less the law's parameters less one shift for each seed after the first."""
+    """Count the degrees of freedom of a fit: runs less all that is fitted to them.
+
+    Fitted are the law's parameters and a shift for each seed after the first.
+
+    Args:
+        law: law that is fitted.
+        seed: `[n]`: index of each run's seed, from 0.
+    """
     return len(seed) - law.size - int(seed.max())
 
 

@@ -46,7 +46,16 @@ class Surface:
         return 5 + self.outer
 
     def at(self, theta: Array, parameters: Array, tokens: Array) -> Array:
-        """Compute `[..., m]` values at `[m]` sizes and effective tokens."""
+        """Evaluate fitted laws at pairs of a model's size and its tokens.
+
+        Args:
+            theta: `[..., size]`: fitted parameters.
+            parameters: `[m]`: parameters of the models.
+            tokens: `[m]`: effective tokens.
+
+        Returns:
+            `[..., m]` values.
+        """
         return _law(theta, self._size(parameters), self._data(tokens))
 
     def values(self, theta: Array) -> Array:
@@ -54,7 +63,16 @@ class Surface:
         return self.at(theta, self.parameters, self.tokens)
 
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
-        """Fit `[..., n]` values, from `near` `[..., size]` or from the best of several starts."""
+        """Fit the law to values by a descent.
+
+        Args:
+            y: `[..., n]`: values at the runs.
+            weights: `[..., n]`: weights of the runs; None: all alike.
+            near: `[..., size]`: start of the descent; None: the best of several starts.
+
+        Returns:
+            `[..., size]` fitted parameters.
+        """
         rows = y.reshape(-1, y.shape[-1])
         row_weights = np.ones_like(rows)
         if weights is not None:

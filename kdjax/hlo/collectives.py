@@ -83,7 +83,12 @@ def chain_number(instruction: Instruction) -> str | None:
 
 
 def total_bytes(listed: Iterable[Collective], kind: str) -> int:
-    """Sum the bytes of all collectives of a kind."""
+    """Sum the bytes of the collectives of one kind.
+
+    Args:
+        listed: collectives of a program.
+        kind: kind to count, for instance all-gather.
+    """
     return sum(collective.bytes for collective in listed if collective.kind == kind)
 
 

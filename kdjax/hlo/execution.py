@@ -60,7 +60,18 @@ def executed_collectives(module: Module) -> list[ExecutedCollective]:
 
 
 def called_computations(module: Module, instruction: Instruction) -> Iterator[tuple[str, int]]:
-    """Yield the computations that an instruction runs as they are, with how often each."""
+    """Yield the computations that an instruction executes instruction by instruction.
+
+    They are the body of a loop, the branches of a conditional and what a call calls; not what a
+    fusion holds, which runs as one kernel.
+
+    Args:
+        module: compiled program, parsed.
+        instruction: an instruction of it.
+
+    Yields:
+        Name of a computation, and how often it runs; a loop of unknown length counts once.
+    """
     names = instruction.called
     roles: tuple[str, ...] = ()
     if instruction.opcode == "while":
@@ -75,7 +86,12 @@ def called_computations(module: Module, instruction: Instruction) -> Iterator[tu
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-    """Read the turns of a while loop; None where the text does not say."""
+    """Return how often a while loop runs; None where the program's text does not say.
+
+    Args:
+        module: compiled program, parsed.
+        loop: its instruction of opcode `while`.
+    """
     # What the compiler notes:
     # while(%state), body=%b, backend_config={"known_trip_count":{"n":"6"}}
     known = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')
@@ -96,7 +112,12 @@ def trip_count(module: Module, loop: Instruction) -> int | None:
 
 
 def fused_instructions(module: Module, instruction: Instruction) -> Iterator[Instruction]:
-    """Yield the instructions inside a fusion, to any depth."""
+    """Yield the instructions inside a fusion, to any depth; of another instruction none.
+
+    Args:
+        module: compiled program, parsed.
+        instruction: the fusion.
+    """
     if instruction.does == "fusion":
         for name in instruction.called.get("calls", ()):
             for inner in module.computations[name]:

@@ -14,11 +14,14 @@ _WRITE_IN_PART = {"scatter", "dynamic-update-slice"}
 
 
 def moved_bytes(module: Module, instruction: Instruction) -> int:
-    """Count the bytes that an instruction moves to or from HBM.
+    """Estimate the bytes that an instruction reads from and writes to HBM.
 
-    Where all it touches lies in VMEM, they are its bytes there.
+    Where all it touches lies in VMEM, they are its bytes there. An array that is read or written in
+    part counts by the part.
 
-    An array that is read or written in part counts by the part.
+    Args:
+        module: compiled program, parsed.
+        instruction: an instruction of it.
     """
     by_operand = (operand.arrays for operand in module.operands(instruction))
     inputs = list(itertools.chain.from_iterable(by_operand))

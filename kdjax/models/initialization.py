@@ -30,7 +30,11 @@ little for short budgets.
 
 
 def init_std(config: ModelConfig) -> float:
-    """Return the standard deviation of matrices and embeddings, before the normal is cut."""
+    """Return the standard deviation from which matrices and embeddings are drawn at the start.
+
+    It is that of the normal distribution before its tails are cut. With `init: fixed` it is
+    `config.init_std`, otherwise a narrower model's is larger.
+    """
     if config.init == "fixed":
         return config.init_std
     wider: float = (BERT_WIDTH / config.width) ** EXPONENT

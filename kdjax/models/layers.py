@@ -339,7 +339,13 @@ class Layer(nnx.Module):  # type: ignore[misc]
     def attention_features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
     ) -> AttentionFeatures:
-        """Compute the requested features of the attention, and nothing after them."""
+        """Compute the requested features of this layer's attention, and nothing after them.
+
+        Args:
+            x: `[B, L, D]`: input of the layer.
+            rotation: rotation of queries and keys; None: positions are not rotary.
+            requested: names of the features.
+        """
         return self.attention.features(self._attention_input(x), rotation, requested)
 
     def _attention_input(self, x: jax.Array) -> jax.Array:

@@ -32,10 +32,16 @@ _CLEARED = -100.0
 def scores_needs(
     student_config: ModelConfig, teacher_config: ModelConfig, layers: Pairs
 ) -> FeatureNeeds:
-    """Return the scores of both models at some pairs of layers.
+    """Request the attention scores of both models at pairs of layers.
+
+    Args:
+        student_config: configuration of the student.
+        teacher_config: configuration of the teacher.
+        layers: pairs of a student's layer and a teacher's.
 
     Raises:
-        InputError: the models differ in their heads, or a layer sees a sliding window alone.
+        InputError: the models have different numbers of heads, or a layer sees a sliding window
+            alone.
     """
     check_equal("heads", student_config.heads, teacher_config.heads)
     for student_layer, teacher_layer in layers:

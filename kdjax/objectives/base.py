@@ -161,7 +161,16 @@ def as_scalar(name: str, loss: Any) -> jax.Array:
 
 
 def check_equal(what: str, student: int, teacher: int) -> None:
-    """Raise InputError unless the two models have equally many of `what`."""
+    """Check that the two models have equally many of something.
+
+    Args:
+        what: what is counted, for the message, for instance heads.
+        student: the student's number.
+        teacher: the teacher's number.
+
+    Raises:
+        InputError: the numbers differ.
+    """
     if student != teacher:
         raise InputError(
             f"the student has {student} {what}, the teacher {teacher}, expected equal numbers"
@@ -177,12 +186,28 @@ def is_amount(value: Any, *, positive: bool = False) -> bool:
 
 
 def check_number(option: str, value: Any) -> None:
-    """Raise InputError unless an option is a finite number of at least 0."""
+    """Check that an option of a term is a finite number of at least 0.
+
+    Args:
+        option: name of the option, for the message.
+        value: its value.
+
+    Raises:
+        InputError: it is not.
+    """
     if not is_amount(value):
         raise InputError(f"{option} is {value!r}, expected a number of at least 0")
 
 
 def check_whole(option: str, value: Any) -> None:
-    """Raise InputError unless an option is a whole number of at least 0."""
+    """Check that an option of a term is a whole number of at least 0.
+
+    Args:
+        option: name of the option, for the message.
+        value: its value.
+
+    Raises:
+        InputError: it is not.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InputError(f"{option} is {value!r}, expected a whole number of at least 0")

@@ -104,7 +104,13 @@ def schedule_value(
 
 
 def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
-    """Return whether the number is 0 at every share of the budget in [begin, end)."""
+    """Return whether a setting is 0 all through a stretch of the budget.
+
+    Args:
+        setting: a number, or a number that changes over the budget.
+        begin: share of the budget at which the stretch begins.
+        end: share at which it ends; the setting may be other than 0 there.
+    """
     if not isinstance(setting, Schedule):
         return setting == 0
     # Constant before the first point and after the last.

@@ -9,8 +9,7 @@ from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError, nearest
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.paths import local_path
-from kdjax.sweep.schema import SweepResults, read_sweep
-from kdjax.sweep.sweep import NAME
+from kdjax.sweep.schema import SWEEP, SweepResults, read_sweep
 
 SECTIONS = ("data", "student", "teacher", "train")
 """Sections of a recipe in which a pilot must be the same, unless it sweeps over them."""
@@ -30,7 +29,7 @@ def pilot_of(config: Config) -> SweepResults | None:
         return None
 
     # A law of the budget takes a finished sweep over several budgets.
-    path = local_path(config.plan.pilot, "plan.pilot") / NAME
+    path = local_path(config.plan.pilot, "plan.pilot") / SWEEP
     if not path.is_file():
         raise InputError(
             f"plan.pilot: {path} is not there, expected the directory of a finished `kdjax sweep`"

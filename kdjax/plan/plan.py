@@ -23,6 +23,7 @@ from kdjax.errors import InputError
 from kdjax.plan import prior, report, table
 from kdjax.plan.pilot import endpoint_of, pilot_of, runs_of, text_of
 from kdjax.plan.schema import (
+    PLAN,
     ComparedAt,
     CrossingForecast,
     FittedLaw,
@@ -67,7 +68,7 @@ def plan(config: Config, out: Path) -> Plan:
     """
     with locks.hold(out):
         content = forecasts(config)
-        write_json(out / "plan.json", to_plain(content))
+        write_json(out / PLAN, to_plain(content))
         report.write(content, out / "plan.html")
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     Console(width=width).print(table.summary(content))

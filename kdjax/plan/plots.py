@@ -273,7 +273,11 @@ def _draw_verdict(ax: Axes, budgets: ForecastRange, words: str, colour: str, len
 
 
 def draw_held_out(fitted: FittedPlan) -> Markup | None:
-    """Draw errors and intervals of fits without the largest budgets; 0 is what was reached."""
+    """Draw how far fits without the largest budgets were off at these budgets.
+
+    Each mark is predicted less reached, with its interval: 0 is a perfect prediction. None where no
+    budget was held out.
+    """
     checks = fitted.held_out
     if not checks:
         return None

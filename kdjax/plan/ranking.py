@@ -42,7 +42,14 @@ class RankedRange:
 
 
 def seen_from(comparison: ForecastComparison, arm: str) -> ForecastComparison:
-    """Return a comparison read from one arm's side: `a` is the arm."""
+    """Return a comparison of two arms turned so that `a` is a given one of them.
+
+    Signs, intervals and verdicts are turned with it.
+
+    Args:
+        comparison: comparison of two arms, `a` and `b`.
+        arm: one of the two.
+    """
     if comparison.a == arm:
         return comparison
 

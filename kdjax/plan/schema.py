@@ -12,6 +12,8 @@ from kdjax.results.text import CountedLosses
 from kdjax.results.verdicts import Endpoint
 from kdjax.storage.typed_json import stored_as, stored_words
 
+PLAN = "plan.json"
+"""File of a plan, in its directory."""
 _VERDICT_WORDS = {
     "BEATS": "a wins",
     "LOSES": "b wins",

@@ -68,7 +68,12 @@ class Spending:
         return self.arm.schedule_phases(budget, self.prices, batch_shape_of(self.config), before)
 
     def affords(self, flops: float, case: str) -> bool:
-        """Return whether every phase gets at least one step of a budget."""
+        """Return whether a budget buys at least one step of every phase.
+
+        Args:
+            flops: budget in FLOPs.
+            case: way to pay for the teacher.
+        """
         try:
             self.spans(flops, case)
         except InputError:
@@ -76,12 +81,28 @@ class Spending:
         return True
 
     def tokens(self, flops: float, case: str) -> float:
-        """Compute the tokens that the arm sees in a budget, padding not counted."""
+        """Compute the tokens that the arm sees in a budget, padding not counted.
+
+        Args:
+            flops: budget in FLOPs.
+            case: way to pay for the teacher.
+
+        Raises:
+            InputError: a phase without a single step.
+        """
         spans = self.spans(flops, case)
         return sum(span.steps * span.tokens_per_step for span in spans) * self.fill
 
     def point(self, flops: Array, case: str) -> forecast.Point:
-        """Return the sizes and tokens at which the arm's law is evaluated for these budgets."""
+        """Return the model size and the tokens at which the arm's law is evaluated for budgets.
+
+        Args:
+            flops: `[m]`: budgets in FLOPs.
+            case: way to pay for the teacher.
+
+        Raises:
+            InputError: a phase without a single step.
+        """
         tokens = np.array([self.tokens(budget, case) for budget in flops])
         return forecast.Point(self.parameters, tokens, self.unique)
 

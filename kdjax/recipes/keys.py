@@ -87,7 +87,10 @@ def check_override_names(names: Iterable[str]) -> None:
 
 
 def check_override_values(overrides: Sequence[str]) -> None:
-    """Check that no override says two things, as `check_keys` has it for a recipe.
+    """Check that the YAML of no override has a key twice, as in a recipe's file.
+
+    Args:
+        overrides: words of a command line, for instance `["--data.seq_len", "64"]`.
 
     Args:
         overrides: dotted overrides as on a command line.

@@ -60,7 +60,12 @@ class SmallerModels:
         return max(1, round(before * self.student_layers / self.student.layers))
 
     def student_layer(self, layer: int, student: ModelConfig) -> int:
-        """Return the layer of a smaller student that stands for one; 0, the embeddings, stays."""
+        """Return the layer of a smaller student that stands for a layer of the recipe's.
+
+        Args:
+            layer: layer of the recipe's student, from 1; 0, the embeddings, stays 0.
+            student: configuration of the recipe's student.
+        """
         return math.ceil(layer * self.layers(student.layers) / student.layers)
 
     def teacher_layer(self, layer: int) -> int:

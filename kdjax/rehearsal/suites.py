@@ -120,7 +120,13 @@ def write_babylm(root: Path, words: Sequence[str], **counts: int) -> Path:
 
 
 def official_lines(task: SuiteTask, split: str, rows: Sequence[Row]) -> str:
-    """Return the text of an official file."""
+    """Return rows as the text of a GLUE task's official file.
+
+    Args:
+        task: the task.
+        split: which of its files; `test` has no labels.
+        rows: made-up rows.
+    """
     lines = []
     if split == "test" and task.name == "cola":
         lines.append("index\tsentence")
@@ -155,7 +161,13 @@ def _official_label(task: SuiteTask, label: float) -> str:
 
 
 def records_of(task: SuiteTask, rows: Sequence[Row], hidden: bool) -> Iterator[dict[str, Any]]:
-    """Yield rows as records with the fields that Hugging Face's hub has; hidden labels are -1."""
+    """Yield rows as records with the fields that they have on Hugging Face's Hub.
+
+    Args:
+        task: the task.
+        rows: made-up rows.
+        hidden: whether labels are hidden, as in a test split: they are -1 then.
+    """
     for number, row in enumerate(rows):
         label: float = int(row.label) if task.classes else row.label
         if hidden:

@@ -48,9 +48,13 @@ class Work:
     unknown: tuple[str, ...]
 
     def hours_at(self, rate: float) -> float:
-        """Return the hours of all of it at a rate, in FLOPs a second.
+        """Estimate the hours that the whole study takes at a rate of FLOPs.
 
-        Batches of fine-tuning are too small to reach the rate: their steps take a time at least.
+        Batches of fine-tuning are too small to reach the rate: each of their steps takes
+        `TASK_STEP_SECONDS` at least. Hours of a budget of hours are added as they are.
+
+        Args:
+            rate: FLOPs a second.
         """
         training = ((self.training or 0.0) + self.teacher) / rate
         tasks = max(self.tasks / rate, self.task_steps * TASK_STEP_SECONDS)

@@ -15,7 +15,15 @@ def runs(results: Results, arm: str) -> list[RunResult]:
 
 
 def averages(results: Results, figure: Callable[[RunResult], float]) -> dict[str, float]:
-    """Compute the mean of a figure over the runs of each arm."""
+    """Compute the mean of a figure over the runs of each arm.
+
+    Args:
+        results: the content of results.json.
+        figure: takes a run and returns its figure.
+
+    Returns:
+        Arm -> mean.
+    """
     return {arm: mean(map(figure, runs(results, arm))) for arm in results.arms}
 
 

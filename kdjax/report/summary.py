@@ -83,10 +83,15 @@ def text(values: Spread | None) -> str:
 
 
 def values_by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
-    """Return an arm's value by seed.
+    """Return seed -> the value of an endpoint that an arm's run reached.
 
-    It is empty where the endpoint means nothing for the arm (an MLM loss without a trained head),
-    and where one of its runs has diverged.
+    Empty where the endpoint means nothing for the arm (an MLM loss without a trained head), and
+    where one of its runs has diverged.
+
+    Args:
+        results: the content of results.json.
+        arm: name of the arm.
+        endpoint: the endpoint.
     """
     if arm not in endpoint.arms or arm in diverged_arms(results.runs):
         return {}

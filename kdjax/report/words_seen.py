@@ -18,7 +18,11 @@ def has_word_counts(results: Results) -> bool:
 
 
 def words_with_teacher(results: Results, run: RunResult) -> int | None:
-    """Return the words that a run and the teacher behind it have seen.
+    """Count the words that a run has seen, with those that its teacher was pretrained on.
+
+    Args:
+        results: the content of results.json.
+        run: one of its runs.
 
     Returns:
         The run's own where its arm needs no teacher; None where one of the two is not known.
@@ -32,8 +36,12 @@ def words_with_teacher(results: Results, run: RunResult) -> int | None:
 
 
 def pretraining_of(results: Results, seed: int) -> PretrainingFacts | None:
-    """Return the training record of the teacher behind a seed's student; None: not trained by
-    kdjax."""
+    """Return how the teacher of a seed's student was trained; None: not by kdjax.
+
+    Args:
+        results: the content of results.json; of n teachers, a seed's is number seed modulo n.
+        seed: seed of the student.
+    """
     if results.teacher is None:
         return None
     # A student learns from teacher number (seed modulo n) of n teachers.
@@ -71,9 +79,14 @@ def epoch_cells(results: Results) -> WordCells:
 
 
 def terminal_words(results: Results, arm: str) -> tuple[str, str]:
-    """Return the words of an arm's mean run as text, and those that its teacher had seen before.
+    """Return as text the words that an arm's mean run and its teacher have seen.
 
-    The second is empty where the arm needs no teacher.
+    Args:
+        results: the content of results.json.
+        arm: name of the arm.
+
+    Returns:
+        The run's own words, and those of the teacher's pretraining: empty where the arm needs none.
     """
     words_seen = mean_if_known(run.words_seen for run in runs(results, arm))
     shown = text_or_dash(numbers.count, words_seen)

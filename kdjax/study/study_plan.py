@@ -84,7 +84,13 @@ class StudyPlan:
         return tuple(price(phase, phase.batch_shape(self.batch_shape)) for phase in arm.phases)
 
     def check_budget(self, arm: Arm, prices: tuple[Price, ...]) -> None:
-        """Check that the budget buys each phase of an arm a step, probe and start being paid.
+        """Check that a budget buys each phase of an arm a step after the run's own charges.
+
+        Those are a charged MLM probe and the calibration of its start.
+
+        Args:
+            arm: an arm of the study.
+            prices: prices of a step, one for each of its phases.
 
         Raises:
             InputError: a phase without a single step.
@@ -113,7 +119,11 @@ class StudyPlan:
         return ArmCost(prices, upfront)
 
     def schedule(self, arm: Arm, cost: ArmCost) -> tuple[PhaseSpan, ...]:
-        """Return an arm's phases as they lie in the budget; none where a clock decides.
+        """Lay an arm's phases out in the budget, in steps; empty under a budget of hours.
+
+        Args:
+            arm: an arm of the study.
+            cost: prices of its steps, and what is charged before the first.
 
         Raises:
             InputError: a phase without a single step.

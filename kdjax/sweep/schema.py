@@ -19,6 +19,9 @@ from kdjax.results.verdicts import Endpoint
 from kdjax.storage.files import read_json
 from kdjax.storage.typed_json import LATER, from_plain, optional, stored_as
 
+SWEEP = "sweep.json"
+"""File of a sweep's results, in its directory."""
+
 
 @dataclass(frozen=True)
 class SweptStudy:

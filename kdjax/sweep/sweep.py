@@ -27,12 +27,10 @@ from kdjax.study.writer import backup_of, sole_writer
 from kdjax.sweep import report, table
 from kdjax.sweep.cells import TRUNK, Cell, cells_of, shares_trunk
 from kdjax.sweep.collect import collect
-from kdjax.sweep.schema import SweepResults
+from kdjax.sweep.schema import SWEEP, SweepResults
 from kdjax.sweep.trunk import study_trunk
 from kdjax.sweep.verdict import divergences
 
-NAME = "sweep.json"
-"""File of a sweep's results, in its directory."""
 REPORT = "sweep.html"
 """File of the page that shows them."""
 RECIPE = "recipe.json"
@@ -76,7 +74,7 @@ def sweep(config: Config, out: Path) -> SweepResults:
 
         # Only when every study has ended: each gives a point of every curve.
         results = collect(config, cells, studies)
-        write_json(out / NAME, to_plain(results))
+        write_json(out / SWEEP, to_plain(results))
         report.write(results, out / REPORT)
     if hosts.is_main_process():
         width = None if sys.stdout.isatty() else PLAIN_WIDTH

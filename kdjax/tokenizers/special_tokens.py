@@ -138,11 +138,14 @@ def special_tokens(
 
 
 def templates(content: Mapping[str, Any], path: Path) -> dict[str, Template]:
-    """Read a tokenizer's post-processor: the frames of a text (`single`) and a pair of texts
-    (`pair`).
+    """Read how a tokenizer frames a text (`single`) and a pair of texts (`pair`).
 
     BERT's pair is `("[CLS]", 0, "[SEP]", 1, "[SEP]")`, RoBERTa's `("<s>", 0, "</s>", "</s>", 1,
     "</s>")`. Empty where the tokenizer has no post-processor that frames.
+
+    Args:
+        content: content of tokenizer.json.
+        path: its path, for messages.
 
     Raises:
         InputError: the post-processor is no whole one.

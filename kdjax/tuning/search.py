@@ -96,7 +96,12 @@ def search(
 
 
 def best_trial(trials: Sequence[TuningTrial], better: Better) -> TuningTrial | None:
-    """Choose the best trial, the first of equals; None where all diverged."""
+    """Choose the trial of the best value, the first of equals; None where all diverged.
+
+    Args:
+        trials: trials of one arm, in the order in which they were made.
+        better: which values are better: lower or higher.
+    """
     scored = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
     if not scored:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -73,30 +73,37 @@ def with_settings(arm: ArmConfig, settings: Mapping[str, Any]) -> ArmConfig:
 
 
 def edge_of(values: RangeConfig, value: Any) -> str | None:
-    """Return the end of a range at which a value lies, `low` or `high`; None where at neither.
+    """Return at which end of what tuning may try a value lies: `low`, `high`, or None for neither.
+
+    A best value at an end says that a better one may lie beyond it. At an end of a range are the
+    values in its outer `EDGE`; of choices the least and the greatest number, and of others none.
 
     Args:
-        values: the range, or choices: of numbers the least and the most are its ends.
-        value: value of the setting.
+        values: the range or the choices of a setting.
+        value: value of the setting, one that the range or the choices have.
     """
-    low = values.low
-    high = values.high
-    width = EDGE
-    # Only the smallest and the largest of several choices are at an end.
     if values.choices:
-        are_numbers = all(type(choice) in (int, float) for choice in values.choices)
-        if len(values.choices) < 2 or not are_numbers:
-            return None
-        low = min(values.choices)
-        high = max(values.choices)
-        width = 0.0
+        return _end_of_choices(values.choices, value)
 
     # Where the value lies between the ends, from 0 to 1, as it was drawn: on a log scale or not.
     scale = math.log if values.log else float
-    position = (scale(value) - scale(low)) / (scale(high) - scale(low))
-    if position <= width:
+    low = scale(values.low)
+    position = (scale(value) - low) / (scale(values.high) - low)
+    if position <= EDGE:
         return "low"
-    if position >= 1 - width:
+    if position >= 1 - EDGE:
+        return "high"
+    return None
+
+
+def _end_of_choices(choices: Sequence[Any], value: Any) -> str | None:
+    """Return whether a choice is the least or the greatest of several different numbers."""
+    are_numbers = all(type(choice) in (int, float) for choice in choices)
+    if not are_numbers or len(set(choices)) < 2:
+        return None
+    if value == min(choices):
+        return "low"
+    if value == max(choices):
         return "high"
     return None
 

@@ -176,6 +176,7 @@ def test_settings_replace_those_of_the_arm_s_own_sections() -> None:
         (RangeConfig(choices=(0.3, 0.1, 0.2)), 0.3, "high"),
         (RangeConfig(choices=("pre", "post")), "pre", None),
         (RangeConfig(choices=(0.1,)), 0.1, None),
+        (RangeConfig(choices=(0.1, 0.1)), 0.1, None),
     ],
 )
 def test_edge_of_a_range_is_its_outer_tenth_on_its_scale(

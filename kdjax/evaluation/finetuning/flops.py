@@ -53,7 +53,12 @@ class Polynomial:
     pair: Fraction
 
     def at(self, rows: int, length: int) -> int:
-        """Return the FLOPs of a batch of so many rows of a length."""
+        """Compute the FLOPs of one batch, rounded to a whole number.
+
+        Args:
+            rows: rows of the batch.
+            length: tokens of each row, padding included.
+        """
         return round(self.once + rows * (self.row + self.token * length + self.pair * length**2))
 
     def total(self, batches: Counter[TaskBatchShape]) -> int:

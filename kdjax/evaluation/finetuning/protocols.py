@@ -63,11 +63,13 @@ def specs_of(
 
 
 def few_shot_setting(task: Task, settings: FinetuneConfig) -> Setting:
-    """Return the setting of few-shot trials.
+    """Return the hyperparameters that all few-shot trials on a task share.
+
+    A batch has at most as many rows as a draw.
 
     Args:
-        task: the task.
-        settings: settings of fine-tuning.
+        task: task that is fine-tuned on.
+        settings: settings of fine-tuning, with `few_shot`.
 
     Raises:
         InputError: the task has fewer training rows than a draw takes.
@@ -163,19 +165,24 @@ def draw_rows(task: Task, examples: int, draw: int) -> NDArray[np.intp]:
 
 
 def with_rows(task: Task, rows: NDArray[np.intp]) -> Task:
-    """Return a task with some of its training rows alone."""
+    """Return a task whose training rows are some of the task's own; all else stays.
+
+    Args:
+        task: task to take rows of.
+        rows: `[n]`: indices of the training rows to keep.
+    """
     return dataclasses.replace(task, train=task.train.take(rows))
 
 
 def check_few_shot(task: Task, examples: int) -> None:
-    """Check that a task has the rows of a draw.
+    """Check that a task has enough training rows for a few-shot draw.
 
     Args:
-        task: the task.
-        examples: training rows of a draw.
+        task: task that is fine-tuned on.
+        examples: rows of a draw.
 
     Raises:
-        InputError: it has fewer.
+        InputError: the task has fewer training rows.
     """
     rows = len(task.train)
     if examples > rows:
@@ -218,8 +225,8 @@ def check_task(task: Task, longest: int) -> None:
     """Check that a task can be fine-tuned on.
 
     Args:
-        task: the task.
-        longest: largest length that the model takes, in tokens.
+        task: task that is fine-tuned on.
+        longest: tokens of the longest row that the model takes.
 
     Raises:
         InputError: its training rows have one class, or rows are longer than the model's positions.

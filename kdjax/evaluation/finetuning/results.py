@@ -109,7 +109,14 @@ def mean(metrics: dict[str, float]) -> float:
 
 
 def encode_right(predicted: NDArray[Any], truth: NDArray[Any]) -> str:
-    """Encode which rows were predicted right: a bit a row, the first row the highest of a byte."""
+    """Encode which rows were predicted right as base64 text, one bit a row.
+
+    The first row is the highest bit of the first byte.
+
+    Args:
+        predicted: `[N]`: predicted labels.
+        truth: `[N]`: true labels.
+    """
     return base64.b64encode(np.packbits(predicted == truth).tobytes()).decode("ascii")
 
 
@@ -125,7 +132,12 @@ def right_rows(encoded: str, rows: int) -> NDArray[np.bool_]:
 
 
 def encode_errors(predicted: NDArray[Any], truth: NDArray[Any]) -> str:
-    """Encode the squared errors of predicted numbers, little-endian float32, in labels' units."""
+    """Encode the squared error of each row as base64 text of little-endian float32.
+
+    Args:
+        predicted: `[N]`: predicted numbers.
+        truth: `[N]`: true numbers, in the same unit.
+    """
     errors = (predicted.astype(np.float64) - truth.astype(np.float64)) ** 2
     return base64.b64encode(errors.astype("<f4").tobytes()).decode("ascii")
 

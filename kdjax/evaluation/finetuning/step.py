@@ -212,6 +212,10 @@ def compiled_step(step_key: StepKey, lanes: int) -> Any:
     States, learning rates and losses are stacked along a new first axis, batches along a new second
     one, since devices split the first. One lane is not stacked. It is compiled once a shape, for
     all trials of a process.
+
+    Args:
+        step_key: what the step is compiled for: model, task and layout of the devices.
+        lanes: number of trials that take the step together.
     """
     layout = step_key.layout
     step = make_step(step_key)
@@ -228,7 +232,12 @@ def compiled_step(step_key: StepKey, lanes: int) -> Any:
 
 @functools.cache
 def state_sharding(step_key: StepKey, lanes: int) -> Any:
-    """Return the sharding of the state, or of the stacked states of several lanes."""
+    """Return how a step's state lies on the devices, or the stacked states of several lanes.
+
+    Args:
+        step_key: what the step is compiled for; its layout has the devices.
+        lanes: number of trials that take the step together; 1: nothing is stacked.
+    """
     sharding = step_key.layout.param_sharding(abstract_state(step_key))
     if lanes == 1:
         return sharding

@@ -164,7 +164,12 @@ def judge_tests(tests: Sequence[PairedTest], confidence: float) -> list[PairedOu
 
 
 def paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, ...]:
-    """Subtract b's values from a's, over the seeds that both have, in their order."""
+    """Compute a − b of each seed that both arms have, in the order of seeds.
+
+    Args:
+        a: seed -> value of the first arm.
+        b: seed -> value of the second arm.
+    """
     return tuple(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
 
 

@@ -86,7 +86,12 @@ class Naming:
         return Place(f"{layer}{part.name}.{kind}", part.part, part.parts, leaf == "kernel")
 
     def full_name(self, name: str, *, mlm: bool) -> str:
-        """Return a name with the prefix that it has in a model with or without an MLM head."""
+        """Return a tensor's name as files have it.
+
+        Args:
+            name: name without the model's prefix.
+            mlm: whether the file holds an MLM head: then all names but the head's are prefixed.
+        """
         if mlm and not name.startswith(self.heads):
             return self.prefix + name
         return name
@@ -96,7 +101,13 @@ class Naming:
         return any(name.startswith(self.heads) for name in tensors)
 
     def plain(self, tensors: Mapping[str, np.ndarray], where: object) -> Tensors:
-        """Return tensors under the names of `place`, without copies and what is not read.
+        """Return a file's tensors under the names of `place`.
+
+        Left out are second copies of a tensor, heads of tasks, and what no encoder here reads.
+
+        Args:
+            tensors: name in the file -> tensor.
+            where: the file, for messages.
 
         Raises:
             InputError: two different tensors under one name, or an MLM decoder that is not the word

@@ -31,7 +31,16 @@ def neighbours_of_halves(array: np.ndarray, heads: int) -> np.ndarray:
 
 
 def halves_of_neighbours(array: np.ndarray, heads: int) -> np.ndarray:
-    """Undo `neighbours_of_halves`."""
+    """Reorder queries' or keys' coordinates back: the inverse of `neighbours_of_halves`.
+
+    Args:
+        array: a kernel `[D, H d]` or a bias `[H d]`; of each head, coordinates 2i and 2i + 1 turn
+            together.
+        heads: number H of attention heads.
+
+    Returns:
+        The same with coordinates 2i and 2i + 1 of a head at i and i + d/2.
+    """
     in_pairs = array.reshape(*array.shape[:-1], heads, -1, 2)
     return np.ascontiguousarray(in_pairs.swapaxes(-1, -2)).reshape(array.shape)
 

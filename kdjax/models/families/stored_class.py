@@ -216,7 +216,13 @@ class StoredClass:
             raise InputError(f"{where}: {e}") from None
 
     def of_type(self, model_type: str, class_name: str, **changes: Any) -> StoredClass:
-        """Return a class of the same kind under another name, which is its family's too."""
+        """Return this class under another `model_type`, which is also its only family.
+
+        Args:
+            model_type: name of the type in config.json.
+            class_name: beginning of the names of its classes in transformers, such as `Roberta`.
+            **changes: other fields that differ.
+        """
         return replace(
             self,
             model_type=model_type,
@@ -228,10 +234,15 @@ class StoredClass:
 
 
 def check_config_number(value: Any, default: Any, what: str) -> int | float:
-    """Return a setting of config.json, checked to be of the kind of its default.
+    """Return a number of config.json, checked to be of the type of its default.
+
+    Args:
+        value: value that the file has.
+        default: an int or a float; a whole number is taken for either.
+        what: name of the setting and its file, for messages.
 
     Raises:
-        InputError: it is of another kind, or larger than a computer's numbers are.
+        InputError: it is of another type, or larger than a computer's numbers are.
     """
     kind = type(default)
     if isinstance(value, bool) or not isinstance(value, (kind, int)):

@@ -20,7 +20,12 @@ def stride(elements: int) -> int:
 
 
 def hash_counter(count: jax.Array, seed: jax.Array) -> jax.Array:
-    """Hash counters with a seed (broadcast together) to numbers that look random."""
+    """Hash counters with a seed to int32 numbers that look random.
+
+    Args:
+        count: int32 counters.
+        seed: int32, broadcast against `count`.
+    """
     mixed = (count ^ _right(count, 16)) * jnp.int32(_FIRST)
     mixed = (mixed ^ _right(mixed, 15) ^ seed) * jnp.int32(_SECOND)
     hashed: jax.Array = mixed ^ _right(mixed, 16)
@@ -28,7 +33,15 @@ def hash_counter(count: jax.Array, seed: jax.Array) -> jax.Array:
 
 
 def is_kept(hashed: jax.Array, rate: float) -> jax.Array:
-    """Decide by hashes which elements dropout keeps: all but a share `rate`, to within 2⁻²⁵."""
+    """Decide by hashes which elements dropout keeps.
+
+    Args:
+        hashed: int32 hashes, an element each.
+        rate: share of elements that is dropped, to within 2⁻²⁵.
+
+    Returns:
+        bool array: whether an element is kept.
+    """
     keep: jax.Array = _right(hashed, 32 - _BITS) >= round(rate * 2**_BITS)
     return keep
 

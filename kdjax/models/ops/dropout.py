@@ -43,10 +43,14 @@ class Site:
 
 
 def sequence_seeds(dropout_key: DropoutKey, sequences: int) -> DropoutKey:
-    """Return a seed for each sequence of a batch, int32 `[B, 2]`.
+    """Draw a seed for each sequence of a batch from a JAX key, int32 `[B, 2]`.
 
-    Seeds stay as they are, and so does a key of JAX's generator `rbg`: what is priced draws from
-    XLA's own generator, whose work counts as no FLOPs.
+    Seeds stay as they are, and so do None and a key of JAX's generator `rbg`: what is priced draws
+    from XLA's own generator, whose work counts as no FLOPs.
+
+    Args:
+        dropout_key: a JAX key, seeds, or None where nothing is dropped.
+        sequences: number B of sequences.
     """
     if dropout_key is None or not _is_key(dropout_key) or jax.random.key_impl(dropout_key) == "rbg":
         return dropout_key
@@ -54,7 +58,12 @@ def sequence_seeds(dropout_key: DropoutKey, sequences: int) -> DropoutKey:
 
 
 def fold(dropout_key: DropoutKey, number: int | jax.Array) -> Any:
-    """Return the key of a layer or a site by its number."""
+    """Derive the dropout key of a layer or a site; None stays None.
+
+    Args:
+        dropout_key: a JAX key, seeds of sequences `[B, 2]`, or None where nothing is dropped.
+        number: number of the layer or site; each gives another key.
+    """
     if dropout_key is None:
         return None
     if _is_key(dropout_key):
@@ -88,7 +97,17 @@ def dropout(x: jax.Array, rate: float, dropout_key: DropoutKey, *, site: int) ->
 def keep_mask(
     shape: tuple[int, ...], rate: float, dropout_key: DropoutKey, *, site: int
 ) -> jax.Array | None:
-    """Return the mask of what `dropout` with these arguments keeps, `[B, ...]`; None: all."""
+    """Return which elements `dropout` with the same arguments would keep.
+
+    Args:
+        shape: shape of the array, `[B, ...]`.
+        rate: probability that an element becomes 0.
+        dropout_key: seeds of the sequences, a JAX key, or None where nothing is dropped.
+        site: a number that no other dropout under this key has.
+
+    Returns:
+        bool array of `shape`; None: all are kept.
+    """
     if dropout_key is None or rate == 0:
         return None
     site_key: jax.Array = fold(dropout_key, site)
@@ -98,7 +117,16 @@ def keep_mask(
 
 
 def keep_mask_by_seeds(seeds: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
-    """Return the mask of kept elements of `[B, ...]`, by the seeds `[B, 2]` of their sequences."""
+    """Return which elements dropout keeps, from a seed for each sequence.
+
+    Args:
+        seeds: int32 `[B, 2]`.
+        shape: shape of the array, `[B, ...]`.
+        rate: probability that an element is dropped.
+
+    Returns:
+        bool array of `shape`.
+    """
 
     def along(axis: int, x: jax.Array) -> jax.Array:
         broadcastable = [1] * len(shape)

@@ -117,7 +117,15 @@ def _bias_gradient(grad_out: jax.Array, feeds_activation: bool) -> jax.Array:
 
 
 def weight_gradient(x: jax.Array, grad_out: jax.Array) -> jax.Array:
-    """Compute xᵀ y over all axes but the last: `[..., D]` and `[..., E]` to `[D, E]`."""
+    """Compute the gradient of a linear layer's kernel, xᵀ dy, summed over all rows.
+
+    Args:
+        x: `[..., D]`: input of the layer.
+        grad_out: `[..., E]`: gradient dy of its output.
+
+    Returns:
+        `[D, E]`.
+    """
     if x.shape[-1] > grad_out.shape[-1] and dispatch.platform() == "cpu":
         # XLA's CPU compiler copies the first operand to transpose it: here the smaller one, and
         # then the small result.

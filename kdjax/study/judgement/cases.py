@@ -82,7 +82,15 @@ class Costs:
         teacher: TeacherFacts | None,
         students: int,
     ) -> Costs:
-        """Compute the mean cost of each arm's runs under one way to pay for the teacher."""
+        """Compute the mean cost of each arm's runs under one way to pay for the teacher.
+
+        Args:
+            case: name of the case, a key of `CASES`.
+            arms: arm -> its settings and prices.
+            runs: all runs; an arm without a finished run is left out.
+            teacher: what is known of the teacher; None where the study has none.
+            students: number of students that share the teacher's training.
+        """
         means: dict[str, float] = {}
         training: dict[str, float] = {}
         for arm in arms:

@@ -26,7 +26,15 @@ def endpoints_of(
     minimal_pairs: Sequence[PairSet],
     arms: Mapping[str, Arm],
 ) -> list[MeasuredEndpoint]:
-    """Return the endpoints of a study: losses on held-out text, minimal pairs, then tasks."""
+    """List the endpoints of a study: losses on held-out text, minimal pairs, then tasks.
+
+    Args:
+        config: resolved recipe, with `evaluation`.
+        corpus: facts of the text.
+        tasks: labelled tasks.
+        minimal_pairs: sets of minimal pairs.
+        arms: arm -> what it trains; an arm without an MLM head has no endpoint that needs one.
+    """
     with_head = tuple(name for name, arm in arms.items() if arm.trains_mlm_head)
     endpoints = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
     if config.evaluation.mlm_probe.tokens:
@@ -47,7 +55,12 @@ def endpoints_of(
 
 
 def protocol_label(evaluation: EvaluationConfig, protocol: Protocol) -> str:
-    """Return a protocol in words, with how many trials a score has."""
+    """Return a protocol of scoring tasks in words, with how many trials a score has.
+
+    Args:
+        evaluation: settings of evaluation, with those of fine-tuning.
+        protocol: probe, grid, few_shot or the one fixed setting.
+    """
     finetune = evaluation.finetune
     if protocol == "probe":
         return "linear probe, best layer"

@@ -45,7 +45,13 @@ class Gap:
     test: PairedTest
 
     def change(self, first: str, second: str, outcome: PairedOutcome) -> GapChange:
-        """Return the verdict of the test's outcome, with the names of the two studies."""
+        """Return the verdict on how the gap differs between two studies, as results hold it.
+
+        Args:
+            first: name of the first study.
+            second: name of the second study.
+            outcome: outcome of the gap's test.
+        """
         return GapChange(
             endpoint=self.endpoint.name,
             arm=self.arm,

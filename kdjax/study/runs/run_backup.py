@@ -32,7 +32,14 @@ FINISHED = ("params.safetensors", journal.NAME, metrics_log.NAME, RESULT)
 
 
 def subdirectory(config: Config, name: str) -> Config:
-    """Return the recipe of one of several studies, with a subdirectory of their backup."""
+    """Return a recipe whose checkpoints are backed up in a subdirectory of its own.
+
+    Without a directory for backups the recipe is returned as it is.
+
+    Args:
+        config: recipe, with `train.checkpoint.directory`.
+        name: name of the subdirectory: that of one of several studies.
+    """
     checkpoint = config.train.checkpoint
     if not checkpoint.directory:
         return config

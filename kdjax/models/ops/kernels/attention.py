@@ -64,7 +64,13 @@ def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
 
 
 def has_whole_tiles(length: int, width: int, heads: int) -> bool:
-    """Return whether sequences are of whole tiles, and no longer than kernels take at all."""
+    """Return whether sequences fill whole tiles and are no longer than a kernel takes.
+
+    Args:
+        length: positions L of a sequence.
+        width: width D of a position's vector, all heads together.
+        heads: number H of heads; D / H is the width of each.
+    """
     whole_tiles = length % LANES == 0 and width % LANES == 0 and (width // heads) % 8 == 0
     return whole_tiles and length <= MAX_LENGTH
 
