@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdjax.text.sources import Document
+from kdjax.text.document import Document
 
 RECENT = 2**16
 """Texts whose hashes are kept in a dictionary, before they are sorted into an array."""
