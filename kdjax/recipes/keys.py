@@ -92,9 +92,6 @@ def check_override_values(overrides: Sequence[str]) -> None:
     Args:
         overrides: words of a command line, for instance `["--data.seq_len", "64"]`.
 
-    Args:
-        overrides: dotted overrides as on a command line.
-
     Raises:
         InputError: one does; names its setting.
     """
