@@ -8,6 +8,7 @@ other not repeated. Nothing of one lane reaches another.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,9 +16,26 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from kdjax.training.step import Step
+from kdjax.training.stopwatch import Stopwatch
 
 BATCH_AXIS = 1
 """Axis of a batch's arrays along which lanes lie."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Place of a run among those that are trained at once.
+
+    Attributes:
+        number: number of the lane.
+        stopwatches: stopwatches of all runs that train at once, this one's too; time that all spend
+            together is shared evenly.
+        has_profile: whether the profile, which is of all runs, lies in this run's directory.
+    """
+
+    number: int
+    stopwatches: Sequence[Stopwatch]
+    has_profile: bool
 
 
 def vmap_step(step: Step) -> Step:

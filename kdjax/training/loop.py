@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 from kdjax.errors import Stopped
+from kdjax.parallel.host_sums import HostSignals
 from kdjax.training.checkpoints.policy import CheckpointPolicy
+from kdjax.training.due_work import DueWork
 from kdjax.training.input_pipeline import StepInput
+from kdjax.training.run_account import RunAccount
 from kdjax.training.step import State
 
 
@@ -42,25 +44,24 @@ class TrainingLoop(ABC):
         for phase_number in range(self.phase_count):
             inputs = self.step_inputs(phase_number)
             # Begin no step that would end beyond the phase's share of the budget.
-            while self.affords_step(phase_number):
-                with self.profiled_step():
-                    step_input = self.next_input(inputs)
-                    state = self.take_step(phase_number, step_input, state)
+            while self.account.affords_step(phase_number):
+                state, signals = self.take_step(phase_number, inputs, state)
 
-                # Evaluation comes first, so a checkpoint of this step has its point of the curve.
-                if self.evaluation_is_due():
+                # All that is due comes before the checkpoint of this step: a run that goes on from
+                # there does not pass the step again.
+                due = self.due_work()
+                if due.evaluation:
                     self.measure_held_out(state)
-                # So do weights that stay: a run that goes on from here does not pass them again.
-                if self.snapshot_is_due():
-                    self.keep_snapshot(state)
-                if self.trunk_ends():
+                if due.snapshot:
+                    self.keep_snapshots(state)
+                if due.trunk:
                     self.keep_trunk(state)
-                if step_input.signals.stop:
-                    self.save_now(state)
-                    raise Stopped(f"saved at step {self.steps}")
-                if self.policy.is_due(step_input.signals):
-                    self.save(state)
-                    self.policy.saved()
+                if signals.stop:
+                    self.write_checkpoint(state)
+                    raise Stopped(f"saved at step {self.account.ledger.steps}")
+                if self.policy.checkpoint_is_due(signals):
+                    self.begin_checkpoint(state)
+                    self.policy.count_checkpoint()
 
             # Before any step of the next phase is taken
             self.end_phase(phase_number, state)
@@ -68,53 +69,43 @@ class TrainingLoop(ABC):
 
     @property
     @abstractmethod
-    def steps(self) -> int:
-        """Return the number of steps done."""
+    def account(self) -> RunAccount:
+        """Return the account of the run, or of one that stands for all."""
 
     @abstractmethod
     def step_inputs(self, phase_number: int) -> Iterator[StepInput]:
         """Return the inputs of the phase's steps, from the next one on."""
 
     @abstractmethod
-    def affords_step(self, phase_number: int) -> bool:
-        """Return whether a step of the phase ends before its share of the budget."""
+    def take_step(
+        self, phase_number: int, inputs: Iterator[StepInput], state: State
+    ) -> tuple[State, HostSignals]:
+        """Do a step of the phase, charge it, and report the step before.
+
+        Args:
+            phase_number: number of the phase.
+            inputs: inputs of its steps, of which the next is taken.
+            state: state before the step; used up.
+
+        Returns:
+            The state after the step, and what the processes ask for.
+        """
 
     @abstractmethod
-    def profiled_step(self) -> AbstractContextManager[None]:
-        """Return a block in which the next step is captured, if the settings name it."""
-
-    @abstractmethod
-    def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
-        """Wait for the next input, on the stopwatch."""
-
-    @abstractmethod
-    def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:
-        """Do a step of the phase, charge it, and report the step before; return the new state."""
-
-    @abstractmethod
-    def evaluation_is_due(self) -> bool:
-        """Return whether the last step reached one of the evenly spaced evaluations."""
+    def due_work(self) -> DueWork:
+        """Return what is due after the last step, of the run or of any."""
 
     @abstractmethod
     def measure_held_out(self, state: State) -> None:
         """Measure the student on held-out text, unless that was done after this very step."""
 
     @abstractmethod
-    def snapshot_is_due(self) -> bool:
-        """Return whether the last step reached one of the numbers of words at which the student is
-        kept."""
-
-    @abstractmethod
-    def keep_snapshot(self, state: State) -> None:
+    def keep_snapshots(self, state: State) -> None:
         """Keep the student of each run that reached one of its numbers of words by the last step.
 
         Raises:
             InputError: it cannot be written.
         """
-
-    @abstractmethod
-    def trunk_ends(self) -> bool:
-        """Return whether the last step was the last of a trunk that larger budgets go on from."""
 
     @abstractmethod
     def keep_trunk(self, state: State) -> None:
@@ -125,11 +116,11 @@ class TrainingLoop(ABC):
         """
 
     @abstractmethod
-    def save(self, state: State) -> None:
-        """Begin a checkpoint (`CheckpointRetry.save`)."""
+    def begin_checkpoint(self, state: State) -> None:
+        """Begin to write a checkpoint, while training goes on (`CheckpointRetry.save`)."""
 
     @abstractmethod
-    def save_now(self, state: State) -> None:
+    def write_checkpoint(self, state: State) -> None:
         """Write a checkpoint and wait for it, since the process is about to stop.
 
         Raises:

@@ -51,7 +51,7 @@ def _price(phase: Phase, batch_shape: BatchShape) -> Price:
     student_trainable, student_frozen = partition(params["model"], phase.gradient_mask["model"])
     student_inputs = (student_trainable, student_frozen, batch, dropout_key)
     trainable, _ = partition(params, phase.gradient_mask)
-    opt_state = select_opt_state(phase.transformation, state.opt_state, trainable)
+    opt_state = select_opt_state(phase.transformation, state.opt, trainable)
 
     # A backward pass is counted with its forward pass, which is then taken off.
     forward_count = count_program_flops(parts.student_forward, *student_inputs)

@@ -25,10 +25,13 @@ from kdjax.training.partition import (
     partition,
     select_opt_state,
 )
-from kdjax.training.saved_names import register_state
 from kdjax.training.step_dropout import step_dropout_key
 
 Forward = Callable[..., Features]
+
+SMALLEST_TOTAL = 1e-9
+"""Stands for a total of 0: where a batch has nothing that a term is a mean over (no masked token),
+the shares of its parts are 0 / `SMALLEST_TOTAL`, which is 0, and not NaN."""
 
 
 @jax.tree_util.register_dataclass
@@ -51,22 +54,29 @@ class ScheduleInputs:
         return ScheduleInputs(scalar, scalar)
 
 
-@register_state
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
     """What training changes, and nothing else: the teacher is not in it.
 
+    Checkpoints and their checksums go by the names of fields and keys.
+
     Attributes:
         step: steps done, int32.
         seed: seed of dropout, uint32.
-        params: {"model": the student's parameters, "objective": the terms' own}.
-        opt_state: the optimiser's state, over the parameters as one flat mapping.
+        params: {"model": the student's parameters, "objective": the projections, which are the
+            parameters of the objective's terms}.
+        opt: the optimiser's state, over the parameters as one flat mapping.
     """
 
     step: jax.Array
     seed: jax.Array
     params: dict[str, Any]
-    opt_state: Any
+    opt: Any
+
+
+LossAndTerms = tuple[jax.Array, dict[str, jax.Array]]
+"""The loss and each of its terms by itself, float32 scalars."""
 
 
 class Step(Protocol):
@@ -91,6 +101,28 @@ class Step(Protocol):
         Returns:
             The new state, and float32 scalars: `loss`, each term by its key, `grad_norm` and
             `grad_norm/GROUP`.
+        """
+
+
+class GradFn(Protocol):
+    """The loss of a batch with its gradients, as `jax.value_and_grad` makes it; pure."""
+
+    def __call__(
+        self,
+        trainable: Flat,
+        batch: Batch,
+        dropout_key: DropoutKey,
+        shares: Mapping[str, jax.Array] | None = None,
+        /,
+    ) -> tuple[LossAndTerms, Flat]:
+        """Compute the loss, its terms, and the gradients of what is trained.
+
+        Args:
+            trainable: parameters that are trained, dotted path -> array.
+            batch: a batch, or a part of one.
+            dropout_key: a seed for each sequence, int32 `[B, 2]`; None: no dropout.
+            shares: term -> the share of its normalizer that lies in this part of a batch; None: a
+                whole batch.
         """
 
 
@@ -124,7 +156,7 @@ class LossFn:
         dropout_key: DropoutKey = None,
         budget_fraction: float | jax.Array = 0.0,
         shares: Mapping[str, jax.Array] | None = None,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> LossAndTerms:
         """Compute the loss and each term by itself, float32 scalars.
 
         Args:
@@ -187,8 +219,11 @@ def make_step(
         budget_fraction = schedule_inputs.budget_fraction
 
         def loss_of(
-            trainable: Flat, part: Batch, part_key: DropoutKey, shares: Any = None
-        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            trainable: Flat,
+            part: Batch,
+            part_key: DropoutKey,
+            shares: Mapping[str, jax.Array] | None = None,
+        ) -> LossAndTerms:
             params = combine(trainable, frozen, gradient_mask)
             return loss_fn(params, teacher_params, part, part_key, budget_fraction, shares)
 
@@ -200,12 +235,12 @@ def make_step(
         grads = layout.constrain_as_stored(grads)
 
         # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
-        opt_state = select_opt_state(optimizer, state.opt_state, trainable)
+        opt_state = select_opt_state(optimizer, state.opt, trainable)
         trainable, opt_state = apply_update(
             optimizer, grads, opt_state, trainable, schedule_inputs.learning_rate
         )
         params = combine(trainable, frozen, gradient_mask)
-        opt_state = merge_opt_state(state.opt_state, opt_state)
+        opt_state = merge_opt_state(state.opt, opt_state)
 
         # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
         squares = sums_of_squares(grads)
@@ -218,13 +253,13 @@ def make_step(
 
 
 def accumulate_gradients(
-    grad_fn: Callable[..., Any],
+    grad_fn: GradFn,
     trainable: Flat,
     objective: Objective,
     grad_accum_steps: int,
     batch: Batch,
     dropout_key: DropoutKey,
-) -> Any:
+) -> tuple[LossAndTerms, Flat]:
     """Compute the result of `grad_fn` for a batch from its parts, one after another, to save
     memory.
 
@@ -233,7 +268,7 @@ def accumulate_gradients(
     sequences i, i + `grad_accum_steps`, …: of each device the same number.
 
     Args:
-        grad_fn: `(trainable, batch, dropout_key, shares)` to the loss, its terms and gradients.
+        grad_fn: the loss of a part, its terms and gradients.
         trainable: parameters that are trained, dotted path -> array.
         objective: the objective, whose terms say what they are means over.
         grad_accum_steps: number of parts; it divides the batch. Of one part nothing is added up.
@@ -243,23 +278,30 @@ def accumulate_gradients(
     if grad_accum_steps == 1:
         return grad_fn(trainable, batch, dropout_key)
 
+    totals = objective.normalizers(batch)
+
+    def share_of_batch(part: Batch) -> dict[str, jax.Array]:
+        shares = {}
+        for name, normalizer in objective.normalizers(part).items():
+            shares[name] = normalizer / jnp.maximum(totals[name], SMALLEST_TOTAL)
+        return shares
+
+    # From zeros of the result's shapes, the sum over parts
+    shapes = jax.eval_shape(grad_fn, trainable, batch, dropout_key, totals)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def add_part(
+        total: tuple[LossAndTerms, Flat], part: tuple[Batch, DropoutKey]
+    ) -> tuple[tuple[LossAndTerms, Flat], None]:
+        part_batch, part_key = part
+        result = grad_fn(trainable, part_batch, part_key, share_of_batch(part_batch))
+        return jax.tree.map(jnp.add, total, result), None
+
     def in_parts(x: jax.Array) -> jax.Array:
         return x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1)
 
-    totals = objective.normalizers(batch)
-
-    def add_part(total: Any, part: tuple[Batch, DropoutKey]) -> tuple[Any, None]:
-        part_batch, part_key = part
-        normalizers = objective.normalizers(part_batch)
-        shares = {}
-        for name, normalizer in normalizers.items():
-            shares[name] = normalizer / jnp.maximum(totals[name], 1e-9)
-        result = grad_fn(trainable, part_batch, part_key, shares)
-        return jax.tree.map(jnp.add, total, result), None
-
-    shapes = jax.eval_shape(grad_fn, trainable, batch, dropout_key, totals)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_key)))
+    parts = jax.tree.map(in_parts, (dict(batch), dropout_key))
+    total: tuple[LossAndTerms, Flat] = jax.lax.scan(add_part, zeros, parts)[0]
     return total
 
 

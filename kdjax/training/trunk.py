@@ -135,7 +135,7 @@ def _kept(study: str, restored: Restored) -> KeptTrunk:
     return KeptTrunk(study, restored.state, restored.ledger, metrics, trunk_sha256)
 
 
-def evaluation_reached(before: float, used: float, budget: Budget, evaluations: int) -> bool:
+def evaluation_is_due(before: float, used: float, budget: Budget, evaluations: int) -> bool:
     """Return whether a step reached one of the evaluations that are spaced evenly over a budget.
 
     Args:
@@ -196,7 +196,7 @@ def branch_metrics(metrics: str, ledger: Ledger, step_cost: int, evaluations: in
         used = used_after(step)
         line["share"] = used / ledger.budget.amount
         if any(name.removeprefix(PREFIX) in metrics_log.CURVE for name in line):
-            due = evaluation_reached(used_after(step - 1), used, ledger.budget, evaluations)
+            due = evaluation_is_due(used_after(step - 1), used, ledger.budget, evaluations)
             line = _point(line, due=due)
         lines.append(json.dumps(line, allow_nan=False) + "\n")
     return "".join(lines)

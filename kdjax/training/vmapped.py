@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 from typing_extensions import override
 
 from kdjax.errors import Diverged, InputError
-from kdjax.parallel.host_sums import BatchCounts
+from kdjax.parallel.host_sums import BatchCounts, HostSignals
+from kdjax.training.due_work import DueWork
 from kdjax.training.input_pipeline import StepInput, Stream, step_inputs
+from kdjax.training.lanes import Lane
 from kdjax.training.loop import TrainingLoop
 from kdjax.training.outcome import Outcome
 from kdjax.training.program import Program
+from kdjax.training.run_account import RunAccount
 from kdjax.training.run_spec import RestoredRun
 from kdjax.training.step import State
 from kdjax.training.stopwatch import Stopwatch, shared
@@ -69,14 +70,13 @@ def train_vmapped(restored: Sequence[RestoredRun]) -> list[Outcome]:
     for step in sorted({run.ledger.steps for run in restored}):
         group = {lane: run for lane, run in enumerate(restored) if run.ledger.steps == step}
         with ExitStack() as stack:
-            stopwatches = {lane: Stopwatch(run.ledger.seconds) for lane, run in group.items()}
+            stopwatches = {number: Stopwatch(run.ledger.seconds) for number, run in group.items()}
             trainers = {}
-            for lane, run in group.items():
+            for number, run in group.items():
                 # Only one directory gets the profile of a step, which is of all lanes.
-                trainer = Trainer(
-                    run, stopwatches[lane], list(stopwatches.values()), profiles=lane == min(group)
-                )
-                trainers[lane] = stack.enter_context(trainer)
+                has_profile = number == min(group)
+                lane = Lane(number, list(stopwatches.values()), has_profile)
+                trainers[number] = stack.enter_context(Trainer(run, stopwatches[number], lane))
             vmapped_trainer = VmappedTrainer(trainers)
             states = {lane: run.take_state() for lane, run in group.items()}
             # Raised when no run is left; one that diverges before is its own outcome.
@@ -103,8 +103,9 @@ class VmappedTrainer(TrainingLoop):
             trainers: lane -> run, ascending.
         """
         self.outcomes: dict[int, Outcome] = {}
-        self._all_lanes = trainers
-        self._lanes = dict(trainers)
+        self._all_trainers = trainers
+        # Those that have not diverged
+        self._trainers = dict(trainers)
         self._lane_of = {trainer: lane for lane, trainer in trainers.items()}
         spec = self._first.spec
         super().__init__(len(spec.compiled_phases), spec.config.checkpoint.seconds)
@@ -133,106 +134,89 @@ class VmappedTrainer(TrainingLoop):
         def finish(trainer: Trainer, state: State) -> None:
             self.outcomes[self._lane_of[trainer]] = trainer.finish(state)
 
-        self._each_with_state(stacked, finish)
+        self._for_each_run(finish, stacked)
 
     @property
     def _first(self) -> Trainer:
         """Return the run that stands for all that go on."""
-        return self._lanes[min(self._lanes)]
+        return self._trainers[min(self._trainers)]
 
     @property
     @override
-    def steps(self) -> int:
-        return self._first.steps
+    def account(self) -> RunAccount:
+        return self._first.account
 
     @override
     def step_inputs(self, phase_number: int) -> Iterator[StepInput]:
         program = self._first.spec.compiled_phases[phase_number].program
         streams = []
         for lane in self._filled:
-            streams.append(self._all_lanes[lane].spec.compiled_phases[phase_number].stream)
+            streams.append(self._all_trainers[lane].spec.compiled_phases[phase_number].stream)
         stream = StackedStream(streams, program)
-        sequences_seen = self._first.account.sequences_seen(phase_number)
+        sequences_seen = self.account.sequences_seen(phase_number)
         return step_inputs(program, stream, sequences_seen, self.policy.signals)
 
     @override
-    def affords_step(self, phase_number: int) -> bool:
-        return self._first.affords_step(phase_number)
-
-    @override
-    def profiled_step(self) -> AbstractContextManager[None]:
-        return self._first.capture_step(lambda: self._report(last_too=True))
-
-    @override
-    def next_input(self, inputs: Iterator[StepInput]) -> StepInput:
-        with self._shared_stopwatch("input"):
-            return next(inputs)
-
-    @override
-    def take_step(self, phase_number: int, step_input: StepInput, state: State) -> State:
+    def take_step(
+        self, phase_number: int, inputs: Iterator[StepInput], state: State
+    ) -> tuple[State, HostSignals]:
         compiled = self._first.spec.compiled_phases[phase_number]
-        counts = {lane: lane_counts(step_input.counts, lane) for lane in self._lanes}
-        for lane, trainer in self._lanes.items():
-            trainer.account.refuse_repeated_text(phase_number, counts[lane])
+        with self._first.capture_step(lambda: self._report(last_too=True)):
+            # One input, of which every run reads its lane
+            with self._shared_stopwatch("input"):
+                step_input = next(inputs)
+            counts = {lane: lane_counts(step_input.counts, lane) for lane in self._trainers}
+            for lane, trainer in self._trainers.items():
+                trainer.account.refuse_repeated_text(phase_number, counts[lane])
 
-        # One step, charged to each ledger
-        schedule_inputs = self._first.account.schedule_inputs(phase_number)
-        with self._shared_stopwatch("compute"):
-            state, metrics = compiled.program.step(
-                state, compiled.teacher_params, step_input.batch, schedule_inputs
-            )
-            for lane, trainer in self._lanes.items():
-                fetch = functools.partial(fetch_lane, lane)
-                trainer.charge_and_queue(
-                    phase_number, counts[lane], schedule_inputs, metrics, fetch
+            # One step, charged to each ledger
+            schedule_inputs = self.account.schedule_inputs(phase_number)
+            with self._shared_stopwatch("compute"):
+                state, metrics = compiled.program.step(
+                    state, compiled.teacher_params, step_input.batch, schedule_inputs
                 )
-            self._report()
-        for trainer in self._lanes.values():
-            trainer.account.read_stopwatch_of_step()
-        return state
+                for lane, trainer in self._trainers.items():
+                    trainer.charge_and_queue(phase_number, counts[lane], schedule_inputs, metrics)
+                self._report()
+
+            # Its seconds are on the stopwatches now.
+            for trainer in self._trainers.values():
+                trainer.account.read_stopwatch_of_step()
+        return state, step_input.signals
 
     @override
-    def evaluation_is_due(self) -> bool:
-        return self._first.evaluation_is_due()
+    def due_work(self) -> DueWork:
+        # Each seed has its own text, and reaches as many words at a step of its own.
+        snapshot_words: set[int] = set()
+        for trainer in self._trainers.values():
+            snapshot_words.update(trainer.due_work().snapshot_words)
+        return replace(self._first.due_work(), snapshot_words=sorted(snapshot_words))
 
     @override
     def measure_held_out(self, state: State) -> None:
-        self._each_with_state(state, Trainer.measure_held_out)
+        self._for_each_run(Trainer.measure_held_out, state)
 
     @override
-    def snapshot_is_due(self) -> bool:
-        # Each seed has its own text, and reaches as many words at a step of its own.
-        return any(trainer.snapshot_is_due() for trainer in self._lanes.values())
-
-    @override
-    def keep_snapshot(self, state: State) -> None:
-        def keep(trainer: Trainer, state: State) -> None:
-            if trainer.snapshot_is_due():
-                trainer.keep_snapshot(state)
-
-        self._each_with_state(state, keep)
-
-    @override
-    def trunk_ends(self) -> bool:
-        return self._first.trunk_ends()
+    def keep_snapshots(self, state: State) -> None:
+        self._for_each_run(Trainer.keep_snapshots, state)
 
     @override
     def keep_trunk(self, state: State) -> None:
-        self._each_with_state(state, Trainer.keep_trunk)
+        self._for_each_run(Trainer.keep_trunk, state)
 
     @override
-    def save(self, state: State) -> None:
-        self._each_with_state(state, Trainer.save)
+    def begin_checkpoint(self, state: State) -> None:
+        self._for_each_run(Trainer.begin_checkpoint, state)
 
     @override
-    def save_now(self, state: State) -> None:
-        self._each_with_state(state, Trainer.save_now)
+    def write_checkpoint(self, state: State) -> None:
+        self._for_each_run(Trainer.write_checkpoint, state)
 
     @override
     def end_phase(self, phase_number: int, state: State) -> None:
         if self._first.spec.phase_ended is not None:
-            self._each_with_state(
-                state, lambda trainer, state: trainer.end_phase(phase_number, state)
+            self._for_each_run(
+                lambda trainer, run_state: trainer.end_phase(phase_number, run_state), state
             )
 
     def _report(self, *, last_too: bool = False) -> None:
@@ -243,7 +227,7 @@ class VmappedTrainer(TrainingLoop):
         Raises:
             Diverged: none is left.
         """
-        for trainer in list(self._lanes.values()):
+        for trainer in list(self._trainers.values()):
             try:
                 trainer.report(last_too=last_too)
             except Diverged as e:
@@ -253,16 +237,16 @@ class VmappedTrainer(TrainingLoop):
         """Keep the outcome of a run that has diverged; raise the error where none is left."""
         lane = self._lane_of[trainer]
         self.outcomes[lane] = trainer.abandon(error)
-        del self._lanes[lane]
-        if not self._lanes:
+        del self._trainers[lane]
+        if not self._trainers:
             raise error
 
-    def _each_with_state(self, states: State, act: Callable[[Trainer, State], None]) -> None:
+    def _for_each_run(self, act: Callable[[Trainer, State], None], states: State) -> None:
         """Report all steps, then call a function on every run that goes on, with its state.
 
         Args:
-            states: states of all lanes.
             act: function to call.
+            states: states of all lanes.
 
         Raises:
             Diverged: every run has diverged.
@@ -271,7 +255,7 @@ class VmappedTrainer(TrainingLoop):
         with self._shared_stopwatch("compute"):
             self._report(last_too=True)
         failures: dict[Trainer, InputError] = {}
-        for trainer in list(self._lanes.values()):
+        for trainer in list(self._trainers.values()):
             try:
                 act(trainer, self._state_of(trainer, states))
             except Diverged as e:
@@ -281,10 +265,10 @@ class VmappedTrainer(TrainingLoop):
         if not failures:
             return
         # One run's fault must not cost the others their steps.
-        for trainer in self._lanes.values():
+        for trainer in self._trainers.values():
             if trainer not in failures:
                 with suppress(InputError):
-                    trainer.save(self._state_of(trainer, states))
+                    trainer.begin_checkpoint(self._state_of(trainer, states))
         raise next(iter(failures.values()))
 
     def _state_of(self, trainer: Trainer, states: State) -> State:
@@ -293,7 +277,7 @@ class VmappedTrainer(TrainingLoop):
 
     def _shared_stopwatch(self, kind: str) -> AbstractContextManager[None]:
         """Count the seconds of the block, in even shares, on every run's stopwatch."""
-        return shared([trainer.account.stopwatch for trainer in self._lanes.values()], kind)
+        return shared([trainer.account.stopwatch for trainer in self._trainers.values()], kind)
 
 
 def lane_counts(counts: BatchCounts, lane: int) -> BatchCounts:
@@ -304,8 +288,3 @@ def lane_counts(counts: BatchCounts, lane: int) -> BatchCounts:
         fresh_tokens=counts.fresh_tokens[lane],
         masked_tokens=counts.masked_tokens[lane],
     )
-
-
-def fetch_lane(lane: int, metrics: Mapping[str, jax.Array]) -> dict[str, Any]:
-    """Bring the metrics of one lane to the host, from those of all."""
-    return {name: values[lane] for name, values in jax.device_get(metrics).items()}

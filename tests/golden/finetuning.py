@@ -84,7 +84,7 @@ def step_of_kdjax(task: Task) -> tuple[float, dict[str, np.ndarray]]:
     batch = make_batch(task.train, task.train.labels, step_rows, 1)
     after, loss = compiled_step(step_key, 1)(state, batch, np.float32(1e-3))
     # The step hands out no gradients; Adam's first moment began at 0.
-    moments = after.opt_state[0].mu["model"]
+    moments = after.opt[0].mu["model"]
     grads = jax.tree.map(lambda moment: np.asarray(moment) / FIRST_MOMENT, moments)
     return float(loss), tensors_of(MODEL, grads)
 

@@ -200,7 +200,7 @@ def test_device_stores_and_computes_its_share(mesh: tuple[int, int, int]) -> Non
     alone = program((1, 1, 1), *EVERY_KIND)
     data, fsdp, tensor = mesh
     state = compiled.start(tiny.params(compiled.phase.student_config, 0), seed=1)
-    for tree in (state.params, state.opt_state):
+    for tree in (state.params, state.opt):
         kernels = [
             leaf for leaf in jax.tree.leaves(tree) if leaf.ndim == 2 and leaf.shape[0] % 8 == 0
         ]

@@ -113,9 +113,9 @@ def test_tolerance_tells_a_dropped_part_and_a_wrong_scale_from_rounding() -> Non
 
 def test_accumulate_gradients_gives_each_part_the_seeds_of_its_sequences() -> None:
     # The sum is of each sequence's token times its own seed, in whichever part it lies.
-    def grad_fn(trainable: Any, batch: Any, seeds: jax.Array, shares: Any) -> Any:
+    def grad_fn(trainable: Any, batch: Any, seeds: Any, shares: Any = None) -> Any:
         total = trainable["scale"] * jnp.sum(batch["tokens"][:, :1] * seeds)
-        return (total, {}), total
+        return (total, {}), {"scale": total}
 
     batch = tiny.batch(0)
     # Two seeds a sequence, as dropout has them.
@@ -123,9 +123,8 @@ def test_accumulate_gradients_gives_each_part_the_seeds_of_its_sequences() -> No
     result = accumulate_gradients(
         grad_fn, {"scale": jnp.int32(3)}, phase().objective, 2, batch, seeds
     )
-    figures, gradient = result
-    value, _ = figures
-    assert float(value) == float(gradient) == 3 * np.sum(batch["tokens"][:, :1] * seeds)
+    (value, _), gradients = result
+    assert float(value) == float(gradients["scale"]) == 3 * np.sum(batch["tokens"][:, :1] * seeds)
 
 
 def test_microbatches_of_whole_batch_term_are_refused() -> None:

@@ -168,8 +168,8 @@ def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     # Only what the phase trains has moved, and only its moments.
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
     assert moved == hidden.phase.gradient_mask
-    mu_before = before.opt_state[0].mu
-    mu_after = after.opt_state[0].mu
+    mu_before = before.opt[0].mu
+    mu_after = after.opt[0].mu
     changed = {name for name in mu_before if np.any(mu_before[name] != mu_after[name])}
     assert changed == {
         name for name, has_gradient in flatten(hidden.phase.gradient_mask).items() if has_gradient

@@ -273,7 +273,7 @@ def test_state_has_the_paths_of_stored_checkpoints() -> None:
     # Through a pytree and back the fields are where they were.
     doubled = jax.tree.map(lambda x: 2 * x, dataclasses.replace(state, step=jnp.int32(3)))
     assert doubled.step == 6
-    np.testing.assert_array_equal(doubled.opt_state.trace["model.kernel"], np.zeros(2))
+    np.testing.assert_array_equal(doubled.opt.trace["model.kernel"], np.zeros(2))
 
 
 def test_decay_spares_biases_and_norms() -> None:

@@ -139,14 +139,32 @@ def test_result_joins_run_that_was_closed(server: Server, tmp_path: Path) -> Non
     assert server.finished == 2
 
 
-def test_result_that_is_not_taken_is_one_warning(
+def test_result_that_one_does_not_take_is_a_warning_and_reaches_the_others(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    everything = LogConfig(wandb="mine", mlflow="theirs")
+    # A file where TensorBoard's directory should be, and no package of MLflow
+    (tmp_path / "tensorboard").touch()
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     messages: list[str] = []
+    log_endpoints(tmp_path, everything, runs.STEPS, {"mlm_probe": 4.5}, messages.append)
+    assert [message.partition(" does not take the result")[0] for message in messages] == [
+        f"{tmp_path.name}: TensorBoard",
+        f"{tmp_path.name}: MLflow",
+    ]
+    (summary,) = server.summaries.values()
+    assert summary == {"endpoint/mlm_probe": 4.5}
+
+    # The other way round
+    messages.clear()
+    (tmp_path / "tensorboard").unlink()
     monkeypatch.setattr(sys.modules["wandb"], "init", None)
-    log_endpoints(tmp_path, PROJECT, runs.STEPS, {"mlm_probe": 4.5}, messages.append)
+    log_endpoints(
+        tmp_path, LogConfig(wandb="mine"), runs.STEPS, {"mlm_probe": 4.5}, messages.append
+    )
     (message,) = messages
-    assert "a tracker does not take the result" in message
+    assert message.startswith(f"{tmp_path.name}: Weights & Biases does not take the result")
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
 def test_wandb_switched_on_late_gets_whole_run(server: Server, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from kdjax.parallel.layout import Layout
 from kdjax.parallel.unsharded import Unsharded
 from kdjax.training.lanes import BATCH_AXIS, stacked_sharding
 from kdjax.training.optimizer import adamw, apply_update
-from kdjax.training.saved_names import register_state
 from kdjax.training.step_dropout import step_dropout_key
 
 
@@ -60,24 +59,26 @@ class StepKey:
         return adamw(config)
 
 
-@register_state
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FinetuneState:
     """The state of fine-tuning: all that a step changes.
+
+    What is saved of it goes by the names of fields.
 
     Attributes:
         step: steps done, int32.
         seed: seed of dropout, uint32.
         diverged_step: first step, from 1, whose loss is not finite, int32; 0: none.
         params: {"model": the encoder's parameters, and the head's as "task_head"}.
-        opt_state: the optimiser's state.
+        opt: the optimiser's state.
     """
 
     step: jax.Array
     seed: jax.Array
     diverged_step: jax.Array
     params: dict[str, Any]
-    opt_state: Any
+    opt: Any
 
 
 def init_state(step_key: StepKey, encoder: Mapping[str, Any], seed: int) -> FinetuneState:
@@ -161,7 +162,7 @@ def make_step(
             loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, dropout_key)
         grads = layout.constrain_as_stored(grads)
         params, opt_state = apply_update(
-            step_key.optimizer, grads, state.opt_state, state.params, learning_rate
+            step_key.optimizer, grads, state.opt, state.params, learning_rate
         )
 
         # The first step that went wrong is kept, so that the host need not look at every loss.

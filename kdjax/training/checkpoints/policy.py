@@ -23,19 +23,19 @@ class CheckpointPolicy:
             seconds: time between two checkpoints.
         """
         self._seconds = seconds
-        self._saved = 0
+        self._begun = 0
         self._last = time.monotonic()
 
     def signals(self) -> HostSignals:
         """Return the requests of this process: to save, to stop."""
-        save = self._saved + 1 if time.monotonic() - self._last >= self._seconds else 0
+        save = self._begun + 1 if time.monotonic() - self._last >= self._seconds else 0
         return HostSignals(PREEMPTION.stop_requested(), save)
 
-    def is_due(self, signals: HostSignals) -> bool:
+    def checkpoint_is_due(self, signals: HostSignals) -> bool:
         """Return whether to save, by the signals that all processes agreed on."""
-        return signals.save > self._saved
+        return signals.save > self._begun
 
-    def saved(self) -> None:
-        """Count a checkpoint as saved: the next is due after as many seconds."""
-        self._saved += 1
+    def count_checkpoint(self) -> None:
+        """Count a checkpoint that was begun: the next is due after as many seconds."""
+        self._begun += 1
         self._last = time.monotonic()

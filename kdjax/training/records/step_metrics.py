@@ -40,15 +40,16 @@ class PendingStep:
         ledger: the ledger with it.
         phase: number of its phase, from 0.
         schedule_inputs: place of the step in the budget.
-        metrics: `loss`, `grad_norm`, `grad_norm/GROUP` and each term by its key, on the devices.
-        fetch: function that brings metrics to the host.
+        metrics: `loss`, `grad_norm`, `grad_norm/GROUP` and each term by its key, on the devices:
+            scalars, or `[lanes]`.
+        lane: lane of the run whose step it is; None: it trains alone.
     """
 
     ledger: Ledger
     phase: int
     schedule_inputs: ScheduleInputs
     metrics: Mapping[str, jax.Array]
-    fetch: Callable[[Mapping[str, jax.Array]], Mapping[str, Any]] = jax.device_get
+    lane: int | None = None
 
     def fetch_metrics(self, *, with_groups: bool) -> dict[str, float]:
         """Return the metrics, once the step is done.
@@ -60,7 +61,10 @@ class PendingStep:
         for name, metric in self.metrics.items():
             if with_groups or "/" not in name:
                 chosen[name] = metric
-        return {name: float(metric) for name, metric in self.fetch(chosen).items()}
+        figures = {}
+        for name, metric in jax.device_get(chosen).items():
+            figures[name] = float(metric if self.lane is None else metric[self.lane])
+        return figures
 
 
 class MetricsRecorder:

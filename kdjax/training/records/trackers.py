@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -78,28 +79,38 @@ def log_endpoints(
     metrics: Mapping[str, float],
     warn: Callable[[str], None] = process_logging.warn,
 ) -> None:
-    """Write what a run's student was measured to, for the trackers' tables of runs.
+    """Write what a run's student was measured to, for the tables of runs of TensorBoard and the
+    trackers.
 
-    A tracker that fails is warned of: the result is in the run's own files.
+    One that fails is warned of, and the others take the result: it is in the run's own files.
 
     Args:
         directory: directory of the run.
         config: settings of what is written.
         step: last step of the run.
         metrics: values by the names of endpoints.
-        warn: function called with a line about a tracker that fails.
-
-    Raises:
-        InputError: TensorBoard's file cannot be written.
+        warn: function called with a line about each that fails.
     """
-    if config.tensorboard:
+
+    def write_to_tensorboard() -> None:
         from kdjax.training.records.tensorboard import write_endpoints  # noqa: PLC0415 - slow
 
         write_endpoints(directory / "tensorboard", step, metrics)
-    try:
-        trackers = open_trackers(directory, config)
-        for tracker in trackers:
+
+    def write_to_trackers(only: LogConfig) -> None:
+        for tracker in open_trackers(directory, only):
             tracker.write_endpoints(step, metrics)
             tracker.close()
-    except Exception as e:
-        warn(f"{directory.name}: a tracker does not take the result ({type(e).__name__}: {e})")
+
+    writers: dict[str, Callable[[], None]] = {}
+    if config.tensorboard:
+        writers["TensorBoard"] = write_to_tensorboard
+    if config.wandb:
+        writers["Weights & Biases"] = partial(write_to_trackers, LogConfig(wandb=config.wandb))
+    if config.mlflow:
+        writers["MLflow"] = partial(write_to_trackers, LogConfig(mlflow=config.mlflow))
+    for name, write in writers.items():
+        try:
+            write()
+        except Exception as e:
+            warn(f"{directory.name}: {name} does not take the result ({type(e).__name__}: {e})")
