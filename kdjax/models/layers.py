@@ -8,6 +8,7 @@ Letters in shapes: B batch, L length, H heads, d head width, D width.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,9 @@ from kdjax.models.ops.dropout import DropoutKey, Site
 
 AttentionFeatures = dict[str, jax.Array]
 """What a layer's attention computes on its way, by the names in `ATTENTION_FEATURES`."""
+
+_PROJECTIONS = ("query", "key", "value")
+"""Linear layers before the attention, each by the name of its output."""
 
 
 class Linear(nnx.Linear):  # type: ignore[misc]
@@ -95,15 +99,11 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.word = Embedding(config, config.vocab_size, rngs)
-        position = None
-        if config.positions == "learned":
-            position = Embedding(config, config.max_positions, rngs)
-        self.position = position
-        token_type = None
-        if config.type_vocab_size > 0:
-            token_type = Embedding(config, config.type_vocab_size, rngs)
+        has_positions = config.positions == "learned"
+        has_types = config.type_vocab_size > 0
+        self.position = Embedding(config, config.max_positions, rngs) if has_positions else None
         # `type` is its name in files of parameters, and in the digests of them.
-        self.type = token_type
+        self.type = Embedding(config, config.type_vocab_size, rngs) if has_types else None
         self.norm = LayerNorm(config, rngs, compute) if config.embedding_norm else None
         self.dropout = config.dropout
         if config.embedding_dropout is not None:
@@ -166,12 +166,12 @@ class Attention(nnx.Module):  # type: ignore[misc]
             requested: names of features, of `ATTENTION_FEATURES`; none where `queries` is given.
             queries: positions from the first on whose output is computed; None: all.
         """
-        query, key, value = self._projected(x, layer_context.rotation, queries)
+        projected = self._project(x, layer_context.rotation, _PROJECTIONS, queries)
         assert layer_context.mask is not None  # a layer whose output is read has one
         context, scores = ops.attention(
-            query,
-            key,
-            value,
+            projected["query"],
+            projected["key"],
+            projected["value"],
             layer_context.mask,
             self.heads,
             dropout_rate=self.dropout,
@@ -179,44 +179,17 @@ class Attention(nnx.Module):  # type: ignore[misc]
             with_scores="scores" in requested,
             allow_kernels=self.allows_kernels,
         )
-
-        # What is not asked for is not split into heads.
-        features = {}
-        for name, projected in (("query", query), ("key", key), ("value", value)):
-            if name in requested:
-                features[name] = ops.split_heads(projected, self.heads)
+        features = self._split_requested(projected, requested)
         if scores is not None and "scores" in requested:
             features["scores"] = scores
         output = self.output(context)
         site = Site.ATTENTION_OUTPUT
         return ops.dropout(output, self.output_dropout, dropout_key, site=site), features
 
-    def _projected(
-        self, x: jax.Array, rotation: ops.Rotation | None, queries: int | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return queries `[B, queries, D]`, and keys and values `[B, L, D]`, of `[B, L, D]`."""
-        if queries is None:
-            # One product, as they have the same input
-            layers = (self.query, self.key, self.value)
-            weights = [layer.kernel[...] for layer in layers]
-            biases = [_bias_of(layer) for layer in layers]
-            query, key, value = ops.linear_each(x, weights, biases)
-            return self._rotated(query, rotation), self._rotated(key, rotation), value
-
-        first_rotation = None
-        if rotation is not None:
-            first_rotation = ops.Rotation(rotation.cos[:, :queries], rotation.sin[:, :queries])
-        query = self._rotated(self.query(x[:, :queries]), first_rotation)
-        return query, self._rotated(self.key(x), rotation), self.value(x)
-
     def features(
         self, x: jax.Array, rotation: ops.Rotation | None, requested: frozenset[str]
     ) -> AttentionFeatures:
         """Compute the requested features, and nothing that they do not need.
-
-        Queries and keys are those that are compared: where positions are rotary, after the
-        rotation. Each is a product of its own here: `__call__` needs all three, and has one for
-        them together, which would compute what is not asked for.
 
         Args:
             x: input of the layer, `[B, L, D]`.
@@ -224,22 +197,61 @@ class Attention(nnx.Module):  # type: ignore[misc]
             requested: names of features, of `ATTENTION_FEATURES`.
         """
         needed = requested | {"query", "key"} if "scores" in requested else requested
-        features = {}
-        if "query" in needed:
-            features["query"] = ops.split_heads(self._rotated(self.query(x), rotation), self.heads)
-        if "key" in needed:
-            features["key"] = ops.split_heads(self._rotated(self.key(x), rotation), self.heads)
-        if "value" in needed:
-            features["value"] = ops.split_heads(self.value(x), self.heads)
+        projected = self._project(x, rotation, needed)
+        features = self._split_requested(projected, requested)
         if "scores" in requested:
-            features["scores"] = ops.attention_scores(features["query"], features["key"])
-        return {name: features[name] for name in requested}
+            query = ops.split_heads(projected["query"], self.heads)
+            key = ops.split_heads(projected["key"], self.heads)
+            features["scores"] = ops.attention_scores(query, key)
+        return features
 
-    def _rotated(self, x: jax.Array, rotation: ops.Rotation | None) -> jax.Array:
-        """Return queries or keys `[B, L, D]`, rotated where positions are rotary."""
+    def _project(
+        self,
+        x: jax.Array,
+        rotation: ops.Rotation | None,
+        names: Collection[str],
+        queries: int | None = None,
+    ) -> dict[str, jax.Array]:
+        """Compute those of query, key and value that are named, `[B, L, D]` each.
+
+        Queries and keys are those that are compared: where positions are rotary, rotated.
+
+        Args:
+            x: input of the layer, `[B, L, D]`.
+            rotation: rotation of queries and keys; None where positions are learned.
+            names: names of `_PROJECTIONS`; others are left out.
+            queries: positions from the first on that have a query; None: all.
+        """
+        layers = {"query": self.query, "key": self.key, "value": self.value}
+        if queries is None and layers.keys() <= set(names):
+            # One product for the three, as they have the same input
+            weights = [layer.kernel[...] for layer in layers.values()]
+            biases = [_bias_of(layer) for layer in layers.values()]
+            products = ops.linear_each(x, weights, biases)
+            projected = dict(zip(layers, products, strict=True))
+        else:
+            inputs = {"query": x[:, :queries], "key": x, "value": x}
+            projected = {name: layers[name](inputs[name]) for name in _PROJECTIONS if name in names}
         if rotation is None:
-            return x
-        return ops.rotate(x, rotation, self.heads)
+            return projected
+
+        rotations = {"query": rotation, "key": rotation}
+        if queries is not None:
+            rotations["query"] = ops.Rotation(rotation.cos[:, :queries], rotation.sin[:, :queries])
+        for name, turn in rotations.items():
+            if name in projected:
+                projected[name] = ops.rotate(projected[name], turn, self.heads)
+        return projected
+
+    def _split_requested(
+        self, projected: Mapping[str, jax.Array], requested: frozenset[str]
+    ) -> AttentionFeatures:
+        """Split queries, keys and values into heads, `[B, H, L, d]`; those requested only."""
+        features = {}
+        for name in _PROJECTIONS:
+            if name in requested:
+                features[name] = ops.split_heads(projected[name], self.heads)
+        return features
 
 
 class FeedForward(nnx.Module):  # type: ignore[misc]
@@ -249,10 +261,10 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
         width = config.width
         bias = config.linear_bias
         self.up = Linear(config, width, config.ffn, rngs, compute, bias=bias)
-        gate = None
-        if config.ffn_gated:
-            gate = Linear(config, width, config.ffn, rngs, compute, bias=bias)
-        self.gate = gate
+        has_gate = config.ffn_gated
+        self.gate = (
+            Linear(config, width, config.ffn, rngs, compute, bias=bias) if has_gate else None
+        )
         self.down = Linear(config, config.ffn, width, rngs, compute, bias=bias, of_output=True)
         self.gelu = config.gelu
         # ModernBERT drops out inside the block, all others its output.
@@ -297,10 +309,8 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, is_first: bool
     ):
         self.attention = Attention(config, rngs, compute)
-        attention_norm = None
-        if config.first_norm or not is_first:
-            attention_norm = LayerNorm(config, rngs, compute)
-        self.attention_norm = attention_norm
+        has_norm = config.first_norm or not is_first
+        self.attention_norm = LayerNorm(config, rngs, compute) if has_norm else None
         self.ffn = FeedForward(config, rngs, compute)
         self.ffn_norm = LayerNorm(config, rngs, compute)
         self.pre_norm = config.norm == "pre"
