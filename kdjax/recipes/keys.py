@@ -87,21 +87,29 @@ def check_override_names(names: Iterable[str]) -> None:
 
 
 def check_override_values(overrides: Sequence[str]) -> None:
-    """Check that the YAML of no override has a key twice, as in a recipe's file.
+    """Check that the YAML of every override is what a recipe's file may hold there: no key twice,
+    and something where settings should be.
 
     Args:
-        overrides: words of a command line, for instance `["--data.seq_len", "64"]`.
+        overrides: words of a command line, for instance `["--data.seq_len", "64"]`, of settings
+            that there are.
 
     Raises:
-        InputError: one does; names its setting.
+        InputError: one is not; names its setting.
     """
     for name, text in override_pairs(overrides):
         try:
-            strict_yaml.load(text)
+            value = strict_yaml.load(text)
         except yaml.YAMLError:  # text that is no YAML: a glob
             continue
         except InputError as e:
             raise InputError(f"command line: --{name} {text!r:.80}: {e}") from None
+        hint: Any = Config
+        for part in name.removesuffix("+").split("."):
+            hint = _type_below(hint, part)
+        holds_settings = dataclasses.is_dataclass(hint) or get_origin(hint) in (dict, tuple)
+        if value is None and holds_settings:
+            raise InputError(f"command line: --{name} is null, expected values, or no such option")
 
 
 def with_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | None:

@@ -237,6 +237,8 @@ _READABLE = (
     (r"typing\.|Parser key ", ""),
     (r"\"([\w.]+)\": Problem with given class_path '[\w.]+': ", r"\1."),
     (r"- Problem with given class_path '[\w.]+': ", ""),
+    # A section that was given one value
+    (r": Unable to load config '(.*?)' - .*$", r": Expected settings. Got value: \1"),
     # A setting that may be left open
     (
         r"Does not validate against any of the Union subtypes Subtypes: .*, NoneType\] Errors: "

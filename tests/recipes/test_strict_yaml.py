@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,24 @@ def test_recipe_and_overrides_are_both_strict(tmp_path: Path) -> None:
     for words in (["--arms", "{a: {}, a: {}}"], ["--arms={a: {}, a: {}}"]):
         with pytest.raises(InputError, match=r"command line: --arms .*both set 'a'"):
             recipes.load(path, words)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["--arms.logit.optimizer", "--arms.logit.student", "--evaluation.mlm_probe", "--seeds"],
+)
+def test_override_that_empties_a_section_is_refused(tmp_path: Path, setting: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("arms: {scratch: {}, logit: {}}\n")
+    message = f"command line: {setting} is null, expected values, or no such option"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        recipes.load(recipe, [setting, "null"])
+
+
+def test_section_that_is_given_one_value_is_told_so(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("arms: {scratch: {}}\n")
+    with pytest.raises(
+        InputError, match=r"evaluation\.mlm_probe: Expected settings\. Got value: 3$"
+    ):
+        recipes.load(recipe, ["--evaluation.mlm_probe", "3"])
