@@ -30,6 +30,8 @@ from tests.support import small_study, tiny
 from tests.support.corpora import make_corpus, make_tokenizer
 from tests.support.doctests import check_example
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 BATCH_SIZE = 8
 
 

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 FLOPS = 5e9
 """A budget of a few steps, in FLOPs."""
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("one_device")]
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,7 @@ class InThisProcess(Commands):
         return False
 
 
+@pytest.mark.usefixtures("one_device")
 def test_rehearsal_takes_the_whole_path_and_says_what_it_ran_and_scaled(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with Reporter() as reporter:

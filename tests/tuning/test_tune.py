@@ -1,4 +1,4 @@
-"""A whole tuning, from text to the tuned recipe, on eight emulated devices."""
+"""A whole tuning, from text to the tuned recipe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
 from tests.support import small_study
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("one_device")]
 
 RATE = "optimizer.learning_rate"
 ARMS = ("scratch", "logit")

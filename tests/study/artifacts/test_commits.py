@@ -21,6 +21,8 @@ from kdjax.training.teacher.directories import source_directories
 from tests.support import hub_server, small_study
 from tests.support.hub_server import FIRST, SECOND, Hub, Repository
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
