@@ -28,9 +28,12 @@ from tests.support import metrics, small_study
 pytestmark = pytest.mark.system
 
 WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
-    --train.evaluations 9 --evaluation.tasks {}"""
+    --evaluation.tasks {}"""
 RUN = Path("runs") / "logit-seed0"
 STEPS = 27
+"""Steps of a run that is killed thirty times."""
+FEW_STEPS = 9
+"""Steps of one that is killed twice: each is saved, which takes many times as long as the step."""
 EVERY = 3
 """Steps between evaluations."""
 SEED = 11
@@ -164,15 +167,17 @@ def forks() -> Iterator[Forks]:
 
 @dataclass(frozen=True)
 class Study:
-    """A recipe, and the study of it that nothing disturbed."""
+    """A recipe, its run's number of steps, and the study of it that nothing disturbed."""
 
     recipe: Path
+    steps: int
     straight: Path
 
     def words(self, out: Path, seconds: float) -> list[str]:
         """Return the command, with a checkpoint due every so many seconds."""
         saved = ["--train.checkpoint.seconds", str(seconds)]
-        return ["compare", str(self.recipe), "--out", str(out), *WORDS.split(), *saved]
+        measured = ["--train.evaluations", str(self.steps // EVERY)]
+        return ["compare", str(self.recipe), "--out", str(out), *WORDS.split(), *measured, *saved]
 
     def check_same(self, out: Path) -> None:
         """Assert that another one has ended as the undisturbed one did."""
@@ -198,19 +203,26 @@ def result(out: Path) -> dict[str, Any]:
     return run
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
+@pytest.fixture(scope="module", params=[STEPS])
+def study(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, forks: Forks
+) -> Study:
+    """A study whose run takes so many steps."""
     here = tmp_path_factory.mktemp("study")
-    recipe = small_study.write(here / "recipe", budget={"tokens": STEPS * 8 * 16})
-    new_study = Study(recipe, here / "straight")
+    recipe = small_study.write(here / "recipe", budget={"tokens": request.param * 8 * 16})
+    new_study = Study(recipe, request.param, here / "straight")
     forks.start(new_study.words(new_study.straight, 1e9), here / "errors")
     assert forks.wait() == 0, (here / "errors").read_text()
     return new_study
 
 
 @pytest.mark.parametrize(
-    "moments",
-    [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)],
+    ("study", "moments"),
+    [
+        pytest.param(FEW_STEPS, FEW, id="few"),
+        pytest.param(STEPS, MOMENTS, id="thirty", marks=pytest.mark.exhaustive),
+    ],
+    indirect=["study"],
 )
 def test_study_killed_repeatedly_ends_with_the_same_results(
     tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]
