@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from benchmarks.tables import markdown
+from kdjax.report import numbers, summary
 from kdjax.results.store import read_results
 from kdjax.results.study import Results
 from kdjax.results.tuning import TuningResults
-from kdjax.results.verdicts import PairVerdict
 from kdjax.storage.typed_json import read_typed
+from kdjax.study.judgement.gaps import contrast_studies
 
 ROOT = Path(__file__).parents[1]
 HOUR = ROOT / "findings" / "hour"
@@ -33,50 +35,34 @@ LABEL_SHIFTS = {"scratch": 4, "logit": -5, "tinybert": 0, "minilm": 0}
 COLOURS = {"scratch": "#444444", "logit": "#1f77b4", "tinybert": "#d62728", "minilm": "#2ca02c"}
 
 
-def values(study: Results, arm: str, endpoint: str = ENDPOINT) -> list[float]:
-    """Return an arm's values on an endpoint, one for each seed."""
-    return [run.metrics[endpoint] for run in study.runs if run.arm == arm]
+BASELINE = "scratch"
+DISTILLED = [arm for arm in COLOURS if arm != BASELINE]
 
 
-def mean_and_spread(study: Results, arm: str, endpoint: str = ENDPOINT) -> str:
+def values(study: Results, arm: str) -> list[float]:
+    """Return an arm's values on the primary endpoint, one for each seed."""
+    return [run.metrics[ENDPOINT] for run in study.runs if run.arm == arm]
+
+
+def mean_and_spread(study: Results, arm: str) -> str:
     """Return mean and standard deviation over seeds, as text."""
-    found = values(study, arm, endpoint)
-    return f"{statistics.mean(found):.3f} ± {statistics.stdev(found):.3f}"
+    spread = summary.spread(values(study, arm))
+    assert spread is not None
+    return numbers.spread(spread.mean, spread.sd)
 
 
-def against_scratch(study: Results, arm: str, endpoint: str = ENDPOINT) -> str:
+def against_scratch(study: Results, arm: str) -> str:
     """Return an arm's verdict against scratch, with the difference and its 95% interval."""
-    pair = next(
-        pair
-        for pair in study.verdicts
-        if pair.endpoint == endpoint and {pair.a, pair.b} == {"scratch", arm}
-    )
-    return _verdict(pair, arm)
+    endpoint = next(endpoint for endpoint in study.endpoints if endpoint.name == ENDPOINT)
+    difference = summary.difference(study, endpoint, arm, BASELINE)
+    assert difference is not None
+    return f"{difference.outcome}, {interval(difference.mean, difference.low, difference.high)}"
 
 
-def _verdict(pair: PairVerdict, arm: str) -> str:
-    """Return a pair's verdict as one on `arm`, which may be either of the two."""
-    difference = pair.difference
-    low = pair.low
-    high = pair.high
-    verdict = pair.verdict
-    if pair.b == arm:
-        difference = -pair.difference
-        low = -pair.high
-        high = -pair.low
-        verdict = {"BEATS": "LOSES", "LOSES": "BEATS"}.get(pair.verdict, pair.verdict)
-    return f"{verdict}, {_signed(difference)} [{_signed(low)}, {_signed(high)}]"
-
-
-def _signed(value: float) -> str:
-    """Return a number with its sign, a true minus."""
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """Return a difference with its interval, as text."""
+    assert mean is not None and low is not None and high is not None
+    return f"{numbers.signed(mean)} [{numbers.signed(low)}, {numbers.signed(high)}]"
 
 
 def values_table(studies: Mapping[str, Results]) -> str:
@@ -84,16 +70,33 @@ def values_table(studies: Mapping[str, Results]) -> str:
     rows = []
     for arm in COLOURS:
         rows.append([f"`{arm}`", *(mean_and_spread(study, arm) for study in studies.values())])
-    return table(["arm", *studies], rows)
+    return markdown(["arm", *studies], rows)
 
 
 def verdict_table(studies: Mapping[str, Results]) -> str:
     """Return each arm's verdict against scratch, a column for each study."""
     rows = []
-    for arm in COLOURS:
-        if arm != "scratch":
-            rows.append([f"`{arm}`", *(against_scratch(study, arm) for study in studies.values())])
-    return table(["against `scratch`", *studies], rows)
+    for arm in DISTILLED:
+        rows.append([f"`{arm}`", *(against_scratch(study, arm) for study in studies.values())])
+    return markdown(["against `scratch`", *studies], rows)
+
+
+def contrast_table(pairs: Mapping[str, tuple[Results, Results]]) -> str:
+    """Return how each arm's gap to scratch differs between two studies.
+
+    Args:
+        pairs: head of a column -> the studies, whose gaps are subtracted in this order.
+    """
+    columns = []
+    for first, second in pairs.values():
+        changes = contrast_studies(first, second, ("first", "second"))
+        columns.append({change.arm: change for change in changes if change.endpoint == ENDPOINT})
+    rows = []
+    for arm in DISTILLED:
+        changes_of_arm = [column[arm] for column in columns]
+        cells = [f"{c.verdict}, {interval(c.difference, c.low, c.high)}" for c in changes_of_arm]
+        rows.append([f"`{arm}`", *cells])
+    return markdown(["gain over `scratch`", *pairs], rows)
 
 
 def tuning_table(tunings: Mapping[str, TuningResults]) -> str:
@@ -110,7 +113,7 @@ def tuning_table(tunings: Mapping[str, TuningResults]) -> str:
                 texts.append(f"{name.split('.')[-1].replace('_', ' ')} {float(value):.2g}{mark}")
             cells.append(", ".join(texts))
         rows.append([f"`{arm}`", *cells])
-    return table(["arm", *tunings], rows)
+    return markdown(["arm", *tunings], rows)
 
 
 def teachers_mean(study: Results) -> float:
@@ -190,12 +193,22 @@ def tunings() -> dict[str, TuningResults]:
 def tables() -> list[str]:
     """Return the tables of docs/findings.md, in their order."""
     by_budget = hour()
-    by_tokens = {"all": by_budget["1e12"], **repeats()}
+    whole = by_budget["1e12"]
+    repeated = repeats()
+    by_tokens = {"all": whole, **repeated}
+    few, fewer = repeated.values()
+    by_repetition = {
+        "240,000 against all": (few, whole),
+        "75,000 against all": (fewer, whole),
+        "75,000 against 240,000": (fewer, few),
+    }
     return [
         values_table(by_budget),
         verdict_table(by_budget),
         values_table(by_tokens),
         verdict_table(by_tokens),
+        contrast_table(by_repetition),
+        contrast_table({"1e12 against 3.2e12": (whole, by_budget["3.2e12"])}),
         tuning_table(tunings()),
     ]
 
